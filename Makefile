@@ -1,0 +1,65 @@
+# callhome: build, test, measure. `make help` lists the targets.
+
+GO        ?= go
+# No cgo: the programs are static. urfave/cli's documentation generator and
+# spelling suggestions are left out; they cost space and start-up time.
+TAGS      := urfave_cli_no_docs,urfave_cli_no_suggest
+VERSION   := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+LDFLAGS   := -s -w -X main.version=$(VERSION)
+BUILD     := CGO_ENABLED=0 $(GO) build -trimpath -tags $(TAGS) -ldflags '$(LDFLAGS)'
+STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+FUZZTIME  ?= 10s
+
+.PHONY: help
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "%-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: build
+build: ## build the programs into bin/
+	@mkdir -p bin
+	$(BUILD) -o bin/callhome-trigger ./cmd/callhome-trigger
+
+.PHONY: deps
+deps: ## install the Debian packages that the tests and the demo need
+	test/install-deps
+
+.PHONY: lint
+lint: ## gofmt, go vet, staticcheck
+	@unformatted=$$(gofmt -l .); test -z "$$unformatted" || { echo "gofmt would change: $$unformatted"; exit 1; }
+	$(GO) vet ./...
+	$(GO) vet -tags integration ./test/...
+	$(GO) run $(STATICCHECK) ./...
+	$(GO) run $(STATICCHECK) -tags integration ./test/...
+
+.PHONY: unit
+unit: ## unit tests, with the race detector; no root, no network
+	CGO_ENABLED=1 $(GO) test -race ./...
+
+.PHONY: integration
+integration: deps build ## stories with the real sshd, ssh, netconfd, ncclient, libnetconf2 (root)
+	CALLHOME_BIN_DIR=$(CURDIR)/bin CGO_ENABLED=1 $(GO) test -race -count=1 -tags integration -timeout 20m ./test/integration/
+
+.PHONY: test
+test: unit integration ## all tests
+
+.PHONY: fuzz
+fuzz: ## each fuzz target for FUZZTIME
+	@for dir in $$(grep -rl --include='*_test.go' '^func Fuzz' . | xargs -n1 dirname | sort -u); do \
+		for target in $$(grep -ho '^func Fuzz[A-Za-z0-9]*' $$dir/*_test.go | cut -c6-); do \
+			echo "$$dir $$target"; $(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) $$dir || exit 1; \
+		done; \
+	done
+
+.PHONY: bench
+bench: build ## what a call home costs, beside bare sshd in the same run (root)
+	$(BUILD) -o bin/gofloor ./test/bench/gofloor
+	$(BUILD) -o bin/bench ./test/bench
+	bin/bench
+
+.PHONY: demo
+demo: deps build ## one call home on this machine, every step shown (root)
+	test/demo/demo
+
+.PHONY: clean
+clean: ## remove what was built
+	rm -rf bin

@@ -1,0 +1,163 @@
+// callhome-trigger makes one NETCONF SSH call home (RFC 8071): it connects to
+// the NETCONF client and hands the socket to `sshd -i`. This file owns its
+// command line and its exit status. The call itself is package trigger's.
+package main
+
+import (
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+
+	"callhome/internal/preflight"
+	"callhome/internal/settings"
+	"callhome/internal/sshdexec"
+	"callhome/internal/sysexits"
+	"callhome/internal/trigger"
+
+	"github.com/urfave/cli/v2"
+	"golang.org/x/sys/unix"
+)
+
+// version is set by the linker (Makefile).
+var version = "unknown"
+
+func main() {
+	words := os.Args[1:]
+	if len(words) > 0 && !slices.ContainsFunc(words, isOption) {
+		// As a NETCONF server calls it. Without options the option parser is
+		// left out: it would take longer than the call home (make bench).
+		os.Exit(callHome(nil, words))
+	}
+	os.Exit(run(os.Args))
+}
+
+func isOption(word string) bool { return strings.HasPrefix(word, "-") }
+
+// callHome makes the call and returns the exit status, unless sshd takes this
+// process's place.
+func callHome(flags settings.Given, words []string) int {
+	s, _, err := settings.Load(flags, words, os.LookupEnv)
+	if err == nil {
+		err = s.NeedTarget()
+	}
+	if err == nil && s.Handover == settings.HandoverDetach {
+		err = cleanStart()
+	}
+	if err != nil {
+		return report(s, err)
+	}
+	log, err := newLogger(s)
+	if err != nil {
+		return report(s, err)
+	}
+	return report(s, trigger.Run(s, log))
+}
+
+func run(args []string) int {
+	status := sysexits.OK
+	app := &cli.App{
+		Name:      "callhome-trigger",
+		Usage:     "open a NETCONF SSH call-home connection (RFC 8071) and hand it to sshd -i",
+		ArgsUsage: "HOST [PORT [OPAQUE]]",
+		Description: "Every option is also an environment variable and a key of " + settings.DefaultsFile + ":\n" +
+			"--local-address is CALLHOME_LOCAL_ADDRESS, and so on. A flag outranks the environment,\n" +
+			"the environment the file. Several values in one variable have " + settings.Separator + " between them.",
+		Version:                   version,
+		HideHelpCommand:           true,
+		DisableSliceFlagSeparator: true, // a value may hold commas
+		Flags:                     flags(),
+		OnUsageError: func(_ *cli.Context, err error, _ bool) error {
+			return sysexits.New(sysexits.Usage, "callhome-trigger --help lists the options", err)
+		},
+		ExitErrHandler: func(*cli.Context, error) {},
+		Action: func(c *cli.Context) (err error) {
+			status, err = act(c)
+			return err
+		},
+	}
+	if err := app.Run(args); err != nil {
+		return report(nil, err)
+	}
+	return status
+}
+
+// flags makes the command line of the settings table.
+func flags() []cli.Flag {
+	out := []cli.Flag{
+		&cli.BoolFlag{Name: "check", Usage: "tell what is missing or unwise on this machine, without calling anybody"},
+		&cli.BoolFlag{Name: "show-config", Usage: "print each value in force and where it came from"},
+	}
+	for _, o := range settings.Options() {
+		usage := o.Usage
+		if o.Default != "" {
+			usage += " (default " + o.Default + ")"
+		}
+		if o.Arg != "" {
+			usage = strings.Replace(usage, o.Arg, "`"+o.Arg+"`", 1)
+			if !strings.Contains(usage, "`") {
+				usage = "`" + o.Arg + "`: " + usage
+			}
+		}
+		switch {
+		case o.Arg == "":
+			out = append(out, &cli.BoolFlag{Name: o.Name, Usage: usage})
+		case o.Repeat:
+			out = append(out, &cli.StringSliceFlag{Name: o.Name, Usage: usage})
+		default:
+			out = append(out, &cli.StringFlag{Name: o.Name, Usage: usage})
+		}
+	}
+	return out
+}
+
+// given collects what the command line says.
+func given(c *cli.Context) settings.Given {
+	g := settings.Given{}
+	for _, o := range settings.Options() {
+		switch {
+		case !c.IsSet(o.Name):
+		case o.Arg == "":
+			g[o.Name] = []string{fmt.Sprint(c.Bool(o.Name))}
+		case o.Repeat:
+			g[o.Name] = c.StringSlice(o.Name)
+		default:
+			g[o.Name] = []string{c.String(o.Name)}
+		}
+	}
+	return g
+}
+
+// act does what the options say and returns the exit status.
+func act(c *cli.Context) (int, error) {
+	flags, words := given(c), c.Args().Slice()
+	if !c.Bool("check") && !c.Bool("show-config") {
+		return callHome(flags, words), nil
+	}
+	s, effective, err := settings.Load(flags, words, os.LookupEnv)
+	if err != nil {
+		return 0, err
+	}
+	if c.Bool("show-config") {
+		showConfig(effective)
+		return sysexits.OK, nil
+	}
+	return preflight.Run(os.Stdout, s), nil
+}
+
+// cleanStart makes sure that a child gets no signal ignored or blocked: Go
+// starts children with the mask that this program was started with, so where
+// that was not empty the program starts over.
+func cleanStart() error {
+	if !sshdexec.ResetSignals() {
+		return nil
+	}
+	err := unix.Exec("/proc/self/exe", os.Args, os.Environ())
+	return sysexits.New(sysexits.OSErr, "", fmt.Errorf("starting over with clean signals: %w", err))
+}
+
+func showConfig(effective []settings.Effective) {
+	for _, e := range effective {
+		fmt.Printf("%-20s %-40q %s\n", e.Name, e.Value, e.Source)
+	}
+}

@@ -1,0 +1,132 @@
+// Package dial owns one outbound TCP connection until it is established: the
+// race between the addresses of a host (RFC 8305), where it leaves from, and
+// the socket options it keeps for life. The trigger and the manager call it.
+// It resolves no names, speaks no protocol, and buffers no byte.
+//
+// It works on bare sockets and poll(2) instead of package net: no goroutine,
+// no netpoller (each would cost the trigger start-up time), and an address that
+// was given up is known by its errno.
+package dial
+
+import (
+	"fmt"
+	"net/netip"
+	"os"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Options is the source policy of a connection and the options of its socket.
+// The zero value leaves everything to the kernel.
+type Options struct {
+	LocalAddress netip.Addr // invalid: the kernel chooses
+	LocalPort    uint16     // 0: the kernel chooses; set with SO_REUSEADDR
+	Interface    string     // SO_BINDTODEVICE; also the name of a VRF
+	Netns        string     // file of the network namespace the socket is made in
+	KeepAlive    KeepAlive
+	UserTimeout  time.Duration // TCP_USER_TIMEOUT, tcp(7); 0: the kernel's own
+	DSCP         *int          // 0 to 63; nil: not set
+}
+
+// KeepAlive is TCP's own test for a dead peer (tcp(7): TCP_KEEPIDLE,
+// TCP_KEEPINTVL in seconds, TCP_KEEPCNT). The zero value is no keepalive.
+type KeepAlive struct {
+	Idle, Interval, Count int
+}
+
+// Conn is an established connection.
+type Conn struct {
+	// File is the socket: connected, blocking, close-on-exec, with nothing
+	// read from it. It belongs to whoever holds the Conn.
+	File *os.File
+	// Remote is the address that answered, Local the one the kernel chose.
+	Remote, Local netip.AddrPort
+}
+
+// Error says that no address answered, with each one that was tried, in the
+// order in which they failed.
+type Error struct {
+	Failures []Failure
+}
+
+// Failure is one address and why it did not answer. Err is a unix.Errno, or
+// one of the errors of this package.
+type Failure struct {
+	Addr netip.AddrPort
+	Err  error
+}
+
+func (e *Error) Error() string {
+	words := make([]string, len(e.Failures))
+	for i, f := range e.Failures {
+		words[i] = fmt.Sprintf("%v: %v", f.Addr, f.Err)
+	}
+	return strings.Join(words, "; ")
+}
+
+// Unwrap gives errors.Is every cause.
+func (e *Error) Unwrap() []error {
+	errs := make([]error, len(e.Failures))
+	for i, f := range e.Failures {
+		errs[i] = f.Err
+	}
+	return errs
+}
+
+// Dial connects to the first of addrs that answers before the deadline. It
+// starts with the addresses' own order, families alternating, a new address
+// every attemptDelay or as soon as one has failed (RFC 8305 sections 4 and 5).
+// The caller owns the connection. An error is an *Error, but for the failures
+// of this machine (no such interface or namespace, no permission), which end
+// the race at once and come as they are.
+func Dial(addrs []netip.AddrPort, o Options, deadline time.Time) (*Conn, error) {
+	r := newRace(addrs, o.LocalAddress, deadline)
+	var pending []attempt
+	defer func() { closeAll(pending) }()
+	for {
+		now := time.Now()
+		if r.over(now, len(pending)) {
+			for _, p := range pending {
+				r.failed(now, p.addr, ErrTimeout)
+			}
+			return nil, r.err()
+		}
+		if addr, ok := r.due(now, len(pending)); ok {
+			a, err := start(addr, o)
+			if isLocal(err) {
+				return nil, err
+			}
+			if err != nil {
+				r.failed(now, addr, err)
+			} else {
+				pending = append(pending, a)
+			}
+			continue
+		}
+		ready, err := await(pending, r.wait(now))
+		if err != nil {
+			return nil, err
+		}
+		for i := len(pending) - 1; i >= 0; i-- {
+			if !ready[i] {
+				continue
+			}
+			a := pending[i]
+			pending = append(pending[:i], pending[i+1:]...)
+			err := a.result()
+			if err == nil {
+				return a.finish()
+			}
+			unix.Close(a.fd)
+			r.failed(time.Now(), a.addr, err)
+		}
+	}
+}
+
+func closeAll(pending []attempt) {
+	for _, a := range pending {
+		unix.Close(a.fd)
+	}
+}

@@ -1,0 +1,169 @@
+package preflight
+
+import (
+	"os"
+	"os/exec"
+	"strings"
+
+	"callhome/internal/sshdexec"
+	"callhome/internal/sysexits"
+)
+
+func checkSshd(m *machine) []Finding {
+	s := m.s.Sshd.Sshd
+	switch {
+	case !exists(s):
+		return []Finding{lacking(sysexits.NoInput, "apt install openssh-server, or set --sshd", "%s is not there", s)}
+	case m.version == "":
+		return []Finding{lacking(sysexits.Config, "set --sshd to OpenSSH's sshd", "%s does not say that it is OpenSSH", s)}
+	case m.major < 8 || m.major == 8 && m.minor < 4:
+		return []Finding{warn("use OpenSSH 8.4 or later", "%s is %s; callhome is tested with 8.4 to 10.x", s, m.version)}
+	case m.major == 9 && m.minor >= 2 && m.minor < 5:
+		return append(good("%s, %s", s, m.version),
+			warn("halve --ssh-keepalive, or rely on --tcp-keepalive and --tcp-user-timeout", "this version takes twice ClientAliveInterval x (ClientAliveCountMax + 1) to drop a silent client (mended in 9.5)"))
+	}
+	return good("%s, %s", s, m.version)
+}
+
+func checkPrivsep(m *machine) []Finding {
+	if os.Geteuid() != 0 {
+		return []Finding{warn("run as root, or have clients log in as this user only and set UsePAM no", "not running as root: sshd can log in nobody but this user")}
+	}
+	const phrase = "rivilege separation directory:"
+	for _, line := range m.said(phrase, "must be owned by root and not group or world-writable") {
+		if strings.Contains(line, sshdexec.PrivsepDir) && strings.Contains(line, phrase) {
+			return good("%s is not there and will be made at the first call", sshdexec.PrivsepDir)
+		}
+		dir := strings.TrimSpace(line[strings.LastIndex(line, ":")+1:])
+		if !strings.HasPrefix(dir, "/") {
+			dir, _, _ = strings.Cut(line, " ")
+		}
+		return []Finding{lacking(sysexits.Config, "install -d -o root -g root -m 0755 "+dir, "%s", line)}
+	}
+	if m.version == "" {
+		return nil
+	}
+	return good("directory in order")
+}
+
+func checkConfig(m *machine) []Finding {
+	c := m.s.Sshd.Config
+	switch {
+	case !exists(c):
+		return []Finding{lacking(sysexits.NoInput, "install packaging/sshd_config there, or set --sshd-config", "%s is not there", c)}
+	case m.version == "":
+		return nil
+	case m.testOK:
+		return good("sshd -t accepts %s and the options beside it", c)
+	}
+	// Its own lines, less what other checks say with more help.
+	var out []Finding
+	for line := range strings.Lines(m.testWords) {
+		line = clean(line)
+		if line == "" || isKeyLine(line) || strings.Contains(line, "rivilege separation") {
+			continue
+		}
+		out = append(out, lacking(sysexits.Config, "mend that line; sshd_config(5)", "sshd -t: %s", line))
+	}
+	if out == nil {
+		return good("sshd -t finds no fault in %s itself", c)
+	}
+	return out
+}
+
+func isKeyLine(line string) bool {
+	for _, w := range []string{"host key", "hostkey", "host certificate", "UNPROTECTED", "@@@@", "Permissions ", "private key", "bad permissions", "No matching private key"} {
+		if strings.Contains(line, w) {
+			return true
+		}
+	}
+	return false
+}
+
+func checkHostKeys(m *machine) []Finding {
+	if m.version == "" {
+		return nil
+	}
+	var out []Finding
+	for _, line := range m.said("Unable to load host key", "bad permissions", "are too open") {
+		out = append(out, warn("ssh-keygen -A makes missing default keys; a key needs mode 0600", "%s; sshd goes on without this key", line))
+	}
+	if lines := m.said("no hostkeys available"); lines != nil {
+		return append(out, lacking(sysexits.NoInput, "ssh-keygen -A, or set --host-key", "%s", lines[0]))
+	}
+	if m.config == nil {
+		return out
+	}
+	loaded := 0
+	for _, k := range m.config["hostkey"] {
+		if exists(k) {
+			loaded++
+		}
+	}
+	return append(out, good("%d of %d there", loaded, len(m.config["hostkey"]))...)
+}
+
+func checkHostCertificates(m *machine) []Finding {
+	var out []Finding
+	for _, line := range m.said("Could not load host certificate", "No matching private key for certificate") {
+		out = append(out, warn("sign the host key: ssh-keygen -s CA -I ID -h -n NAME KEY.pub", "%s; sshd goes on without it, and a client that trusts the CA alone will refuse the device", line))
+	}
+	for _, c := range m.s.Sshd.HostCertificates {
+		if !exists(c) {
+			return []Finding{lacking(sysexits.NoInput, "sign the host key: ssh-keygen -s CA -I ID -h -n NAME KEY.pub", "%s is not there", c)}
+		}
+	}
+	for _, c := range m.config["hostcertificate"] {
+		if c != "none" && out == nil {
+			out = append(out, good("%s", c)...)
+		}
+	}
+	return out
+}
+
+// checkUserCA looks itself: sshd says nothing of a CA file that is not there.
+func checkUserCA(m *machine) []Finding {
+	var out []Finding
+	for _, keyword := range []string{"trustedusercakeys", "authorizedprincipalsfile", "revokedkeys"} {
+		for _, file := range m.config[keyword] {
+			switch {
+			case file == "none" || !strings.HasPrefix(file, "/") || strings.Contains(file, "%"):
+			case exists(file):
+				out = append(out, good("%s", file)...)
+			default:
+				out = append(out, warn("put the file there, or take the option out", "%s names %s, which is not there; sshd says nothing and refuses the logins that need it", keyword, file))
+			}
+		}
+	}
+	return out
+}
+
+func checkSubsystem(m *machine) []Finding {
+	command := m.s.Sshd.Subsystem
+	if command == "" {
+		for _, line := range m.config["subsystem"] {
+			if name, rest, _ := strings.Cut(line, " "); name == "netconf" {
+				command = rest
+			}
+		}
+	}
+	words := strings.Fields(command)
+	if len(words) == 0 {
+		return []Finding{lacking(sysexits.Config, "set --netconf-server or --subsystem", "no command for the netconf subsystem")}
+	}
+	program := strings.Trim(words[0], `"'`)
+	if _, err := exec.LookPath(program); err != nil {
+		return []Finding{lacking(sysexits.Config, "install the NETCONF server, or set --subsystem", "%s cannot be executed: %v", program, unwrapped(err))}
+	}
+	if p := m.s.Sshd.SSHConnectionPort; p != 0 {
+		return good("%s, which sees server port %d", command, p)
+	}
+	return good("%s", command)
+}
+
+func unwrapped(err error) error {
+	if e, ok := err.(*exec.Error); ok {
+		return e.Err
+	}
+	return err
+}

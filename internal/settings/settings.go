@@ -1,0 +1,255 @@
+// Package settings owns what callhome-trigger can be told: the table of its
+// options, their order of precedence (flag, environment, defaults file,
+// built-in) and the checks that a value must pass before anything is opened.
+// The trigger's command line calls it. It reads one file
+// and never opens a connection.
+package settings
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"callhome/internal/dial"
+	"callhome/internal/sshdexec"
+	"callhome/internal/sysexits"
+)
+
+// DefaultsFile is read before every call home, where it exists.
+const DefaultsFile = "/etc/callhome/trigger.conf"
+
+// DefaultsEnv names another defaults file; it must then exist.
+const DefaultsEnv = "CALLHOME_DEFAULTS"
+
+// Settings is one call home as the caller wants it, every value checked.
+type Settings struct {
+	Target
+	Handover      Handover
+	ManagerSocket string
+
+	ConnectTimeout time.Duration
+	Attempts       int
+	RetryWait      time.Duration
+	Dial           dial.Options
+	Proxy          Proxy
+
+	Sshd     sshdexec.Command
+	SshdLog  string
+	Announce bool
+	DeviceID string
+
+	LogFormat string
+	LogLevel  string
+	Syslog    bool
+}
+
+// Handover is how the connected socket gets to sshd.
+type Handover string
+
+// The ways of handing over (README, "What happens to the socket").
+const (
+	HandoverExec    Handover = "exec"    // the trigger becomes sshd
+	HandoverDetach  Handover = "detach"  // sshd is started in a session of its own
+	HandoverManager Handover = "manager" // callhome-mgr gets the socket
+	HandoverAuto    Handover = "auto"    // manager where one answers, else exec
+)
+
+// Proxy is the way through a SOCKS5 or HTTP CONNECT proxy; the zero value is
+// the direct way.
+type Proxy struct {
+	Scheme      string // "socks5" or "http"
+	Target             // of the proxy itself
+	Credentials string // file with one line user:password, or ""
+}
+
+// Effective is one option's value in force and where it came from: "flag",
+// "word" (HOST, PORT or OPAQUE), "environment", a file and line, a preset, or
+// "built-in".
+type Effective struct {
+	Name, Value, Source string
+}
+
+// Given is what each source has to say, option name to its values.
+type Given map[string][]string
+
+// Load reads the defaults file and the environment and returns the settings
+// in force, checked, with one Effective per option in the table's order. flags
+// holds what the command line gave; words are HOST, PORT and OPAQUE. A wrong
+// value is an error of the source that it came from: sysexits.Usage for the
+// command line, sysexits.Config for the others.
+func Load(flags Given, words []string, getenv func(string) (string, bool)) (*Settings, []Effective, error) {
+	file, err := loadDefaults(getenv)
+	if err != nil {
+		return nil, nil, err
+	}
+	given, err := fromWords(words)
+	if err != nil {
+		return nil, nil, usage(err)
+	}
+	if flags, err = splitHostFlag(flags); err != nil {
+		return nil, nil, usage(err)
+	}
+	s := &Settings{}
+	var effective []Effective
+	for i := range options {
+		o := &options[i]
+		values, source, err := o.lookup(flags, given, getenv, file)
+		if err != nil {
+			return nil, nil, err
+		}
+		for _, v := range values {
+			if err := o.set(s, v); err != nil {
+				return nil, nil, refuse(o, v, source, err)
+			}
+		}
+		effective = append(effective, Effective{o.Name, strings.Join(values, Separator), source})
+	}
+	if err := s.finish(effective); err != nil {
+		return nil, nil, sysexits.New(sysexits.Config, "", err)
+	}
+	return s, effective, nil
+}
+
+// lookup returns the values of the first source that has any.
+func (o *Option) lookup(flags, words Given, getenv func(string) (string, bool), file *defaults) ([]string, string, error) {
+	flag, word := flags[o.Name], words[o.Name]
+	if flag != nil && word != nil {
+		return nil, "", usage(fmt.Errorf("%s given twice, as --%s %q and as the word %q", o.Name, o.Name, flag[0], word[0]))
+	}
+	if flag != nil {
+		return flag, "flag", nil
+	}
+	if word != nil {
+		return word, "word", nil
+	}
+	if v, ok := getenv(o.Env()); ok {
+		return o.split(v), "environment", nil
+	}
+	if e, ok := file.entries[o.Env()]; ok {
+		return o.split(e.value), file.path + ":" + strconv.Itoa(e.line), nil
+	}
+	if o.Default == "" {
+		return nil, "built-in", nil
+	}
+	return []string{o.Default}, "built-in", nil
+}
+
+func (o *Option) split(v string) []string {
+	if !o.Repeat {
+		return []string{v}
+	}
+	var out []string
+	for _, item := range strings.Split(v, Separator) {
+		if item = strings.TrimSpace(item); item != "" {
+			out = append(out, item)
+		}
+	}
+	return out
+}
+
+// maxAnnounced keeps the announced line at 250 bytes, which every client that
+// was tried reads over (docs/clients.md).
+const maxAnnounced = 240
+
+// finish applies what depends on more than one option.
+func (s *Settings) finish(effective []Effective) error {
+	if s.Port == 0 {
+		s.Port = DefaultPort
+	}
+	switch {
+	case s.Announce && s.DeviceID == "":
+		name, err := os.Hostname()
+		if err != nil {
+			return fmt.Errorf("announcing the device: no --device-id, and its host name is not known: %w", err)
+		}
+		if err := checkDeviceID(name); err != nil {
+			return fmt.Errorf("announcing the device by its host name: %w; set --device-id", err)
+		}
+		s.DeviceID = name
+	case !s.Announce:
+		s.Sshd.VersionAddendum = s.DeviceID
+	}
+	if n := len(sshdexec.EncodeOpaque(s.Opaque)); s.Announce && n > maxAnnounced {
+		return fmt.Errorf("announcing OPAQUE: encoded it has %d bytes, and no more than %d fit the line that every SSH client tolerates", n, maxAnnounced)
+	}
+	applyPreset(s, effective)
+	s.Sshd.Opaque = s.Opaque
+	s.Sshd.DSCP = s.Dial.DSCP
+	if s.Proxy.Credentials != "" && s.Proxy.Scheme == "" {
+		return errors.New("--proxy-credentials without --proxy")
+	}
+	return s.Sshd.Check()
+}
+
+// NeedTarget refuses settings in which no source names a host.
+func (s *Settings) NeedTarget() error {
+	if s.Host == "" {
+		return usage(errors.New("no HOST given; expected HOST [PORT [OPAQUE]]"))
+	}
+	return nil
+}
+
+// Local reports whether the call goes straight to an address, without a
+// name to resolve and without a proxy.
+func (s *Settings) Local() bool {
+	_, err := netip.ParseAddr(s.Host)
+	return err == nil && s.Proxy.Scheme == ""
+}
+
+// splitHostFlag makes --host HOST:PORT the same as --host HOST --port PORT, so
+// that its port outranks one from the environment.
+func splitHostFlag(flags Given) (Given, error) {
+	if len(flags["host"]) == 0 {
+		return flags, nil
+	}
+	host, port, err := splitHost(flags["host"][0])
+	if err != nil || port == 0 {
+		return flags, err
+	}
+	if flags["port"] != nil {
+		return nil, fmt.Errorf("port given twice, in --host %q and as --port", flags["host"][0])
+	}
+	split := Given{"host": {host}, "port": {decimal(port)}}
+	for name, values := range flags {
+		if name != "host" {
+			split[name] = values
+		}
+	}
+	return split, nil
+}
+
+func fromWords(words []string) (Given, error) {
+	if len(words) == 0 {
+		return nil, nil
+	}
+	t, err := ParseWords(words)
+	if err != nil {
+		return nil, err
+	}
+	g := Given{"host": {t.Host}}
+	if t.Port != 0 {
+		g["port"] = []string{decimal(t.Port)}
+	}
+	if t.Opaque != "" {
+		g["opaque"] = []string{t.Opaque}
+	}
+	return g, nil
+}
+
+func decimal(port uint16) string { return strconv.Itoa(int(port)) }
+
+func usage(err error) error {
+	return sysexits.New(sysexits.Usage, "callhome-trigger --help lists the options", err)
+}
+
+func refuse(o *Option, value, source string, err error) error {
+	switch source {
+	case "flag", "word":
+		return usage(fmt.Errorf("--%s %q: %w", o.Name, value, err))
+	}
+	return sysexits.New(sysexits.Config, "", fmt.Errorf("%s: %s=%q: %w", source, o.Env(), value, err))
+}

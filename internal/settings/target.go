@@ -1,0 +1,168 @@
+package settings
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"strconv"
+	"strings"
+)
+
+// DefaultPort is IANA's port for NETCONF call home over SSH, netconf-ch-ssh
+// (RFC 8071 section 6).
+const DefaultPort = 4334
+
+const portName = "netconf-ch-ssh"
+
+// Target is whom to call: the NETCONF client's host and port, and the word
+// that the caller wants carried along.
+type Target struct {
+	// Host is a name or an IP address without brackets; an IPv6 address may
+	// have a zone.
+	Host string
+	Port uint16
+	// Opaque is data from outside, as maapi_netconf_ssh_call_home_opaque
+	// takes it: at most MaxOpaque bytes, none of them NUL.
+	Opaque string
+}
+
+// MaxOpaque bounds the opaque word, in bytes.
+const MaxOpaque = 1024
+
+// Addr returns Host as an IP address, or false where it is a name.
+func (t Target) Addr() (netip.Addr, bool) {
+	a, err := netip.ParseAddr(t.Host)
+	return a.Unmap(), err == nil
+}
+
+// ParseWords understands the words that a NETCONF server passes:
+// HOST [PORT [OPAQUE]], with HOST:PORT and [V6]:PORT also in one word. Port
+// and Opaque are zero where no word gives them.
+func ParseWords(words []string) (Target, error) {
+	if len(words) == 0 {
+		return Target{}, errors.New("no HOST given; expected HOST [PORT [OPAQUE]]")
+	}
+	host, port, err := splitHost(words[0])
+	if err != nil {
+		return Target{}, err
+	}
+	t := Target{Host: host, Port: port}
+	rest := words[1:]
+	if len(rest) > 0 && port == 0 {
+		if t.Port, err = parsePort(rest[0]); err != nil {
+			return Target{}, err
+		}
+		rest = rest[1:]
+	} else if len(rest) > 0 && isNumber(rest[0]) {
+		return Target{}, fmt.Errorf("port given twice, in %q and as %q; expected HOST [PORT [OPAQUE]] or HOST:PORT", words[0], rest[0])
+	}
+	if len(rest) > 1 {
+		return Target{}, fmt.Errorf("%d words too many after %q; expected HOST [PORT [OPAQUE]], with OPAQUE as one word", len(rest)-1, rest[0])
+	}
+	if len(rest) == 1 {
+		t.Opaque, err = parseOpaque(rest[0])
+	}
+	return t, err
+}
+
+// splitHost takes HOST, HOST:PORT, V6, [V6] or [V6]:PORT apart. The port is
+// 0 where the word has none.
+func splitHost(word string) (host string, port uint16, err error) {
+	if word == "" {
+		return "", 0, errors.New("HOST is empty; expected a name or an IP address")
+	}
+	if rest, ok := strings.CutPrefix(word, "["); ok {
+		inner, after, ok := strings.Cut(rest, "]")
+		if !ok {
+			return "", 0, fmt.Errorf("host %q has no closing bracket; expected [IPV6] or [IPV6]:PORT", word)
+		}
+		if !strings.Contains(inner, ":") {
+			return "", 0, fmt.Errorf("host %q: only an IPv6 address stands in brackets", word)
+		}
+		if host, err = parseHost(inner); err != nil || after == "" {
+			return host, 0, err
+		}
+		digits, ok := strings.CutPrefix(after, ":")
+		if !ok {
+			return "", 0, fmt.Errorf("host %q: expected nothing or :PORT after the bracket", word)
+		}
+		port, err = parsePort(digits)
+		return host, port, err
+	}
+	if name, digits, ok := strings.Cut(word, ":"); ok && !strings.Contains(digits, ":") {
+		if host, err = parseHost(name); err != nil {
+			return "", 0, err
+		}
+		port, err = parsePort(digits)
+		return host, port, err
+	}
+	host, err = parseHost(word)
+	return host, 0, err
+}
+
+// parseHost checks a bare host: an address that can be called, or a name of
+// RFC 1123 letters (and the underscore that field devices use).
+func parseHost(s string) (string, error) {
+	if a, err := netip.ParseAddr(s); err == nil {
+		return s, checkAddr(s, a)
+	}
+	if strings.Contains(s, ":") {
+		return "", fmt.Errorf("host %q is not an IPv6 address", s)
+	}
+	name := strings.TrimSuffix(s, ".")
+	if name == "" || len(name) > 253 {
+		return "", fmt.Errorf("host %q: a name has 1 to 253 characters", s)
+	}
+	labels := strings.Split(name, ".")
+	for _, l := range labels {
+		if l == "" || len(l) > 63 || l[0] == '-' || l[len(l)-1] == '-' || strings.ContainsFunc(l, notInName) {
+			return "", fmt.Errorf("host %q is neither a name nor an IP address", s)
+		}
+	}
+	if isNumber(labels[len(labels)-1]) {
+		return "", fmt.Errorf("host %q looks like an IPv4 address and is none", s)
+	}
+	return s, nil
+}
+
+func checkAddr(s string, a netip.Addr) error {
+	switch {
+	case a.Unmap().IsUnspecified():
+		return fmt.Errorf("host %q is the unspecified address; expected the NETCONF client's own", s)
+	case a.Unmap().IsMulticast():
+		return fmt.Errorf("host %q is a multicast address; a call home goes to one NETCONF client", s)
+	case len(a.Zone()) > maxInterfaceName || strings.ContainsFunc(a.Zone(), notInName):
+		return fmt.Errorf("host %q: the zone is not an interface name", s)
+	}
+	return nil
+}
+
+func notInName(r rune) bool {
+	return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '-' || r == '_' || r == '.')
+}
+
+// parsePort understands 1 to 65535 and the IANA name of the port.
+func parsePort(s string) (uint16, error) {
+	if s == portName {
+		return DefaultPort, nil
+	}
+	n, err := strconv.ParseUint(s, 10, 16)
+	if err != nil || n == 0 || !isNumber(s) {
+		return 0, fmt.Errorf("port %q is not a number from 1 to 65535", s)
+	}
+	return uint16(n), nil
+}
+
+func isNumber(s string) bool {
+	return s != "" && !strings.ContainsFunc(s, func(r rune) bool { return r < '0' || r > '9' })
+}
+
+func parseOpaque(s string) (string, error) {
+	if len(s) > MaxOpaque {
+		return "", fmt.Errorf("OPAQUE has %d bytes; at most %d are carried", len(s), MaxOpaque)
+	}
+	if strings.IndexByte(s, 0) >= 0 {
+		return "", errors.New("OPAQUE holds a NUL byte, which no environment variable can carry")
+	}
+	return s, nil
+}

@@ -1,0 +1,214 @@
+// Package sshdexec owns the step from a connected socket to `sshd -i`: the
+// arguments, the environment, the descriptors, the signals and the log. Become
+// turns this process into sshd, Start makes a child. The trigger and the
+// manager call it. It reads and writes no byte of the socket, and what is left
+// after it is sshd alone.
+//
+// What stock sshd does in inetd mode, by version, was measured for 8.4 to
+// 10.x; where a line below looks odd, such a fact stands beside it.
+package sshdexec
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+)
+
+// Command is the sshd to start and what it is told on its command line. Where
+// a field is zero, the sshd_config decides.
+type Command struct {
+	Sshd             string   // sshd(8) itself
+	Config           string   // sshd_config(5)
+	HostKeys         []string // files, for -h
+	HostCertificates []string // files, for -c
+
+	// Subsystem is the command, as a shell understands it, that serves the
+	// netconf subsystem. With it every session is forced to that command, so
+	// that neither a shell nor exec nor another subsystem can be had.
+	Subsystem string
+	// SSHConnectionPort is the server port that Subsystem sees in
+	// SSH_CONNECTION, whatever the connection's own is. Needs Subsystem.
+	SSHConnectionPort uint16
+	KeepAlive         *KeepAlive
+	// VersionAddendum stands behind sshd's version string.
+	VersionAddendum string
+	// Opaque becomes CALLHOME_OPAQUE in the session's environment, encoded by
+	// EncodeOpaque.
+	Opaque string
+	DSCP   *int
+	// Options are KEY=VALUE of sshd_config(5). They stand before all others,
+	// and of two settings sshd takes the first.
+	Options []string
+	// Syslog lets sshd log to syslog instead of descriptor 2.
+	Syslog bool
+}
+
+// KeepAlive is ClientAliveInterval (seconds; 0 for never) and
+// ClientAliveCountMax of sshd_config(5).
+type KeepAlive struct {
+	Interval, CountMax int
+}
+
+// Check refuses what sshd or a shell would read as something else than what
+// it stands for. Nothing is opened.
+func (c *Command) Check() error {
+	words := []struct{ what, value string }{
+		{"sshd", c.Sshd}, {"sshd-config", c.Config}, {"subsystem", c.Subsystem}, {"version addendum", c.VersionAddendum},
+	}
+	for _, f := range append(append([]string(nil), c.HostKeys...), c.HostCertificates...) {
+		words = append(words, struct{ what, value string }{"file", f})
+	}
+	for _, w := range words {
+		if hasControl(w.value) {
+			return fmt.Errorf("%s %q holds a control character", w.what, w.value)
+		}
+	}
+	if c.SSHConnectionPort != 0 && c.Subsystem == "" {
+		return fmt.Errorf("ssh-connection-port %d without a subsystem command: only a command of ours can see another port", c.SSHConnectionPort)
+	}
+	for _, o := range c.Options {
+		if err := checkOption(o); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// maxOption bounds one KEY=VALUE, in bytes; the kernel takes 128 KiB an
+// argument.
+const maxOption = 8 << 10
+
+// reserved options would undo what this package promises, or let one value
+// carry further options.
+var reserved = map[string]string{
+	"match":     "a Match block belongs in the sshd_config",
+	"include":   "an Include belongs in the sshd_config",
+	"subsystem": "use --subsystem",
+	"hostkey":   "use --host-key",
+}
+
+func checkOption(o string) error {
+	key, value, ok := strings.Cut(o, "=")
+	switch {
+	case !ok || key == "" || strings.ContainsFunc(key, notAlphanumeric):
+		return fmt.Errorf("sshd option %q is not KEY=VALUE with a keyword of sshd_config(5)", o)
+	case len(o) > maxOption:
+		return fmt.Errorf("sshd option %s has %d bytes; at most %d are passed on", key, len(o), maxOption)
+	case strings.TrimSpace(value) == "":
+		return fmt.Errorf("sshd option %s has no value", key)
+	case hasControl(value):
+		return fmt.Errorf("sshd option %s: its value holds a control character", key)
+	}
+	if why, ok := reserved[strings.ToLower(key)]; ok {
+		return fmt.Errorf("sshd option %s cannot be set here: %s", key, why)
+	}
+	return nil
+}
+
+// Args returns the arguments of sshd, argv[0] among them. It is pure.
+func (c *Command) Args() []string {
+	args := []string{c.Sshd, "-i"}
+	if !c.Syslog {
+		// Without -e an inetd-mode sshd writes nothing to descriptor 2, not
+		// even what is wrong with its configuration. -E is not the way: 9.8
+		// and 9.9 then write log lines into the SSH stream.
+		args = append(args, "-e")
+	}
+	return append(args, c.TestArgs()...)
+}
+
+// TestArgs returns the arguments that say how sshd is to behave, without those
+// that say how it is to run: for `sshd -t` and `sshd -T`.
+func (c *Command) TestArgs() []string {
+	args := []string{"-f", c.Config}
+	for _, k := range c.HostKeys {
+		args = append(args, "-h", k)
+	}
+	for _, k := range c.HostCertificates {
+		args = append(args, "-c", k)
+	}
+	for _, o := range c.options() {
+		args = append(args, "-o", o)
+	}
+	return args
+}
+
+// options returns every -o, the operator's own first.
+func (c *Command) options() []string {
+	var out []string
+	setEnv := ""
+	for _, o := range c.Options {
+		// sshd takes the first SetEnv alone: ours joins it.
+		if key, value, _ := strings.Cut(o, "="); c.Opaque != "" && strings.EqualFold(key, "SetEnv") {
+			setEnv += value + " "
+			continue
+		}
+		out = append(out, o)
+	}
+	// The sessions' fate is told by lines that sshd logs at VERBOSE only.
+	out = append(out, "LogLevel=VERBOSE")
+	if c.Opaque != "" {
+		out = append(out, "SetEnv="+setEnv+`"CALLHOME_OPAQUE=`+EncodeOpaque(c.Opaque)+`"`)
+	}
+	if c.Subsystem != "" {
+		out = append(out, "Subsystem=netconf netconf", "ForceCommand="+c.forceCommand())
+	}
+	if k := c.KeepAlive; k != nil {
+		out = append(out, "ClientAliveInterval="+strconv.Itoa(k.Interval), "ClientAliveCountMax="+strconv.Itoa(k.CountMax))
+	}
+	if c.VersionAddendum != "" {
+		out = append(out, "VersionAddendum="+c.VersionAddendum)
+	}
+	if c.DSCP != nil {
+		// Else sshd sets a mark of its own once somebody is logged in.
+		out = append(out, "IPQoS="+strconv.Itoa(*c.DSCP<<2))
+	}
+	return out
+}
+
+// forceCommand returns the shell command that stands in place of whatever the
+// client asks for. sshd puts that into SSH_ORIGINAL_COMMAND; "netconf" is what
+// the Subsystem line beside it says, so a shell or another command is told
+// off. ForceCommand is used because its text reaches the shell verbatim on
+// every version (quoting in Subsystem changed in 9.5), and the inner sh
+// because a login shell need not be a Bourne shell. Each step is an exec: one
+// process is left.
+func (c *Command) forceCommand() string {
+	script := `[ "$SSH_ORIGINAL_COMMAND" = netconf ] || { echo "only the netconf subsystem is served here" >&2; exit 1; }; unset SSH_ORIGINAL_COMMAND; `
+	if c.SSHConnectionPort != 0 {
+		port := strconv.Itoa(int(c.SSHConnectionPort))
+		script += `SSH_CONNECTION="${SSH_CONNECTION% *} ` + port + `" SSH_CLIENT="${SSH_CLIENT% *} ` + port + `"; export SSH_CONNECTION SSH_CLIENT; `
+	}
+	return "exec /bin/sh -c " + shellQuote(script+"exec "+c.Subsystem)
+}
+
+// shellQuote returns s as one word for any POSIX shell, csh and fish.
+func shellQuote(s string) string {
+	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
+}
+
+// EncodeOpaque returns s as it stands in CALLHOME_OPAQUE: control characters
+// and the bytes " \ % are percent-encoded (RFC 3986 section 2.1), all others
+// stand for themselves. Percent-decoding gives s back. These are the bytes
+// that not every sshd from 8.4 on takes between the quotes of SetEnv.
+func EncodeOpaque(s string) string {
+	const hex = "0123456789ABCDEF"
+	var b strings.Builder
+	for i := 0; i < len(s); i++ {
+		c := s[i]
+		if c < ' ' || c == 0x7f || c == '"' || c == '\\' || c == '%' {
+			b.WriteString(string([]byte{'%', hex[c>>4], hex[c&15]}))
+			continue
+		}
+		b.WriteByte(c)
+	}
+	return b.String()
+}
+
+func hasControl(s string) bool {
+	return strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r == 0x7f })
+}
+
+func notAlphanumeric(r rune) bool {
+	return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9')
+}

@@ -1,0 +1,178 @@
+package trigger
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"strings"
+	"time"
+
+	"callhome/internal/dial"
+	"callhome/internal/settings"
+	"callhome/internal/sshdexec"
+	"callhome/internal/sysexits"
+
+	"golang.org/x/sys/unix"
+)
+
+// checkFiles looks, before anything is opened, for what sshd would miss only
+// after the NETCONF client has been called.
+func checkFiles(s *settings.Settings) error {
+	if s.Handover == settings.HandoverManager {
+		return nil // the manager has its own
+	}
+	if err := unix.Access(s.Sshd.Sshd, unix.X_OK); err != nil {
+		return missing("sshd", s.Sshd.Sshd, err, "install OpenSSH's server, or set --sshd")
+	}
+	if err := unix.Access(s.Sshd.Config, unix.R_OK); err != nil {
+		return missing("sshd's configuration", s.Sshd.Config, err, "install packaging/sshd_config there, or set --sshd-config")
+	}
+	for _, k := range s.Sshd.HostKeys {
+		if err := unix.Access(k, unix.R_OK); err != nil {
+			return missing("the host key", k, err, "make it with ssh-keygen -t ed25519 -N '' -f "+k)
+		}
+	}
+	for _, k := range s.Sshd.HostCertificates {
+		if err := unix.Access(k, unix.R_OK); err != nil {
+			return missing("the host certificate", k, err, "sign the host key with ssh-keygen -s CA -h")
+		}
+	}
+	if s.Sshd.Subsystem != "" {
+		return nil
+	}
+	config, err := os.ReadFile(s.Sshd.Config)
+	if err != nil {
+		return missing("sshd's configuration", s.Sshd.Config, err, "make it readable")
+	}
+	if !servesNetconf(string(config)) {
+		return sysexits.New(sysexits.Config, "set --netconf-server or --subsystem, for every call in "+settings.DefaultsFile,
+			fmt.Errorf("no command for the netconf subsystem is set, and %s has none", s.Sshd.Config))
+	}
+	return nil
+}
+
+func missing(what, path string, err error, hint string) error {
+	code := sysexits.NoInput
+	if errors.Is(err, fs.ErrPermission) {
+		code, hint = sysexits.NoPerm, "make it accessible to this user, or run as root"
+	}
+	var p *fs.PathError
+	if errors.As(err, &p) {
+		err = p.Err
+	}
+	return sysexits.New(code, hint, fmt.Errorf("%s %s: %w", what, path, err))
+}
+
+// servesNetconf reports whether an sshd_config may define the subsystem: it
+// says so, or includes what may say so.
+func servesNetconf(config string) bool {
+	for line := range strings.Lines(config) {
+		words := strings.Fields(strings.Replace(line, "=", " ", 1))
+		if len(words) == 0 {
+			continue
+		}
+		if strings.EqualFold(words[0], "Include") ||
+			strings.EqualFold(words[0], "Subsystem") && len(words) > 1 && strings.Trim(words[1], `"`) == "netconf" {
+			return true
+		}
+	}
+	return false
+}
+
+// toSshd hands the connection to sshd: exec, or detach.
+func toSshd(s *settings.Settings, c *dial.Conn) error {
+	now := time.Now()
+	log, err := sshdexec.OpenLog(s.SshdLog, sshdexec.LogDir, now)
+	if err != nil {
+		return sysexits.New(osCode(err), "set --sshd-log to syslog or to a file that can be written", err)
+	}
+	defer log.File.Close()
+	if !log.Syslog {
+		// A log that cannot be written (a full disk) must not keep the device
+		// from calling home.
+		_ = log.Head(now, s.Host, c.Remote, c.Local, s.Opaque)
+	}
+	s.Sshd.Syslog = log.Syslog
+	if s.Announce {
+		if err := announce(c.File, s.DeviceID, s.Opaque); err != nil {
+			return sysexits.New(sysexits.Unavailable, "", fmt.Errorf("announcing the device to %v: %w", c.Remote, err))
+		}
+	}
+	if s.Handover == settings.HandoverDetach {
+		return detach(&s.Sshd, c, log)
+	}
+	err = s.Sshd.Become(c.File, log.File)
+	return sysexits.New(osCode(err), "", err)
+}
+
+func osCode(err error) int {
+	if errors.Is(err, fs.ErrPermission) {
+		return sysexits.NoPerm
+	}
+	return sysexits.OSErr
+}
+
+// announce writes the lines that RFC 4253 section 4.2 lets a server send
+// before its version string, in the form of Junos outbound-ssh.
+func announce(sock *os.File, id, opaque string) error {
+	lines := "MSG-ID: DEVICE-CONN-INFO\r\nMSG-VER: V1\r\nDEVICE-ID: " + id + "\r\n"
+	if opaque != "" {
+		lines += "OPAQUE: " + sshdexec.EncodeOpaque(opaque) + "\r\n"
+	}
+	_, err := sock.WriteString(lines)
+	return err
+}
+
+// takeTime bounds how long sshd may take from its start to its first byte.
+const takeTime = 15 * time.Second
+
+// detach starts sshd and returns when it has taken the socket, which its
+// version string on the wire proves. The session's log outlives us.
+func detach(cmd *sshdexec.Command, c *dial.Conn, log *sshdexec.Log) error {
+	if err := sshdexec.SweepDescriptors(); err != nil {
+		return sysexits.New(sysexits.OSErr, "", err)
+	}
+	before := bytesSent(c.File)
+	p, err := cmd.Start(c.File, log.File)
+	if err != nil {
+		return sysexits.New(osCode(err), "", err)
+	}
+	defer p.Release()
+	for end := time.Now().Add(takeTime); time.Now().Before(end); {
+		// The kernel has no event for "a byte was sent", so look every 2 ms.
+		var info unix.WaitStatus
+		if pid, _ := unix.Wait4(p.Pid, &info, unix.WNOHANG, nil); pid == p.Pid {
+			return refusedBySshd(info, log)
+		}
+		if bytesSent(c.File) > before {
+			return nil
+		}
+		time.Sleep(2 * time.Millisecond)
+	}
+	_ = unix.Kill(-p.Pid, unix.SIGKILL)
+	return sysexits.New(sysexits.OSErr, "run sshd -t -f "+cmd.Config, fmt.Errorf("sshd took longer than %v to start and was ended", takeTime))
+}
+
+func bytesSent(sock *os.File) uint64 {
+	info, err := unix.GetsockoptTCPInfo(int(sock.Fd()), unix.IPPROTO_TCP, unix.TCP_INFO)
+	if err != nil {
+		return 0
+	}
+	return info.Bytes_sent
+}
+
+// refusedBySshd turns the words of an sshd that ended before it said anything
+// to the client into an error.
+func refusedBySshd(status unix.WaitStatus, log *sshdexec.Log) error {
+	words := log.Tail(3)
+	if words == "" {
+		words = "it said nothing; see syslog"
+	}
+	code := sysexits.Config
+	if strings.Contains(words, "no hostkeys available") {
+		code = sysexits.NoInput
+	}
+	return sysexits.New(code, "callhome-trigger --check tells what is missing",
+		fmt.Errorf("sshd ended with status %d before it took the connection: %s", status.ExitStatus(), words))
+}
