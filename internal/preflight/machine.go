@@ -25,10 +25,22 @@ type machine struct {
 	config    map[string][]string // sshd -T: keyword in lower case to its values
 	testWords string              // what sshd -t had to say
 	testOK    bool
+	// privsepErr is why the privilege separation directory cannot be made.
+	privsepErr error
+}
+
+// number returns the value of a keyword that has a number, 0 where it has none.
+func (m *machine) number(keyword string) int {
+	values := m.config[keyword]
+	if len(values) == 0 {
+		return 0
+	}
+	n, _ := strconv.Atoi(values[0])
+	return n
 }
 
 func look(s *settings.Settings) *machine {
-	m := &machine{s: s}
+	m := &machine{s: s, privsepErr: sshdexec.MakePrivsepDir()}
 	// Before 9.2 -V is an unknown option, whose complaint has the version too.
 	out, _ := ask(s, "-V")
 	m.version, m.major, m.minor = parseVersion(out)

@@ -1,7 +1,8 @@
 // Package preflight owns what can be known before a call home: whether this
 // machine has all that sshd will need, and what is legal there and unwise. It
-// backs `callhome-trigger --check` and the manager's check. It changes nothing
-// and calls nobody.
+// backs `callhome-trigger --check` and the manager's check. It calls nobody, and
+// changes nothing but for sshd's privilege separation directory, which it makes
+// as a call home would: without it sshd answers no other question.
 package preflight
 
 import (
@@ -45,6 +46,7 @@ var checks = []check{
 	{"host certificates", checkHostCertificates},
 	{"user CA", checkUserCA},
 	{"subsystem", checkSubsystem},
+	{"keepalives", checkKeepalive},
 	{"login shells", checkShells},
 	{"log", checkLog},
 	{"manager", checkManager},

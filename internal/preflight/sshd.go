@@ -18,30 +18,25 @@ func checkSshd(m *machine) []Finding {
 		return []Finding{lacking(sysexits.Config, "set --sshd to OpenSSH's sshd", "%s does not say that it is OpenSSH", s)}
 	case m.major < 8 || m.major == 8 && m.minor < 4:
 		return []Finding{warn("use OpenSSH 8.4 or later", "%s is %s; callhome is tested with 8.4 to 10.x", s, m.version)}
-	case m.major == 9 && m.minor >= 2 && m.minor < 5:
-		return append(good("%s, %s", s, m.version),
-			warn("halve --ssh-keepalive, or rely on --tcp-keepalive and --tcp-user-timeout", "this version takes twice ClientAliveInterval x (ClientAliveCountMax + 1) to drop a silent client (mended in 9.5)"))
 	}
 	return good("%s, %s", s, m.version)
 }
 
 func checkPrivsep(m *machine) []Finding {
-	if os.Geteuid() != 0 {
+	switch {
+	case os.Geteuid() != 0:
 		return []Finding{warn("run as root, or have clients log in as this user only and set UsePAM no", "not running as root: sshd can log in nobody but this user")}
+	case m.privsepErr != nil:
+		return []Finding{lacking(sysexits.OSErr, "install -d -m 0755 "+sshdexec.PrivsepDir, "%v", m.privsepErr)}
+	case m.version == "":
+		return nil
 	}
-	const phrase = "rivilege separation directory:"
-	for _, line := range m.said(phrase, "must be owned by root and not group or world-writable") {
-		if strings.Contains(line, sshdexec.PrivsepDir) && strings.Contains(line, phrase) {
-			return good("%s is not there and will be made at the first call", sshdexec.PrivsepDir)
-		}
+	for _, line := range m.said("issing privilege separation directory:", "must be owned by root and not group or world-writable") {
 		dir := strings.TrimSpace(line[strings.LastIndex(line, ":")+1:])
 		if !strings.HasPrefix(dir, "/") {
 			dir, _, _ = strings.Cut(line, " ")
 		}
 		return []Finding{lacking(sysexits.Config, "install -d -o root -g root -m 0755 "+dir, "%s", line)}
-	}
-	if m.version == "" {
-		return nil
 	}
 	return good("directory in order")
 }
@@ -63,7 +58,11 @@ func checkConfig(m *machine) []Finding {
 		if line == "" || isKeyLine(line) || strings.Contains(line, "rivilege separation") {
 			continue
 		}
-		out = append(out, lacking(sysexits.Config, "mend that line; sshd_config(5)", "sshd -t: %s", line))
+		mend := "mend that line; sshd_config(5)"
+		if strings.HasPrefix(line, "command-line: ") {
+			mend = "mend --sshd-option; sshd_config(5)"
+		}
+		out = append(out, lacking(sysexits.Config, mend, "sshd -t: %s", line))
 	}
 	if out == nil {
 		return good("sshd -t finds no fault in %s itself", c)
@@ -152,6 +151,9 @@ func checkSubsystem(m *machine) []Finding {
 		return []Finding{lacking(sysexits.Config, "set --netconf-server or --subsystem", "no command for the netconf subsystem")}
 	}
 	program := strings.Trim(words[0], `"'`)
+	if !strings.HasPrefix(program, "/") {
+		return []Finding{warn("set --subsystem with the program's absolute path", "%s is looked for in the PATH that sshd gives the user, which has no sbin", program)}
+	}
 	if _, err := exec.LookPath(program); err != nil {
 		return []Finding{lacking(sysexits.Config, "install the NETCONF server, or set --subsystem", "%s cannot be executed: %v", program, unwrapped(err))}
 	}
@@ -166,4 +168,31 @@ func unwrapped(err error) error {
 		return e.Err
 	}
 	return err
+}
+
+// checkKeepalive works out when a client that vanished without a word is
+// noticed, by sshd and by TCP.
+func checkKeepalive(m *machine) []Finding {
+	if m.config == nil {
+		return nil
+	}
+	ssh := m.number("clientaliveinterval") * (m.number("clientalivecountmax") + 1)
+	if m.number("clientalivecountmax") == 0 {
+		ssh = 0 // never
+	}
+	slow := ""
+	if m.major == 9 && m.minor >= 2 && m.minor < 5 {
+		ssh, slow = 2*ssh, ", as this version takes twice as long (mended in 9.5)"
+	}
+	k := m.s.Dial.KeepAlive
+	tcp := k.Idle + k.Interval*k.Count
+	switch {
+	case ssh == 0 && tcp == 0:
+		return []Finding{warn("set --ssh-keepalive 30,3 and --tcp-keepalive 30,10,6", "none: a client that vanishes without a word holds its session for ever")}
+	case ssh == 0:
+		return []Finding{warn("set --ssh-keepalive 30,3", "TCP alone, after %d s; RFC 8071 section 4.1 asks for SSH's", tcp)}
+	case tcp == 0 || ssh < tcp:
+		return good("a silent client is dropped after %d s, by sshd%s", ssh, slow)
+	}
+	return good("a silent client is dropped after %d s by TCP, after %d s by sshd%s", tcp, ssh, slow)
 }

@@ -103,10 +103,18 @@ func prepare(sock *os.File) error {
 	if err := unix.SetNonblock(fd, false); err != nil {
 		return fmt.Errorf("making the socket blocking: %w", err)
 	}
-	if os.Geteuid() == 0 {
-		if err := os.Mkdir(PrivsepDir, 0o755); err != nil && !errors.Is(err, fs.ErrExist) && !errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("making sshd's privilege separation directory: %w", err)
-		}
+	return MakePrivsepDir()
+}
+
+// MakePrivsepDir makes PrivsepDir where it is missing and we are root; an sshd
+// without root's rights needs none. Where /run is missing too, sshd was built
+// with another one.
+func MakePrivsepDir() error {
+	if os.Geteuid() != 0 {
+		return nil
+	}
+	if err := os.Mkdir(PrivsepDir, 0o755); err != nil && !errors.Is(err, fs.ErrExist) && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("making sshd's privilege separation directory: %w", err)
 	}
 	return nil
 }

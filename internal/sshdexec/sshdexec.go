@@ -67,7 +67,7 @@ func (c *Command) Check() error {
 		return fmt.Errorf("ssh-connection-port %d without a subsystem command: only a command of ours can see another port", c.SSHConnectionPort)
 	}
 	for _, o := range c.Options {
-		if err := checkOption(o); err != nil {
+		if err := CheckOption(o); err != nil {
 			return err
 		}
 	}
@@ -87,7 +87,9 @@ var reserved = map[string]string{
 	"hostkey":   "use --host-key",
 }
 
-func checkOption(o string) error {
+// CheckOption refuses what is not one KEY=VALUE of sshd_config(5), and what may
+// not be set on the command line.
+func CheckOption(o string) error {
 	key, value, ok := strings.Cut(o, "=")
 	switch {
 	case !ok || key == "" || strings.ContainsFunc(key, notAlphanumeric):
