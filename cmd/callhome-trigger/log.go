@@ -1,49 +1,16 @@
 package main
 
 import (
-	"fmt"
-	"log/syslog"
 	"os"
 
+	"callhome/internal/logging"
 	"callhome/internal/settings"
 	"callhome/internal/sysexits"
-
-	"github.com/hashicorp/go-hclog"
 )
 
 // newLogger returns the logger that s asks for.
-func newLogger(s *settings.Settings) (hclog.Logger, error) {
-	options := &hclog.LoggerOptions{
-		Name:       "callhome-trigger",
-		Level:      hclog.LevelFromString(s.LogLevel),
-		JSONFormat: s.LogFormat == "json",
-		// A person at a terminal knows the time, and syslog adds its own.
-		DisableTime: s.LogFormat != "json",
-	}
-	if s.Syslog {
-		w, err := syslog.New(syslog.LOG_DAEMON|syslog.LOG_INFO, "callhome-trigger")
-		if err != nil {
-			return nil, sysexits.New(sysexits.OSErr, "leave out --syslog where no syslog runs", fmt.Errorf("logging to syslog: %w", err))
-		}
-		options.Output = &syslogWriter{w}
-	}
-	return hclog.New(options), nil
-}
-
-// syslogWriter gives each line the severity of its level.
-type syslogWriter struct{ w *syslog.Writer }
-
-func (s *syslogWriter) Write(p []byte) (int, error) { return len(p), s.w.Info(string(p)) }
-
-// LevelWrite is what hclog calls.
-func (s *syslogWriter) LevelWrite(level hclog.Level, p []byte) (int, error) {
-	write := map[hclog.Level]func(string) error{
-		hclog.Debug: s.w.Debug, hclog.Warn: s.w.Warning, hclog.Error: s.w.Err,
-	}[level]
-	if write == nil {
-		write = s.w.Info
-	}
-	return len(p), write(string(p))
+func newLogger(s *settings.Settings) (*logging.Logger, error) {
+	return logging.New(logging.Options{Name: "callhome-trigger", Format: s.LogFormat, Level: s.LogLevel, Syslog: s.Syslog, NoTime: !s.Syslog})
 }
 
 // report logs a failure as one line and returns its exit status. s is nil

@@ -9,6 +9,7 @@
 package dial
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -123,6 +124,26 @@ func Dial(addrs []netip.AddrPort, o Options, deadline time.Time) (*Conn, error) 
 			r.failed(time.Now(), a.addr, err)
 		}
 	}
+}
+
+// Adopt returns a Conn for a socket that somebody else connected. The error
+// says that it is no connected TCP socket; sock then still belongs to the
+// caller, as it does to the Conn else.
+func Adopt(sock *os.File) (*Conn, error) {
+	fd := int(sock.Fd())
+	protocol, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PROTOCOL)
+	if err != nil || protocol != unix.IPPROTO_TCP {
+		return nil, errors.New("what was handed over is not a TCP socket")
+	}
+	peer, err := unix.Getpeername(fd)
+	if err != nil {
+		return nil, errors.New("the socket that was handed over is not connected")
+	}
+	c := &Conn{File: sock, Remote: addrPort(peer)}
+	if own, err := unix.Getsockname(fd); err == nil {
+		c.Local = addrPort(own)
+	}
+	return c, nil
 }
 
 func closeAll(pending []attempt) {

@@ -8,13 +8,14 @@ package fdpass
 import (
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 
 	"golang.org/x/sys/unix"
 )
 
-// Errors of Recv. With each of them everything that arrived is closed.
+// Errors of Recv and Reader. With each of them everything that arrived is closed.
 var (
 	ErrNone      = errors.New("no descriptor came with the message")
 	ErrMany      = errors.New("more than one descriptor came with the message")
@@ -48,36 +49,45 @@ func Send(c *net.UnixConn, data []byte, f *os.File) error {
 }
 
 // Recv reads one message into buf and returns its length and the descriptor
-// that came with it, close-on-exec and owned by the caller. io.EOF comes as 0,
-// nil, ErrNone does not: it says that bytes came without a descriptor.
+// that came with it, close-on-exec and owned by the caller. The end of the
+// stream is io.EOF.
 func Recv(c *net.UnixConn, buf []byte) (int, *os.File, error) {
+	n, f, err := receive(c, buf)
+	switch {
+	case err == nil && n == 0 && f == nil:
+		return 0, nil, io.EOF
+	case err == nil && f == nil:
+		return n, nil, fmt.Errorf("receiving a descriptor: %w", ErrNone)
+	}
+	return n, f, err
+}
+
+// receive reads one message, which may come with one descriptor.
+func receive(c *net.UnixConn, buf []byte) (int, *os.File, error) {
 	// Room for two, so that a second one is seen and closed; the kernel drops
 	// any further ones and says so with MSG_CTRUNC.
 	oob := make([]byte, unix.CmsgSpace(2*4))
 	// ReadMsgUnix asks for MSG_CMSG_CLOEXEC on Linux.
 	n, oobn, flags, _, err := c.ReadMsgUnix(buf, oob)
 	fds, foreign := rights(oob[:oobn])
-	fail := func(err error) (int, *os.File, error) {
-		for _, fd := range fds {
-			unix.Close(fd)
-		}
-		return n, nil, fmt.Errorf("receiving a descriptor: %w", err)
-	}
 	switch {
 	case err != nil:
-		return fail(err)
 	case flags&unix.MSG_CTRUNC != 0:
-		return fail(ErrTruncated)
+		err = ErrTruncated
 	case foreign:
-		return fail(ErrForeign)
+		err = ErrForeign
 	case len(fds) > 1:
-		return fail(ErrMany)
-	case len(fds) == 0 && n == 0:
-		return 0, nil, nil // end of file
-	case len(fds) == 0:
-		return fail(ErrNone)
+		err = ErrMany
+	case len(fds) == 1:
+		return n, os.NewFile(uintptr(fds[0]), "passed descriptor"), nil
 	}
-	return n, os.NewFile(uintptr(fds[0]), "passed descriptor"), nil
+	for _, fd := range fds {
+		unix.Close(fd)
+	}
+	if err != nil && !errors.Is(err, io.EOF) {
+		return n, nil, fmt.Errorf("receiving a descriptor: %w", err)
+	}
+	return n, nil, nil
 }
 
 // rights collects every descriptor in oob, also where part of it cannot be

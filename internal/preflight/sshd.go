@@ -32,10 +32,7 @@ func checkPrivsep(m *machine) []Finding {
 		return nil
 	}
 	for _, line := range m.said("issing privilege separation directory:", "must be owned by root and not group or world-writable") {
-		dir := strings.TrimSpace(line[strings.LastIndex(line, ":")+1:])
-		if !strings.HasPrefix(dir, "/") {
-			dir, _, _ = strings.Cut(line, " ")
-		}
+		dir, _, _ := strings.Cut(strings.TrimSpace(line[strings.LastIndex(line, ":")+1:]), " ")
 		return []Finding{lacking(sysexits.Config, "install -d -o root -g root -m 0755 "+dir, "%s", line)}
 	}
 	return good("directory in order")
@@ -84,6 +81,14 @@ func checkHostKeys(m *machine) []Finding {
 		return nil
 	}
 	var out []Finding
+	for _, k := range m.s.Sshd.HostKeys {
+		if !exists(k) {
+			out = append(out, lacking(sysexits.NoInput, "make it with ssh-keygen -t ed25519 -N '' -f "+k, "%s is not there", k))
+		}
+	}
+	if out != nil {
+		return out
+	}
 	for _, line := range m.said("Unable to load host key", "bad permissions", "are too open") {
 		out = append(out, warn("ssh-keygen -A makes missing default keys; a key needs mode 0600", "%s; sshd goes on without this key", line))
 	}

@@ -1,56 +1,213 @@
 // Package proto owns the words that the project's programs say to each other
 // over the manager's Unix socket: JSON-RPC 2.0, one message a line. It has
 // types and constants only; everybody may import it, it imports nobody.
+// docs/api.md shows an exchange for each method.
 //
-//	callhome-trigger                         callhome-mgr
-//	  {"method":"adopt",…}\n  + 1 descriptor  ──▶
-//	  ◀──  {"result":{"session":"…"}}\n   or   {"error":{"code":…}}\n
+//	caller                                   callhome-mgr
+//	  {"method":"netconf_ssh_call_home",…}\n   ──▶
+//	  ◀──  {"result":{"session":12,…}}\n   or   {"error":{"code":…}}\n
+//
+//	callhome-trigger
+//	  {"method":"adopt",…}\n  + 1 descriptor   ──▶
+//	  ◀──  {"result":{"session":13,…}}\n
+//
+//	  {"method":"subscribe"}\n                 ──▶
+//	  ◀──  {"result":{}}\n, then {"method":"event",…}\n for each event
 //
 // The descriptor rides on the first byte of the line (SCM_RIGHTS, unix(7)).
 package proto
 
+import "time"
+
 // Version is JSON-RPC's own, in every message.
 const Version = "2.0"
 
-// MethodAdopt hands over a connected socket to be served by sshd.
-const MethodAdopt = "adopt"
+// DefaultSocket is where callhome-mgr listens.
+const DefaultSocket = "/run/callhome/mgr.sock"
 
-// MaxLine bounds one message, in bytes, its newline included.
+// DefaultPort is IANA's netconf-ch-ssh (RFC 8071 section 6).
+const DefaultPort = 4334
+
+// MaxLine bounds one message to the manager, in bytes, its newline included.
+// An answer may be longer: a list has a few hundred bytes a session.
 const MaxLine = 64 << 10
 
-// Request is a call with its parameters.
-type Request[P any] struct {
-	Version string `json:"jsonrpc"`
-	ID      int    `json:"id"`
-	Method  string `json:"method"`
-	Params  P      `json:"params"`
+// MaxOpaque bounds the opaque word, in bytes.
+const MaxOpaque = 1024
+
+// The methods. Those that MAAPI has carry its names.
+const (
+	MethodCallHome        = "netconf_ssh_call_home"        // CallParams -> SessionInfo
+	MethodCallHomeOpaque  = "netconf_ssh_call_home_opaque" // CallParams -> SessionInfo
+	MethodUserSessions    = "get_user_sessions"            // nothing -> SessionList
+	MethodKillUserSession = "kill_user_session"            // SessionParams -> SessionInfo
+	MethodReloadConfig    = "reload_config"                // nothing -> Nothing
+	MethodReopenLogs      = "reopen_logs"                  // nothing -> Nothing
+	MethodStop            = "stop"                         // nothing -> Nothing
+	MethodWaitStart       = "wait_start"                   // nothing -> Status
+	MethodStatus          = "call_home_status"             // nothing -> Status
+	MethodSubscribe       = "subscribe"                    // nothing -> EventList, then events
+	MethodAdopt           = "adopt"                        // AdoptParams and a socket -> SessionInfo
+)
+
+// NotifyEvent is the method of the notifications that subscribe starts; their
+// parameters are an Event.
+const NotifyEvent = "event"
+
+// ReadOnly reports whether a method changes nothing, so that those who may
+// only look may call it.
+func ReadOnly(method string) bool {
+	switch method {
+	case MethodUserSessions, MethodWaitStart, MethodStatus, MethodSubscribe:
+		return true
+	}
+	return false
 }
 
-// Response carries a result or an error, never both.
-type Response[R any] struct {
-	Version string `json:"jsonrpc"`
-	ID      int    `json:"id"`
-	Result  *R     `json:"result,omitempty"`
-	Error   *Error `json:"error,omitempty"`
-}
+// Stage is how far a call home has come, or where it failed.
+type Stage string
 
-// Error is JSON-RPC's error object.
-type Error struct {
-	Code    int    `json:"code"`
-	Message string `json:"message"`
+// The stages, in their order.
+const (
+	StageName      Stage = "name"           // resolving the host's name
+	StageTCP       Stage = "tcp"            // connecting
+	StageHandover  Stage = "handover"       // starting sshd on the socket
+	StageSSH       Stage = "ssh"            // banner and key exchange
+	StageAuth      Stage = "authentication" // logging in
+	StageSubsystem Stage = "subsystem"      // starting the netconf subsystem
+	StageSession   Stage = "session"        // the session itself
+)
+
+// Wait is how far the connection must have come before a call is answered.
+type Wait string
+
+// The values of wait. WaitNone answers as soon as the call is accepted.
+const (
+	WaitNone    Wait = "none"
+	WaitTCP     Wait = "tcp"     // connected and handed over
+	WaitSSH     Wait = "ssh"     // logged in
+	WaitNetconf Wait = "netconf" // the subsystem was started
+)
+
+// CallParams ask for a call home.
+type CallParams struct {
+	Host string `json:"host"`
+	Port uint16 `json:"port,omitempty"` // 0: DefaultPort
+	// Opaque is data for the log and for the session's environment.
+	Opaque string `json:"opaque,omitempty"`
+	Wait   Wait   `json:"wait,omitempty"` // "": WaitTCP, as MAAPI's call does
 }
 
 // AdoptParams say what is known of the socket that comes with them.
 type AdoptParams struct {
 	// Host and Port are the NETCONF client as the caller named it.
-	Host string `json:"host"`
-	Port uint16 `json:"port"`
-	// Opaque is the caller's word for the session; data, at most 1024 bytes.
+	Host   string `json:"host"`
+	Port   uint16 `json:"port"`
 	Opaque string `json:"opaque,omitempty"`
 }
 
-// AdoptResult says that the manager has the socket.
-type AdoptResult struct {
-	// Session names the session in the manager's other methods.
-	Session string `json:"session"`
+// SessionParams name a session.
+type SessionParams struct {
+	Session int `json:"session"`
 }
+
+// State is where a session stands.
+type State string
+
+// The states of a session, in their order.
+const (
+	StateCalling       State = "calling"       // no connection yet
+	StateStarting      State = "starting"      // sshd has the socket
+	StateKeyExchange   State = "key-exchange"  // sshd speaks to the client
+	StateAuthenticated State = "authenticated" // the client has logged in
+	StateServing       State = "serving"       // the netconf subsystem runs
+	StateClosed        State = "closed"
+)
+
+// SessionInfo is one session as the manager knows it.
+type SessionInfo struct {
+	// Session numbers the session. A number is not used twice, also not by the
+	// next manager, until the device is booted again.
+	Session int       `json:"session"`
+	State   State     `json:"state"`
+	Host    string    `json:"host"`
+	Port    uint16    `json:"port"`
+	Opaque  string    `json:"opaque,omitempty"`
+	Remote  string    `json:"remote,omitempty"` // address and port of the NETCONF client
+	Local   string    `json:"local,omitempty"`
+	Since   time.Time `json:"since"`
+	PID     int       `json:"pid,omitempty"` // of sshd
+	// Via is what started sshd: "manager", "executable" or "adopted".
+	Via    string `json:"via"`
+	User   string `json:"user,omitempty"`
+	Method string `json:"method,omitempty"` // publickey, ...
+	Key    string `json:"key,omitempty"`    // fingerprint of the user's key
+	Cert   string `json:"cert,omitempty"`   // key ID of the user's certificate
+	// Error says why a closed session did not come further, Cause how it
+	// ended, in sshd's words or ours.
+	Stage Stage      `json:"stage,omitempty"`
+	Cause string     `json:"cause,omitempty"`
+	Ended *time.Time `json:"ended,omitempty"`
+	Stats *Stats     `json:"stats,omitempty"`
+}
+
+// Stats is what the kernel knows of a session's connection (tcp(7), TCP_INFO).
+type Stats struct {
+	BytesSent     uint64        `json:"bytes-sent"`
+	BytesReceived uint64        `json:"bytes-received"`
+	Retransmits   uint32        `json:"retransmits"`
+	Unacked       uint32        `json:"unacked"`
+	RTT           time.Duration `json:"rtt-ns"`
+	// LastData is the time since data last moved in either direction.
+	LastData time.Duration `json:"last-data-ns"`
+}
+
+// SessionList is every session that has not ended, by number.
+type SessionList struct {
+	Sessions []SessionInfo `json:"sessions"`
+}
+
+// Status is the manager's own.
+type Status struct {
+	Version  string        `json:"version"`
+	PID      int           `json:"pid"`
+	Since    time.Time     `json:"since"`
+	Started  bool          `json:"started"` // sessions of a former manager are restored
+	Sessions int           `json:"sessions"`
+	Calls    uint64        `json:"calls"`  // call homes asked for since the start
+	Failed   uint64        `json:"failed"` // of those, not logged in
+	Recent   []SessionInfo `json:"recent"` // sessions that ended last, the newest first
+}
+
+// EventList is what happened last, the newest event at the end.
+type EventList struct {
+	Events []Event `json:"events"`
+}
+
+// Nothing is the result of a method that has none.
+type Nothing struct{}
+
+// Event is something that happened to a session.
+type Event struct {
+	Time  time.Time `json:"time"`
+	Event string    `json:"event"`
+	// Session is the session as it was then.
+	Session SessionInfo `json:"session"`
+	// Words are sshd's own, where the event is one of its lines.
+	Words string `json:"words,omitempty"`
+}
+
+// The events.
+const (
+	EventCalling       = "calling"
+	EventConnected     = "connected"     // TCP; sshd has the socket
+	EventKeyExchange   = "key-exchange"  // done
+	EventRefused       = "login-refused" // the client may try again
+	EventAuthenticated = "authenticated"
+	EventSubsystem     = "subsystem"
+	EventNoSubsystem   = "no-subsystem"
+	EventFailed        = "failed" // ended before the login; stage and cause say why
+	EventClosed        = "closed" // ended after it
+	EventLog           = "log"    // a line of sshd's that says nothing of the above
+	EventRestored      = "restored"
+)

@@ -6,6 +6,7 @@ package proxy
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/base64"
 	"errors"
@@ -24,13 +25,12 @@ import (
 	xproxy "golang.org/x/net/proxy"
 )
 
+// Auth is who we are to the proxy; nil for nobody.
+type Auth = xproxy.Auth
+
 // Connect speaks to the proxy at the other end of sock, which it borrows, until
 // that has connected to t. An error carries its exit status.
-func Connect(sock *os.File, p settings.Proxy, t settings.Target, deadline time.Time) error {
-	auth, err := readCredentials(p.Credentials)
-	if err != nil {
-		return err
-	}
+func Connect(sock *os.File, p settings.Proxy, auth *Auth, t settings.Target, deadline time.Time) error {
 	// A duplicate: closing it leaves sock open. It shares sock's open file,
 	// so the socket is non-blocking from here on; sshdexec undoes that.
 	conn, err := net.FileConn(sock)
@@ -42,7 +42,7 @@ func Connect(sock *os.File, p settings.Proxy, t settings.Target, deadline time.T
 		return sysexits.New(sysexits.OSErr, "", fmt.Errorf("using the connection to the proxy: %w", err))
 	}
 	to := net.JoinHostPort(t.Host, strconv.Itoa(int(t.Port)))
-	ways := map[string]func(net.Conn, string, *xproxy.Auth) error{"socks5": socks5, "http": connect}
+	ways := map[string]func(net.Conn, string, *Auth) error{"socks5": socks5, "http": connect}
 	if err := ways[p.Scheme](conn, to, auth); err != nil {
 		return sysexits.New(sysexits.Unavailable, "check that the proxy allows this connection and that the NETCONF client listens",
 			fmt.Errorf("the proxy %s port %d did not connect to %s: %w", p.Host, p.Port, to, plainError(err)))
@@ -68,7 +68,7 @@ func (g given) Dial(_, _ string) (net.Conn, error) { return g.Conn, nil }
 
 func (g given) DialContext(context.Context, string, string) (net.Conn, error) { return g.Conn, nil }
 
-func socks5(conn net.Conn, to string, auth *xproxy.Auth) error {
+func socks5(conn net.Conn, to string, auth *Auth) error {
 	d, err := xproxy.SOCKS5("tcp", conn.RemoteAddr().String(), auth, given{conn})
 	if err != nil {
 		return err
@@ -85,7 +85,7 @@ func socks5(conn net.Conn, to string, auth *xproxy.Auth) error {
 const maxAnswer = 16 << 10
 
 // connect asks as RFC 9110 section 9.3.6 says.
-func connect(conn net.Conn, to string, auth *xproxy.Auth) error {
+func connect(conn net.Conn, to string, auth *Auth) error {
 	request := "CONNECT " + to + " HTTP/1.1\r\nHost: " + to + "\r\n"
 	if auth != nil {
 		request += "Proxy-Authorization: Basic " + base64.StdEncoding.EncodeToString([]byte(auth.User+":"+auth.Password)) + "\r\n"
@@ -121,16 +121,17 @@ func readHeader(r io.Reader) (string, error) {
 			return "", err
 		}
 		header = append(header, one[0])
-		if strings.HasSuffix(string(header[max(0, len(header)-4):]), "\r\n\r\n") || strings.HasSuffix(string(header[max(0, len(header)-2):]), "\n\n") {
+		// A line may end with LF alone (RFC 9112 section 2.2).
+		if bytes.HasSuffix(header, []byte("\n\r\n")) || bytes.HasSuffix(header, []byte("\n\n")) {
 			return string(header), nil
 		}
 	}
 	return "", fmt.Errorf("its answer has no end within %d bytes", maxAnswer)
 }
 
-// readCredentials reads user:password from the first line of a file that only
-// its owner may read.
-func readCredentials(path string) (*xproxy.Auth, error) {
+// ReadCredentials reads user:password from the first line of a file that only
+// its owner may read; "" is no file. An error carries its exit status.
+func ReadCredentials(path string) (*Auth, error) {
 	if path == "" {
 		return nil, nil
 	}
@@ -151,5 +152,5 @@ func readCredentials(path string) (*xproxy.Auth, error) {
 	if !ok || err != nil && err != io.EOF || user == "" || len(user) > 255 || len(password) > 255 {
 		return nil, sysexits.New(sysexits.Config, "write one line user:password", fmt.Errorf("reading the proxy's credentials: %s has no line user:password of at most 255 bytes each", path))
 	}
-	return &xproxy.Auth{User: user, Password: password}, nil
+	return &Auth{User: user, Password: password}, nil
 }

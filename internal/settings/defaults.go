@@ -29,7 +29,7 @@ type defaults struct {
 // where that exists.
 func loadDefaults(getenv func(string) (string, bool)) (*defaults, error) {
 	name, named := getenv(DefaultsEnv)
-	if !named {
+	if named = named && name != ""; !named {
 		name = DefaultsFile
 	}
 	data, err := os.ReadFile(name)
@@ -102,14 +102,15 @@ func parseValue(s string) (value, rest string, lines int, err error) {
 	var b strings.Builder
 	keep := 0 // b up to here is not trailing white space
 	quote := byte(0)
-	s = strings.TrimLeft(s, " \t")
+	plain := false // an unquoted character has come: from there quotes are data
 	for i := 0; i < len(s); i++ {
 		c := s[i]
 		switch {
 		case c == 0:
 			return "", "", 0, errors.New("the value holds a NUL byte")
-		case c == '\\' && quote != '\'' && i+1 < len(s):
+		case c == '\\' && quote != '\'' && i+1 < len(s) && s[i+1] != 0:
 			i++
+			plain = plain || quote == 0
 			if s[i] == '\n' {
 				lines++
 				continue
@@ -121,12 +122,13 @@ func parseValue(s string) (value, rest string, lines int, err error) {
 			keep = b.Len()
 		case c == quote && quote != 0:
 			quote = 0
-		case quote == 0 && (c == '"' || c == '\''):
+		case quote == 0 && !plain && (c == '"' || c == '\''):
 			quote = c
-			keep = b.Len()
 		case c == '\n' && quote == 0:
 			return b.String()[:keep], s[i+1:], lines + 1, nil
+		case quote == 0 && !plain && strings.ContainsRune(" \t\r", rune(c)):
 		default:
+			plain = plain || quote == 0
 			if c == '\n' {
 				lines++
 			}

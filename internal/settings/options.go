@@ -44,7 +44,7 @@ func Options() []Option { return append([]Option(nil), options...) }
 var options = []Option{
 	{Name: "host", Arg: "HOST", Usage: "NETCONF client to call: a name or an address",
 		set: func(s *Settings, v string) error { return setHost(&s.Target, v) }},
-	{Name: "port", Arg: "PORT", Usage: "its port (default 4334, netconf-ch-ssh)",
+	{Name: "port", Arg: "PORT", Default: "4334", Usage: "its port, netconf-ch-ssh",
 		set: func(s *Settings, v string) (err error) { s.Port, err = parsePort(v); return }},
 	{Name: "opaque", Arg: "WORD", Usage: "data for the log and, as CALLHOME_OPAQUE, for the session",
 		set: func(s *Settings, v string) (err error) { s.Opaque, err = parseOpaque(v); return }},
@@ -107,7 +107,13 @@ var options = []Option{
 	{Name: "netconf-server", Arg: "NAME", Usage: "preset of --subsystem and --ssh-connection-port: " + presetNames(),
 		set: checkPreset},
 	{Name: "subsystem", Arg: "COMMAND", Usage: "command that serves the netconf subsystem",
-		set: func(s *Settings, v string) error { s.Sshd.Subsystem = v; return nil }},
+		set: func(s *Settings, v string) error {
+			if hasControl(v) {
+				return fmt.Errorf("holds a control character")
+			}
+			s.Sshd.Subsystem = v
+			return nil
+		}},
 	{Name: "ssh-connection-port", Arg: "PORT", Usage: "server port that the subsystem sees in SSH_CONNECTION",
 		set: func(s *Settings, v string) (err error) { s.Sshd.SSHConnectionPort, err = parsePort(v); return }},
 	{Name: "ssh-keepalive", Arg: "INTERVAL,COUNT", Usage: "SSH keepalive in seconds and unanswered probes, instead of sshd_config's",
@@ -119,7 +125,10 @@ var options = []Option{
 			return err
 		}},
 	{Name: "sshd-option", Arg: "KEY=VALUE", Repeat: true, Usage: "any other option of sshd_config(5)",
-		set: func(s *Settings, v string) error { s.Sshd.Options = append(s.Sshd.Options, v); return nil }},
+		set: func(s *Settings, v string) error {
+			s.Sshd.Options = append(s.Sshd.Options, v)
+			return sshdexec.CheckOption(v)
+		}},
 	{Name: "sshd-log", Arg: "DEST", Default: "auto", Usage: "where sshd logs: auto, syslog, stderr or a file",
 		set: func(s *Settings, v string) error {
 			if v == "auto" || v == "syslog" || v == "stderr" {

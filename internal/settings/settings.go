@@ -90,52 +90,102 @@ func Load(flags Given, words []string, getenv func(string) (string, bool)) (*Set
 	if err != nil {
 		return nil, nil, usage(err)
 	}
-	if flags, err = splitHostFlag(flags); err != nil {
-		return nil, nil, usage(err)
-	}
+	from := sources{flags, given, getenv, file}
 	s := &Settings{}
 	var effective []Effective
+	var host found // whose HOST:PORT says the port too
 	for i := range options {
 		o := &options[i]
-		values, source, err := o.lookup(flags, given, getenv, file)
+		f, err := from.lookup(o)
 		if err != nil {
 			return nil, nil, err
 		}
-		for _, v := range values {
-			if err := o.set(s, v); err != nil {
-				return nil, nil, refuse(o, v, source, err)
+		switch o.Name {
+		case "host":
+			host = f
+		case "port":
+			if f, err = portOf(host, f, s.Port); err != nil {
+				return nil, nil, err
 			}
 		}
-		effective = append(effective, Effective{o.Name, strings.Join(values, Separator), source})
+		for _, v := range f.values {
+			if err := o.set(s, v); err != nil {
+				return nil, nil, refuse(o, v, f.source, err)
+			}
+		}
+		if o.Name == "host" && f.values != nil {
+			f.values = []string{s.Host} // its port has a row of its own
+		}
+		effective = append(effective, Effective{o.Name, strings.Join(f.values, Separator), f.source})
 	}
 	if err := s.finish(effective); err != nil {
-		return nil, nil, sysexits.New(sysexits.Config, "", err)
+		return nil, nil, err
 	}
 	return s, effective, nil
 }
 
-// lookup returns the values of the first source that has any.
-func (o *Option) lookup(flags, words Given, getenv func(string) (string, bool), file *defaults) ([]string, string, error) {
-	flag, word := flags[o.Name], words[o.Name]
+// portOf returns what says the port, where host has said the port own (0: it
+// has not) in one word with itself.
+func portOf(host, port found, own uint16) (found, error) {
+	switch {
+	case own == 0 || port.rank < host.rank:
+		return port, nil
+	case port.rank == host.rank:
+		err := fmt.Errorf("port given twice, in host %q and as port %q", host.values[0], port.values[0])
+		if host.rank == rankCommandLine {
+			return found{}, usage(err)
+		}
+		return found{}, sysexits.New(sysexits.Config, "", fmt.Errorf("%s: %w", host.source, err))
+	}
+	return found{[]string{decimal(own)}, host.source, host.rank}, nil
+}
+
+// sources are all places that an option's value can come from, the highest
+// first.
+type sources struct {
+	flags, words Given
+	getenv       func(string) (string, bool)
+	file         *defaults
+}
+
+// found is what one of them has: values, how it is named, and its rank.
+type found struct {
+	values []string
+	source string
+	rank   int
+}
+
+// The ranks; a lower one outranks.
+const (
+	rankCommandLine = iota
+	rankEnvironment
+	rankFile
+	rankBuiltIn
+)
+
+// lookup returns what the highest source has for o. A variable or key that is
+// set and empty is not set, as a shell's ${X:-} has it.
+func (from sources) lookup(o *Option) (found, error) {
+	flag, word := from.flags[o.Name], from.words[o.Name]
 	if flag != nil && word != nil {
-		return nil, "", usage(fmt.Errorf("%s given twice, as --%s %q and as the word %q", o.Name, o.Name, flag[0], word[0]))
+		return found{}, usage(fmt.Errorf("%s given twice, as --%s %q and as the word %q", o.Name, o.Name, flag[0], word[0]))
 	}
 	if flag != nil {
-		return flag, "flag", nil
+		return found{flag, "flag", rankCommandLine}, nil
 	}
 	if word != nil {
-		return word, "word", nil
+		return found{word, "word", rankCommandLine}, nil
 	}
-	if v, ok := getenv(o.Env()); ok {
-		return o.split(v), "environment", nil
+	if v, ok := from.getenv(o.Env()); ok && v != "" {
+		return found{o.split(v), "environment", rankEnvironment}, nil
 	}
-	if e, ok := file.entries[o.Env()]; ok {
-		return o.split(e.value), file.path + ":" + strconv.Itoa(e.line), nil
+	if e, ok := from.file.entries[o.Env()]; ok && e.value != "" {
+		return found{o.split(e.value), from.file.path + ":" + strconv.Itoa(e.line), rankFile}, nil
 	}
 	if o.Default == "" {
-		return nil, "built-in", nil
+		return found{nil, "built-in", rankBuiltIn}, nil
 	}
-	return []string{o.Default}, "built-in", nil
+	return found{[]string{o.Default}, "built-in", rankBuiltIn}, nil
 }
 
 func (o *Option) split(v string) []string {
@@ -155,11 +205,19 @@ func (o *Option) split(v string) []string {
 // was tried reads over (docs/clients.md).
 const maxAnnounced = 240
 
-// finish applies what depends on more than one option.
+// finish applies what depends on more than one option. Errors are of the
+// configuration, but for those of the addresses, which callers pass as words.
 func (s *Settings) finish(effective []Effective) error {
-	if s.Port == 0 {
-		s.Port = DefaultPort
+	if err := s.checkFamily(); err != nil {
+		return usage(err)
 	}
+	if err := s.combine(effective); err != nil {
+		return sysexits.New(sysexits.Config, "", err)
+	}
+	return nil
+}
+
+func (s *Settings) combine(effective []Effective) error {
 	switch {
 	case s.Announce && s.DeviceID == "":
 		name, err := os.Hostname()
@@ -185,6 +243,25 @@ func (s *Settings) finish(effective []Effective) error {
 	return s.Sshd.Check()
 }
 
+// checkFamily refuses addresses that no connection can have together.
+func (s *Settings) checkFamily() error {
+	next := s.Target
+	if s.Proxy.Scheme != "" {
+		next = s.Proxy.Target
+	}
+	to, ok := next.Addr()
+	from := s.Dial.LocalAddress.Unmap()
+	switch {
+	case !ok:
+		return nil
+	case from.IsValid() && from.Is4() != to.Is4():
+		return fmt.Errorf("local address %v and %v are not of one family", from, to)
+	case to.Is6() && to.IsLinkLocalUnicast() && to.Zone() == "" && s.Dial.Interface == "":
+		return fmt.Errorf("%v is a link-local address; expected its zone too, as in %v%%eth0, or --interface", to, to)
+	}
+	return nil
+}
+
 // NeedTarget refuses settings in which no source names a host.
 func (s *Settings) NeedTarget() error {
 	if s.Host == "" {
@@ -198,28 +275,6 @@ func (s *Settings) NeedTarget() error {
 func (s *Settings) Local() bool {
 	_, err := netip.ParseAddr(s.Host)
 	return err == nil && s.Proxy.Scheme == ""
-}
-
-// splitHostFlag makes --host HOST:PORT the same as --host HOST --port PORT, so
-// that its port outranks one from the environment.
-func splitHostFlag(flags Given) (Given, error) {
-	if len(flags["host"]) == 0 {
-		return flags, nil
-	}
-	host, port, err := splitHost(flags["host"][0])
-	if err != nil || port == 0 {
-		return flags, err
-	}
-	if flags["port"] != nil {
-		return nil, fmt.Errorf("port given twice, in --host %q and as --port", flags["host"][0])
-	}
-	split := Given{"host": {host}, "port": {decimal(port)}}
-	for name, values := range flags {
-		if name != "host" {
-			split[name] = values
-		}
-	}
-	return split, nil
 }
 
 func fromWords(words []string) (Given, error) {

@@ -57,7 +57,7 @@ func ParseWords(words []string) (Target, error) {
 		return Target{}, fmt.Errorf("port given twice, in %q and as %q; expected HOST [PORT [OPAQUE]] or HOST:PORT", words[0], rest[0])
 	}
 	if len(rest) > 1 {
-		return Target{}, fmt.Errorf("%d words too many after %q; expected HOST [PORT [OPAQUE]], with OPAQUE as one word", len(rest)-1, rest[0])
+		return Target{}, fmt.Errorf("%q is a word too many; expected HOST [PORT [OPAQUE]], with OPAQUE as one word", rest[1])
 	}
 	if len(rest) == 1 {
 		t.Opaque, err = parseOpaque(rest[0])
@@ -157,12 +157,15 @@ func isNumber(s string) bool {
 	return s != "" && !strings.ContainsFunc(s, func(r rune) bool { return r < '0' || r > '9' })
 }
 
-func parseOpaque(s string) (string, error) {
+func parseOpaque(s string) (string, error) { return s, CheckOpaque(s) }
+
+// CheckOpaque refuses an opaque word that cannot be carried to the session.
+func CheckOpaque(s string) error {
 	if len(s) > MaxOpaque {
-		return "", fmt.Errorf("OPAQUE has %d bytes; at most %d are carried", len(s), MaxOpaque)
+		return fmt.Errorf("OPAQUE has %d bytes; at most %d are carried", len(s), MaxOpaque)
 	}
 	if strings.IndexByte(s, 0) >= 0 {
-		return "", errors.New("OPAQUE holds a NUL byte, which no environment variable can carry")
+		return errors.New("OPAQUE holds a NUL byte, which no environment variable can carry")
 	}
-	return s, nil
+	return nil
 }

@@ -47,7 +47,7 @@ func OpenLog(dest, dir string, now time.Time) (*Log, error) {
 		return syslogLog()
 	case "stderr":
 		f, err := dupStderr()
-		return &Log{File: f}, err
+		return &Log{File: f, start: sizeOf(f)}, err
 	case "auto":
 		if f, err := dupStderr(); err == nil && isRegular(f) {
 			return &Log{File: f, start: sizeOf(f)}, nil
@@ -65,7 +65,8 @@ func OpenLog(dest, dir string, now time.Time) (*Log, error) {
 		}
 		return &Log{File: f}, nil
 	default:
-		f, err := os.OpenFile(dest, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o640)
+		// Non-blocking: to open a pipe that nobody reads would take for ever.
+		f, err := os.OpenFile(dest, os.O_WRONLY|os.O_APPEND|os.O_CREATE|unix.O_NONBLOCK, 0o640)
 		if err != nil {
 			return nil, fmt.Errorf("opening the log for sshd: %w", err)
 		}

@@ -85,6 +85,8 @@ var reserved = map[string]string{
 	"include":   "an Include belongs in the sshd_config",
 	"subsystem": "use --subsystem",
 	"hostkey":   "use --host-key",
+	// The first one counts: it would let in what --subsystem keeps out.
+	"forcecommand": "use --subsystem, or the sshd_config",
 }
 
 // CheckOption refuses what is not one KEY=VALUE of sshd_config(5), and what may

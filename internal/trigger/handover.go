@@ -22,19 +22,20 @@ func checkFiles(s *settings.Settings) error {
 	if s.Handover == settings.HandoverManager {
 		return nil // the manager has its own
 	}
-	if err := unix.Access(s.Sshd.Sshd, unix.X_OK); err != nil {
+	if err := regular(s.Sshd.Sshd, unix.X_OK); err != nil {
 		return missing("sshd", s.Sshd.Sshd, err, "install OpenSSH's server, or set --sshd")
 	}
-	if err := unix.Access(s.Sshd.Config, unix.R_OK); err != nil {
+	// A directory would be an empty configuration to sshd: all is allowed.
+	if err := regular(s.Sshd.Config, unix.R_OK); err != nil {
 		return missing("sshd's configuration", s.Sshd.Config, err, "install packaging/sshd_config there, or set --sshd-config")
 	}
 	for _, k := range s.Sshd.HostKeys {
-		if err := unix.Access(k, unix.R_OK); err != nil {
+		if err := regular(k, unix.R_OK); err != nil {
 			return missing("the host key", k, err, "make it with ssh-keygen -t ed25519 -N '' -f "+k)
 		}
 	}
 	for _, k := range s.Sshd.HostCertificates {
-		if err := unix.Access(k, unix.R_OK); err != nil {
+		if err := regular(k, unix.R_OK); err != nil {
 			return missing("the host certificate", k, err, "sign the host key with ssh-keygen -s CA -h")
 		}
 	}
@@ -50,6 +51,18 @@ func checkFiles(s *settings.Settings) error {
 			fmt.Errorf("no command for the netconf subsystem is set, and %s has none", s.Sshd.Config))
 	}
 	return nil
+}
+
+// regular reports why path is not a regular file that we may use so.
+func regular(path string, mode uint32) error {
+	var st unix.Stat_t
+	if err := unix.Stat(path, &st); err != nil {
+		return err
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFREG {
+		return errors.New("not a regular file")
+	}
+	return unix.Access(path, mode)
 }
 
 func missing(what, path string, err error, hint string) error {
@@ -142,8 +155,8 @@ func detach(cmd *sshdexec.Command, c *dial.Conn, log *sshdexec.Log) error {
 	for end := time.Now().Add(takeTime); time.Now().Before(end); {
 		// The kernel has no event for "a byte was sent", so look every 2 ms.
 		var info unix.WaitStatus
-		if pid, _ := unix.Wait4(p.Pid, &info, unix.WNOHANG, nil); pid == p.Pid {
-			return refusedBySshd(info, log)
+		if pid, _ := unix.Wait4(p.Pid, &info, unix.WNOHANG, nil); pid == p.Pid && bytesSent(c.File) == before {
+			return refusedBySshd(info, c, log)
 		}
 		if bytesSent(c.File) > before {
 			return nil
@@ -164,8 +177,13 @@ func bytesSent(sock *os.File) uint64 {
 
 // refusedBySshd turns the words of an sshd that ended before it said anything
 // to the client into an error.
-func refusedBySshd(status unix.WaitStatus, log *sshdexec.Log) error {
+func refusedBySshd(status unix.WaitStatus, c *dial.Conn, log *sshdexec.Log) error {
 	words := log.Tail(3)
+	if strings.Contains(words, "Connection from ") {
+		// It had begun: the client was gone by then.
+		return sysexits.New(sysexits.Unavailable, "see why the NETCONF client closes connections",
+			fmt.Errorf("%v accepted the connection and closed it before SSH began: %s", c.Remote, words))
+	}
 	if words == "" {
 		words = "it said nothing; see syslog"
 	}
@@ -174,5 +192,5 @@ func refusedBySshd(status unix.WaitStatus, log *sshdexec.Log) error {
 		code = sysexits.NoInput
 	}
 	return sysexits.New(code, "callhome-trigger --check tells what is missing",
-		fmt.Errorf("sshd ended with status %d before it took the connection: %s", status.ExitStatus(), words))
+		fmt.Errorf("sshd ended with status %d before it took the connection to %v: %s", status.ExitStatus(), c.Remote, words))
 }

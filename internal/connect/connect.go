@@ -1,0 +1,107 @@
+// Package connect owns the way from the host that a caller names to a connected
+// socket: its addresses, the race between them, a proxy, and further attempts.
+// The trigger and the manager call it, so that both go the same way. It hands
+// nothing over and logs nothing.
+package connect
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/netip"
+	"time"
+
+	"callhome/internal/dial"
+	"callhome/internal/proxy"
+	"callhome/internal/resolve"
+	"callhome/internal/settings"
+	"callhome/internal/sysexits"
+
+	"golang.org/x/sys/unix"
+)
+
+// To connects to s.Target, by way of the proxy where s has one: s.Attempts
+// attempts, each bounded by s.ConnectTimeout. The caller owns the connection.
+// An error carries its exit status: sysexits.NoHost for a name that does not
+// resolve, sysexits.Unavailable where nobody answered.
+func To(s *settings.Settings) (conn *dial.Conn, err error) {
+	auth, err := proxy.ReadCredentials(s.Proxy.Credentials)
+	if err != nil {
+		return nil, err
+	}
+	for n := 0; n < s.Attempts; n++ {
+		if n > 0 {
+			time.Sleep(s.RetryWait)
+		}
+		if conn, err = attempt(s, auth); err == nil || !worthRetry(err) {
+			break
+		}
+	}
+	return conn, err
+}
+
+func attempt(s *settings.Settings, auth *proxy.Auth) (*dial.Conn, error) {
+	deadline := time.Now().Add(s.ConnectTimeout)
+	next := s.Target
+	if s.Proxy.Scheme != "" {
+		next = s.Proxy.Target
+	}
+	addrs, err := addresses(next, s.Dial, deadline)
+	if err != nil {
+		return nil, err
+	}
+	conn, err := dial.Dial(addrs, s.Dial, deadline)
+	if err != nil {
+		return nil, dialError(s, err)
+	}
+	if s.Proxy.Scheme == "" {
+		return conn, nil
+	}
+	if err := proxy.Connect(conn.File, s.Proxy, auth, s.Target, deadline); err != nil {
+		conn.File.Close()
+		return nil, err
+	}
+	return conn, nil
+}
+
+func addresses(t settings.Target, o dial.Options, deadline time.Time) ([]netip.AddrPort, error) {
+	addr, ok := t.Addr()
+	found := []netip.Addr{addr}
+	if !ok {
+		var err error
+		if found, err = resolve.Lookup(t.Host, o, deadline); err != nil {
+			return nil, err
+		}
+	}
+	out := make([]netip.AddrPort, len(found))
+	for i, a := range found {
+		out[i] = netip.AddrPortFrom(a, t.Port)
+	}
+	return out, nil
+}
+
+// dialError gives a failure of Dial its exit status and its words.
+func dialError(s *settings.Settings, err error) error {
+	code, hint := sysexits.OSErr, ""
+	whom := fmt.Sprintf("%s port %d", s.Host, s.Port)
+	if s.Proxy.Scheme != "" {
+		whom = fmt.Sprintf("the proxy %s port %d", s.Proxy.Host, s.Proxy.Port)
+	}
+	var nobody *dial.Error
+	switch {
+	case errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES):
+		code, hint = sysexits.NoPerm, "check the local firewall and that callhome runs with the rights it needs"
+	case errors.Is(err, unix.ENODEV), errors.Is(err, fs.ErrNotExist), errors.Is(err, unix.EADDRNOTAVAIL):
+		code, hint = sysexits.Config, "check --local-address, --interface and --netns"
+	case errors.As(err, &nobody):
+		code, hint = sysexits.Unavailable, "check that the NETCONF client listens there and that no firewall is in between"
+		return sysexits.New(code, hint, fmt.Errorf("nobody answered at %s: %w", whom, err))
+	}
+	return sysexits.New(code, hint, fmt.Errorf("connecting to %s: %w", whom, err))
+}
+
+// worthRetry reports whether another attempt can end otherwise.
+func worthRetry(err error) bool {
+	code := sysexits.Code(err)
+	return code == sysexits.Unavailable || code == sysexits.NoHost
+}

@@ -1,0 +1,166 @@
+package trigger
+
+import (
+	"bufio"
+	"bytes"
+	"io"
+	"os"
+	"regexp"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"callhome/internal/sysexits"
+
+	"github.com/hashicorp/go-hclog"
+)
+
+// The session goes on when detach has returned, and its log has our line first.
+func TestDetachReturnsWhenSshdHasTheSocket(t *testing.T) {
+	l, client := listen(t)
+	s := call(t, client)
+	s.Opaque = "site\n7"
+	s.Sshd.Sshd = program(t, `echo SSH-2.0-standin; read line; echo "heard $line"; echo words >&2`)
+	if err := Run(s, quiet); err != nil {
+		t.Fatal(err)
+	}
+	peer := accept(t, l)
+	lines := bufio.NewReader(peer)
+	if banner, err := lines.ReadString('\n'); err != nil || banner != "SSH-2.0-standin\n" {
+		t.Fatalf("the client reads %q, %v", banner, err)
+	}
+	if _, err := io.WriteString(peer, "hello\n"); err != nil {
+		t.Fatal(err)
+	}
+	// To the end: it comes only if nobody but sshd has the socket.
+	if rest, err := io.ReadAll(lines); err != nil || string(rest) != "heard hello\n" {
+		t.Errorf("the client reads %q, %v", rest, err)
+	}
+	log, err := os.ReadFile(s.SshdLog)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := regexp.MustCompile(`^\S+Z callhome-trigger\[\d+\]: connected to 127\.0\.0\.1:\d+ \(127\.0\.0\.1\) from 127\.0\.0\.1:\d+ opaque "site\\n7"\nwords\n$`)
+	if !want.Match(log) {
+		t.Errorf("the log has %q", log)
+	}
+}
+
+// An sshd that says nothing holds up the caller for takeTime, is ended, and
+// leaves the NETCONF client with a closed connection.
+func TestDetachEndsAnSshdThatSaysNothing(t *testing.T) {
+	l, client := listen(t)
+	s := call(t, client)
+	s.Sshd.Sshd = program(t, "read line")
+	synctest.Test(t, func(t *testing.T) {
+		start := time.Now()
+		err := Run(s, quiet)
+		if took := time.Since(start); took < takeTime || took > takeTime+time.Second {
+			t.Errorf("took %v, want %v", took, takeTime)
+		}
+		want := "sshd took longer than 15s to start and was ended"
+		if sysexits.Code(err) != sysexits.OSErr || err.Error() != want || sysexits.Hint(err) != "run sshd -t -f "+s.Sshd.Config {
+			t.Errorf("exit status %d with %v; %s", sysexits.Code(err), err, sysexits.Hint(err))
+		}
+	})
+	if rest, err := io.ReadAll(accept(t, l)); err != nil || len(rest) > 0 {
+		t.Errorf("the client reads %q, %v", rest, err)
+	}
+}
+
+func TestAnnounceComesBeforeTheBanner(t *testing.T) {
+	for _, tt := range []struct{ name, opaque, want string }{
+		{"without opaque", "", ""},
+		{"hostile opaque is one line", "a\r\nSSH-2.0-x\"\x00é", "OPAQUE: a%0D%0ASSH-2.0-x%22%00é\r\n"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			l, client := listen(t)
+			s := call(t, client)
+			s.Opaque, s.Announce, s.DeviceID = tt.opaque, true, "dev-1"
+			s.Sshd.Sshd = program(t, `echo SSH-2.0-standin`)
+			if err := Run(s, quiet); err != nil {
+				t.Fatal(err)
+			}
+			want := "MSG-ID: DEVICE-CONN-INFO\r\nMSG-VER: V1\r\nDEVICE-ID: dev-1\r\n" + tt.want + "SSH-2.0-standin\n"
+			if got, err := io.ReadAll(accept(t, l)); err != nil || string(got) != want {
+				t.Errorf("the client reads\n%q, %v, want\n%q", got, err, want)
+			}
+		})
+	}
+}
+
+// An announcement is no sign of sshd's: detach waits for what comes behind it.
+func TestAnnounceDoesNotCountAsSshdsFirstByte(t *testing.T) {
+	_, client := listen(t)
+	s := call(t, client)
+	s.Announce, s.DeviceID = true, "dev-1"
+	s.Sshd.Sshd = program(t, `echo words >&2; exit 255`)
+	err := Run(s, quiet)
+	if err == nil || !strings.HasPrefix(err.Error(), "sshd ended with status 255 before it took the connection to ") {
+		t.Errorf("%v", err)
+	}
+}
+
+// What happened is logged in one line each, whatever the opaque word holds.
+func TestRunLogsWhatHappened(t *testing.T) {
+	_, client := listen(t)
+	s := call(t, client)
+	s.Opaque = "x\n[ERROR] forged: \x1b[31m"
+	s.Sshd.Sshd = program(t, `echo SSH-2.0-standin`)
+	var out bytes.Buffer
+	log := hclog.New(&hclog.LoggerOptions{Name: "callhome-trigger", Level: hclog.Info, Output: &out, DisableTime: true})
+	if err := Run(s, log); err != nil {
+		t.Fatal(err)
+	}
+	lines := strings.Split(strings.TrimSuffix(out.String(), "\n"), "\n")
+	if len(lines) != 2 || !strings.HasPrefix(lines[0], "[INFO]  callhome-trigger: calling home: host=127.0.0.1 port=") || !strings.HasPrefix(lines[1], "[INFO]  callhome-trigger: connected: remote=127.0.0.1:") {
+		t.Errorf("logs\n%s", &out)
+	}
+	if strings.Contains(out.String(), "\x1b") {
+		t.Errorf("a control character is in the log: %q", &out)
+	}
+}
+
+// An sshd that has spoken has taken the socket, also if it is gone before
+// anybody looks: its client went away.
+func TestDetachBelievesAnSshdThatEndsAtOnce(t *testing.T) {
+	_, client := listen(t)
+	s := call(t, client)
+	s.Sshd.Sshd = program(t, `echo SSH-2.0-standin; exit 255`)
+	for range 20 { // both are seen: it still runs, or it does not
+		if err := Run(s, quiet); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestSshdIsToldWhereItLogs(t *testing.T) {
+	for _, tt := range []struct {
+		dest  string
+		wants bool // -e
+	}{{"", true}, {"syslog", false}} {
+		t.Run("log "+tt.dest, func(t *testing.T) {
+			l, client := listen(t)
+			s := call(t, client)
+			s.Sshd.Sshd = program(t, `echo "$*"; read line`)
+			if tt.dest != "" {
+				s.SshdLog = tt.dest
+			}
+			err := Run(s, quiet)
+			if _, none := os.Stat("/dev/log"); none != nil && tt.dest == "syslog" {
+				if sysexits.Code(err) != sysexits.OSErr || !strings.HasPrefix(err.Error(), "logging to syslog: ") {
+					t.Errorf("without /dev/log: exit status %d with %v", sysexits.Code(err), err)
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			args, err := bufio.NewReader(accept(t, l)).ReadString('\n')
+			if err != nil || strings.HasPrefix(args, "-i -e -f ") != tt.wants || !strings.HasPrefix(args, "-i ") {
+				t.Errorf("sshd's arguments are %q, %v", args, err)
+			}
+		})
+	}
+}
