@@ -1,0 +1,272 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"callhome/internal/api"
+	"callhome/internal/proto"
+	"callhome/internal/settings"
+	"callhome/internal/sysexits"
+
+	"github.com/urfave/cli/v2"
+)
+
+func call(c *cli.Context) error {
+	target, err := settings.ParseWords(c.Args().Slice())
+	if err == nil && target.Opaque != "" {
+		err = fmt.Errorf("a word too many, %q; data goes with --opaque", target.Opaque)
+	}
+	if err != nil {
+		return usage(err)
+	}
+	p := proto.CallParams{Host: target.Host, Port: target.Port, Opaque: c.String("opaque"), Wait: proto.Wait(c.String("wait"))}
+	method := proto.MethodCallHome
+	if p.Opaque != "" {
+		method = proto.MethodCallHomeOpaque
+	}
+	return ask(c, func(m *api.Client) error {
+		var s proto.SessionInfo
+		if err := m.Call(c.Context, method, p, &s); err != nil {
+			return err
+		}
+		return show(c, s, func(w io.Writer) { fmt.Fprintf(w, "session %d: %s\n", s.Session, inWords(s)) })
+	})
+}
+
+func sessions(c *cli.Context) error {
+	return watched(c, func(m *api.Client) (any, func(io.Writer), error) {
+		var l proto.SessionList
+		err := m.Call(c.Context, proto.MethodUserSessions, nil, &l)
+		return l, func(w io.Writer) { table(w, l.Sessions) }, err
+	})
+}
+
+func oneSession(c *cli.Context) error {
+	id, err := idOf(c)
+	if err != nil {
+		return err
+	}
+	return ask(c, func(m *api.Client) error {
+		var l proto.SessionList
+		if err := m.Call(c.Context, proto.MethodUserSessions, nil, &l); err != nil {
+			return err
+		}
+		for _, s := range l.Sessions {
+			if s.Session == id {
+				return show(c, s, func(w io.Writer) { details(w, s) })
+			}
+		}
+		return proto.NewError(proto.CodeNoExists, fmt.Sprintf("there is no session %d", id))
+	})
+}
+
+func kill(c *cli.Context) error {
+	id, err := idOf(c)
+	if err != nil {
+		return err
+	}
+	return ask(c, func(m *api.Client) error {
+		var s proto.SessionInfo
+		if err := m.Call(c.Context, proto.MethodKillUserSession, proto.SessionParams{Session: id}, &s); err != nil {
+			return err
+		}
+		return show(c, s, func(w io.Writer) { fmt.Fprintf(w, "session %d: %s\n", s.Session, inWords(s)) })
+	})
+}
+
+func status(c *cli.Context) error {
+	return watched(c, func(m *api.Client) (any, func(io.Writer), error) {
+		var st proto.Status
+		err := m.Call(c.Context, proto.MethodStatus, nil, &st)
+		return st, func(w io.Writer) {
+			fmt.Fprintf(w, "callhome-mgr %s, PID %d, running for %s\n", st.Version, st.PID, age(st.Since))
+			fmt.Fprintf(w, "%d sessions; %d calls, %d of them failed before the login\n", st.Sessions, st.Calls, st.Failed)
+			if len(st.Recent) > 0 {
+				fmt.Fprintln(w, "\nended last:")
+				table(w, st.Recent)
+			}
+		}, err
+	})
+}
+
+func events(c *cli.Context) error {
+	return ask(c, func(m *api.Client) error {
+		var last proto.EventList
+		if err := m.Call(c.Context, proto.MethodSubscribe, nil, &last); err != nil {
+			return err
+		}
+		for _, e := range last.Events {
+			if err := show(c, e, func(w io.Writer) { printEvent(w, e) }); err != nil {
+				return err
+			}
+		}
+		for c.Bool("follow") {
+			select {
+			case <-c.Context.Done():
+				return nil
+			case e, ok := <-m.Events():
+				if !ok {
+					return sysexits.New(sysexits.Unavailable, "call again", errors.New("callhome-mgr ended the stream of events"))
+				}
+				if err := show(c, e, func(w io.Writer) { printEvent(w, e) }); err != nil {
+					return err
+				}
+			}
+		}
+		return nil
+	})
+}
+
+func idOf(c *cli.Context) (int, error) {
+	id, err := strconv.Atoi(c.Args().First())
+	if err != nil || c.NArg() != 1 || id < 1 {
+		return 0, usage(fmt.Errorf("expected one session number, found %q", strings.Join(c.Args().Slice(), " ")))
+	}
+	return id, nil
+}
+
+// show prints an answer for people or, with --json, as it came.
+func show(c *cli.Context, answer any, print func(io.Writer)) error {
+	if c.Bool("json") {
+		return json.NewEncoder(os.Stdout).Encode(answer)
+	}
+	print(os.Stdout)
+	return nil
+}
+
+// watched shows an answer once, or with --watch anew every second.
+func watched(c *cli.Context, f func(*api.Client) (any, func(io.Writer), error)) error {
+	return ask(c, func(m *api.Client) error {
+		for {
+			answer, print, err := f(m)
+			if errors.Is(err, context.Canceled) {
+				return nil
+			}
+			if err != nil {
+				return err
+			}
+			if c.Bool("watch") {
+				fmt.Print("\x1b[H\x1b[2J") // home, clear (ECMA-48)
+			}
+			if err := show(c, answer, print); err != nil || !c.Bool("watch") {
+				return err
+			}
+			select {
+			case <-c.Context.Done():
+				return nil
+			case <-time.After(time.Second):
+			}
+		}
+	})
+}
+
+func table(w io.Writer, list []proto.SessionInfo) {
+	if len(list) == 0 {
+		fmt.Fprintln(w, "no sessions")
+		return
+	}
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(t, "ID\tSTATE\tNETCONF CLIENT\tUSER\tAGE\tSENT\tRECEIVED\tRTT\tCAUSE")
+	for _, s := range list {
+		sent, received, rtt := "", "", ""
+		if s.Stats != nil {
+			sent, received, rtt = size(s.Stats.BytesSent), size(s.Stats.BytesReceived), s.Stats.RTT.Round(10*time.Microsecond).String()
+		}
+		fmt.Fprintf(t, "%d\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", s.Session, s.State, where(s), printable(s.User), age(s.Since), sent, received, rtt, printable(s.Cause))
+	}
+	t.Flush()
+}
+
+func details(w io.Writer, s proto.SessionInfo) {
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	row := func(name, value string) {
+		if value != "" {
+			fmt.Fprintf(t, "%s\t%s\n", name, printable(value))
+		}
+	}
+	row("session", strconv.Itoa(s.Session))
+	row("state", inWords(s))
+	row("host", fmt.Sprintf("%s port %d", s.Host, s.Port))
+	row("remote", s.Remote)
+	row("local", s.Local)
+	row("started by", s.Via)
+	row("age", age(s.Since))
+	row("sshd", "PID "+strconv.Itoa(s.PID))
+	row("user", s.User)
+	row("method", s.Method)
+	row("key", s.Key)
+	row("certificate", s.Cert)
+	row("opaque", s.Opaque)
+	if st := s.Stats; st != nil {
+		row("sent", size(st.BytesSent))
+		row("received", size(st.BytesReceived))
+		row("round trip", st.RTT.String())
+		row("retransmits", strconv.Itoa(int(st.Retransmits)))
+		row("unacknowledged", strconv.Itoa(int(st.Unacked)))
+		row("last data", st.LastData.Round(time.Millisecond).String()+" ago")
+	}
+	t.Flush()
+}
+
+func printEvent(w io.Writer, e proto.Event) {
+	fmt.Fprintf(w, "%s session %d %s: %s", e.Time.Format(time.RFC3339Nano), e.Session.Session, where(e.Session), e.Event)
+	for _, words := range []string{e.Session.Cause, e.Words} {
+		if words != "" {
+			fmt.Fprintf(w, " (%s)", printable(words))
+		}
+	}
+	fmt.Fprintln(w)
+}
+
+// where is the NETCONF client as far as it is known.
+func where(s proto.SessionInfo) string {
+	if s.Remote != "" {
+		return s.Remote
+	}
+	return fmt.Sprintf("%s port %d", s.Host, s.Port)
+}
+
+// inWords says where a session stands.
+func inWords(s proto.SessionInfo) string {
+	switch s.State {
+	case proto.StateCalling:
+		return "calling " + where(s)
+	case proto.StateStarting:
+		return "connected to " + where(s) + ", sshd is starting"
+	case proto.StateKeyExchange:
+		return "connected to " + where(s) + ", nobody has logged in yet"
+	case proto.StateAuthenticated:
+		return printable(s.User) + " has logged in from " + where(s)
+	case proto.StateServing:
+		return printable(s.User) + " from " + where(s) + " speaks NETCONF"
+	}
+	return "closed at " + string(s.Stage) + ": " + printable(s.Cause)
+}
+
+// printable makes words from outside fit for a terminal.
+func printable(s string) string {
+	q := strconv.Quote(s)
+	return strings.ReplaceAll(q[1:len(q)-1], `\"`, `"`)
+}
+
+func age(since time.Time) string { return time.Since(since).Round(time.Second).String() }
+
+func size(n uint64) string {
+	const k = 1024
+	switch {
+	case n < k:
+		return fmt.Sprintf("%d B", n)
+	case n < k*k:
+		return fmt.Sprintf("%.1f KiB", float64(n)/k)
+	}
+	return fmt.Sprintf("%.1f MiB", float64(n)/(k*k))
+}

@@ -1,0 +1,38 @@
+package main
+
+import (
+	"errors"
+
+	"callhome/internal/hook"
+	"callhome/internal/sysexits"
+
+	"github.com/urfave/cli/v2"
+)
+
+func hookFlags() []cli.Flag {
+	return []cli.Flag{
+		&cli.StringFlag{Name: "hook", Usage: "run `PROGRAM` on events, with the event as a line of JSON on its standard input"},
+		&cli.StringSliceFlag{Name: "hook-event", Value: cli.NewStringSlice(hook.DefaultEvents...), Usage: "run the hook on `EVENT`; may be repeated"},
+		&cli.DurationFlag{Name: "hook-timeout", Value: hook.DefaultTimeout, Usage: "kill the hook when it takes longer than `TIME`"},
+	}
+}
+
+// startHook runs the hook that the command line names; nil where it names none.
+func (w *watchers) startHook(c *cli.Context) (*hook.Hook, error) {
+	if !c.IsSet("hook") {
+		if c.IsSet("hook-event") || c.IsSet("hook-timeout") {
+			return nil, usage(errors.New("hook-event and hook-timeout need a --hook"))
+		}
+		return nil, nil
+	}
+	h, err := hook.New(hook.Config{Program: c.String("hook"), Events: c.StringSlice("hook-event"), Timeout: c.Duration("hook-timeout")}, w.log.Named("hook"))
+	if err != nil {
+		return nil, sysexits.New(sysexits.Config, "", err)
+	}
+	w.follow("hook", func() {}, h.Handle)
+	w.wg.Go(func() {
+		<-w.ctx.Done()
+		h.Close()
+	})
+	return h, nil
+}

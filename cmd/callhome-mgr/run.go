@@ -1,0 +1,229 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/signal"
+	"os/user"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"sync"
+
+	"callhome/internal/api"
+	"callhome/internal/logging"
+	"callhome/internal/manager"
+	"callhome/internal/preflight"
+	"callhome/internal/proto"
+	"callhome/internal/settings"
+	"callhome/internal/sshdexec"
+	"callhome/internal/sysexits"
+
+	sddaemon "github.com/coreos/go-systemd/v22/daemon"
+	"github.com/hashicorp/go-hclog"
+	"github.com/urfave/cli/v2"
+	"golang.org/x/sys/unix"
+)
+
+func runFlags() []cli.Flag {
+	return slices.Concat([]cli.Flag{
+		&cli.StringFlag{Name: "ssh-call-home-executable", Usage: "let `PROGRAM` make the calls, as ConfD's sshCallHomeExecutable", EnvVars: []string{"CALLHOME_SSH_CALL_HOME_EXECUTABLE"}},
+		&cli.StringFlag{Name: "state-dir", Value: "/run/callhome/sessions", Usage: "`DIR` on tmpfs for the sessions' state and logs"},
+		&cli.StringFlag{Name: "group", Value: "callhome", Usage: "`GROUP` that may call every method"},
+		&cli.StringFlag{Name: "read-group", Usage: "`GROUP` that may call the methods that change nothing"},
+		&cli.StringFlag{Name: "log-format", Value: "text", Usage: "`text or json`"},
+		&cli.StringFlag{Name: "log-level", Value: "info", Usage: "`LEVEL` debug, info, warn or error"},
+		&cli.StringFlag{Name: "log-file", Usage: "log to `FILE` instead of stderr; reopen_logs opens it again"},
+		&cli.BoolFlag{Name: "syslog", Usage: "log to syslog (facility daemon) instead of stderr"},
+	}, metricsFlags(), hookFlags())
+}
+
+// daemon is the Backend: the manager, and what only the process can do.
+type daemon struct {
+	*manager.Manager
+	c        *cli.Context
+	log      *logging.Logger
+	stop     chan struct{}
+	stopOnce sync.Once
+}
+
+// runDaemon is callhome-mgr run: it serves until it is told to stop. Sessions
+// go on without it.
+func runDaemon(c *cli.Context) error {
+	if c.Args().Present() {
+		return usage(fmt.Errorf("run takes no words, found %q", c.Args().First()))
+	}
+	// Children get the signal mask that we were started with.
+	if sshdexec.ResetSignals() {
+		return fmt.Errorf("starting over with clean signals: %w", unix.Exec("/proc/self/exe", os.Args, os.Environ()))
+	}
+	if err := sshdexec.SweepDescriptors(); err != nil {
+		return err
+	}
+	log, err := logging.New(logging.Options{Name: "callhome-mgr", Format: c.String("log-format"), Level: c.String("log-level"), Syslog: c.Bool("syslog"), File: c.String("log-file")})
+	if err != nil {
+		return err
+	}
+	config, err := loadConfig(c)
+	if err != nil {
+		return err
+	}
+	access, err := accessOf(c, log)
+	if err != nil {
+		return err
+	}
+	listener, err := listen(c.String("socket"), access)
+	if err != nil {
+		return err
+	}
+	defer listener.Close()
+	m, err := manager.New(version, c.String("state-dir"), config)
+	if err != nil {
+		return err
+	}
+	d := &daemon{Manager: m, c: c, log: log, stop: make(chan struct{})}
+	w, err := watch(c, m, log)
+	if err != nil {
+		return err
+	}
+	defer w.end()
+	if err := m.Restore(); err != nil {
+		log.Warn("some sessions could not be restored as they were", "error", err)
+	}
+	go d.awaitEnd(listener)
+	go watchdog(c.Context, log, func() { _ = m.Status() })
+	notify(log, sddaemon.SdNotifyReady)
+	log.Info("ready", "version", version, "socket", c.String("socket"), "sessions", len(m.Sessions()))
+	err = api.NewServer(d, access, log).Serve(listener)
+	log.Info("stopped", "sessions-left-running", len(m.Sessions()))
+	return err
+}
+
+// awaitEnd turns signals into what they mean, until one ends the daemon.
+func (d *daemon) awaitEnd(l *net.UnixListener) {
+	hup := make(chan os.Signal, 1)
+	signal.Notify(hup, unix.SIGHUP)
+	defer l.Close()
+	defer notify(d.log, sddaemon.SdNotifyStopping)
+	defer d.Stop() // first, so that waiting and subscribed callers are let go
+	for {
+		select {
+		case <-hup:
+			if err := d.Reload(); err != nil {
+				d.log.Error("configuration not reloaded, the running one stays", "error", err)
+			}
+		case <-d.c.Context.Done():
+			return
+		case <-d.stop:
+			return
+		}
+	}
+}
+
+// Reload reads the settings again; a wrong one leaves those in force.
+func (d *daemon) Reload() error {
+	config, err := loadConfig(d.c)
+	if err != nil {
+		return proto.NewError(proto.CodeBadType, err.Error())
+	}
+	d.SetConfig(config)
+	d.log.Info("configuration reloaded")
+	return nil
+}
+
+// Reopen opens the log's file again.
+func (d *daemon) Reopen() error { return d.log.Reopen() }
+
+// Shutdown ends the daemon after the answer.
+func (d *daemon) Shutdown() { d.stopOnce.Do(func() { close(d.stop) }) }
+
+// loadConfig reads the trigger's settings, which hold for the daemon too.
+func loadConfig(c *cli.Context) (*manager.Config, error) {
+	s, _, err := settings.Load(nil, nil, os.LookupEnv)
+	if err != nil {
+		return nil, err
+	}
+	program := c.String("ssh-call-home-executable")
+	if program != "" && !filepath.IsAbs(program) {
+		return nil, sysexits.New(sysexits.Config, "", fmt.Errorf("ssh-call-home-executable %q is not an absolute path", program))
+	}
+	return &manager.Config{Settings: s, Executable: program}, nil
+}
+
+func accessOf(c *cli.Context, log hclog.Logger) (api.Access, error) {
+	var a api.Access
+	for name, to := range map[string]*[]uint32{c.String("group"): &a.Full, c.String("read-group"): &a.Read} {
+		if name == "" {
+			continue
+		}
+		g, err := user.LookupGroup(name)
+		var unknown user.UnknownGroupError
+		if errors.As(err, &unknown) {
+			log.Warn("no such group, so only root may call", "group", name)
+			continue
+		}
+		if err != nil {
+			return a, fmt.Errorf("looking up the group %s: %w", name, err)
+		}
+		gid, err := strconv.ParseUint(g.Gid, 10, 32)
+		if err != nil {
+			return a, fmt.Errorf("looking up the group %s: %w", name, err)
+		}
+		*to = append(*to, uint32(gid))
+	}
+	return a, nil
+}
+
+// listen opens the API's socket, or takes the one that systemd passes
+// (sd_listen_fds(3)). Every user may connect: who may call is decided by the
+// kernel's word for who it is.
+func listen(path string, _ api.Access) (*net.UnixListener, error) {
+	if os.Getenv("LISTEN_PID") == strconv.Itoa(os.Getpid()) && os.Getenv("LISTEN_FDS") == "1" {
+		f := os.NewFile(3, "LISTEN_FD_3")
+		defer f.Close()
+		l, err := net.FileListener(f)
+		if err != nil {
+			return nil, fmt.Errorf("using systemd's socket: %w", err)
+		}
+		u, ok := l.(*net.UnixListener)
+		if !ok {
+			return nil, fmt.Errorf("using systemd's socket: it is a %s socket, expected unix", l.Addr().Network())
+		}
+		return u, nil
+	}
+	return listenUnix(path, "API")
+}
+
+func logEvent(log hclog.Logger, e proto.Event) {
+	s := e.Session
+	level := hclog.Info
+	switch e.Event {
+	case proto.EventFailed, proto.EventRefused, proto.EventNoSubsystem:
+		level = hclog.Warn
+	case proto.EventLog:
+		level = hclog.Debug
+	}
+	fields := []any{"session", s.Session, "host", s.Host, "port", s.Port}
+	for _, f := range []struct{ name, value string }{
+		{"remote", s.Remote}, {"user", s.User}, {"stage", string(s.Stage)}, {"cause", s.Cause}, {"opaque", s.Opaque}, {"sshd", e.Words},
+	} {
+		if f.value != "" {
+			fields = append(fields, f.name, printable(f.value))
+		}
+	}
+	log.Log(level, e.Event, fields...)
+}
+
+// check is callhome-mgr check: the machine, as the trigger's --check.
+func check(*cli.Context) error {
+	s, _, err := settings.Load(nil, nil, os.LookupEnv)
+	if err != nil {
+		return err
+	}
+	if code := preflight.Run(os.Stdout, s); code != sysexits.OK {
+		return sysexits.New(code, "", errors.New("something is missing, see above"))
+	}
+	return nil
+}

@@ -1,0 +1,85 @@
+package main
+
+import (
+	"context"
+	"sync"
+
+	"callhome/internal/proto"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/urfave/cli/v2"
+)
+
+// eventSource is the manager, as far as watchers ask it.
+type eventSource interface {
+	Subscribe() (events <-chan proto.Event, cancel func())
+	Sessions() []proto.SessionInfo
+}
+
+// watchers are those who are told what happens and change nothing: the log,
+// the metrics, the hook.
+type watchers struct {
+	source eventSource
+	log    hclog.Logger
+	ctx    context.Context // ends with them
+	cancel context.CancelFunc
+	wg     sync.WaitGroup
+}
+
+// watch starts those that the command line asks for. They have subscribed when
+// it returns.
+func watch(c *cli.Context, source eventSource, log hclog.Logger) (*watchers, error) {
+	w := &watchers{source: source, log: log}
+	w.ctx, w.cancel = context.WithCancel(context.Background())
+	w.follow("log", func() {}, func(e proto.Event) { logEvent(log, e) })
+	h, err := w.startHook(c)
+	if err == nil {
+		err = w.startMetrics(c, h)
+	}
+	if err != nil {
+		w.end()
+		return nil, err
+	}
+	return w, nil
+}
+
+// end ends them all and returns when they are gone.
+func (w *watchers) end() {
+	w.cancel()
+	w.wg.Wait()
+}
+
+// follow hands all events from now on to handle, one after another, until the
+// manager stops or the watchers end. Where handle was too slow, the manager
+// has ended the subscription: missed is told before the next event.
+func (w *watchers) follow(who string, missed func(), handle func(proto.Event)) {
+	events, cancel := w.source.Subscribe()
+	w.wg.Go(func() {
+		for {
+			stop := context.AfterFunc(w.ctx, cancel)
+			for e := range events {
+				handle(e)
+			}
+			stop()
+			if w.ctx.Err() != nil {
+				return
+			}
+			events, cancel = w.source.Subscribe()
+			select {
+			case e, open := <-events:
+				if !open {
+					return // the manager has stopped
+				}
+				w.gap(who, missed)
+				handle(e)
+			default:
+				w.gap(who, missed)
+			}
+		}
+	})
+}
+
+func (w *watchers) gap(who string, missed func()) {
+	w.log.Warn("events were missed, too many came at a time", "by", who)
+	missed()
+}

@@ -1,0 +1,134 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+
+	"callhome/internal/proto"
+
+	"github.com/hashicorp/go-hclog"
+)
+
+// source is a manager whose subscriptions the test ends.
+type source struct {
+	subscriptions []chan proto.Event
+	stopped       bool
+}
+
+func (s *source) Subscribe() (<-chan proto.Event, func()) {
+	c := make(chan proto.Event, 10)
+	if s.stopped {
+		close(c)
+		return c, func() {}
+	}
+	s.subscriptions = append(s.subscriptions, c)
+	open := true
+	return c, func() {
+		if open {
+			open = false
+			close(c)
+		}
+	}
+}
+
+func (*source) Sessions() []proto.SessionInfo { return nil }
+
+func (s *source) tell(n int) {
+	s.subscriptions[len(s.subscriptions)-1] <- proto.Event{Session: proto.SessionInfo{Session: n}}
+}
+
+func (s *source) drop() { close(s.subscriptions[len(s.subscriptions)-1]) }
+
+// following returns what a follower of s is told, in words.
+func following(s *source) (w *watchers, told *[]string, log *bytes.Buffer) {
+	log = new(bytes.Buffer)
+	w = &watchers{source: s, log: hclog.New(&hclog.LoggerOptions{Output: log})}
+	w.ctx, w.cancel = context.WithCancel(context.Background())
+	told = new([]string)
+	w.follow("test", func() { *told = append(*told, "missed") }, func(e proto.Event) { *told = append(*told, fmt.Sprint(e.Session.Session)) })
+	return w, told, log
+}
+
+func TestFollow(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		story func(s *source)
+		want  []string
+	}{
+		{"the manager stops", func(s *source) {
+			s.tell(1)
+			s.tell(2)
+			s.stopped = true
+			s.drop()
+		}, []string{"1", "2"}},
+		{"the manager stops before anything happens", func(s *source) {
+			s.stopped = true
+			s.drop()
+		}, nil},
+		{"too slow once", func(s *source) {
+			s.tell(1)
+			s.drop()
+			synctest.Wait()
+			s.tell(2)
+			s.stopped = true
+			s.drop()
+		}, []string{"1", "missed", "2"}},
+		{"too slow twice", func(s *source) {
+			for n := range 2 {
+				s.tell(n)
+				s.drop()
+				synctest.Wait()
+			}
+			s.tell(2)
+			s.stopped = true
+			s.drop()
+		}, []string{"0", "missed", "1", "missed", "2"}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := &source{}
+				w, told, log := following(s)
+				tt.story(s)
+				w.wg.Wait() // by itself
+				if !slices.Equal(*told, tt.want) {
+					t.Errorf("got %v, want %v", *told, tt.want)
+				}
+				missed := slices.Contains(tt.want, "missed")
+				if logged := strings.Contains(log.String(), "events were missed"); logged != missed {
+					t.Errorf("logged: %q", log)
+				}
+				w.end()
+			})
+		})
+	}
+}
+
+// The daemon can end without the manager's stopping: where its API fails.
+func TestWatchersEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &source{}
+		w, told, log := following(s)
+		s.tell(1)
+		w.end()
+		if want := []string{"1"}; !slices.Equal(*told, want) || log.Len() > 0 {
+			t.Errorf("got %v, want %v, and log %q", *told, want, log)
+		}
+	})
+}
+
+func TestLogEvent(t *testing.T) {
+	e := proto.Event{Event: proto.EventRefused, Words: "Failed none for a\nb", Session: proto.SessionInfo{
+		Session: 7, Host: "nms.example", Port: 4334, User: "x\x1b[2J", Stage: proto.StageAuth,
+	}}
+	var log bytes.Buffer
+	logEvent(hclog.New(&hclog.LoggerOptions{Output: &log, DisableTime: true}), e)
+	want := `[WARN]  login-refused: session=7 host=nms.example port=4334 user=x\x1b[2J stage=authentication sshd="Failed none for a\nb"` + "\n"
+	if log.String() != want {
+		t.Errorf("got  %swant %s", log.String(), want)
+	}
+}

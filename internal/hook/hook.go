@@ -1,0 +1,243 @@
+// Package hook runs the operator's program on chosen events, with the event as
+// one line of JSON on its standard input. It owns when that is done, how many
+// run at a time, and that each one ends. cmd/callhome-mgr feeds it. It changes
+// nothing in the daemon, hands the program no word from outside but on its
+// standard input, and makes nobody wait.
+package hook
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"callhome/internal/proto"
+
+	"github.com/hashicorp/go-hclog"
+	"golang.org/x/sys/unix"
+)
+
+// DefaultTimeout is how long one run may take.
+const DefaultTimeout = 10 * time.Second
+
+// DefaultEvents are what a hook is run on.
+var DefaultEvents = []string{proto.EventConnected, proto.EventAuthenticated, proto.EventFailed, proto.EventClosed}
+
+// Events are all that it can be run on.
+var Events = []string{
+	proto.EventCalling, proto.EventConnected, proto.EventKeyExchange, proto.EventRefused, proto.EventAuthenticated,
+	proto.EventSubsystem, proto.EventNoSubsystem, proto.EventFailed, proto.EventClosed, proto.EventLog, proto.EventRestored,
+}
+
+// Config is what the operator wants.
+type Config struct {
+	Program string // an absolute path
+	Events  []string
+	Timeout time.Duration
+}
+
+// Check refuses what cannot work or is unwise.
+func (c *Config) Check() error {
+	for _, e := range c.Events {
+		if !slices.Contains(Events, e) {
+			return fmt.Errorf("hook event %q is none of %s", e, strings.Join(Events, ", "))
+		}
+	}
+	if c.Timeout <= 0 {
+		return fmt.Errorf("hook timeout %s: expected a time above 0", c.Timeout)
+	}
+	if !filepath.IsAbs(c.Program) {
+		return fmt.Errorf("hook %q is not an absolute path", c.Program)
+	}
+	info, err := os.Stat(c.Program)
+	switch {
+	case err != nil:
+		return fmt.Errorf("looking at the hook: %w", err)
+	case !info.Mode().IsRegular():
+		return fmt.Errorf("hook %s is not a file", c.Program)
+	case info.Mode()&0o002 != 0:
+		return fmt.Errorf("hook %s can be written by every user of this machine", c.Program)
+	}
+	if err := unix.Access(c.Program, unix.X_OK); err != nil {
+		return fmt.Errorf("hook %s cannot be executed: %w", c.Program, &fs.PathError{Op: "access", Path: c.Program, Err: err})
+	}
+	return nil
+}
+
+// Counts is how the runs ended, and the events that there was no run for.
+type Counts struct {
+	OK, Failed, TimedOut, Stopped, Dropped uint64
+}
+
+// Hook runs the program. Its methods may be called by several goroutines.
+type Hook struct {
+	config Config
+	log    hclog.Logger
+	// run is the program's run; tests have others.
+	run    func(ctx context.Context, program, event string, line []byte) result
+	ctx    context.Context // ends with Close
+	cancel context.CancelFunc
+	wg     sync.WaitGroup // one for each run
+
+	mu     sync.Mutex // guards the fields that follow; never held while something runs
+	queue  queue
+	drops  drops
+	counts Counts
+	closed bool
+}
+
+// New returns a hook that is ready to run. Close ends it.
+func New(c Config, log hclog.Logger) (*Hook, error) {
+	if err := c.Check(); err != nil {
+		return nil, err
+	}
+	h := &Hook{config: c, log: log, run: run}
+	h.ctx, h.cancel = context.WithCancel(context.Background())
+	return h, nil
+}
+
+// Handle runs the program on an event that it is wanted for, now or when one
+// of those running has ended. It returns at once.
+func (h *Hook) Handle(e proto.Event) {
+	if !slices.Contains(h.config.Events, e.Event) {
+		return
+	}
+	if n := h.take(e); n > 0 {
+		h.log.Warn("hook not run, too many events wait for it", "events", n)
+	}
+}
+
+// take starts a run, lets the event wait or drops it. It returns how many
+// dropped events to speak of now.
+func (h *Hook) take(e proto.Event) (unsaid int) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.closed {
+		h.counts.Dropped++
+		return 0
+	}
+	switch h.queue.offer(e) {
+	case start:
+		h.wg.Go(func() { h.work(e) })
+	case drop:
+		h.counts.Dropped++
+		return h.drops.add(time.Now())
+	}
+	return 0
+}
+
+// Counts returns a copy.
+func (h *Hook) Counts() Counts {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.counts
+}
+
+// Close kills what runs, forgets what waits, and returns when nothing runs.
+func (h *Hook) Close() {
+	h.mu.Lock()
+	h.closed = true
+	waiting := h.queue.clear()
+	h.counts.Dropped += uint64(waiting)
+	unsaid := h.drops.rest() + waiting
+	h.mu.Unlock()
+	h.cancel()
+	h.wg.Wait()
+	if unsaid > 0 {
+		h.log.Warn("hook not run, the daemon ends or too many events waited", "events", unsaid)
+	}
+}
+
+// work runs the program on e and then on what waits.
+func (h *Hook) work(e proto.Event) {
+	for more := true; more; {
+		h.one(e)
+		h.mu.Lock()
+		e, more = h.queue.next()
+		h.mu.Unlock()
+	}
+}
+
+// one runs the program once and says how it went.
+func (h *Hook) one(e proto.Event) {
+	log := h.log.With("event", e.Event, "session", e.Session.Session)
+	line, err := json.Marshal(e)
+	if err != nil {
+		// Nothing in an event can fail, unless its time is beyond year 9999.
+		h.count(failed)
+		log.Warn("hook not run", "error", err)
+		return
+	}
+	ctx, cancel := context.WithTimeout(h.ctx, h.config.Timeout)
+	defer cancel()
+	begun := time.Now()
+	r := h.run(ctx, h.config.Program, e.Event, append(line, '\n'))
+	how := outcomeOf(r, ctx.Err())
+	h.count(how)
+	if r.output != "" {
+		log.Info("hook's output", "output", oneLine(r.output))
+	}
+	took := time.Since(begun).Round(time.Millisecond)
+	switch how {
+	case ok:
+		log.Debug("hook has run", "took", took)
+	case failed:
+		log.Warn("hook failed", "took", took, "error", r.err)
+	case timedOut:
+		log.Warn("hook killed, it took too long", "took", took)
+	case stopped:
+		log.Info("hook killed, the daemon ends", "took", took)
+	}
+}
+
+func (h *Hook) count(o outcome) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	switch o {
+	case ok:
+		h.counts.OK++
+	case failed:
+		h.counts.Failed++
+	case timedOut:
+		h.counts.TimedOut++
+	case stopped:
+		h.counts.Stopped++
+	}
+}
+
+// oneLine makes what a program wrote fit for one line of the log.
+func oneLine(s string) string {
+	q := strconv.QuoteToASCII(strings.TrimRight(s, "\n"))
+	return q[1 : len(q)-1]
+}
+
+// outcome is how a run ended.
+type outcome string
+
+const (
+	ok       outcome = "ok"
+	failed   outcome = "failed"
+	timedOut outcome = "timeout"
+	stopped  outcome = "stopped"
+)
+
+// outcomeOf judges a run; ended is the error of its context.
+func outcomeOf(r result, ended error) outcome {
+	switch {
+	case r.err == nil:
+		return ok // also where it ended by itself at the last moment
+	case r.killed && errors.Is(ended, context.DeadlineExceeded):
+		return timedOut
+	case r.killed:
+		return stopped
+	}
+	return failed
+}

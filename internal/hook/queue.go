@@ -1,0 +1,88 @@
+package hook
+
+import (
+	"time"
+
+	"callhome/internal/proto"
+)
+
+// Bounds of what one hook costs the machine.
+const (
+	maxRunning = 4
+	maxWaiting = 256
+)
+
+// verdict says what becomes of an event.
+type verdict string
+
+const (
+	start verdict = "start"
+	wait  verdict = "wait"
+	drop  verdict = "drop"
+)
+
+// queue decides how many run and what waits, the oldest first. It is pure.
+type queue struct {
+	running int
+	waiting []proto.Event
+}
+
+// offer takes an event in. After start the caller runs it, and asks next when
+// that has ended.
+func (q *queue) offer(e proto.Event) verdict {
+	switch {
+	case q.running < maxRunning:
+		q.running++
+		return start
+	case len(q.waiting) < maxWaiting:
+		q.waiting = append(q.waiting, e)
+		return wait
+	}
+	return drop
+}
+
+// next is told that a run has ended, and returns what to run in its place.
+func (q *queue) next() (e proto.Event, more bool) {
+	if len(q.waiting) == 0 {
+		q.running--
+		return e, false
+	}
+	e = q.waiting[0]
+	q.waiting[0] = proto.Event{} // its words need not stay until the array is left
+	q.waiting = q.waiting[1:]
+	return e, true
+}
+
+// clear forgets what waits and returns how much that was.
+func (q *queue) clear() int {
+	n := len(q.waiting)
+	q.waiting = nil
+	return n
+}
+
+// dropsEvery is how often drops are spoken of.
+const dropsEvery = time.Minute
+
+// drops decides when to speak of dropped events: at the first one, and then
+// once in a while, with how many there were. It is pure.
+type drops struct {
+	unsaid int
+	said   time.Time
+}
+
+// add counts one event and returns how many to speak of now, or 0.
+func (d *drops) add(now time.Time) int {
+	d.unsaid++
+	if !d.said.IsZero() && now.Sub(d.said) < dropsEvery {
+		return 0
+	}
+	d.said = now
+	return d.rest()
+}
+
+// rest returns how many were not spoken of.
+func (d *drops) rest() int {
+	n := d.unsaid
+	d.unsaid = 0
+	return n
+}

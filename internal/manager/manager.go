@@ -1,0 +1,334 @@
+// Package manager owns the set of call-home sessions: it makes each call,
+// knows every session by number, tells subscribers what happens, and finds the
+// sessions of a former manager again. The API serves it; cmd/callhome-mgr wires
+// it. It holds no lock while it dials, starts or ends anything, so no caller,
+// NETCONF client or session makes another one wait.
+package manager
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"callhome/internal/connect"
+	"callhome/internal/dial"
+	"callhome/internal/proto"
+	"callhome/internal/session"
+	"callhome/internal/settings"
+	"callhome/internal/sysexits"
+)
+
+// Config is what a call home is made with.
+type Config struct {
+	// Settings are those of the trigger, without a target: the source policy
+	// of the connection, and sshd.
+	Settings *settings.Settings
+	// Executable makes the calls instead, where it is set: ConfD's
+	// sshCallHomeExecutable.
+	Executable string
+}
+
+// Limits of a manager.
+const (
+	maxCalls  = 4096 // calls and sessions at a time
+	maxRecent = 64   // ended sessions that Status shows
+)
+
+// Manager is the set of sessions.
+type Manager struct {
+	version string
+	env     session.Env
+	config  atomic.Pointer[Config]
+	begun   time.Time
+	wg      sync.WaitGroup
+
+	mu       sync.Mutex // guards the fields that follow; held for map look-ups only
+	sessions map[int]*session.Session
+	recent   []proto.SessionInfo // newest last
+	calls    uint64
+	failed   uint64
+	stopping bool
+
+	started chan struct{} // closed when Restore is done
+	hub     hub
+}
+
+// New returns a manager of that version whose sessions have their files in dir,
+// which it makes if need be. Restore must follow.
+func New(version, dir string, c *Config) (*Manager, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("making the sessions' directory: %w", err)
+	}
+	watch, err := session.NewWatch(dir)
+	if err != nil {
+		return nil, err
+	}
+	m := &Manager{version: version, begun: time.Now().UTC(), sessions: make(map[int]*session.Session), started: make(chan struct{})}
+	m.config.Store(c)
+	m.env = session.Env{Dir: dir, Watch: watch, Tell: m.tell}
+	return m, nil
+}
+
+// SetConfig is what later calls are made with; sessions keep what they have.
+func (m *Manager) SetConfig(c *Config) { m.config.Store(c) }
+
+// Restore takes over the sessions of a former manager. The error says what was
+// not readable; the manager works all the same.
+func (m *Manager) Restore() error {
+	found, err := session.Restore(&m.env)
+	for _, s := range found {
+		m.keep(s)
+	}
+	close(m.started)
+	return err
+}
+
+// AwaitStart returns when Restore is done.
+func (m *Manager) AwaitStart(ctx context.Context) error {
+	select {
+	case <-m.started:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// Stop refuses further calls and stops watching. Sessions go on.
+func (m *Manager) Stop() {
+	m.mu.Lock()
+	m.stopping = true
+	m.mu.Unlock()
+	m.hub.close()
+	m.env.Watch.Close()
+}
+
+// tell is every session's way to the subscribers and the counters.
+func (m *Manager) tell(e proto.Event) {
+	if e.Event == proto.EventFailed {
+		m.mu.Lock()
+		m.failed++
+		m.mu.Unlock()
+	}
+	m.hub.publish(e)
+}
+
+// Subscribe returns a channel of all events from now on; it is closed by
+// cancel, at Stop, or when the subscriber falls too far behind.
+func (m *Manager) Subscribe() (events <-chan proto.Event, cancel func()) {
+	_, events, cancel = m.hub.subscribe()
+	return events, cancel
+}
+
+// SubscribeSince is Subscribe with what happened last before it.
+func (m *Manager) SubscribeSince() (last []proto.Event, events <-chan proto.Event, cancel func()) {
+	return m.hub.subscribe()
+}
+
+// admit makes room for one more session.
+func (m *Manager) admit() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	switch {
+	case m.stopping:
+		return proto.NewError(proto.CodeShutdown, "callhome-mgr is stopping")
+	case len(m.sessions) >= maxCalls:
+		return proto.NewError(proto.CodeBusy, fmt.Sprintf("%d sessions are open, no more are taken", maxCalls))
+	}
+	m.calls++
+	return nil
+}
+
+// keep lists a session until it has ended.
+func (m *Manager) keep(s *session.Session) {
+	id := s.Info().Session
+	m.mu.Lock()
+	m.sessions[id] = s
+	m.mu.Unlock()
+	m.wg.Add(1)
+	go func() {
+		defer m.wg.Done()
+		<-s.Done()
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		delete(m.sessions, id)
+		m.recent = append(m.recent, s.Info())
+		if len(m.recent) > maxRecent {
+			m.recent = slices.Delete(m.recent, 0, len(m.recent)-maxRecent)
+		}
+	}()
+}
+
+// begin makes a session that has no connection yet.
+func (m *Manager) begin(p proto.CallParams, via string) (*session.Session, error) {
+	if err := m.admit(); err != nil {
+		return nil, err
+	}
+	id, err := session.Next(m.env.Dir)
+	if err != nil {
+		return nil, proto.NewError(proto.CodeOS, err.Error())
+	}
+	s := session.New(&m.env, id, p, via)
+	m.keep(s)
+	return s, nil
+}
+
+// Call makes a call home and returns when it has come as far as p.Wait says.
+// The call goes on when ctx ends before. Errors are *proto.Error.
+func (m *Manager) Call(ctx context.Context, p proto.CallParams) (proto.SessionInfo, error) {
+	words := []string{p.Host}
+	target, err := settings.ParseWords(words)
+	if err != nil {
+		return proto.SessionInfo{}, proto.NewError(proto.CodeBadType, err.Error())
+	}
+	if p.Port == 0 {
+		p.Port = proto.DefaultPort
+		if target.Port != 0 {
+			p.Port = target.Port
+		}
+	}
+	p.Host, target.Port = target.Host, p.Port
+	if err := settings.CheckOpaque(p.Opaque); err != nil {
+		return proto.SessionInfo{}, proto.NewError(proto.CodeBadType, err.Error())
+	}
+	until, ok := waits[p.Wait]
+	if !ok {
+		return proto.SessionInfo{}, proto.NewError(proto.CodeBadType, fmt.Sprintf("wait %q is none of none, tcp, ssh, netconf", p.Wait))
+	}
+	c := m.config.Load()
+	via := "manager"
+	if c.Executable != "" {
+		via = "executable"
+	}
+	s, err := m.begin(p, via)
+	if err != nil {
+		return proto.SessionInfo{}, err
+	}
+	go m.make(s, c, target)
+	return await(ctx, s, until)
+}
+
+// waits says which state each wait is for.
+var waits = map[proto.Wait]proto.State{
+	proto.WaitNone:    proto.StateCalling,
+	"":                proto.StateStarting,
+	proto.WaitTCP:     proto.StateStarting,
+	proto.WaitSSH:     proto.StateAuthenticated,
+	proto.WaitNetconf: proto.StateServing,
+}
+
+// await waits for a state and turns an early end into the caller's error.
+func await(ctx context.Context, s *session.Session, until proto.State) (proto.SessionInfo, error) {
+	info, err := s.Await(ctx, until)
+	if errors.Is(err, session.ErrEnded) {
+		return info, failure(info)
+	}
+	if err != nil {
+		return info, proto.NewError(proto.CodeUnavailable, err.Error())
+	}
+	return info, nil
+}
+
+func failure(info proto.SessionInfo) *proto.Error {
+	where := info.Remote
+	if where == "" {
+		where = fmt.Sprintf("%s port %d", info.Host, info.Port)
+	}
+	return proto.StageError(info.Stage, fmt.Sprintf("call home to %s failed at %s: %s", where, info.Stage, info.Cause),
+		proto.ErrorData{Address: where, Reason: info.Cause, Session: info.Session})
+}
+
+// make runs a call: name, connection, handover. What becomes of it is the
+// session's to tell.
+func (m *Manager) make(s *session.Session, c *Config, t settings.Target) {
+	if c.Executable != "" {
+		_ = s.Execute(c.Executable)
+		return
+	}
+	to := *c.Settings
+	to.Target = t
+	conn, err := connect.To(&to)
+	if err != nil {
+		stage := proto.StageTCP
+		if sysexits.Code(err) == sysexits.NoHost {
+			stage = proto.StageName
+		}
+		s.Fail(stage, err.Error())
+		return
+	}
+	_ = s.Start(c.Settings.Sshd, conn)
+}
+
+// Adopt serves a connection that somebody else made. The socket belongs to the
+// manager from here on, also on error.
+func (m *Manager) Adopt(ctx context.Context, p proto.AdoptParams, sock *os.File) (proto.SessionInfo, error) {
+	conn, err := dial.Adopt(sock)
+	if err != nil {
+		sock.Close()
+		return proto.SessionInfo{}, proto.NewError(proto.CodeBadType, err.Error())
+	}
+	if _, err := settings.ParseWords([]string{p.Host}); err != nil {
+		sock.Close()
+		return proto.SessionInfo{}, proto.NewError(proto.CodeBadType, err.Error())
+	}
+	if err := settings.CheckOpaque(p.Opaque); err != nil {
+		sock.Close()
+		return proto.SessionInfo{}, proto.NewError(proto.CodeBadType, err.Error())
+	}
+	s, err := m.begin(proto.CallParams{Host: p.Host, Port: p.Port, Opaque: p.Opaque}, "adopted")
+	if err != nil {
+		sock.Close()
+		return proto.SessionInfo{}, err
+	}
+	if err := s.Start(m.config.Load().Settings.Sshd, conn); err != nil {
+		return proto.SessionInfo{}, failure(s.Info())
+	}
+	return await(ctx, s, proto.StateStarting)
+}
+
+// Kill ends a session for the named caller and returns when it is gone.
+func (m *Manager) Kill(id int, who string) (proto.SessionInfo, error) {
+	m.mu.Lock()
+	s := m.sessions[id]
+	m.mu.Unlock()
+	if s == nil {
+		return proto.SessionInfo{}, proto.NewError(proto.CodeNoExists, fmt.Sprintf("there is no session %d", id))
+	}
+	s.Kill(who)
+	return s.Info(), nil
+}
+
+// Sessions returns all sessions that have not ended, by number.
+func (m *Manager) Sessions() []proto.SessionInfo {
+	m.mu.Lock()
+	list := make([]*session.Session, 0, len(m.sessions))
+	for _, s := range m.sessions {
+		list = append(list, s)
+	}
+	m.mu.Unlock()
+	out := make([]proto.SessionInfo, len(list))
+	for i, s := range list {
+		out[i] = s.Info()
+	}
+	slices.SortFunc(out, func(a, b proto.SessionInfo) int { return a.Session - b.Session })
+	return out
+}
+
+// Status returns the manager's own state.
+func (m *Manager) Status() proto.Status {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	recent := slices.Clone(m.recent)
+	slices.Reverse(recent)
+	st := proto.Status{Version: m.version, PID: os.Getpid(), Since: m.begun, Sessions: len(m.sessions), Calls: m.calls, Failed: m.failed, Recent: recent}
+	select {
+	case <-m.started:
+		st.Started = true
+	default:
+	}
+	return st
+}

@@ -1,0 +1,41 @@
+package metrics
+
+import (
+	"fmt"
+	"net/netip"
+	"path/filepath"
+	"strings"
+)
+
+// Address is where the metrics can be had.
+type Address struct {
+	Network string // "tcp" or "unix"
+	Address string // as net.Listen takes it
+}
+
+// maxPath is how long the kernel lets a socket's path be (unix(7)).
+const maxPath = 107
+
+// ParseAddress reads ADDRESS:PORT or unix:PATH. The address must be a loopback
+// one: there is neither encryption nor a login.
+func ParseAddress(s string) (Address, error) {
+	if path, isUnix := strings.CutPrefix(s, "unix:"); isUnix {
+		switch {
+		case !filepath.IsAbs(path) || path != filepath.Clean(path):
+			return Address{}, fmt.Errorf("metrics address %q: expected unix: and an absolute path", s)
+		case len(path) > maxPath:
+			return Address{}, fmt.Errorf("metrics address %q: the path has %d bytes, at most %d are possible", s, len(path), maxPath)
+		}
+		return Address{"unix", path}, nil
+	}
+	a, err := netip.ParseAddrPort(s)
+	switch {
+	case err != nil:
+		return Address{}, fmt.Errorf("metrics address %q: expected a loopback address and port, as 127.0.0.1:9434 or [::1]:9434, or unix:/PATH", s)
+	case !a.Addr().IsLoopback():
+		return Address{}, fmt.Errorf("metrics address %q is not a loopback address: the figures are neither encrypted nor guarded by a login, so they are served on this machine only; use 127.0.0.1, [::1] or unix:/PATH and a proxy for others", s)
+	case a.Port() == 0:
+		return Address{}, fmt.Errorf("metrics address %q: port 0 is none", s)
+	}
+	return Address{"tcp", a.String()}, nil
+}

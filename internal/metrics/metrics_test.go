@@ -1,0 +1,352 @@
+package metrics
+
+import (
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"callhome/internal/proto"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
+	dto "github.com/prometheus/client_model/go"
+	"github.com/prometheus/common/expfmt"
+	"github.com/prometheus/common/model"
+)
+
+// list is a Source that says what it is told to.
+type list []proto.SessionInfo
+
+func (l *list) Sessions() []proto.SessionInfo { return *l }
+
+// scrape returns what a scraper gets, as text.
+func scrape(t *testing.T, m *Metrics) string {
+	t.Helper()
+	w := httptest.NewRecorder()
+	m.Handler(hclog.NewNullLogger()).ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/metrics", nil))
+	if w.Code != http.StatusOK {
+		t.Fatalf("got status %d: %s", w.Code, w.Body)
+	}
+	return w.Body.String()
+}
+
+// families parses what a scraper gets, as Prometheus would.
+func families(t *testing.T, m *Metrics) map[string]*dto.MetricFamily {
+	t.Helper()
+	parser := expfmt.NewTextParser(model.LegacyValidation)
+	f, err := parser.TextToMetricFamilies(strings.NewReader(scrape(t, m)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return f
+}
+
+// value returns one series: its value, or a histogram's sum and count.
+func value(t *testing.T, m *Metrics, name string, labels ...string) (value float64, count uint64) {
+	t.Helper()
+	for _, s := range families(t, m)[name].GetMetric() {
+		var has []string
+		for _, l := range s.GetLabel() {
+			has = append(has, l.GetName()+"="+l.GetValue())
+		}
+		if !slices.Equal(has, labels) {
+			continue
+		}
+		h := s.GetHistogram()
+		return s.GetCounter().GetValue() + s.GetGauge().GetValue() + h.GetSampleSum(), h.GetSampleCount()
+	}
+	t.Fatalf("there is no %s with %v", name, labels)
+	return 0, 0
+}
+
+func TestOutputIsGoodForm(t *testing.T) {
+	m := New(&list{{Session: 1, State: proto.StateServing, Stats: &proto.Stats{RTT: time.Millisecond}}}, "v1.2")
+	m.AddHook(func() HookCounts { return HookCounts{} })
+	m.Handle(event(proto.EventCalling, 0))
+	problems, err := promlint.New(strings.NewReader(scrape(t, m))).Lint()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range problems {
+		if strings.HasPrefix(p.Metric, "callhome_") {
+			t.Errorf("%s: %s", p.Metric, p.Text)
+		}
+	}
+	for _, want := range []string{"callhome_build_info", "go_goroutines", "process_open_fds"} {
+		if families(t, m)[want] == nil {
+			t.Errorf("there is no %s", want)
+		}
+	}
+}
+
+// session is a session's life in events, with a word of the outside's in every
+// place that has one.
+func session(id int, word string) []proto.Event {
+	info := proto.SessionInfo{
+		Session: id, Host: word, Opaque: word, Remote: word, Local: word, User: word, Method: word, Key: word, Cert: word, Cause: word,
+		Via: word, Stage: proto.Stage(word), State: proto.StateServing, Since: noon,
+	}
+	var all []proto.Event
+	for i, name := range append(slices.Clone(events), word) {
+		if name == proto.EventClosed {
+			info.State = proto.StateClosed
+		}
+		all = append(all, proto.Event{Time: noon.Add(time.Duration(i) * time.Second), Event: name, Words: word, Session: info})
+	}
+	return all
+}
+
+func TestSeriesAreBounded(t *testing.T) {
+	sessions := &list{}
+	m := New(sessions, "v1.2")
+	series := func() (n int) {
+		for _, f := range families(t, m) {
+			if strings.HasPrefix(f.GetName(), "callhome_") {
+				n += len(f.GetMetric())
+			}
+		}
+		return n
+	}
+	tell := func(from, to int) {
+		for id := from; id < to; id++ {
+			word := fmt.Sprintf("outsider-%d\n\"{}", id)
+			for _, e := range session(id, word) {
+				m.Handle(e)
+			}
+			*sessions = append(*sessions, proto.SessionInfo{Session: id, Host: word, User: word, State: proto.State(word), Stats: &proto.Stats{RTT: 1}})
+		}
+	}
+	tell(0, 1)
+	one := series()
+	tell(1, 1000)
+	if now := series(); now != one {
+		t.Errorf("one session makes %d series, a thousand make %d", one, now)
+	}
+	if strings.Contains(scrape(t, m), "outsider") {
+		t.Error("a word from outside is in the output")
+	}
+	if got, _ := value(t, m, "callhome_events_total", "event=other"); got != 1000 {
+		t.Errorf("got %v unknown events, want 1000", got)
+	}
+}
+
+// What is known from the start is 0 from the start: else the first failure of
+// a kind would not be an increase.
+func TestSeriesStartAtZero(t *testing.T) {
+	sessions := &list{}
+	m := New(sessions, "v1.2")
+	before := seriesOf(t, m)
+	for _, name := range events {
+		m.Handle(event(name, 0))
+	}
+	for _, via := range vias {
+		e := event(proto.EventCalling, 0)
+		e.Session.Via = via
+		m.Handle(e)
+	}
+	for outcome, at := range map[string][]proto.Stage{proto.EventFailed: failing, proto.EventClosed: closing} {
+		for _, stage := range at {
+			e := event(outcome, 0)
+			e.Session.Stage = stage
+			m.Handle(e)
+		}
+	}
+	for _, state := range states {
+		*sessions = append(*sessions, proto.SessionInfo{State: state})
+	}
+	for s := range seriesOf(t, m) {
+		// event leaves the stage out, which is no stage.
+		if !before[s] && !strings.Contains(s, `value:"other"`) {
+			t.Errorf("%s was not there at the start", s)
+		}
+	}
+}
+
+func seriesOf(t *testing.T, m *Metrics) map[string]bool {
+	all := make(map[string]bool)
+	for name, f := range families(t, m) {
+		for _, s := range f.GetMetric() {
+			if strings.HasPrefix(name, "callhome_") {
+				all[strings.ReplaceAll(fmt.Sprint(name, s.GetLabel()), "  ", " ")] = true
+			}
+		}
+	}
+	return all
+}
+
+func TestCallsAndEnds(t *testing.T) {
+	m := New(&list{}, "v1.2")
+	for i, name := range []string{"calling", "connected", "key-exchange", "authenticated", "subsystem"} {
+		m.Handle(event(name, 2*i))
+	}
+	end := event(proto.EventClosed, 100)
+	end.Session.Stage = proto.StageSession
+	end.Session.Stats = &proto.Stats{BytesSent: 5, BytesReceived: 6, Retransmits: 7, RTT: 250 * time.Millisecond}
+	m.Handle(end)
+	m.Handle(event(proto.EventCalling, 200))
+	end = event(proto.EventFailed, 300)
+	end.Session.Stage = proto.StageTCP
+	m.Handle(end)
+
+	for _, tt := range []struct {
+		name   string
+		labels []string
+		want   float64
+		count  uint64
+	}{
+		{"callhome_calls_total", []string{"via=manager"}, 2, 0},
+		{"callhome_calls_total", []string{"via=adopted"}, 0, 0},
+		{"callhome_calls_finished_total", []string{"outcome=closed", "stage=session"}, 1, 0},
+		{"callhome_calls_finished_total", []string{"outcome=failed", "stage=tcp"}, 1, 0},
+		{"callhome_calls_finished_total", []string{"outcome=failed", "stage=ssh"}, 0, 0},
+		{"callhome_events_total", []string{"event=calling"}, 2, 0},
+		{"callhome_stage_duration_seconds", []string{"stage=tcp"}, 2, 1},
+		{"callhome_stage_duration_seconds", []string{"stage=ssh"}, 2, 1},
+		{"callhome_stage_duration_seconds", []string{"stage=authentication"}, 2, 1},
+		{"callhome_stage_duration_seconds", []string{"stage=subsystem"}, 2, 1},
+		{"callhome_session_duration_seconds", nil, 100, 1}, // not of the call that failed
+		{"callhome_session_rtt_seconds", nil, 0.25, 1},
+		{"callhome_sent_bytes_total", nil, 5, 0},
+		{"callhome_received_bytes_total", nil, 6, 0},
+		{"callhome_retransmits_total", nil, 7, 0},
+		{"callhome_build_info", []string{"goversion=" + runtime.Version(), "version=v1.2"}, 1, 0},
+	} {
+		if got, count := value(t, m, tt.name, tt.labels...); got != tt.want || count != tt.count {
+			t.Errorf("%s %v: got %v of %d, want %v of %d", tt.name, tt.labels, got, count, tt.want, tt.count)
+		}
+	}
+}
+
+func TestOpenSessions(t *testing.T) {
+	sessions := &list{}
+	m := New(sessions, "v1.2")
+	if f := families(t, m); f["callhome_rtt_mean_seconds"] != nil || f["callhome_rtt_max_seconds"] != nil {
+		t.Error("there is a round-trip time without a connection")
+	}
+	*sessions = list{
+		{Session: 1, State: proto.StateServing, Stats: &proto.Stats{RTT: 10 * time.Millisecond}},
+		{Session: 2, State: proto.StateServing, Stats: &proto.Stats{RTT: 30 * time.Millisecond}},
+		{Session: 3, State: proto.StateKeyExchange, Stats: &proto.Stats{}}, // not measured yet
+		{Session: 4, State: proto.StateCalling},
+		{Session: 5, State: proto.StateClosed}, // ended, not yet off the list
+	}
+	for state, want := range map[string]float64{"calling": 1, "starting": 0, "key-exchange": 1, "authenticated": 0, "serving": 2} {
+		if got, _ := value(t, m, "callhome_sessions", "state="+state); got != want {
+			t.Errorf("got %v sessions %s, want %v", got, state, want)
+		}
+	}
+	if got, _ := value(t, m, "callhome_rtt_mean_seconds"); got != 0.02 {
+		t.Errorf("got a mean of %v s, want 0.02", got)
+	}
+	if got, _ := value(t, m, "callhome_rtt_max_seconds"); got != 0.03 {
+		t.Errorf("got a maximum of %v s, want 0.03", got)
+	}
+}
+
+func TestTrafficOfOpenSessions(t *testing.T) {
+	sessions := &list{}
+	m := New(sessions, "v1.2")
+	m.Handle(event(proto.EventCalling, 0))
+	for _, sent := range []uint64{100, 150} {
+		*sessions = list{{Session: 1, State: proto.StateServing, Stats: &proto.Stats{BytesSent: sent, BytesReceived: sent + 1, Retransmits: 2}}}
+		for name, want := range map[string]float64{
+			"callhome_sent_bytes_total": float64(sent), "callhome_received_bytes_total": float64(sent + 1), "callhome_retransmits_total": 2,
+		} {
+			if got, _ := value(t, m, name); got != want {
+				t.Errorf("%s: got %v, want %v", name, got, want)
+			}
+		}
+	}
+}
+
+func TestMissed(t *testing.T) {
+	m := New(&list{{Session: 2}}, "v1.2")
+	for id := 1; id <= 2; id++ {
+		e := event(proto.EventCalling, 0)
+		e.Session.Session = id
+		m.Handle(e)
+	}
+	m.Missed()
+	if got, _ := value(t, m, "callhome_event_gaps_total"); got != 1 {
+		t.Errorf("got %v gaps, want 1", got)
+	}
+	if len(m.ledger.open) != 1 {
+		t.Errorf("%d entries are open, want that of session 2 alone", len(m.ledger.open))
+	}
+}
+
+func TestHookCounts(t *testing.T) {
+	m := New(&list{}, "v1.2")
+	m.AddHook(func() HookCounts { return HookCounts{OK: 1, Failed: 2, TimedOut: 3, Stopped: 4, Dropped: 5} })
+	for outcome, want := range map[string]float64{"ok": 1, "failed": 2, "timeout": 3, "stopped": 4} {
+		if got, _ := value(t, m, "callhome_hook_runs_total", "outcome="+outcome); got != want {
+			t.Errorf("got %v runs %s, want %v", got, outcome, want)
+		}
+	}
+	if got, _ := value(t, m, "callhome_hook_dropped_total"); got != 5 {
+		t.Errorf("got %v dropped, want 5", got)
+	}
+}
+
+func TestHandlerRefuses(t *testing.T) {
+	h := New(&list{}, "v1.2").Handler(hclog.NewNullLogger())
+	for _, tt := range []struct {
+		method, path string
+		want         int
+	}{
+		{http.MethodGet, "/metrics", 200}, {http.MethodHead, "/metrics", 200},
+		{http.MethodPost, "/metrics", 405}, {http.MethodGet, "/", 404}, {http.MethodGet, "/debug/pprof/", 404}, {http.MethodGet, "/metrics/x", 404},
+	} {
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, httptest.NewRequest(tt.method, tt.path, nil))
+		if w.Code != tt.want {
+			t.Errorf("%s %s: got %d, want %d", tt.method, tt.path, w.Code, tt.want)
+		}
+	}
+}
+
+// slow is a scraper that takes nothing until it is let go.
+type slow struct {
+	*httptest.ResponseRecorder
+	taking chan<- struct{}
+	letGo  <-chan struct{}
+}
+
+func (s slow) Write(p []byte) (int, error) {
+	s.taking <- struct{}{}
+	<-s.letGo
+	return io.Discard.Write(p)
+}
+
+func TestScrapesAtATime(t *testing.T) {
+	m := New(&list{}, "v1.2")
+	h := m.Handler(hclog.NewNullLogger())
+	taking, letGo, done := make(chan struct{}, 1000), make(chan struct{}), make(chan struct{})
+	for range maxScrapes {
+		go func() {
+			h.ServeHTTP(slow{httptest.NewRecorder(), taking, letGo}, httptest.NewRequest(http.MethodGet, "/metrics", nil))
+			done <- struct{}{}
+		}()
+		<-taking
+	}
+	w := httptest.NewRecorder()
+	h.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/metrics", nil))
+	if w.Code != http.StatusServiceUnavailable {
+		t.Errorf("one scrape too many: got %d, want 503", w.Code)
+	}
+	close(letGo)
+	for range maxScrapes {
+		<-done
+	}
+	w = httptest.NewRecorder()
+	h.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/metrics", nil))
+	if w.Code != http.StatusOK {
+		t.Errorf("when the slow ones are gone: got %d, want 200", w.Code)
+	}
+}

@@ -1,0 +1,148 @@
+package session
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Identity is a process that cannot be mistaken for a later one of the same
+// number: when it was started, in clock ticks since boot (proc_pid_stat(5)).
+type Identity struct {
+	PID       int    `json:"pid"`
+	StartTime uint64 `json:"start-time"`
+}
+
+// identify returns the identity of a running process.
+func identify(pid int) (Identity, error) {
+	_, start, err := stat(pid)
+	return Identity{pid, start}, err
+}
+
+// stat reads a process's parent and start time.
+func stat(pid int) (parent int, start uint64, err error) {
+	data, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	if err != nil {
+		return 0, 0, fmt.Errorf("looking at process %d: %w", pid, err)
+	}
+	// The second field is the program's name in parentheses, which may hold
+	// anything; the rest follows the last one.
+	fields := strings.Fields(string(data[bytes.LastIndexByte(data, ')')+1:]))
+	if len(fields) < 20 {
+		return 0, 0, fmt.Errorf("looking at process %d: %d fields in its stat", pid, len(fields))
+	}
+	parent, err1 := strconv.Atoi(fields[1])
+	start, err2 := strconv.ParseUint(fields[19], 10, 64)
+	return parent, start, errors.Join(err1, err2)
+}
+
+// open returns a pidfd of exactly this process, for the runtime's poller: it
+// is readable when the process has ended. The caller owns it. The error is
+// unix.ESRCH where the process is gone, also if its number is in use again.
+func (id Identity) open() (*os.File, error) {
+	fd, err := unix.PidfdOpen(id.PID, unix.PIDFD_NONBLOCK)
+	if err != nil {
+		return nil, fmt.Errorf("opening process %d: %w", id.PID, err)
+	}
+	// Only now is the number pinned; was it still the same process?
+	if now, err := identify(id.PID); err != nil || now != id {
+		unix.Close(fd)
+		return nil, fmt.Errorf("opening process %d: %w", id.PID, unix.ESRCH)
+	}
+	return os.NewFile(uintptr(fd), "pidfd:"+strconv.Itoa(id.PID)), nil
+}
+
+// awaitExit returns when the process of the pidfd has ended or pidfd was
+// closed.
+func awaitExit(pidfd *os.File) error {
+	raw, err := pidfd.SyscallConn()
+	if err != nil {
+		return err
+	}
+	// waitid(2) with WNOWAIT works for our own children only; poll tells for
+	// all.
+	return raw.Read(func(fd uintptr) bool {
+		fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+		n, err := unix.Poll(fds, 0)
+		return err == nil && n == 1 && fds[0].Revents&(unix.POLLIN|unix.POLLHUP) != 0
+	})
+}
+
+// descendants returns pidfds of all processes below pid, the subsystem among
+// them, which sshd puts in a session of its own. The caller closes them.
+func descendants(pid int) []*os.File {
+	children := make(map[int][]int)
+	paths, _ := filepath.Glob("/proc/[0-9]*")
+	for _, p := range paths {
+		child, _ := strconv.Atoi(filepath.Base(p))
+		if parent, _, err := stat(child); err == nil {
+			children[parent] = append(children[parent], child)
+		}
+	}
+	var out []*os.File
+	for todo := children[pid]; len(todo) > 0; todo = todo[1:] {
+		todo = append(todo, children[todo[0]]...)
+		if id, err := identify(todo[0]); err == nil {
+			if f, err := id.open(); err == nil {
+				out = append(out, f)
+			}
+		}
+	}
+	return out
+}
+
+// How long a session's processes get to end by themselves after SIGTERM.
+const termTime = 3 * time.Second
+
+// signal sends sig to the process of a pidfd; one that has ended is fine.
+func signal(pidfd *os.File, sig unix.Signal) {
+	if raw, err := pidfd.SyscallConn(); err == nil {
+		_ = raw.Control(func(fd uintptr) { _ = unix.PidfdSendSignal(int(fd), sig, nil, 0) })
+	}
+}
+
+// endTree ends sshd and whatever it started: SIGTERM, then SIGKILL for what is
+// left. It returns when all are gone. Pidfds, not the process group, are what
+// is signalled: sshd puts the subsystem in a session of its own, and a group's
+// number can be in use again.
+func endTree(id Identity) {
+	leader, err := id.open()
+	if err != nil {
+		return // gone
+	}
+	all := append(descendants(id.PID), leader)
+	defer func() {
+		for _, f := range all {
+			f.Close()
+		}
+	}()
+	for _, sig := range []unix.Signal{unix.SIGTERM, unix.SIGKILL} {
+		for _, f := range all {
+			signal(f, sig)
+		}
+		if awaitAll(all, termTime) {
+			return
+		}
+	}
+}
+
+// awaitAll waits for all processes to end, at most d.
+func awaitAll(pidfds []*os.File, d time.Duration) bool {
+	deadline := time.Now().Add(d)
+	for _, f := range pidfds {
+		if err := f.SetReadDeadline(deadline); err != nil {
+			return false
+		}
+		if err := awaitExit(f); err != nil {
+			return false
+		}
+	}
+	return true
+}

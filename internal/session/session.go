@@ -1,0 +1,392 @@
+// Package session owns one call-home session, from the call to the last log
+// line of its sshd: its number and state, its process, its log, a duplicate of
+// its socket, and its file, by which a later manager finds it again. The
+// manager calls it. It is never in the data path, and nothing that the session
+// needs ends with us.
+//
+//	New ──▶ Start, Execute ──▶ events … ──▶ Done
+//	Restore ─────────────────────┘
+//
+// One goroutine owns a running session's state; others read copies.
+package session
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"strconv"
+	"sync"
+	"time"
+
+	"callhome/internal/dial"
+	"callhome/internal/proto"
+	"callhome/internal/sshdexec"
+	"callhome/internal/sysexits"
+
+	"golang.org/x/sys/unix"
+)
+
+// Env is what all sessions share.
+type Env struct {
+	// Dir holds the sessions' files; on tmpfs, mode 0700.
+	Dir   string
+	Watch *Watch
+	// Tell gets every event, in the session's order, from the session's own
+	// goroutine. It must not block.
+	Tell func(proto.Event)
+}
+
+// Session is one call home.
+type Session struct {
+	env  *Env
+	done chan struct{}
+
+	mu      sync.Mutex // guards the fields that follow
+	rec     record
+	changed chan struct{} // closed and made anew when rec.State changes
+	sock    *os.File      // duplicate; nil where we have none
+	killer  string        // who asked for the end
+}
+
+// New returns a session that has no connection yet.
+func New(env *Env, id int, p proto.CallParams, via string) *Session {
+	s := &Session{env: env, done: make(chan struct{}), changed: make(chan struct{})}
+	s.rec = record{Version: recordVersion, SessionInfo: proto.SessionInfo{
+		Session: id, State: proto.StateCalling, Host: p.Host, Port: p.Port, Opaque: p.Opaque, Since: stamp(), Via: via,
+	}}
+	s.tell(proto.EventCalling, "")
+	return s
+}
+
+// Info returns a copy of what is known, with the kernel's figures.
+func (s *Session) Info() proto.SessionInfo {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	info := s.rec.SessionInfo
+	info.Stats = stats(s.sock)
+	return info
+}
+
+// Done is closed when the session has ended and left nothing behind.
+func (s *Session) Done() <-chan struct{} { return s.done }
+
+// Fail ends a session that never got a connection.
+func (s *Session) Fail(stage proto.Stage, cause string) {
+	s.mu.Lock()
+	s.rec.Stage, s.rec.Cause = stage, cause
+	s.mu.Unlock()
+	s.finish(proto.EventFailed)
+}
+
+// Start hands the connection to sshd and supervises it. The socket of conn
+// belongs to the session from here on, also on error; an error has ended the
+// session.
+func (s *Session) Start(cmd sshdexec.Command, conn *dial.Conn) error {
+	log, err := s.openLog()
+	if err != nil {
+		conn.File.Close()
+		s.Fail(proto.StageHandover, err.Error())
+		return err
+	}
+	defer log.Close()
+	s.mu.Lock()
+	s.rec.Remote, s.rec.Local = conn.Remote.String(), conn.Local.String()
+	cmd.Opaque = s.rec.Opaque
+	s.mu.Unlock()
+	p, err := cmd.Start(conn.File, log)
+	if err != nil {
+		conn.File.Close()
+		_ = remove(s.env.Dir, s.id())
+		s.Fail(proto.StageHandover, err.Error())
+		return err
+	}
+	s.supervise(p, conn.File)
+	return nil
+}
+
+// Execute lets another program make the call home, as ConfD runs its
+// sshCallHomeExecutable: with host, port and opaque for arguments. Its standard
+// error is the session's log, a regular file.
+func (s *Session) Execute(program string) error {
+	log, err := s.openLog()
+	if err != nil {
+		s.Fail(proto.StageHandover, err.Error())
+		return err
+	}
+	defer log.Close()
+	args := []string{s.rec.Host, strconv.Itoa(int(s.rec.Port))}
+	if s.rec.Opaque != "" {
+		args = append(args, s.rec.Opaque)
+	}
+	cmd := exec.Command(program, args...)
+	// Were it callhome-trigger, it would else hand the socket back to us.
+	cmd.Env = append(sshdexec.Environ(), "CALLHOME_HANDOVER=exec")
+	cmd.Stderr = log
+	cmd.SysProcAttr = &unix.SysProcAttr{Setsid: true}
+	if err := cmd.Start(); err != nil {
+		_ = remove(s.env.Dir, s.id())
+		s.Fail(proto.StageHandover, err.Error())
+		return fmt.Errorf("starting %s: %w", program, err)
+	}
+	s.supervise(cmd.Process, nil)
+	return nil
+}
+
+func (s *Session) id() int { return s.rec.Session } // never changes
+
+func (s *Session) openLog() (*os.File, error) {
+	f, err := os.OpenFile(logPath(s.env.Dir, s.id()), os.O_WRONLY|os.O_APPEND|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("opening a log for sshd: %w", err)
+	}
+	return f, nil
+}
+
+// supervise takes over a process that was just started, and sock.
+func (s *Session) supervise(p *os.Process, sock *os.File) {
+	id, err := identify(p.Pid)
+	if err != nil {
+		id = Identity{PID: p.Pid} // ended already; it is reaped below
+	}
+	s.mu.Lock()
+	s.rec.Process, s.rec.PID = id, p.Pid
+	s.sock = sock
+	if s.rec.Via != viaExecutable {
+		s.rec.State = proto.StateStarting
+	}
+	s.mu.Unlock()
+	s.save()
+	if sock != nil {
+		s.moved(proto.EventConnected, "")
+		go quickAck(sock, s.loggedIn())
+	}
+	exited := make(chan int, 1)
+	go func() {
+		// Wait alone would keep a thread for as long as the session lives.
+		if pidfd, err := id.open(); err == nil {
+			_ = awaitExit(pidfd)
+			pidfd.Close()
+		}
+		state, err := p.Wait()
+		if err != nil {
+			exited <- -1
+			return
+		}
+		exited <- state.ExitCode()
+	}()
+	go s.run(exited)
+}
+
+// viaExecutable is the session whose program dials by itself.
+const viaExecutable = "executable"
+
+// loggedIn returns a channel that is closed when the login is over.
+func (s *Session) loggedIn() <-chan struct{} {
+	c := make(chan struct{})
+	go func() {
+		defer close(c)
+		_, _ = s.Await(context.Background(), proto.StateAuthenticated)
+	}()
+	return c
+}
+
+// Await returns when the session has come as far as state. It fails when the
+// session ends before, or with ctx.
+func (s *Session) Await(ctx context.Context, state proto.State) (proto.SessionInfo, error) {
+	for {
+		s.mu.Lock()
+		info, changed := s.rec.SessionInfo, s.changed
+		s.mu.Unlock()
+		switch {
+		case info.State == proto.StateClosed:
+			return info, ErrEnded
+		case reached(info.State, state):
+			return info, nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return info, context.Cause(ctx)
+		}
+	}
+}
+
+// ErrEnded says that a session ended before it came as far as was awaited.
+var ErrEnded = errors.New("the session has ended")
+
+var order = []proto.State{proto.StateCalling, proto.StateStarting, proto.StateKeyExchange, proto.StateAuthenticated, proto.StateServing}
+
+func reached(is, wanted proto.State) bool {
+	for _, s := range order {
+		if s == wanted {
+			return true
+		}
+		if s == is {
+			return false
+		}
+	}
+	return false
+}
+
+// Kill ends the session for the named caller: sshd, its group, the subsystem,
+// and the connection. It returns when all are gone.
+func (s *Session) Kill(who string) {
+	s.mu.Lock()
+	id := s.rec.Process
+	if s.killer == "" {
+		s.killer = who
+	}
+	sock := s.sock
+	s.mu.Unlock()
+	if id.PID > 1 {
+		endTree(id)
+	}
+	if sock != nil {
+		// Whatever still has the socket open: the peer sees the end.
+		if raw, err := sock.SyscallConn(); err == nil {
+			_ = raw.Control(func(fd uintptr) { _ = unix.Shutdown(int(fd), unix.SHUT_RDWR) })
+		}
+	}
+	<-s.done
+}
+
+// run reads the log until sshd has exited, and the rest of it then.
+func (s *Session) run(exited <-chan int) {
+	wake := make(chan struct{}, 1)
+	s.env.Watch.add(s.id(), wake)
+	defer s.env.Watch.drop(s.id())
+	f, err := os.OpenFile(logPath(s.env.Dir, s.id()), os.O_RDWR, 0)
+	if err == nil {
+		defer f.Close()
+	}
+	t := &tail{file: f, offset: s.rec.Offset, punched: s.rec.Offset}
+	poke(wake) // what is there already
+	for {
+		select {
+		case <-wake:
+			s.hear(t)
+		case exit := <-exited:
+			s.hear(t)
+			s.ended(exit)
+			return
+		}
+	}
+}
+
+// hear takes in what is new in the log.
+func (s *Session) hear(t *tail) {
+	if t.file == nil {
+		return
+	}
+	lines, err := t.read()
+	if err != nil {
+		s.tell(proto.EventLog, err.Error())
+	}
+	for _, l := range lines {
+		s.mu.Lock()
+		before := s.rec.State
+		if before == proto.StateCalling && l.Remote != "" {
+			// The program of Execute has its connection now.
+			s.rec.State = proto.StateStarting
+		}
+		events := s.rec.apply(l)
+		after := s.rec.State
+		needSock := s.sock == nil && after != proto.StateCalling
+		id := s.rec.Process
+		s.mu.Unlock()
+		if needSock {
+			s.setSock(socketOf(id))
+		}
+		if before == proto.StateCalling && after != before {
+			s.tell(proto.EventConnected, "")
+		}
+		for _, e := range events {
+			s.tell(e, l.Words)
+		}
+		if before != after {
+			s.wake()
+		}
+	}
+	if len(lines) > 0 {
+		s.mu.Lock()
+		s.rec.Offset = t.offset
+		s.mu.Unlock()
+		s.save()
+	}
+}
+
+func (s *Session) setSock(sock *os.File) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.sock = sock
+}
+
+// stageOfExit is what the exit status of an executable says that never got a
+// connection, where it follows sysexits(3) as callhome-trigger does.
+var stageOfExit = map[int]proto.Stage{
+	sysexits.NoHost: proto.StageName, sysexits.NoInput: proto.StageHandover,
+	sysexits.Config: proto.StageHandover, sysexits.NoPerm: proto.StageHandover,
+}
+
+// ended closes the books after sshd's exit.
+func (s *Session) ended(exit int) {
+	s.mu.Lock()
+	reached := s.rec.State
+	event := s.rec.end(exit, s.killer)
+	if stage, ok := stageOfExit[exit]; ok && reached == proto.StateCalling {
+		s.rec.Stage = stage
+	}
+	s.mu.Unlock()
+	s.finish(event)
+}
+
+// finish tells of the end and removes what the session had.
+func (s *Session) finish(event string) {
+	s.mu.Lock()
+	now := stamp()
+	s.rec.State, s.rec.Ended = proto.StateClosed, &now
+	s.rec.SessionInfo.Stats = stats(s.sock)
+	if s.sock != nil {
+		s.sock.Close()
+		s.sock = nil
+	}
+	s.mu.Unlock()
+	err := remove(s.env.Dir, s.id())
+	s.tell(event, "")
+	if err != nil {
+		s.tell(proto.EventLog, err.Error())
+	}
+	s.wake()
+	close(s.done)
+}
+
+func (s *Session) moved(event, words string) {
+	s.tell(event, words)
+	s.wake()
+}
+
+// wake lets those who wait for a state look again.
+func (s *Session) wake() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	close(s.changed)
+	s.changed = make(chan struct{})
+}
+
+func (s *Session) tell(event, words string) {
+	s.mu.Lock()
+	e := proto.Event{Time: time.Now().UTC(), Event: event, Session: s.rec.SessionInfo, Words: words}
+	s.mu.Unlock()
+	s.env.Tell(e)
+}
+
+func (s *Session) save() {
+	s.mu.Lock()
+	r := s.rec
+	s.mu.Unlock()
+	if err := r.write(s.env.Dir); err != nil {
+		s.tell(proto.EventLog, err.Error())
+	}
+}

@@ -1,0 +1,131 @@
+package session
+
+import (
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"callhome/internal/proto"
+
+	"golang.org/x/sys/unix"
+)
+
+// stats asks the kernel about a session's connection. It borrows sock, and
+// returns nil where the kernel says nothing.
+func stats(sock *os.File) *proto.Stats {
+	if sock == nil {
+		return nil
+	}
+	raw, err := sock.SyscallConn()
+	if err != nil {
+		return nil
+	}
+	var info *unix.TCPInfo
+	if raw.Control(func(fd uintptr) {
+		info, err = unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO)
+	}) != nil || err != nil {
+		return nil
+	}
+	return &proto.Stats{
+		BytesSent:     info.Bytes_acked,
+		BytesReceived: info.Bytes_received,
+		Retransmits:   info.Total_retrans,
+		Unacked:       info.Unacked,
+		RTT:           time.Duration(info.Rtt) * time.Microsecond,
+		LastData:      time.Duration(min(info.Last_data_sent, info.Last_data_recv)) * time.Millisecond,
+	}
+}
+
+// socketOf takes a duplicate of a process's connected TCP socket, for sessions
+// whose socket was never ours or went with a former manager (pidfd_getfd(2)).
+// The caller owns it; nil where there is none or we may not.
+func socketOf(id Identity) *os.File {
+	pidfd, err := id.open()
+	if err != nil {
+		return nil
+	}
+	defer pidfd.Close()
+	dir := "/proc/" + strconv.Itoa(id.PID) + "/fd/"
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil
+	}
+	for _, e := range entries {
+		n, err := strconv.Atoi(e.Name())
+		link, err2 := os.Readlink(dir + e.Name())
+		if err != nil || err2 != nil || !strings.HasPrefix(link, "socket:") {
+			continue
+		}
+		if f := duplicate(pidfd, n); f != nil {
+			return f
+		}
+	}
+	return nil
+}
+
+func duplicate(pidfd *os.File, n int) (f *os.File) {
+	raw, err := pidfd.SyscallConn()
+	if err != nil {
+		return nil
+	}
+	_ = raw.Control(func(fd uintptr) {
+		got, err := unix.PidfdGetfd(int(fd), n, 0)
+		if err != nil {
+			return
+		}
+		if !isTCP(got) {
+			unix.Close(got)
+			return
+		}
+		unix.CloseOnExec(got)
+		f = os.NewFile(uintptr(got), "session socket")
+	})
+	return f
+}
+
+// isTCP reports whether fd is a connected TCP socket.
+func isTCP(fd int) bool {
+	peer, err := unix.Getpeername(fd)
+	if err != nil {
+		return false
+	}
+	protocol, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PROTOCOL)
+	if err != nil || protocol != unix.IPPROTO_TCP {
+		return false
+	}
+	switch peer.(type) {
+	case *unix.SockaddrInet4, *unix.SockaddrInet6:
+		return true
+	}
+	return false
+}
+
+// quickAckTime bounds quickAck; a login that takes longer has other worries.
+const quickAckTime = 10 * time.Second
+
+// quickAck keeps the kernel from delaying acknowledgements until the login is
+// done: the stock ssh client sends two small segments there, without
+// TCP_NODELAY, and waits 40 ms for the acknowledgement of the first. The kernel
+// forgets TCP_QUICKACK by itself (tcp(7)), so it is set again and again. It
+// returns when done is closed or the time is up.
+func quickAck(sock *os.File, done <-chan struct{}) {
+	raw, err := sock.SyscallConn()
+	if err != nil {
+		return
+	}
+	tick := time.NewTicker(4 * time.Millisecond)
+	defer tick.Stop()
+	for end := time.Now().Add(quickAckTime); time.Now().Before(end); {
+		if raw.Control(func(fd uintptr) {
+			err = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_QUICKACK, 1)
+		}) != nil || err != nil {
+			return
+		}
+		select {
+		case <-done:
+			return
+		case <-tick.C:
+		}
+	}
+}
