@@ -18,6 +18,7 @@ help: ## list the targets
 build: ## build the programs into bin/
 	@mkdir -p bin
 	$(BUILD) -o bin/callhome-trigger ./cmd/callhome-trigger
+	$(BUILD) -o bin/callhome-mgr ./cmd/callhome-mgr
 
 .PHONY: deps
 deps: ## install the Debian packages that the tests and the demo need
@@ -37,7 +38,7 @@ unit: ## unit tests, with the race detector; no root, no network
 
 .PHONY: integration
 integration: deps build ## stories with the real sshd, ssh, netconfd, ncclient, libnetconf2 (root)
-	CALLHOME_BIN_DIR=$(CURDIR)/bin CGO_ENABLED=1 $(GO) test -race -count=1 -tags integration -timeout 20m ./test/integration/
+	CALLHOME_BIN_DIR=$(CURDIR)/bin CGO_ENABLED=1 $(GO) test -race -count=1 -v -tags integration -timeout 20m ./test/integration/
 
 .PHONY: test
 test: unit integration ## all tests

@@ -1,0 +1,123 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"callhome/internal/api"
+	"callhome/internal/proto"
+	"callhome/internal/sshdexec"
+
+	"golang.org/x/sys/unix"
+)
+
+// fixture is what every measurement uses: keys, a subsystem, an sshd command,
+// a manager.
+type fixture struct {
+	dir     string
+	command sshdexec.Command // what callhome starts, and the floors start too
+	env     []string         // the same for our programs
+	log     *os.File
+	manager *daemon
+}
+
+func newFixture() (*fixture, error) {
+	dir, err := os.MkdirTemp("", "callhome-bench-")
+	if err != nil {
+		return nil, err
+	}
+	f := &fixture{dir: dir}
+	for _, key := range []string{"host_key", "user_key"} {
+		if out, err := exec.Command("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", f.path(key)).CombinedOutput(); err != nil {
+			return f, fmt.Errorf("making a key: %w: %s", err, out)
+		}
+	}
+	// A NETCONF server's first word, and then an open session.
+	subsystem := f.path("subsystem")
+	if err := os.WriteFile(subsystem, []byte("#!/bin/sh\necho '<hello/>]]>]]>'\nexec cat\n"), 0o755); err != nil {
+		return f, err
+	}
+	f.command = sshdexec.Command{
+		Sshd: "/usr/sbin/sshd", Config: "packaging/sshd_config", HostKeys: []string{f.path("host_key")}, Subsystem: subsystem,
+		Options: []string{"AuthorizedKeysFile=" + f.path("user_key.pub"), "StrictModes=no", "UsePAM=no", "PermitRootLogin=yes"},
+	}
+	f.env = append(os.Environ(), "CALLHOME_DEFAULTS=/dev/null", "CALLHOME_SSHD_CONFIG=packaging/sshd_config",
+		"CALLHOME_HOST_KEY="+f.path("host_key"), "CALLHOME_SUBSYSTEM="+subsystem,
+		"CALLHOME_SSHD_OPTION="+strings.Join(f.command.Options, ";"), "CALLHOME_MANAGER_SOCKET="+f.path("none"))
+	if err := sshdexec.MakePrivsepDir(); err != nil {
+		return f, err
+	}
+	if f.log, err = os.OpenFile(f.path("log"), os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o600); err != nil {
+		return f, err
+	}
+	f.manager, err = f.startManager("manager")
+	return f, err
+}
+
+func (f *fixture) path(name string) string { return filepath.Join(f.dir, name) }
+
+func (f *fixture) end() {
+	if f.manager != nil {
+		f.manager.end()
+	}
+	os.RemoveAll(f.dir)
+}
+
+// daemon is a callhome-mgr of the benchmark's.
+type daemon struct {
+	cmd    *exec.Cmd
+	client *api.Client
+}
+
+// startManager starts one; env comes on top of the fixture's.
+func (f *fixture) startManager(name string, env ...string) (*daemon, error) {
+	d := &daemon{cmd: exec.Command(program("callhome-mgr"), "--socket", f.path(name), "run", "--state-dir", f.path(name+".state"), "--log-level", "error")}
+	d.cmd.Env, d.cmd.Stderr = append(append([]string(nil), f.env...), env...), f.log
+	d.cmd.SysProcAttr = &unix.SysProcAttr{Pdeathsig: unix.SIGKILL}
+	if err := d.cmd.Start(); err != nil {
+		return nil, err
+	}
+	var err error
+	for end := time.Now().Add(5 * time.Second); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+		if d.client, err = api.Dial(f.path(name)); err == nil {
+			return d, d.client.Call(context.Background(), proto.MethodWaitStart, nil, nil)
+		}
+	}
+	return nil, err
+}
+
+// end ends the daemon and every session it has.
+func (d *daemon) end() {
+	var l proto.SessionList
+	if d.client.Call(context.Background(), proto.MethodUserSessions, nil, &l) == nil {
+		for _, s := range l.Sessions {
+			_ = d.client.Call(context.Background(), proto.MethodKillUserSession, proto.SessionParams{Session: s.Session}, nil)
+		}
+	}
+	d.client.Close()
+	_ = d.cmd.Process.Signal(unix.SIGTERM)
+	_ = d.cmd.Wait()
+}
+
+// call asks for a call home to l.
+func (d *daemon) call(l net.Listener, wait proto.Wait) error {
+	to := l.Addr().(*net.TCPAddr)
+	return d.client.Call(context.Background(), proto.MethodCallHome, proto.CallParams{Host: to.IP.String(), Port: uint16(to.Port), Wait: wait}, nil)
+}
+
+func listen() (*net.TCPListener, error) {
+	return net.ListenTCP("tcp", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
+}
+
+func accept(l *net.TCPListener) (*net.TCPConn, error) {
+	if err := l.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
+		return nil, err
+	}
+	return l.AcceptTCP()
+}

@@ -1,0 +1,140 @@
+package main
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"time"
+
+	"callhome/internal/fdpass"
+	"callhome/internal/proto"
+)
+
+// hello measures from the accept at the management station to the server's
+// NETCONF hello, with the stock ssh client. The floor is the same sshd started
+// by a program that only connects and executes.
+func hello(f *fixture) error {
+	l, err := listen()
+	if err != nil {
+		return err
+	}
+	defer l.Close()
+	port := strconv.Itoa(l.Addr().(*net.TCPAddr).Port)
+	for _, kex := range []string{"curve25519-sha256", "sntrup761x25519-sha512@openssh.com"} {
+		ways := []*way{
+			{name: "connect and exec", once: func() (time.Duration, error) {
+				return f.login(l, kex, func() error {
+					cmd := exec.Command(program("gofloor"), append([]string{port}, f.command.Args()...)...)
+					cmd.Stderr = f.log
+					if err := cmd.Start(); err != nil {
+						return err
+					}
+					go func() { _ = cmd.Wait() }()
+					return nil
+				})
+			}},
+			{name: "callhome-mgr", once: func() (time.Duration, error) {
+				return f.login(l, kex, func() error { return f.manager.call(l, proto.WaitNone) })
+			}},
+		}
+		n := max(*rounds/4, 1)
+		if err := interleave(n, ways); err != nil {
+			return err
+		}
+		report(fmt.Sprintf("accept to NETCONF hello, stock ssh, %s, %d rounds, interleaved", kex, n), ways)
+	}
+	return nil
+}
+
+// login has ssh wait for the socket, makes the call, and takes the time until
+// ssh prints the hello.
+func (f *fixture) login(l *net.TCPListener, kex string, call func() error) (time.Duration, error) {
+	socket := f.path("give")
+	defer os.Remove(socket)
+	proxies, err := net.ListenUnix("unix", &net.UnixAddr{Name: socket, Net: "unix"})
+	if err != nil {
+		return 0, err
+	}
+	defer proxies.Close()
+	self, err := os.Executable()
+	if err != nil {
+		return 0, err
+	}
+	args := []string{"-F", "none", "-s"}
+	for _, o := range []string{
+		"ProxyUseFdpass=yes", "ProxyCommand=" + self + " -give " + socket, "IdentityFile=" + f.path("user_key"), "IdentitiesOnly=yes",
+		"StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "LogLevel=ERROR", "BatchMode=yes", "KexAlgorithms=" + kex,
+	} {
+		args = append(args, "-o", o)
+	}
+	ssh := exec.Command("ssh", append(args, "root@device", "netconf")...)
+	ssh.Stderr = f.log
+	stdin, err := ssh.StdinPipe()
+	if err != nil {
+		return 0, err
+	}
+	stdout, err := ssh.StdoutPipe()
+	if err != nil {
+		return 0, err
+	}
+	if err := ssh.Start(); err != nil {
+		return 0, err
+	}
+	defer func() { stdin.Close(); _ = ssh.Wait() }()
+	proxy, err := proxies.AcceptUnix() // ssh is ready
+	if err != nil {
+		return 0, err
+	}
+	defer proxy.Close()
+	if err := call(); err != nil {
+		return 0, err
+	}
+	peer, err := accept(l)
+	if err != nil {
+		return 0, err
+	}
+	begin := time.Now()
+	sock, err := peer.File()
+	peer.Close()
+	if err != nil {
+		return 0, err
+	}
+	err = fdpass.Send(proxy, []byte{0}, sock)
+	sock.Close()
+	if err != nil {
+		return 0, err
+	}
+	line, err := bufio.NewReader(stdout).ReadString('\n')
+	took := time.Since(begin)
+	if err == nil && !strings.HasPrefix(line, "<hello/>") {
+		err = fmt.Errorf("the first line is %q", line)
+	}
+	if err == io.EOF {
+		words, _ := os.ReadFile(f.log.Name())
+		err = fmt.Errorf("ssh ended: %s", words)
+	}
+	return took, err
+}
+
+// beProxyCommand passes the descriptor that comes from the socket on to ssh,
+// whose end of our standard output is a Unix socket.
+func beProxyCommand(socket string) error {
+	from, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: socket, Net: "unix"})
+	if err != nil {
+		return err
+	}
+	_, sock, err := fdpass.Recv(from, make([]byte, 1))
+	if err != nil {
+		return err
+	}
+	to, err := net.FileConn(os.Stdout)
+	if err != nil {
+		return err
+	}
+	return fdpass.Send(to.(*net.UnixConn), []byte{0}, sock)
+}

@@ -1,0 +1,169 @@
+//go:build integration
+
+package integration
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// patience is how long a story waits for what takes milliseconds when all is
+// well: long enough for a busy machine, short enough to tell a hang.
+const patience = 20 * time.Second
+
+// Await polls until ready returns nil; when max is over it fails the test with
+// what ready said last.
+func Await(t *testing.T, max time.Duration, what string, ready func() error) {
+	t.Helper()
+	deadline := time.Now().Add(max)
+	for {
+		err := ready()
+		if err == nil {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%s: not within %v: %v", what, max, err)
+		}
+		time.Sleep(3 * time.Millisecond)
+	}
+}
+
+var skips struct {
+	mu   sync.Mutex
+	list []string // guarded by mu
+}
+
+func noSkip() bool { return os.Getenv("CALLHOME_NO_SKIP") == "1" }
+
+// skip ends a story that cannot be told here. Nothing skips in silence: the
+// run ends with the list, and with CALLHOME_NO_SKIP=1 a skip is a failure.
+func skip(t *testing.T, reason string) {
+	t.Helper()
+	if noSkip() {
+		t.Fatalf("skipped, and CALLHOME_NO_SKIP is set: %s", reason)
+	}
+	skips.mu.Lock()
+	skips.list = append(skips.list, t.Name()+": "+reason)
+	skips.mu.Unlock()
+	t.Skip(reason)
+}
+
+func printSkips() {
+	skips.mu.Lock()
+	defer skips.mu.Unlock()
+	fmt.Printf("skipped: %d\n", len(skips.list))
+	for _, s := range skips.list {
+		fmt.Println("  " + s)
+	}
+}
+
+// need skips the story where a program is not installed.
+func need(t *testing.T, programs ...string) {
+	t.Helper()
+	for _, p := range programs {
+		if _, err := exec.LookPath(p); err != nil {
+			skip(t, p+" is not installed")
+		}
+	}
+}
+
+// tempDir makes a directory of the story's own that every user may enter.
+// t.TempDir is root's alone.
+func tempDir(t *testing.T) string {
+	t.Helper()
+	name := strings.Map(func(r rune) rune {
+		if r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' {
+			return r
+		}
+		return '-'
+	}, t.Name())
+	// Unix sockets lie in here, and their paths have 107 bytes.
+	dir, err := os.MkdirTemp(runDir, name[:min(len(name), 40)]+"-")
+	if err == nil {
+		err = os.Chmod(dir, 0o755)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+func writeFile(t *testing.T, name, text string, mode os.FileMode) string {
+	t.Helper()
+	if err := os.WriteFile(name, []byte(text), mode); err != nil {
+		t.Fatal(err)
+	}
+	return name
+}
+
+func readFile(t *testing.T, name string) string {
+	t.Helper()
+	data, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(data)
+}
+
+// awaitFile waits until a file holds text.
+func awaitFile(t *testing.T, name, text string) {
+	t.Helper()
+	Await(t, patience, name, func() error {
+		data, err := os.ReadFile(name)
+		if err == nil && !strings.Contains(string(data), text) {
+			err = fmt.Errorf("no %q in:\n%s", text, tail(string(data)))
+		}
+		return err
+	})
+}
+
+var lastPort atomic.Uint32
+
+// freePort returns a port that nobody has. In a network namespace of our own
+// these are counted, below the range that the kernel gives out itself.
+func freePort() string {
+	return fmt.Sprint(10000 + lastPort.Add(1))
+}
+
+// freeAddr returns an address to listen on: host with a port of its own.
+func freeAddr(host string) string { return net.JoinHostPort(host, freePort()) }
+
+func splitAddr(t *testing.T, addr string) (host, port string) {
+	t.Helper()
+	host, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return host, port
+}
+
+func contains(t *testing.T, what, text string, parts ...string) {
+	t.Helper()
+	var errs []error
+	for _, p := range parts {
+		if !strings.Contains(text, p) {
+			errs = append(errs, fmt.Errorf("no %q", p))
+		}
+	}
+	if err := errors.Join(errs...); err != nil {
+		t.Errorf("%s: %v in:\n%s", what, err, text)
+	}
+}
+
+func atoi(t *testing.T, s string) int {
+	t.Helper()
+	n, err := strconv.Atoi(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}

@@ -1,0 +1,207 @@
+//go:build integration
+
+package integration
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// Exit statuses are part of the interface (sysexits(3)). Each failure is one
+// line that says what, to whom and why, and nobody was called before it.
+func TestExitStatuses(t *testing.T) {
+	t.Parallel()
+	nms := listen(t, "127.0.0.1:0")
+	host, port := splitAddr(t, nms.Addr())
+	here := []string{host, port}
+	for _, c := range []struct {
+		name    string
+		words   []string
+		options []string
+		code    int
+		says    []string
+	}{
+		{"no host", nil, nil, 64, []string{"HOST"}},
+		{"empty host", []string{""}, nil, 64, []string{"HOST"}},
+		{"host with a blank", []string{"a b"}, nil, 64, []string{"a b"}},
+		{"bad IPv4", []string{"127.0.0.256"}, nil, 64, []string{"127.0.0.256"}},
+		{"bad IPv6", []string{"[::1"}, nil, 64, []string{"[::1"}},
+		{"bad port", []string{host, "70000"}, nil, 64, []string{"70000"}},
+		{"port 0", []string{host, "0"}, nil, 64, []string{`"0"`}},
+		{"port twice", []string{nms.Addr(), "4334"}, nil, 64, []string{"4334"}},
+		{"too many words", []string{host, port, "opaque", "more"}, nil, 64, []string{"a word too many", "more"}},
+		{"unknown option", here, []string{"--no-such-option"}, 64, []string{"no-such-option"}},
+		{"option without its value", nil, []string{"--sshd"}, 64, []string{"sshd"}},
+		{"bad value", here, []string{"--connect-timeout", "soon"}, 64, []string{"soon"}},
+		{"line break in a value", here, []string{"--sshd-option", "Banner=/x\nPermitTTY=yes"}, 64, []string{"Banner"}},
+		{"option that reaches further", here, []string{"--sshd-option", "Include=/etc/x"}, 64, []string{"Include"}},
+		{"line break in the subsystem", here, []string{"--subsystem", "/bin/true\nPermitTTY yes"}, 64, []string{"subsystem"}},
+		{"no sshd", here, []string{"--sshd", "/nonexistent/sshd"}, 66, []string{"/nonexistent/sshd"}},
+		{"no sshd_config", here, []string{"--sshd-config", "/nonexistent/config"}, 66, []string{"/nonexistent/config"}},
+		// sshd takes a directory for an empty configuration: all its defaults.
+		{"sshd_config is a directory", here, []string{"--sshd-config", "/etc"}, 66, []string{"/etc"}},
+		{"sshd is a directory", here, []string{"--sshd", "/usr"}, 66, []string{"/usr"}},
+		{"no host key", here, []string{"--host-key", "/nonexistent/key"}, 66, []string{"/nonexistent/key"}},
+		{"no host certificate", here, []string{"--host-certificate", "/nonexistent/cert"}, 66, []string{"/nonexistent/cert"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			device := newDevice(t, "/bin/true")
+			call := start(t, "callhome-trigger", device.Command(c.words, c.options...))
+			call.MustExit(c.code)
+			oneLine(t, call.Stderr(), c.says...)
+			if out := call.Stdout(); out != "" {
+				t.Errorf("it wrote %q to stdout", out)
+			}
+		})
+	}
+	t.Cleanup(nms.Nobody)
+}
+
+// A fault of the defaults file says which line.
+func TestFaultsOfTheDefaultsFile(t *testing.T) {
+	t.Parallel()
+	nms := listen(t, "127.0.0.1:0")
+	for name, c := range map[string]struct {
+		text string
+		says string
+	}{
+		"unknown key":  {"# fine\n\nCALLHOME_NO_SUCH=1\n", ":3"},
+		"twice":        {"CALLHOME_ATTEMPTS=1\nCALLHOME_ATTEMPTS=2\n", ":2"},
+		"bad value":    {"CALLHOME_ATTEMPTS=many\n", ":1"},
+		"no key":       {"attempts\n", ":1"},
+		"open quote":   {"CALLHOME_SUBSYSTEM=\"/bin/true\n", ":1"},
+		"no such file": {"", "no such file"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			device := newDevice(t, "/bin/true")
+			file := filepath.Join(device.dir(), "trigger.conf")
+			want := 66
+			if c.text != "" {
+				writeFile(t, file, c.text, 0o644)
+				want = 78
+			}
+			cmd := device.Command(splitWords(t, nms.Addr()))
+			cmd.Env = append(cmd.Env, "CALLHOME_DEFAULTS="+file)
+			call := start(t, "callhome-trigger", cmd)
+			call.MustExit(want)
+			oneLine(t, call.Stderr(), file, c.says)
+		})
+	}
+	t.Cleanup(nms.Nobody)
+}
+
+// Without a command for the subsystem nobody is called in vain.
+func TestNoSubsystem(t *testing.T) {
+	t.Parallel()
+	nms := listen(t, "127.0.0.1:0")
+	device := newDevice(t, "/bin/true")
+	device.options = device.options[:len(device.options)-2]
+	call := device.Call(nms.Addr())
+	call.MustExit(78)
+	oneLine(t, call.Stderr(), "netconf", "--subsystem")
+	nms.Nobody()
+}
+
+// Flag, environment, defaults file, built-in: --show-config tells the value in
+// force and where it came from, and what it tells is what is used.
+func TestPrecedence(t *testing.T) {
+	t.Parallel()
+	device := newDevice(t, "/bin/true")
+	file := writeFile(t, filepath.Join(device.dir(), "trigger.conf"),
+		"CALLHOME_ATTEMPTS=2\nCALLHOME_RETRY_WAIT=2s\nCALLHOME_CONNECT_TIMEOUT='2s'\nCALLHOME_NETCONF_SERVER=yuma\n", 0o644)
+	cmd := device.Command([]string{"192.0.2.1"}, "--show-config", "--connect-timeout", "4s")
+	cmd.Env = append(cmd.Env, "CALLHOME_DEFAULTS="+file, "CALLHOME_RETRY_WAIT=3s", "CALLHOME_CONNECT_TIMEOUT=3s")
+	call := start(t, "callhome-trigger", cmd)
+	call.MustExit(0)
+	rows := make(map[string]string)
+	for line := range strings.Lines(call.Stdout()) {
+		name, rest, _ := strings.Cut(line, " ")
+		rows[name] = rest
+	}
+	for name, want := range map[string][2]string{
+		"connect-timeout":     {"4s", "flag"},
+		"retry-wait":          {"3s", "environment"},
+		"attempts":            {"2", file + ":1"},
+		"handover":            {"auto", "built-in"},
+		"host":                {"192.0.2.1", "word"},
+		"ssh-connection-port": {"830", "yuma"},
+	} {
+		contains(t, name, rows[name], want[0], want[1])
+	}
+}
+
+// /etc/callhome/trigger.conf is the defaults file that a packaged trigger
+// reads. This story has it to itself: it is not parallel.
+func TestPackagedDefaultsFile(t *testing.T) {
+	device := newDevice(t, "/bin/true")
+	nms := listen(t, "127.0.0.1:0")
+	const file = "/etc/callhome/trigger.conf"
+	device.UseDefaultsFile()
+	if err := copyFile(device.writeDefaults(append(device.options, "--device-id", "from-the-file")), file, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	defer os.Remove(file)
+	cmd := device.Command(splitWords(t, nms.Addr()))
+	cmd.Env = []string{"PATH=/usr/sbin:/usr/bin"}
+	start(t, "callhome-trigger", cmd)
+	if banner := nms.Accept().Banner(); !strings.HasSuffix(banner, " from-the-file\r\n") {
+		t.Errorf("the version string is %q", banner)
+	}
+}
+
+// --check names what is missing, each with what mends it, and its exit status
+// is that of a call home; it calls nobody.
+func TestCheckTellsWhatIsMissing(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name    string
+		options []string
+		code    int
+		says    []string
+	}{
+		{"nothing", nil, 0, []string{"ok", "OpenSSH_", "A call home can be made"}},
+		{"sshd", []string{"--sshd", "/nonexistent/sshd"}, 66, []string{"/nonexistent/sshd", "openssh-server"}},
+		{"no sshd at all", []string{"--sshd", "/bin/true"}, 78, []string{"/bin/true"}},
+		{"sshd_config", []string{"--sshd-config", "/nonexistent/config"}, 66, []string{"/nonexistent/config"}},
+		{"an option of sshd's", []string{"--sshd-option", "NoSuchOption=1"}, 78, []string{"NoSuchOption"}},
+		{"the subsystem's command", []string{"--subsystem", "/nonexistent/netconf"}, 78, []string{"/nonexistent/netconf"}},
+		{"the manager", []string{"--handover", "manager", "--manager-socket", "/nonexistent/mgr.sock"}, 69, []string{"/nonexistent/mgr.sock"}},
+		{"a user CA", []string{"--sshd-option", "TrustedUserCAKeys=/nonexistent/ca.pub"}, 0, []string{"warning", "/nonexistent/ca.pub"}},
+		{"a host key beside a good one", []string{"--host-key", "/nonexistent/key"}, 66, []string{"/nonexistent/key"}},
+		{"a host certificate", []string{"--host-certificate", "/nonexistent/cert.pub"}, 66, []string{"/nonexistent/cert.pub"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			device := newDevice(t, "/bin/true")
+			check := start(t, "callhome-trigger", device.Command(nil, append([]string{"--check"}, c.options...)...))
+			check.MustExit(c.code)
+			contains(t, "--check", check.Stdout(), c.says...)
+			if c.code != 0 {
+				contains(t, "--check", check.Stdout(), "MISSING", "->")
+			}
+		})
+	}
+}
+
+// --check finds the certificate that belongs to another key, which sshd skips
+// in silence, and the key that others can read.
+func TestCheckFindsWhatSshdSkips(t *testing.T) {
+	t.Parallel()
+	device := newDevice(t, "/bin/true")
+	ca, other := newKey(t, device.dir(), "ca"), newKey(t, device.dir(), "other")
+	stranger := certify(t, ca, other, "other", alias, true)
+	check := start(t, "callhome-trigger", device.Command(nil, "--check", "--host-certificate", stranger))
+	check.MustExit(0)
+	contains(t, "--check", check.Stdout(), "warning", stranger)
+
+	if err := os.Chmod(other, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	check = start(t, "callhome-trigger", device.Command(nil, "--check", "--host-key", other))
+	check.MustExit(0)
+	contains(t, "--check", check.Stdout(), "warning", other)
+}

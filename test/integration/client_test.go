@@ -1,0 +1,206 @@
+//go:build integration
+
+package integration
+
+import (
+	"fmt"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+)
+
+// client is a stock NETCONF client that waits for one call home. Finish then
+// follows the session to its end and returns an error unless every step was
+// done: accept, host key, login, hello, get-config, edit-config, close-session.
+type client struct {
+	*process
+	Finish func() error
+}
+
+// clients are the stock clients by name. Each listens on addr and writes value
+// into the configuration of the device's server.
+var clients = []struct {
+	name string
+	ipv6 bool // ncclient 0.6.13 listens on IPv4 only
+	wait func(n *nms, server *netconfd, addr, value string) *client
+}{
+	{"ncclient", false, (*nms).Ncclient},
+	{"libnetconf2", true, (*nms).Libnetconf2},
+	{"ssh", true, (*nms).SshNetconf},
+}
+
+// steps is what the clients of our own clients/ directory print.
+var steps = []string{"accept: ", "host key: ", "login: ", "hello: ", "get-config: ", "edit-config: ", "close-session: "}
+
+// Ncclient is python3-ncclient's manager.call_home.
+func (n *nms) Ncclient(_ *netconfd, addr, value string) *client {
+	n.t.Helper()
+	need(n.t, "/usr/bin/python3")
+	if err := exec.Command("/usr/bin/python3", "-c", "import ncclient").Run(); err != nil {
+		skip(n.t, "python3-ncclient is not installed")
+	}
+	host, port := splitAddr(n.t, addr)
+	return n.steps("ncclient", addr, "/usr/bin/python3", "clients/ncclient_callhome.py", host, port, n.user, n.key, n.hostKey, value)
+}
+
+// Libnetconf2 is a C program on nc_accept_callhome.
+func (n *nms) Libnetconf2(_ *netconfd, addr, value string) *client {
+	n.t.Helper()
+	host, port := splitAddr(n.t, addr)
+	return n.steps("libnetconf2", addr, libnetconf2(n.t), host, port, n.user, n.key, n.knownHosts, alias, value)
+}
+
+func (n *nms) steps(name, addr string, argv ...string) *client {
+	n.t.Helper()
+	p := start(n.t, name, n.here(argv...))
+	p.AwaitListening(addr)
+	return &client{p, func() error {
+		if !p.over(patience) {
+			return fmt.Errorf("%s still runs after %v", name, patience)
+		}
+		if !p.state.Success() {
+			return fmt.Errorf("%s: %v", name, p.state)
+		}
+		var done []string
+		for line := range strings.Lines(p.Stdout()) {
+			done = append(done, line)
+		}
+		for i, step := range steps {
+			if i >= len(done) || !strings.HasPrefix(done[i], step) {
+				return fmt.Errorf("%s: step %d is not %q in:\n%s", name, i+1, step, strings.Join(done, ""))
+			}
+		}
+		return nil
+	}}
+}
+
+// here is a command where the station lives.
+func (n *nms) here(argv ...string) *exec.Cmd {
+	if n.netns != "" {
+		argv = append([]string{"/usr/bin/nsenter", "--net=" + n.netns, "--"}, argv...)
+	}
+	return exec.Command(argv[0], argv[1:]...)
+}
+
+// SshCommand is the stock ssh behind a listener of ours that passes it the
+// accepted socket (ProxyUseFdpass). What it is to do stands in args.
+func (n *nms) SshCommand(addr string, args ...string) *exec.Cmd {
+	n.t.Helper()
+	need(n.t, "ssh")
+	argv := []string{"/usr/bin/ssh", "-F", "none"}
+	for _, option := range []string{
+		"ProxyCommand=" + binDir + "/fdpass-listen " + addr,
+		"ProxyUseFdpass=yes",
+		"HostKeyAlias=" + alias,
+		"UserKnownHostsFile=" + n.knownHosts,
+		"GlobalKnownHostsFile=/dev/null",
+		"StrictHostKeyChecking=yes",
+		"UpdateHostKeys=no",
+		"IdentityFile=" + n.key,
+		"IdentitiesOnly=yes",
+		"IdentityAgent=none",
+		"BatchMode=yes",
+		"LogLevel=VERBOSE",
+	} {
+		argv = append(argv, "-o", option)
+	}
+	return n.here(append(argv, args...)...)
+}
+
+// Ssh runs it and waits until it listens; args come before the destination.
+func (n *nms) Ssh(addr string, options []string, command ...string) *process {
+	n.t.Helper()
+	args := append(append(append([]string(nil), options...), n.user+"@"+alias), command...)
+	p := start(n.t, "ssh", n.SshCommand(addr, args...))
+	p.AwaitListening(addr)
+	return p
+}
+
+// SshNetconf is stock `ssh -s` with the NETCONF dialogue spoken by the test.
+func (n *nms) SshNetconf(server *netconfd, addr, value string) *client {
+	n.t.Helper()
+	s := n.Netconf(addr)
+	return &client{s.process, func() error {
+		n.t.Helper()
+		s.Hello(server)
+		s.Ask("get-config", `<get-config><source><running/></source></get-config>`, "<data")
+		s.Ask("edit-config", `<edit-config><target><running/></target><config>`+
+			`<system xmlns="urn:ietf:params:xml:ns:yang:ietf-system"><location>`+value+`</location></system>`+
+			`</config></edit-config>`, "<ok")
+		s.Ask("get-config", `<get-config><source><running/></source></get-config>`, value)
+		s.Close()
+		return nil
+	}}
+}
+
+// finish is Finish for a story that tells one session.
+func finish(t *testing.T, c *client) {
+	t.Helper()
+	if err := c.Finish(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// holdSession has a client wait on host and lets call make the call home, then
+// follows the session to its end and sees to it that nothing is left of it.
+// Where netconfd has forgotten a request, all is done again.
+func holdSession(t *testing.T, client int, host string, call func(d *device, server *netconfd, addr string) *process) {
+	t.Helper()
+	c := clients[client]
+	for try := 1; ; try++ {
+		server := startNetconfd(t)
+		device, nms := newSite(t, server.Subsystem())
+		addr := freeAddr(host)
+		waiting := c.wait(nms, server, addr, fmt.Sprintf("%s-%d", c.name, try))
+		called := call(device, server, addr)
+		seen := called.Watch()
+		err := waiting.Finish()
+		session := seen()
+		switch {
+		case err == nil:
+			AwaitGone(t, patience, session)
+			called.AwaitStderr("Accepted publickey for " + netop)
+			return
+		case try == 3 || !server.Forgot():
+			t.Fatal(err)
+		}
+		t.Logf("netconfd forgot a request of %s's (%v); once more", c.name, err)
+		waiting.end()
+	}
+}
+
+// theLibnetconf2 is compiled once, by the first story that wants it.
+var theLibnetconf2 struct {
+	once   sync.Once
+	binary string
+	reason string
+}
+
+func libnetconf2(t *testing.T) string {
+	t.Helper()
+	need(t, "gcc", "pkg-config")
+	c := &theLibnetconf2
+	c.once.Do(func() {
+		flags, err := exec.Command("pkg-config", "--cflags", "--libs", "libnetconf2", "libyang", "libssh").Output()
+		if err != nil {
+			c.reason = "libnetconf2-dev, libyang2-dev or libssh-dev is not installed"
+			return
+		}
+		c.binary = filepath.Join(binDir, "libnetconf2_callhome")
+		args := append([]string{"-D_GNU_SOURCE", "-Wall", "-Wextra", "-Werror", "-o", c.binary, "clients/libnetconf2_callhome.c"},
+			strings.Fields(string(flags))...)
+		if out, err := exec.Command("gcc", args...).CombinedOutput(); err != nil {
+			c.binary = ""
+			c.reason = fmt.Sprintf("clients/libnetconf2_callhome.c does not compile: %v\n%s", err, out)
+		}
+	})
+	if c.binary == "" && strings.Contains(c.reason, "does not compile") {
+		t.Fatal(c.reason)
+	}
+	if c.binary == "" {
+		skip(t, c.reason)
+	}
+	return c.binary
+}

@@ -1,0 +1,155 @@
+//go:build integration
+
+package integration
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// A caller that never reads our stderr does not freeze the session: its pipe
+// is full from the start. What sshd has to say is in a file of the session's.
+func TestUnreadStderrDoesNotFreezeTheSession(t *testing.T) {
+	t.Parallel()
+	inBothWays(t, func(t *testing.T, use func(*device)) {
+		server := startNetconfd(t)
+		device, nms := newSite(t, server.Subsystem())
+		device.options = append(device.options, "--ssh-connection-port", yumaPort, "--sshd-option", "LogLevel=DEBUG3")
+		use(device)
+		addr := freeAddr("127.0.0.1")
+		client := nms.SshNetconf(server, addr, "unread-stderr")
+
+		r, w, err := os.Pipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer r.Close()
+		size, err := unix.FcntlInt(w.Fd(), unix.F_SETPIPE_SZ, 4096)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := w.Write(make([]byte, size)); err != nil {
+			t.Fatal(err)
+		}
+		cmd := device.Command(splitWords(t, addr))
+		cmd.Stdout, cmd.Stderr = w, w
+		start(t, "callhome-trigger", cmd)
+		w.Close()
+		finish(t, client)
+		sessionLog(t, addr, "Accepted publickey for "+netop)
+
+		// The caller's pipe holds what it held: sshd has no copy of it.
+		rest, err := io.ReadAll(r)
+		if err != nil || len(rest) != size {
+			t.Errorf("%d bytes and %v came out of the caller's pipe, want the %d that were in it", len(rest), err, size)
+		}
+	})
+}
+
+// The directory of the sessions' logs stays small, and a session that lives
+// keeps its own. This story counts files: it is not parallel.
+func TestSessionLogsArePruned(t *testing.T) {
+	device := newDevice(t, "/bin/true")
+	nms := listen(t, "127.0.0.1:0")
+	call := func() *conn {
+		cmd := device.Command(splitWords(t, nms.Addr()))
+		null, err := os.OpenFile("/dev/null", os.O_WRONLY, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer null.Close()
+		cmd.Stdout, cmd.Stderr = null, null
+		start(t, "callhome-trigger", cmd)
+		return nms.Accept()
+	}
+	first := call()
+	first.Banner()
+	_, port := splitAddr(t, first.RemoteAddr().String())
+	for range 80 {
+		c := call()
+		c.Banner()
+		c.Close()
+	}
+	log := sessionLog(t, nms.Addr(), " port "+port)
+	contains(t, "the living session's log", log, "callhome-trigger[")
+	files, err := filepath.Glob("/run/callhome/log/*")
+	if err != nil || len(files) > 70 {
+		t.Errorf("%d logs, %v", len(files), err)
+	}
+}
+
+// sessionLog returns the file below /run/callhome/log that belongs to the
+// session with the station at addr, once it holds text.
+func sessionLog(t *testing.T, addr, text string) string {
+	t.Helper()
+	_, port := splitAddr(t, addr)
+	var log string
+	Await(t, patience, "a log of the session in /run/callhome/log", func() error {
+		files, _ := filepath.Glob("/run/callhome/log/*")
+		for _, f := range files {
+			data, _ := os.ReadFile(f)
+			if log = string(data); strings.Contains(log, " port "+port) && strings.Contains(log, text) {
+				return nil
+			}
+		}
+		return fmt.Errorf("none of %d files has port %s and %q", len(files), port, text)
+	})
+	return log
+}
+
+// Each destination of sshd's log gets the session's lines, and no other does.
+func TestSshdLogDestinations(t *testing.T) {
+	t.Parallel()
+	inBothWays(t, func(t *testing.T, use func(*device)) {
+		for _, dest := range []string{"file", "syslog", "stderr"} {
+			t.Run(dest, func(t *testing.T) {
+				t.Parallel()
+				probe := newProbe(t)
+				device, nms := newSite(t, probe.Command)
+				file := filepath.Join(device.dir(), "sshd.log")
+				option := strings.Replace(dest, "file", file, 1)
+				device.options = append(device.options, "--sshd-log", option)
+				use(device)
+				addr := freeAddr("127.0.0.1")
+				_, port := splitAddr(t, addr)
+				ssh := nms.Netconf(addr)
+				call := start(t, "callhome-trigger", device.Command(splitWords(t, addr, "opaque-"+port)))
+				call.AwaitFamily("cat")
+				line := fmt.Sprintf("Accepted publickey for %s from 127.0.0.1 port %s", netop, port)
+				where := map[string]string{"file": file, "syslog": syslogLog, "stderr": call.stderr}
+				awaitFile(t, where[dest], line)
+				for other, name := range where {
+					if data, _ := os.ReadFile(name); other != dest && strings.Contains(string(data), line) {
+						t.Errorf("%s has it, too:\n%s", other, data)
+					}
+				}
+				ssh.in.Close()
+				ssh.MustExit(0)
+			})
+		}
+	})
+}
+
+// --syslog and --log-format: the trigger's own words.
+func TestTriggersOwnLog(t *testing.T) {
+	t.Parallel()
+	device := newDevice(t, "/bin/true")
+	port := freePort()
+	call := device.Call(net.JoinHostPort("127.0.0.1", port), "--syslog")
+	call.MustExit(69)
+	awaitFile(t, syslogLog, "127.0.0.1 port "+port)
+
+	call = device.Call(net.JoinHostPort("127.0.0.1", port), "--log-format", "json")
+	call.MustExit(69)
+	oneLine(t, call.Stderr(), `"@level":"error"`, `refused`, port)
+	call = device.Call(net.JoinHostPort("127.0.0.1", port), "--log-level", "info")
+	call.MustExit(69)
+	contains(t, "the log", call.Stderr(), "[INFO]", "calling home", "[ERROR]")
+}

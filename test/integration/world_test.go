@@ -1,0 +1,271 @@
+//go:build integration
+
+package integration
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// Inside the namespaces everything that a story makes is below runDir. It is
+// root's and so is the way to it, as sshd's StrictModes wants it, and it is
+// short, as the path of a Unix socket must be. The tmpfs that it is on goes
+// with the last process.
+const (
+	runDir    = "/run/callhome-test"
+	binDir    = runDir + "/bin"
+	syslogLog = runDir + "/syslog"
+)
+
+// The users inside: two NETCONF users that differ by their login shell.
+const (
+	netop   = "netop"   // /bin/sh
+	bashful = "bashful" // bash, with a .bashrc
+)
+
+// accounts are the lines of passwd(5) for them. Their password is one that
+// nothing hashes to: "!" and "*" would be a locked account.
+var accounts = []string{
+	netop + ":x:4830:4830::" + runDir + "/home/" + netop + ":/bin/sh",
+	bashful + ":x:4831:4831::" + runDir + "/home/" + bashful + ":/bin/bash",
+}
+
+// hosts are names for the stories about names; see reach_test.go.
+const hosts = `127.0.0.1 localhost
+::1 localhost
+127.0.0.1 nms.example
+192.0.2.3 dead-and-live.example
+192.0.2.2 dead-and-live.example
+2001:db8::3 dead6-live4.example
+192.0.2.2 dead6-live4.example
+192.0.2.3 all-dead.example
+2001:db8::3 all-dead.example
+127.0.0.1 both-refuse.example
+::1 both-refuse.example
+`
+
+// initMain is process 1 of the namespaces: it furnishes them, starts the
+// tests, reaps whatever is orphaned and ends with the tests' exit status. When
+// it ends the kernel ends every process that is left.
+func initMain() int {
+	if err := furnish(os.Getenv(workshopEnv)); err != nil {
+		fmt.Println("furnishing the namespaces:", err)
+		return 1
+	}
+	tests := stage(stageTests)
+	if err := tests.Start(); err != nil {
+		fmt.Println("starting the tests:", err)
+		return 1
+	}
+	forwardSignals(tests.Process)
+	signal.Ignore(unix.SIGPIPE)
+	for {
+		var status unix.WaitStatus
+		pid, err := unix.Wait4(-1, &status, 0, nil)
+		switch {
+		case err == unix.EINTR:
+		case err != nil:
+			fmt.Println("waiting for the tests:", err)
+			return 1
+		case pid == tests.Process.Pid && status.Signaled():
+			fmt.Println("the tests were ended by", status.Signal())
+			return 1
+		case pid == tests.Process.Pid:
+			return status.ExitStatus()
+		}
+	}
+}
+
+func furnish(workshop string) error {
+	steps := []struct {
+		what string
+		do   func() error
+	}{
+		{"making the mounts private", func() error { return unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, "") }},
+		{"mounting /proc", func() error { return unix.Mount("proc", "/proc", "proc", 0, "") }},
+		{"mounting /run", func() error { return unix.Mount("run", "/run", "tmpfs", 0, "mode=0755") }},
+		{"mounting /etc", func() error { return overlay("/etc", runDir+"/etc", "/etc") }},
+		// netconfd writes to root's home whatever HOME says, and at its end
+		// removes /tmp/ncxserver.sock whatever socket it had.
+		{"mounting /root", func() error { return overlay("/root", runDir+"/root", "/root") }},
+		{"mounting /tmp", func() error { return coverTmp(workshop) }},
+		{"making /dev", makeDev},
+		{"bringing lo up", loopbackUp},
+		{"filling /run", func() error { return fillRun(workshop) }},
+		{"filling /etc", func() error { return fillEtc("/etc") }},
+	}
+	for _, s := range steps {
+		if err := s.do(); err != nil {
+			return fmt.Errorf("%s: %w", s.what, err)
+		}
+	}
+	os.Setenv("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+	os.Setenv("HOME", runDir+"/home/root")
+	return nil
+}
+
+// overlay mounts lower on target, with what is written kept below scratch.
+func overlay(lower, scratch, target string) error {
+	upper, work := scratch+"/upper", scratch+"/work"
+	for _, dir := range []string{upper, work, target} {
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return err
+		}
+	}
+	return unix.Mount("overlay", target, "overlay", 0, "lowerdir="+lower+",upperdir="+upper+",workdir="+work)
+}
+
+// coverTmp gives us a /tmp of our own, with the machine's workshop in it where
+// it was.
+func coverTmp(workshop string) error {
+	kept := runDir + "/workshop"
+	if err := os.MkdirAll(kept, 0o755); err != nil {
+		return err
+	}
+	if err := unix.Mount(workshop, kept, "", unix.MS_BIND, ""); err != nil {
+		return err
+	}
+	if err := unix.Mount("tmp", "/tmp", "tmpfs", 0, "mode=1777"); err != nil {
+		return err
+	}
+	if err := os.MkdirAll(workshop, 0o755); err != nil {
+		return err
+	}
+	return unix.Mount(kept, workshop, "", unix.MS_BIND, "")
+}
+
+// makeDev puts a small /dev of our own over the machine's, so that /dev/log is
+// ours and terminals are counted here.
+func makeDev() error {
+	dev := runDir + "/dev"
+	if err := os.MkdirAll(dev+"/pts", 0o755); err != nil {
+		return err
+	}
+	for _, name := range []string{"null", "zero", "full", "random", "urandom", "tty"} {
+		if err := os.WriteFile(dev+"/"+name, nil, 0o666); err != nil {
+			return err
+		}
+		if err := unix.Mount("/dev/"+name, dev+"/"+name, "", unix.MS_BIND, ""); err != nil {
+			return err
+		}
+	}
+	if err := unix.Mount("devpts", dev+"/pts", "devpts", 0, "newinstance,ptmxmode=0666,mode=0620"); err != nil {
+		return err
+	}
+	for link, to := range map[string]string{"ptmx": "pts/ptmx", "fd": "/proc/self/fd", "stdin": "fd/0", "stdout": "fd/1", "stderr": "fd/2"} {
+		if err := os.Symlink(to, dev+"/"+link); err != nil {
+			return err
+		}
+	}
+	return unix.Mount(dev, "/dev", "", unix.MS_BIND|unix.MS_REC, "")
+}
+
+func loopbackUp() error {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	ifr, err := unix.NewIfreq("lo")
+	if err != nil {
+		return err
+	}
+	ifr.SetUint16(unix.IFF_UP | unix.IFF_RUNNING)
+	return unix.IoctlIfreq(fd, unix.SIOCSIFFLAGS, ifr)
+}
+
+func fillRun(workshop string) error {
+	for _, dir := range []string{binDir, runDir + "/home/root", "/run/sshd", "/run/netns"} {
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return err
+		}
+	}
+	built, err := os.ReadDir(workshop + "/bin")
+	if err != nil {
+		return err
+	}
+	for _, f := range built {
+		if err := copyFile(workshop+"/bin/"+f.Name(), binDir+"/"+f.Name(), 0o755); err != nil {
+			return err
+		}
+	}
+	for _, account := range accounts {
+		f := strings.Split(account, ":")
+		uid, err := strconv.Atoi(f[2])
+		if err != nil {
+			return err
+		}
+		if err := errors.Join(os.MkdirAll(f[5], 0o755), os.Chown(f[5], uid, uid)); err != nil {
+			return err
+		}
+	}
+	return os.WriteFile(runDir+"/home/"+bashful+"/.bashrc", []byte(`touch "$HOME/bashrc-ran"`+"\n"), 0o644)
+}
+
+// fillEtc adds the users, and for the machine's own tree the names and the
+// files that a package would install.
+func fillEtc(etc string) error {
+	for _, account := range accounts {
+		f := strings.Split(account, ":")
+		for file, line := range map[string]string{"passwd": account, "shadow": f[0] + ":NP:19000:0:99999:7:::", "group": f[0] + ":x:" + f[3] + ":"} {
+			if err := appendFile(etc+"/"+file, line+"\n"); err != nil {
+				return err
+			}
+		}
+	}
+	if etc != "/etc" {
+		return nil
+	}
+	// A link to the machine's resolver would lead to a file that is not here.
+	if err := os.Remove("/etc/resolv.conf"); err != nil && !os.IsNotExist(err) {
+		return err
+	}
+	files := map[string]string{
+		"hosts":       hosts,
+		"resolv.conf": "nameserver 127.0.0.1\noptions timeout:1 attempts:1\n",
+	}
+	for name, text := range files {
+		if err := os.WriteFile("/etc/"+name, []byte(text), 0o644); err != nil {
+			return err
+		}
+	}
+	if err := os.MkdirAll("/etc/callhome", 0o755); err != nil {
+		return err
+	}
+	return copyFile(filepath.Join("..", "..", "packaging", "sshd_config"), "/etc/callhome/sshd_config", 0o644)
+}
+
+func appendFile(name, text string) error {
+	f, err := os.OpenFile(name, os.O_APPEND|os.O_WRONLY|os.O_CREATE, 0o644)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	_, err = f.WriteString(text)
+	return err
+}
+
+func copyFile(from, to string, mode os.FileMode) error {
+	in, err := os.Open(from)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	out, err := os.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, mode)
+	if err != nil {
+		return err
+	}
+	if _, err := io.Copy(out, in); err != nil {
+		out.Close()
+		return err
+	}
+	return out.Close()
+}
