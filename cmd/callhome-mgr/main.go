@@ -117,6 +117,9 @@ var exitOf = map[proto.Code]int{
 
 func exitCode(err error) int {
 	var e *proto.Error
+	if errors.As(err, &e) && e.Code < 0 {
+		return sysexits.Usage // JSON-RPC's own: no such method, wrong parameters
+	}
 	if errors.As(err, &e) && exitOf[e.Code] != 0 {
 		return exitOf[e.Code]
 	}

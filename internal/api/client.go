@@ -1,6 +1,7 @@
 package api
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -20,8 +21,39 @@ const maxAnswer = 16 << 20
 
 // Client calls a manager.
 type Client struct {
-	rpc    *jrpc2.Client
-	events chan proto.Event
+	rpc  *jrpc2.Client
+	line *eventLine
+}
+
+// eventLine takes the events out of what comes, in their order: jrpc2 hands
+// notifications on in any.
+type eventLine struct {
+	*line
+	events chan proto.Event // closed by Recv, at the end of the connection
+	closed chan struct{}    // nobody takes events any more
+}
+
+// Recv returns the next message that is an answer.
+func (l *eventLine) Recv() ([]byte, error) {
+	for {
+		message, err := l.line.Recv()
+		if err != nil {
+			close(l.events)
+			return nil, err
+		}
+		if !bytes.HasPrefix(message, notification) {
+			return message, nil
+		}
+		var n struct{ Params proto.Event }
+		if err := json.Unmarshal(message, &n); err != nil {
+			close(l.events)
+			return nil, fmt.Errorf("reading an event: %w", err)
+		}
+		select {
+		case l.events <- n.Params:
+		case <-l.closed:
+		}
+	}
 }
 
 // Dial connects to the manager at path. Errors carry their exit status.
@@ -35,17 +67,8 @@ func Dial(path string) (*Client, error) {
 	case err != nil:
 		return nil, sysexits.New(sysexits.OSErr, "", fmt.Errorf("calling callhome-mgr: %w", err))
 	}
-	c := &Client{events: make(chan proto.Event, 64)}
-	c.rpc = jrpc2.NewClient(newLine(conn, maxAnswer), &jrpc2.ClientOptions{
-		OnNotify: func(r *jrpc2.Request) {
-			var e proto.Event
-			if r.Method() == proto.NotifyEvent && r.UnmarshalParams(&e) == nil {
-				c.events <- e
-			}
-		},
-		OnStop: func(*jrpc2.Client, error) { close(c.events) },
-	})
-	return c, nil
+	l := &eventLine{newLine(conn, maxAnswer), make(chan proto.Event, 64), make(chan struct{})}
+	return &Client{jrpc2.NewClient(l, &jrpc2.ClientOptions{OnStop: func(*jrpc2.Client, error) { close(l.closed) }}), l}, nil
 }
 
 // Close ends the connection.
@@ -71,4 +94,4 @@ func (c *Client) Call(ctx context.Context, method string, params, result any) er
 }
 
 // Events returns what comes after a subscribe, until the connection ends.
-func (c *Client) Events() <-chan proto.Event { return c.events }
+func (c *Client) Events() <-chan proto.Event { return c.line.events }

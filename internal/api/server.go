@@ -8,6 +8,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net"
 	"os"
 	"strconv"
@@ -169,7 +170,20 @@ func (s *Server) methods(conn context.Context, l *line, p Peer) jrpc2.Assigner {
 	for name, h := range table {
 		table[name] = s.guard(name, h, p)
 	}
-	return handler.Map(table)
+	return assigner(table)
+}
+
+// assigner finds the handler of a method; what is none has an answer too, with
+// the data that all our errors have.
+type assigner map[string]jrpc2.Handler
+
+func (a assigner) Assign(_ context.Context, method string) jrpc2.Handler {
+	if h, ok := a[method]; ok {
+		return h
+	}
+	return func(context.Context, *jrpc2.Request) (any, error) {
+		return nil, standardError(jrpc2.MethodNotFound, fmt.Sprintf("there is no method %q", method))
+	}
 }
 
 // guard lets a caller through who may, and logs what changes something.
@@ -205,11 +219,21 @@ func plain[R any](f func(context.Context) (R, error)) jrpc2.Handler { return han
 // rpcError puts our error into JSON-RPC's.
 func rpcError(err error) error {
 	var e *proto.Error
-	if !errors.As(err, &e) {
-		return err
+	if errors.As(err, &e) {
+		data, _ := json.Marshal(e.Data)
+		return &jrpc2.Error{Code: jrpc2.Code(e.Code), Message: e.Message, Data: data}
 	}
-	data, _ := json.Marshal(e.Data)
-	return &jrpc2.Error{Code: jrpc2.Code(e.Code), Message: e.Message, Data: data}
+	var own *jrpc2.Error
+	if errors.As(err, &own) && own.Code == jrpc2.InvalidParams {
+		return standardError(own.Code, own.Message+": "+string(own.Data))
+	}
+	return err
+}
+
+// standardError is one of JSON-RPC's own, with data like ours.
+func standardError(code jrpc2.Code, message string) error {
+	data, _ := json.Marshal(proto.ErrorData{Name: proto.CodeBadType.String()})
+	return &jrpc2.Error{Code: code, Message: message, Data: data}
 }
 
 // subscribe returns what happened last and sends what follows until the
