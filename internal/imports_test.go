@@ -33,6 +33,7 @@ var arrows = []struct{ from, to, reason string }{
 	{"cmd/callhome-mgr", "internal/metrics", "wires them to the manager's events"},
 	{"cmd/callhome-mgr", "internal/preflight", "check"},
 	{"cmd/callhome-mgr", "internal/proto", "prints the API's own types"},
+	{"cmd/callhome-mgr", "internal/session", "makes the directory of their files"},
 	{"cmd/callhome-mgr", "internal/settings", "a session's options are the trigger's"},
 	{"cmd/callhome-mgr", "internal/sshdexec", "children need a start with clean signals and no stray descriptor"},
 	{"cmd/callhome-mgr", "internal/sysexits", "its exit status"},

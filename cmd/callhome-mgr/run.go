@@ -17,6 +17,7 @@ import (
 	"callhome/internal/manager"
 	"callhome/internal/preflight"
 	"callhome/internal/proto"
+	"callhome/internal/session"
 	"callhome/internal/settings"
 	"callhome/internal/sshdexec"
 	"callhome/internal/sysexits"
@@ -31,6 +32,7 @@ func runFlags() []cli.Flag {
 	return slices.Concat([]cli.Flag{
 		&cli.StringFlag{Name: "ssh-call-home-executable", Usage: "let `PROGRAM` make the calls, as ConfD's sshCallHomeExecutable", EnvVars: []string{"CALLHOME_SSH_CALL_HOME_EXECUTABLE"}},
 		&cli.StringFlag{Name: "state-dir", Value: "/run/callhome/sessions", Usage: "`DIR` on tmpfs for the sessions' state and logs"},
+		&cli.Uint64Flag{Name: "state-size", Value: 16 << 20, Usage: "make that a tmpfs of at most `BYTES`; 0 leaves it as it is"},
 		&cli.StringFlag{Name: "group", Value: "callhome", Usage: "`GROUP` that may call every method"},
 		&cli.StringFlag{Name: "read-group", Usage: "`GROUP` that may call the methods that change nothing"},
 		&cli.StringFlag{Name: "log-format", Value: "text", Usage: "`text or json`"},
@@ -79,6 +81,12 @@ func runDaemon(c *cli.Context) error {
 		return err
 	}
 	defer listener.Close()
+	if err := session.PrepareDir(c.String("state-dir"), c.Uint64("state-size")); errors.Is(err, unix.EPERM) {
+		// In a container, say: everything works, only the bound is missing.
+		log.Warn("the sessions' files are not bounded, set --state-size 0 to leave it at that", "error", err)
+	} else if err != nil {
+		return err
+	}
 	m, err := manager.New(version, c.String("state-dir"), config)
 	if err != nil {
 		return err

@@ -58,12 +58,9 @@ type Manager struct {
 	hub     hub
 }
 
-// New returns a manager of that version whose sessions have their files in dir,
-// which it makes if need be. Restore must follow.
+// New returns a manager of that version whose sessions have their files in dir
+// (session.PrepareDir). Restore must follow.
 func New(version, dir string, c *Config) (*Manager, error) {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("making the sessions' directory: %w", err)
-	}
 	watch, err := session.NewWatch(dir)
 	if err != nil {
 		return nil, err

@@ -3,7 +3,6 @@ package manager
 import (
 	"errors"
 	"fmt"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -20,7 +19,7 @@ func newManager(t *testing.T) *Manager {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m, err := New("1", filepath.Join(t.TempDir(), "sessions"), &Config{Settings: s})
+	m, err := New("1", t.TempDir(), &Config{Settings: s})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -77,7 +77,7 @@ type daemon struct {
 
 // startManager starts one; env comes on top of the fixture's.
 func (f *fixture) startManager(name string, env ...string) (*daemon, error) {
-	d := &daemon{cmd: exec.Command(program("callhome-mgr"), "--socket", f.path(name), "run", "--state-dir", f.path(name+".state"), "--log-level", "error")}
+	d := &daemon{cmd: exec.Command(program("callhome-mgr"), "--socket", f.path(name), "run", "--state-dir", f.path(name+".state"), "--state-size", "0", "--log-level", "error")}
 	d.cmd.Env, d.cmd.Stderr = append(append([]string(nil), f.env...), env...), f.log
 	d.cmd.SysProcAttr = &unix.SysProcAttr{Pdeathsig: unix.SIGKILL}
 	if err := d.cmd.Start(); err != nil {

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -43,7 +44,7 @@ func startManager(t *testing.T, d *device, args ...string) *manager {
 func (m *manager) begin() {
 	t := m.device.t
 	t.Helper()
-	argv := append([]string{"--socket", m.socket, "run", "--state-dir", m.state, "--log-level", "debug"}, m.args...)
+	argv := append([]string{"--socket", m.socket, "run", "--state-dir", m.state, "--state-size", "0", "--log-level", "debug"}, m.args...)
 	cmd := exec.Command(binDir+"/callhome-mgr", argv...)
 	cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "CALLHOME_DEFAULTS=" + m.device.writeDefaults(m.device.options)}
 	cmd.Dir = "/"
@@ -377,6 +378,36 @@ func TestASpoiltStateFileCostsNoSession(t *testing.T) {
 			m.must(proto.MethodKillUserSession, proto.SessionParams{Session: before.Session}, nil)
 		})
 	}
+}
+
+// The sessions' files have room of their own and no more; when it is full, also
+// while no manager runs, sessions go on.
+func TestAFullStateDirectoryStopsNoSession(t *testing.T) {
+	t.Parallel()
+	const room = 256 << 10
+	d, nms := newSite(t, "/bin/cat")
+	m := startManager(t, d, "--state-size", fmt.Sprint(room))
+	t.Cleanup(func() { _ = unix.Unmount(m.state, unix.MNT_DETACH) })
+	addr := freeAddr("127.0.0.1")
+	station := nms.Netconf(addr)
+	called := m.MustCallHome(addr, proto.WaitNetconf)
+	m.Murder()
+	filler, err := os.Create(filepath.Join(m.state, "filler"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer filler.Close()
+	n, err := filler.Write(make([]byte, 2*room))
+	if !errors.Is(err, unix.ENOSPC) || n >= room {
+		t.Errorf("%d bytes went into %d, %v", n, room, err)
+	}
+	station.echo("the directory is full")
+	m.begin()
+	if s := m.Sessions(); len(s) != 1 || s[0].Session != called.Session {
+		t.Errorf("the sessions are %+v", s)
+	}
+	station.echo("and a manager is back")
+	m.must(proto.MethodKillUserSession, proto.SessionParams{Session: called.Session}, nil)
 }
 
 // A session that ends while no manager runs is told of by the next one.
