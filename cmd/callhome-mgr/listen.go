@@ -24,6 +24,9 @@ func listenUnix(path, what string) (*net.UnixListener, error) {
 	if err := lock(path, what); err != nil {
 		return nil, err
 	}
+	if answered(path) {
+		return nil, sysexits.New(sysexits.Usage, "use another path", fmt.Errorf("somebody else answers at the %s socket %s", what, path))
+	}
 	info, err := os.Lstat(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -51,6 +54,19 @@ func listenUnix(path, what string) (*net.UnixListener, error) {
 // children have it too between fork and exec, as they have its listener, so to
 // ask whether somebody answers would tell less.
 const lockTime = 2 * time.Second
+
+// answered reports whether somebody listens at path and goes on doing so: a
+// killed manager's children do, until they have executed.
+func answered(path string) bool {
+	for end := time.Now().Add(lockTime); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+		conn, err := net.Dial("unix", path)
+		if err != nil {
+			return false
+		}
+		conn.Close()
+	}
+	return true
+}
 
 // lock makes this the only manager at path, for as long as the process lives.
 func lock(path, what string) error {

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"slices"
 
 	"callhome/internal/api"
 	"callhome/internal/proto"
@@ -48,12 +49,48 @@ func run(ctx context.Context, args []string) int {
 			return usage(errors.New("no command given"))
 		},
 	}
-	err := app.RunContext(ctx, args)
+	err := app.RunContext(ctx, flagsFirst(app.Commands, args))
 	if err == nil {
 		return sysexits.OK
 	}
 	fmt.Fprintln(os.Stderr, "callhome-mgr: "+oneLine(err))
 	return exitCode(err)
+}
+
+// flagsFirst puts a command's flags before its words, as the parser wants them
+// and people do not write them. What follows "--" are words.
+func flagsFirst(commands []*cli.Command, args []string) []string {
+	at := slices.IndexFunc(args, func(a string) bool {
+		return slices.ContainsFunc(commands, func(c *cli.Command) bool { return c.Name == a })
+	})
+	if at < 0 || args[len(args)-1] == "--generate-bash-completion" {
+		return args
+	}
+	command := commands[slices.IndexFunc(commands, func(c *cli.Command) bool { return c.Name == args[at] })]
+	takesValue := func(arg string) bool {
+		return slices.ContainsFunc(command.Flags, func(f cli.Flag) bool {
+			_, isSwitch := f.(*cli.BoolFlag)
+			return !isSwitch && "--"+f.Names()[0] == arg
+		})
+	}
+	var flags, words []string
+	rest := args[at+1:]
+	for len(rest) > 0 {
+		n := 1
+		switch {
+		case rest[0] == "--":
+			return slices.Concat(args[:at+1], flags, rest[:1], words, rest[1:])
+		case len(rest[0]) < 2 || rest[0][0] != '-':
+			words = append(words, rest[0])
+		default:
+			if takesValue(rest[0]) {
+				n = min(2, len(rest))
+			}
+			flags = append(flags, rest[:n]...)
+		}
+		rest = rest[n:]
+	}
+	return slices.Concat(args[:at+1], flags, words)
 }
 
 func commands() []*cli.Command {

@@ -1,10 +1,12 @@
 package connect
 
 import (
+	"io"
 	"io/fs"
 	"net"
 	"net/netip"
 	"os"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -118,12 +120,16 @@ func TestAttemptsAndThePauseBetweenThem(t *testing.T) {
 // A client that comes up late is reached: here a proxy refuses twice.
 func TestAnAttemptSucceedsAfterOthersFailed(t *testing.T) {
 	l, proxy := listen(t)
+	calls := make(chan int, 1)
 	go func() {
+		n := 0
+		defer func() { calls <- n }()
 		for _, answer := range []string{"503 No", "503 No", "200 OK"} {
 			c, err := l.Accept()
 			if err != nil {
 				return
 			}
+			n++
 			_, _ = c.Read(make([]byte, 1024))
 			_, _ = c.Write([]byte("HTTP/1.1 " + answer + "\r\n\r\nSSH-2.0-client\r\n"))
 			c.Close()
@@ -139,10 +145,47 @@ func TestAnAttemptSucceedsAfterOthersFailed(t *testing.T) {
 	if conn.Remote.Port() != proxy.Port {
 		t.Errorf("connected to %v", conn.Remote)
 	}
+	if err := unix.SetNonblock(int(conn.File.Fd()), false); err != nil {
+		t.Fatal(err)
+	}
+	if first, err := io.ReadAll(conn.File); err != nil || string(first) != "SSH-2.0-client\r\n" {
+		t.Errorf("the connection's first bytes are %q, %v", first, err)
+	}
+	if n := <-calls; n != 3 {
+		t.Errorf("%d attempts, want 3", n)
+	}
 	conn.File.Close()
 	l.Close()
 	if open := openDescriptors(t); open > before {
 		t.Errorf("%d descriptors are left", open-before)
+	}
+}
+
+func TestToTellsWhatFailed(t *testing.T) {
+	nobody := refused(t)
+	for _, tt := range []struct {
+		name string
+		s    settings.Settings
+		code int
+		says string // at its beginning
+	}{
+		{"no such name", settings.Settings{Target: settings.Target{Host: "nms.onion", Port: 1}}, sysexits.NoHost, "name nms.onion does not resolve: "},
+		{"nobody there", settings.Settings{Target: nobody}, sysexits.Unavailable, "nobody answered at 127.0.0.1 port "},
+		{"no proxy", settings.Settings{Target: settings.Target{Host: "nms", Port: 1}, Proxy: settings.Proxy{Scheme: "socks5", Target: nobody}},
+			sysexits.Unavailable, "nobody answered at the proxy 127.0.0.1 port "},
+		{"no such proxy, and the name of the client is not looked up here", settings.Settings{Target: nobody, Proxy: settings.Proxy{Scheme: "http", Target: settings.Target{Host: "proxy.onion", Port: 1}}},
+			sysexits.NoHost, "name proxy.onion does not resolve: "},
+		// Told before anybody is called.
+		{"no credentials", settings.Settings{Target: nobody, Proxy: settings.Proxy{Scheme: "http", Target: nobody, Credentials: "/nonexistent/c"}},
+			sysexits.NoInput, "reading the proxy's credentials: open /nonexistent/c: "},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			tt.s.ConnectTimeout, tt.s.Attempts = 10*time.Second, 1
+			conn, err := To(&tt.s)
+			if conn != nil || sysexits.Code(err) != tt.code || !strings.HasPrefix(err.Error(), tt.says) {
+				t.Errorf("%v, exit status %d with %v, want %d with %s", conn, sysexits.Code(err), err, tt.code, tt.says)
+			}
+		})
 	}
 }
 

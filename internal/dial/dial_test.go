@@ -284,6 +284,27 @@ func TestDialTellsWhyNobodyAnswered(t *testing.T) {
 	}
 }
 
+// An address that cannot even be tried is out like one that refuses; the others
+// go on.
+func TestDialPassesOverAnAddressThatCannotBeTried(t *testing.T) {
+	_, live := listen(t, "127.0.0.1")
+	nowhere := netip.MustParseAddrPort("[fe80::1%nosuch0]:1")
+	before := openDescriptors(t)
+	c := mustDial(t, Options{}, nowhere, live)
+	if c.Remote != live {
+		t.Errorf("connected to %v, want %v", c.Remote, live)
+	}
+	c.File.Close()
+	_, err := Dial([]netip.AddrPort{nowhere}, Options{}, soon())
+	var failed *Error
+	if want := "[fe80::1%nosuch0]:1: zone nosuch0: no such device"; !errors.As(err, &failed) || err.Error() != want {
+		t.Errorf("%T says %v, want %s", err, err, want)
+	}
+	if open := openDescriptors(t); open != before {
+		t.Errorf("%d descriptors are left", open-before)
+	}
+}
+
 // Failures of this machine end the race at once and are not taken for an
 // address that does not answer.
 func TestDialTellsWhatIsWrongHere(t *testing.T) {

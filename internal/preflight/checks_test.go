@@ -229,6 +229,8 @@ func TestCheckKeepalive(t *testing.T) {
 		{"TCP first", 9, 9, "30", "3", dial.KeepAlive{Idle: 30, Interval: 10, Count: 6}, Finding{Good, "a silent client is dropped after 90 s by TCP, after 120 s by sshd", "", 0}},
 		{"TCP alone, as sshd does not ask", 9, 9, "0", "3", dial.KeepAlive{Idle: 30, Interval: 10, Count: 6}, Finding{Warning, "TCP alone, after 90 s; RFC 8071 section 4.1 asks for SSH's", "set --ssh-keepalive 30,3", 0}},
 		{"TCP alone, as sshd asks for ever", 9, 9, "30", "0", dial.KeepAlive{Idle: 30, Interval: 10, Count: 6}, Finding{Warning, "TCP alone, after 90 s; RFC 8071 section 4.1 asks for SSH's", "set --ssh-keepalive 30,3", 0}},
+		{"both at once", 9, 9, "30", "2", dial.KeepAlive{Idle: 30, Interval: 10, Count: 6}, Finding{Good, "a silent client is dropped after 90 s by TCP, after 90 s by sshd", "", 0}},
+		{"an sshd that does not say", 9, 9, "", "", dial.KeepAlive{}, Finding{Warning, "none: a client that vanishes without a word holds its session for ever", "set --ssh-keepalive 30,3 and --tcp-keepalive 30,10,6", 0}},
 		{"nobody", 9, 9, "0", "0", dial.KeepAlive{}, Finding{Warning, "none: a client that vanishes without a word holds its session for ever", "set --ssh-keepalive 30,3 and --tcp-keepalive 30,10,6", 0}},
 		{"the last before the slow ones", 9, 1, "5", "3", dial.KeepAlive{}, Finding{Good, "a silent client is dropped after 20 s, by sshd", "", 0}},
 		{"the first slow one", 9, 2, "5", "3", dial.KeepAlive{}, Finding{Good, "a silent client is dropped after 40 s, by sshd, as this version takes twice as long (mended in 9.5)", "", 0}},
@@ -239,6 +241,9 @@ func TestCheckKeepalive(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			m := machine{major: tt.major, minor: tt.minor, s: &settings.Settings{Dial: dial.Options{KeepAlive: tt.tcp}},
 				config: config("clientaliveinterval "+tt.interval, "clientalivecountmax "+tt.count)}
+			if tt.interval == "" {
+				m.config = config("port 22")
+			}
 			if got := checkKeepalive(&m); !reflect.DeepEqual(got, []Finding{tt.want}) {
 				t.Errorf("finds\n%+v, want\n%+v", got, tt.want)
 			}

@@ -61,6 +61,7 @@ func restore(env *Env, id int) (*Session, error) {
 		return nil, err
 	}
 	s.sock = socketOf(rec.Process)
+	s.rec.Stats = stats(s.sock)
 	s.tell(proto.EventRestored, "")
 	s.save()
 	go func() {

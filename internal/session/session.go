@@ -43,6 +43,9 @@ type Session struct {
 	env  *Env
 	done chan struct{}
 
+	begin sync.Mutex // held while sshd is started, and to end what is not; before mu
+	over  sync.Once  // the end is told once
+
 	mu      sync.Mutex // guards the fields that follow
 	rec     record
 	changed chan struct{} // closed and made anew when rec.State changes
@@ -65,15 +68,20 @@ func (s *Session) Info() proto.SessionInfo {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	info := s.rec.SessionInfo
-	info.Stats = stats(s.sock)
+	if s.sock != nil {
+		info.Stats = stats(s.sock) // else those of the end, if any
+	}
 	return info
 }
 
 // Done is closed when the session has ended and left nothing behind.
 func (s *Session) Done() <-chan struct{} { return s.done }
 
-// Fail ends a session that never got a connection.
+// Fail ends a session that never got a connection, unless it was ended before.
 func (s *Session) Fail(stage proto.Stage, cause string) {
+	if s.ended() {
+		return
+	}
 	s.mu.Lock()
 	s.rec.Stage, s.rec.Cause = stage, cause
 	s.mu.Unlock()
@@ -84,6 +92,12 @@ func (s *Session) Fail(stage proto.Stage, cause string) {
 // belongs to the session from here on, also on error; an error has ended the
 // session.
 func (s *Session) Start(cmd sshdexec.Command, conn *dial.Conn) error {
+	s.begin.Lock()
+	defer s.begin.Unlock()
+	if s.ended() {
+		conn.File.Close()
+		return ErrEnded
+	}
 	log, err := s.openLog()
 	if err != nil {
 		conn.File.Close()
@@ -110,6 +124,11 @@ func (s *Session) Start(cmd sshdexec.Command, conn *dial.Conn) error {
 // sshCallHomeExecutable: with host, port and opaque for arguments. Its standard
 // error is the session's log, a regular file.
 func (s *Session) Execute(program string) error {
+	s.begin.Lock()
+	defer s.begin.Unlock()
+	if s.ended() {
+		return ErrEnded
+	}
 	log, err := s.openLog()
 	if err != nil {
 		s.Fail(proto.StageHandover, err.Error())
@@ -132,6 +151,16 @@ func (s *Session) Execute(program string) error {
 	}
 	s.supervise(cmd.Process, nil)
 	return nil
+}
+
+// ended reports whether the session is over.
+func (s *Session) ended() bool {
+	select {
+	case <-s.done:
+		return true
+	default:
+		return false
+	}
 }
 
 func (s *Session) id() int { return s.rec.Session } // never changes
@@ -233,23 +262,38 @@ func reached(is, wanted proto.State) bool {
 // Kill ends the session for the named caller: sshd, its group, the subsystem,
 // and the connection. It returns when all are gone.
 func (s *Session) Kill(who string) {
+	s.begin.Lock()
 	s.mu.Lock()
 	id := s.rec.Process
 	if s.killer == "" {
 		s.killer = who
 	}
-	sock := s.sock
+	if id.PID == 0 {
+		s.rec.Stage, s.rec.Cause = proto.StageTCP, "ended by "+who
+	}
 	s.mu.Unlock()
+	if id.PID == 0 {
+		// Nothing was started, and nothing will be: Start finds it ended.
+		s.finish(proto.EventFailed)
+	}
+	s.begin.Unlock()
 	if id.PID > 1 {
 		endTree(id)
-	}
-	if sock != nil {
-		// Whatever still has the socket open: the peer sees the end.
-		if raw, err := sock.SyscallConn(); err == nil {
-			_ = raw.Control(func(fd uintptr) { _ = unix.Shutdown(int(fd), unix.SHUT_RDWR) })
-		}
+		s.shutdown()
 	}
 	<-s.done
+}
+
+// shutdown ends the connection, whatever still has the socket open.
+func (s *Session) shutdown() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.sock == nil {
+		return
+	}
+	if raw, err := s.sock.SyscallConn(); err == nil {
+		_ = raw.Control(func(fd uintptr) { _ = unix.Shutdown(int(fd), unix.SHUT_RDWR) })
+	}
 }
 
 // run reads the log until sshd has exited, and the rest of it then.
@@ -269,7 +313,7 @@ func (s *Session) run(exited <-chan int) {
 			s.hear(t)
 		case exit := <-exited:
 			s.hear(t)
-			s.ended(exit)
+			s.exited(exit)
 			return
 		}
 	}
@@ -330,8 +374,8 @@ var stageOfExit = map[int]proto.Stage{
 	sysexits.Config: proto.StageHandover, sysexits.NoPerm: proto.StageHandover,
 }
 
-// ended closes the books after sshd's exit.
-func (s *Session) ended(exit int) {
+// exited closes the books after sshd's exit.
+func (s *Session) exited(exit int) {
 	s.mu.Lock()
 	reached := s.rec.State
 	event := s.rec.end(exit, s.killer)
@@ -342,8 +386,10 @@ func (s *Session) ended(exit int) {
 	s.finish(event)
 }
 
-// finish tells of the end and removes what the session had.
-func (s *Session) finish(event string) {
+// finish tells of the end and removes what the session had, once.
+func (s *Session) finish(event string) { s.over.Do(func() { s.tearDown(event) }) }
+
+func (s *Session) tearDown(event string) {
 	s.mu.Lock()
 	now := stamp()
 	s.rec.State, s.rec.Ended = proto.StateClosed, &now

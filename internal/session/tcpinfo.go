@@ -28,7 +28,7 @@ func stats(sock *os.File) *proto.Stats {
 		return nil
 	}
 	return &proto.Stats{
-		BytesSent:     info.Bytes_acked,
+		BytesSent:     max(info.Bytes_acked, 1) - 1, // the kernel counts the SYN too
 		BytesReceived: info.Bytes_received,
 		Retransmits:   info.Total_retrans,
 		Unacked:       info.Unacked,

@@ -103,6 +103,14 @@ func TestParseDefaultsKnowsItsLines(t *testing.T) {
 	}
 }
 
+func TestParseDefaultsTakesALargeFile(t *testing.T) {
+	line := "CALLHOME_PORT=1"
+	got, err := parseDefaults(strings.Repeat("\n", maxDefaults-len(line)) + line)
+	if err != nil || got["CALLHOME_PORT"] != (entry{"1", maxDefaults - len(line) + 1}) {
+		t.Errorf("got %v, %v", got, err)
+	}
+}
+
 func TestParseDefaultsRefuses(t *testing.T) {
 	for _, tt := range []struct {
 		name, text, says string

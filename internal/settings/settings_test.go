@@ -312,6 +312,14 @@ func TestOpaqueAndDSCPReachSshd(t *testing.T) {
 	}
 }
 
+func TestTheLongestAnnouncedOpaque(t *testing.T) {
+	opaque := strings.Repeat("%", maxAnnounced/3)
+	s, _ := given{words: []string{"nms", "1", opaque}, flags: Given{"announce": {"true"}, "device-id": {"d"}}}.mustLoad(t)
+	if s.Opaque != opaque {
+		t.Errorf("carries %q", s.Opaque)
+	}
+}
+
 func TestNeedTarget(t *testing.T) {
 	s, _ := given{}.mustLoad(t)
 	if err := s.NeedTarget(); sysexits.Code(err) != sysexits.Usage || err.Error() != "no HOST given; expected HOST [PORT [OPAQUE]]" {

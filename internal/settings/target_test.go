@@ -16,6 +16,11 @@ func TestParseWords(t *testing.T) {
 		{"a name alone", []string{"nms.example.net"}, Target{Host: "nms.example.net"}},
 		{"a name with the dot of the root", []string{"nms.example.net."}, Target{Host: "nms.example.net."}},
 		{"a name with an underscore", []string{"nms_1"}, Target{Host: "nms_1"}},
+		{"all letters and digits", []string{"azAZ09.z-9"}, Target{Host: "azAZ09.z-9"}},
+		{"a label of 63 characters", []string{strings.Repeat("a", 63)}, Target{Host: strings.Repeat("a", 63)}},
+		{"a name of 253 characters", []string{strings.Repeat("a.", 126) + "a"}, Target{Host: strings.Repeat("a.", 126) + "a"}},
+		{"a zone of 15 characters", []string{"fe80::1%" + strings.Repeat("e", 15)}, Target{Host: "fe80::1%" + strings.Repeat("e", 15)}},
+		{"a port of nines", []string{"nms", "999"}, Target{Host: "nms", Port: 999}},
 		{"a name that begins with a digit", []string{"3com.example"}, Target{Host: "3com.example"}},
 		{"a host and its port", []string{"nms", "4335"}, Target{Host: "nms", Port: 4335}},
 		{"all three words", []string{"nms", "4335", "site 7"}, Target{Host: "nms", Port: 4335, Opaque: "site 7"}},
@@ -97,6 +102,8 @@ func TestParseWordsRefuses(t *testing.T) {
 		{"two ports", []string{"nms:1", "2"}, `port given twice, in "nms:1" and as "2"; expected HOST [PORT [OPAQUE]] or HOST:PORT`},
 		{"an opaque word that a shell split", []string{"nms", "1", "site", "7"}, `"7" is a word too many; expected HOST [PORT [OPAQUE]], with OPAQUE as one word`},
 		{"an opaque word that is too long", []string{"nms", "1", strings.Repeat("x", MaxOpaque+1)}, `OPAQUE has 1025 bytes; at most 1024 are carried`},
+		{"a wrong port before the opaque word", []string{"nms", "x", "site"}, `port "x" is not a number from 1 to 65535`},
+		{"an opaque word that is a NUL", []string{"nms", "1", "\x00"}, `OPAQUE holds a NUL byte, which no environment variable can carry`},
 		{"an opaque word with a NUL", []string{"nms", "1", "a\x00b"}, `OPAQUE holds a NUL byte, which no environment variable can carry`},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -116,6 +116,15 @@ func TestOpenLog(t *testing.T) {
 		if err != nil || l.File.Name() != want {
 			t.Fatalf("goes to %s, %v", l.File.Name(), err)
 		}
+		if err := l.Head(noon, "nms", netip.AddrPort{}, netip.AddrPort{}, ""); err != nil {
+			t.Error(err)
+		}
+		if _, err := l.File.WriteString("sshd's\n"); err != nil {
+			t.Error(err)
+		}
+		if got := l.Tail(3); got != "sshd's" {
+			t.Errorf("its tail is %q", got)
+		}
 		// Less where the caller's umask says so.
 		if info.Mode()&^0o640 != 0 {
 			t.Errorf("mode %v", info.Mode())
@@ -141,6 +150,9 @@ func TestOpenLog(t *testing.T) {
 		}
 		if text, err := os.ReadFile(path); err != nil || string(text) != "line\nline\n" {
 			t.Errorf("the file has %q, %v", text, err)
+		}
+		if info, err := os.Stat(path); err != nil || info.Mode()&^0o640 != 0 {
+			t.Errorf("its mode is %v, %v", info.Mode(), err)
 		}
 	})
 	t.Run("syslog where the machine has one", func(t *testing.T) {
@@ -298,11 +310,15 @@ func TestPruning(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
+			before := openDescriptors(t)
 			f, err := newLogFile(dir, noon)
 			if err != nil {
 				t.Fatal(err)
 			}
 			defer f.Close()
+			if open := openDescriptors(t); open != before+1 {
+				t.Errorf("%d descriptors more are open, want 1", open-before)
+			}
 			for _, i := range tt.left {
 				want = append(want, name(i))
 			}

@@ -60,6 +60,7 @@ func TestCheckOption(t *testing.T) {
 	long := "A=" + strings.Repeat("x", maxOption-2)
 	for _, tt := range []struct{ option, says string }{
 		{"MaxSessions=1", ""},
+		{"azAZ09=1", ""},
 		{"ciphers=aes256-gcm@openssh.com,aes128-ctr", ""},
 		{"AcceptEnv=LANG LC_* X=Y", ""},
 		{"Banner=/a b#c", ""},

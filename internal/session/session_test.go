@@ -1,0 +1,189 @@
+package session
+
+import (
+	"errors"
+	"net"
+	"os"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"callhome/internal/dial"
+	"callhome/internal/proto"
+	"callhome/internal/sshdexec"
+)
+
+// told collects what a session tells.
+type told struct {
+	mu     sync.Mutex
+	events []proto.Event
+}
+
+func (t *told) names() (out []string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, e := range t.events {
+		out = append(out, e.Event)
+	}
+	return out
+}
+
+func newEnv(t *testing.T) (*Env, *told) {
+	t.Helper()
+	dir := t.TempDir()
+	w, err := NewWatch(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { w.Close() })
+	all := &told{}
+	return &Env{Dir: dir, Watch: w, Tell: func(e proto.Event) {
+		all.mu.Lock()
+		defer all.mu.Unlock()
+		all.events = append(all.events, e)
+	}}, all
+}
+
+// connection is a connected socket, and the station's end of it.
+func connection(t *testing.T) (*dial.Conn, net.Conn) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	c, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	station, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { station.Close() })
+	f, err := c.(*net.TCPConn).File()
+	c.Close()
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn, err := dial.Adopt(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return conn, station
+}
+
+// stub makes a script that stands for sshd.
+func stub(t *testing.T, script string) sshdexec.Command {
+	t.Helper()
+	path := t.TempDir() + "/sshd"
+	if err := os.WriteFile(path, []byte("#!/bin/sh\n"+script+"\n"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	return sshdexec.Command{Sshd: path, Config: "/dev/null"}
+}
+
+func awaitDone(t *testing.T, s *Session) proto.SessionInfo {
+	t.Helper()
+	select {
+	case <-s.Done():
+	case <-time.After(20 * time.Second):
+		t.Fatalf("the session does not end: %+v", s.Info())
+	}
+	return s.Info()
+}
+
+// A call that is ended while it has no connection ends at once, and what its
+// dialling brings later is closed.
+func TestACallIsEndedBeforeItHasAConnection(t *testing.T) {
+	env, all := newEnv(t)
+	s := New(env, 1, proto.CallParams{Host: "nms", Port: 1}, "manager")
+	s.Kill("somebody")
+	info := awaitDone(t, s)
+	if info.State != proto.StateClosed || info.Cause != "ended by somebody" {
+		t.Errorf("the session is %+v", info)
+	}
+	conn, station := connection(t)
+	if err := s.Start(stub(t, "exit 1"), conn); !errors.Is(err, ErrEnded) {
+		t.Errorf("Start: %v", err)
+	}
+	_ = station.SetReadDeadline(time.Now().Add(20 * time.Second))
+	if n, err := station.Read(make([]byte, 1)); n != 0 || err == nil {
+		t.Errorf("the connection is open: %d, %v", n, err)
+	}
+	s.Fail(proto.StageTCP, "too late")
+	if got := all.names(); !slices.Equal(got, []string{proto.EventCalling, proto.EventFailed}) {
+		t.Errorf("told %v", got)
+	}
+}
+
+func TestASessionTellsItsStoryAndLeavesNothing(t *testing.T) {
+	env, all := newEnv(t)
+	s := New(env, 1, proto.CallParams{Host: "nms", Port: 1}, "manager")
+	conn, station := connection(t)
+	cmd := stub(t, "printf '%s\\r\\n' '"+lineConnected+"' '"+lineAccepted+"' \""+lineSubsystem+"\" >&2; exec cat")
+	if err := s.Start(cmd, conn); err != nil {
+		t.Fatal(err)
+	}
+	info, err := s.Await(t.Context(), proto.StateServing)
+	if err != nil || info.User != "netconf" {
+		t.Errorf("got %+v, %v", info, err)
+	}
+	if now := s.Info(); now.Stats == nil {
+		t.Error("no figures of the connection")
+	}
+	station.Close()
+	last := awaitDone(t, s)
+	if last.Stats == nil || last.Ended == nil || last.Stage != proto.StageSession {
+		t.Errorf("the ended session is %+v", last)
+	}
+	want := []string{proto.EventCalling, proto.EventConnected, proto.EventKeyExchange, proto.EventAuthenticated, proto.EventSubsystem, proto.EventClosed}
+	if got := all.names(); !slices.Equal(got, want) {
+		t.Errorf("told %v, expected %v", got, want)
+	}
+	if left, err := os.ReadDir(env.Dir); err != nil || len(left) != 0 {
+		t.Errorf("left over: %v, %v", left, err)
+	}
+}
+
+func TestAnSshdThatCannotBeStartedIsAFailedHandover(t *testing.T) {
+	env, _ := newEnv(t)
+	s := New(env, 1, proto.CallParams{Host: "nms", Port: 1}, "manager")
+	conn, _ := connection(t)
+	if err := s.Start(sshdexec.Command{Sshd: "/nonexistent/sshd"}, conn); err == nil {
+		t.Error("it was started")
+	}
+	if info := awaitDone(t, s); info.Stage != proto.StageHandover {
+		t.Errorf("the session is %+v", info)
+	}
+	if left, err := os.ReadDir(env.Dir); err != nil || len(left) != 0 {
+		t.Errorf("left over: %v, %v", left, err)
+	}
+}
+
+// Many wait, one kills, all at once: everybody is let go, the end is told once.
+func TestManyWaitAndOneKills(t *testing.T) {
+	for range 20 {
+		env, all := newEnv(t)
+		s := New(env, 1, proto.CallParams{Host: "nms", Port: 1}, "manager")
+		conn, _ := connection(t)
+		var wg sync.WaitGroup
+		for range 8 {
+			wg.Go(func() { _, _ = s.Await(t.Context(), proto.StateServing) })
+		}
+		wg.Go(func() { _ = s.Start(stub(t, "exec cat"), conn) })
+		wg.Go(func() { s.Kill("somebody") })
+		wg.Wait()
+		awaitDone(t, s)
+		ends := 0
+		for _, e := range all.names() {
+			if e == proto.EventFailed || e == proto.EventClosed {
+				ends++
+			}
+		}
+		if ends != 1 {
+			t.Fatalf("the end was told %d times: %v", ends, all.names())
+		}
+	}
+}
