@@ -144,28 +144,31 @@ func TestDialReadsNothing(t *testing.T) {
 }
 
 func TestDialSetsWhatOptionsSay(t *testing.T) {
-	mark := 46
-	o := Options{KeepAlive: KeepAlive{Idle: 31, Interval: 11, Count: 7}, UserTimeout: 91 * time.Second, DSCP: &mark}
+	mark, none := 46, 0
+	usual := Options{KeepAlive: KeepAlive{Idle: 31, Interval: 11, Count: 7}, UserTimeout: 91 * time.Second, DSCP: &mark}
+	least := Options{KeepAlive: KeepAlive{Idle: 1, Interval: 1, Count: 1}, UserTimeout: time.Millisecond, DSCP: &none}
 	for _, tt := range []struct {
-		host             string
+		name, host       string
+		o                Options
 		dscpLevel, dscpO int
 	}{
-		{"127.0.0.1", unix.IPPROTO_IP, unix.IP_TOS},
-		{"::1", unix.IPPROTO_IPV6, unix.IPV6_TCLASS},
+		{"IPv4", "127.0.0.1", usual, unix.IPPROTO_IP, unix.IP_TOS},
+		{"IPv6", "::1", usual, unix.IPPROTO_IPV6, unix.IPV6_TCLASS},
+		{"the least there is", "127.0.0.1", least, unix.IPPROTO_IP, unix.IP_TOS},
 	} {
-		t.Run(tt.host, func(t *testing.T) {
+		t.Run(tt.name, func(t *testing.T) {
 			_, addr := listen(t, tt.host)
-			c := mustDial(t, o, addr)
+			c := mustDial(t, tt.o, addr)
 			for _, row := range []struct {
 				name                string
 				level, option, want int
 			}{
 				{"SO_KEEPALIVE", unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1},
-				{"TCP_KEEPIDLE", unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, 31},
-				{"TCP_KEEPINTVL", unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, 11},
-				{"TCP_KEEPCNT", unix.IPPROTO_TCP, unix.TCP_KEEPCNT, 7},
-				{"TCP_USER_TIMEOUT", unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, 91000},
-				{"the DSCP", tt.dscpLevel, tt.dscpO, 46 << 2},
+				{"TCP_KEEPIDLE", unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, tt.o.KeepAlive.Idle},
+				{"TCP_KEEPINTVL", unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, tt.o.KeepAlive.Interval},
+				{"TCP_KEEPCNT", unix.IPPROTO_TCP, unix.TCP_KEEPCNT, tt.o.KeepAlive.Count},
+				{"TCP_USER_TIMEOUT", unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(tt.o.UserTimeout.Milliseconds())},
+				{"the DSCP", tt.dscpLevel, tt.dscpO, *tt.o.DSCP << 2},
 			} {
 				if got := sockopt(t, c, row.level, row.option); got != row.want {
 					t.Errorf("%s is %d, want %d", row.name, got, row.want)
@@ -183,6 +186,11 @@ func TestDialFromALocalAddress(t *testing.T) {
 			c := mustDial(t, Options{LocalAddress: from}, addr)
 			if c.Local.Addr() != from.Unmap() || c.Local.Port() == 0 {
 				t.Errorf("comes from %v, want %v", c.Local, from)
+			}
+			// Else one source address would have no more than 28000 ports for
+			// all the clients it calls.
+			if sockopt(t, c, unix.IPPROTO_IP, unix.IP_BIND_ADDRESS_NO_PORT) != 1 {
+				t.Error("the local port was taken before it was known whom to call")
 			}
 		})
 	}

@@ -116,6 +116,7 @@ func TestReaderClosesWhatNobodyTook(t *testing.T) {
 }
 
 func FuzzReader(f *testing.F) {
+	f.Add([]byte{0, 0x80}, true)
 	f.Add([]byte{1, 1}, true)
 	f.Add([]byte{1, 0, 0x81, 2, 1}, true)
 	f.Add([]byte{0x41, 3, 1}, false)

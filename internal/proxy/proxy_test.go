@@ -30,6 +30,15 @@ func socketpair(t *testing.T) (ours, proxys *os.File) {
 	return ours, proxys
 }
 
+func openDescriptors(t *testing.T) int {
+	t.Helper()
+	entries, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(entries)
+}
+
 // turn is what a proxy hears, to the byte, and what it then says.
 type turn struct{ hears, says string }
 
@@ -113,6 +122,7 @@ func TestConnectLeavesTheRestInTheSocket(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			ours, end := socketpair(t)
+			before := openDescriptors(t)
 			tt.turns[len(tt.turns)-1].says += banner
 			played := play(end, tt.turns)
 			err := Connect(ours, proxyOf(tt.scheme), tt.auth, tt.target, time.Now().Add(10*time.Second))
@@ -125,6 +135,9 @@ func TestConnectLeavesTheRestInTheSocket(t *testing.T) {
 			}
 			if rest, err := io.ReadAll(ours); err != nil || string(rest) != banner {
 				t.Errorf("the socket holds %q, %v, want %q", rest, err, banner)
+			}
+			if open := openDescriptors(t); open != before-1 { // the proxy's end is closed
+				t.Errorf("%d descriptors are left", open-before+1)
 			}
 		})
 	}
