@@ -22,7 +22,6 @@ var arrows = []struct{ from, to, reason string }{
 	{"cmd/callhome-trigger", "internal/logging", "a failure is logged once, here"},
 	{"cmd/callhome-trigger", "internal/preflight", "--check"},
 	{"cmd/callhome-trigger", "internal/settings", "its options are that table"},
-	{"cmd/callhome-trigger", "internal/sshdexec", "detach needs a start with clean signals, before all else"},
 	{"cmd/callhome-trigger", "internal/sysexits", "its exit status"},
 	{"cmd/callhome-trigger", "internal/trigger", "makes the call"},
 
@@ -35,7 +34,6 @@ var arrows = []struct{ from, to, reason string }{
 	{"cmd/callhome-mgr", "internal/proto", "prints the API's own types"},
 	{"cmd/callhome-mgr", "internal/session", "makes the directory of their files"},
 	{"cmd/callhome-mgr", "internal/settings", "a session's options are the trigger's"},
-	{"cmd/callhome-mgr", "internal/sshdexec", "children need a start with clean signals and no stray descriptor"},
 	{"cmd/callhome-mgr", "internal/sysexits", "its exit status"},
 
 	{"internal/trigger", "internal/connect", "makes the connection"},
@@ -92,7 +90,7 @@ type thirdParty struct {
 
 // modules are all that others wrote, with who may use them and what for.
 var modules = []thirdParty{
-	{"golang.org/x/sys", "system calls", []string{"cmd/callhome-mgr", "cmd/callhome-trigger", "internal/api", "internal/connect", "internal/dial", "internal/fdpass", "internal/hook",
+	{"golang.org/x/sys", "system calls", []string{"cmd/callhome-mgr", "internal/api", "internal/connect", "internal/dial", "internal/fdpass", "internal/hook",
 		"internal/preflight", "internal/resolve", "internal/session", "internal/sshdexec", "internal/trigger"}},
 	{"golang.org/x/net", "SOCKS5, and a bound on connections", []string{"internal/metrics", "internal/proxy"}},
 	{"github.com/urfave/cli/v2", "command lines; nothing below main knows them", []string{"cmd/callhome-mgr", "cmd/callhome-trigger"}},

@@ -19,7 +19,6 @@ import (
 	"callhome/internal/proto"
 	"callhome/internal/session"
 	"callhome/internal/settings"
-	"callhome/internal/sshdexec"
 	"callhome/internal/sysexits"
 
 	sddaemon "github.com/coreos/go-systemd/v22/daemon"
@@ -56,13 +55,6 @@ type daemon struct {
 func runDaemon(c *cli.Context) error {
 	if c.Args().Present() {
 		return usage(fmt.Errorf("run takes no words, found %q", c.Args().First()))
-	}
-	// Children get the signal mask that we were started with.
-	if sshdexec.ResetSignals() {
-		return fmt.Errorf("starting over with clean signals: %w", unix.Exec("/proc/self/exe", os.Args, os.Environ()))
-	}
-	if err := sshdexec.SweepDescriptors(); err != nil {
-		return err
 	}
 	log, err := logging.New(logging.Options{Name: "callhome-mgr", Format: c.String("log-format"), Level: c.String("log-level"), Syslog: c.Bool("syslog"), File: c.String("log-file")})
 	if err != nil {

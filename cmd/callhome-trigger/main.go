@@ -11,12 +11,10 @@ import (
 
 	"callhome/internal/preflight"
 	"callhome/internal/settings"
-	"callhome/internal/sshdexec"
 	"callhome/internal/sysexits"
 	"callhome/internal/trigger"
 
 	"github.com/urfave/cli/v2"
-	"golang.org/x/sys/unix"
 )
 
 // version is set by the linker (Makefile).
@@ -40,9 +38,6 @@ func callHome(flags settings.Given, words []string) int {
 	s, _, err := settings.Load(flags, words, os.LookupEnv)
 	if err == nil {
 		err = s.NeedTarget()
-	}
-	if err == nil && s.Handover == settings.HandoverDetach {
-		err = cleanStart()
 	}
 	if err != nil {
 		return report(s, err)
@@ -143,17 +138,6 @@ func act(c *cli.Context) (int, error) {
 		return sysexits.OK, nil
 	}
 	return preflight.Run(os.Stdout, s), nil
-}
-
-// cleanStart makes sure that a child gets no signal ignored or blocked: Go
-// starts children with the mask that this program was started with, so where
-// that was not empty the program starts over.
-func cleanStart() error {
-	if !sshdexec.ResetSignals() {
-		return nil
-	}
-	err := unix.Exec("/proc/self/exe", os.Args, os.Environ())
-	return sysexits.New(sysexits.OSErr, "", fmt.Errorf("starting over with clean signals: %w", err))
 }
 
 func showConfig(effective []settings.Effective) {

@@ -144,7 +144,7 @@ func (s *Session) Execute(program string) error {
 	cmd.Env = append(sshdexec.Environ(), "CALLHOME_HANDOVER=exec")
 	cmd.Stderr = log
 	cmd.SysProcAttr = &unix.SysProcAttr{Setsid: true}
-	if err := cmd.Start(); err != nil {
+	if err := sshdexec.Cleanly(cmd.Start); err != nil {
 		_ = remove(s.env.Dir, s.id())
 		s.Fail(proto.StageHandover, err.Error())
 		return fmt.Errorf("starting %s: %w", program, err)

@@ -72,23 +72,39 @@ func (c *Command) Become(sock, log *os.File) error {
 }
 
 // Start runs sshd as a child that leads a session of its own, with sock on
-// descriptors 0 and 1 and log on 2. The caller still owns sock and log, and
-// should close sock: as long as it is open here the peer sees no end. The
-// child gets the signal mask this program was started with and must get no
-// stray descriptor: call ResetSignals and SweepDescriptors first.
+// descriptors 0 and 1 and log on 2, and with nothing else of ours: no other
+// descriptor, no signal ignored or blocked. The caller still owns sock and log,
+// and should close sock: as long as it is open here the peer sees no end.
 func (c *Command) Start(sock, log *os.File) (*os.Process, error) {
 	if err := prepare(sock); err != nil {
 		return nil, err
 	}
-	p, err := os.StartProcess(c.Sshd, c.Args(), &os.ProcAttr{
-		Env:   Environ(),
-		Files: []*os.File{sock, sock, log},
-		Sys:   &unix.SysProcAttr{Setsid: true},
+	var p *os.Process
+	err := Cleanly(func() (err error) {
+		p, err = os.StartProcess(c.Sshd, c.Args(), &os.ProcAttr{
+			Env:   Environ(),
+			Files: []*os.File{sock, sock, log},
+			Sys:   &unix.SysProcAttr{Setsid: true},
+		})
+		return err
 	})
 	if err != nil {
 		return nil, fmt.Errorf("starting sshd: %w", err)
 	}
 	return p, nil
+}
+
+// Cleanly runs start so that the child it starts inherits no stray descriptor
+// and no signal ignored or blocked: a child gets the mask of the thread it is
+// started from.
+func Cleanly(start func() error) error {
+	if err := SweepDescriptors(); err != nil {
+		return err
+	}
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	ResetSignals()
+	return start()
 }
 
 // prepare makes sure that what is handed over is a connected, blocking socket,
@@ -160,15 +176,12 @@ func SweepDescriptors() error {
 	return nil
 }
 
-// ResetSignals gives every signal its default disposition and unblocks all on
-// this thread, and reports whether any was ignored or blocked: os.StartProcess
-// gives a child the mask of our own start, so a caller that wants clean
-// children executes itself again when this says true. sshd 8.4 hangs at the
-// end of a session with SIGTERM or SIGCHLD blocked.
-func ResetSignals() (changed bool) {
-	var none, old unix.Sigset_t
-	unix.PthreadSigmask(unix.SIG_SETMASK, &none, &old)
-	changed = old != none
+// ResetSignals gives every ignored signal its default disposition and unblocks
+// all on this thread, which the caller has locked. sshd 8.4 hangs at the end of
+// a session with SIGTERM or SIGCHLD blocked.
+func ResetSignals() {
+	var none unix.Sigset_t
+	_ = unix.PthreadSigmask(unix.SIG_SETMASK, &none, nil)
 	// struct kernel_sigaction, its order the architecture's: all zero is
 	// SIG_DFL everywhere, and a handler is a word that is neither 0 nor 1.
 	type sigaction [8]uintptr
@@ -180,11 +193,8 @@ func ResetSignals() (changed bool) {
 		if was[handlerWord()] != 1 { // SIG_IGN
 			continue
 		}
-		if _, _, errno := unix.RawSyscall6(unix.SYS_RT_SIGACTION, sig, uintptr(unsafe.Pointer(&dfl)), 0, sigsetSize(), 0, 0); errno == 0 {
-			changed = true
-		}
+		_, _, _ = unix.RawSyscall6(unix.SYS_RT_SIGACTION, sig, uintptr(unsafe.Pointer(&dfl)), 0, sigsetSize(), 0, 0)
 	}
-	return changed
 }
 
 // MIPS has 128 signals and its flags before the handler; all others have 64.

@@ -143,9 +143,6 @@ const takeTime = 15 * time.Second
 // detach starts sshd and returns when it has taken the socket, which its
 // version string on the wire proves. The session's log outlives us.
 func detach(cmd *sshdexec.Command, c *dial.Conn, log *sshdexec.Log) error {
-	if err := sshdexec.SweepDescriptors(); err != nil {
-		return sysexits.New(sysexits.OSErr, "", err)
-	}
 	before := bytesSent(c.File)
 	p, err := cmd.Start(c.File, log.File)
 	if err != nil {

@@ -198,6 +198,7 @@ func TestServesNetconf(t *testing.T) {
 	}{
 		{"nothing", "", false},
 		{"the subsystem", "Port 22\nSubsystem netconf /s\n", true},
+		{"behind empty lines", "\n \t\r\n\nSubsystem netconf /s", true},
 		{"keywords in another case", "\t subsystem\tnetconf /s", true},
 		{"with an equals sign", "Subsystem=netconf /s\n", true},
 		{"with an equals sign and spaces", "Subsystem = netconf /s\n", true},
