@@ -134,7 +134,12 @@ func (d *daemon) Reload() error {
 }
 
 // Reopen opens the log's file again.
-func (d *daemon) Reopen() error { return d.log.Reopen() }
+func (d *daemon) Reopen() error {
+	if err := d.log.Reopen(); err != nil {
+		return proto.NewError(proto.CodeOS, err.Error())
+	}
+	return nil
+}
 
 // Shutdown ends the daemon after the answer.
 func (d *daemon) Shutdown() { d.stopOnce.Do(func() { close(d.stop) }) }

@@ -3,9 +3,11 @@ package api
 import (
 	"bufio"
 	"bytes"
+	"encoding/json"
 	"errors"
 	"io"
 	"net"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -25,6 +27,8 @@ type line struct {
 	r    *bufio.Reader
 	most int          // bytes of one message
 	open atomic.Int64 // messages that came and are not answered
+
+	subscribed atomic.Bool
 }
 
 func newLine(c *net.UnixConn, most int) *line {
@@ -37,6 +41,13 @@ var errTooLong = errors.New("a message is too long")
 // Recv returns the next message. A connection with nothing to say costs its 4
 // KiB; a message grows as it comes, to the line's limit.
 func (l *line) Recv() ([]byte, error) {
+	// jrpc2 takes in any number of requests behind those that are slow.
+	for l.open.Load() >= concurrency {
+		if l.gone() {
+			return nil, io.EOF
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
 	if _, err := l.r.Peek(1); err != nil {
 		if errors.Is(err, io.EOF) {
 			l.awaitAnswers()
@@ -59,9 +70,27 @@ func (l *line) Recv() ([]byte, error) {
 		if err != nil {
 			return nil, err
 		}
-		l.open.Add(1)
+		if wantsAnswer(message) {
+			l.open.Add(1)
+		}
 		return message[:len(message)-1], l.conn.SetReadDeadline(time.Time{})
 	}
+}
+
+// wantsAnswer reports whether a message is not a notification, or several.
+func wantsAnswer(message []byte) bool {
+	type head struct {
+		ID json.RawMessage `json:"id"`
+	}
+	var one head
+	if json.Unmarshal(message, &one) == nil {
+		return one.ID != nil
+	}
+	var batch []head
+	if json.Unmarshal(message, &batch) == nil && len(batch) > 0 {
+		return slices.ContainsFunc(batch, func(h head) bool { return h.ID != nil })
+	}
+	return true // an error
 }
 
 // answerTime bounds how long a caller that has said its last word waits.
@@ -103,6 +132,10 @@ func (l *line) Send(message []byte) error {
 	_, err := l.conn.Write(append(message, '\n'))
 	if !bytes.HasPrefix(message, notification) {
 		l.open.Add(-1)
+	}
+	if err != nil {
+		// A part of the message may be on its way: nothing can follow it.
+		l.conn.Close()
 	}
 	return err
 }

@@ -157,6 +157,9 @@ func (s *Server) methods(conn context.Context, l *line, p Peer) jrpc2.Assigner {
 		}),
 		proto.MethodStatus: plain(func(context.Context) (proto.Status, error) { return b.Status(), nil }),
 		proto.MethodSubscribe: plain(func(ctx context.Context) (proto.EventList, error) {
+			if !l.subscribed.CompareAndSwap(false, true) {
+				return proto.EventList{}, proto.NewError(proto.CodeBusy, "this connection is subscribed already")
+			}
 			return proto.EventList{Events: s.subscribe(conn, jrpc2.ServerFromContext(ctx))}, nil
 		}),
 		proto.MethodAdopt: typed(func(ctx context.Context, q proto.AdoptParams) (proto.SessionInfo, error) {

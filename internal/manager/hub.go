@@ -1,7 +1,6 @@
 package manager
 
 import (
-	"slices"
 	"sync"
 
 	"callhome/internal/proto"
@@ -47,13 +46,13 @@ func (h *hub) subscribe() ([]proto.Event, <-chan proto.Event, func()) {
 	defer h.mu.Unlock()
 	if h.closed {
 		close(c)
-		return slices.Clone(h.last), c, func() {}
+		return append([]proto.Event{}, h.last...), c, func() {}
 	}
 	if h.subs == nil {
 		h.subs = make(map[chan proto.Event]bool)
 	}
 	h.subs[c] = true
-	return slices.Clone(h.last), c, func() {
+	return append([]proto.Event{}, h.last...), c, func() {
 		h.mu.Lock()
 		defer h.mu.Unlock()
 		if h.subs[c] {

@@ -6,6 +6,7 @@
 package manager
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -182,12 +183,10 @@ func (m *Manager) Call(ctx context.Context, p proto.CallParams) (proto.SessionIn
 	if err != nil {
 		return proto.SessionInfo{}, proto.NewError(proto.CodeBadType, err.Error())
 	}
-	if p.Port == 0 {
-		p.Port = proto.DefaultPort
-		if target.Port != 0 {
-			p.Port = target.Port
-		}
+	if p.Port != 0 && target.Port != 0 && p.Port != target.Port {
+		return proto.SessionInfo{}, proto.NewError(proto.CodeBadType, fmt.Sprintf("port given twice, in host %q and as %d", p.Host, p.Port))
 	}
+	p.Port = cmp.Or(p.Port, target.Port, proto.DefaultPort)
 	p.Host, target.Port = target.Host, p.Port
 	if err := settings.CheckOpaque(p.Opaque); err != nil {
 		return proto.SessionInfo{}, proto.NewError(proto.CodeBadType, err.Error())
@@ -268,7 +267,8 @@ func (m *Manager) Adopt(ctx context.Context, p proto.AdoptParams, sock *os.File)
 		sock.Close()
 		return proto.SessionInfo{}, proto.NewError(proto.CodeBadType, err.Error())
 	}
-	if _, err := settings.ParseWords([]string{p.Host}); err != nil {
+	target, err := settings.ParseWords([]string{p.Host})
+	if err != nil {
 		sock.Close()
 		return proto.SessionInfo{}, proto.NewError(proto.CodeBadType, err.Error())
 	}
@@ -276,7 +276,7 @@ func (m *Manager) Adopt(ctx context.Context, p proto.AdoptParams, sock *os.File)
 		sock.Close()
 		return proto.SessionInfo{}, proto.NewError(proto.CodeBadType, err.Error())
 	}
-	s, err := m.begin(proto.CallParams{Host: p.Host, Port: p.Port, Opaque: p.Opaque}, "adopted")
+	s, err := m.begin(proto.CallParams{Host: target.Host, Port: cmp.Or(p.Port, target.Port, proto.DefaultPort), Opaque: p.Opaque}, "adopted")
 	if err != nil {
 		sock.Close()
 		return proto.SessionInfo{}, err
@@ -319,7 +319,7 @@ func (m *Manager) Sessions() []proto.SessionInfo {
 func (m *Manager) Status() proto.Status {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	recent := slices.Clone(m.recent)
+	recent := append([]proto.SessionInfo{}, m.recent...) // [] in JSON, not null
 	slices.Reverse(recent)
 	st := proto.Status{Version: m.version, PID: os.Getpid(), Since: m.begun, Sessions: len(m.sessions), Calls: m.calls, Failed: m.failed, Recent: recent}
 	select {

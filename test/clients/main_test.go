@@ -3,6 +3,7 @@
 package clients
 
 import (
+	"context"
 	"errors"
 	"flag"
 	"fmt"
@@ -15,6 +16,7 @@ import (
 	"runtime"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -64,6 +66,9 @@ func given(name string) (found bool) {
 }
 
 func outside() (int, error) {
+	// What ends us ends the stories, and then us, with nothing left behind.
+	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGTERM, unix.SIGINT, unix.SIGHUP)
+	defer stop()
 	dir, err := os.MkdirTemp("", "callhome-clients-")
 	if err != nil {
 		return 1, err
@@ -73,28 +78,19 @@ func outside() (int, error) {
 	if err := os.Chmod(dir, 0o755); err != nil {
 		return 1, err
 	}
-	if err := build(dir); err != nil {
+	if err := build(ctx, dir); err != nil {
 		return 1, err
 	}
-	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
+	cmd := exec.CommandContext(ctx, "/proc/self/exe", os.Args[1:]...)
+	cmd.Cancel = func() error { return cmd.Process.Signal(unix.SIGTERM) }
+	cmd.WaitDelay = 10 * time.Second
 	cmd.Env = append(os.Environ(), insideEnv+"="+dir)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	cmd.SysProcAttr = &unix.SysProcAttr{
 		Cloneflags: unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWNET | unix.CLONE_NEWIPC,
 		Pdeathsig:  unix.SIGKILL,
 	}
-	// What ends us ends the stories, and then us, with nothing left behind.
-	signals := make(chan os.Signal, 8)
-	signal.Notify(signals, unix.SIGTERM, unix.SIGINT, unix.SIGHUP, unix.SIGQUIT)
-	if err := cmd.Start(); err != nil {
-		return 1, fmt.Errorf("making namespaces: %w", err)
-	}
-	go func() {
-		for s := range signals {
-			_ = cmd.Process.Signal(s)
-		}
-	}()
-	err = cmd.Wait()
+	err = cmd.Run()
 	var exit *exec.ExitError
 	if errors.As(err, &exit) && exit.ExitCode() > 0 {
 		return exit.ExitCode(), nil
@@ -107,7 +103,7 @@ func outside() (int, error) {
 
 // build makes the daemon, the C client in its two ways and a listener for the
 // stock ssh.
-func build(dir string) error {
+func build(ctx context.Context, dir string) error {
 	root, err := filepath.Abs("../..")
 	if err != nil {
 		return err
@@ -132,7 +128,7 @@ func build(dir string) error {
 		steps = append(steps, []string{"go", "build", "-tags", "urfave_cli_no_docs,urfave_cli_no_suggest", "-o", dir + "/", "callhome/cmd/callhome-mgr"})
 	}
 	for _, s := range steps {
-		cmd := exec.Command(s[0], s[1:]...)
+		cmd := exec.CommandContext(ctx, s[0], s[1:]...)
 		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 		if out, err := cmd.CombinedOutput(); err != nil {
 			return fmt.Errorf("%s: %w\n%s", strings.Join(s, " "), err, out)

@@ -94,9 +94,9 @@ func furnish(workshop string) error {
 		{"mounting /run", func() error { return unix.Mount("run", "/run", "tmpfs", 0, "mode=0755") }},
 		{"mounting /etc", func() error { return overlay("/etc", runDir+"/etc", "/etc") }},
 		// netconfd writes to root's home whatever HOME says, and at its end
-		// removes /tmp/ncxserver.sock whatever socket it had.
+		// removes the default socket whatever socket it had.
 		{"mounting /root", func() error { return overlay("/root", runDir+"/root", "/root") }},
-		{"mounting /tmp", func() error { return coverTmp(workshop) }},
+		{"covering netconfd's socket", coverSocket},
 		{"making /dev", makeDev},
 		{"bringing lo up", loopbackUp},
 		{"filling /run", func() error { return fillRun(workshop) }},
@@ -123,23 +123,18 @@ func overlay(lower, scratch, target string) error {
 	return unix.Mount("overlay", target, "overlay", 0, "lowerdir="+lower+",upperdir="+upper+",workdir="+work)
 }
 
-// coverTmp gives us a /tmp of our own, with the machine's workshop in it where
-// it was.
-func coverTmp(workshop string) error {
-	kept := runDir + "/workshop"
-	if err := os.MkdirAll(kept, 0o755); err != nil {
+// coverSocket keeps a netconfd of the machine's own its socket: what is a mount
+// point cannot be removed here.
+func coverSocket() error {
+	const socket = "/tmp/ncxserver.sock"
+	if _, err := os.Lstat(socket); err != nil {
+		return nil // nothing to keep
+	}
+	cover := runDir + "/ncxserver.sock"
+	if err := os.WriteFile(cover, nil, 0o600); err != nil {
 		return err
 	}
-	if err := unix.Mount(workshop, kept, "", unix.MS_BIND, ""); err != nil {
-		return err
-	}
-	if err := unix.Mount("tmp", "/tmp", "tmpfs", 0, "mode=1777"); err != nil {
-		return err
-	}
-	if err := os.MkdirAll(workshop, 0o755); err != nil {
-		return err
-	}
-	return unix.Mount(kept, workshop, "", unix.MS_BIND, "")
+	return unix.Mount(cover, socket, "", unix.MS_BIND, "")
 }
 
 // makeDev puts a small /dev of our own over the machine's, so that /dev/log is
