@@ -38,7 +38,7 @@ unit: ## unit tests, with the race detector; no root, no network
 
 .PHONY: integration
 integration: deps build ## stories with the real sshd, ssh, netconfd, ncclient, libnetconf2 (root)
-	CALLHOME_BIN_DIR=$(CURDIR)/bin CGO_ENABLED=1 $(GO) test -race -count=1 -v -tags integration -timeout 20m -p 1 ./test/integration/ ./test/clients/
+	CALLHOME_BIN_DIR="$(CURDIR)/bin" CGO_ENABLED=1 $(GO) test -race -count=1 -v -tags integration -timeout 20m -p 1 ./test/integration/ ./test/clients/
 
 .PHONY: test
 test: unit integration ## all tests

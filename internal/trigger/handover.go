@@ -120,8 +120,11 @@ func toSshd(s *settings.Settings, c *dial.Conn) error {
 }
 
 func osCode(err error) int {
-	if errors.Is(err, fs.ErrPermission) {
+	switch {
+	case errors.Is(err, fs.ErrPermission):
 		return sysexits.NoPerm
+	case errors.Is(err, unix.ENOTCONN):
+		return sysexits.Unavailable // the client has reset the connection meanwhile
 	}
 	return sysexits.OSErr
 }
