@@ -111,7 +111,11 @@ func sizeOf(f *os.File) int64 {
 // (flock(2)) goes with the open file through exec and fork, and falls with the
 // last process that has it open: so the kernel knows which sessions live.
 func newLogFile(dir string, now time.Time) (*os.File, error) {
-	if err := os.MkdirAll(dir, 0o750); err != nil {
+	// Its parent has the manager's socket too, which others may reach.
+	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
+		return nil, err
+	}
+	if err := os.Mkdir(dir, 0o750); err != nil && !errors.Is(err, fs.ErrExist) {
 		return nil, err
 	}
 	prune(dir)
