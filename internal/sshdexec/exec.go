@@ -36,9 +36,7 @@ func (c *Command) Become(sock, log *os.File) error {
 	if err := prepare(sock); err != nil {
 		return err
 	}
-	if err := ownGroup(); err != nil {
-		return err
-	}
+	ownGroup()
 	argv, env := c.Args(), Environ()
 	// From here on the thread's signal mask is what sshd will get.
 	runtime.LockOSThread()
@@ -135,18 +133,11 @@ func MakePrivsepDir() error {
 	return nil
 }
 
-// ownGroup makes this process the leader of a session or at least of a process
-// group. When LoginGraceTime ends, sshd ends its unprivileged child only if it
-// leads its group; else that child holds the connection for ever.
-func ownGroup() error {
-	if _, err := unix.Setsid(); err == nil {
-		return nil
-	}
-	if err := unix.Setpgid(0, 0); err != nil && unix.Getpgrp() != unix.Getpid() {
-		return fmt.Errorf("making a process group for sshd: %w", err)
-	}
-	return nil
-}
+// ownGroup makes this process the leader of a process group, with a session of
+// its own unless it leads a group already. When LoginGraceTime ends, sshd ends
+// its unprivileged child only if it leads its group; else that child holds the
+// connection for ever.
+func ownGroup() { _, _ = unix.Setsid() } // fails for leaders of a group only
 
 // SweepDescriptors marks every descriptor above 2 close-on-exec, so that what
 // the NETCONF server leaked to us cannot reach the session.

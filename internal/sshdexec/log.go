@@ -119,16 +119,42 @@ func newLogFile(dir string, now time.Time) (*os.File, error) {
 		return nil, err
 	}
 	prune(dir)
-	name := now.UTC().Format("20060102T150405.000000Z") + "-" + strconv.Itoa(os.Getpid()) + ".log"
-	f, err := os.OpenFile(filepath.Join(dir, name), os.O_RDWR|os.O_APPEND|os.O_CREATE|os.O_EXCL, 0o640)
-	if err != nil {
-		return nil, err
-	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB); err != nil {
+	for {
+		name := now.UTC().Format("20060102T150405.000000Z") + "-" + strconv.Itoa(os.Getpid()) + ".log"
+		f, err := os.OpenFile(filepath.Join(dir, name), os.O_RDWR|os.O_APPEND|os.O_CREATE|os.O_EXCL, 0o640)
+		if err != nil {
+			return nil, err
+		}
+		kept, err := lockLog(f)
+		if kept {
+			return f, nil
+		}
 		f.Close()
-		return nil, fmt.Errorf("locking %s: %w", f.Name(), err)
+		if err != nil {
+			return nil, err
+		}
 	}
-	return f, nil
+}
+
+// lockLog locks a file that was just made. It reports false where another
+// session's prune was faster, had the lock for a moment, and removed it.
+func lockLog(f *os.File) (bool, error) {
+	for {
+		err := unix.Flock(int(f.Fd()), unix.LOCK_SH)
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil {
+			return false, fmt.Errorf("locking %s: %w", f.Name(), err)
+		}
+		break
+	}
+	mine, err := f.Stat()
+	if err != nil {
+		return false, err
+	}
+	there, err := os.Lstat(f.Name())
+	return err == nil && os.SameFile(mine, there), nil
 }
 
 // prune bounds the directory. It is best effort: a log that cannot be removed
