@@ -12,9 +12,11 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
+	"unicode/utf8"
 
 	"callhome/internal/connect"
 	"callhome/internal/dial"
@@ -50,6 +52,7 @@ type Manager struct {
 
 	mu       sync.Mutex // guards the fields that follow; held for map look-ups only
 	sessions map[int]*session.Session
+	open     int                 // sessions, and those admitted that have no number yet
 	recent   []proto.SessionInfo // newest last
 	calls    uint64
 	failed   uint64
@@ -80,6 +83,9 @@ func (m *Manager) SetConfig(c *Config) { m.config.Store(c) }
 func (m *Manager) Restore() error {
 	found, err := session.Restore(&m.env)
 	for _, s := range found {
+		m.mu.Lock()
+		m.open++
+		m.mu.Unlock()
 		m.keep(s)
 	}
 	close(m.started)
@@ -127,21 +133,29 @@ func (m *Manager) SubscribeSince() (last []proto.Event, events <-chan proto.Even
 	return m.hub.subscribe()
 }
 
-// admit makes room for one more session.
+// admit makes room for one more session; keep or abandon must follow.
 func (m *Manager) admit() error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	switch {
 	case m.stopping:
 		return proto.NewError(proto.CodeShutdown, "callhome-mgr is stopping")
-	case len(m.sessions) >= maxCalls:
+	case m.open >= maxCalls:
 		return proto.NewError(proto.CodeBusy, fmt.Sprintf("%d sessions are open, no more are taken", maxCalls))
 	}
 	m.calls++
+	m.open++
 	return nil
 }
 
-// keep lists a session until it has ended.
+// abandon gives back the room of a session that came to nothing.
+func (m *Manager) abandon() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.open--
+}
+
+// keep lists an admitted session until it has ended.
 func (m *Manager) keep(s *session.Session) {
 	id := s.Info().Session
 	m.mu.Lock()
@@ -153,6 +167,7 @@ func (m *Manager) keep(s *session.Session) {
 		<-s.Done()
 		m.mu.Lock()
 		defer m.mu.Unlock()
+		m.open--
 		delete(m.sessions, id)
 		m.recent = append(m.recent, s.Info())
 		if len(m.recent) > maxRecent {
@@ -168,6 +183,7 @@ func (m *Manager) begin(p proto.CallParams, via string) (*session.Session, error
 	}
 	id, err := session.Next(m.env.Dir)
 	if err != nil {
+		m.abandon()
 		return nil, proto.NewError(proto.CodeOS, err.Error())
 	}
 	s := session.New(&m.env, id, p, via)
@@ -188,7 +204,7 @@ func (m *Manager) Call(ctx context.Context, p proto.CallParams) (proto.SessionIn
 	}
 	p.Port = cmp.Or(p.Port, target.Port, proto.DefaultPort)
 	p.Host, target.Port = target.Host, p.Port
-	if err := settings.CheckOpaque(p.Opaque); err != nil {
+	if err := checkOpaque(p.Opaque); err != nil {
 		return proto.SessionInfo{}, proto.NewError(proto.CodeBadType, err.Error())
 	}
 	until, ok := waits[p.Wait]
@@ -206,6 +222,15 @@ func (m *Manager) Call(ctx context.Context, p proto.CallParams) (proto.SessionIn
 	}
 	go m.make(s, c, target)
 	return await(ctx, s, until)
+}
+
+// checkOpaque refuses what cannot be passed on as it came: JSON puts U+FFFD in
+// place of each byte that is not UTF-8, and of half a surrogate pair.
+func checkOpaque(opaque string) error {
+	if strings.ContainsRune(opaque, utf8.RuneError) {
+		return errors.New("opaque is not UTF-8, or holds U+FFFD, which stands for what is not")
+	}
+	return settings.CheckOpaque(opaque)
 }
 
 // waits says which state each wait is for.
@@ -272,7 +297,7 @@ func (m *Manager) Adopt(ctx context.Context, p proto.AdoptParams, sock *os.File)
 		sock.Close()
 		return proto.SessionInfo{}, proto.NewError(proto.CodeBadType, err.Error())
 	}
-	if err := settings.CheckOpaque(p.Opaque); err != nil {
+	if err := checkOpaque(p.Opaque); err != nil {
 		sock.Close()
 		return proto.SessionInfo{}, proto.NewError(proto.CodeBadType, err.Error())
 	}

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -39,6 +41,8 @@ func TestAWrongCallIsRefusedAndCostsNothing(t *testing.T) {
 		"a line of its own":   {Host: "nms\nnms"},
 		"a word too long":     {Host: "nms", Opaque: strings.Repeat("x", proto.MaxOpaque+1)},
 		"a NUL":               {Host: "nms", Opaque: "a\x00b"},
+		"not UTF-8, decoded":  {Host: "nms", Opaque: "a\ufffdb"},
+		"not UTF-8":           {Host: "nms", Opaque: "a\xffb"},
 		"a wait that is none": {Host: "nms", Wait: "tomorrow"},
 	} {
 		_, err := m.Call(t.Context(), p)
@@ -49,6 +53,29 @@ func TestAWrongCallIsRefusedAndCostsNothing(t *testing.T) {
 	}
 	if st := m.Status(); st.Calls != 0 || st.Sessions != 0 || len(st.Recent) != 0 {
 		t.Errorf("the manager is %+v", st)
+	}
+}
+
+// The limit counts those that have no number yet, so that no crowd of callers
+// gets past it.
+func TestTheLimitHoldsForACrowd(t *testing.T) {
+	m := newManager(t)
+	var admitted atomic.Int32
+	var wg sync.WaitGroup
+	for range 2 * maxCalls {
+		wg.Go(func() {
+			if m.admit() == nil {
+				admitted.Add(1)
+			}
+		})
+	}
+	wg.Wait()
+	if n := admitted.Load(); n != maxCalls {
+		t.Errorf("%d sessions were admitted, the limit is %d", n, maxCalls)
+	}
+	m.abandon()
+	if err := m.admit(); err != nil {
+		t.Errorf("there was room again: %v", err)
 	}
 }
 
