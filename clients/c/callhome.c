@@ -983,6 +983,8 @@ static void read_session(struct span v, struct callhome_session *s)
 	text(member(v, "key"), s->key, sizeof(s->key));
 	text(member(v, "cert"), s->cert, sizeof(s->cert));
 	text(member(v, "stage"), s->stage, sizeof(s->stage));
+	text(member(v, "end"), s->end, sizeof(s->end));
+	s->graceful = is_true(member(v, "graceful"));
 	text(member(v, "cause"), s->cause, sizeof(s->cause));
 	s->has_stats = is(stats, '{');
 	s->bytes_sent = integer(member(stats, "bytes-sent"));

@@ -101,6 +101,8 @@ struct callhome_session {
 	char key[160];
 	char cert[512];
 	char stage[20];
+	char end[32];   /* how it ended, one word of docs/api.md */
+	int graceful;   /* it was closed on purpose */
 	char cause[1024];
 	int64_t bytes_sent, bytes_received, retransmits, unacked, rtt_ns, last_data_ns;
 };

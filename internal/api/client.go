@@ -16,8 +16,9 @@ import (
 	"github.com/creachadair/jrpc2"
 )
 
-// maxAnswer bounds an answer, in bytes: every session there can be, and more.
-const maxAnswer = 16 << 20
+// maxAnswer bounds an answer, in bytes: as many sessions as there can be, each
+// with the longest words, escaped.
+const maxAnswer = 64 << 20
 
 // Client calls a manager.
 type Client struct {

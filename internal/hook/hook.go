@@ -31,12 +31,6 @@ const DefaultTimeout = 10 * time.Second
 // DefaultEvents are what a hook is run on.
 var DefaultEvents = []string{proto.EventConnected, proto.EventAuthenticated, proto.EventFailed, proto.EventClosed}
 
-// Events are all that it can be run on.
-var Events = []string{
-	proto.EventCalling, proto.EventConnected, proto.EventKeyExchange, proto.EventRefused, proto.EventAuthenticated,
-	proto.EventSubsystem, proto.EventNoSubsystem, proto.EventFailed, proto.EventClosed, proto.EventLog, proto.EventRestored,
-}
-
 // Config is what the operator wants.
 type Config struct {
 	Program string // an absolute path
@@ -47,8 +41,8 @@ type Config struct {
 // Check refuses what cannot work or is unwise.
 func (c *Config) Check() error {
 	for _, e := range c.Events {
-		if !slices.Contains(Events, e) {
-			return fmt.Errorf("hook event %q is none of %s", e, strings.Join(Events, ", "))
+		if !slices.Contains(proto.Events, e) {
+			return fmt.Errorf("hook event %q is none of %s", e, strings.Join(proto.Events, ", "))
 		}
 	}
 	if c.Timeout <= 0 {

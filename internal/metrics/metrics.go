@@ -84,7 +84,7 @@ func (m *Metrics) startAtZero() {
 	for _, via := range vias {
 		m.calls.WithLabelValues(via)
 	}
-	for _, e := range events {
+	for _, e := range proto.Events {
 		m.events.WithLabelValues(e)
 	}
 	for _, s := range failing {
@@ -106,7 +106,7 @@ func (m *Metrics) Handle(e proto.Event) {
 	o := m.ledger.happened(e)
 	m.mu.Unlock()
 
-	m.events.WithLabelValues(oneOf(events, e.Event)).Inc()
+	m.events.WithLabelValues(oneOf(proto.Events, e.Event)).Inc()
 	if e.Event == proto.EventCalling {
 		m.calls.WithLabelValues(oneOf(vias, e.Session.Via)).Inc()
 	}
@@ -116,7 +116,7 @@ func (m *Metrics) Handle(e proto.Event) {
 	if !o.ended {
 		return
 	}
-	m.finished.WithLabelValues(e.Event, string(oneOf(stages, e.Session.Stage))).Inc()
+	m.finished.WithLabelValues(e.Event, string(oneOf(proto.Stages, e.Session.Stage))).Inc()
 	if e.Event == proto.EventClosed {
 		m.durations.Observe(o.lasted.Seconds())
 	}

@@ -93,7 +93,7 @@ func session(id int, word string) []proto.Event {
 		Via: word, Stage: proto.Stage(word), State: proto.StateServing, Since: noon,
 	}
 	var all []proto.Event
-	for i, name := range append(slices.Clone(events), word) {
+	for i, name := range append(slices.Clone(proto.Events), word) {
 		if name == proto.EventClosed {
 			info.State = proto.StateClosed
 		}
@@ -142,7 +142,7 @@ func TestSeriesStartAtZero(t *testing.T) {
 	sessions := &list{}
 	m := New(sessions, "v1.2")
 	before := seriesOf(t, m)
-	for _, name := range events {
+	for _, name := range proto.Events {
 		m.Handle(event(name, 0))
 	}
 	for _, via := range vias {
@@ -157,7 +157,7 @@ func TestSeriesStartAtZero(t *testing.T) {
 			m.Handle(e)
 		}
 	}
-	for _, state := range states {
+	for _, state := range proto.States {
 		*sessions = append(*sessions, proto.SessionInfo{State: state})
 	}
 	for s := range seriesOf(t, m) {

@@ -40,7 +40,7 @@ func (m *Metrics) Collect(to chan<- prometheus.Metric) {
 	for _, s := range list {
 		byState[s.State]++
 	}
-	for _, s := range states {
+	for _, s := range proto.States {
 		to <- prometheus.MustNewConstMetric(sessionsDesc, prometheus.GaugeValue, float64(byState[s]), string(s))
 	}
 	if mean, longest := roundTrips(list); longest > 0 {

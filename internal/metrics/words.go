@@ -11,19 +11,11 @@ import (
 var (
 	vias = []string{"manager", "executable", "adopted"}
 
-	events = []string{
-		proto.EventCalling, proto.EventConnected, proto.EventKeyExchange, proto.EventRefused, proto.EventAuthenticated,
-		proto.EventSubsystem, proto.EventNoSubsystem, proto.EventFailed, proto.EventClosed, proto.EventLog, proto.EventRestored,
-	}
-
 	// failing are the stages that a call home can fail in, closing those that
 	// it can be in when it ends after the login.
-	failing = []proto.Stage{proto.StageName, proto.StageTCP, proto.StageHandover, proto.StageSSH, proto.StageAuth}
-	closing = []proto.Stage{proto.StageSubsystem, proto.StageSession}
-	stages  = slices.Concat(failing, closing)
-
-	// states are those of sessions that have not ended.
-	states = []proto.State{proto.StateCalling, proto.StateStarting, proto.StateKeyExchange, proto.StateAuthenticated, proto.StateServing}
+	login   = slices.Index(proto.Stages, proto.StageSubsystem)
+	failing = proto.Stages[:login]
+	closing = proto.Stages[login:]
 )
 
 // other stands for every word that is not known.

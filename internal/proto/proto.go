@@ -78,6 +78,9 @@ const (
 	StageSession   Stage = "session"        // the session itself
 )
 
+// Stages are all of them, in their order.
+var Stages = []Stage{StageName, StageTCP, StageHandover, StageSSH, StageAuth, StageSubsystem, StageSession}
+
 // Wait is how far the connection must have come before a call is answered.
 type Wait string
 
@@ -124,6 +127,34 @@ const (
 	StateClosed        State = "closed"
 )
 
+// States are all that a session which has not ended can be in, in their order.
+var States = []State{StateCalling, StateStarting, StateKeyExchange, StateAuthenticated, StateServing}
+
+// End is how a session ended.
+type End string
+
+// The ends.
+const (
+	EndKilled       End = "killed"              // somebody asked for it
+	EndDisconnected End = "client-disconnected" // the client said so (SSH_MSG_DISCONNECT)
+	EndClosed       End = "client-closed"       // end of file
+	EndReset        End = "connection-reset"
+	EndSilent       End = "client-not-responding" // keepalives, or the kernel gave up
+	EndIdle         End = "idle"                  // the idle timeout
+	EndLoginTimeout End = "login-timeout"
+	EndProtocol     End = "protocol-error" // no SSH, no common algorithm, a broken packet
+	EndRefused      End = "refused"        // no login that counts
+	EndSshd         End = "sshd-failed"    // sshd itself could not go on
+	EndNoConnection End = "no-connection"  // there never was one
+	EndUnknown      End = "unknown"        // sshd ended without a word that is known
+)
+
+// Ends are all of them.
+var Ends = []End{
+	EndKilled, EndDisconnected, EndClosed, EndReset, EndSilent, EndIdle, EndLoginTimeout, EndProtocol, EndRefused, EndSshd,
+	EndNoConnection, EndUnknown,
+}
+
 // SessionInfo is one session as the manager knows it.
 type SessionInfo struct {
 	// Session numbers the session. A number is not used twice, also not by the
@@ -143,12 +174,16 @@ type SessionInfo struct {
 	Method string `json:"method,omitempty"` // publickey, ...
 	Key    string `json:"key,omitempty"`    // fingerprint of the user's key
 	Cert   string `json:"cert,omitempty"`   // key ID of the user's certificate
-	// Error says why a closed session did not come further, Cause how it
-	// ended, in sshd's words or ours.
-	Stage Stage      `json:"stage,omitempty"`
-	Cause string     `json:"cause,omitempty"`
-	Ended *time.Time `json:"ended,omitempty"`
-	Stats *Stats     `json:"stats,omitempty"`
+	// Stage says where a closed session stood, End how it ended, and Cause
+	// the same in sshd's words or ours.
+	Stage Stage  `json:"stage,omitempty"`
+	End   End    `json:"end,omitempty"`
+	Cause string `json:"cause,omitempty"`
+	// Graceful says that the session was closed on purpose: by
+	// <close-session>, SSH's disconnect, the idle timeout or kill_user_session.
+	Graceful bool       `json:"graceful,omitempty"`
+	Ended    *time.Time `json:"ended,omitempty"`
+	Stats    *Stats     `json:"stats,omitempty"`
 }
 
 // Stats is what the kernel knows of a session's connection (tcp(7), TCP_INFO).
@@ -211,3 +246,9 @@ const (
 	EventLog           = "log"    // a line of sshd's that says nothing of the above
 	EventRestored      = "restored"
 )
+
+// Events are all of them.
+var Events = []string{
+	EventCalling, EventConnected, EventKeyExchange, EventRefused, EventAuthenticated, EventSubsystem, EventNoSubsystem,
+	EventFailed, EventClosed, EventLog, EventRestored,
+}

@@ -26,9 +26,10 @@ type record struct {
 	Process Identity `json:"process"`
 	// Offset is how much of the log has been understood.
 	Offset int64 `json:"offset"`
-	// KeyExchanged and NoSubsystem remember lines that name no state.
+	// KeyExchanged, NoSubsystem and Broken remember lines that name no state.
 	KeyExchanged bool `json:"key-exchanged,omitempty"`
 	NoSubsystem  bool `json:"no-subsystem,omitempty"`
+	Broken       bool `json:"broken,omitempty"`
 	// LastWords is the last line that told of something going wrong.
 	LastWords string `json:"last-words,omitempty"`
 }

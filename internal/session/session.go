@@ -83,7 +83,10 @@ func (s *Session) Fail(stage proto.Stage, cause string) {
 		return
 	}
 	s.mu.Lock()
-	s.rec.Stage, s.rec.Cause = stage, cause
+	s.rec.Stage, s.rec.Cause, s.rec.End = stage, cause, proto.EndNoConnection
+	if stage == proto.StageHandover {
+		s.rec.End = proto.EndSshd
+	}
 	s.mu.Unlock()
 	s.finish(proto.EventFailed)
 }
@@ -245,10 +248,8 @@ func (s *Session) Await(ctx context.Context, state proto.State) (proto.SessionIn
 // ErrEnded says that a session ended before it came as far as was awaited.
 var ErrEnded = errors.New("the session has ended")
 
-var order = []proto.State{proto.StateCalling, proto.StateStarting, proto.StateKeyExchange, proto.StateAuthenticated, proto.StateServing}
-
 func reached(is, wanted proto.State) bool {
-	for _, s := range order {
+	for _, s := range proto.States {
 		if s == wanted {
 			return true
 		}
@@ -269,7 +270,7 @@ func (s *Session) Kill(who string) {
 		s.killer = who
 	}
 	if id.PID == 0 {
-		s.rec.Stage, s.rec.Cause = proto.StageTCP, "ended by "+who
+		s.rec.Stage, s.rec.Cause, s.rec.End = proto.StageTCP, "ended by "+who, proto.EndKilled
 	}
 	s.mu.Unlock()
 	if id.PID == 0 {

@@ -2,6 +2,7 @@ package session
 
 import (
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -31,6 +32,7 @@ var steps = map[sshdlog.Kind]step{
 	sshdlog.Authenticated: {from: beforeLogin, to: proto.StateAuthenticated, event: proto.EventAuthenticated},
 	sshdlog.Subsystem:     {from: afterLogin, to: proto.StateServing, event: proto.EventSubsystem},
 	sshdlog.NoSubsystem:   {from: afterLogin, event: proto.EventNoSubsystem},
+	sshdlog.Finished:      {from: afterLogin},
 	sshdlog.Closed:        {},
 	sshdlog.Broken:        {},
 }
@@ -45,7 +47,7 @@ func (r *record) apply(l sshdlog.Line) []string {
 	if !known {
 		return []string{proto.EventLog}
 	}
-	if s.from != nil && !contains(s.from, r.State) {
+	if s.from != nil && !slices.Contains(s.from, r.State) {
 		return nil
 	}
 	var events []string
@@ -75,16 +77,32 @@ func (r *record) learn(l sshdlog.Line) {
 	case sshdlog.Authenticated:
 		r.User, r.Method, r.Key, r.Cert = l.User, l.Method, l.Fingerprint, l.Cert
 		r.LastWords = ""
-	case sshdlog.Refused, sshdlog.Broken:
+	case sshdlog.Refused:
 		r.LastWords = l.Words
+	case sshdlog.Broken:
+		r.Broken, r.LastWords = true, l.Words
 	case sshdlog.NoSubsystem:
 		r.NoSubsystem, r.LastWords = true, l.Words
+	case sshdlog.Subsystem:
+		r.Graceful = false // a further one on the same connection
+	case sshdlog.Finished:
+		// After the end of the connection sshd says so of any session.
+		r.Graceful = r.Graceful || r.Cause == ""
 	case sshdlog.Closed:
 		// The first one is the reason, what follows its consequence.
 		if r.Cause == "" {
 			r.Cause = string(l.Cause)
 		}
 	}
+}
+
+// ends names the end that each cause is. A login that was refused is one also
+// where the client then just left.
+var ends = map[sshdlog.Cause]proto.End{
+	sshdlog.ByClient: proto.EndDisconnected, sshdlog.ClientGone: proto.EndClosed, sshdlog.Reset: proto.EndReset,
+	sshdlog.Timeout: proto.EndSilent, sshdlog.Idle: proto.EndIdle, sshdlog.LoginTimeout: proto.EndLoginTimeout,
+	sshdlog.NoAlgorithm: proto.EndProtocol, sshdlog.NotSSH: proto.EndProtocol, sshdlog.Corrupt: proto.EndProtocol,
+	sshdlog.TooManyTries: proto.EndRefused, sshdlog.NotAuthorized: proto.EndRefused, sshdlog.Prohibited: proto.EndRefused,
 }
 
 // addrPort turns sshd's "::1 port 4334" into "[::1]:4334", or keeps known.
@@ -105,34 +123,57 @@ func (r *record) end(exit int, killer string) string {
 	reached := r.State
 	r.State = proto.StateClosed
 	r.Stage = stageOf(reached, r)
-	r.Cause = r.causeOf(reached, exit, killer)
-	if contains(afterLogin, reached) {
+	cause := r.causeOf(reached, exit)
+	r.End, r.Cause = r.endOf(reached, cause), r.say(cause, exit)
+	if killer != "" {
+		r.End, r.Cause = proto.EndKilled, "ended by "+killer
+	}
+	r.Graceful = slices.Contains(afterLogin, reached) && (r.Graceful || slices.Contains(graceful, r.End))
+	if slices.Contains(afterLogin, reached) {
 		return proto.EventClosed
 	}
 	return proto.EventFailed
 }
 
-// causeOf says why the session ended, in the clearest words there are.
-func (r *record) causeOf(reached proto.State, exit int, killer string) string {
-	cause := r.Cause
-	switch {
-	case killer != "":
-		return "ended by " + killer
-	case cause == "" && reached == proto.StateKeyExchange && (exit == 1 || exit == 3):
+// graceful are the ends that somebody wanted.
+var graceful = []proto.End{proto.EndKilled, proto.EndDisconnected, proto.EndIdle}
+
+// causeOf returns sshd's reason for the end, "" where it gave none.
+func (r *record) causeOf(reached proto.State, exit int) sshdlog.Cause {
+	if r.Cause == "" && reached == proto.StateKeyExchange && (exit == 1 || exit == 3) {
 		// No version but 8.5 to 9.7 says so; 1 is what those before 9.8 exit
 		// with, 3 what later ones do.
-		cause = string(sshdlog.LoginTimeout)
+		return sshdlog.LoginTimeout
+	}
+	return sshdlog.Cause(r.Cause)
+}
+
+func (r *record) endOf(reached proto.State, cause sshdlog.Cause) proto.End {
+	if end, ok := ends[cause]; ok {
+		return end
+	}
+	if r.Broken || reached == proto.StateStarting {
+		return proto.EndSshd
+	}
+	if reached == proto.StateCalling {
+		return proto.EndNoConnection
+	}
+	return proto.EndUnknown
+}
+
+// say tells why the session ended in the clearest words there are.
+func (r *record) say(cause sshdlog.Cause, exit int) string {
+	switch {
 	case cause == "" && r.LastWords != "":
 		return r.LastWords
 	case cause == "" && exit < 0:
 		return "sshd ended without a word"
 	case cause == "":
 		return "sshd ended with status " + strconv.Itoa(exit)
+	case r.LastWords != "":
+		return string(cause) + ": " + r.LastWords
 	}
-	if r.LastWords != "" {
-		cause += ": " + r.LastWords
-	}
-	return cause
+	return string(cause)
 }
 
 // stageOf names the stage that a session was in.
@@ -151,13 +192,4 @@ func stageOf(s proto.State, r *record) proto.Stage {
 		return proto.StageSubsystem
 	}
 	return proto.StageSession
-}
-
-func contains(states []proto.State, s proto.State) bool {
-	for _, x := range states {
-		if x == s {
-			return true
-		}
-	}
-	return false
 }

@@ -17,6 +17,8 @@ const (
 	lineDisconnect = `Received disconnect from 192.0.2.1 port 4334:11: disconnected by user`
 	lineGone       = `Connection closed by 192.0.2.1 port 4334`
 	lineGaveUp     = `Connection closed by authenticating user netconf 192.0.2.1 port 4334 [preauth]`
+	lineFinished   = `Close session: user netconf from 192.0.2.1 port 4334 id 0`
+	lineCorrupt    = `ssh_dispatch_run_fatal: Connection from user netconf 192.0.2.1 port 4334: message authentication code incorrect`
 	lineTimeout    = `Timeout, client not responding from user netconf 192.0.2.1 port 4334`
 	lineStrange    = `a line of a version to come`
 )
@@ -51,18 +53,24 @@ func TestEndsAreToldApart(t *testing.T) {
 		event  string
 		stage  proto.Stage
 		cause  string
+		end    proto.End
+		wanted bool // on purpose
 	}{
-		{"sshd never began", nil, 1, "", proto.EventFailed, proto.StageHandover, "sshd ended with status 1"},
-		{"no host keys", []string{"sshd: no hostkeys available -- exiting."}, 1, "", proto.EventFailed, proto.StageHandover, "sshd: no hostkeys available -- exiting."},
-		{"the client hung up at once", []string{lineConnected, lineGone}, 255, "", proto.EventFailed, proto.StageSSH, "client closed"},
-		{"the client gave up its login", []string{lineConnected, lineFailed, lineGaveUp}, 255, "", proto.EventFailed, proto.StageAuth, "client gave up its login: " + lineFailed},
-		{"nobody logged in, before 9.8", []string{lineConnected}, 1, "", proto.EventFailed, proto.StageSSH, "login grace time exceeded"},
-		{"nobody logged in, from 9.8", []string{lineConnected, lineFailed}, 3, "", proto.EventFailed, proto.StageAuth, "login grace time exceeded: " + lineFailed},
-		{"the first reason counts", []string{lineConnected, lineAccepted, lineSubsystem, lineTimeout, "Closing connection to 192.0.2.1 port 4334"}, 255, "", proto.EventClosed, proto.StageSession, "client not responding"},
-		{"an ordinary end has status 255", []string{lineConnected, lineAccepted, lineSubsystem, lineDisconnect}, 255, "", proto.EventClosed, proto.StageSession, "client disconnected"},
-		{"no such subsystem", []string{lineConnected, lineAccepted, lineNoSub, lineDisconnect}, 255, "", proto.EventClosed, proto.StageSubsystem, "client disconnected: " + lineNoSub},
-		{"ended by a caller", []string{lineConnected, lineAccepted, lineSubsystem}, -1, "uid 0 pid 7", proto.EventClosed, proto.StageSession, "ended by uid 0 pid 7"},
-		{"the exit status is not known", []string{lineConnected, lineAccepted}, -1, "", proto.EventClosed, proto.StageSubsystem, "sshd ended without a word"},
+		{"sshd never began", nil, 1, "", proto.EventFailed, proto.StageHandover, "sshd ended with status 1", proto.EndSshd, false},
+		{"no host keys", []string{"sshd: no hostkeys available -- exiting."}, 1, "", proto.EventFailed, proto.StageHandover, "sshd: no hostkeys available -- exiting.", proto.EndSshd, false},
+		{"the client hung up at once", []string{lineConnected, lineGone}, 255, "", proto.EventFailed, proto.StageSSH, "client closed", proto.EndClosed, false},
+		{"the client gave up its login", []string{lineConnected, lineFailed, lineGaveUp}, 255, "", proto.EventFailed, proto.StageAuth, "client gave up its login: " + lineFailed, proto.EndRefused, false},
+		{"nobody logged in, before 9.8", []string{lineConnected}, 1, "", proto.EventFailed, proto.StageSSH, "login grace time exceeded", proto.EndLoginTimeout, false},
+		{"nobody logged in, from 9.8", []string{lineConnected, lineFailed}, 3, "", proto.EventFailed, proto.StageAuth, "login grace time exceeded: " + lineFailed, proto.EndLoginTimeout, false},
+		{"the first reason counts", []string{lineConnected, lineAccepted, lineSubsystem, lineTimeout, "Closing connection to 192.0.2.1 port 4334"}, 255, "", proto.EventClosed, proto.StageSession, "client not responding", proto.EndSilent, false},
+		{"an ordinary end has status 255", []string{lineConnected, lineAccepted, lineSubsystem, lineDisconnect}, 255, "", proto.EventClosed, proto.StageSession, "client disconnected", proto.EndDisconnected, true},
+		{"no such subsystem", []string{lineConnected, lineAccepted, lineNoSub, lineDisconnect}, 255, "", proto.EventClosed, proto.StageSubsystem, "client disconnected: " + lineNoSub, proto.EndDisconnected, true},
+		{"ended by a caller", []string{lineConnected, lineAccepted, lineSubsystem}, -1, "uid 0 pid 7", proto.EventClosed, proto.StageSession, "ended by uid 0 pid 7", proto.EndKilled, true},
+		{"the exit status is not known", []string{lineConnected, lineAccepted}, -1, "", proto.EventClosed, proto.StageSubsystem, "sshd ended without a word", proto.EndUnknown, false},
+		{"closed by <close-session>, then by the client", []string{lineConnected, lineAccepted, lineSubsystem, lineFinished, lineGone}, 0, "", proto.EventClosed, proto.StageSession, "client closed", proto.EndClosed, true},
+		{"the client is gone, and then its session", []string{lineConnected, lineAccepted, lineSubsystem, lineGone, lineFinished}, 0, "", proto.EventClosed, proto.StageSession, "client closed", proto.EndClosed, false},
+		{"one session closed, the next one lost", []string{lineConnected, lineAccepted, lineSubsystem, lineFinished, lineSubsystem, lineGone}, 0, "", proto.EventClosed, proto.StageSession, "client closed", proto.EndClosed, false},
+		{"a broken packet", []string{lineConnected, lineAccepted, lineSubsystem, lineCorrupt}, 255, "", proto.EventClosed, proto.StageSession, "packet that is not ssh's", proto.EndProtocol, false},
 	}
 	for _, tt := range tests {
 		r := started()
@@ -70,6 +78,9 @@ func TestEndsAreToldApart(t *testing.T) {
 			r.apply(sshdlog.Parse(l))
 		}
 		event := r.end(tt.exit, tt.killer)
+		if r.End != tt.end || r.Graceful != tt.wanted {
+			t.Errorf("%s: it ended %s, on purpose %v; expected %s, %v", tt.name, r.End, r.Graceful, tt.end, tt.wanted)
+		}
 		if event != tt.event || r.Stage != tt.stage || r.Cause != tt.cause || r.State != proto.StateClosed {
 			t.Errorf("%s: %s at %s because %q, expected %s at %s because %q", tt.name, event, r.Stage, r.Cause, tt.event, tt.stage, tt.cause)
 		}
@@ -79,7 +90,7 @@ func TestEndsAreToldApart(t *testing.T) {
 // Every kind of line in every state: none moves a session backwards, and none
 // moves a closed one.
 func TestNoLineMovesASessionBack(t *testing.T) {
-	states := append(slices.Clone(order), proto.StateClosed)
+	states := append(slices.Clone(proto.States), proto.StateClosed)
 	for _, from := range states {
 		for kind := range steps {
 			r := &record{SessionInfo: proto.SessionInfo{State: from, Cause: "known"}}
@@ -95,8 +106,8 @@ func TestNoLineMovesASessionBack(t *testing.T) {
 }
 
 func TestReachedFollowsTheOrder(t *testing.T) {
-	for i, is := range order {
-		for j, wanted := range order {
+	for i, is := range proto.States {
+		for j, wanted := range proto.States {
 			if got := reached(is, wanted); got != (i >= j) {
 				t.Errorf("reached(%s, %s) is %v", is, wanted, got)
 			}

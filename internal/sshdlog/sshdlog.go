@@ -26,6 +26,7 @@ const (
 	Authenticated Kind = "authenticated" // user, method and key are known
 	Subsystem     Kind = "subsystem"     // the forced command or the subsystem was started
 	NoSubsystem   Kind = "no-subsystem"  // the client asked for what is not there
+	Finished      Kind = "finished"      // the client's channel was closed, the connection may go on
 	Closed        Kind = "closed"        // the connection ended; see Cause
 	Broken        Kind = "broken"        // sshd itself cannot go on: keys, configuration
 )
@@ -46,6 +47,7 @@ const (
 	TooManyTries  Cause = "too many authentication failures"
 	NotAuthorized Cause = "client gave up its login"
 	Prohibited    Cause = "administratively prohibited"
+	Corrupt       Cause = "packet that is not ssh's"
 )
 
 // Line is one line, understood. Fields that its kind has no use for are empty.
@@ -83,6 +85,9 @@ type rule struct {
 // The end of an address in sshd's words: "127.0.0.1 port 4334".
 const peer = `\S+ port \d+`
 
+// fatal is how the end of a connection begins that sshd did not expect.
+const fatal = `(?:\w+: )?Connection from (?:(?:authenticating |invalid )?user (?P<user>.*) )?` + peer
+
 func pattern(s string) *regexp.Regexp { return regexp.MustCompile("^(?:" + s + ")$") }
 
 // rules are in the order in which they are tried: the more telling first. A
@@ -110,6 +115,8 @@ var rules = []rule{
 	{"Starting session: ", pattern(`Starting session: (?:subsystem '.*'|forced-command \(.*\) '.*') for (?P<user>.*) from ` + peer + ` id \d+`), Subsystem, ""},
 	{"subsystem request for ", nil, NoSubsystem, ""},
 
+	{"Close session: ", pattern(`Close session: user (?P<user>.*) from ` + peer + ` id \d+`), Finished, ""},
+
 	{"Timeout, client not responding from ", pattern(`Timeout, client not responding from user (?P<user>.*) ` + peer), Closed, Timeout},
 	{"terminating inactive connection from ", pattern(`terminating inactive connection from user (?P<user>.*) ` + peer), Closed, Idle},
 	{"Timeout before authentication for ", nil, Closed, LoginTimeout},
@@ -125,6 +132,11 @@ var rules = []rule{
 	{"Connection closed by ", pattern(`Connection closed by (?:authenticating |invalid )user (?P<user>.*) ` + peer), Closed, NotAuthorized},
 	{"Connection closed by ", pattern(`Connection closed by ` + peer), Closed, ClientGone},
 	{"Closing connection to ", nil, Closed, ClientGone},
+	// What sshd gives up on, the name of the function before it or not.
+	{"", pattern(fatal + ` timed out`), Closed, Timeout},
+	{"", pattern(fatal + `: (?:Connection timed out|No route to host|Host is unreachable)`), Closed, Timeout},
+	{"", pattern(fatal + `: (?:Broken pipe|Connection reset by peer)`), Closed, Reset},
+	{"", pattern(fatal + `: .*`), Closed, Corrupt},
 
 	{"sshd: no hostkeys available", nil, Broken, ""},
 	{"Missing privilege separation directory: ", nil, Broken, ""},

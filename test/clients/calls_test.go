@@ -231,14 +231,14 @@ func TestEvents(t *testing.T) {
 		if got := strings.Join(seen, " "); got != "calling connected key-exchange authenticated subsystem closed" {
 			t.Errorf("the events were %s", got)
 		}
-		last.want(t, "state", "closed", "stage", "session")
+		last.want(t, "state", "closed", "stage", "session", "end", "killed", "graceful", "1")
 		last.contains(t, "cause", "ended by uid 0 pid ")
 
 		refusing := refusingPort(t)
 		c.fails(t, "CALLHOME_ERR_UNAVAILABLE", d.socket, "call", "127.0.0.1", refusing, "tcp")
 		events.until(t, "bytes-received").want(t, "event", "calling", "session", "2", "port", refusing)
 		failed := events.until(t, "bytes-received")
-		failed.want(t, "event", "failed", "session", "2", "stage", "tcp")
+		failed.want(t, "event", "failed", "session", "2", "stage", "tcp", "end", "no-connection", "graceful", "0")
 		failed.contains(t, "cause", "refused")
 
 		if err := d.cmd.Process.Signal(unix.SIGTERM); err != nil {

@@ -86,6 +86,8 @@ static void say_session(const struct callhome_session *s)
 	say("method", s->method);
 	say("key", s->key);
 	say("stage", s->stage);
+	say("end", s->end);
+	say_number("graceful", s->graceful);
 	say("cause", s->cause);
 	say_number("stats", s->has_stats);
 	say_number("bytes-received", s->bytes_received);

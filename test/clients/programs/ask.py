@@ -45,8 +45,9 @@ def say_session(s):
     """Prints a session."""
     for name in ("session", "port", "pid"):
         say(name, s.get(name, 0))
-    for name in ("state", "host", "opaque", "remote", "local", "via", "user", "method", "key", "stage", "cause"):
+    for name in ("state", "host", "opaque", "remote", "local", "via", "user", "method", "key", "stage", "end", "cause"):
         say(name, s.get(name, ""))
+    say("graceful", s.get("graceful", False))
     say("stats", "stats" in s)
     say("bytes-received", s.get("stats", {}).get("bytes-received", 0))
 

@@ -1,0 +1,62 @@
+package proto
+
+import (
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+// constants returns the string constants whose names begin with prefix.
+func constants(t *testing.T, prefix string) []string {
+	t.Helper()
+	f, err := parser.ParseFile(token.NewFileSet(), "proto.go", nil, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var words []string
+	ast.Inspect(f, func(n ast.Node) bool {
+		if s, ok := n.(*ast.ValueSpec); ok && strings.HasPrefix(s.Names[0].Name, prefix) && len(s.Values) == 1 {
+			if lit, ok := s.Values[0].(*ast.BasicLit); ok {
+				word, err := strconv.Unquote(lit.Value)
+				if err != nil {
+					t.Fatal(err)
+				}
+				words = append(words, word)
+			}
+		}
+		return true
+	})
+	slices.Sort(words)
+	return words
+}
+
+func sorted[W ~string](words []W) []string {
+	var out []string
+	for _, w := range words {
+		out = append(out, string(w))
+	}
+	slices.Sort(out)
+	return out
+}
+
+// A new word that is not listed would be refused by the hook and counted as
+// "other" by the metrics.
+func TestTheListsAreWhole(t *testing.T) {
+	for _, tt := range []struct {
+		prefix string
+		known  []string
+	}{
+		{"Event", sorted(Events)},
+		{"Stage", sorted(Stages)},
+		{"End", sorted(Ends)},
+		{"State", sorted(append(slices.Clone(States), StateClosed))},
+	} {
+		if want := constants(t, tt.prefix); !slices.Equal(tt.known, want) {
+			t.Errorf("%s: the list has %v, the constants are %v", tt.prefix, tt.known, want)
+		}
+	}
+}
