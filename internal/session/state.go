@@ -124,7 +124,7 @@ func (r *record) end(exit int, killer string) string {
 	r.State = proto.StateClosed
 	r.Stage = stageOf(reached, r)
 	cause := r.causeOf(reached, exit)
-	r.End, r.Cause = r.endOf(reached, cause), r.say(cause, exit)
+	r.End, r.Cause = r.endOf(reached, cause), r.say(reached, cause, exit)
 	if killer != "" {
 		r.End, r.Cause = proto.EndKilled, "ended by "+killer
 	}
@@ -162,14 +162,18 @@ func (r *record) endOf(reached proto.State, cause sshdlog.Cause) proto.End {
 }
 
 // say tells why the session ended in the clearest words there are.
-func (r *record) say(cause sshdlog.Cause, exit int) string {
+func (r *record) say(reached proto.State, cause sshdlog.Cause, exit int) string {
+	what := "sshd"
+	if reached == proto.StateCalling {
+		what = "the program that makes the calls"
+	}
 	switch {
 	case cause == "" && r.LastWords != "":
 		return r.LastWords
 	case cause == "" && exit < 0:
-		return "sshd ended without a word"
+		return what + " ended without a word"
 	case cause == "":
-		return "sshd ended with status " + strconv.Itoa(exit)
+		return what + " ended with status " + strconv.Itoa(exit)
 	case r.LastWords != "":
 		return string(cause) + ": " + r.LastWords
 	}
