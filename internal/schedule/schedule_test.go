@@ -1,0 +1,412 @@
+package schedule
+
+import (
+	"math/rand/v2"
+	"slices"
+	"testing"
+	"time"
+
+	"callhome/internal/proto"
+)
+
+var noon = time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
+
+func persistent() *Policy {
+	return &Policy{Endpoints: 2, MaxAttempts: 3, NoSSH: time.Minute, Pause: Pause{Initial: time.Second, Maximum: time.Minute}}
+}
+
+func hourly() *Policy {
+	p := persistent()
+	p.Endpoints, p.Period, p.Anchor = 1, time.Hour, noon.Add(-5*24*time.Hour+15*time.Minute)
+	return p
+}
+
+// story plays events; each is so long after the one before. Chance is in the
+// middle, where jitter does nothing.
+type story struct {
+	t   *testing.T
+	p   *Policy
+	s   State
+	now time.Time
+}
+
+func begun(t *testing.T, p *Policy) *story {
+	s := &story{t: t, p: p, now: noon}
+	s.does(0, Event{Kind: Begin})
+	return s
+}
+
+func (s *story) does(after time.Duration, e Event) Do {
+	s.t.Helper()
+	s.now = s.now.Add(after)
+	var do Do
+	s.s, do = s.p.Step(s.s, e, s.now, 0.5)
+	return do
+}
+
+// tick lets time pass until something is due, and returns how long that took.
+func (s *story) tick() (time.Duration, Do) {
+	s.t.Helper()
+	if s.s.At.IsZero() {
+		s.t.Fatalf("nothing is due: %+v", s.s)
+	}
+	d := max(0, s.s.At.Sub(s.now))
+	return d, s.does(d, Event{Kind: Tick})
+}
+
+func (s *story) is(phase Phase, endpoint int) {
+	s.t.Helper()
+	if s.s.Phase != phase || s.s.Endpoint != endpoint {
+		s.t.Errorf("phase %d at endpoint %d, expected %d at %d", s.s.Phase, s.s.Endpoint, phase, endpoint)
+	}
+}
+
+func (s *story) tells(do Do, want ...Word) {
+	s.t.Helper()
+	if !slices.Equal(do.Tell, want) {
+		s.t.Errorf("told %v, expected %v", do.Tell, want)
+	}
+}
+
+var refused = Event{Kind: Failed, Stage: proto.StageTCP}
+
+func TestAClientIsCalledAtOnceAndAgainAfterTheEnd(t *testing.T) {
+	s := begun(t, persistent())
+	s.is(Dialing, 0)
+	s.does(time.Millisecond, Event{Kind: Connected})
+	s.is(Handed, 0)
+	s.tells(s.does(time.Millisecond, Event{Kind: LoggedIn}))
+	s.is(Open, 0)
+	do := s.does(time.Hour, Event{Kind: Ended})
+	s.tells(do, ConnectionLost)
+	if !do.Call {
+		t.Error("it was not called again at once")
+	}
+	s.does(time.Millisecond, Event{Kind: Connected})
+	s.tells(s.does(2*time.Second, Event{Kind: LoggedIn}), Recovered)
+}
+
+func TestEndpointsTakeTurns(t *testing.T) {
+	s := begun(t, persistent())
+	var at []int
+	var told []Word
+	for range 7 {
+		at = append(at, s.s.Endpoint)
+		do := s.does(time.Millisecond, refused)
+		told = append(told, do.Tell...)
+		s.tick()
+	}
+	if !slices.Equal(at, []int{0, 0, 0, 1, 1, 1, 0}) {
+		t.Errorf("the attempts were at %v", at)
+	}
+	want := []Word{AttemptFailed, AttemptFailed, AttemptFailed, EndpointExhausted, AttemptFailed, AttemptFailed, AttemptFailed, EndpointExhausted, AllExhausted, AttemptFailed}
+	if !slices.Equal(told, want) {
+		t.Errorf("told %v", told)
+	}
+}
+
+func TestWhereAReconnectionBegins(t *testing.T) {
+	for _, tt := range []struct {
+		with   StartWith
+		chance float64
+		want   int
+	}{{FirstListed, 0.9, 0}, {LastConnected, 0.1, 1}, {RandomSelection, 0.9, 2}, {RandomSelection, 0, 0}} {
+		p := persistent()
+		p.Endpoints, p.StartWith = 3, tt.with
+		s := State{Phase: Open, Endpoint: 1, Last: 2, Since: noon, Began: noon}
+		s, _ = p.Step(s, Event{Kind: Ended}, noon.Add(time.Hour), tt.chance)
+		if s.Endpoint != tt.want {
+			t.Errorf("start-with %d began at %d, expected %d", tt.with, s.Endpoint, tt.want)
+		}
+	}
+}
+
+// An endpoint that the configuration has no more is not where to begin.
+func TestLastConnectedIsForgottenWithItsEndpoint(t *testing.T) {
+	p := persistent()
+	p.StartWith = LastConnected
+	s, _ := p.Step(State{Last: 3}, Event{Kind: Begin}, noon, 0.5)
+	if s.Endpoint != 0 {
+		t.Errorf("it began at endpoint %d of %d", s.Endpoint, p.Endpoints)
+	}
+}
+
+// What an NMS sees that hangs up, whenever it does: three calls in the first
+// ten seconds, also with the worst luck, and then fewer.
+func TestAnNMSThatHangsUpSeesGrowingPauses(t *testing.T) {
+	for name, hangUp := range map[string][]Event{
+		"before SSH":              {{Kind: Connected}, {Kind: Ended, Stage: proto.StageSSH}},
+		"in the login":            {{Kind: Connected}, {Kind: Ended, Stage: proto.StageAuth}},
+		"after the login":         {{Kind: Connected}, {Kind: LoggedIn}, {Kind: Ended, Stage: proto.StageSession}},
+		"on purpose":              {{Kind: Connected}, {Kind: LoggedIn}, {Kind: Ended, Stage: proto.StageSession, Graceful: true}},
+		"before sshd has noticed": {{Kind: Failed, Stage: proto.StageHandover}},
+	} {
+		p := persistent()
+		p.Endpoints, p.Pause.Jitter = 1, 25
+		st, now := State{}, noon
+		st, _ = p.Step(st, Event{Kind: Begin}, now, 0)
+		var calls []time.Duration
+		for now.Sub(noon) < time.Hour {
+			calls = append(calls, now.Sub(noon))
+			for _, e := range hangUp {
+				st, _ = p.Step(st, e, now, 0)
+			}
+			if st.Phase != Waiting || !st.At.After(now) {
+				t.Fatalf("%s: called again at once: %+v", name, st)
+			}
+			now = st.At
+			st, _ = p.Step(st, Event{Kind: Tick}, now, 0)
+		}
+		in := func(d time.Duration) int {
+			return len(calls) - len(slices.DeleteFunc(slices.Clone(calls), func(c time.Duration) bool { return c < d }))
+		}
+		if n := in(10 * time.Second); n > 3 {
+			t.Errorf("%s: %d calls in 10 s: %v", name, n, calls[:n])
+		}
+		if n := in(time.Hour); n > 90 {
+			t.Errorf("%s: %d calls in an hour", name, n)
+		}
+	}
+}
+
+// A port that opens again after an outage is called soon after: the pause is a
+// part of the outage, and never more than the maximum.
+func TestThePauseIsAPartOfTheOutage(t *testing.T) {
+	s := begun(t, persistent())
+	for s.now.Sub(noon) < time.Hour {
+		s.does(time.Millisecond, refused)
+		pause, _ := s.tick()
+		if out := s.now.Sub(noon); pause > out/5+time.Second || pause > time.Minute {
+			t.Fatalf("after %v the pause was %v", out, pause)
+		}
+	}
+}
+
+func TestJitterIsAroundThePause(t *testing.T) {
+	p := Pause{Initial: 10 * time.Second, Maximum: time.Minute, Jitter: 25}
+	for chance, want := range map[float64]time.Duration{0: 7500 * time.Millisecond, 0.5: 10 * time.Second, 1: 12500 * time.Millisecond} {
+		if got := p.next(pauses{Refused: 1}, chance); got != want {
+			t.Errorf("chance %v gave %v, expected %v", chance, got, want)
+		}
+	}
+}
+
+// An attempt that took long needs no pause after it.
+func TestAnAttemptIsPartOfItsPause(t *testing.T) {
+	s := begun(t, persistent())
+	s.does(5*time.Second, Event{Kind: Failed, Stage: proto.StageTCP})
+	if d, do := s.tick(); d != 0 || !do.Call {
+		t.Errorf("waited %v more", d)
+	}
+}
+
+func TestASilentNMSIsDroppedAndCounted(t *testing.T) {
+	s := begun(t, persistent())
+	s.does(time.Millisecond, Event{Kind: Connected})
+	d, do := s.tick()
+	if d != time.Minute || !do.Drop {
+		t.Errorf("after %v: %+v", d, do)
+	}
+	s.tells(s.does(0, Event{Kind: Ended, Stage: proto.StageSSH}), AttemptFailed)
+	if s.s.Failures != 1 || s.s.Phase != Waiting {
+		t.Errorf("%+v", s.s)
+	}
+}
+
+func TestNoMoreAttemptsThanConfigured(t *testing.T) {
+	p := persistent()
+	p.Most = 4
+	s := begun(t, p)
+	for range 3 {
+		s.does(0, refused)
+		s.tick()
+	}
+	s.tells(s.does(0, refused), AttemptFailed, GivenUp)
+	s.is(Stopped, 1)
+	if do := s.does(time.Hour, Event{Kind: Tick}); do.Call {
+		t.Error("it was called all the same")
+	}
+	if do := s.does(0, Event{Kind: Network}); !do.Call || s.s.Failures != 0 {
+		t.Errorf("a link that came back changed nothing: %+v", s.s)
+	}
+}
+
+func TestNewsOfTheNetworkEndAPause(t *testing.T) {
+	s := begun(t, persistent())
+	for range 20 {
+		s.does(0, refused)
+		s.tick()
+	}
+	s.does(0, refused)
+	if do := s.does(time.Millisecond, Event{Kind: Network}); !do.Call {
+		t.Error("it waited on")
+	}
+	s.does(0, refused)
+	if d, _ := s.tick(); d > 2*time.Second {
+		t.Errorf("the pauses went on where they were: %v", d)
+	}
+}
+
+func TestNewsOfTheNetworkLeaveASessionAlone(t *testing.T) {
+	s := begun(t, persistent())
+	s.does(0, Event{Kind: Connected})
+	s.does(0, Event{Kind: LoggedIn})
+	before := s.s
+	if do := s.does(time.Second, Event{Kind: Network}); do.Call || do.Drop || s.s != before {
+		t.Errorf("%+v", do)
+	}
+}
+
+func TestPeriodicConnectionsBeginAtTheirSlots(t *testing.T) {
+	s := begun(t, hourly()) // at 12:00; slots are at :15
+	s.is(Waiting, 0)
+	if d, do := s.tick(); d != 15*time.Minute || !do.Call {
+		t.Fatalf("the first one after %v", d)
+	}
+	s.does(0, Event{Kind: Connected})
+	s.does(0, Event{Kind: LoggedIn})
+	s.tells(s.does(10*time.Second, Event{Kind: Ended, Graceful: true}))
+	if d, do := s.tick(); d != time.Hour-10*time.Second || !do.Call {
+		t.Errorf("the next one after %v", d)
+	}
+	// It stays open over the next slot, and ends before the one after that.
+	s.does(0, Event{Kind: Connected})
+	s.does(0, Event{Kind: LoggedIn})
+	s.does(90*time.Minute, Event{Kind: Ended, Graceful: true})
+	if d, _ := s.tick(); d != 30*time.Minute {
+		t.Errorf("after a long one %v", d)
+	}
+}
+
+func TestAPeriodicConnectionThatWasLostIsMadeAgain(t *testing.T) {
+	s := begun(t, hourly())
+	s.tick()
+	s.does(0, Event{Kind: Connected})
+	s.does(0, Event{Kind: LoggedIn})
+	if do := s.does(time.Minute, Event{Kind: Ended}); !do.Call {
+		t.Error("it was not called again at once")
+	}
+	s.does(0, refused)
+	if d, do := s.tick(); d > 2*time.Second || !do.Call {
+		t.Errorf("nor soon: %v", d)
+	}
+}
+
+// The clock at boot says 1970 until NTP sets it; later it is moved a little.
+// Neither brings a burst, a second connection for a slot, or a silence of more
+// than two periods.
+func TestTheClockIsSet(t *testing.T) {
+	p := hourly()
+	s := &story{t: t, p: p, now: time.Date(1970, 1, 1, 0, 0, 5, 0, time.UTC)}
+	s.does(0, Event{Kind: Begin})
+	s.is(Waiting, 0)
+	s.now = noon
+	s.does(0, Event{Kind: ClockSet})
+	if d := s.s.At.Sub(s.now); d != 15*time.Minute {
+		t.Fatalf("after NTP the wait was %v", d)
+	}
+	s.tick()
+	s.does(0, Event{Kind: Connected})
+	s.does(0, Event{Kind: LoggedIn})
+	s.does(time.Second, Event{Kind: Ended, Graceful: true})
+	s.now = s.now.Add(-2 * time.Second) // the slot is to come once more
+	s.does(0, Event{Kind: ClockSet})
+	if d := s.s.At.Sub(s.now); d < p.Period || d > p.Period+2*time.Second {
+		t.Errorf("after a step back the wait was %v", d)
+	}
+}
+
+func TestASlotOfTheConfigurationItself(t *testing.T) {
+	p := hourly()
+	p.Anchor = noon
+	s := begun(t, p)
+	s.is(Dialing, 0)
+	// The program starts again a moment later and knows the slot: not twice.
+	again, do := p.Step(State{Slot: s.s.Slot}, Event{Kind: Begin}, noon.Add(100*time.Millisecond), 0.5)
+	if do.Call || again.At.Sub(noon) != time.Hour {
+		t.Errorf("%+v, %+v", again, do)
+	}
+}
+
+func TestASessionFromBeforeGoesOn(t *testing.T) {
+	p := persistent()
+	s := &story{t: t, p: p, now: noon}
+	s.does(0, Event{Kind: Found, Endpoint: 1, LoggedIn: true, Since: noon.Add(-time.Hour)})
+	s.is(Open, 1)
+	if do := s.does(0, Event{Kind: Begin}); do.Call {
+		t.Error("a second connection")
+	}
+	if do := s.does(time.Second, Event{Kind: Ended}); !do.Call {
+		t.Error("its age was forgotten")
+	}
+}
+
+// world is an NMS, a network and a clock that do as they like. It holds what
+// must be so whatever they do.
+type world struct {
+	p      *Policy
+	s      State
+	now    time.Time
+	calls  int // that have not ended
+	logged bool
+	r      *rand.Rand
+}
+
+func (w *world) step(t *testing.T, e Event) {
+	before := w.s
+	next, do := w.p.Step(w.s, e, w.now, w.r.Float64())
+	if e.Kind == Failed || e.Kind == Ended {
+		w.calls--
+	}
+	if do.Call {
+		w.calls++
+	}
+	w.s = next
+	busy := next.Phase == Dialing || next.Phase == Handed || next.Phase == Open
+	switch {
+	case w.calls < 0 || w.calls > 1 || busy != (w.calls == 1):
+		t.Fatalf("%d calls in phase %d, after %+v in %+v", w.calls, next.Phase, e, before)
+	case next.Phase == Waiting && next.At.IsZero(), next.Phase == Waiting && w.p.Period == 0 && next.At.Sub(w.now) > 2*w.p.Pause.Maximum,
+		next.Phase == Waiting && w.p.Period > 0 && next.At.Sub(w.now) > 2*w.p.Period+2*w.p.Pause.Maximum:
+		t.Fatalf("no next attempt, or one too late, after %+v in %+v: %+v", e, before, next)
+	case next.Phase == Stopped && w.p.Most == 0:
+		t.Fatalf("stopped for nothing after %+v in %+v", e, before)
+	case next.Endpoint < 0 || next.Endpoint >= w.p.Endpoints:
+		t.Fatalf("endpoint %d of %d after %+v in %+v", next.Endpoint, w.p.Endpoints, e, before)
+	}
+}
+
+// No sequence of events makes two connections for a client, or leaves one
+// without a next attempt.
+func TestWhateverHappensThereIsOneCallOrATime(t *testing.T) {
+	for seed := range uint64(300) {
+		r := rand.New(rand.NewPCG(seed, 1))
+		p := persistent()
+		p.Endpoints, p.MaxAttempts, p.StartWith = 1+r.IntN(3), 1+r.IntN(4), StartWith(r.IntN(3))
+		p.Pause.Jitter = r.IntN(90)
+		if r.IntN(3) == 0 {
+			p.Most = 1 + r.IntN(20)
+		}
+		if r.IntN(2) == 0 {
+			p.Period, p.Anchor = time.Duration(1+r.IntN(500))*time.Minute, noon.Add(time.Duration(r.Int64N(1e17)-5e16))
+		}
+		w := &world{p: p, now: noon, r: r}
+		w.step(t, Event{Kind: Begin})
+		stages := proto.Stages
+		for range 400 {
+			w.now = w.now.Add(time.Duration(r.ExpFloat64() * float64(10*time.Second)))
+			if r.IntN(20) == 0 {
+				w.now = w.now.Add(time.Duration(r.NormFloat64() * float64(48*time.Hour)))
+				w.step(t, Event{Kind: ClockSet})
+			}
+			e := Event{Kind: []Kind{Begin, Network, Tick, ClockSet}[r.IntN(4)], Stage: stages[r.IntN(len(stages))], Graceful: r.IntN(2) == 0}
+			if w.calls == 1 && r.IntN(2) == 0 { // what a call can bring
+				e.Kind = map[Phase][]Kind{Dialing: {Connected, Failed, Ended}, Handed: {LoggedIn, Ended, Failed}, Open: {Ended}}[w.s.Phase][r.IntN(map[Phase]int{Dialing: 3, Handed: 3, Open: 1}[w.s.Phase])]
+			} else if w.s.Phase == Waiting && r.IntN(2) == 0 {
+				w.now = w.s.At
+				e.Kind = Tick
+			}
+			w.step(t, e)
+		}
+	}
+}
