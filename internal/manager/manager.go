@@ -177,7 +177,7 @@ func (m *Manager) keep(s *session.Session) {
 }
 
 // begin makes a session that has no connection yet.
-func (m *Manager) begin(p proto.CallParams, via string) (*session.Session, error) {
+func (m *Manager) begin(p proto.CallParams, via string, owner session.Owner) (*session.Session, error) {
 	if err := m.admit(); err != nil {
 		return nil, err
 	}
@@ -186,7 +186,7 @@ func (m *Manager) begin(p proto.CallParams, via string) (*session.Session, error
 		m.abandon()
 		return nil, proto.NewError(proto.CodeOS, err.Error())
 	}
-	s := session.New(&m.env, id, p, via)
+	s := session.New(&m.env, id, p, via, owner)
 	m.keep(s)
 	return s, nil
 }
@@ -216,13 +216,42 @@ func (m *Manager) Call(ctx context.Context, p proto.CallParams) (proto.SessionIn
 	if c.Executable != "" {
 		via = "executable"
 	}
-	s, err := m.begin(p, via)
+	s, err := m.begin(p, via, session.Owner{})
 	if err != nil {
 		return proto.SessionInfo{}, err
 	}
 	go m.make(s, c, target)
 	return await(ctx, s, until)
 }
+
+// Keep makes a call home for a client of the configuration, with settings of
+// its own, and returns at once. Errors are *proto.Error; what becomes of the
+// call is the session's to tell. An executable makes no such calls: it could be
+// told no more than host and port.
+func (m *Manager) Keep(s *settings.Settings, owner session.Owner) (*session.Session, error) {
+	made, err := m.begin(proto.CallParams{Host: s.Host, Port: s.Port, Opaque: s.Opaque}, "manager", owner)
+	if err != nil {
+		return nil, err
+	}
+	go m.make(made, &Config{Settings: s}, s.Target)
+	return made, nil
+}
+
+// Kept returns the sessions that belong to the configuration.
+func (m *Manager) Kept() []*session.Session {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var out []*session.Session
+	for _, s := range m.sessions {
+		if s.Owner().Client != "" {
+			out = append(out, s)
+		}
+	}
+	return out
+}
+
+// Tell hands an event to the subscribers that is none of a session's.
+func (m *Manager) Tell(e proto.Event) { m.hub.publish(e) }
 
 // checkOpaque refuses what cannot be passed on as it came: JSON puts U+FFFD in
 // place of each byte that is not UTF-8, and of half a surrogate pair.
@@ -301,7 +330,7 @@ func (m *Manager) Adopt(ctx context.Context, p proto.AdoptParams, sock *os.File)
 		sock.Close()
 		return proto.SessionInfo{}, proto.NewError(proto.CodeBadType, err.Error())
 	}
-	s, err := m.begin(proto.CallParams{Host: target.Host, Port: cmp.Or(p.Port, target.Port, proto.DefaultPort), Opaque: p.Opaque}, "adopted")
+	s, err := m.begin(proto.CallParams{Host: target.Host, Port: cmp.Or(p.Port, target.Port, proto.DefaultPort), Opaque: p.Opaque}, "adopted", session.Owner{})
 	if err != nil {
 		sock.Close()
 		return proto.SessionInfo{}, err

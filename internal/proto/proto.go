@@ -168,6 +168,10 @@ type SessionInfo struct {
 	Local   string    `json:"local,omitempty"`
 	Since   time.Time `json:"since"`
 	PID     int       `json:"pid,omitempty"` // of sshd
+	// Client and Endpoint are the names of those in the configuration that the
+	// session belongs to; "" where somebody asked for the call.
+	Client   string `json:"client,omitempty"`
+	Endpoint string `json:"endpoint,omitempty"`
 	// Via is what started sshd: "manager", "executable" or "adopted".
 	Via    string `json:"via"`
 	User   string `json:"user,omitempty"`
@@ -212,6 +216,57 @@ type Status struct {
 	Calls    uint64        `json:"calls"`  // call homes asked for since the start
 	Failed   uint64        `json:"failed"` // of those, not logged in
 	Recent   []SessionInfo `json:"recent"` // sessions that ended last, the newest first
+	// Clients are those of the configuration, in its order.
+	Clients []ClientStatus `json:"clients"`
+}
+
+// ClientState is where the manager stands with a configured NETCONF client.
+type ClientState string
+
+// The states of a client, in the order in which a connection goes through them.
+const (
+	ClientWaiting       ClientState = "waiting"     // for the next attempt
+	ClientDialing       ClientState = "dialing"     // a call has no connection yet
+	ClientHandedOver    ClientState = "handed-over" // sshd has the connection
+	ClientAuthenticated ClientState = "authenticated"
+	ClientServing       ClientState = "serving"
+	ClientStopped       ClientState = "stopped"  // max-call-home-attempts have failed
+	ClientDisabled      ClientState = "disabled" // the configuration says so
+)
+
+// ClientStates are all of them.
+var ClientStates = []ClientState{ClientWaiting, ClientDialing, ClientHandedOver, ClientAuthenticated, ClientServing, ClientStopped, ClientDisabled}
+
+// ClientStatus is one configured NETCONF client: what the manager is doing
+// about it, what failed last, and when it will try again.
+type ClientStatus struct {
+	Client string      `json:"client"`
+	State  ClientState `json:"state"`
+	Since  time.Time   `json:"since"` // when that state began
+	// Endpoint is the one in use or next, Address where its connection goes.
+	Endpoint string `json:"endpoint,omitempty"`
+	Address  string `json:"address,omitempty"`
+	Periodic bool   `json:"periodic,omitempty"`
+	// Attempts have failed at Endpoint in a row, AttemptsLeft are to be made
+	// before the next endpoint's turn; Failures are those at all endpoints
+	// since the last login.
+	Attempts     int `json:"attempts"`
+	AttemptsLeft int `json:"attempts-left"`
+	Failures     int `json:"failures"`
+	// LastError is why the last attempt or session ended that should not have.
+	LastError   *LastError `json:"last-error,omitempty"`
+	NextAttempt *time.Time `json:"next-attempt,omitempty"`
+	Connections uint64     `json:"connections"` // logins since the manager started
+	Session     int        `json:"session,omitempty"`
+	User        string     `json:"user,omitempty"`
+}
+
+// LastError is a failure in words, and where it was.
+type LastError struct {
+	Time    time.Time `json:"time"`
+	Stage   Stage     `json:"stage"`
+	End     End       `json:"end"`
+	Message string    `json:"message"`
 }
 
 // EventList is what happened last, the newest event at the end.
@@ -226,8 +281,13 @@ type Nothing struct{}
 type Event struct {
 	Time  time.Time `json:"time"`
 	Event string    `json:"event"`
-	// Session is the session as it was then.
+	// Session is the session as it was then; without a number where the event
+	// is none of a session's.
 	Session SessionInfo `json:"session"`
+	// Client is the configured client that the event is about, as it was then.
+	Client *ClientStatus `json:"client,omitempty"`
+	// Outage is how long a recovered client was not connected.
+	Outage time.Duration `json:"outage-ns,omitempty"`
 	// Words are sshd's own, where the event is one of its lines.
 	Words string `json:"words,omitempty"`
 }
@@ -245,10 +305,24 @@ const (
 	EventClosed        = "closed" // ended after it
 	EventLog           = "log"    // a line of sshd's that says nothing of the above
 	EventRestored      = "restored"
+
+	// Of a configured client:
+	EventAttemptFailed     = "attempt-failed"
+	EventEndpointExhausted = "endpoint-exhausted"      // it failed max-attempts times
+	EventAllExhausted      = "all-endpoints-exhausted" // so did each, one after another
+	EventGivenUp           = "given-up"                // max-call-home-attempts have failed
+	EventLost              = "lost"                    // a connection that somebody had logged in on
+	EventRecovered         = "recovered"               // a login after that; see Outage
+
+	// Of the configuration:
+	EventConfigApplied = "configuration-applied"
+	EventConfigRefused = "configuration-refused" // Words say why
 )
 
 // Events are all of them.
 var Events = []string{
 	EventCalling, EventConnected, EventKeyExchange, EventRefused, EventAuthenticated, EventSubsystem, EventNoSubsystem,
 	EventFailed, EventClosed, EventLog, EventRestored,
+	EventAttemptFailed, EventEndpointExhausted, EventAllExhausted, EventGivenUp, EventLost, EventRecovered,
+	EventConfigApplied, EventConfigRefused,
 }

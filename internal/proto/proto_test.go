@@ -52,6 +52,7 @@ func TestTheListsAreWhole(t *testing.T) {
 	}{
 		{"Event", sorted(Events)},
 		{"Stage", sorted(Stages)},
+		{"Client", sorted(ClientStates)},
 		{"End", sorted(Ends)},
 		{"State", sorted(append(slices.Clone(States), StateClosed))},
 	} {

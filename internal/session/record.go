@@ -24,6 +24,8 @@ type record struct {
 	Version int `json:"version"`
 	proto.SessionInfo
 	Process Identity `json:"process"`
+	// Config is Owner's.
+	Config string `json:"config,omitempty"`
 	// Offset is how much of the log has been understood.
 	Offset int64 `json:"offset"`
 	// KeyExchanged, NoSubsystem and Broken remember lines that name no state.

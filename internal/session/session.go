@@ -38,6 +38,12 @@ type Env struct {
 	Tell func(proto.Event)
 }
 
+// order is that a session shall end, how that is called, and why.
+type order struct {
+	end   proto.End
+	cause string
+}
+
 // Session is one call home.
 type Session struct {
 	env  *Env
@@ -50,15 +56,23 @@ type Session struct {
 	rec     record
 	changed chan struct{} // closed and made anew when rec.State changes
 	sock    *os.File      // duplicate; nil where we have none
-	killer  string        // who asked for the end
+	order   order         // to end
+}
+
+// Owner is the part of the configuration that a session belongs to.
+type Owner struct {
+	Client, Endpoint string
+	// Config tells one version of the endpoint's configuration from another.
+	Config string
 }
 
 // New returns a session that has no connection yet.
-func New(env *Env, id int, p proto.CallParams, via string) *Session {
+func New(env *Env, id int, p proto.CallParams, via string, owner Owner) *Session {
 	s := &Session{env: env, done: make(chan struct{}), changed: make(chan struct{})}
 	s.rec = record{Version: recordVersion, SessionInfo: proto.SessionInfo{
 		Session: id, State: proto.StateCalling, Host: p.Host, Port: p.Port, Opaque: p.Opaque, Since: stamp(), Via: via,
-	}}
+		Client: owner.Client, Endpoint: owner.Endpoint,
+	}, Config: owner.Config}
 	s.tell(proto.EventCalling, "")
 	return s
 }
@@ -72,6 +86,14 @@ func (s *Session) Info() proto.SessionInfo {
 		info.Stats = stats(s.sock) // else those of the end, if any
 	}
 	return info
+}
+
+// Owner returns what the session belongs to; the zero value where somebody
+// asked for it.
+func (s *Session) Owner() Owner {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return Owner{s.rec.Client, s.rec.Endpoint, s.rec.Config}
 }
 
 // Done is closed when the session has ended and left nothing behind.
@@ -260,17 +282,20 @@ func reached(is, wanted proto.State) bool {
 	return false
 }
 
-// Kill ends the session for the named caller: sshd, its group, the subsystem,
-// and the connection. It returns when all are gone.
-func (s *Session) Kill(who string) {
+// Kill ends the session for the named caller, as End does.
+func (s *Session) Kill(who string) { s.End(proto.EndKilled, "ended by "+who) }
+
+// End ends the session: sshd, its group, the subsystem, and the connection. It
+// returns when all are gone. The first reason that is given is the one told.
+func (s *Session) End(end proto.End, cause string) {
 	s.begin.Lock()
 	s.mu.Lock()
 	id := s.rec.Process
-	if s.killer == "" {
-		s.killer = who
+	if s.order.end == "" {
+		s.order = order{end, cause}
 	}
 	if id.PID == 0 {
-		s.rec.Stage, s.rec.Cause, s.rec.End = proto.StageTCP, "ended by "+who, proto.EndKilled
+		s.rec.Stage, s.rec.Cause, s.rec.End = proto.StageTCP, s.order.cause, s.order.end
 	}
 	s.mu.Unlock()
 	if id.PID == 0 {
@@ -379,7 +404,7 @@ var stageOfExit = map[int]proto.Stage{
 func (s *Session) exited(exit int) {
 	s.mu.Lock()
 	reached := s.rec.State
-	event := s.rec.end(exit, s.killer)
+	event := s.rec.end(exit, s.order)
 	if stage, ok := stageOfExit[exit]; ok && reached == proto.StateCalling {
 		s.rec.Stage = stage
 	}

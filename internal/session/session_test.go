@@ -98,7 +98,7 @@ func awaitDone(t *testing.T, s *Session) proto.SessionInfo {
 // dialling brings later is closed.
 func TestACallIsEndedBeforeItHasAConnection(t *testing.T) {
 	env, all := newEnv(t)
-	s := New(env, 1, proto.CallParams{Host: "nms", Port: 1}, "manager")
+	s := New(env, 1, proto.CallParams{Host: "nms", Port: 1}, "manager", Owner{})
 	s.Kill("somebody")
 	info := awaitDone(t, s)
 	if info.State != proto.StateClosed || info.Cause != "ended by somebody" {
@@ -120,7 +120,7 @@ func TestACallIsEndedBeforeItHasAConnection(t *testing.T) {
 
 func TestASessionTellsItsStoryAndLeavesNothing(t *testing.T) {
 	env, all := newEnv(t)
-	s := New(env, 1, proto.CallParams{Host: "nms", Port: 1}, "manager")
+	s := New(env, 1, proto.CallParams{Host: "nms", Port: 1}, "manager", Owner{})
 	conn, station := connection(t)
 	cmd := stub(t, "printf '%s\\r\\n' '"+lineConnected+"' '"+lineAccepted+"' \""+lineSubsystem+"\" >&2; exec cat")
 	if err := s.Start(cmd, conn); err != nil {
@@ -149,7 +149,7 @@ func TestASessionTellsItsStoryAndLeavesNothing(t *testing.T) {
 
 func TestAnSshdThatCannotBeStartedIsAFailedHandover(t *testing.T) {
 	env, _ := newEnv(t)
-	s := New(env, 1, proto.CallParams{Host: "nms", Port: 1}, "manager")
+	s := New(env, 1, proto.CallParams{Host: "nms", Port: 1}, "manager", Owner{})
 	conn, _ := connection(t)
 	if err := s.Start(sshdexec.Command{Sshd: "/nonexistent/sshd"}, conn); err == nil {
 		t.Error("it was started")
@@ -166,7 +166,7 @@ func TestAnSshdThatCannotBeStartedIsAFailedHandover(t *testing.T) {
 func TestManyWaitAndOneKills(t *testing.T) {
 	for range 20 {
 		env, all := newEnv(t)
-		s := New(env, 1, proto.CallParams{Host: "nms", Port: 1}, "manager")
+		s := New(env, 1, proto.CallParams{Host: "nms", Port: 1}, "manager", Owner{})
 		conn, _ := connection(t)
 		var wg sync.WaitGroup
 		for range 8 {

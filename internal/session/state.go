@@ -117,16 +117,16 @@ func addrPort(words, known string) string {
 }
 
 // end closes the record: what had it reached, and why did it end there. exit
-// is sshd's exit status, -1 where it is not known; killer is who ended the
-// session on purpose, or "". It returns the event to tell.
-func (r *record) end(exit int, killer string) string {
+// is sshd's exit status, -1 where it is not known; o is the order to end it, if
+// there was one. It returns the event to tell.
+func (r *record) end(exit int, o order) string {
 	reached := r.State
 	r.State = proto.StateClosed
 	r.Stage = stageOf(reached, r)
 	cause := r.causeOf(reached, exit)
 	r.End, r.Cause = r.endOf(reached, cause), r.say(reached, cause, exit)
-	if killer != "" {
-		r.End, r.Cause = proto.EndKilled, "ended by "+killer
+	if o.end != "" {
+		r.End, r.Cause = o.end, o.cause
 	}
 	r.Graceful = slices.Contains(afterLogin, reached) && (r.Graceful || slices.Contains(graceful, r.End))
 	if slices.Contains(afterLogin, reached) {

@@ -77,7 +77,11 @@ func TestEndsAreToldApart(t *testing.T) {
 		for _, l := range tt.lines {
 			r.apply(sshdlog.Parse(l))
 		}
-		event := r.end(tt.exit, tt.killer)
+		var o order
+		if tt.killer != "" {
+			o = order{proto.EndKilled, "ended by " + tt.killer}
+		}
+		event := r.end(tt.exit, o)
 		if r.End != tt.end || r.Graceful != tt.wanted {
 			t.Errorf("%s: it ended %s, on purpose %v; expected %s, %v", tt.name, r.End, r.Graceful, tt.end, tt.wanted)
 		}
