@@ -69,6 +69,10 @@ var arrows = []struct{ from, to, reason string }{
 	{"internal/hook", "internal/proto", "an event is what it passes on"},
 	{"internal/metrics", "internal/proto", "events are what it counts"},
 
+	{"internal/config", "internal/dial", "options of a connection"},
+	{"internal/config", "internal/settings", "an endpoint becomes the trigger's settings"},
+	{"internal/config", "internal/sshdexec", "what the sshd of this machine can do"},
+
 	{"internal/preflight", "internal/settings", "looks at what a call home would use"},
 	{"internal/preflight", "internal/sshdexec", "asks sshd with the arguments it would get"},
 	{"internal/preflight", "internal/sysexits", "the exit status that a call home would end with"},
@@ -93,6 +97,7 @@ var modules = []thirdParty{
 	{"golang.org/x/sys", "system calls", []string{"cmd/callhome-mgr", "internal/api", "internal/connect", "internal/dial", "internal/fdpass", "internal/hook",
 		"internal/preflight", "internal/resolve", "internal/session", "internal/sshdexec", "internal/trigger"}},
 	{"golang.org/x/net", "SOCKS5, and a bound on connections", []string{"internal/metrics", "internal/proxy"}},
+	{"golang.org/x/crypto", "SSH's forms of keys and certificates", []string{"internal/config"}},
 	{"github.com/urfave/cli/v2", "command lines; nothing below main knows them", []string{"cmd/callhome-mgr", "cmd/callhome-trigger"}},
 	{"github.com/hashicorp/go-hclog", "logging", []string{"cmd/callhome-mgr", "internal/api", "internal/hook", "internal/logging", "internal/metrics", "internal/trigger"}},
 	{"github.com/coreos/go-systemd/v22", "tells systemd that the manager is ready, and how it fares", []string{"cmd/callhome-mgr"}},

@@ -1,0 +1,35 @@
+package config
+
+import (
+	"fmt"
+	"strings"
+)
+
+// Error is one fault of a document.
+type Error struct {
+	Path    string // instance-identifier of the faulty node, RFC 7951 section 6.11
+	Line    int    // in the document, from 1
+	Message string // what is wrong, and what to write instead
+}
+
+func (e Error) Error() string { return fmt.Sprintf("line %d: %s: %s", e.Line, e.Path, e.Message) }
+
+// Errors are all faults of a document, in its order. An empty list is none: a
+// caller that needs an error asks for Err.
+type Errors []Error
+
+func (e Errors) Error() string {
+	lines := make([]string, len(e))
+	for i, one := range e {
+		lines[i] = one.Error()
+	}
+	return strings.Join(lines, "\n")
+}
+
+// Err returns nil where there is no fault.
+func (e Errors) Err() error {
+	if len(e) == 0 {
+		return nil
+	}
+	return e
+}
