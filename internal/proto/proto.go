@@ -199,6 +199,8 @@ type Stats struct {
 	RTT           time.Duration `json:"rtt-ns"`
 	// LastData is the time since data last moved in either direction.
 	LastData time.Duration `json:"last-data-ns"`
+	// LastReceived is the time since data last came.
+	LastReceived time.Duration `json:"last-received-ns"`
 }
 
 // SessionList is every session that has not ended, by number.

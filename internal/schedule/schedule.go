@@ -128,6 +128,8 @@ type Do struct {
 	Call bool // make a call to Endpoint of the new state
 	Drop bool // end the call's session; Ended follows
 	Tell []Word
+	// Outage is how long there was no login, with Recovered.
+	Outage time.Duration
 }
 
 // move is what an event does in a phase. chance is from [0,1).
@@ -224,7 +226,8 @@ func tooLate(_ *Policy, s State, _ Event, _ time.Time, _ float64) (State, Do) {
 func loggedIn(_ *Policy, s State, _ Event, now time.Time, _ float64) (State, Do) {
 	var do Do
 	if !s.Lost.IsZero() {
-		do.Tell = []Word{Recovered}
+		do.Tell, do.Outage = []Word{Recovered}, now.Sub(s.Lost)
+		s.Lost = time.Time{}
 	}
 	s.Phase, s.At, s.Since, s.Last = Open, time.Time{}, now, s.Endpoint+1
 	s.Failures, s.Spent = 0, 0

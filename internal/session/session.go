@@ -88,6 +88,13 @@ func (s *Session) Info() proto.SessionInfo {
 	return info
 }
 
+// Stats returns the kernel's figures now; nil where there is no connection.
+func (s *Session) Stats() *proto.Stats {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return stats(s.sock)
+}
+
 // Owner returns what the session belongs to; the zero value where somebody
 // asked for it.
 func (s *Session) Owner() Owner {

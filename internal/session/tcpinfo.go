@@ -34,6 +34,7 @@ func stats(sock *os.File) *proto.Stats {
 		Unacked:       info.Unacked,
 		RTT:           time.Duration(info.Rtt) * time.Microsecond,
 		LastData:      time.Duration(min(info.Last_data_sent, info.Last_data_recv)) * time.Millisecond,
+		LastReceived:  time.Duration(info.Last_data_recv) * time.Millisecond,
 	}
 }
 

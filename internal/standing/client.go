@@ -1,0 +1,277 @@
+package standing
+
+import (
+	"context"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"time"
+
+	"callhome/internal/config"
+	"callhome/internal/proto"
+	"callhome/internal/schedule"
+	"callhome/internal/session"
+	"callhome/internal/settings"
+)
+
+// client keeps the connection to one NETCONF client. Its goroutine owns the
+// schedule's state; others read status.
+type client struct {
+	k      *Keeper
+	conf   config.Client
+	base   settings.Settings
+	policy schedule.Policy
+
+	news chan news
+	ctx  context.Context // ends with stop
+	stop func()          // returns when the goroutine has ended; the session goes on
+
+	state   schedule.State
+	session *session.Session // of the call that is made now, or nil
+
+	mu     sync.Mutex // guards status
+	status proto.ClientStatus
+}
+
+// news is what a client's goroutine is told. A session's are of that session;
+// those of one that is not the client's any more are no news.
+type news struct {
+	schedule.Event
+	of   *session.Session
+	info proto.SessionInfo
+	// serving says that the netconf subsystem runs, which changes nothing but
+	// what is shown.
+	serving bool
+}
+
+// start begins to keep a connection. Of the sessions that are left from before,
+// the first one whose endpoint is still the same goes on; others are ended
+// before a call is made.
+func (k *Keeper) start(conf config.Client, left []*session.Session) *client {
+	c := &client{k: k, conf: conf, base: k.base, policy: policyOf(&conf), news: make(chan news)}
+	c.status = proto.ClientStatus{Client: conf.Name, State: proto.ClientWaiting, Since: time.Now().UTC(), Periodic: conf.Periodic != nil}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan struct{})
+	c.ctx, c.stop = ctx, func() {
+		cancel()
+		<-ended
+	}
+	go func() {
+		defer close(ended)
+		c.run(left)
+	}()
+	return c
+}
+
+var startWith = map[config.StartWith]schedule.StartWith{
+	config.FirstListed: schedule.FirstListed, config.LastConnected: schedule.LastConnected, config.RandomSelection: schedule.RandomSelection,
+}
+
+func policyOf(c *config.Client) schedule.Policy {
+	p := schedule.Policy{
+		Endpoints: len(c.Endpoints), StartWith: startWith[c.Reconnect.StartWith], MaxAttempts: c.Reconnect.MaxAttempts,
+		Most: c.MaxCallHomeAttempts, NoSSH: c.NoSSHTimer,
+		Pause: schedule.Pause{Initial: c.Backoff.Initial, Maximum: c.Backoff.Maximum, Jitter: c.Backoff.Jitter},
+	}
+	if c.Periodic != nil {
+		p.Period, p.Anchor = c.Periodic.Period, c.Periodic.Anchor
+	}
+	return p
+}
+
+// run is the client's goroutine.
+func (c *client) run(left []*session.Session) {
+	c.remembered()
+	found := c.takeOver(left)
+	if !c.conf.Enabled {
+		c.show(func(s *proto.ClientStatus) { s.State = proto.ClientDisabled })
+		<-c.ctx.Done()
+		return
+	}
+	if found != nil {
+		info := found.Info()
+		loggedIn := info.State == proto.StateAuthenticated || info.State == proto.StateServing
+		c.session = found
+		c.step(schedule.Event{Kind: schedule.Found, Endpoint: c.endpoint(info.Endpoint), Since: info.Since, LoggedIn: loggedIn}, info)
+		go c.follow(found)
+	} else {
+		c.step(schedule.Event{Kind: schedule.Begin}, proto.SessionInfo{})
+	}
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		// A slot is a time of the wall clock, a pause's end one of the other:
+		// time.Until knows which by the value.
+		due := (<-chan time.Time)(nil)
+		if !c.state.At.IsZero() {
+			timer.Reset(time.Until(c.state.At))
+			due = timer.C
+		}
+		select {
+		case <-c.ctx.Done():
+			return
+		case <-due:
+			c.step(schedule.Event{Kind: schedule.Tick}, proto.SessionInfo{})
+		case n := <-c.news:
+			c.hear(n)
+		}
+	}
+}
+
+// remembered takes in what was before: the endpoint connected to last, and for
+// a periodic connection without an anchor-time the one it had in this boot.
+func (c *client) remembered() {
+	known := c.k.memory.of(c.conf.Name)
+	c.state.Last = c.endpoint(known.Last) + 1
+	if c.policy.Period == 0 {
+		return
+	}
+	c.state.Slot = known.Slot
+	if c.policy.Anchor.IsZero() {
+		if c.policy.Anchor = known.Anchor; c.policy.Anchor.IsZero() {
+			c.policy.Anchor = time.Now().UTC().Truncate(time.Second)
+		}
+	}
+}
+
+// endpoint returns the number of the endpoint of that name, -1 for none.
+func (c *client) endpoint(name string) int {
+	return slices.IndexFunc(c.conf.Endpoints, func(e config.Endpoint) bool { return e.Name == name })
+}
+
+// takeOver returns the session that goes on, and ends the others.
+func (c *client) takeOver(left []*session.Session) *session.Session {
+	var found *session.Session
+	for _, s := range left {
+		own := s.Owner()
+		i := c.endpoint(own.Endpoint)
+		why := ""
+		switch {
+		case !c.conf.Enabled:
+			why = "its client is disabled in the configuration"
+		case i < 0 || owner(&c.conf.Endpoints[i]) != own:
+			why = "its endpoint is another one in the configuration"
+		case found != nil:
+			why = "its client has another session"
+		default:
+			found = s
+			continue
+		}
+		go s.End(proto.EndKilled, why)
+		select {
+		case <-s.Done():
+		case <-c.ctx.Done():
+		}
+	}
+	return found
+}
+
+// hear takes in what happened to the session, or to the world.
+func (c *client) hear(n news) {
+	if n.of != nil && n.of != c.session {
+		return
+	}
+	if n.serving {
+		c.show(func(s *proto.ClientStatus) { s.State = proto.ClientServing })
+		return
+	}
+	c.step(n.Event, n.info)
+}
+
+// step lets the schedule decide and does what it says.
+func (c *client) step(e schedule.Event, info proto.SessionInfo) {
+	for again := true; again; {
+		again = false
+		before := c.state
+		var do schedule.Do
+		c.state, do = c.policy.Step(before, e, time.Now(), rand.Float64())
+		c.learn(e, info, before)
+		c.tell(do, info)
+		if do.Drop && c.session != nil {
+			go c.session.End(proto.EndLoginTimeout, "nobody logged in within "+c.policy.NoSSH.String())
+		}
+		if !do.Call {
+			continue
+		}
+		endpoint := &c.conf.Endpoints[c.state.Endpoint]
+		with := endpoint.Settings(c.base, c.k.opt.Dir)
+		made, err := c.k.caller.Keep(&with, owner(endpoint))
+		if err != nil {
+			// The manager is stopping, or full: as any attempt that failed.
+			e, again = schedule.Event{Kind: schedule.Failed, Stage: proto.StageHandover}, true
+			info = proto.SessionInfo{Stage: proto.StageHandover, End: proto.EndSshd, Cause: err.Error()}
+			continue
+		}
+		c.session = made
+		c.show(func(s *proto.ClientStatus) { s.Session = made.Info().Session })
+		go c.follow(made)
+	}
+	c.k.memory.remember(c.conf.Name, c.memory())
+}
+
+func (c *client) memory() endpointAndSlot {
+	var m endpointAndSlot
+	if i := c.state.Last - 1; i >= 0 && i < len(c.conf.Endpoints) {
+		m.Last = c.conf.Endpoints[i].Name
+	}
+	if c.policy.Period > 0 {
+		m.Slot = c.state.Slot
+		if c.conf.Periodic.Anchor.IsZero() {
+			m.Anchor = c.policy.Anchor
+		}
+	}
+	return m
+}
+
+// follow tells what becomes of a session, until it has ended or the client is
+// not kept any more.
+func (c *client) follow(s *session.Session) {
+	const guarded = 1 // from the login on
+	steps := []struct {
+		state proto.State
+		news  news
+	}{
+		{proto.StateStarting, news{Event: schedule.Event{Kind: schedule.Connected}}},
+		{proto.StateAuthenticated, news{Event: schedule.Event{Kind: schedule.LoggedIn}}},
+		{proto.StateServing, news{serving: true}},
+	}
+	connected := false
+	for i, step := range steps {
+		info, err := s.Await(c.ctx, step.state)
+		if err != nil {
+			break
+		}
+		step.news.of, step.news.info = s, info
+		if !c.send(step.news) {
+			return
+		}
+		connected = true
+		if i == guarded {
+			go c.guard(s, &c.conf.Endpoints[c.endpoint(info.Endpoint)])
+		}
+	}
+	select {
+	case <-s.Done():
+	case <-c.ctx.Done():
+		return
+	}
+	info := s.Info()
+	kind := schedule.Failed
+	if connected {
+		kind = schedule.Ended
+	}
+	c.send(news{Event: schedule.Event{Kind: kind, Stage: info.Stage, Graceful: info.Graceful}, of: s, info: info})
+}
+
+func (c *client) send(n news) bool {
+	select {
+	case c.news <- n:
+		return true
+	case <-c.ctx.Done():
+		return false
+	}
+}
+
+// network and clockSet do not wait for a client that is busy.
+func (c *client) network()  { go c.send(news{Event: schedule.Event{Kind: schedule.Network}}) }
+func (c *client) clockSet() { go c.send(news{Event: schedule.Event{Kind: schedule.ClockSet}}) }

@@ -1,0 +1,181 @@
+// Package standing keeps the connections that the configuration asks for: one
+// goroutine for each NETCONF client, which does what package schedule decides.
+// cmd/callhome-mgr gives it the configuration and the news of the network; the
+// manager makes its calls. It decides nothing about time and is never in the
+// data path. Sessions go on without it, and it finds them again.
+package standing
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"callhome/internal/config"
+	"callhome/internal/proto"
+	"callhome/internal/session"
+	"callhome/internal/settings"
+
+	"github.com/hashicorp/go-hclog"
+)
+
+// Caller makes the calls: the manager.
+type Caller interface {
+	Keep(*settings.Settings, session.Owner) (*session.Session, error)
+	Kept() []*session.Session
+	Tell(proto.Event)
+}
+
+// Options are what a Keeper works with.
+type Options struct {
+	// Dir is where the endpoints' files are (config.Endpoint.Settings).
+	Dir string
+	// Last and Slots are the files that remember what was: over a boot, and
+	// until one. Neither is needed to start.
+	Last, Slots string
+}
+
+// Keeper keeps the connections of one configuration at a time.
+type Keeper struct {
+	caller Caller
+	opt    Options
+	log    hclog.Logger
+	memory *memory
+
+	mu      sync.Mutex // guards the fields that follow
+	base    settings.Settings
+	clients map[string]*client
+	order   []string // names, as the configuration has them
+	closed  bool
+}
+
+// New returns a keeper without clients; Apply gives it some. What it cannot
+// remember is logged.
+func New(c Caller, o Options, log hclog.Logger) *Keeper {
+	return &Keeper{caller: c, opt: o, log: log, memory: recall(o.Last, o.Slots, log), clients: make(map[string]*client)}
+}
+
+// Apply keeps the connections of c from now on, and those of no other. Clients
+// that are the same as before, base included, notice nothing. Sessions of
+// clients or endpoints that are gone or changed are ended.
+func (k *Keeper) Apply(c *config.Config, base *settings.Settings) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.closed {
+		return
+	}
+	baseChanged := fingerprint(k.base) != fingerprint(*base)
+	k.base = *base
+	wanted := make(map[string]config.Client)
+	k.order = nil
+	for _, conf := range c.Clients {
+		wanted[conf.Name] = conf
+		k.order = append(k.order, conf.Name)
+	}
+	for name, running := range k.clients {
+		if conf, ok := wanted[name]; ok && running.conf.Equal(conf) && !baseChanged {
+			delete(wanted, name)
+			continue
+		}
+		running.stop()
+		delete(k.clients, name)
+	}
+	left := sessionsByClient(k.caller.Kept())
+	for name := range k.clients {
+		delete(left, name) // theirs go on
+	}
+	for _, name := range k.order {
+		if conf, ok := wanted[name]; ok {
+			k.clients[name] = k.start(conf, left[name])
+			delete(left, name)
+		}
+	}
+	for _, s := range slices.Concat(slices.Collect(maps.Values(left))...) {
+		go s.End(proto.EndKilled, "its client is not in the configuration any more")
+	}
+	k.memory.forget(k.order)
+}
+
+// Network tells all clients that an address or a link came back.
+func (k *Keeper) Network() { k.all((*client).network) }
+
+// ClockSet tells all clients that the wall clock was set.
+func (k *Keeper) ClockSet() { k.all((*client).clockSet) }
+
+func (k *Keeper) all(f func(*client)) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for _, c := range k.clients {
+		f(c)
+	}
+}
+
+// Status returns all clients, in the configuration's order.
+func (k *Keeper) Status() []proto.ClientStatus {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	out := make([]proto.ClientStatus, 0, len(k.order))
+	for _, name := range k.order {
+		out = append(out, k.clients[name].Status())
+	}
+	return out
+}
+
+// Close ends the keeping. The sessions go on.
+func (k *Keeper) Close() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	was := k.closed
+	k.closed = true
+	for _, c := range k.clients {
+		c.stop()
+	}
+	if !was {
+		k.memory.close()
+	}
+}
+
+func sessionsByClient(list []*session.Session) map[string][]*session.Session {
+	out := make(map[string][]*session.Session)
+	for _, s := range list {
+		name := s.Owner().Client
+		out[name] = append(out[name], s)
+	}
+	return out
+}
+
+// fingerprint tells one version of a value from another, in a session's state
+// file too, where the value itself has no business.
+func fingerprint(v any) string {
+	data, err := json.Marshal(v)
+	if err != nil {
+		panic("BUG: " + err.Error()) // plain values only
+	}
+	sum := sha256.Sum256(data)
+	return hex.EncodeToString(sum[:16])
+}
+
+// owner is what a session to an endpoint belongs to. The daemon's own settings
+// are not in it: with other ones a running session goes on as it is.
+func owner(e *config.Endpoint) session.Owner {
+	return session.Owner{Client: e.Client, Endpoint: e.Name, Config: fingerprint(e)}
+}
+
+// event returns an event of a client's.
+func event(name string, of *proto.ClientStatus, words string) proto.Event {
+	return proto.Event{Time: time.Now().UTC(), Event: name, Client: of, Words: words}
+}
+
+// Applied tells that a configuration with n clients is in force now.
+func (k *Keeper) Applied(n int) {
+	k.caller.Tell(event(proto.EventConfigApplied, nil, fmt.Sprintf("%d clients", n)))
+}
+
+// Refused tells that a configuration was refused, and why.
+func (k *Keeper) Refused(err error) {
+	k.caller.Tell(event(proto.EventConfigRefused, nil, err.Error()))
+}
