@@ -1,0 +1,223 @@
+// Package netwatch tells when the world outside of the program has changed so
+// that waiting on would be wrong: an address or a link that came back
+// (rtnetlink(7)), and a wall clock that was set (timerfd_create(2)).
+// cmd/callhome-mgr passes the news on. It decides nothing and changes nothing.
+package netwatch
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"net"
+	"os"
+	"strconv"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// settle is how long to wait for more news: a link that comes back brings its
+// addresses one after another, and each is an event.
+const settle = 100 * time.Millisecond
+
+// apart is the least time between two tellings of the network: on a router
+// with a link that flaps nobody shall be called at each flap.
+const apart = 2 * time.Second
+
+// Network calls tell, from a goroutine of its own, soon after an address or a
+// link of this network namespace came back, until done is closed.
+func Network(done <-chan struct{}, tell func()) error {
+	first, err := subscribe()
+	if err != nil {
+		return err
+	}
+	news := make(chan struct{}, 1)
+	go gather(done, news, tell)
+	go func() {
+		for s := first; ; {
+			if s == nil {
+				// More came than the kernel keeps for us, and some of it is lost.
+				poke(news)
+				if !pause(done, apart) {
+					return
+				}
+				s, _ = subscribe()
+				continue
+			}
+			ended := s.read(done, news)
+			close(s.done)
+			if ended {
+				return
+			}
+			s = nil
+		}
+	}()
+	return nil
+}
+
+// subscription is the kernel's news until it fails or done is closed.
+type subscription struct {
+	links chan netlink.LinkUpdate
+	addrs chan netlink.AddrUpdate
+	done  chan struct{}
+	up    upSet
+}
+
+func subscribe() (*subscription, error) {
+	s := &subscription{make(chan netlink.LinkUpdate, 64), make(chan netlink.AddrUpdate, 64), make(chan struct{}), nil}
+	quiet := func(error) {} // a channel that is closed says it
+	if err := netlink.LinkSubscribeWithOptions(s.links, s.done, netlink.LinkSubscribeOptions{ErrorCallback: quiet}); err != nil {
+		return nil, fmt.Errorf("watching the links: %w", err)
+	}
+	if err := netlink.AddrSubscribeWithOptions(s.addrs, s.done, netlink.AddrSubscribeOptions{ErrorCallback: quiet}); err != nil {
+		close(s.done)
+		return nil, fmt.Errorf("watching the addresses: %w", err)
+	}
+	s.up = upLinks()
+	return s, nil
+}
+
+// read passes the news on. It reports whether it ended because of done.
+func (s *subscription) read(done <-chan struct{}, news chan<- struct{}) bool {
+	for {
+		select {
+		case <-done:
+			return true
+		case l, ok := <-s.links:
+			if !ok {
+				return false
+			}
+			if s.up.came(l.Attrs().Index, l.Header.Type != unix.RTM_DELLINK && running(l.Attrs())) {
+				poke(news)
+			}
+		case a, ok := <-s.addrs:
+			if !ok {
+				return false
+			}
+			if a.NewAddr && usable(a) {
+				poke(news)
+			}
+		}
+	}
+}
+
+func poke(news chan<- struct{}) {
+	select {
+	case news <- struct{}{}:
+	default:
+	}
+}
+
+// gather turns news that come together into one telling.
+func gather(done <-chan struct{}, news <-chan struct{}, tell func()) {
+	for {
+		select {
+		case <-news:
+		case <-done:
+			return
+		}
+		if !pause(done, settle) {
+			return
+		}
+		select { // of the same moment
+		case <-news:
+		default:
+		}
+		tell()
+		if !pause(done, apart) {
+			return
+		}
+	}
+}
+
+func pause(done <-chan struct{}, d time.Duration) bool {
+	select {
+	case <-time.After(d):
+		return true
+	case <-done:
+		return false
+	}
+}
+
+// running reports whether a link can carry packets.
+func running(l *netlink.LinkAttrs) bool {
+	return l.Flags&net.FlagUp != 0 && l.RawFlags&unix.IFF_RUNNING != 0
+}
+
+// usable leaves out an IPv6 address that is not ours yet (RFC 4862, section
+// 5.4); the kernel tells again when it is.
+func usable(a netlink.AddrUpdate) bool {
+	return a.Flags&(unix.IFA_F_TENTATIVE|unix.IFA_F_DADFAILED) == 0
+}
+
+// upSet is which links, by index, are running: the kernel tells of each change
+// of a link, and most are none of this.
+type upSet map[int]bool
+
+func upLinks() upSet {
+	up := make(upSet)
+	links, err := netlink.LinkList()
+	if err != nil {
+		return up // each link that is up tells once more then
+	}
+	for _, l := range links {
+		up[l.Attrs().Index] = running(l.Attrs())
+	}
+	return up
+}
+
+// came notes whether a link is running, and reports whether it was not.
+func (u upSet) came(index int, running bool) bool {
+	was := u[index]
+	u[index] = running
+	return running && !was
+}
+
+// Clock calls tell, from a goroutine of its own, whenever the wall clock was
+// set or the machine has slept, until done is closed.
+func Clock(done <-chan struct{}, tell func()) error {
+	fd, err := unix.TimerfdCreate(unix.CLOCK_REALTIME, unix.TFD_CLOEXEC|unix.TFD_NONBLOCK)
+	if err != nil {
+		return fmt.Errorf("watching the clock: %w", err)
+	}
+	timer := os.NewFile(uintptr(fd), "timerfd")
+	if err := arm(fd); err != nil {
+		timer.Close()
+		return err
+	}
+	go func() {
+		<-done
+		timer.Close()
+	}()
+	go func() {
+		for {
+			if _, err := timer.Read(make([]byte, 8)); !errors.Is(err, unix.ECANCELED) {
+				return // closed
+			}
+			tell()
+			raw, err := timer.SyscallConn()
+			if err != nil {
+				return
+			}
+			if raw.Control(func(fd uintptr) { err = arm(int(fd)) }) != nil || err != nil {
+				return
+			}
+		}
+	}()
+	return nil
+}
+
+// arm sets a timer for a time that does not come in this program's life: it is
+// there to be cancelled.
+func arm(fd int) error {
+	far := int64(math.MaxInt32) // 2038, where seconds have 32 bits
+	if strconv.IntSize == 64 {
+		far = 1 << 33 // 2242
+	}
+	spec := unix.ItimerSpec{Value: unix.NsecToTimespec(far * 1e9)}
+	if err := unix.TimerfdSettime(fd, unix.TFD_TIMER_ABSTIME|unix.TFD_TIMER_CANCEL_ON_SET, &spec, nil); err != nil {
+		return fmt.Errorf("watching the clock: %w", err)
+	}
+	return nil
+}
