@@ -73,6 +73,7 @@ var arrows = []struct{ from, to, reason string }{
 	{"internal/config", "internal/settings", "an endpoint becomes the trigger's settings"},
 	{"internal/config", "internal/sshdexec", "what the sshd of this machine can do"},
 
+	{"internal/provision", "internal/config", "what a file is"},
 	{"internal/preflight", "internal/settings", "looks at what a call home would use"},
 	{"internal/preflight", "internal/sshdexec", "asks sshd with the arguments it would get"},
 	{"internal/preflight", "internal/sysexits", "the exit status that a call home would end with"},

@@ -1,4 +1,4 @@
-// Package proxy asks a SOCKS5 or HTTP CONNECT proxy, over a connection that is
+// Package proxy asks a SOCKS or HTTP CONNECT proxy, over a connection that is
 // there already, for the way on to the NETCONF client. Only the trigger's
 // command line and the manager call it. It reads not one byte beyond the
 // proxy's answer: what follows is the client's SSH and belongs to sshd.
@@ -42,7 +42,7 @@ func Connect(sock *os.File, p settings.Proxy, auth *Auth, t settings.Target, dea
 		return sysexits.New(sysexits.OSErr, "", fmt.Errorf("using the connection to the proxy: %w", err))
 	}
 	to := net.JoinHostPort(t.Host, strconv.Itoa(int(t.Port)))
-	ways := map[string]func(net.Conn, string, *Auth) error{"socks5": socks5, "http": connect}
+	ways := map[string]func(net.Conn, string, *Auth) error{"socks4": socks4, "socks4a": socks4a, "socks5": socks5, "http": connect}
 	if err := ways[p.Scheme](conn, to, auth); err != nil {
 		return sysexits.New(sysexits.Unavailable, "check that the proxy allows this connection and that the NETCONF client listens",
 			fmt.Errorf("the proxy %s port %d did not connect to %s: %w", p.Host, p.Port, to, plainError(err)))

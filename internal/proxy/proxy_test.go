@@ -85,6 +85,9 @@ const (
 	socksHelloAuth = "\x05\x02\x00\x02"
 	socksLogin     = "\x01\x04user\x07s3:cret"
 	socksAsk       = "\x05\x01\x00\x03\x0bnms.example\x10\xee"
+	socks4Ask      = "\x04\x01\x03\x3e\xc0\x00\x02\x01\x00"
+	socks4aAsk     = "\x04\x01\x10\xee\x00\x00\x00\x01\x00nms.example\x00"
+	socks4Done     = "\x00\x5a\x00\x00\x00\x00\x00\x00"
 	socksDone      = "\x05\x00\x00\x01\x00\x00\x00\x00\x00\x00"
 )
 
@@ -118,6 +121,12 @@ func TestConnectLeavesTheRestInTheSocket(t *testing.T) {
 		{"SOCKS5 with credentials", "socks5", us, nms, []turn{{socksHelloAuth, "\x05\x02"}, {socksLogin, "\x01\x00"}, {socksAsk, socksDone}}},
 		{"SOCKS5, credentials not asked for", "socks5", us, nms, []turn{{socksHelloAuth, "\x05\x00"}, {socksAsk, socksDone}}},
 		{"SOCKS5, the proxy gives a name", "socks5", nil, nms, []turn{{socksHello, "\x05\x00"}, {socksAsk, "\x05\x00\x00\x03\x01x\x00\x01"}}},
+		{"SOCKS4", "socks4", nil, settings.Target{Host: "192.0.2.1", Port: 830}, []turn{{socks4Ask, socks4Done}}},
+		{"SOCKS4 to an IPv4 address in IPv6's clothes", "socks4", nil, settings.Target{Host: "::ffff:192.0.2.1", Port: 830}, []turn{{socks4Ask, socks4Done}}},
+		{"SOCKS4 with a user, whose password nobody hears", "socks4", us, settings.Target{Host: "192.0.2.1", Port: 830}, []turn{{"\x04\x01\x03\x3e\xc0\x00\x02\x01user\x00", socks4Done}}},
+		{"SOCKS4, the version in the answer", "socks4", nil, settings.Target{Host: "192.0.2.1", Port: 830}, []turn{{socks4Ask, "\x04\x5a\x00\x00\x00\x00\x00\x00"}}},
+		{"SOCKS4a", "socks4a", nil, nms, []turn{{socks4aAsk, socks4Done}}},
+		{"SOCKS4a to an address", "socks4a", nil, settings.Target{Host: "192.0.2.1", Port: 830}, []turn{{socks4Ask, socks4Done}}},
 		{"SOCKS5 to an IPv4 address", "socks5", nil, settings.Target{Host: "192.0.2.1", Port: 830}, []turn{{socksHello, "\x05\x00"}, {"\x05\x01\x00\x01\xc0\x00\x02\x01\x03\x3e", socksDone}}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -160,6 +169,12 @@ func TestConnectTellsWhatTheProxySaid(t *testing.T) {
 		{"SOCKS5, refused", "socks5", []turn{{socksHello, "\x05\x00"}, {socksAsk, "\x05\x05\x00\x01\x00\x00\x00\x00\x00\x00"}}, `unknown error connection refused`},
 		{"SOCKS5, credentials wanted", "socks5", []turn{{socksHello, "\x05\xff"}}, `no acceptable authentication methods`},
 		{"SOCKS5, closed", "socks5", []turn{{socksHello, ""}}, `it closed the connection`},
+		{"SOCKS4a, refused", "socks4a", []turn{{socks4aAsk, "\x00\x5b\x00\x00\x00\x00\x00\x00"}}, `it refuses, or could not connect`},
+		{"SOCKS4a, no identd", "socks4a", []turn{{socks4aAsk, "\x00\x5c\x00\x00\x00\x00\x00\x00"}}, `it finds no identd on this machine`},
+		{"SOCKS4a, another code", "socks4a", []turn{{socks4aAsk, "\x00\x01\x00\x00\x00\x00\x00\x00"}}, `it answers code 1`},
+		{"SOCKS4a, another protocol", "socks4a", []turn{{socks4aAsk, "HTTP/1.1 400 Bad"}}, `its answer begins with 72, which is not SOCKS4`},
+		{"SOCKS4a, closed within the answer", "socks4a", []turn{{socks4aAsk, "\x00\x5a"}}, `it closed the connection`},
+		{"SOCKS4, a name", "socks4", nil, `SOCKS4 takes no names; use SOCKS4a or SOCKS5`},
 		{"SOCKS5, another protocol", "socks5", []turn{{socksHello, "HTTP/1.1 400 Bad Request\r\n"}}, `unexpected protocol version 72`},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -177,7 +192,7 @@ func TestConnectTellsWhatTheProxySaid(t *testing.T) {
 			}
 		})
 	}
-	for _, scheme := range []string{"http", "socks5"} {
+	for _, scheme := range []string{"http", "socks4a", "socks5"} {
 		t.Run(scheme+", silence until the deadline", func(t *testing.T) {
 			ours, _ := socketpair(t)
 			err := Connect(ours, proxyOf(scheme), nil, nms, time.Now().Add(10*time.Millisecond))
@@ -221,6 +236,26 @@ func TestConnectNeedsASocket(t *testing.T) {
 	defer file.Close()
 	if err := Connect(file, proxyOf("http"), nil, nms, time.Now()); sysexits.Code(err) != sysexits.OSErr {
 		t.Errorf("exit status %d, %v", sysexits.Code(err), err)
+	}
+}
+
+// What does not fit SOCKS4's fields is refused before a byte is sent.
+func TestSocks4AsksForWhatItCan(t *testing.T) {
+	for _, tt := range []struct {
+		to    string
+		user  string
+		names bool
+		says  string
+	}{
+		{"[2001:db8::1]:1", "", true, "SOCKS4 takes no IPv6 addresses; use SOCKS5"},
+		{"[2001:db8::1]:1", "", false, "SOCKS4 takes no IPv6 addresses; use SOCKS5"},
+		{strings.Repeat("x", 256) + ":1", "", true, "SOCKS4 takes no such name"},
+		{"nms\x00evil:1", "", true, "SOCKS4 takes no such name"},
+		{"192.0.2.1:1", "a\x00b", false, "SOCKS4 takes no such name"},
+	} {
+		if _, err := socks4Request(tt.to, &Auth{User: tt.user}, tt.names); err == nil || err.Error() != tt.says {
+			t.Errorf("%q for %q: %v, want %s", tt.to, tt.user, err, tt.says)
+		}
 	}
 }
 

@@ -74,11 +74,8 @@ var options = []Option{
 		set: func(s *Settings, v string) (err error) { s.Dial.LocalPort, err = parsePort(v); return }},
 	{Name: "interface", Arg: "NAME", Usage: "interface or VRF to leave by (SO_BINDTODEVICE)",
 		set: func(s *Settings, v string) error {
-			if v == "" || len(v) > maxInterfaceName || strings.ContainsAny(v, "/ ") || hasControl(v) {
-				return fmt.Errorf("not an interface name")
-			}
 			s.Dial.Interface = v
-			return nil
+			return CheckInterface(v)
 		}},
 	{Name: "netns", Arg: "PATH", Usage: "network namespace to connect in, as /run/netns/NAME",
 		set: func(s *Settings, v string) error { return absolute(v, &s.Dial.Netns) }},
@@ -143,7 +140,7 @@ var options = []Option{
 	{Name: "announce", Usage: "write MSG-ID, MSG-VER and DEVICE-ID lines before sshd's version string",
 		set: func(s *Settings, v string) error { return boolean(v, &s.Announce) }},
 	{Name: "device-id", Arg: "ID", Usage: "the device's identifier: for --announce, else in sshd's version string",
-		set: func(s *Settings, v string) error { s.DeviceID = v; return checkDeviceID(v) }},
+		set: func(s *Settings, v string) error { s.DeviceID = v; return CheckDeviceID(v) }},
 
 	{Name: "log-format", Arg: "FORMAT", Default: "text", Usage: "text or json",
 		set: func(s *Settings, v string) error { return oneOf(v, &s.LogFormat, "text", "json") }},
@@ -194,18 +191,6 @@ func setKeepalive(o *dial.Options, v string) error {
 		return fmt.Errorf("idle and interval are 1 to 32767 s, count 1 to 127 (tcp(7))")
 	}
 	o.KeepAlive = dial.KeepAlive{Idle: n[0], Interval: n[1], Count: n[2]}
-	return nil
-}
-
-// checkDeviceID keeps the identifier to what every SSH client tolerates in a
-// version string and what needs no quoting anywhere.
-func checkDeviceID(v string) error {
-	if v == "" || len(v) > 64 {
-		return fmt.Errorf("a device id has 1 to 64 characters")
-	}
-	if strings.ContainsFunc(v, func(r rune) bool { return notInName(r) && !strings.ContainsRune(":/+=@,", r) }) {
-		return fmt.Errorf("a device id is made of letters, digits and -_.:/+=@,")
-	}
 	return nil
 }
 

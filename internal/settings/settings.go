@@ -58,10 +58,10 @@ const (
 	HandoverAuto    Handover = "auto"    // manager where one answers, else exec
 )
 
-// Proxy is the way through a SOCKS5 or HTTP CONNECT proxy; the zero value is
-// the direct way.
+// Proxy is the way through a SOCKS or HTTP CONNECT proxy; the zero value is the
+// direct way.
 type Proxy struct {
-	Scheme      string // "socks5" or "http"
+	Scheme      string // "socks5" or "http"; from a configuration also "socks4", "socks4a"
 	Target             // of the proxy itself
 	Credentials string // file with one line user:password, or ""
 }
@@ -224,7 +224,7 @@ func (s *Settings) combine(effective []Effective) error {
 		if err != nil {
 			return fmt.Errorf("announcing the device: no --device-id, and its host name is not known: %w", err)
 		}
-		if err := checkDeviceID(name); err != nil {
+		if err := CheckDeviceID(name); err != nil {
 			return fmt.Errorf("announcing the device by its host name: %w; set --device-id", err)
 		}
 		s.DeviceID = name

@@ -295,7 +295,7 @@ func TestDeviceIDGoesToOnePlace(t *testing.T) {
 	}
 	t.Run("without an id the host name is announced", func(t *testing.T) {
 		name, err := os.Hostname()
-		if err != nil || checkDeviceID(name) != nil {
+		if err != nil || CheckDeviceID(name) != nil {
 			t.Skipf("this machine's host name %q cannot be announced (%v)", name, err)
 		}
 		s, _ := given{flags: Given{"announce": {"true"}}}.mustLoad(t)

@@ -1,0 +1,226 @@
+package config
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"unicode/utf8"
+)
+
+// Bounds of a document. The covered models nest 17 deep.
+const (
+	maxDocument = 4 << 20 // bytes
+	maxDepth    = 32
+)
+
+// kind is what a JSON value is.
+type kind string
+
+const (
+	isObject kind = "an object"
+	isArray  kind = "an array"
+	isString kind = "a string"
+	isNumber kind = "a number"
+	isBool   kind = "true or false"
+	isNull   kind = "null"
+)
+
+// node is one value of the document. What follows the empty line is the schema
+// walk's.
+type node struct {
+	kind    kind
+	line    int
+	text    string   // of a string, a number or a boolean
+	members []member // of an object, in order, doubles included
+	items   []*node  // of an array
+
+	path  string // instance-identifier
+	value any    // of a leaf that is right: string, int, bool, []byte, time.Time, netip.Addr
+}
+
+type member struct {
+	name  string
+	line  int
+	value *node
+}
+
+// child returns the member of that name, nil where there is none; also of nil.
+func (n *node) child(names ...string) *node {
+	for _, name := range names {
+		if n == nil {
+			return nil
+		}
+		n = n.member(name)
+	}
+	return n
+}
+
+func (n *node) member(name string) *node {
+	for _, m := range n.members {
+		if m.name == name {
+			return m.value
+		}
+	}
+	return nil
+}
+
+// list returns the entries of the list of that name.
+func (n *node) list(name string) []*node {
+	if l := n.child(name); l != nil {
+		return l.items
+	}
+	return nil
+}
+
+// str, num and is return the value of the leaf of that name, zero where there
+// is none or a wrong one.
+func (n *node) str(name string) string { return as[string](n.child(name)) }
+func (n *node) num(name string) int    { return as[int](n.child(name)) }
+func (n *node) is(name string) bool    { return as[bool](n.child(name)) }
+
+func as[T any](n *node) T {
+	var zero T
+	if n == nil {
+		return zero
+	}
+	v, _ := n.value.(T)
+	return v
+}
+
+// reader makes the tree. It keeps the line of every token.
+type reader struct {
+	doc  []byte
+	dec  *json.Decoder
+	at   int // offset up to which lines are counted
+	line int
+}
+
+// read returns the document as a tree. The error is the one place at which it
+// stops being JSON.
+func read(doc []byte) (*node, *Error) {
+	r := &reader{doc: doc, dec: json.NewDecoder(bytes.NewReader(doc)), line: 1}
+	r.dec.UseNumber()
+	switch {
+	case len(doc) > maxDocument:
+		return nil, &Error{"/", 1, fmt.Sprintf("the document has %d bytes; at most %d are read", len(doc), maxDocument)}
+	case !utf8.Valid(doc):
+		// encoding/json would put other characters in their place.
+		return nil, &Error{"/", r.lineOf(invalidUTF8(doc)), "this is not UTF-8"}
+	}
+	root, err := r.value(0)
+	if err == nil {
+		if _, more := r.dec.Token(); more != io.EOF {
+			err = errors.New("something follows the end of the document")
+		}
+	}
+	if err != nil {
+		return nil, &Error{"/", r.lineOf(r.offset(err)), plain(err)}
+	}
+	return root, nil
+}
+
+func invalidUTF8(doc []byte) int {
+	for i := 0; i < len(doc); {
+		r, size := utf8.DecodeRune(doc[i:])
+		if r == utf8.RuneError && size == 1 {
+			return i
+		}
+		i += size
+	}
+	return len(doc)
+}
+
+// offset is where an error is.
+func (r *reader) offset(err error) int {
+	var syntax *json.SyntaxError
+	if errors.As(err, &syntax) {
+		return int(syntax.Offset)
+	}
+	return int(r.dec.InputOffset())
+}
+
+func plain(err error) string {
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return "the document ends too early"
+	}
+	return "this is not JSON: " + err.Error()
+}
+
+// lineOf counts on; offsets never go back, but for that of an error.
+func (r *reader) lineOf(offset int) int {
+	offset = min(offset, len(r.doc))
+	if offset < r.at {
+		r.at, r.line = 0, 1
+	}
+	r.line += bytes.Count(r.doc[r.at:offset], []byte("\n"))
+	r.at = offset
+	return r.line
+}
+
+func (r *reader) token() (json.Token, int, error) {
+	t, err := r.dec.Token()
+	if err != nil {
+		return nil, 0, err
+	}
+	return t, r.lineOf(int(r.dec.InputOffset())), nil
+}
+
+func (r *reader) value(depth int) (*node, error) {
+	t, line, err := r.token()
+	if err != nil {
+		return nil, err
+	}
+	n := &node{line: line}
+	switch t := t.(type) {
+	case string:
+		n.kind, n.text = isString, t
+	case json.Number:
+		n.kind, n.text = isNumber, string(t)
+	case bool:
+		n.kind, n.text = isBool, fmt.Sprint(t)
+	case nil:
+		n.kind = isNull
+	case json.Delim:
+		if depth == maxDepth {
+			return nil, fmt.Errorf("it nests deeper than %d", maxDepth)
+		}
+		if t == '[' {
+			return n, r.array(n, depth+1)
+		}
+		return n, r.object(n, depth+1)
+	}
+	return n, nil
+}
+
+func (r *reader) array(n *node, depth int) error {
+	n.kind = isArray
+	for r.dec.More() {
+		item, err := r.value(depth)
+		if err != nil {
+			return err
+		}
+		n.items = append(n.items, item)
+	}
+	_, _, err := r.token()
+	return err
+}
+
+func (r *reader) object(n *node, depth int) error {
+	n.kind = isObject
+	for r.dec.More() {
+		key, line, err := r.token()
+		if err != nil {
+			return err
+		}
+		value, err := r.value(depth)
+		if err != nil {
+			return err
+		}
+		name, _ := key.(string) // the decoder lets nothing else be a key
+		n.members = append(n.members, member{name, line, value})
+	}
+	_, _, err := r.token()
+	return err
+}

@@ -1,0 +1,178 @@
+package config
+
+import (
+	"bytes"
+	"crypto"
+	"crypto/x509"
+	"fmt"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/crypto/ssh"
+)
+
+// publicKey understands the wire form of RFC 4253 section 6.6, which base64
+// has in a public key file of OpenSSH.
+func publicKey(blob []byte) (ssh.PublicKey, error) {
+	k, err := ssh.ParsePublicKey(blob)
+	if err != nil {
+		return nil, fmt.Errorf("not a public key in SSH's form: paste the second word of a .pub file of ssh-keygen")
+	}
+	return k, nil
+}
+
+// keyLine is a line of an authorized keys file. The comment is a word from the
+// document.
+func keyLine(k ssh.PublicKey, comment string) string {
+	line := strings.TrimSpace(string(ssh.MarshalAuthorizedKey(k)))
+	comment = strings.Map(func(r rune) rune {
+		if notInAccount(r) && r != '@' {
+			return '_'
+		}
+		return r
+	}, comment)
+	return line + " " + comment
+}
+
+// privateKey understands DER in a format of ietf-crypto-types. It returns the
+// key as PKCS #8, and its public part.
+func privateKey(format string, der []byte) ([]byte, ssh.PublicKey, error) {
+	var key any
+	var err error
+	switch format {
+	case "rsa-private-key-format":
+		key, err = x509.ParsePKCS1PrivateKey(der)
+	case "ec-private-key-format":
+		key, err = x509.ParseECPrivateKey(der)
+	default:
+		key, err = x509.ParsePKCS8PrivateKey(der)
+	}
+	if err != nil {
+		// The library's words may quote bytes of the key.
+		return nil, nil, fmt.Errorf("not a private key in %s (DER)", format)
+	}
+	private, ok := key.(crypto.Signer)
+	if !ok {
+		return nil, nil, fmt.Errorf("this key cannot sign: use RSA, ECDSA or Ed25519")
+	}
+	public, err := ssh.NewPublicKey(private.Public())
+	if err != nil {
+		return nil, nil, fmt.Errorf("SSH has no such key: use RSA, Ed25519, or ECDSA on P-256, P-384 or P-521")
+	}
+	pkcs8, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		return nil, nil, fmt.Errorf("not a private key in %s (DER)", format)
+	}
+	return pkcs8, public, nil
+}
+
+// hostKey builds the host key called name from n, which has the rows keyPair.
+func (b *builder) hostKey(n *node, name string) HostKey {
+	k := HostKey{Name: name}
+	format, blob := n.child("public-key-format"), n.child("public-key")
+	if (format == nil) != (blob == nil) {
+		b.fail(n, "public-key and public-key-format need each other")
+	}
+	var shown ssh.PublicKey // as the document has it
+	if raw := as[[]byte](blob); raw != nil {
+		var err error
+		if shown, err = publicKey(raw); err != nil {
+			b.fail(blob, "%v", err)
+		}
+	}
+	if cert, ok := shown.(*ssh.Certificate); ok {
+		if cert.CertType != ssh.HostCert {
+			b.fail(blob, "this is a user's certificate: a host key has one that ssh-keygen -h made")
+		}
+		k.Certificate = keyLine(cert, name)
+		shown = cert.Key
+	}
+	private := n.child("cleartext-private-key")
+	privateFormat := n.child("private-key-format")
+	switch {
+	case private != nil && privateFormat == nil:
+		b.fail(private, "cleartext-private-key needs private-key-format beside it")
+	case private != nil:
+		raw, format := as[[]byte](private), as[string](privateFormat)
+		if raw == nil || format == "" {
+			return k
+		}
+		pkcs8, public, err := privateKey(format, raw)
+		if err != nil {
+			b.fail(private, "%v", err)
+			return k
+		}
+		if shown != nil && !bytes.Equal(public.Marshal(), shown.Marshal()) {
+			b.fail(blob, "the public key does not belong to the private key")
+		}
+		k.Private = pkcs8
+	case n.child("hidden-private-key") != nil:
+		if privateFormat != nil {
+			b.fail(privateFormat, "a hidden-private-key has no private-key-format")
+		}
+		if !safeFileName(name) {
+			b.fail(n, "%s names a file in the key directory and can be none: letters, digits and -_. make one, and it begins with a letter or digit", quote(name))
+		}
+		k.Path = filepath.Join(b.keyDir, name)
+	}
+	return k
+}
+
+func safeFileName(s string) bool {
+	return s != "" && !notAlphanumeric(rune(s[0])) && !strings.ContainsFunc(s, notInAccount)
+}
+
+// hostKeys builds the endpoint's host keys.
+func (b *builder) hostKeys(identity *node) []HostKey {
+	var out []HostKey
+	for _, n := range identity.list("host-key") {
+		pair, name := n.child("public-key", "inline-definition"), n.str("name")
+		if ref := n.child("public-key", "central-keystore-reference"); ref != nil && pair == nil {
+			name = as[string](ref)
+			if pair = b.keystore[name]; pair == nil {
+				if name != "" {
+					b.fail(ref, "there is no asymmetric-key %s in ietf-keystore:keystore; for a file of that name in %s it has this one entry: {\"name\": %s, \"hidden-private-key\": [null]}", quote(name), b.keyDir, quote(name))
+				}
+				continue
+			}
+		}
+		if pair == nil || name == "" {
+			continue
+		}
+		out = append(out, b.hostKey(pair, name))
+	}
+	return out
+}
+
+// publicKeys returns the lines of a ts:inline-or-truststore-public-keys-grouping,
+// and whether it has an entry at all, right or wrong.
+func (b *builder) publicKeys(n *node) (lines []string, some bool) {
+	from := n.child("inline-definition")
+	if ref := n.child("central-truststore-reference"); ref != nil && from == nil {
+		name := as[string](ref)
+		if from = b.truststore[name]; from == nil {
+			if name != "" {
+				b.fail(ref, "there is no public-key-bag %s in ietf-truststore:truststore", quote(name))
+			}
+			return nil, true
+		}
+	}
+	entries := from.list("public-key")
+	for _, k := range entries {
+		raw := as[[]byte](k.child("public-key"))
+		if raw == nil {
+			continue
+		}
+		public, err := publicKey(raw)
+		if err != nil {
+			b.fail(k.child("public-key"), "%v", err)
+			continue
+		}
+		if _, ok := public.(*ssh.Certificate); ok {
+			b.fail(k.child("public-key"), "this is a certificate, which nobody is known by: put the key of its authority into callhome:user-ca-keys")
+			continue
+		}
+		lines = append(lines, keyLine(public, k.str("name")))
+	}
+	return lines, len(entries) > 0
+}
