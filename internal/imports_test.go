@@ -30,7 +30,12 @@ var arrows = []struct{ from, to, reason string }{
 	{"cmd/callhome-mgr", "internal/logging", "makes the logger that all share"},
 	{"cmd/callhome-mgr", "internal/manager", "runs it"},
 	{"cmd/callhome-mgr", "internal/metrics", "wires them to the manager's events"},
+	{"cmd/callhome-mgr", "internal/config", "reads the standing connections"},
+	{"cmd/callhome-mgr", "internal/outside", "news of the network, the clock and the configuration's file"},
 	{"cmd/callhome-mgr", "internal/preflight", "check"},
+	{"cmd/callhome-mgr", "internal/provision", "the configuration's files for sshd"},
+	{"cmd/callhome-mgr", "internal/sshdexec", "asks sshd what a configuration may want of it"},
+	{"cmd/callhome-mgr", "internal/standing", "runs it"},
 	{"cmd/callhome-mgr", "internal/proto", "prints the API's own types"},
 	{"cmd/callhome-mgr", "internal/session", "makes the directory of their files"},
 	{"cmd/callhome-mgr", "internal/settings", "a session's options are the trigger's"},
@@ -51,6 +56,13 @@ var arrows = []struct{ from, to, reason string }{
 	{"internal/manager", "internal/settings", "what each call home shall be like"},
 	{"internal/manager", "internal/sysexits", "why a call home failed"},
 
+	{"internal/standing", "internal/config", "whom to keep connected"},
+	{"internal/standing", "internal/proto", "tells how its clients are"},
+	{"internal/standing", "internal/schedule", "decides"},
+	{"internal/standing", "internal/session", "what becomes of a call"},
+	{"internal/standing", "internal/settings", "what a call is made with"},
+	{"internal/schedule", "internal/proto", "the stage of a failure"},
+
 	{"internal/connect", "internal/dial", "the race between the addresses"},
 	{"internal/connect", "internal/proxy", "the way through a proxy"},
 	{"internal/connect", "internal/resolve", "a name's addresses"},
@@ -69,6 +81,7 @@ var arrows = []struct{ from, to, reason string }{
 	{"internal/hook", "internal/proto", "an event is what it passes on"},
 	{"internal/metrics", "internal/proto", "events are what it counts"},
 
+	{"internal/config", "internal/proto", "the state tree of its module"},
 	{"internal/config", "internal/dial", "options of a connection"},
 	{"internal/config", "internal/settings", "an endpoint becomes the trigger's settings"},
 	{"internal/config", "internal/sshdexec", "what the sshd of this machine can do"},
@@ -95,15 +108,16 @@ type thirdParty struct {
 
 // modules are all that others wrote, with who may use them and what for.
 var modules = []thirdParty{
-	{"golang.org/x/sys", "system calls", []string{"cmd/callhome-mgr", "internal/api", "internal/connect", "internal/dial", "internal/fdpass", "internal/hook",
+	{"golang.org/x/sys", "system calls", []string{"cmd/callhome-mgr", "internal/api", "internal/connect", "internal/dial", "internal/fdpass", "internal/hook", "internal/outside",
 		"internal/preflight", "internal/resolve", "internal/session", "internal/sshdexec", "internal/trigger"}},
 	{"golang.org/x/net", "SOCKS5, and a bound on connections", []string{"internal/metrics", "internal/proxy"}},
 	{"golang.org/x/crypto", "SSH's forms of keys and certificates", []string{"internal/config"}},
 	{"github.com/urfave/cli/v2", "command lines; nothing below main knows them", []string{"cmd/callhome-mgr", "cmd/callhome-trigger"}},
-	{"github.com/hashicorp/go-hclog", "logging", []string{"cmd/callhome-mgr", "internal/api", "internal/hook", "internal/logging", "internal/metrics", "internal/trigger"}},
+	{"github.com/hashicorp/go-hclog", "logging", []string{"cmd/callhome-mgr", "internal/api", "internal/hook", "internal/logging", "internal/metrics", "internal/standing", "internal/trigger"}},
 	{"github.com/coreos/go-systemd/v22", "tells systemd that the manager is ready, and how it fares", []string{"cmd/callhome-mgr"}},
 	{"github.com/creachadair/jrpc2", "JSON-RPC 2.0", []string{"internal/api"}},
-	{"github.com/fsnotify/fsnotify", "waits for a log's next line", []string{"internal/session"}},
+	{"github.com/fsnotify/fsnotify", "waits for a log's next line, and for a new configuration", []string{"internal/outside", "internal/session"}},
+	{"github.com/vishvananda/netlink", "rtnetlink", []string{"internal/outside"}},
 	{"github.com/prometheus/client_golang", "metrics in Prometheus' format", []string{"internal/metrics"}},
 }
 

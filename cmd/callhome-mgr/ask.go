@@ -90,6 +90,11 @@ func status(c *cli.Context) error {
 		return st, func(w io.Writer) {
 			fmt.Fprintf(w, "callhome-mgr %s, PID %d, running for %s\n", st.Version, st.PID, age(st.Since))
 			fmt.Fprintf(w, "%d sessions; %d calls, %d of them failed before the login\n", st.Sessions, st.Calls, st.Failed)
+			fmt.Fprintln(w, configurationInWords(st.Config))
+			if len(st.Clients) > 0 {
+				fmt.Fprintln(w)
+				clientTable(w, st.Clients)
+			}
 			if len(st.Recent) > 0 {
 				fmt.Fprintln(w, "\nended last:")
 				table(w, st.Recent)
@@ -169,12 +174,14 @@ func watched(c *cli.Context, f func(*api.Client) (any, func(io.Writer), error)) 
 	})
 }
 
+func newTable(w io.Writer) *tabwriter.Writer { return tabwriter.NewWriter(w, 0, 0, 2, ' ', 0) }
+
 func table(w io.Writer, list []proto.SessionInfo) {
 	if len(list) == 0 {
 		fmt.Fprintln(w, "no sessions")
 		return
 	}
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	t := newTable(w)
 	fmt.Fprintln(t, "ID\tSTATE\tNETCONF CLIENT\tUSER\tAGE\tSENT\tRECEIVED\tRTT\tCAUSE")
 	for _, s := range list {
 		sent, received, rtt := "", "", ""
@@ -187,7 +194,7 @@ func table(w io.Writer, list []proto.SessionInfo) {
 }
 
 func details(w io.Writer, s proto.SessionInfo) {
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	t := newTable(w)
 	row := func(name, value string) {
 		if value != "" {
 			fmt.Fprintf(t, "%s\t%s\n", name, printable(value))
@@ -198,6 +205,8 @@ func details(w io.Writer, s proto.SessionInfo) {
 	row("host", fmt.Sprintf("%s port %d", s.Host, s.Port))
 	row("remote", s.Remote)
 	row("local", s.Local)
+	row("client", s.Client)
+	row("endpoint", s.Endpoint)
 	row("started by", s.Via)
 	row("age", age(s.Since))
 	row("sshd", "PID "+strconv.Itoa(s.PID))
@@ -218,13 +227,27 @@ func details(w io.Writer, s proto.SessionInfo) {
 }
 
 func printEvent(w io.Writer, e proto.Event) {
-	fmt.Fprintf(w, "%s session %d %s: %s", e.Time.Format(time.RFC3339Nano), e.Session.Session, where(e.Session), e.Event)
+	fmt.Fprintf(w, "%s %s: %s", e.Time.Format(time.RFC3339Nano), subject(e), e.Event)
+	if e.Outage != 0 {
+		fmt.Fprintf(w, " after %v", e.Outage.Round(time.Millisecond))
+	}
 	for _, words := range []string{e.Session.Cause, e.Words} {
 		if words != "" {
 			fmt.Fprintf(w, " (%s)", printable(words))
 		}
 	}
 	fmt.Fprintln(w)
+}
+
+// subject is what an event is about.
+func subject(e proto.Event) string {
+	switch {
+	case e.Client != nil:
+		return "client " + printable(e.Client.Client)
+	case e.Session.Session == 0:
+		return "configuration"
+	}
+	return fmt.Sprintf("session %d %s", e.Session.Session, where(e.Session))
 }
 
 // where is the NETCONF client as far as it is known.

@@ -6,6 +6,7 @@ import (
 	"callhome/internal/hook"
 	"callhome/internal/sysexits"
 
+	"github.com/hashicorp/go-hclog"
 	"github.com/urfave/cli/v2"
 )
 
@@ -25,14 +26,22 @@ func (w *watchers) startHook(c *cli.Context) (*hook.Hook, error) {
 		}
 		return nil, nil
 	}
-	h, err := hook.New(hook.Config{Program: c.String("hook"), Events: c.StringSlice("hook-event"), Timeout: c.Duration("hook-timeout")}, w.log.Named("hook"))
+	h, err := newHook(hook.Config{Program: c.String("hook"), Events: c.StringSlice("hook-event"), Timeout: c.Duration("hook-timeout")}, w.log.Named("hook"))
 	if err != nil {
-		return nil, sysexits.New(sysexits.Config, "", err)
+		return nil, err
 	}
 	w.follow("hook", func() {}, h.Handle)
 	w.wg.Go(func() {
 		<-w.ctx.Done()
 		h.Close()
 	})
+	return h, nil
+}
+
+func newHook(c hook.Config, log hclog.Logger) (*hook.Hook, error) {
+	h, err := hook.New(c, log)
+	if err != nil {
+		return nil, sysexits.New(sysexits.Config, "", err)
+	}
 	return h, nil
 }

@@ -113,7 +113,9 @@ func commands() []*cli.Command {
 		{Name: "reload", Usage: "read the configuration again", Action: simple(proto.MethodReloadConfig)},
 		{Name: "reopen-logs", Usage: "open the log's file again", Action: simple(proto.MethodReopenLogs)},
 		{Name: "stop", Usage: "stop the manager; sessions go on", Action: simple(proto.MethodStop)},
-		{Name: "check", Usage: "tell what is missing or unwise on this machine", Action: check},
+		{Name: "check", ArgsUsage: "[FILE]", Usage: "tell what is wrong with a configuration or, without FILE, with this machine", Action: check},
+		{Name: "init", Usage: "make a minimal configuration for this machine", Flags: initFlags(), Action: initialise},
+		{Name: "state", Usage: "print the configured clients as RFC 7951 JSON of the YANG module callhome", Action: state},
 		{Name: "version", Usage: "print the version", Action: func(*cli.Context) error {
 			fmt.Println("callhome-mgr", version)
 			return nil

@@ -11,11 +11,11 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+	"time"
 
 	"callhome/internal/api"
 	"callhome/internal/logging"
 	"callhome/internal/manager"
-	"callhome/internal/preflight"
 	"callhome/internal/proto"
 	"callhome/internal/session"
 	"callhome/internal/settings"
@@ -38,12 +38,13 @@ func runFlags() []cli.Flag {
 		&cli.StringFlag{Name: "log-level", Value: "info", Usage: "`LEVEL` debug, info, warn or error"},
 		&cli.StringFlag{Name: "log-file", Usage: "log to `FILE` instead of stderr; reopen_logs opens it again"},
 		&cli.BoolFlag{Name: "syslog", Usage: "log to syslog (facility daemon) instead of stderr"},
-	}, metricsFlags(), hookFlags())
+	}, configurationFlags(), metricsFlags(), hookFlags())
 }
 
 // daemon is the Backend: the manager, and what only the process can do.
 type daemon struct {
 	*manager.Manager
+	conf     *configuration
 	c        *cli.Context
 	log      *logging.Logger
 	stop     chan struct{}
@@ -83,14 +84,23 @@ func runDaemon(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	d := &daemon{Manager: m, c: c, log: log, stop: make(chan struct{})}
+	conf := newConfiguration(c, m, log)
+	d := &daemon{Manager: m, conf: conf, c: c, log: log, stop: make(chan struct{})}
 	w, err := watch(c, m, log)
 	if err != nil {
 		return err
 	}
 	defer w.end()
+	w.follow("client hooks", func() {}, conf.handle)
 	if err := m.Restore(); err != nil {
 		log.Warn("some sessions could not be restored as they were", "error", err)
+	}
+	// What is wrong is told as an event, which is logged; sessions that are
+	// there need this daemon all the same.
+	_ = conf.apply(config.Settings)
+	defer conf.keeper.Close()
+	if err := conf.watch(w.ctx, c.Bool("follow-config"), func() { _ = d.Reload() }); err != nil {
+		return err
 	}
 	go d.awaitEnd(listener)
 	go watchdog(c.Context, log, func() { _ = m.Status() })
@@ -128,9 +138,18 @@ func (d *daemon) Reload() error {
 	if err != nil {
 		return proto.NewError(proto.CodeBadType, err.Error())
 	}
+	if err := d.conf.apply(config.Settings); err != nil {
+		return proto.NewError(proto.CodeBadType, err.Error())
+	}
 	d.SetConfig(config)
-	d.log.Info("configuration reloaded")
 	return nil
+}
+
+// Status returns the manager's own state, with that of the configured clients.
+func (d *daemon) Status() proto.Status {
+	st := d.Manager.Status()
+	st.Config, st.Clients = d.conf.Status(), d.conf.keeper.Status()
+	return st
 }
 
 // Reopen opens the log's file again.
@@ -205,30 +224,36 @@ func logEvent(log hclog.Logger, e proto.Event) {
 	s := e.Session
 	level := hclog.Info
 	switch e.Event {
-	case proto.EventFailed, proto.EventRefused, proto.EventNoSubsystem:
+	case proto.EventFailed, proto.EventRefused, proto.EventNoSubsystem, proto.EventAttemptFailed, proto.EventEndpointExhausted, proto.EventLost:
 		level = hclog.Warn
+	case proto.EventAllExhausted, proto.EventGivenUp, proto.EventConfigRefused:
+		level = hclog.Error
 	case proto.EventLog:
 		level = hclog.Debug
 	}
-	fields := []any{"session", s.Session, "host", s.Host, "port", s.Port}
+	if e.Event == proto.EventFailed && s.Client != "" {
+		level = hclog.Debug // attempt-failed says it, and when the next one is
+	}
+	var fields []any
+	if s.Session != 0 {
+		fields = []any{"session", s.Session, "host", s.Host, "port", s.Port}
+	}
+	client, endpoint, next := s.Client, s.Endpoint, ""
+	if e.Client != nil {
+		client = e.Client.Client
+		if e.Client.NextAttempt != nil {
+			next = time.Until(*e.Client.NextAttempt).Round(100 * time.Millisecond).String()
+		}
+	}
+	if e.Outage != 0 {
+		fields = append(fields, "outage", e.Outage.Round(time.Millisecond).String())
+	}
 	for _, f := range []struct{ name, value string }{
-		{"remote", s.Remote}, {"user", s.User}, {"stage", string(s.Stage)}, {"cause", s.Cause}, {"opaque", s.Opaque}, {"sshd", e.Words},
+		{"client", client}, {"endpoint", endpoint}, {"next-attempt-in", next}, {"remote", s.Remote}, {"user", s.User}, {"stage", string(s.Stage)}, {"cause", s.Cause}, {"opaque", s.Opaque}, {"words", e.Words},
 	} {
 		if f.value != "" {
 			fields = append(fields, f.name, printable(f.value))
 		}
 	}
 	log.Log(level, e.Event, fields...)
-}
-
-// check is callhome-mgr check: the machine, as the trigger's --check.
-func check(*cli.Context) error {
-	s, _, err := settings.Load(nil, nil, os.LookupEnv)
-	if err != nil {
-		return err
-	}
-	if code := preflight.Run(os.Stdout, s); code != sysexits.OK {
-		return sysexits.New(code, "", errors.New("something is missing, see above"))
-	}
-	return nil
 }

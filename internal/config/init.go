@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 
 	"callhome/internal/settings"
 
@@ -24,6 +25,20 @@ type InitOptions struct {
 	Users []User
 	// Preset is the NETCONF server (settings.Preset), "" for the daemon's own.
 	Preset string
+}
+
+// AuthorizedKeys returns the keys of a file of authorized_keys(5), one line each
+// and without options, up to the first line that is none.
+func AuthorizedKeys(file []byte) []string {
+	var out []string
+	for len(file) > 0 {
+		key, _, _, rest, err := ssh.ParseAuthorizedKey(file)
+		if err != nil {
+			break
+		}
+		out, file = append(out, strings.TrimSpace(string(ssh.MarshalAuthorizedKey(key)))), rest
+	}
+	return out
 }
 
 // Init returns a minimal document that keeps one persistent connection. It is

@@ -218,8 +218,20 @@ type Status struct {
 	Calls    uint64        `json:"calls"`  // call homes asked for since the start
 	Failed   uint64        `json:"failed"` // of those, not logged in
 	Recent   []SessionInfo `json:"recent"` // sessions that ended last, the newest first
-	// Clients are those of the configuration, in its order.
+	// Config is the configuration in force, Clients are those in it, in its
+	// order.
+	Config  ConfigStatus   `json:"configuration"`
 	Clients []ClientStatus `json:"clients"`
+}
+
+// ConfigStatus is the configuration of the standing connections.
+type ConfigStatus struct {
+	File    string     `json:"file,omitempty"`
+	Applied *time.Time `json:"applied,omitempty"`
+	Clients int        `json:"clients"`
+	// Error says why the document was refused that was read last; the one that
+	// was applied stays in force.
+	Error string `json:"error,omitempty"`
 }
 
 // ClientState is where the manager stands with a configured NETCONF client.
@@ -227,6 +239,7 @@ type ClientState string
 
 // The states of a client, in the order in which a connection goes through them.
 const (
+	ClientIdle          ClientState = "idle"        // periodic, and not due
 	ClientWaiting       ClientState = "waiting"     // for the next attempt
 	ClientDialing       ClientState = "dialing"     // a call has no connection yet
 	ClientHandedOver    ClientState = "handed-over" // sshd has the connection
@@ -237,7 +250,7 @@ const (
 )
 
 // ClientStates are all of them.
-var ClientStates = []ClientState{ClientWaiting, ClientDialing, ClientHandedOver, ClientAuthenticated, ClientServing, ClientStopped, ClientDisabled}
+var ClientStates = []ClientState{ClientIdle, ClientWaiting, ClientDialing, ClientHandedOver, ClientAuthenticated, ClientServing, ClientStopped, ClientDisabled}
 
 // ClientStatus is one configured NETCONF client: what the manager is doing
 // about it, what failed last, and when it will try again.

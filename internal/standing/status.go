@@ -44,6 +44,9 @@ func (c *client) learn(e schedule.Event, info proto.SessionInfo, before schedule
 	now, p := &c.state, &c.policy
 	c.show(func(s *proto.ClientStatus) {
 		s.State = states[now.Phase]
+		if now.Phase == schedule.Waiting && !now.Due && p.Period > 0 {
+			s.State = proto.ClientIdle
+		}
 		if e.Kind == schedule.Found && info.State == proto.StateServing {
 			s.State = proto.ClientServing
 		}

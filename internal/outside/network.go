@@ -1,16 +1,13 @@
-// Package netwatch tells when the world outside of the program has changed so
+// Package outside tells when the world outside of the program has changed so
 // that waiting on would be wrong: an address or a link that came back
-// (rtnetlink(7)), and a wall clock that was set (timerfd_create(2)).
-// cmd/callhome-mgr passes the news on. It decides nothing and changes nothing.
-package netwatch
+// (rtnetlink(7)), a wall clock that was set (timerfd_create(2)), a file that
+// was replaced. cmd/callhome-mgr passes the news on. It decides nothing and
+// changes nothing.
+package outside
 
 import (
-	"errors"
 	"fmt"
-	"math"
 	"net"
-	"os"
-	"strconv"
 	"time"
 
 	"github.com/vishvananda/netlink"
@@ -172,52 +169,4 @@ func (u upSet) came(index int, running bool) bool {
 	was := u[index]
 	u[index] = running
 	return running && !was
-}
-
-// Clock calls tell, from a goroutine of its own, whenever the wall clock was
-// set or the machine has slept, until done is closed.
-func Clock(done <-chan struct{}, tell func()) error {
-	fd, err := unix.TimerfdCreate(unix.CLOCK_REALTIME, unix.TFD_CLOEXEC|unix.TFD_NONBLOCK)
-	if err != nil {
-		return fmt.Errorf("watching the clock: %w", err)
-	}
-	timer := os.NewFile(uintptr(fd), "timerfd")
-	if err := arm(fd); err != nil {
-		timer.Close()
-		return err
-	}
-	go func() {
-		<-done
-		timer.Close()
-	}()
-	go func() {
-		for {
-			if _, err := timer.Read(make([]byte, 8)); !errors.Is(err, unix.ECANCELED) {
-				return // closed
-			}
-			tell()
-			raw, err := timer.SyscallConn()
-			if err != nil {
-				return
-			}
-			if raw.Control(func(fd uintptr) { err = arm(int(fd)) }) != nil || err != nil {
-				return
-			}
-		}
-	}()
-	return nil
-}
-
-// arm sets a timer for a time that does not come in this program's life: it is
-// there to be cancelled.
-func arm(fd int) error {
-	far := int64(math.MaxInt32) // 2038, where seconds have 32 bits
-	if strconv.IntSize == 64 {
-		far = 1 << 33 // 2242
-	}
-	spec := unix.ItimerSpec{Value: unix.NsecToTimespec(far * 1e9)}
-	if err := unix.TimerfdSettime(fd, unix.TFD_TIMER_ABSTIME|unix.TFD_TIMER_CANCEL_ON_SET, &spec, nil); err != nil {
-		return fmt.Errorf("watching the clock: %w", err)
-	}
-	return nil
 }

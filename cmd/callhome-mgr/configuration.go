@@ -1,0 +1,204 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"callhome/internal/config"
+	"callhome/internal/hook"
+	"callhome/internal/outside"
+	"callhome/internal/proto"
+	"callhome/internal/provision"
+	"callhome/internal/settings"
+	"callhome/internal/sshdexec"
+	"callhome/internal/standing"
+	"callhome/internal/sysexits"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/urfave/cli/v2"
+)
+
+const defaultConfig = "/etc/callhome/callhome.json"
+
+func configurationFlags() []cli.Flag {
+	return []cli.Flag{
+		&cli.StringFlag{Name: "config", Value: defaultConfig, Usage: "`FILE` of the standing connections, an ietf-netconf-server document", EnvVars: []string{"CALLHOME_CONFIG"}},
+		&cli.BoolFlag{Name: "follow-config", Usage: "read the configuration again whenever its file is replaced"},
+		&cli.StringFlag{Name: "clients-dir", Value: "/run/callhome/clients", Usage: "`DIR` for the keys that the configuration has for sshd"},
+		&cli.StringFlag{Name: "data-dir", Value: "/var/lib/callhome", Usage: "`DIR` that outlives a boot, for the endpoints connected to last"},
+	}
+}
+
+// configuration is the document in force and those who keep to it.
+type configuration struct {
+	file     string
+	explicit bool // the file was named and must be there
+	dir      string
+	log      hclog.Logger
+	keeper   *standing.Keeper
+
+	mu      sync.Mutex // guards the fields that follow; held while one is applied
+	files   []config.File
+	status  proto.ConfigStatus
+	hooks   map[string]*hook.Hook // by client
+	current *config.Config
+}
+
+func newConfiguration(c *cli.Context, caller standing.Caller, log hclog.Logger) *configuration {
+	k := standing.New(caller, standing.Options{
+		Dir:   c.String("clients-dir"),
+		Last:  filepath.Join(c.String("data-dir"), "last-connected.json"),
+		Slots: filepath.Join(c.String("state-dir"), "slots.json"),
+	}, log)
+	return &configuration{file: c.String("config"), explicit: c.IsSet("config"), dir: c.String("clients-dir"), log: log, keeper: k, hooks: make(map[string]*hook.Hook)}
+}
+
+// apply reads the document and keeps its connections from then on, with base
+// for what it does not say. A document with a fault changes nothing.
+func (g *configuration) apply(base *settings.Settings) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	next, err := readConfig(g.file, g.explicit, base.Sshd.Sshd)
+	var hooks map[string]*hook.Hook
+	if err == nil {
+		hooks, err = g.hooksOf(next)
+	}
+	var files []config.File
+	if err == nil {
+		for _, client := range next.Clients {
+			for i := range client.Endpoints {
+				files = append(files, client.Endpoints[i].Files(g.dir)...)
+			}
+		}
+		err = provision.Write(g.dir, files)
+	}
+	if err != nil {
+		g.status.Error = err.Error()
+		g.keeper.Refused(err)
+		return err
+	}
+	for name, old := range g.hooks {
+		if hooks[name] != old {
+			go old.Close()
+		}
+	}
+	// What sessions of the former configuration have yet to read stays until
+	// the next one is applied.
+	keep := append(files, g.files...)
+	g.files, g.hooks, g.current = files, hooks, next
+	now := time.Now().UTC()
+	g.status = proto.ConfigStatus{File: g.file, Applied: &now, Clients: len(next.Clients)}
+	g.keeper.Apply(next, base)
+	g.keeper.Applied(len(next.Clients))
+	if err := provision.Sweep(g.dir, keep); err != nil {
+		g.log.Warn("files that no client has any more could not be removed", "error", err)
+	}
+	return nil
+}
+
+// hooksOf starts the hooks of clients that have one of their own, and keeps
+// those that stay as they are.
+func (g *configuration) hooksOf(next *config.Config) (map[string]*hook.Hook, error) {
+	out := make(map[string]*hook.Hook)
+	programs := make(map[string]string)
+	if g.current != nil {
+		for _, c := range g.current.Clients {
+			programs[c.Name] = c.Hook
+		}
+	}
+	for _, c := range next.Clients {
+		if c.Hook == "" {
+			continue
+		}
+		if h := g.hooks[c.Name]; h != nil && programs[c.Name] == c.Hook {
+			out[c.Name] = h
+			continue
+		}
+		h, err := newHook(hook.Config{Program: c.Hook, Events: proto.Events, Timeout: hook.DefaultTimeout}, g.log.Named("hook"))
+		if err != nil {
+			return nil, fmt.Errorf("hook of the client %q: %w", c.Name, err)
+		}
+		out[c.Name] = h
+	}
+	return out, nil
+}
+
+// handle hands an event to the hook of its client.
+func (g *configuration) handle(e proto.Event) {
+	name := e.Session.Client
+	if e.Client != nil {
+		name = e.Client.Client
+	}
+	if name == "" || e.Event == proto.EventLog {
+		return
+	}
+	g.mu.Lock()
+	h := g.hooks[name]
+	g.mu.Unlock()
+	if h != nil {
+		h.Handle(e)
+	}
+}
+
+// Status returns what is in force.
+func (g *configuration) Status() proto.ConfigStatus {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.status
+}
+
+// watch follows the world until ctx ends: the network, the clock and, with
+// follow, the file.
+func (g *configuration) watch(ctx context.Context, follow bool, reload func()) error {
+	if err := outside.Network(ctx.Done(), g.keeper.Network); err != nil {
+		g.log.Warn("an address or a link that comes back will not be noticed", "error", err)
+	}
+	if err := outside.Clock(ctx.Done(), g.keeper.ClockSet); err != nil {
+		g.log.Warn("a clock that is set will not be noticed", "error", err)
+	}
+	if !follow {
+		return nil
+	}
+	if err := outside.File(ctx.Done(), g.file, reload); err != nil {
+		return sysexits.New(sysexits.OSErr, "", err)
+	}
+	return nil
+}
+
+// maxConfig bounds the document, in bytes: 1,000 clients with their keys have
+// some three million.
+const maxConfig = 16 << 20
+
+// readConfig reads and checks a document. One that is not there and was not
+// named is as one without clients.
+func readConfig(file string, explicit bool, sshd string) (*config.Config, error) {
+	info, err := os.Stat(file)
+	if errors.Is(err, fs.ErrNotExist) && !explicit {
+		return &config.Config{}, nil
+	}
+	if err == nil && info.Size() > maxConfig {
+		err = fmt.Errorf("%s has %d bytes, at most %d are read", file, info.Size(), maxConfig)
+	}
+	var doc []byte
+	if err == nil {
+		doc, err = os.ReadFile(file)
+	}
+	if err != nil {
+		return nil, sysexits.New(sysexits.NoInput, "", fmt.Errorf("reading the configuration: %w", err))
+	}
+	features, err := sshdexec.Probe(sshd)
+	if err != nil {
+		return nil, sysexits.New(sysexits.Config, "", err)
+	}
+	c, faults := config.Parse(doc, features, config.Defaults{})
+	if err := faults.Err(); err != nil {
+		return nil, sysexits.New(sysexits.Config, "", fmt.Errorf("%s is refused whole:\n%w", file, err))
+	}
+	return c, nil
+}
