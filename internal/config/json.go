@@ -135,14 +135,19 @@ func invalidUTF8(doc []byte) int {
 // offset is where an error is.
 func (r *reader) offset(err error) int {
 	var syntax *json.SyntaxError
-	if errors.As(err, &syntax) {
+	switch {
+	case errors.As(err, &syntax):
 		return int(syntax.Offset)
+	case tooEarly(err):
+		return len(r.doc)
 	}
 	return int(r.dec.InputOffset())
 }
 
+func tooEarly(err error) bool { return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) }
+
 func plain(err error) string {
-	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+	if tooEarly(err) {
 		return "the document ends too early"
 	}
 	return "this is not JSON: " + err.Error()
