@@ -36,8 +36,10 @@ type node struct {
 	members []member // of an object, in order, doubles included
 	items   []*node  // of an array
 
-	path  string // instance-identifier
-	value any    // of a leaf that is right: string, int, bool, []byte, time.Time, netip.Addr
+	path   string // instance-identifier
+	odd    bool   // has a member that is unknown or refused
+	faulty bool   // has a fault, itself or below
+	value  any    // of a leaf that is right: string, int, bool, []byte, time.Time, netip.Addr
 }
 
 type member struct {

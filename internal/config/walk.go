@@ -115,6 +115,7 @@ func predicate(s string) string {
 // members checks what an object has, and what it lacks.
 func (w *walker) members(n *node, rows []row) {
 	seen := make(map[string]int)
+	before := len(w.errs)
 	for _, m := range n.members {
 		path := n.path + "/" + pathName(m.name)
 		if line, twice := seen[m.name]; twice {
@@ -124,11 +125,13 @@ func (w *walker) members(n *node, rows []row) {
 		seen[m.name] = m.line
 		r := find(rows, m.name)
 		if r == nil {
+			n.odd = true
 			w.fail(path, m.line, "%s", unknown(rows, m.name))
 			continue
 		}
 		// A fault of what it is, not of what it holds, is in the member's line.
 		if r.kind == refused {
+			n.odd = true
 			m.value.line = m.line
 		}
 		w.node(m.value, r, path)
@@ -136,6 +139,7 @@ func (w *walker) members(n *node, rows []row) {
 	for i := range rows {
 		w.absent(n, &rows[i])
 	}
+	n.faulty = len(w.errs) > before
 }
 
 // find returns the row of that name, also inside a choice.
@@ -233,7 +237,7 @@ func (w *walker) choose(n *node, r *row) {
 	switch {
 	case len(taken) > 1:
 		w.fail(n.path, n.line, "%s exclude each other", strings.Join(taken, " and "))
-	case len(taken) == 0 && r.must:
+	case len(taken) == 0 && r.must && !n.odd: // what is odd was meant to be one
 		var cases []string
 		for _, c := range r.in {
 			if c.kind != refused {
