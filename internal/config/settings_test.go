@@ -40,6 +40,7 @@ func TestSettings(t *testing.T) {
 	twoUsers := edit{users, `{"user": [` + user("netconf", ed) + "," + user("noc.2", ed) + `]}`}
 	ca := edit{inSSH + "client-authentication/callhome:user-ca-keys", `{"inline-definition": {"public-key": [` + publicKeyEntry("ca", ed) + `]}}`}
 	d := endpoint(t, all).Dir(dir)
+	principals := "AuthorizedPrincipalsFile=" + d + "/principals/%u"
 	for _, tt := range []struct {
 		name    string
 		edits   []edit
@@ -77,8 +78,10 @@ func TestSettings(t *testing.T) {
 		{"host key of the keystore", []edit{{inKey + "public-key", `{"central-keystore-reference": "genkey"}`}, {"ietf-keystore:keystore/asymmetric-keys/asymmetric-key", `[{"name": "genkey", "hidden-private-key": [null]}]`}},
 			func(s *settings.Settings) any { return s.Sshd.HostKeys }, []string{"/etc/ssh/genkey"}, nil},
 
-		{"users", []edit{twoUsers}, nil, nil, []string{"AllowUsers=netconf noc.2", "AuthorizedKeysFile=" + d + "/keys/%u", "AuthorizedKeysCommand=none", "AuthenticationMethods=publickey", "TrustedUserCAKeys=none"}},
-		{"users and authorities", []edit{twoUsers, ca}, nil, nil, []string{"AllowUsers=netconf noc.2", "AuthorizedKeysFile=" + d + "/keys/%u", "AuthorizedKeysCommand=none", "AuthenticationMethods=publickey", "TrustedUserCAKeys=" + d + "/user_ca"}},
+		{"users", []edit{twoUsers}, nil, nil, []string{"AllowUsers=netconf noc.2", "AuthorizedKeysFile=" + d + "/keys/%u", "AuthorizedKeysCommand=none", "AuthenticationMethods=publickey", "TrustedUserCAKeys=none",
+			principals, "AuthorizedPrincipalsCommand=none"}},
+		{"users and authorities", []edit{twoUsers, ca}, nil, nil, []string{"AllowUsers=netconf noc.2", "AuthorizedKeysFile=" + d + "/keys/%u", "AuthorizedKeysCommand=none", "AuthenticationMethods=publickey", "TrustedUserCAKeys=" + d + "/user_ca",
+			principals, "AuthorizedPrincipalsCommand=none"}},
 		{"authorities", []edit{ca}, nil, nil, []string{"TrustedUserCAKeys=" + d + "/user_ca"}},
 		{"algorithms", []edit{{inSSH + "transport-params", `{"host-key": {"host-key-alg": ["rsa-sha2-512", "ssh-ed25519"]}, "key-exchange": {"key-exchange-alg": ["sntrup761x25519-sha512", "curve25519-sha256"]},
 			"encryption": {"encryption-alg": ["AEAD_AES_128_GCM", "aes256-gcm@openssh.com"]}, "mac": {"mac-alg": ["hmac-sha2-512-etm@openssh.com"]}}`}}, nil, nil,
@@ -226,7 +229,7 @@ func TestFiles(t *testing.T) {
 		names = append(names, name+" "+f.Mode.String())
 		text[name] = string(f.Data)
 	}
-	if want := []string{"host_key_0 -rw-------", "host_key_0-cert.pub -rw-r--r--", "keys/netconf -rw-r--r--", "keys/bycert -rw-r--r--", "user_ca -rw-r--r--", "proxy -rw-------"}; !slices.Equal(names, want) {
+	if want := []string{"host_key_0 -rw-------", "host_key_0-cert.pub -rw-r--r--", "keys/netconf -rw-r--r--", "principals/netconf -rw-r--r--", "keys/bycert -rw-r--r--", "principals/bycert -rw-r--r--", "user_ca -rw-r--r--", "proxy -rw-------"}; !slices.Equal(names, want) {
 		t.Errorf("%q, want %q", names, want)
 	}
 	key, err := ssh.ParseRawPrivateKey([]byte(text["host_key_0"]))
@@ -243,8 +246,8 @@ func TestFiles(t *testing.T) {
 	}
 	line("keys/netconf", ed2, "k")
 	line("user_ca", ed, "ca_key_")
-	if text["keys/bycert"] != "" || text["proxy"] != "u:a:b\n" {
-		t.Errorf("%q, %q", text["keys/bycert"], text["proxy"])
+	if text["keys/bycert"] != "" || text["proxy"] != "u:a:b\n" || text["principals/bycert"] != "bycert\n" {
+		t.Errorf("%q", text)
 	}
 	if cert, _, _, _, err := ssh.ParseAuthorizedKey([]byte(text["host_key_0-cert.pub"])); err != nil || cert.Type() != ssh.CertAlgoED25519v01 {
 		t.Errorf("certificate: %v", err)

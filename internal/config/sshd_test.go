@@ -65,6 +65,7 @@ func TestSshdTakesAnEndpoint(t *testing.T) {
 		"hostkey " + s.Sshd.HostKeys[0], "hostcertificate " + s.Sshd.HostCertificates[0],
 		"allowusers netconf", "allowusers by-cert.2", "authorizedkeysfile " + e.Dir(dir) + "/keys/%u", "authorizedkeyscommand none",
 		"authenticationmethods publickey", "trustedusercakeys " + e.Dir(dir) + "/user_ca",
+		"authorizedprincipalsfile " + e.Dir(dir) + "/principals/%u", "authorizedprincipalscommand none",
 		"hostkeyalgorithms ssh-ed25519-cert-v01@openssh.com,ssh-ed25519", "kexalgorithms curve25519-sha256",
 		"ciphers aes256-gcm@openssh.com,aes256-ctr", "macs hmac-sha2-512-etm@openssh.com,hmac-sha2-512",
 		"logingracetime 45", "clientaliveinterval", "clientalivecountmax 2", "versionaddendum device-1",

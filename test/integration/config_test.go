@@ -69,19 +69,38 @@ func configuredEndpoint(t *testing.T, move func(*device)) {
 	for _, who := range []struct {
 		name, user    string
 		certified, in bool
+		refusal       string // in sshd's log
+		options       []string
 	}{
-		{"by key", netop, false, true},
-		{"by certificate", netop, true, true},
-		{"a user who is not named", bashful, true, false},
+		{"by key", netop, false, true, "", nil},
+		{"by certificate", netop, true, true, "", nil},
+		{"a user who is not named", bashful, true, false, "not allowed because not listed in AllowUsers", nil},
+		{"a user whom sshd would allow", bashful, true, false, "Failed publickey for " + bashful, []string{"--sshd-option", "AllowUsers=" + bashful}},
 	} {
 		t.Run(who.name, func(t *testing.T) {
 			t.Parallel()
-			configuredLogin(t, move, who.user, who.certified, who.in)
+			client, call := configuredLogin(t, move, who.user, who.certified, who.options)
+			if !who.in {
+				client.MustExit(255)
+				contains(t, "ssh", client.Stderr(), "Permission denied (publickey)")
+				contains(t, "sshd", call.Stderr(), who.refusal)
+				return
+			}
+			client.MustExit(0)
+			contains(t, "ssh's output", client.Stdout(), "probe speaks")
+			contains(t, "sshd", call.Stderr(), "Accepted publickey for "+who.user)
+			if got := strings.Contains(call.Stderr(), "ED25519-CERT SHA256"); got != who.certified {
+				t.Errorf("logged in by a certificate: %v, want %v\n%s", got, who.certified, call.Stderr())
+			}
+			contains(t, "ssh", client.Stderr(), "aes256-gcm@openssh.com", "curve25519-sha256", `Host '`+alias+`' is known and matches the ED25519-CERT host certificate`)
 		})
 	}
 }
 
-func configuredLogin(t *testing.T, move func(*device), user string, certified, in bool) {
+// configuredLogin lets a station log in as user, by its key or by a
+// certificate, to a device whose document names netop alone.
+func configuredLogin(t *testing.T, move func(*device), user string, certified bool, options []string) (client, call *process) {
+	t.Helper()
 	probe := newProbe(t)
 	d, n := newDevice(t, probe.Command), newNMS(t)
 	move(d)
@@ -109,19 +128,6 @@ func configuredLogin(t *testing.T, move func(*device), user string, certified, i
 			"netconf-server-parameters": {"callhome:subsystem": %[7]q}}}]}}]}}}`,
 		format, blob(t, certificate), der(t, d.hostKey), netop, blob(t, key+".pub"), blob(t, userCA+".pub"), probe.Command))
 	addr := freeAddr("127.0.0.1")
-	client := n.Ssh(addr, []string{"-v", "-s"}, "netconf")
-	call := d.Call(addr)
-	if !in {
-		client.MustExit(255)
-		contains(t, "ssh", client.Stderr(), "Permission denied (publickey)")
-		contains(t, "sshd", call.Stderr(), "not allowed because not listed in AllowUsers")
-		return
-	}
-	client.MustExit(0)
-	contains(t, "ssh's output", client.Stdout(), "probe speaks")
-	contains(t, "sshd", call.Stderr(), "Accepted publickey for "+user)
-	if got := strings.Contains(call.Stderr(), "ED25519-CERT SHA256"); got != certified {
-		t.Errorf("logged in by a certificate: %v, want %v\n%s", got, certified, call.Stderr())
-	}
-	contains(t, "ssh", client.Stderr(), "aes256-gcm@openssh.com", "curve25519-sha256", `Host '`+alias+`' is known and matches the ED25519-CERT host certificate`)
+	client = n.Ssh(addr, []string{"-v", "-s"}, "netconf")
+	return client, d.Call(addr, options...)
 }
