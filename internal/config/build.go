@@ -2,6 +2,7 @@ package config
 
 import (
 	"cmp"
+	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
@@ -13,8 +14,8 @@ import (
 
 // Parse reads a document, an RFC 7951 instance of ietf-netconf-server's
 // call-home subtree with the keystore and the truststore that it refers to. f
-// is what it must run on. With any fault there is no Config, and every fault
-// that could be found is in Errors, in the order of the lines.
+// is what it must run on. With any fault there is no Config, and Errors has
+// every fault that could be found, up to maxFaults, in the order of the lines.
 func Parse(doc []byte, f Features, d Defaults) (*Config, Errors) {
 	root, fault := read(doc)
 	if fault != nil {
@@ -73,6 +74,9 @@ func (b *builder) inOrder() Errors {
 			out = append(out, e)
 		}
 		seen[e] = true
+	}
+	if b.more > 0 {
+		out = append(out, Error{"/", out[len(out)-1].Line, fmt.Sprintf("there are %d more faults", b.more)})
 	}
 	return out
 }

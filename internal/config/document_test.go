@@ -202,6 +202,21 @@ func yanglint(t *testing.T, doc []byte, options ...string) (string, error) {
 	return out.String() + errs.String(), err
 }
 
+// documents writes each to a file of its own and returns their names, which
+// yanglint takes as options.
+func documents(t *testing.T, docs [][]byte) []string {
+	t.Helper()
+	dir := t.TempDir()
+	var names []string
+	for i, doc := range docs {
+		names = append(names, filepath.Join(dir, strconv.Itoa(i)+".json"))
+		if err := os.WriteFile(names[i], doc, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return names
+}
+
 // example is a JSON block of docs/config.md. Its kind is what stands behind
 // "json" at the fence.
 type example struct {

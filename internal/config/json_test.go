@@ -118,6 +118,15 @@ func TestEveryFaultIsTold(t *testing.T) {
 	}
 }
 
+// A document that is nothing but faults does not take the daemon's memory.
+func TestFaultsAreBounded(t *testing.T) {
+	doc := `{"ietf-netconf-server:netconf-server": {"x": 1` + strings.Repeat("\n, \"x\": 1", 5000) + `}}`
+	_, errs := Parse([]byte(doc), all, Defaults{})
+	if len(errs) != maxFaults+1 || errs[maxFaults].Message != "there are 4001 more faults" {
+		t.Errorf("%d faults, the last is %v", len(errs), errs[len(errs)-1])
+	}
+}
+
 // A key that two endpoints refer to has its fault once.
 func TestASharedFaultIsToldOnce(t *testing.T) {
 	doc := with(t,

@@ -10,9 +10,18 @@ import (
 // gives each leaf its value, and puts in what has a default.
 type walker struct {
 	errs Errors
+	more int // faults that are only counted
 }
 
+// maxFaults is how many are told: whoever has so many has another file than
+// meant, and a document of a few megabytes can have a million.
+const maxFaults = 1000
+
 func (w *walker) fail(path string, line int, format string, args ...any) {
+	if len(w.errs) == maxFaults {
+		w.more++
+		return
+	}
 	w.errs = append(w.errs, Error{path, line, fmt.Sprintf(format, args...)})
 }
 
