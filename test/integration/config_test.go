@@ -8,14 +8,17 @@ import (
 	"encoding/base64"
 	"fmt"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"callhome/internal/config"
 	"callhome/internal/provision"
 	"callhome/internal/settings"
 
 	"golang.org/x/crypto/ssh"
+	"golang.org/x/sys/unix"
 )
 
 // blob is a public key as a document has it: the second word of the .pub file.
@@ -42,7 +45,8 @@ func der(t *testing.T, file string) string {
 // configured is what a device does by a document with one endpoint.
 func (d *device) configured(doc string) {
 	d.t.Helper()
-	c, faults := config.Parse([]byte(doc), config.Features{}, config.Defaults{})
+	slow := regexp.MustCompile(`^OpenSSH_9\.[234](p|$)`).MatchString(sshdVersion(d.t, d))
+	c, faults := config.Parse([]byte(doc), config.Features{SlowClientAlive: slow}, config.Defaults{})
 	if len(faults) > 0 {
 		d.t.Fatal(faults)
 	}
@@ -79,7 +83,10 @@ func configuredEndpoint(t *testing.T, move func(*device)) {
 	} {
 		t.Run(who.name, func(t *testing.T) {
 			t.Parallel()
-			client, call := configuredLogin(t, move, who.user, who.certified, who.options)
+			d, n := configuredSite(t, move, who.user, who.certified)
+			addr := freeAddr("127.0.0.1")
+			client := n.Ssh(addr, []string{"-v", "-s"}, "netconf")
+			call := d.Call(addr, who.options...)
 			if !who.in {
 				client.MustExit(255)
 				contains(t, "ssh", client.Stderr(), "Permission denied (publickey)")
@@ -97,9 +104,36 @@ func configuredEndpoint(t *testing.T, move func(*device)) {
 	}
 }
 
-// configuredLogin lets a station log in as user, by its key or by a
-// certificate, to a device whose document names netop alone.
-func configuredLogin(t *testing.T, move func(*device), user string, certified bool, options []string) (client, call *process) {
+// A station that vanishes in mid-session is noticed within max-wait times
+// max-attempts and one, and a second, by every OpenSSH: also by those that take
+// twice the ClientAliveInterval.
+func configuredAliveness(t *testing.T, move func(*device)) {
+	t.Parallel()
+	const bound = aliveWait*(aliveAttempts+1) + time.Second
+	d, n := configuredSite(t, move, netop, false)
+	addr := freeAddr("127.0.0.1")
+	client := n.Netconf(addr)
+	call := d.Call(addr)
+	session := call.AwaitFamily("cat")
+	client.Signal(unix.SIGSTOP)
+	begun := time.Now()
+	AwaitGone(t, patience, session)
+	if took := time.Since(begun); took > bound {
+		t.Errorf("%s noticed it after %v; %v is promised", sshdVersion(t, d), took, bound)
+	}
+	contains(t, "sshd's log", call.Stderr(), "Timeout, client not responding from user "+netop)
+	client.Signal(unix.SIGCONT)
+}
+
+// The keepalives of a configuredSite.
+const (
+	aliveWait     = 2 * time.Second
+	aliveAttempts = 1
+)
+
+// configuredSite is a station that has user's key or certificate, and a device
+// whose document names netop alone.
+func configuredSite(t *testing.T, move func(*device), user string, certified bool) (*device, *nms) {
 	t.Helper()
 	probe := newProbe(t)
 	d, n := newDevice(t, probe.Command), newNMS(t)
@@ -124,10 +158,9 @@ func configuredLogin(t *testing.T, move func(*device), user string, certified bo
 				"client-authentication": {
 					"users": {"user": [{"name": %[4]q, "public-keys": {"inline-definition": {"public-key": [{"name": "k", %[1]s, "public-key": %[5]q}]}}}]},
 					"callhome:user-ca-keys": {"inline-definition": {"public-key": [{"name": "ca", %[1]s, "public-key": %[6]q}]}}},
-				"transport-params": {"encryption": {"encryption-alg": ["AEAD_AES_256_GCM"]}, "key-exchange": {"key-exchange-alg": ["curve25519-sha256"]}}},
+				"transport-params": {"encryption": {"encryption-alg": ["AEAD_AES_256_GCM"]}, "key-exchange": {"key-exchange-alg": ["curve25519-sha256"]}},
+				"keepalives": {"max-wait": %[8]d, "max-attempts": %[9]d}},
 			"netconf-server-parameters": {"callhome:subsystem": %[7]q}}}]}}]}}}`,
-		format, blob(t, certificate), der(t, d.hostKey), netop, blob(t, key+".pub"), blob(t, userCA+".pub"), probe.Command))
-	addr := freeAddr("127.0.0.1")
-	client = n.Ssh(addr, []string{"-v", "-s"}, "netconf")
-	return client, d.Call(addr, options...)
+		format, blob(t, certificate), der(t, d.hostKey), netop, blob(t, key+".pub"), blob(t, userCA+".pub"), probe.Command, int(aliveWait/time.Second), aliveAttempts))
+	return d, n
 }
