@@ -31,6 +31,8 @@ func TestEveryOpenSSH(t *testing.T) {
 			t.Run("longest OPAQUE", func(t *testing.T) { opaqueArrives(t, move, strings.Repeat("\n", 1024)) })
 			t.Run("OPAQUE as a comment", func(t *testing.T) { opaqueArrives(t, move, " # '$(id)' ") })
 			t.Run("no shell", func(t *testing.T) { noShell(t, move) })
+			t.Run("configured", func(t *testing.T) { configuredEndpoint(t, move) })
+			t.Run("configured aliveness", func(t *testing.T) { configuredAliveness(t, move) })
 			t.Run("grace time", func(t *testing.T) { graceTime(t, move) })
 			t.Run("detach", func(t *testing.T) { detachAndGoOn(t, move) })
 			t.Run("check", func(t *testing.T) { checkSaysVersion(t, move, name) })
