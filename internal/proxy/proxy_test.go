@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -221,6 +222,16 @@ func TestConnectNeedsASocket(t *testing.T) {
 	defer file.Close()
 	if err := Connect(file, proxyOf("http"), nil, nms, time.Now()); sysexits.Code(err) != sysexits.OSErr {
 		t.Errorf("exit status %d, %v", sysexits.Code(err), err)
+	}
+}
+
+// Root may read everything, so the error is made here.
+func TestCredentialsThatMayNotBeRead(t *testing.T) {
+	for err, want := range map[error]int{unix.EACCES: sysexits.NoPerm, unix.EPERM: sysexits.NoPerm, unix.ENOENT: sysexits.NoInput} {
+		got := unreadable(&fs.PathError{Op: "open", Path: "/c", Err: err})
+		if sysexits.Code(got) != want || got.Error() != "reading the proxy's credentials: open /c: "+err.Error() {
+			t.Errorf("exit status %d with %v, want %d", sysexits.Code(got), got, want)
+		}
 	}
 }
 
