@@ -69,6 +69,7 @@ var arrows = []struct{ from, to, reason string }{
 	{"internal/hook", "internal/proto", "an event is what it passes on"},
 	{"internal/metrics", "internal/proto", "events are what it counts"},
 
+	{"internal/preflight", "internal/connect", "tries where a call home would leave from"},
 	{"internal/preflight", "internal/settings", "looks at what a call home would use"},
 	{"internal/preflight", "internal/sshdexec", "asks sshd with the arguments it would get"},
 	{"internal/preflight", "internal/sysexits", "the exit status that a call home would end with"},
