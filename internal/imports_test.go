@@ -69,10 +69,12 @@ var arrows = []struct{ from, to, reason string }{
 	{"internal/hook", "internal/proto", "an event is what it passes on"},
 	{"internal/metrics", "internal/proto", "events are what it counts"},
 
+	{"internal/preflight", "internal/connect", "tries where a call home would leave from"},
 	{"internal/preflight", "internal/settings", "looks at what a call home would use"},
 	{"internal/preflight", "internal/sshdexec", "asks sshd with the arguments it would get"},
 	{"internal/preflight", "internal/sysexits", "the exit status that a call home would end with"},
 	{"internal/settings", "internal/dial", "options of the connection"},
+	{"internal/settings", "internal/proto", "the bounds and built-in values that the API has too"},
 	{"internal/settings", "internal/sshdexec", "options of sshd, which it checks itself"},
 	{"internal/settings", "internal/sysexits", "a wrong value's exit status depends on its source"},
 	{"internal/proxy", "internal/settings", "which proxy, and whom to reach"},

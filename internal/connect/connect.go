@@ -46,6 +46,12 @@ func attempt(s *settings.Settings, auth *proxy.Auth) (*dial.Conn, error) {
 	if s.Proxy.Scheme != "" {
 		next = s.Proxy.Target
 	}
+	if _, ok := next.Addr(); !ok {
+		// Else the resolver would blame the name.
+		if err := dial.Try(dial.Options{Netns: s.Dial.Netns, Interface: s.Dial.Interface}); err != nil {
+			return nil, dialError(s, err)
+		}
+	}
 	addrs, err := addresses(next, s.Dial, deadline)
 	if err != nil {
 		return nil, err
@@ -82,22 +88,41 @@ func addresses(t settings.Target, o dial.Options, deadline time.Time) ([]netip.A
 
 // dialError gives a failure of Dial its exit status and its words.
 func dialError(s *settings.Settings, err error) error {
-	code, hint := sysexits.OSErr, ""
-	whom := fmt.Sprintf("%s port %d", s.Host, s.Port)
+	whom, absent := fmt.Sprintf("%s port %d", s.Host, s.Port), "check that the NETCONF client listens there and that no firewall is in between"
 	if s.Proxy.Scheme != "" {
-		whom = fmt.Sprintf("the proxy %s port %d", s.Proxy.Host, s.Proxy.Port)
+		whom, absent = fmt.Sprintf("the proxy %s port %d", s.Proxy.Host, s.Proxy.Port), "check --proxy, that the proxy listens there and that no firewall is in between"
 	}
 	var nobody *dial.Error
-	switch {
-	case errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES):
-		code, hint = sysexits.NoPerm, "check the local firewall and that callhome runs with the rights it needs"
-	case errors.Is(err, unix.ENODEV), errors.Is(err, fs.ErrNotExist), errors.Is(err, unix.EADDRNOTAVAIL):
-		code, hint = sysexits.Config, "check --local-address, --interface and --netns"
-	case errors.As(err, &nobody):
-		code, hint = sysexits.Unavailable, "check that the NETCONF client listens there and that no firewall is in between"
-		return sysexits.New(code, hint, fmt.Errorf("nobody answered at %s: %w", whom, err))
+	code, hint := blame(err)
+	if code == sysexits.OSErr && errors.As(err, &nobody) {
+		return sysexits.New(sysexits.Unavailable, absent, fmt.Errorf("nobody answered at %s: %w", whom, err))
 	}
 	return sysexits.New(code, hint, fmt.Errorf("connecting to %s: %w", whom, err))
+}
+
+// blame returns the exit status and the advice for a failure that is not the
+// NETCONF client's.
+func blame(err error) (code int, hint string) {
+	switch {
+	case errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES):
+		return sysexits.NoPerm, "check the local firewall and that callhome runs with the rights it needs"
+	case errors.Is(err, dial.ErrSelf):
+		return sysexits.Unavailable, "leave out --local-port, or call the NETCONF client's own address and port"
+	case errors.Is(err, unix.ENODEV), errors.Is(err, fs.ErrNotExist), errors.Is(err, unix.ENOTDIR), errors.Is(err, unix.EADDRNOTAVAIL), errors.Is(err, dial.ErrNotNetns):
+		return sysexits.Config, "check --local-address, --interface and --netns"
+	}
+	return sysexits.OSErr, ""
+}
+
+// TrySource finds out whether a connection can leave from where o says. Nothing
+// is sent. An error carries its exit status, the same that To would give it.
+func TrySource(o dial.Options) error {
+	err := dial.Try(o)
+	if err == nil {
+		return nil
+	}
+	code, hint := blame(err)
+	return sysexits.New(code, hint, err)
 }
 
 // worthRetry reports whether another attempt can end otherwise.
