@@ -45,6 +45,7 @@ var arrows = []struct{ from, to, reason string }{
 	{"internal/trigger", "internal/sysexits", "each failure has its exit status"},
 
 	{"internal/manager", "internal/connect", "makes the connections"},
+	{"internal/manager", "internal/hub", "tells subscribers what happens"},
 	{"internal/manager", "internal/dial", "takes one that was made elsewhere"},
 	{"internal/manager", "internal/proto", "what it tells the API's callers"},
 	{"internal/manager", "internal/session", "what becomes of a connection"},
