@@ -35,6 +35,7 @@ var arrows = []struct{ from, to, reason string }{
 	{"cmd/callhome-mgr", "internal/session", "makes the directory of their files"},
 	{"cmd/callhome-mgr", "internal/settings", "a session's options are the trigger's"},
 	{"cmd/callhome-mgr", "internal/sysexits", "its exit status"},
+	{"cmd/callhome-mgr", "internal/unixlisten", "opens the sockets of the API and the metrics"},
 
 	{"internal/trigger", "internal/connect", "makes the connection"},
 	{"internal/trigger", "internal/dial", "owns it then"},
@@ -45,6 +46,7 @@ var arrows = []struct{ from, to, reason string }{
 	{"internal/trigger", "internal/sysexits", "each failure has its exit status"},
 
 	{"internal/manager", "internal/connect", "makes the connections"},
+	{"internal/manager", "internal/hub", "tells subscribers what happens"},
 	{"internal/manager", "internal/dial", "takes one that was made elsewhere"},
 	{"internal/manager", "internal/proto", "what it tells the API's callers"},
 	{"internal/manager", "internal/session", "what becomes of a connection"},
@@ -81,6 +83,7 @@ var arrows = []struct{ from, to, reason string }{
 	{"internal/proxy", "internal/sysexits", "each failure has its exit status"},
 	{"internal/resolve", "internal/dial", "questions leave the way the connection does"},
 	{"internal/resolve", "internal/sysexits", "each failure has its exit status"},
+	{"internal/unixlisten", "internal/sysexits", "a socket that is somebody else's is a failure of the command line"},
 	{"internal/logging", "internal/sysexits", "a log that cannot be opened is a failure of the command line"},
 }
 
@@ -93,7 +96,7 @@ type thirdParty struct {
 // modules are all that others wrote, with who may use them and what for.
 var modules = []thirdParty{
 	{"golang.org/x/sys", "system calls", []string{"cmd/callhome-mgr", "internal/api", "internal/connect", "internal/dial", "internal/fdpass", "internal/hook",
-		"internal/preflight", "internal/resolve", "internal/session", "internal/sshdexec", "internal/trigger"}},
+		"internal/preflight", "internal/resolve", "internal/session", "internal/sshdexec", "internal/trigger", "internal/unixlisten"}},
 	{"golang.org/x/net", "SOCKS5, and a bound on connections", []string{"internal/metrics", "internal/proxy"}},
 	{"github.com/urfave/cli/v2", "command lines; nothing below main knows them", []string{"cmd/callhome-mgr", "cmd/callhome-trigger"}},
 	{"github.com/hashicorp/go-hclog", "logging", []string{"cmd/callhome-mgr", "internal/api", "internal/hook", "internal/logging", "internal/metrics", "internal/trigger"}},

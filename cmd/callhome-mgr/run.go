@@ -20,6 +20,7 @@ import (
 	"callhome/internal/session"
 	"callhome/internal/settings"
 	"callhome/internal/sysexits"
+	"callhome/internal/unixlisten"
 
 	sddaemon "github.com/coreos/go-systemd/v22/daemon"
 	"github.com/hashicorp/go-hclog"
@@ -198,7 +199,7 @@ func listen(path string, _ api.Access) (*net.UnixListener, error) {
 		}
 		return u, nil
 	}
-	return listenUnix(path, "API")
+	return unixlisten.Listen(path, "API")
 }
 
 func logEvent(log hclog.Logger, e proto.Event) {

@@ -20,6 +20,7 @@ import (
 
 	"callhome/internal/connect"
 	"callhome/internal/dial"
+	"callhome/internal/hub"
 	"callhome/internal/proto"
 	"callhome/internal/session"
 	"callhome/internal/settings"
@@ -59,7 +60,7 @@ type Manager struct {
 	stopping bool
 
 	started chan struct{} // closed when Restore is done
-	hub     hub
+	hub     hub.Hub[proto.Event]
 }
 
 // New returns a manager of that version whose sessions have their files in dir
@@ -107,7 +108,7 @@ func (m *Manager) Stop() {
 	m.mu.Lock()
 	m.stopping = true
 	m.mu.Unlock()
-	m.hub.close()
+	m.hub.Close()
 	m.env.Watch.Close()
 }
 
@@ -118,19 +119,19 @@ func (m *Manager) tell(e proto.Event) {
 		m.failed++
 		m.mu.Unlock()
 	}
-	m.hub.publish(e)
+	m.hub.Publish(e)
 }
 
 // Subscribe returns a channel of all events from now on; it is closed by
 // cancel, at Stop, or when the subscriber falls too far behind.
 func (m *Manager) Subscribe() (events <-chan proto.Event, cancel func()) {
-	_, events, cancel = m.hub.subscribe()
+	_, events, cancel = m.hub.Subscribe()
 	return events, cancel
 }
 
 // SubscribeSince is Subscribe with what happened last before it.
 func (m *Manager) SubscribeSince() (last []proto.Event, events <-chan proto.Event, cancel func()) {
-	return m.hub.subscribe()
+	return m.hub.Subscribe()
 }
 
 // admit makes room for one more session; keep or abandon must follow.
