@@ -206,7 +206,7 @@ func logEvent(log hclog.Logger, e proto.Event) {
 	s := e.Session
 	level := hclog.Info
 	switch e.Event {
-	case proto.EventFailed, proto.EventRefused, proto.EventNoSubsystem:
+	case proto.EventFailed, proto.EventRefused, proto.EventNoSubsystem, proto.EventTrouble:
 		level = hclog.Warn
 	case proto.EventLog:
 		level = hclog.Debug

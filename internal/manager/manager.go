@@ -80,17 +80,46 @@ func New(version, dir string, c *Config) (*Manager, error) {
 func (m *Manager) SetConfig(c *Config) { m.config.Store(c) }
 
 // Restore takes over the sessions of a former manager. The error says what was
-// not readable; the manager works all the same.
+// not readable; the manager works all the same, and goes on trying.
 func (m *Manager) Restore() error {
-	found, err := session.Restore(&m.env)
+	found, left, err := session.Restore(&m.env)
+	m.restored(found)
+	if len(left) > 0 {
+		go m.restoreLeft(left)
+	}
+	close(m.started)
+	return err
+}
+
+// retryRestore is how long to wait before looking again for what keeps a
+// session from being restored: too few descriptors, too little memory.
+const retryRestore = 5 * time.Second
+
+func (m *Manager) restoreLeft(left []int) {
+	for len(left) > 0 {
+		time.Sleep(retryRestore)
+		if m.isStopping() {
+			return
+		}
+		var found []*session.Session
+		found, left, _ = session.RestoreThese(&m.env, left)
+		m.restored(found)
+	}
+}
+
+func (m *Manager) restored(found []*session.Session) {
 	for _, s := range found {
 		m.mu.Lock()
 		m.open++
 		m.mu.Unlock()
 		m.keep(s)
 	}
-	close(m.started)
-	return err
+}
+
+func (m *Manager) isStopping() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.stopping
 }
 
 // AwaitStart returns when Restore is done.

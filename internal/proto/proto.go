@@ -245,10 +245,11 @@ const (
 	EventClosed        = "closed" // ended after it
 	EventLog           = "log"    // a line of sshd's that says nothing of the above
 	EventRestored      = "restored"
+	EventTrouble       = "trouble" // of the manager's own with this session; Words say which
 )
 
 // Events are all of them.
 var Events = []string{
 	EventCalling, EventConnected, EventKeyExchange, EventRefused, EventAuthenticated, EventSubsystem, EventNoSubsystem,
-	EventFailed, EventClosed, EventLog, EventRestored,
+	EventFailed, EventClosed, EventLog, EventRestored, EventTrouble,
 }
