@@ -57,6 +57,7 @@ var arrows = []struct{ from, to, reason string }{
 	{"internal/connect", "internal/proxy", "the way through a proxy"},
 	{"internal/connect", "internal/resolve", "a name's addresses"},
 	{"internal/connect", "internal/settings", "whom to call and how"},
+	{"internal/connect", "internal/sshdexec", "how an opaque word is written"},
 	{"internal/connect", "internal/sysexits", "each failure has its exit status"},
 
 	{"internal/session", "internal/dial", "owns a connection"},

@@ -15,13 +15,15 @@ import (
 	"callhome/internal/proxy"
 	"callhome/internal/resolve"
 	"callhome/internal/settings"
+	"callhome/internal/sshdexec"
 	"callhome/internal/sysexits"
 
 	"golang.org/x/sys/unix"
 )
 
 // To connects to s.Target, by way of the proxy where s has one: s.Attempts
-// attempts, each bounded by s.ConnectTimeout. The caller owns the connection.
+// attempts, each bounded by s.ConnectTimeout; and tells it who calls, with
+// s.Announce. The caller owns the connection.
 // An error carries its exit status: sysexits.NoHost for a name that does not
 // resolve, sysexits.Unavailable where nobody answered.
 func To(s *settings.Settings) (conn *dial.Conn, err error) {
@@ -37,7 +39,27 @@ func To(s *settings.Settings) (conn *dial.Conn, err error) {
 			break
 		}
 	}
+	if err == nil && s.Announce {
+		if err = announce(conn, s); err != nil {
+			conn.File.Close()
+			return nil, err
+		}
+	}
 	return conn, err
+}
+
+// announce writes the lines that RFC 4253 section 4.2 lets a server send before
+// its version string, in the form of Junos outbound-ssh: who is calling. Whoever
+// makes a connection announces it, whoever then has sshd serve it does not.
+func announce(conn *dial.Conn, s *settings.Settings) error {
+	lines := "MSG-ID: DEVICE-CONN-INFO\r\nMSG-VER: V1\r\nDEVICE-ID: " + s.DeviceID + "\r\n"
+	if s.Opaque != "" {
+		lines += "OPAQUE: " + sshdexec.EncodeOpaque(s.Opaque) + "\r\n"
+	}
+	if _, err := conn.File.WriteString(lines); err != nil {
+		return sysexits.New(sysexits.Unavailable, "see why the NETCONF client closes connections", fmt.Errorf("announcing the device to %v: %w", conn.Remote, err))
+	}
+	return nil
 }
 
 func attempt(s *settings.Settings, auth *proxy.Auth) (*dial.Conn, error) {

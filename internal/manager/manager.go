@@ -233,7 +233,7 @@ func (m *Manager) Call(ctx context.Context, p proto.CallParams) (proto.SessionIn
 		return proto.SessionInfo{}, proto.NewError(proto.CodeBadType, fmt.Sprintf("port given twice, in host %q and as %d", p.Host, p.Port))
 	}
 	p.Port = cmp.Or(p.Port, target.Port, proto.DefaultPort)
-	p.Host, target.Port = target.Host, p.Port
+	p.Host, target.Port, target.Opaque = target.Host, p.Port, p.Opaque
 	if err := checkOpaque(p.Opaque); err != nil {
 		return proto.SessionInfo{}, proto.NewError(proto.CodeBadType, err.Error())
 	}

@@ -101,11 +101,6 @@ func toSshd(s *settings.Settings, c *dial.Conn, log *sshdexec.Log) error {
 		_ = log.Head(time.Now(), s.Host, c.Remote, c.Local, s.Opaque)
 	}
 	s.Sshd.Syslog = log.Syslog
-	if s.Announce {
-		if err := announce(c.File, s.DeviceID, s.Opaque); err != nil {
-			return sysexits.New(sysexits.Unavailable, seeClient, fmt.Errorf("announcing the device to %v: %w", c.Remote, err))
-		}
-	}
 	if s.Handover == settings.HandoverDetach {
 		return detach(&s.Sshd, c, log)
 	}
@@ -133,17 +128,6 @@ func osCode(err error) int {
 		return sysexits.NoPerm
 	}
 	return sysexits.OSErr
-}
-
-// announce writes the lines that RFC 4253 section 4.2 lets a server send
-// before its version string, in the form of Junos outbound-ssh.
-func announce(sock *os.File, id, opaque string) error {
-	lines := "MSG-ID: DEVICE-CONN-INFO\r\nMSG-VER: V1\r\nDEVICE-ID: " + id + "\r\n"
-	if opaque != "" {
-		lines += "OPAQUE: " + sshdexec.EncodeOpaque(opaque) + "\r\n"
-	}
-	_, err := sock.WriteString(lines)
-	return err
 }
 
 // takeTime bounds how long sshd may take from its start to its first byte.
