@@ -20,6 +20,7 @@ import (
 	"callhome/internal/session"
 	"callhome/internal/settings"
 	"callhome/internal/sysexits"
+	"callhome/internal/unixlisten"
 
 	sddaemon "github.com/coreos/go-systemd/v22/daemon"
 	"github.com/hashicorp/go-hclog"
@@ -217,14 +218,14 @@ func listen(path string, _ api.Access) (*net.UnixListener, error) {
 		}
 		return u, nil
 	}
-	return listenUnix(path, "API")
+	return unixlisten.Listen(path, "API")
 }
 
 func logEvent(log hclog.Logger, e proto.Event) {
 	s := e.Session
 	level := hclog.Info
 	switch e.Event {
-	case proto.EventFailed, proto.EventRefused, proto.EventNoSubsystem, proto.EventAttemptFailed, proto.EventEndpointExhausted, proto.EventLost:
+	case proto.EventFailed, proto.EventRefused, proto.EventNoSubsystem, proto.EventAttemptFailed, proto.EventEndpointExhausted, proto.EventLost, proto.EventTrouble:
 		level = hclog.Warn
 	case proto.EventAllExhausted, proto.EventGivenUp, proto.EventConfigRefused:
 		level = hclog.Error

@@ -48,6 +48,7 @@ func (m *manager) begin() {
 	cmd := exec.Command(binDir+"/callhome-mgr", argv...)
 	cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "CALLHOME_DEFAULTS=" + m.device.writeDefaults(m.device.options)}
 	cmd.Dir = "/"
+	cmd.SysProcAttr = &unix.SysProcAttr{Chroot: m.device.root}
 	m.process = start(t, "callhome-mgr", cmd)
 	m.connect()
 }
