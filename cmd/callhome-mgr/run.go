@@ -239,6 +239,10 @@ func logEvent(log hclog.Logger, e proto.Event) {
 	if s.Session != 0 {
 		fields = []any{"session", s.Session, "host", s.Host, "port", s.Port}
 	}
+	said := "sshd"
+	if s.Session == 0 {
+		said = "words"
+	}
 	client, endpoint, next := s.Client, s.Endpoint, ""
 	if e.Client != nil {
 		client = e.Client.Client
@@ -250,7 +254,7 @@ func logEvent(log hclog.Logger, e proto.Event) {
 		fields = append(fields, "outage", e.Outage.Round(time.Millisecond).String())
 	}
 	for _, f := range []struct{ name, value string }{
-		{"client", client}, {"endpoint", endpoint}, {"next-attempt-in", next}, {"remote", s.Remote}, {"user", s.User}, {"stage", string(s.Stage)}, {"cause", s.Cause}, {"opaque", s.Opaque}, {"words", e.Words},
+		{"client", client}, {"endpoint", endpoint}, {"next-attempt-in", next}, {"remote", s.Remote}, {"user", s.User}, {"stage", string(s.Stage)}, {"cause", s.Cause}, {"opaque", s.Opaque}, {said, e.Words},
 	} {
 		if f.value != "" {
 			fields = append(fields, f.name, printable(f.value))
