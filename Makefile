@@ -60,6 +60,12 @@ bench: build ## what a call home costs, beside bare sshd in the same run (root)
 	$(BUILD) -o bin/bench ./test/bench
 	bin/bench
 
+.PHONY: simulate
+simulate: ## what a fleet does to an NMS that was away, in virtual time; flags in ARGS
+	@mkdir -p bin
+	$(BUILD) -o bin/simulate ./test/simulate
+	bin/simulate -plot bin/simulate.svg $(ARGS)
+
 .PHONY: demo
 demo: deps build ## one call home on this machine, every step shown (root)
 	test/demo/demo

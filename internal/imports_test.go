@@ -42,6 +42,9 @@ var arrows = []struct{ from, to, reason string }{
 	{"cmd/callhome-mgr", "internal/sysexits", "its exit status"},
 	{"cmd/callhome-mgr", "internal/unixlisten", "opens the sockets of the API and the metrics"},
 
+	{"test/simulate", "internal/schedule", "what it plays is the daemon's own"},
+	{"test/simulate", "internal/proto", "at which stage a call failed"},
+
 	{"internal/trigger", "internal/connect", "makes the connection"},
 	{"internal/trigger", "internal/dial", "owns it then"},
 	{"internal/trigger", "internal/fdpass", "hands the socket to the manager"},
@@ -77,6 +80,7 @@ var arrows = []struct{ from, to, reason string }{
 	{"internal/session", "internal/sshdexec", "starts sshd"},
 	{"internal/session", "internal/sshdlog", "understands what sshd says"},
 	{"internal/session", "internal/sysexits", "an sshd that cannot start has an exit status"},
+
 
 	{"internal/api", "internal/fdpass", "a socket comes with adopt"},
 	{"internal/api", "internal/proto", "the API's words"},
@@ -116,6 +120,8 @@ type thirdParty struct {
 var modules = []thirdParty{
 	{"golang.org/x/sys", "system calls", []string{"cmd/callhome-mgr", "internal/api", "internal/connect", "internal/dial", "internal/fdpass", "internal/hook", "internal/outside",
 		"internal/preflight", "internal/resolve", "internal/session", "internal/sshdexec", "internal/trigger", "internal/unixlisten"}},
+	{"gonum.org/v1/plot", "draws the simulation's figures; no program that is shipped knows it", []string{"test/simulate"}},
+	{"github.com/guptarohit/asciigraph", "the same for the terminal", []string{"test/simulate"}},
 	{"golang.org/x/net", "SOCKS5, and a bound on connections", []string{"internal/metrics", "internal/proxy"}},
 	{"golang.org/x/crypto", "SSH's forms of keys and certificates", []string{"internal/config"}},
 	{"github.com/urfave/cli/v2", "command lines; nothing below main knows them", []string{"cmd/callhome-mgr", "cmd/callhome-trigger"}},
@@ -135,12 +141,12 @@ type source struct {
 	doc     []string // package comments
 }
 
-// sources reads the packages below cmd and internal, by their path in the
-// module.
+// sources reads the packages below cmd and internal, and the one beside them
+// that runs the daemon's own code, by their path in the module.
 func sources(t *testing.T) map[string]*source {
 	t.Helper()
 	out := make(map[string]*source)
-	for _, root := range []string{"../cmd", "../internal"} {
+	for _, root := range []string{"../cmd", "../internal", "../test/simulate"} {
 		err := filepath.WalkDir(root, func(name string, d fs.DirEntry, err error) error {
 			if err != nil || d.IsDir() || !strings.HasSuffix(name, ".go") || strings.HasSuffix(name, "_test.go") {
 				return err
@@ -240,7 +246,7 @@ func TestPackagesSayWhatTheyAre(t *testing.T) {
 			continue
 		}
 		begins := "Package " + path.Base(pkg) + " "
-		if strings.HasPrefix(pkg, "cmd/") {
+		if strings.HasPrefix(pkg, "cmd/") || strings.HasPrefix(pkg, "test/") {
 			begins = path.Base(pkg) + " "
 		}
 		if !strings.HasPrefix(s.doc[0], begins) || strings.Count(s.doc[0], ".") < 2 {

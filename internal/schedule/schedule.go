@@ -199,7 +199,7 @@ func reckon(p *Policy, s State, _ Event, now time.Time, _ float64) (State, Do) {
 	if !s.Due {
 		return p.awaitSlot(s, now), Do{}
 	}
-	if most := now.Add(2 * p.Pause.Maximum); s.At.After(most) {
+	if most := now.Add(p.Pause.longest()); s.At.After(most) {
 		s.At = most
 	}
 	return s, Do{}
@@ -237,7 +237,7 @@ func loggedIn(_ *Policy, s State, _ Event, now time.Time, _ float64) (State, Do)
 // failed goes on after an attempt without a login.
 func failed(p *Policy, s State, e Event, now time.Time, chance float64) (State, Do) {
 	s.Failures++
-	s, do := p.after(s, e.Stage, now, chance)
+	s, do := p.after(s, e.Stage, now.Sub(s.Began), now, chance)
 	do.Tell = append([]Word{AttemptFailed}, do.Tell...)
 	if p.Most > 0 && s.Failures >= p.Most {
 		s.Phase, s.At = Stopped, time.Time{}
@@ -247,8 +247,9 @@ func failed(p *Policy, s State, e Event, now time.Time, chance float64) (State, 
 }
 
 // after waits for the next attempt: the same endpoint's until it has had
-// MaxAttempts, then the next one's.
-func (p *Policy) after(s State, stage proto.Stage, now time.Time, chance float64) (State, Do) {
+// MaxAttempts, then the next one's. took is how long this one did, up to the
+// login if there was one.
+func (p *Policy) after(s State, stage proto.Stage, took time.Duration, now time.Time, chance float64) (State, Do) {
 	var do Do
 	s.pauses = s.pauses.more(stage)
 	if s.Attempts++; s.Attempts >= p.MaxAttempts {
@@ -259,9 +260,7 @@ func (p *Policy) after(s State, stage proto.Stage, now time.Time, chance float64
 			do.Tell = append(do.Tell, AllExhausted)
 		}
 	}
-	// The attempt itself is part of the pause.
-	pause := p.Pause.next(s.pauses, chance)
-	s.Phase, s.At = Waiting, now.Add(min(pause, max(0, pause-now.Sub(s.Began))))
+	s.Phase, s.At = Waiting, now.Add(p.Pause.next(s.pauses, stage, max(0, took), chance))
 	return s, do
 }
 
@@ -277,7 +276,7 @@ func ended(p *Policy, s State, e Event, now time.Time, chance float64) (State, D
 	tell := []Word{ConnectionLost}
 	s.Lost = now
 	if now.Sub(s.Since) < good {
-		s, do := p.after(s, proto.StageSession, now, chance)
+		s, do := p.after(s, proto.StageSession, s.Since.Sub(s.Began), now, chance)
 		do.Tell = append(tell, do.Tell...)
 		return s, do
 	}

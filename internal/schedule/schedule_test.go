@@ -142,7 +142,7 @@ func TestAnNMSThatHangsUpSeesGrowingPauses(t *testing.T) {
 		"before sshd has noticed": {{Kind: Failed, Stage: proto.StageHandover}},
 	} {
 		p := persistent()
-		p.Endpoints, p.Pause.Jitter = 1, 25
+		p.Endpoints, p.Pause = 1, DefaultPause
 		st, now := State{}, noon
 		st, _ = p.Step(st, Event{Kind: Begin}, now, 0)
 		var calls []time.Duration
@@ -184,14 +184,41 @@ func TestThePauseIsAPartOfTheOutage(t *testing.T) {
 
 func TestJitterIsAroundThePause(t *testing.T) {
 	p := Pause{Initial: 10 * time.Second, Maximum: time.Minute, Jitter: 25}
-	for chance, want := range map[float64]time.Duration{0: 7500 * time.Millisecond, 0.5: 10 * time.Second, 1: 12500 * time.Millisecond} {
-		if got := p.next(pauses{Refused: 1}, chance); got != want {
-			t.Errorf("chance %v gave %v, expected %v", chance, got, want)
+	for _, tt := range []struct {
+		what   string
+		stage  proto.Stage
+		took   time.Duration
+		chance float64
+		want   time.Duration
+	}{
+		{"the least", proto.StageTCP, 0, 0, 7500 * time.Millisecond},
+		{"the middle", proto.StageTCP, 0, 0.5, 10 * time.Second},
+		{"the most", proto.StageTCP, 0, 1, 12500 * time.Millisecond},
+		{"after a part of it", proto.StageTCP, 5 * time.Second, 0.5, 5 * time.Second},
+		{"after all of it, those who failed together part", proto.StageTCP, time.Hour, 1, 5 * time.Second},
+		{"a login's", proto.StageAuth, 0, 0.5, 40 * time.Second},
+		{"a slow login's", proto.StageAuth, 25 * time.Second, 0.5, 50 * time.Second},
+		{"a very slow login's", proto.StageSSH, time.Hour, 0, 225 * time.Second},
+	} {
+		n := pauses{}.more(tt.stage)
+		if got := p.next(n, tt.stage, tt.took, tt.chance); got != tt.want {
+			t.Errorf("%s: %v, expected %v", tt.what, got, tt.want)
 		}
 	}
 }
 
-// An attempt that took long needs no pause after it.
+// What a short session lasted is not what its login took.
+func TestAShortSessionIsNoSlowLogin(t *testing.T) {
+	s := begun(t, persistent())
+	s.does(0, Event{Kind: Connected})
+	s.does(time.Second, Event{Kind: LoggedIn})
+	s.does(good-time.Second, Event{Kind: Ended})
+	if d, _ := s.tick(); d != 4*time.Second {
+		t.Errorf("waited %v", d)
+	}
+}
+
+// An attempt that found nobody and took long needs no pause after it.
 func TestAnAttemptIsPartOfItsPause(t *testing.T) {
 	s := begun(t, persistent())
 	s.does(5*time.Second, Event{Kind: Failed, Stage: proto.StageTCP})
@@ -344,12 +371,11 @@ func TestASessionFromBeforeGoesOn(t *testing.T) {
 // world is an NMS, a network and a clock that do as they like. It holds what
 // must be so whatever they do.
 type world struct {
-	p      *Policy
-	s      State
-	now    time.Time
-	calls  int // that have not ended
-	logged bool
-	r      *rand.Rand
+	p     *Policy
+	s     State
+	now   time.Time
+	calls int // that have not ended
+	r     *rand.Rand
 }
 
 func (w *world) step(t *testing.T, e Event) {
@@ -366,8 +392,8 @@ func (w *world) step(t *testing.T, e Event) {
 	switch {
 	case w.calls < 0 || w.calls > 1 || busy != (w.calls == 1):
 		t.Fatalf("%d calls in phase %d, after %+v in %+v", w.calls, next.Phase, e, before)
-	case next.Phase == Waiting && next.At.IsZero(), next.Phase == Waiting && w.p.Period == 0 && next.At.Sub(w.now) > 2*w.p.Pause.Maximum,
-		next.Phase == Waiting && w.p.Period > 0 && next.At.Sub(w.now) > 2*w.p.Period+2*w.p.Pause.Maximum:
+	case next.Phase == Waiting && next.At.IsZero(), next.Phase == Waiting && w.p.Period == 0 && next.At.Sub(w.now) > w.p.Pause.longest(),
+		next.Phase == Waiting && w.p.Period > 0 && next.At.Sub(w.now) > 2*w.p.Period+w.p.Pause.longest():
 		t.Fatalf("no next attempt, or one too late, after %+v in %+v: %+v", e, before, next)
 	case next.Phase == Stopped && w.p.Most == 0:
 		t.Fatalf("stopped for nothing after %+v in %+v", e, before)
