@@ -69,6 +69,7 @@ var arrows = []struct{ from, to, reason string }{
 	{"internal/api", "internal/proto", "the API's words"},
 	{"internal/api", "internal/sysexits", "a manager that does not answer is a failure of the command line"},
 	{"internal/hook", "internal/proto", "an event is what it passes on"},
+	{"internal/hook", "internal/ration", "warns of events that it was not run for"},
 	{"internal/metrics", "internal/proto", "events are what it counts"},
 
 	{"internal/preflight", "internal/connect", "tries where a call home would leave from"},
@@ -99,7 +100,7 @@ var modules = []thirdParty{
 		"internal/preflight", "internal/resolve", "internal/session", "internal/sshdexec", "internal/trigger", "internal/unixlisten"}},
 	{"golang.org/x/net", "SOCKS5, and a bound on connections", []string{"internal/metrics", "internal/proxy"}},
 	{"github.com/urfave/cli/v2", "command lines; nothing below main knows them", []string{"cmd/callhome-mgr", "cmd/callhome-trigger"}},
-	{"github.com/hashicorp/go-hclog", "logging", []string{"cmd/callhome-mgr", "internal/api", "internal/hook", "internal/logging", "internal/metrics", "internal/trigger"}},
+	{"github.com/hashicorp/go-hclog", "logging", []string{"cmd/callhome-mgr", "internal/api", "internal/hook", "internal/logging", "internal/metrics", "internal/ration", "internal/trigger"}},
 	{"github.com/coreos/go-systemd/v22", "tells systemd that the manager is ready, and how it fares", []string{"cmd/callhome-mgr"}},
 	{"github.com/creachadair/jrpc2", "JSON-RPC 2.0", []string{"internal/api"}},
 	{"github.com/fsnotify/fsnotify", "waits for a log's next line", []string{"internal/session"}},
