@@ -70,7 +70,9 @@ var arrows = []struct{ from, to, reason string }{
 	{"internal/api", "internal/sysexits", "a manager that does not answer is a failure of the command line"},
 	{"internal/hook", "internal/proto", "an event is what it passes on"},
 	{"internal/hook", "internal/ration", "warns of events that it was not run for"},
+	{"internal/metrics", "internal/accept", "has callers while the machine has room for them"},
 	{"internal/metrics", "internal/proto", "events are what it counts"},
+	{"internal/metrics", "internal/ration", "warns where it has not"},
 
 	{"internal/preflight", "internal/connect", "tries where a call home would leave from"},
 	{"internal/preflight", "internal/settings", "looks at what a call home would use"},
@@ -96,7 +98,7 @@ type thirdParty struct {
 
 // modules are all that others wrote, with who may use them and what for.
 var modules = []thirdParty{
-	{"golang.org/x/sys", "system calls", []string{"cmd/callhome-mgr", "internal/api", "internal/connect", "internal/dial", "internal/fdpass", "internal/hook",
+	{"golang.org/x/sys", "system calls", []string{"cmd/callhome-mgr", "internal/accept", "internal/api", "internal/connect", "internal/dial", "internal/fdpass", "internal/hook",
 		"internal/preflight", "internal/resolve", "internal/session", "internal/sshdexec", "internal/trigger", "internal/unixlisten"}},
 	{"golang.org/x/net", "SOCKS5, and a bound on connections", []string{"internal/metrics", "internal/proxy"}},
 	{"github.com/urfave/cli/v2", "command lines; nothing below main knows them", []string{"cmd/callhome-mgr", "cmd/callhome-trigger"}},
