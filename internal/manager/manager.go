@@ -72,6 +72,7 @@ func New(version, dir string, c *Config) (*Manager, error) {
 	}
 	m := &Manager{version: version, begun: time.Now().UTC(), sessions: make(map[int]*session.Session), started: make(chan struct{})}
 	m.config.Store(c)
+	m.hub.Spare = func(e proto.Event) bool { return e.Event == proto.EventLog }
 	m.env = session.Env{Dir: dir, Watch: watch, Tell: m.tell}
 	return m, nil
 }

@@ -87,6 +87,19 @@ func TestAStoppingManagerTakesNoCalls(t *testing.T) {
 	}
 }
 
+func TestSshdsChatterIsSpared(t *testing.T) {
+	m := newManager(t)
+	m.tell(proto.Event{Event: proto.EventConnected})
+	for range 10000 {
+		m.tell(proto.Event{Event: proto.EventLog})
+	}
+	last, _, cancel := m.SubscribeSince()
+	defer cancel()
+	if len(last) == 0 || last[0].Event != proto.EventConnected {
+		t.Errorf("of %d remembered events the first is %+v", len(last), last[:min(1, len(last))])
+	}
+}
+
 func TestEachWaitHasItsState(t *testing.T) {
 	for _, w := range []proto.Wait{"", proto.WaitNone, proto.WaitTCP, proto.WaitSSH, proto.WaitNetconf} {
 		if waits[w] == "" {
