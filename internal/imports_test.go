@@ -34,6 +34,7 @@ var arrows = []struct{ from, to, reason string }{
 	{"cmd/callhome-mgr", "internal/proto", "prints the API's own types"},
 	{"cmd/callhome-mgr", "internal/session", "makes the directory of their files"},
 	{"cmd/callhome-mgr", "internal/settings", "a session's options are the trigger's"},
+	{"cmd/callhome-mgr", "internal/sshdexec", "keeps what it was started with from its children"},
 	{"cmd/callhome-mgr", "internal/sysexits", "its exit status"},
 	{"cmd/callhome-mgr", "internal/unixlisten", "opens the sockets of the API and the metrics"},
 
@@ -65,9 +66,11 @@ var arrows = []struct{ from, to, reason string }{
 	{"internal/session", "internal/sshdlog", "understands what sshd says"},
 	{"internal/session", "internal/sysexits", "an sshd that cannot start has an exit status"},
 
+	{"internal/api", "internal/accept", "has callers while the machine has room for them"},
 	{"internal/api", "internal/fdpass", "a socket comes with adopt"},
 	{"internal/api", "internal/proto", "the API's words"},
 	{"internal/api", "internal/sysexits", "a manager that does not answer is a failure of the command line"},
+	{"internal/api", "internal/ration", "warns of refusals"},
 	{"internal/hook", "internal/proto", "an event is what it passes on"},
 	{"internal/hook", "internal/ration", "warns of events that it was not run for"},
 	{"internal/metrics", "internal/accept", "has callers while the machine has room for them"},
