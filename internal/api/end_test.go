@@ -100,6 +100,34 @@ func TestTheEndComesSoon(t *testing.T) {
 	}
 }
 
+// A daemon that ends behind its answer has answered.
+func TestTheEndDoesNotOvertakeAnAnswer(t *testing.T) {
+	l := listen(t)
+	go func() {
+		for {
+			c, err := l.AcceptUnix()
+			if err != nil {
+				return
+			}
+			_, _ = bufio.NewReader(c).ReadString('\n')
+			_, _ = io.WriteString(c, `{"jsonrpc":"2.0","id":1,"result":{"pid":5}}`+"\n")
+			c.Close()
+		}
+	}()
+	for i := range 300 {
+		c, err := Dial(l.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		var st proto.Status
+		err = c.Call(t.Context(), proto.MethodStatus, nil, &st)
+		c.Close()
+		if err != nil || st.PID != 5 {
+			t.Fatalf("call %d: %v, %+v", i, err, st)
+		}
+	}
+}
+
 // A method that heeds nothing holds the end up no longer than it may.
 func TestTheEndIsBounded(t *testing.T) {
 	t.Parallel() // it takes endTime
