@@ -30,8 +30,8 @@ func (w *watchers) startHook(c *cli.Context) (*hook.Hook, error) {
 		return nil, sysexits.New(sysexits.Config, "", err)
 	}
 	w.follow("hook", func() {}, h.Handle)
-	w.wg.Go(func() {
-		<-w.ctx.Done()
+	w.fed.Go(func() {
+		<-w.served.Done()
 		h.Close()
 	})
 	return h, nil
