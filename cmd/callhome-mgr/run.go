@@ -19,6 +19,7 @@ import (
 	"callhome/internal/proto"
 	"callhome/internal/session"
 	"callhome/internal/settings"
+	"callhome/internal/sshdexec"
 	"callhome/internal/sysexits"
 	"callhome/internal/unixlisten"
 
@@ -57,6 +58,11 @@ type daemon struct {
 func runDaemon(c *cli.Context) error {
 	if c.Args().Present() {
 		return usage(fmt.Errorf("run takes no words, found %q", c.Args().First()))
+	}
+	// The hook and the executable shall have nothing that whoever started the
+	// daemon left open. systemd's socket is ours too, but not theirs.
+	if err := sshdexec.SweepDescriptors(); err != nil {
+		return err
 	}
 	log, err := logging.New(logging.Options{Name: "callhome-mgr", Format: c.String("log-format"), Level: c.String("log-level"), Syslog: c.Bool("syslog"), File: c.String("log-file")})
 	if err != nil {
@@ -108,6 +114,7 @@ func runDaemon(c *cli.Context) error {
 	notify(log, sddaemon.SdNotifyReady)
 	log.Info("ready", "version", version, "socket", c.String("socket"), "sessions", len(m.Sessions()))
 	err = api.NewServer(d, access, log).Serve(listener)
+	m.Close() // after the last answer: what happened until then was told
 	log.Info("stopped", "sessions-left-running", len(m.Sessions()))
 	return err
 }
@@ -118,7 +125,7 @@ func (d *daemon) awaitEnd(l *net.UnixListener) {
 	signal.Notify(hup, unix.SIGHUP)
 	defer l.Close()
 	defer notify(d.log, sddaemon.SdNotifyStopping)
-	defer d.Stop() // first, so that waiting and subscribed callers are let go
+	defer d.Stop() // first, so that no call is begun that nobody answers
 	for {
 		select {
 		case <-hup:

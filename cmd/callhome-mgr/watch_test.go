@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"context"
 	"fmt"
 	"slices"
 	"strings"
@@ -47,8 +46,7 @@ func (s *source) drop() { close(s.subscriptions[len(s.subscriptions)-1]) }
 // following returns what a follower of s is told, in words.
 func following(s *source) (w *watchers, told *[]string, log *bytes.Buffer) {
 	log = new(bytes.Buffer)
-	w = &watchers{source: s, log: hclog.New(&hclog.LoggerOptions{Output: log})}
-	w.ctx, w.cancel = context.WithCancel(context.Background())
+	w = newWatchers(s, hclog.New(&hclog.LoggerOptions{Output: log}))
 	told = new([]string)
 	w.follow("test", func() { *told = append(*told, "missed") }, func(e proto.Event) { *told = append(*told, fmt.Sprint(e.Session.Session)) })
 	return w, told, log
@@ -117,6 +115,26 @@ func TestWatchersEnd(t *testing.T) {
 		w.end()
 		if want := []string{"1"}; !slices.Equal(*told, want) || log.Len() > 0 {
 			t.Errorf("got %v, want %v, and log %q", *told, want, log)
+		}
+	})
+}
+
+// What happened up to the end is told before what a watcher feeds is closed.
+func TestTheHookHearsUntilTheEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &source{}
+		w, told, _ := following(s)
+		var heard []string
+		w.fed.Go(func() {
+			<-w.served.Done()
+			heard = slices.Clone(*told)
+		})
+		for n := range 5 {
+			s.tell(n)
+		}
+		w.end()
+		if want := []string{"0", "1", "2", "3", "4"}; !slices.Equal(heard, want) {
+			t.Errorf("before it was closed it heard %v, want %v", heard, want)
 		}
 	})
 }
