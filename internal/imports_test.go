@@ -39,7 +39,6 @@ var arrows = []struct{ from, to, reason string }{
 	{"cmd/callhome-mgr", "internal/proto", "prints the API's own types"},
 	{"cmd/callhome-mgr", "internal/session", "makes the directory of their files"},
 	{"cmd/callhome-mgr", "internal/settings", "a session's options are the trigger's"},
-	{"cmd/callhome-mgr", "internal/sshdexec", "keeps what it was started with from its children"},
 	{"cmd/callhome-mgr", "internal/sysexits", "its exit status"},
 	{"cmd/callhome-mgr", "internal/unixlisten", "opens the sockets of the API and the metrics"},
 

@@ -125,13 +125,13 @@ func (d *daemon) awaitEnd(l *net.UnixListener) {
 	signal.Notify(hup, unix.SIGHUP)
 	defer l.Close()
 	defer notify(d.log, sddaemon.SdNotifyStopping)
-	defer d.Stop() // first, so that no call is begun that nobody answers
+	defer d.conf.keeper.Close() // it makes calls too
+	defer d.Stop()              // so that no call is begun that nobody answers
+	defer d.conf.keeper.Close() // it makes calls, too
 	for {
 		select {
 		case <-hup:
-			if err := d.Reload(); err != nil {
-				d.log.Error("configuration not reloaded, the running one stays", "error", err)
-			}
+			_ = d.Reload() // what is wrong is told as an event, which is logged
 		case <-d.c.Context.Done():
 			return
 		case <-d.stop:
@@ -144,6 +144,7 @@ func (d *daemon) awaitEnd(l *net.UnixListener) {
 func (d *daemon) Reload() error {
 	config, err := loadConfig(d.c)
 	if err != nil {
+		d.conf.keeper.Refused(err)
 		return proto.NewError(proto.CodeBadType, err.Error())
 	}
 	if err := d.conf.apply(config.Settings); err != nil {

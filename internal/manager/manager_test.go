@@ -117,7 +117,7 @@ func TestWhyAWaitingCallIsLetGo(t *testing.T) {
 	} {
 		ctx, cancel := context.WithCancelCause(t.Context())
 		cancel(tt.cause)
-		_, err := await(ctx, session.New(&m.env, 1, proto.CallParams{Host: "nms"}, "manager"), proto.StateServing)
+		_, err := await(ctx, session.New(&m.env, 1, proto.CallParams{Host: "nms"}, "manager", session.Owner{}), proto.StateServing)
 		var e *proto.Error
 		if !errors.As(err, &e) || e.Code != tt.want {
 			t.Errorf("%s: got %v, want code %d", tt.name, err, tt.want)
