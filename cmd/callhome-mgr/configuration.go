@@ -12,9 +12,11 @@ import (
 
 	"callhome/internal/config"
 	"callhome/internal/hook"
+	"callhome/internal/manager"
 	"callhome/internal/outside"
 	"callhome/internal/proto"
 	"callhome/internal/provision"
+	"callhome/internal/session"
 	"callhome/internal/settings"
 	"callhome/internal/sshdexec"
 	"callhome/internal/standing"
@@ -57,6 +59,25 @@ func newConfiguration(c *cli.Context, caller standing.Caller, log hclog.Logger) 
 		Slots: filepath.Join(c.String("state-dir"), "slots.json"),
 	}, log)
 	return &configuration{file: c.String("config"), explicit: c.IsSet("config"), dir: c.String("clients-dir"), log: log, keeper: k, hooks: make(map[string]*hook.Hook)}
+}
+
+// caller is the manager, as package standing wants it.
+type caller struct{ *manager.Manager }
+
+func (c caller) Keep(s *settings.Settings, owner session.Owner) (standing.Session, error) {
+	made, err := c.Manager.Keep(s, owner)
+	if err != nil {
+		return nil, err // not made, which is a nil of another type
+	}
+	return made, nil
+}
+
+func (c caller) Kept() []standing.Session {
+	var out []standing.Session
+	for _, s := range c.Manager.Kept() {
+		out = append(out, s)
+	}
+	return out
 }
 
 // apply reads the document and keeps its connections from then on, with base

@@ -84,7 +84,7 @@ func runDaemon(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	conf := newConfiguration(c, m, log)
+	conf := newConfiguration(c, caller{m}, log)
 	d := &daemon{Manager: m, conf: conf, c: c, log: log, stop: make(chan struct{})}
 	w, err := watch(c, m, log)
 	if err != nil {

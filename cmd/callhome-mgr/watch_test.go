@@ -127,7 +127,7 @@ func TestLogEvent(t *testing.T) {
 	}}
 	var log bytes.Buffer
 	logEvent(hclog.New(&hclog.LoggerOptions{Output: &log, DisableTime: true}), e)
-	want := `[WARN]  login-refused: session=7 host=nms.example port=4334 user=x\x1b[2J stage=authentication sshd="Failed none for a\nb"` + "\n"
+	want := `[WARN]  login-refused: session=7 host=nms.example port=4334 user=x\x1b[2J stage=authentication words="Failed none for a\nb"` + "\n"
 	if log.String() != want {
 		t.Errorf("got  %swant %s", log.String(), want)
 	}

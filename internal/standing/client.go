@@ -10,7 +10,6 @@ import (
 	"callhome/internal/config"
 	"callhome/internal/proto"
 	"callhome/internal/schedule"
-	"callhome/internal/session"
 	"callhome/internal/settings"
 )
 
@@ -27,7 +26,7 @@ type client struct {
 	stop func()          // returns when the goroutine has ended; the session goes on
 
 	state   schedule.State
-	session *session.Session // of the call that is made now, or nil
+	session Session // of the call that is made now, or nil
 
 	mu     sync.Mutex // guards status
 	status proto.ClientStatus
@@ -37,7 +36,7 @@ type client struct {
 // those of one that is not the client's any more are no news.
 type news struct {
 	schedule.Event
-	of   *session.Session
+	of   Session
 	info proto.SessionInfo
 	// serving says that the netconf subsystem runs, which changes nothing but
 	// what is shown.
@@ -47,7 +46,7 @@ type news struct {
 // start begins to keep a connection. Of the sessions that are left from before,
 // the first one whose endpoint is still the same goes on; others are ended
 // before a call is made.
-func (k *Keeper) start(conf config.Client, left []*session.Session) *client {
+func (k *Keeper) start(conf config.Client, left []Session) *client {
 	c := &client{k: k, conf: conf, base: k.base, policy: policyOf(&conf), news: make(chan news)}
 	c.status = proto.ClientStatus{Client: conf.Name, State: proto.ClientWaiting, Since: time.Now().UTC(), Periodic: conf.Periodic != nil}
 	ctx, cancel := context.WithCancel(context.Background())
@@ -80,7 +79,7 @@ func policyOf(c *config.Client) schedule.Policy {
 }
 
 // run is the client's goroutine.
-func (c *client) run(left []*session.Session) {
+func (c *client) run(left []Session) {
 	c.remembered()
 	found := c.takeOver(left)
 	if !c.conf.Enabled {
@@ -140,8 +139,8 @@ func (c *client) endpoint(name string) int {
 }
 
 // takeOver returns the session that goes on, and ends the others.
-func (c *client) takeOver(left []*session.Session) *session.Session {
-	var found *session.Session
+func (c *client) takeOver(left []Session) Session {
+	var found Session
 	for _, s := range left {
 		own := s.Owner()
 		i := c.endpoint(own.Endpoint)
@@ -225,7 +224,7 @@ func (c *client) memory() endpointAndSlot {
 
 // follow tells what becomes of a session, until it has ended or the client is
 // not kept any more.
-func (c *client) follow(s *session.Session) {
+func (c *client) follow(s Session) {
 	const guarded = 1 // from the login on
 	steps := []struct {
 		state proto.State

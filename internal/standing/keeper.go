@@ -6,6 +6,7 @@
 package standing
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -25,9 +26,20 @@ import (
 
 // Caller makes the calls: the manager.
 type Caller interface {
-	Keep(*settings.Settings, session.Owner) (*session.Session, error)
-	Kept() []*session.Session
+	Keep(*settings.Settings, session.Owner) (Session, error)
+	Kept() []Session
 	Tell(proto.Event)
+}
+
+// Session is one call, as far as it is followed here: *session.Session says
+// what each method does.
+type Session interface {
+	Info() proto.SessionInfo
+	Stats() *proto.Stats
+	Owner() session.Owner
+	Await(context.Context, proto.State) (proto.SessionInfo, error)
+	Done() <-chan struct{}
+	End(proto.End, string)
 }
 
 // Options are what a Keeper works with.
@@ -139,8 +151,8 @@ func (k *Keeper) Close() {
 	}
 }
 
-func sessionsByClient(list []*session.Session) map[string][]*session.Session {
-	out := make(map[string][]*session.Session)
+func sessionsByClient(list []Session) map[string][]Session {
+	out := make(map[string][]Session)
 	for _, s := range list {
 		name := s.Owner().Client
 		out[name] = append(out[name], s)
