@@ -22,6 +22,10 @@ type client struct {
 	policy schedule.Policy
 
 	news chan news
+	// network and clock hold one piece of news each, for a client that is busy
+	// or disabled: a second one would say no more.
+	network, clock chan struct{}
+
 	ctx  context.Context // ends with stop
 	stop func()          // returns when the goroutine has ended; the session goes on
 
@@ -47,7 +51,8 @@ type news struct {
 // the first one whose endpoint is still the same goes on; others are ended
 // before a call is made.
 func (k *Keeper) start(conf config.Client, left []Session) *client {
-	c := &client{k: k, conf: conf, base: k.base, policy: policyOf(&conf), news: make(chan news)}
+	c := &client{k: k, conf: conf, base: k.base, policy: policyOf(&conf),
+		news: make(chan news), network: make(chan struct{}, 1), clock: make(chan struct{}, 1)}
 	c.status = proto.ClientStatus{Client: conf.Name, State: proto.ClientWaiting, Since: time.Now().UTC(), Periodic: conf.Periodic != nil}
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan struct{})
@@ -82,6 +87,9 @@ func policyOf(c *config.Client) schedule.Policy {
 func (c *client) run(left []Session) {
 	c.remembered()
 	found := c.takeOver(left)
+	if c.ctx.Err() != nil {
+		return // others may have yet to end, and no call must come before
+	}
 	if !c.conf.Enabled {
 		c.show(func(s *proto.ClientStatus) { s.State = proto.ClientDisabled })
 		<-c.ctx.Done()
@@ -111,6 +119,10 @@ func (c *client) run(left []Session) {
 			return
 		case <-due:
 			c.step(schedule.Event{Kind: schedule.Tick}, proto.SessionInfo{})
+		case <-c.network:
+			c.step(schedule.Event{Kind: schedule.Network}, proto.SessionInfo{})
+		case <-c.clock:
+			c.step(schedule.Event{Kind: schedule.ClockSet}, proto.SessionInfo{})
 		case n := <-c.news:
 			c.hear(n)
 		}
@@ -165,9 +177,9 @@ func (c *client) takeOver(left []Session) Session {
 	return found
 }
 
-// hear takes in what happened to the session, or to the world.
+// hear takes in what happened to the session.
 func (c *client) hear(n news) {
-	if n.of != nil && n.of != c.session {
+	if n.of != c.session {
 		return
 	}
 	if n.serving {
@@ -237,7 +249,7 @@ func (c *client) follow(s Session) {
 	connected := false
 	for i, step := range steps {
 		info, err := s.Await(c.ctx, step.state)
-		if err != nil {
+		if err != nil && !passed(&info, step.state) {
 			break
 		}
 		step.news.of, step.news.info = s, info
@@ -262,6 +274,19 @@ func (c *client) follow(s Session) {
 	c.send(news{Event: schedule.Event{Kind: kind, Stage: info.Stage, Graceful: info.Graceful}, of: s, info: info})
 }
 
+// passed reports whether a session that has ended had come as far as state,
+// which may have gone by before anybody looked. Before the login it makes no
+// difference.
+func passed(info *proto.SessionInfo, state proto.State) bool {
+	switch info.Stage {
+	case proto.StageSession:
+		return true
+	case proto.StageSubsystem:
+		return state != proto.StateServing
+	}
+	return false
+}
+
 func (c *client) send(n news) bool {
 	select {
 	case c.news <- n:
@@ -271,6 +296,10 @@ func (c *client) send(n news) bool {
 	}
 }
 
-// network and clockSet do not wait for a client that is busy.
-func (c *client) network()  { go c.send(news{Event: schedule.Event{Kind: schedule.Network}}) }
-func (c *client) clockSet() { go c.send(news{Event: schedule.Event{Kind: schedule.ClockSet}}) }
+// poke leaves a piece of news where none waits already.
+func poke(c chan<- struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
