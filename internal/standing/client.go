@@ -36,11 +36,10 @@ type client struct {
 	status proto.ClientStatus
 }
 
-// news is what a client's goroutine is told. A session's are of that session;
-// those of one that is not the client's any more are no news.
+// news is what a client's goroutine is told of its session. The last one is the
+// end, and only after that there is another session.
 type news struct {
 	schedule.Event
-	of   Session
 	info proto.SessionInfo
 	// serving says that the netconf subsystem runs, which changes nothing but
 	// what is shown.
@@ -179,9 +178,6 @@ func (c *client) takeOver(left []Session) Session {
 
 // hear takes in what happened to the session.
 func (c *client) hear(n news) {
-	if n.of != c.session {
-		return
-	}
 	if n.serving {
 		c.show(func(s *proto.ClientStatus) { s.State = proto.ClientServing })
 		return
@@ -252,7 +248,7 @@ func (c *client) follow(s Session) {
 		if err != nil && !passed(&info, step.state) {
 			break
 		}
-		step.news.of, step.news.info = s, info
+		step.news.info = info
 		if !c.send(step.news) {
 			return
 		}
@@ -271,7 +267,7 @@ func (c *client) follow(s Session) {
 	if connected {
 		kind = schedule.Ended
 	}
-	c.send(news{Event: schedule.Event{Kind: kind, Stage: info.Stage, Graceful: info.Graceful}, of: s, info: info})
+	c.send(news{Event: schedule.Event{Kind: kind, Stage: info.Stage, Graceful: info.Graceful}, info: info})
 }
 
 // passed reports whether a session that has ended had come as far as state,

@@ -57,14 +57,11 @@ func TestWhenASessionIsEnded(t *testing.T) {
 	}
 }
 
-// silent lets nothing come any more.
-func (c *call) silent(since time.Time, until time.Duration) {
-	for range until / time.Second {
-		c.mu.Lock()
-		c.stats = &proto.Stats{LastReceived: time.Since(since)}
-		c.mu.Unlock()
-		time.Sleep(time.Second)
-	}
+// vanishes lets nothing come any more.
+func (c *call) vanishes() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.heard, c.silent = time.Now(), true
 }
 
 func TestAPeerThatVanishesIsNoticedInTime(t *testing.T) {
@@ -73,10 +70,14 @@ func TestAPeerThatVanishesIsNoticedInTime(t *testing.T) {
 		c.Endpoints[0].SSH = &config.KeepAlive{Interval: 10 * time.Second, Count: 2}
 		k.Apply(clients(c), &settings.Settings{})
 		first := w.last()
-		first.stats = &proto.Stats{}
+		first.heard = time.Now()
 		first.serves()
+		time.Sleep(time.Hour + 12345*time.Microsecond)
+		if got := first.orders(); len(got) != 0 {
+			t.Fatalf("it was told %v while it was there", got)
+		}
 		vanished := time.Now()
-		go first.silent(vanished, time.Minute)
+		first.vanishes()
 		<-first.Done()
 		if took := time.Since(vanished); took < 30*time.Second || took > 31*time.Second {
 			t.Errorf("noticed after %v", took)
@@ -84,7 +85,6 @@ func TestAPeerThatVanishesIsNoticedInTime(t *testing.T) {
 		if got := first.orders(); len(got) != 1 || got[0] != proto.EndSilent {
 			t.Errorf("it was told %v", got)
 		}
-		time.Sleep(time.Minute)
 	})
 }
 
@@ -95,11 +95,12 @@ func TestWhoIsGuarded(t *testing.T) {
 		c := conf("nms", "a")
 		c.Endpoints[0].SSH = &config.KeepAlive{Interval: 10 * time.Second, Count: 2}
 		first := w.found(c.Endpoints[0], proto.StateServing)
-		first.stats = &proto.Stats{}
+		first.heard = time.Now()
 		k.Apply(clients(c), &settings.Settings{})
 		synctest.Wait()
 		k.Close()
-		first.silent(time.Now(), time.Minute)
+		first.vanishes()
+		time.Sleep(time.Minute)
 		if got := first.orders(); len(got) != 0 {
 			t.Errorf("it was told %v", got)
 		}
@@ -108,9 +109,10 @@ func TestWhoIsGuarded(t *testing.T) {
 		c := conf("nms", "a")
 		c.Endpoints[0].SSH = &config.KeepAlive{Interval: 10 * time.Second, Count: 2}
 		first := w.found(c.Endpoints[0], proto.StateServing)
-		first.stats = &proto.Stats{}
+		first.heard = time.Now()
 		k.Apply(clients(c), &settings.Settings{})
-		first.silent(time.Now(), time.Minute)
+		first.vanishes()
+		time.Sleep(time.Minute)
 		if got := first.orders(); len(got) != 1 {
 			t.Errorf("it was told %v", got)
 		}

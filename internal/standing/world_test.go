@@ -123,7 +123,8 @@ type call struct {
 
 	mu      sync.Mutex // guards the fields that follow
 	info    proto.SessionInfo
-	stats   *proto.Stats
+	heard   time.Time // when the peer was heard last; zero: there are no figures
+	silent  bool
 	changed chan struct{}
 	ended   []proto.End // as it was told
 	// stubborn is one that End does not end, only the test.
@@ -148,7 +149,13 @@ func (c *call) Info() proto.SessionInfo {
 func (c *call) Stats() *proto.Stats {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.stats
+	switch {
+	case c.heard.IsZero():
+		return nil
+	case !c.silent:
+		c.heard = time.Now()
+	}
+	return &proto.Stats{LastReceived: time.Since(c.heard)}
 }
 
 func (c *call) Await(ctx context.Context, state proto.State) (proto.SessionInfo, error) {
