@@ -179,6 +179,6 @@ func (k *Keeper) Applied(n int) {
 }
 
 // Refused tells that a configuration was refused, and why.
-func (k *Keeper) Refused(err error) {
-	k.caller.Tell(event(proto.EventConfigRefused, nil, err.Error()))
+func (k *Keeper) Refused(why string) {
+	k.caller.Tell(event(proto.EventConfigRefused, nil, why))
 }

@@ -2,6 +2,7 @@ package standing
 
 import (
 	"slices"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -41,10 +42,16 @@ func TestAReloadTouchesOnlyWhatChanged(t *testing.T) {
 				t.Fatalf("reload %d: %d sessions, %d of them from before", i, len(after), same)
 			}
 		}
-		for _, s := range k.Status() {
-			if s.State != proto.ClientServing {
+		// Connections are counted by the client, so it is still the same one.
+		for i, s := range k.Status() {
+			if s.State != proto.ClientServing || s.Connections != 1 || (i >= 50 && s.Client != list[i].Name) {
 				t.Errorf("the client is %+v", s)
 			}
+		}
+		time.Sleep(time.Hour)
+		k.Apply(clients(list...), &settings.Settings{})
+		if s := k.Status()[0]; s.Connections != 1 {
+			t.Errorf("the same document began the client anew: %+v", s)
 		}
 	})
 }
@@ -57,6 +64,11 @@ func TestOtherSettingsOfTheDaemonTouchNoSession(t *testing.T) {
 		is(t, k, proto.ClientServing)
 		if w.made() != 1 || len(w.last().orders()) != 0 {
 			t.Errorf("%d calls, orders %v", w.made(), w.last().orders())
+		}
+		time.Sleep(time.Hour)
+		w.last().lost()
+		if id := w.last().with.DeviceID; id != "edge7" {
+			t.Errorf("the next call is made with %q", id)
 		}
 	})
 }
@@ -176,9 +188,36 @@ func TestClientsAreShownInTheConfigurationsOrder(t *testing.T) {
 func TestTheConfigurationsEvents(t *testing.T) {
 	play(t, Options{}, func(w *world, k *Keeper) {
 		k.Applied(3)
-		k.Refused(errFull)
-		if len(w.events) != 2 || w.events[0].Words != "3 clients" || w.events[1].Words != errFull.Error() || w.events[1].Event != proto.EventConfigRefused {
+		k.Refused("line 1: x")
+		if len(w.events) != 2 || w.events[0].Words != "3 clients" || w.events[1].Words != "line 1: x" || w.events[1].Event != proto.EventConfigRefused {
 			t.Errorf("told %+v", w.events)
+		}
+	})
+}
+
+// Many ask, the network comes and goes, and configurations follow each other.
+func TestManyAskWhileOneReloads(t *testing.T) {
+	play(t, Options{}, func(w *world, k *Keeper) {
+		var wg sync.WaitGroup
+		for range 4 {
+			wg.Go(func() {
+				for range 200 {
+					k.Network()
+					for _, s := range k.Status() {
+						if s.Client == "" {
+							t.Error("a client without a name")
+						}
+					}
+				}
+			})
+		}
+		for i := range 100 {
+			k.Apply(clients(conf("nms", names(3)[i%3]), conf("other", "a")), &settings.Settings{})
+		}
+		wg.Wait()
+		synctest.Wait()
+		if n := len(w.open()); n != 2 {
+			t.Errorf("%d sessions of two clients", n)
 		}
 	})
 }

@@ -37,7 +37,7 @@ func (w *world) Keep(s *settings.Settings, owner session.Owner) (Session, error)
 		return nil, w.err
 	}
 	c := newCall(len(w.calls)+1, owner, proto.StateCalling)
-	c.info.Host, c.info.Port = s.Host, s.Port
+	c.info.Host, c.info.Port, c.with = s.Host, s.Port, *s
 	w.calls = append(w.calls, c)
 	return c, nil
 }
@@ -119,6 +119,7 @@ func (w *world) found(e config.Endpoint, state proto.State) *call {
 // call is a session without a process.
 type call struct {
 	owner session.Owner
+	with  settings.Settings
 	done  chan struct{}
 
 	mu      sync.Mutex // guards the fields that follow
