@@ -86,7 +86,7 @@ func runDaemon(c *cli.Context) error {
 	}
 	conf := newConfiguration(c, caller{m}, log)
 	d := &daemon{Manager: m, conf: conf, c: c, log: log, stop: make(chan struct{})}
-	w, err := watch(c, m, log)
+	w, err := watch(c, d, log)
 	if err != nil {
 		return err
 	}
@@ -148,9 +148,12 @@ func (d *daemon) Reload() error {
 // Status returns the manager's own state, with that of the configured clients.
 func (d *daemon) Status() proto.Status {
 	st := d.Manager.Status()
-	st.Config, st.Clients = d.conf.Status(), d.conf.keeper.Status()
+	st.Config, st.Clients = d.conf.Status(), d.Clients()
 	return st
 }
+
+// Clients returns those of the configuration.
+func (d *daemon) Clients() []proto.ClientStatus { return d.conf.keeper.Status() }
 
 // Reopen opens the log's file again.
 func (d *daemon) Reopen() error {

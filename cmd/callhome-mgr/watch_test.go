@@ -38,6 +38,7 @@ func (s *source) Subscribe() (<-chan proto.Event, func()) {
 }
 
 func (*source) Sessions() []proto.SessionInfo { return nil }
+func (*source) Clients() []proto.ClientStatus { return nil }
 
 func (s *source) tell(n int) {
 	s.subscriptions[len(s.subscriptions)-1] <- proto.Event{Session: proto.SessionInfo{Session: n}}

@@ -287,7 +287,7 @@ func TestFile(t *testing.T) {
 	if err := os.Remove(path); err != nil {
 		t.Fatal(err)
 	}
-	settled(2) // nothing to read
+	settled(2)     // nothing to read
 	for range 20 { // written in pieces
 		put(path, "third")
 	}
