@@ -128,15 +128,15 @@ func (c *client) run(left []Session) {
 	}
 }
 
-// remembered takes in what was before: the endpoint connected to last, and for
-// a periodic connection without an anchor-time the one it had in this boot.
+// remembered takes in what was before: the endpoint connected to last, and of
+// a periodic connection what it had in this boot.
 func (c *client) remembered() {
 	known := c.k.memory.of(c.conf.Name)
 	c.state.Last = c.endpoint(known.Last) + 1
 	if c.policy.Period == 0 {
 		return
 	}
-	c.state.Slot = known.Slot
+	c.state.Slot, c.state.Due = known.Slot, known.Due
 	if c.policy.Anchor.IsZero() {
 		if c.policy.Anchor = known.Anchor; c.policy.Anchor.IsZero() {
 			c.policy.Anchor = time.Now().UTC().Truncate(time.Second)
@@ -222,7 +222,7 @@ func (c *client) memory() endpointAndSlot {
 		m.Last = c.conf.Endpoints[i].Name
 	}
 	if c.policy.Period > 0 {
-		m.Slot = c.state.Slot
+		m.Slot, m.Due = c.state.Slot, c.state.Due
 		if c.conf.Periodic.Anchor.IsZero() {
 			m.Anchor = c.policy.Anchor
 		}

@@ -288,3 +288,34 @@ func TestTheEndpointConnectedToLastOutlivesTheDaemon(t *testing.T) {
 		}
 	})
 }
+
+// A time whose connection could not be made is not over because of a restart, or
+// because somebody has mended the document; one whose session ended gracefully
+// is.
+func TestWhatIsDueOutlivesTheDaemon(t *testing.T) {
+	o := Options{Slots: filepath.Join(t.TempDir(), "slots")}
+	c := periodic(conf("nms", "wrong"), config.Periodic{Period: 24 * time.Hour})
+	play(t, o, func(w *world, k *Keeper) {
+		k.Apply(clients(c), &settings.Settings{})
+		w.last().refused()
+		is(t, k, proto.ClientWaiting)
+		time.Sleep(10 * time.Second)
+		w.last().refused()
+		k.Apply(clients(periodic(conf("nms", "right"), *c.Periodic)), &settings.Settings{})
+		if e := w.last().owner.Endpoint; e != "right" {
+			t.Errorf("called %s", e)
+		}
+	})
+	play(t, o, func(w *world, k *Keeper) {
+		time.Sleep(time.Hour)
+		k.Apply(clients(c), &settings.Settings{})
+		w.last().serves()
+		w.last().ends(proto.StageSession, proto.EndIdle, "idle")
+		is(t, k, proto.ClientIdle)
+	})
+	play(t, o, func(w *world, k *Keeper) {
+		time.Sleep(2 * time.Hour)
+		k.Apply(clients(c), &settings.Settings{})
+		is(t, k, proto.ClientIdle)
+	})
+}

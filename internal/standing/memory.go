@@ -36,11 +36,12 @@ type endpointAndSlot struct {
 	slot
 }
 
-// slot is what a periodic client without an anchor-time counts from, and the
-// last time that was due.
+// slot is what a periodic client without an anchor-time counts from, the last
+// time that was due, and whether its connection is yet to be made or to end.
 type slot struct {
 	Anchor time.Time `json:"anchor"`
 	Slot   time.Time `json:"slot"`
+	Due    bool      `json:"due,omitempty"`
 }
 
 // maxMemory bounds a file, in bytes.
