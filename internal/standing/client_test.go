@@ -84,6 +84,15 @@ func TestAttemptsThatFailAreToldAndGoOn(t *testing.T) {
 			t.Errorf("the client is %+v", s)
 		}
 		w.tells(proto.EventAttemptFailed, proto.EventAttemptFailed, proto.EventAttemptFailed, proto.EventEndpointExhausted)
+		w.last().refused()
+		time.Sleep(time.Minute)
+		if s := status(t, k); s.Attempts != 1 || s.AttemptsLeft != 2 {
+			t.Errorf("the client is %+v", s)
+		}
+		w.last().serves()
+		if s := status(t, k); s.Attempts != 0 || s.AttemptsLeft != 3 || s.Failures != 0 || s.LastError == nil || s.NextAttempt != nil {
+			t.Errorf("the client is %+v", s)
+		}
 	})
 }
 

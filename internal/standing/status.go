@@ -52,7 +52,11 @@ func (c *client) learn(e schedule.Event, info proto.SessionInfo, before schedule
 			s.State = proto.ClientServing
 		}
 		s.Endpoint = c.conf.Endpoints[now.Endpoint].Name
-		s.Attempts, s.AttemptsLeft, s.Failures = now.Attempts, p.MaxAttempts-now.Attempts, now.Failures
+		s.Attempts, s.Failures = now.Attempts, now.Failures
+		if now.Phase == schedule.Open {
+			s.Attempts = 0 // until the session turns out to be a short one
+		}
+		s.AttemptsLeft = p.MaxAttempts - s.Attempts
 		s.NextAttempt = nil
 		if now.Phase == schedule.Waiting {
 			at := now.At.Round(0).UTC()
