@@ -1,7 +1,11 @@
 package session
 
 import (
+	"encoding/json"
+	"errors"
+	"os"
 	"testing"
+	"time"
 
 	"callhome/internal/proto"
 )
@@ -105,4 +109,70 @@ func TestEndBeforeTheLogin(t *testing.T) {
 	if info := awaitDone(t, s); info.End != proto.EndKilled || info.Stage != proto.StageTCP || info.Graceful {
 		t.Errorf("without a connection it ended as %+v", info)
 	}
+}
+
+// A manager that was ended right after it had started sshd has not noted the
+// process yet. The next one finds that by its log, and whose it is by the file.
+func TestASessionIsFoundThatHadJustBegun(t *testing.T) {
+	env, _ := newEnv(t)
+	s := New(env, 1, proto.CallParams{Host: "nms", Port: 1, Opaque: "ticket"}, "manager", nms)
+	conn, _ := connection(t)
+	// sshd's place is taken by one that keeps what was noted before it.
+	early := t.TempDir() + "/early"
+	if err := s.Start(stub(t, "cp "+recordPath(env.Dir, 1)+" "+early+".tmp; mv "+early+".tmp "+early+"; exec cat"), conn); err != nil {
+		t.Fatal(err)
+	}
+	var noted []byte
+	for end := time.Now().Add(20 * time.Second); noted == nil && time.Now().Before(end); <-time.After(5 * time.Millisecond) {
+		noted, _ = os.ReadFile(early)
+	}
+	// It may have been noted since; the file from before is what Start wrote.
+	var r record
+	if err := json.Unmarshal(noted, &r); err != nil || r.Client != nms.Client {
+		t.Fatalf("noted was %s, %v", noted, err)
+	}
+	r.Process, r.PID, r.State = Identity{}, 0, proto.StateCalling
+	if err := r.write(env.Dir); err != nil {
+		t.Fatal(err)
+	}
+	later, _ := newEnv(t)
+	later.Dir = env.Dir
+	found, err := Restore(later)
+	if err != nil || len(found) != 1 {
+		t.Fatalf("found %v, %v", found, err)
+	}
+	info := found[0].Info()
+	if found[0].Owner() != nms || info.PID != s.Info().PID || info.State != proto.StateStarting || info.Opaque != "ticket" || info.Stats == nil {
+		t.Errorf("found %+v of %+v", info, found[0].Owner())
+	}
+	found[0].End(proto.EndKilled, "the test")
+	awaitDone(t, s)
+
+	// Where sshd had not been started, nothing is left.
+	env, _ = newEnv(t)
+	if err := r.write(env.Dir); err != nil {
+		t.Fatal(err)
+	}
+	if found, err := Restore(env); err != nil || len(found) != 0 {
+		t.Errorf("found %v, %v", found, err)
+	}
+	if left, err := os.ReadDir(env.Dir); err != nil || len(left) != 0 {
+		t.Errorf("left over: %v, %v", left, err)
+	}
+}
+
+// What Start notes before sshd runs has no process yet.
+func TestASessionIsNotedBeforeItsProcess(t *testing.T) {
+	env, _ := newEnv(t)
+	s := New(env, 1, proto.CallParams{Host: "nms", Port: 1}, "manager", nms)
+	s.save()
+	data, err := os.ReadFile(recordPath(env.Dir, 1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := parseRecord(data, 1)
+	if !errors.Is(err, errNotStarted) || r.Client != nms.Client || r.Config != nms.Config {
+		t.Errorf("got %+v, %v", r, err)
+	}
+	s.Kill("the test")
 }

@@ -44,10 +44,18 @@ func restore(env *Env, id int) (*Session, error) {
 		rec, err = parseRecord(data, id)
 	}
 	if errors.Is(err, fs.ErrNotExist) {
-		err = nil // the former manager was ended before it could write it
+		err = nil // it was lost
 	}
-	if rec == nil {
-		if rec = rediscover(env.Dir, id); rec == nil {
+	if err != nil || rec == nil {
+		found := rediscover(env.Dir, id)
+		if errors.Is(err, errNotStarted) {
+			err = nil // ended between the start of sshd and the note of it
+			if found != nil {
+				rec.Process, rec.PID, rec.State = found.Process, found.PID, found.State
+				found = rec
+			}
+		}
+		if rec = found; rec == nil {
 			// Nobody writes this log: the session ended, and who it was is lost.
 			return nil, errors.Join(err, remove(env.Dir, id))
 		}
