@@ -48,11 +48,16 @@ type news struct {
 
 // start begins to keep a connection. Of the sessions that are left from before,
 // the first one whose endpoint is still the same goes on; others are ended
-// before a call is made.
-func (k *Keeper) start(conf config.Client, left []Session) *client {
+// before a call is made. What is counted goes on from former, the client of
+// that name in the configuration before, or nil.
+func (k *Keeper) start(conf config.Client, left []Session, former *client) *client {
 	c := &client{k: k, conf: conf, base: k.base, policy: policyOf(&conf),
 		news: make(chan news), network: make(chan struct{}, 1), clock: make(chan struct{}, 1)}
 	c.status = proto.ClientStatus{Client: conf.Name, State: proto.ClientWaiting, Since: time.Now().UTC(), Periodic: conf.Periodic != nil}
+	if former != nil {
+		was := former.Status()
+		c.status.Connections, c.status.LastError = was.Connections, was.LastError
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan struct{})
 	c.ctx, c.stop = ctx, func() {

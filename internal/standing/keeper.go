@@ -101,7 +101,7 @@ func (k *Keeper) Apply(c *config.Config, base *settings.Settings) {
 	left := sessionsByClient(k.caller.Kept())
 	for _, name := range order {
 		if clients[name] == nil { // else its session goes on
-			clients[name] = k.start(wanted[name], left[name])
+			clients[name] = k.start(wanted[name], left[name], k.clients[name])
 		}
 		delete(left, name)
 	}
