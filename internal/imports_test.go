@@ -37,7 +37,7 @@ var arrows = []struct{ from, to, reason string }{
 	{"cmd/callhome-mgr", "internal/sshdexec", "asks sshd what a configuration may want of it"},
 	{"cmd/callhome-mgr", "internal/standing", "runs it"},
 	{"cmd/callhome-mgr", "internal/proto", "prints the API's own types"},
-	{"cmd/callhome-mgr", "internal/session", "makes the directory of their files"},
+	{"cmd/callhome-mgr", "internal/session", "makes the directory of their files, and hands sessions from manager to standing"},
 	{"cmd/callhome-mgr", "internal/settings", "a session's options are the trigger's"},
 	{"cmd/callhome-mgr", "internal/sysexits", "its exit status"},
 	{"cmd/callhome-mgr", "internal/unixlisten", "opens the sockets of the API and the metrics"},

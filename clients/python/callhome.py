@@ -174,8 +174,13 @@ class Manager:
         """Returns the manager's status."""
         return self._call("call_home_status")
 
+    def get_clients(self):
+        """Returns the NETCONF clients of the configuration, in its order: where
+        each stands, what failed last, and when it is called next."""
+        return self._call("call_home_status", member="clients", kind=list)
+
     def events(self, timeout=None):
-        """Returns an Events: everything that happens to sessions from now on.
+        """Returns an Events: everything that happens to sessions and clients from now on.
         It is on a connection of its own, so calls go on beside it. timeout is
         how many seconds to wait for one event; None: for ever."""
         return Events(self.path, self.timeout, timeout)

@@ -91,9 +91,9 @@ func runDaemon(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	conf := newConfiguration(c, m, log)
+	conf := newConfiguration(c, caller{m}, log)
 	d := &daemon{Manager: m, conf: conf, c: c, log: log, stop: make(chan struct{})}
-	w, err := watch(c, m, log)
+	w, err := watch(c, d, log)
 	if err != nil {
 		return err
 	}
@@ -144,7 +144,7 @@ func (d *daemon) awaitEnd(l *net.UnixListener) {
 func (d *daemon) Reload() error {
 	config, err := loadConfig(d.c)
 	if err != nil {
-		d.conf.keeper.Refused(err)
+		d.conf.keeper.Refused(err.Error())
 		return proto.NewError(proto.CodeBadType, err.Error())
 	}
 	if err := d.conf.apply(config.Settings); err != nil {
@@ -157,9 +157,12 @@ func (d *daemon) Reload() error {
 // Status returns the manager's own state, with that of the configured clients.
 func (d *daemon) Status() proto.Status {
 	st := d.Manager.Status()
-	st.Config, st.Clients = d.conf.Status(), d.conf.keeper.Status()
+	st.Config, st.Clients = d.conf.Status(), d.Clients()
 	return st
 }
+
+// Clients returns those of the configuration.
+func (d *daemon) Clients() []proto.ClientStatus { return d.conf.keeper.Status() }
 
 // Reopen opens the log's file again.
 func (d *daemon) Reopen() error {
@@ -247,10 +250,6 @@ func logEvent(log hclog.Logger, e proto.Event) {
 	if s.Session != 0 {
 		fields = []any{"session", s.Session, "host", s.Host, "port", s.Port}
 	}
-	said := "sshd"
-	if s.Session == 0 {
-		said = "words"
-	}
 	client, endpoint, next := s.Client, s.Endpoint, ""
 	if e.Client != nil {
 		client = e.Client.Client
@@ -262,7 +261,7 @@ func logEvent(log hclog.Logger, e proto.Event) {
 		fields = append(fields, "outage", e.Outage.Round(time.Millisecond).String())
 	}
 	for _, f := range []struct{ name, value string }{
-		{"client", client}, {"endpoint", endpoint}, {"next-attempt-in", next}, {"remote", s.Remote}, {"user", s.User}, {"stage", string(s.Stage)}, {"cause", s.Cause}, {"opaque", s.Opaque}, {said, e.Words},
+		{"client", client}, {"endpoint", endpoint}, {"next-attempt-in", next}, {"remote", s.Remote}, {"user", s.User}, {"stage", string(s.Stage)}, {"cause", s.Cause}, {"opaque", s.Opaque}, {"words", e.Words},
 	} {
 		if f.value != "" {
 			fields = append(fields, f.name, printable(f.value))

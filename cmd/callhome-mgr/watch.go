@@ -10,10 +10,11 @@ import (
 	"github.com/urfave/cli/v2"
 )
 
-// eventSource is the manager, as far as watchers ask it.
+// eventSource is the daemon, as far as watchers ask it.
 type eventSource interface {
 	Subscribe() (events <-chan proto.Event, cancel func())
 	Sessions() []proto.SessionInfo
+	Clients() []proto.ClientStatus
 }
 
 // watchers are those who are told what happens and change nothing: the log,

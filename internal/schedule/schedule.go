@@ -76,6 +76,7 @@ type State struct {
 
 	Last  int       // endpoint of the last login, plus one; 0 for none
 	Began time.Time // of the call
+	Made  time.Time // of Slot's first call; like Slot, but no clock's that is set
 	Since time.Time // of the login
 	Lost  time.Time // the end of the last session, while there is no new one
 	Slot  time.Time // that the last periodic connection was made for
@@ -155,10 +156,11 @@ func (p *Policy) Step(s State, e Event, now time.Time, chance float64) (State, D
 	return m(p, s, e, now, chance)
 }
 
-// begin starts afresh; what was last stays known.
+// begin starts afresh; what was last stays known, and that a connection is due:
+// there was none, or nobody has seen it end gracefully.
 func begin(p *Policy, s State, e Event, now time.Time, chance float64) (State, Do) {
-	s = State{Last: s.Last, Slot: s.Slot, Endpoint: p.first(s, chance)}
-	if p.Period > 0 && !p.dueAt(now, s.Slot) {
+	s = State{Last: s.Last, Slot: s.Slot, Due: s.Due, Endpoint: p.first(s, chance)}
+	if p.Period > 0 && !s.Due && !p.dueAt(now, s.Slot) {
 		return p.awaitSlot(s, now), Do{}
 	}
 	return call(p, s, e, now, chance)
@@ -166,7 +168,7 @@ func begin(p *Policy, s State, e Event, now time.Time, chance float64) (State, D
 
 // found takes over a session that an earlier run of this program made.
 func found(p *Policy, s State, e Event, now time.Time, _ float64) (State, Do) {
-	s = State{Last: s.Last, Slot: s.Slot, Endpoint: e.Endpoint, Due: true, Phase: Handed, Began: e.Since}
+	s = State{Last: s.Last, Slot: s.Slot, Endpoint: e.Endpoint, Due: true, Phase: Handed, Began: e.Since, Made: e.Since}
 	if e.LoggedIn {
 		s.Phase, s.Since, s.Last = Open, e.Since, e.Endpoint+1
 		return s, Do{}
@@ -177,7 +179,7 @@ func found(p *Policy, s State, e Event, now time.Time, _ float64) (State, Do) {
 
 func call(p *Policy, s State, _ Event, now time.Time, _ float64) (State, Do) {
 	if p.Period > 0 && !s.Due {
-		s.Slot = p.slotNear(now)
+		s.Slot, s.Made = p.slotNear(now), now
 	}
 	s.Phase, s.At, s.Began, s.Due = Dialing, time.Time{}, now, true
 	return s, Do{Call: true}
@@ -271,7 +273,7 @@ const good = 30 * time.Second
 // ended goes on after a session.
 func ended(p *Policy, s State, e Event, now time.Time, chance float64) (State, Do) {
 	if p.Period > 0 && e.Graceful {
-		return p.awaitSlot(State{Last: s.Last, Slot: s.Slot, Began: s.Began, Endpoint: p.first(s, chance)}, now), Do{}
+		return p.awaitSlot(State{Last: s.Last, Slot: s.Slot, Made: s.Made, Endpoint: p.first(s, chance)}, now), Do{}
 	}
 	tell := []Word{ConnectionLost}
 	s.Lost = now

@@ -436,3 +436,35 @@ func TestWhateverHappensThereIsOneCallOrATime(t *testing.T) {
 		}
 	}
 }
+
+// A slot whose connection came late does not take the next one's place.
+func TestALateConnectionLeavesTheNextSlotAsItIs(t *testing.T) {
+	s := begun(t, hourly())
+	if d, do := s.tick(); d != 15*time.Minute || !do.Call {
+		t.Fatalf("the first call came after %v", d)
+	}
+	for s.now.Before(noon.Add(65 * time.Minute)) {
+		s.does(time.Millisecond, refused)
+		s.tick()
+	}
+	s.does(time.Millisecond, Event{Kind: Connected})
+	s.does(time.Millisecond, Event{Kind: LoggedIn})
+	s.does(time.Minute, Event{Kind: Ended, Graceful: true})
+	if want := noon.Add(75 * time.Minute); !s.s.At.Equal(want) {
+		t.Errorf("the next one is at %v, expected %v", s.s.At, want)
+	}
+}
+
+// What was due when the daemon ended is due when it begins again.
+func TestWhatIsDueStaysSo(t *testing.T) {
+	p := hourly()
+	for _, due := range []bool{true, false} {
+		s, do := p.Step(State{Slot: noon.Add(-45 * time.Minute), Due: due}, Event{Kind: Begin}, noon, 0.5)
+		if do.Call != due || s.Due != due {
+			t.Errorf("due %v: call %v, and %+v", due, do.Call, s)
+		}
+		if !s.Slot.Equal(noon.Add(-45 * time.Minute)) {
+			t.Errorf("due %v: the slot became %v", due, s.Slot)
+		}
+	}
+}
