@@ -23,6 +23,7 @@ type station struct {
 	t     *testing.T
 	nms   *nms
 	Addr  string
+	dir   string
 	serve func(*net.TCPConn) // owns the connection; nil: ssh
 
 	mu       sync.Mutex // guards the fields that follow
@@ -41,7 +42,8 @@ type call struct {
 
 // NewStation is a station that does not listen yet.
 func (n *nms) NewStation(addr string) *station {
-	s := &station{t: n.t, nms: n, Addr: addr}
+	n.t.Helper()
+	s := &station{t: n.t, nms: n, Addr: addr, dir: tempDir(n.t)}
 	n.t.Cleanup(func() {
 		s.Shut()
 		s.HangUp()
@@ -172,7 +174,7 @@ func (s *station) logIn(c *net.TCPConn) {
 		return
 	}
 	defer f.Close()
-	path := filepath.Join(s.nms.dir, fmt.Sprintf("%d.sock", len(s.Calls())))
+	path := filepath.Join(s.dir, fmt.Sprintf("%d.sock", len(s.Calls())))
 	l, err := net.Listen("unix", path)
 	if err != nil {
 		s.t.Error(err)
@@ -183,7 +185,10 @@ func (s *station) logIn(c *net.TCPConn) {
 	s.mu.Lock()
 	s.open = append(s.open, session)
 	s.mu.Unlock()
-	_ = l.(*net.UnixListener).SetDeadline(time.Now().Add(patience))
+	go func() {
+		<-session.ended // and with it the one who would take the socket
+		l.Close()
+	}()
 	taker, err := l.Accept()
 	if err == nil {
 		err = fdpass.Send(taker.(*net.UnixConn), []byte{0}, f)
