@@ -252,3 +252,53 @@ func (k *keeper) awaitCrowd(n int) map[string]proto.SessionInfo {
 	})
 	return by
 }
+
+// What a change is about is all that it touches: a client's strategy is another
+// one from then on, and its session goes on.
+func TestAnotherStrategyKeepsTheSession(t *testing.T) {
+	t.Parallel()
+	s := newStandingSite(t, "/bin/cat")
+	nms := s.nms.Station(freeAddr("127.0.0.1"))
+	client := persistent("nms", quickAlive(s.At(nms.Addr)))
+	k := s.Keep(document(client))
+	running := k.AwaitServing(patience, "nms")
+	client["reconnect-strategy"] = object{"max-attempts": 1, "start-with": "last-connected"}
+	client["callhome:backoff"] = object{"initial": 100, "maximum": 200}
+	k.Reload(document(client))
+	if c := k.AwaitState(patience, "nms", proto.ClientServing); c.AttemptsLeft != 1 || c.Session != running.Session {
+		t.Errorf("the client is %+v", c)
+	}
+	k.Undisturbed(running)
+	nms.Session().echo("hello")
+	nms.Shut()
+	nms.HangUp()
+	// In force: each attempt is the last one at its endpoint, and the next soon.
+	k.AwaitHeard(patience, "nms", proto.EventAllExhausted, 5)
+}
+
+// NMSes that accept and stay silent make no reload wait, and no other client.
+func TestASilentNMSDelaysNoReload(t *testing.T) {
+	t.Parallel()
+	s := newStandingSite(t, "/bin/cat")
+	silent, nms := s.nms.NewStation(freeAddr("127.0.0.1")), s.nms.Station(freeAddr("127.0.0.1"))
+	silent.serve = silent.Hold
+	silent.Open()
+	var list []object
+	for i := range 20 {
+		list = append(list, persistent(fmt.Sprintf("silent-%d", i), s.At(silent.Addr)))
+	}
+	k := s.Keep(document(list...))
+	silent.AwaitCall(patience, len(list))
+	begin := time.Now()
+	k.Reload(document(append(list, persistent("nms", s.At(nms.Addr)))...))
+	reloaded := time.Since(begin)
+	called := nms.AwaitCall(patience, 1).at.Sub(begin)
+	if reloaded > time.Second || called > time.Second {
+		t.Errorf("the reload took %v, the new client was called after %v", reloaded, called)
+	}
+	k.AwaitServing(patience, "nms")
+	if calls := len(silent.Calls()); calls != len(list) {
+		t.Errorf("%d calls to the silent one, expected %d", calls, len(list))
+	}
+	nms.Session().leave()
+}

@@ -206,3 +206,52 @@ func TestANameThatResolvesLater(t *testing.T) {
 	nms.Session().echo("hello")
 	nms.Session().leave()
 }
+
+// Hours with an NMS that does all that it should not leave nothing behind, and
+// when it comes to its senses it is connected. Shortened: pauses of 50 ms
+// instead of a minute, 150 of them.
+func TestHoursWithABadNMSLeaveNothing(t *testing.T) {
+	t.Parallel()
+	const calls = 150
+	s := newStandingSite(t, "/bin/cat")
+	nms := s.nms.NewStation(freeAddr("127.0.0.1"))
+	turn := 0
+	bad := []func(*net.TCPConn){
+		hangUp,
+		func(c *net.TCPConn) { _ = c.SetLinger(0); c.Close() }, // a reset
+		func(c *net.TCPConn) { _, _ = io.WriteString(c, "HTTP/1.1 400 Bad Request\r\n\r\n"); c.Close() },
+		func(c *net.TCPConn) { _, _ = io.WriteString(c, "SSH-2.0-station\r\n"); c.Close() },
+		func(c *net.TCPConn) { _, _ = c.Write(make([]byte, 64<<10)); c.Close() },
+	}
+	nms.serve = func(c *net.TCPConn) {
+		turn++
+		if turn > calls {
+			nms.logIn(c)
+			return
+		}
+		bad[turn%len(bad)](c)
+	}
+	nms.Open()
+	client := persistent("nms", s.At(nms.Addr))
+	client["callhome:backoff"] = object{"initial": 2, "maximum": 50}
+	k := s.Keep(document(client))
+	nms.AwaitCall(patience, calls/3)
+	before, rssBefore := len(descriptors(k.pid)), rss(t, k.pid)
+	nms.AwaitCall(3*patience, calls)
+	session := k.AwaitServing(patience, "nms")
+	after, rssAfter := len(descriptors(k.pid)), rss(t, k.pid)
+	t.Logf("%d calls: descriptors %d to %d, memory %d to %d KiB", calls, before, after, rssBefore, rssAfter)
+	// A call on its way has some: a log, a socket, a process.
+	const aCall = 6
+	if after > before+aCall || rssAfter > rssBefore+rssBefore/2 {
+		t.Errorf("descriptors grew from %d to %d, memory from %d to %d KiB", before, after, rssBefore, rssAfter)
+	}
+	if failed := len(k.Heard("nms", proto.EventAttemptFailed)); failed != calls {
+		t.Errorf("%d failures were told of %d calls", failed, calls)
+	}
+	if list := k.Sessions(); len(list) != 1 || list[0].Session != session.Session {
+		t.Errorf("the sessions are %+v", list)
+	}
+	nms.Session().echo("hello")
+	nms.Session().leave()
+}
