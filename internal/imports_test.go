@@ -40,6 +40,7 @@ var arrows = []struct{ from, to, reason string }{
 	{"cmd/callhome-mgr", "internal/session", "makes the directory of their files"},
 	{"cmd/callhome-mgr", "internal/settings", "a session's options are the trigger's"},
 	{"cmd/callhome-mgr", "internal/sysexits", "its exit status"},
+	{"cmd/callhome-mgr", "internal/unixlisten", "opens the sockets of the API and the metrics"},
 
 	{"internal/trigger", "internal/connect", "makes the connection"},
 	{"internal/trigger", "internal/dial", "owns it then"},
@@ -50,6 +51,7 @@ var arrows = []struct{ from, to, reason string }{
 	{"internal/trigger", "internal/sysexits", "each failure has its exit status"},
 
 	{"internal/manager", "internal/connect", "makes the connections"},
+	{"internal/manager", "internal/hub", "tells subscribers what happens"},
 	{"internal/manager", "internal/dial", "takes one that was made elsewhere"},
 	{"internal/manager", "internal/proto", "what it tells the API's callers"},
 	{"internal/manager", "internal/session", "what becomes of a connection"},
@@ -67,6 +69,7 @@ var arrows = []struct{ from, to, reason string }{
 	{"internal/connect", "internal/proxy", "the way through a proxy"},
 	{"internal/connect", "internal/resolve", "a name's addresses"},
 	{"internal/connect", "internal/settings", "whom to call and how"},
+	{"internal/connect", "internal/sshdexec", "how an opaque word is written"},
 	{"internal/connect", "internal/sysexits", "each failure has its exit status"},
 
 	{"internal/session", "internal/dial", "owns a connection"},
@@ -87,16 +90,19 @@ var arrows = []struct{ from, to, reason string }{
 	{"internal/config", "internal/sshdexec", "what the sshd of this machine can do"},
 
 	{"internal/provision", "internal/config", "what a file is"},
+	{"internal/preflight", "internal/connect", "tries where a call home would leave from"},
 	{"internal/preflight", "internal/settings", "looks at what a call home would use"},
 	{"internal/preflight", "internal/sshdexec", "asks sshd with the arguments it would get"},
 	{"internal/preflight", "internal/sysexits", "the exit status that a call home would end with"},
 	{"internal/settings", "internal/dial", "options of the connection"},
+	{"internal/settings", "internal/proto", "the bounds and built-in values that the API has too"},
 	{"internal/settings", "internal/sshdexec", "options of sshd, which it checks itself"},
 	{"internal/settings", "internal/sysexits", "a wrong value's exit status depends on its source"},
 	{"internal/proxy", "internal/settings", "which proxy, and whom to reach"},
 	{"internal/proxy", "internal/sysexits", "each failure has its exit status"},
 	{"internal/resolve", "internal/dial", "questions leave the way the connection does"},
 	{"internal/resolve", "internal/sysexits", "each failure has its exit status"},
+	{"internal/unixlisten", "internal/sysexits", "a socket that is somebody else's is a failure of the command line"},
 	{"internal/logging", "internal/sysexits", "a log that cannot be opened is a failure of the command line"},
 }
 
@@ -109,7 +115,7 @@ type thirdParty struct {
 // modules are all that others wrote, with who may use them and what for.
 var modules = []thirdParty{
 	{"golang.org/x/sys", "system calls", []string{"cmd/callhome-mgr", "internal/api", "internal/connect", "internal/dial", "internal/fdpass", "internal/hook", "internal/outside",
-		"internal/preflight", "internal/resolve", "internal/session", "internal/sshdexec", "internal/trigger"}},
+		"internal/preflight", "internal/resolve", "internal/session", "internal/sshdexec", "internal/trigger", "internal/unixlisten"}},
 	{"golang.org/x/net", "SOCKS5, and a bound on connections", []string{"internal/metrics", "internal/proxy"}},
 	{"golang.org/x/crypto", "SSH's forms of keys and certificates", []string{"internal/config"}},
 	{"github.com/urfave/cli/v2", "command lines; nothing below main knows them", []string{"cmd/callhome-mgr", "cmd/callhome-trigger"}},

@@ -7,6 +7,7 @@ import (
 	"callhome/internal/hook"
 	"callhome/internal/metrics"
 	"callhome/internal/sysexits"
+	"callhome/internal/unixlisten"
 
 	"github.com/urfave/cli/v2"
 )
@@ -49,7 +50,7 @@ func (w *watchers) startMetrics(c *cli.Context, h *hook.Hook) error {
 // kind: there is no word of anybody's in the figures.
 func listenMetrics(a metrics.Address) (net.Listener, error) {
 	if a.Network == "unix" {
-		l, err := listenUnix(a.Address, "metrics")
+		l, err := unixlisten.Listen(a.Address, "metrics")
 		if err != nil {
 			return nil, err // not l, which is a nil of another type
 		}

@@ -20,6 +20,7 @@ import (
 	"callhome/internal/session"
 	"callhome/internal/settings"
 	"callhome/internal/sysexits"
+	"callhome/internal/unixlisten"
 
 	sddaemon "github.com/coreos/go-systemd/v22/daemon"
 	"github.com/hashicorp/go-hclog"
@@ -217,14 +218,14 @@ func listen(path string, _ api.Access) (*net.UnixListener, error) {
 		}
 		return u, nil
 	}
-	return listenUnix(path, "API")
+	return unixlisten.Listen(path, "API")
 }
 
 func logEvent(log hclog.Logger, e proto.Event) {
 	s := e.Session
 	level := hclog.Info
 	switch e.Event {
-	case proto.EventFailed, proto.EventRefused, proto.EventNoSubsystem, proto.EventAttemptFailed, proto.EventEndpointExhausted, proto.EventLost:
+	case proto.EventFailed, proto.EventRefused, proto.EventNoSubsystem, proto.EventAttemptFailed, proto.EventEndpointExhausted, proto.EventLost, proto.EventTrouble:
 		level = hclog.Warn
 	case proto.EventAllExhausted, proto.EventGivenUp, proto.EventConfigRefused:
 		level = hclog.Error
@@ -238,6 +239,10 @@ func logEvent(log hclog.Logger, e proto.Event) {
 	if s.Session != 0 {
 		fields = []any{"session", s.Session, "host", s.Host, "port", s.Port}
 	}
+	said := "sshd"
+	if s.Session == 0 {
+		said = "words"
+	}
 	client, endpoint, next := s.Client, s.Endpoint, ""
 	if e.Client != nil {
 		client = e.Client.Client
@@ -249,7 +254,7 @@ func logEvent(log hclog.Logger, e proto.Event) {
 		fields = append(fields, "outage", e.Outage.Round(time.Millisecond).String())
 	}
 	for _, f := range []struct{ name, value string }{
-		{"client", client}, {"endpoint", endpoint}, {"next-attempt-in", next}, {"remote", s.Remote}, {"user", s.User}, {"stage", string(s.Stage)}, {"cause", s.Cause}, {"opaque", s.Opaque}, {"words", e.Words},
+		{"client", client}, {"endpoint", endpoint}, {"next-attempt-in", next}, {"remote", s.Remote}, {"user", s.User}, {"stage", string(s.Stage)}, {"cause", s.Cause}, {"opaque", s.Opaque}, {said, e.Words},
 	} {
 		if f.value != "" {
 			fields = append(fields, f.name, printable(f.value))

@@ -51,13 +51,17 @@ func callHome(flags settings.Given, words []string) int {
 
 func run(args []string) int {
 	status := sysexits.OK
+	cli.FlagStringer = argOnce(cli.FlagStringer)
 	app := &cli.App{
 		Name:      "callhome-trigger",
 		Usage:     "open a NETCONF SSH call-home connection (RFC 8071) and hand it to sshd -i",
-		ArgsUsage: "HOST [PORT [OPAQUE]]",
+		UsageText: "callhome-trigger [options] HOST [PORT [OPAQUE]]",
+		// There are no commands, so no option is more global than another.
+		CustomAppHelpTemplate: strings.ReplaceAll(cli.AppHelpTemplate, "GLOBAL OPTIONS", "OPTIONS"),
 		Description: "Every option is also an environment variable and a key of " + settings.DefaultsFile + ":\n" +
 			"--local-address is CALLHOME_LOCAL_ADDRESS, and so on. A flag outranks the environment,\n" +
-			"the environment the file. Several values in one variable have " + settings.Separator + " between them.",
+			"the environment the file. Several values in one variable have " + settings.Separator + " between them.\n" +
+			"Options stand before HOST: what comes after it is data.",
 		Version:                   version,
 		HideHelpCommand:           true,
 		DisableSliceFlagSeparator: true, // a value may hold commas
@@ -77,11 +81,26 @@ func run(args []string) int {
 	return status
 }
 
+// argOnce returns printed less the name of the value in the description. The
+// library takes that name from there, where it stands in backquotes; ours do
+// not have it, so flags puts it in front of them.
+func argOnce(printed cli.FlagStringFunc) cli.FlagStringFunc {
+	return func(f cli.Flag) string {
+		names, description, _ := strings.Cut(printed(f), "\t")
+		for _, o := range settings.Options() {
+			if o.Name == f.Names()[0] {
+				description = strings.TrimPrefix(description, o.Arg+": ")
+			}
+		}
+		return names + "\t" + description
+	}
+}
+
 // flags makes the command line of the settings table.
 func flags() []cli.Flag {
 	out := []cli.Flag{
-		&cli.BoolFlag{Name: "check", Usage: "tell what is missing or unwise on this machine, without calling anybody"},
-		&cli.BoolFlag{Name: "show-config", Usage: "print each value in force and where it came from"},
+		&cli.BoolFlag{Name: "check", DisableDefaultText: true, Usage: "tell what is missing or unwise on this machine, without calling anybody"},
+		&cli.BoolFlag{Name: "show-config", DisableDefaultText: true, Usage: "print each option with its key, the value in force and where it came from"},
 	}
 	for _, o := range settings.Options() {
 		usage := o.Usage
@@ -89,14 +108,11 @@ func flags() []cli.Flag {
 			usage += " (default " + o.Default + ")"
 		}
 		if o.Arg != "" {
-			usage = strings.Replace(usage, o.Arg, "`"+o.Arg+"`", 1)
-			if !strings.Contains(usage, "`") {
-				usage = "`" + o.Arg + "`: " + usage
-			}
+			usage = "`" + o.Arg + "`: " + usage
 		}
 		switch {
 		case o.Arg == "":
-			out = append(out, &cli.BoolFlag{Name: o.Name, Usage: usage})
+			out = append(out, &cli.BoolFlag{Name: o.Name, DisableDefaultText: true, Usage: usage})
 		case o.Repeat:
 			out = append(out, &cli.StringSliceFlag{Name: o.Name, Usage: usage})
 		default:
@@ -141,7 +157,8 @@ func act(c *cli.Context) (int, error) {
 }
 
 func showConfig(effective []settings.Effective) {
-	for _, e := range effective {
-		fmt.Printf("%-20s %-40q %s\n", e.Name, e.Value, e.Source)
+	for i, o := range settings.Options() { // effective has the table's order
+		e := effective[i]
+		fmt.Printf("%-20s %-29s %-40q %s\n", e.Name, o.Env(), e.Value, e.Source)
 	}
 }

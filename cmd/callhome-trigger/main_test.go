@@ -123,7 +123,7 @@ func TestFailures(t *testing.T) {
 		{"options alone", []string{"--attempts", "2"}, nil, sysexits.Usage, "no HOST given; expected HOST [PORT [OPAQUE]]" + usage},
 		{"a wrong word", []string{"nms", "x"}, nil, sysexits.Usage, `port "x" is not a number from 1 to 65535` + usage},
 		{"a wrong word behind an option", []string{"--attempts", "2", "nms", "x"}, nil, sysexits.Usage, `port "x" is not a number from 1 to 65535` + usage},
-		{"an option behind the words", []string{"nms", "--attempts", "2"}, nil, sysexits.Usage, `port "--attempts" is not a number from 1 to 65535` + usage},
+		{"an option behind the words", []string{"nms", "--attempts", "2"}, nil, sysexits.Usage, `port "--attempts" is not a number from 1 to 65535; options stand before HOST` + usage},
 		{"an unknown option", []string{"--no-such", "nms"}, nil, sysexits.Usage, "flag provided but not defined: -no-such" + usage},
 		{"an option without its value", []string{"--port"}, nil, sysexits.Usage, "flag needs an argument: -port" + usage},
 		{"a wrong value", []string{"--attempts", "0", "nms"}, nil, sysexits.Usage, `--attempts "0": expected a number from 1 to 1000` + usage},
@@ -249,7 +249,7 @@ func TestDetach(t *testing.T) {
 }
 
 // shown takes a line of --show-config apart.
-var shown = regexp.MustCompile(`^(\S+) +("(?:[^"\\]|\\.)*") +(.+)$`)
+var shown = regexp.MustCompile(`^(\S+) +(CALLHOME_[A-Z_]+) +("(?:[^"\\]|\\.)*") +(.+)$`)
 
 func showConfigOf(t *testing.T, cmd *exec.Cmd) (values, sources map[string]string, order []string) {
 	t.Helper()
@@ -263,11 +263,14 @@ func showConfigOf(t *testing.T, cmd *exec.Cmd) (values, sources map[string]strin
 		if m == nil {
 			t.Fatalf("--show-config has the line %q", line)
 		}
-		value, err := strconv.Unquote(m[2])
+		value, err := strconv.Unquote(m[3])
 		if err != nil {
 			t.Fatal(err)
 		}
-		values[m[1]], sources[m[1]] = value, m[3]
+		values[m[1]], sources[m[1]] = value, m[4]
+		if o := (settings.Option{Name: m[1]}); m[2] != o.Env() {
+			t.Errorf("%s is shown with the key %s, want %s", m[1], m[2], o.Env())
+		}
 		order = append(order, m[1])
 	}
 	return values, sources, order
@@ -320,9 +323,19 @@ func TestHelpAndVersion(t *testing.T) {
 	if help.code != 0 || help.stderr != "" {
 		t.Errorf("--help ends with %d and %q", help.code, help.stderr)
 	}
+	_, options, _ := strings.Cut(help.stdout, "\nOPTIONS:\n")
 	for _, o := range settings.Options() {
-		if !strings.Contains(help.stdout, "--"+o.Name+" ") {
-			t.Errorf("--help does not name --%s", o.Name)
+		line := regexp.MustCompile(`(?m)^   --` + o.Name + ` .*`).FindString(options)
+		if !strings.Contains(line, " "+o.Usage) {
+			t.Errorf("--help has the line %q for --%s", line, o.Name)
+		}
+		if o.Arg != "" && !strings.HasPrefix(line, "   --"+o.Name+" "+o.Arg+" ") || strings.Contains(line, o.Arg+": ") && o.Arg != "" {
+			t.Errorf("--help has the line %q, which does not name %s once", line, o.Arg)
+		}
+	}
+	for _, word := range []string{"global", "GLOBAL", "(default: false)"} {
+		if strings.Contains(help.stdout, word) {
+			t.Errorf("--help says %q", word)
 		}
 	}
 	for _, word := range []string{"--check", "--show-config", "HOST [PORT [OPAQUE]]", "CALLHOME_LOCAL_ADDRESS", settings.DefaultsFile} {

@@ -181,7 +181,7 @@ func TestWhoMayCallWhat(t *testing.T) {
 		proto.MethodCallHome, proto.MethodCallHomeOpaque, proto.MethodUserSessions, proto.MethodKillUserSession, proto.MethodReloadConfig,
 		proto.MethodReopenLogs, proto.MethodStop, proto.MethodWaitStart, proto.MethodStatus, proto.MethodSubscribe, proto.MethodAdopt,
 	}
-	s := &Server{backend: &backend{}, log: hclog.NewNullLogger()}
+	s := &Server{log: hclog.NewNullLogger()}
 	for _, tt := range []struct {
 		name       string
 		access     Access
@@ -197,7 +197,8 @@ func TestWhoMayCallWhat(t *testing.T) {
 		s.access = tt.access
 		for _, m := range methods {
 			called := false
-			h := s.guard(m, func(context.Context, *jrpc2.Request) (any, error) { called = true; return nil, nil }, tt.peer)
+			handle := func(context.Context, *jrpc2.Request) (any, error) { called = true; return nil, nil }
+			h := s.guard(m, Method{handle, proto.ReadOnly(m)}, tt.peer)
 			_, err := h(t.Context(), &jrpc2.Request{})
 			may := tt.full || tt.read && proto.ReadOnly(m)
 			if called != may || (err == nil) != may {
@@ -276,7 +277,7 @@ func TestIdleConnectionsDelayNobody(t *testing.T) {
 func TestAUsersShareOfConnectionsIsBounded(t *testing.T) {
 	s := NewServer(&backend{}, full(), hclog.NewNullLogger())
 	var one, other, root int
-	for i := range 2 * maxConns {
+	for i := range 2 * managerLimits.All {
 		c := &net.UnixConn{}
 		switch {
 		case i%3 == 0 && s.enter(c, Peer{UID: 1000}):
@@ -287,7 +288,7 @@ func TestAUsersShareOfConnectionsIsBounded(t *testing.T) {
 			root++
 		}
 	}
-	if one != maxPerUID || other != maxPerUID || root < 600 {
+	if one != managerLimits.PerUser || other != managerLimits.PerUser || root < 600 {
 		t.Errorf("user 1000 has %d, 1001 has %d, root %d connections", one, other, root)
 	}
 	for c, uid := range s.conns {
@@ -354,6 +355,34 @@ func TestAdoptGetsTheDescriptorThatCame(t *testing.T) {
 	}
 	if got := <-b.adopted; got != "this one" {
 		t.Errorf("adopted %q", got)
+	}
+}
+
+func TestAClientPassesADescriptorWithOneCall(t *testing.T) {
+	b := &backend{adopted: make(chan string, 1)}
+	c, err := Dial(serve(t, b, full()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.WriteString("that one"); err != nil {
+		t.Fatal(err)
+	}
+	w.Close()
+	c.Pass(r)
+	if err := c.Call(t.Context(), proto.MethodAdopt, proto.AdoptParams{Host: "n"}, nil); err != nil {
+		t.Fatal(err)
+	}
+	r.Close()
+	if got := <-b.adopted; got != "that one" {
+		t.Errorf("adopted %q", got)
+	}
+	if err := c.Call(t.Context(), proto.MethodAdopt, proto.AdoptParams{Host: "n"}, nil); err == nil || !strings.Contains(err.Error(), "no descriptor") {
+		t.Errorf("the next call had one too: %v", err)
 	}
 }
 

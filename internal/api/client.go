@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io/fs"
 	"net"
+	"os"
 	"syscall"
 
 	"callhome/internal/proto"
@@ -21,21 +22,29 @@ import (
 const maxAnswer = 64 << 20
 
 // Client calls a manager.
-type Client struct {
+type Client = ClientOf[proto.Event]
+
+// ClientOf calls a daemon whose events are of type E.
+type ClientOf[E any] struct {
 	rpc  *jrpc2.Client
-	line *eventLine
+	line *eventLine[E]
 }
+
+// Daemon is who shall answer, in the words of errors.
+type Daemon struct{ Name, Start string }
+
+var manager = Daemon{"callhome-mgr", "start it with systemctl start callhome-mgr, or callhome-mgr run"}
 
 // eventLine takes the events out of what comes, in their order: jrpc2 hands
 // notifications on in any.
-type eventLine struct {
+type eventLine[E any] struct {
 	*line
-	events chan proto.Event // closed by Recv, at the end of the connection
-	closed chan struct{}    // nobody takes events any more
+	events chan E        // closed by Recv, at the end of the connection
+	closed chan struct{} // nobody takes events any more
 }
 
 // Recv returns the next message that is an answer.
-func (l *eventLine) Recv() ([]byte, error) {
+func (l *eventLine[E]) Recv() ([]byte, error) {
 	for {
 		message, err := l.line.Recv()
 		if err != nil {
@@ -45,7 +54,7 @@ func (l *eventLine) Recv() ([]byte, error) {
 		if !bytes.HasPrefix(message, notification) {
 			return message, nil
 		}
-		var n struct{ Params proto.Event }
+		var n struct{ Params E }
 		if err := json.Unmarshal(message, &n); err != nil {
 			close(l.events)
 			return nil, fmt.Errorf("reading an event: %w", err)
@@ -58,26 +67,32 @@ func (l *eventLine) Recv() ([]byte, error) {
 }
 
 // Dial connects to the manager at path. Errors carry their exit status.
-func Dial(path string) (*Client, error) {
+func Dial(path string) (*Client, error) { return DialTo[proto.Event](path, manager) }
+
+// DialTo connects to that daemon at path. Errors carry their exit status.
+func DialTo[E any](path string, d Daemon) (*ClientOf[E], error) {
 	conn, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: path, Net: "unix"})
 	switch {
 	case errors.Is(err, fs.ErrPermission):
-		return nil, sysexits.New(sysexits.NoPerm, "run as root or as a member of the group callhome", fmt.Errorf("calling callhome-mgr at %s: permission denied", path))
+		return nil, sysexits.New(sysexits.NoPerm, "run as root or as a member of the group callhome", fmt.Errorf("calling %s at %s: permission denied", d.Name, path))
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
-		return nil, sysexits.New(sysexits.Unavailable, "start it with systemctl start callhome-mgr, or callhome-mgr run", fmt.Errorf("callhome-mgr does not run: nobody answers at %s", path))
+		return nil, sysexits.New(sysexits.Unavailable, d.Start, fmt.Errorf("%s does not run: nobody answers at %s", d.Name, path))
 	case err != nil:
-		return nil, sysexits.New(sysexits.OSErr, "", fmt.Errorf("calling callhome-mgr: %w", err))
+		return nil, sysexits.New(sysexits.OSErr, "", fmt.Errorf("calling %s: %w", d.Name, err))
 	}
-	l := &eventLine{newLine(conn, maxAnswer), make(chan proto.Event, 64), make(chan struct{})}
-	return &Client{jrpc2.NewClient(l, &jrpc2.ClientOptions{OnStop: func(*jrpc2.Client, error) { close(l.closed) }}), l}, nil
+	l := &eventLine[E]{newLine(conn, maxAnswer), make(chan E, 64), make(chan struct{})}
+	return &ClientOf[E]{jrpc2.NewClient(l, &jrpc2.ClientOptions{OnStop: func(*jrpc2.Client, error) { close(l.closed) }}), l}, nil
 }
 
 // Close ends the connection.
-func (c *Client) Close() error { return c.rpc.Close() }
+func (c *ClientOf[E]) Close() error { return c.rpc.Close() }
 
-// Call calls a method; result may be nil. The manager's own errors come as
+// Pass sends f with the next call, whose method takes it. It borrows f.
+func (c *ClientOf[E]) Pass(f *os.File) { c.line.pass.Store(f) }
+
+// Call calls a method; result may be nil. The daemon's own errors come as
 // *proto.Error.
-func (c *Client) Call(ctx context.Context, method string, params, result any) error {
+func (c *ClientOf[E]) Call(ctx context.Context, method string, params, result any) error {
 	r, err := c.rpc.Call(ctx, method, params)
 	if err != nil {
 		var e *jrpc2.Error
@@ -95,4 +110,4 @@ func (c *Client) Call(ctx context.Context, method string, params, result any) er
 }
 
 // Events returns what comes after a subscribe, until the connection ends.
-func (c *Client) Events() <-chan proto.Event { return c.line.events }
+func (c *ClientOf[E]) Events() <-chan E { return c.line.events }

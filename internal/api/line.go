@@ -7,6 +7,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"os"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -29,6 +30,7 @@ type line struct {
 	open atomic.Int64 // messages that came and are not answered
 
 	subscribed atomic.Bool
+	pass       atomic.Pointer[os.File] // goes with the next message; borrowed
 }
 
 func newLine(c *net.UnixConn, most int) *line {
@@ -129,7 +131,7 @@ func (l *line) Send(message []byte) error {
 	if err := l.conn.SetWriteDeadline(time.Now().Add(messageTime)); err != nil {
 		return err
 	}
-	_, err := l.conn.Write(append(message, '\n'))
+	err := l.write(append(message, '\n'))
 	if !bytes.HasPrefix(message, notification) {
 		l.open.Add(-1)
 	}
@@ -137,6 +139,14 @@ func (l *line) Send(message []byte) error {
 		// A part of the message may be on its way: nothing can follow it.
 		l.conn.Close()
 	}
+	return err
+}
+
+func (l *line) write(message []byte) error {
+	if f := l.pass.Swap(nil); f != nil {
+		return fdpass.Send(l.conn, message, f)
+	}
+	_, err := l.conn.Write(message)
 	return err
 }
 

@@ -1,7 +1,8 @@
 // Package api serves the manager over its Unix socket and is the way for our
 // own commands to call it: JSON-RPC 2.0, one message a line, the words those of
 // package proto. It owns who may call what and the limits that keep one caller
-// from another's way. What a method does is the Backend's.
+// from another's way. What a method does is the Backend's. Other daemons serve
+// methods of their own with the same care (NewServerOf, DialTo).
 package api
 
 import (
@@ -38,16 +39,25 @@ type Backend interface {
 
 // Limits on connections. A user who fills the own share takes nothing from
 // another; root has no share of its own.
-const (
-	maxConns    = 1024
-	maxPerUID   = 64
-	concurrency = 32 // requests of one connection at a time
-)
+type Limits struct{ All, PerUser int }
+
+var managerLimits = Limits{All: 1024, PerUser: 64}
+
+// concurrency is how many requests of one connection are answered at a time.
+const concurrency = 32
+
+// Method is what one method does, and whether it changes nothing, so that those
+// who may only look may call it.
+type Method struct {
+	Handle  jrpc2.Handler
+	Reading bool
+}
 
 // Server answers on one socket.
 type Server struct {
-	backend Backend
+	methods func(*Conn) map[string]Method
 	access  Access
+	limits  Limits
 	log     hclog.Logger
 
 	mu    sync.Mutex // guards the fields that follow
@@ -55,9 +65,25 @@ type Server struct {
 	uids  map[uint32]int
 }
 
-// NewServer returns a server; Serve makes it work.
+// Conn is one caller's connection.
+type Conn struct {
+	context.Context // ends with the connection
+	Peer            Peer
+	line            *line
+}
+
+// Take returns the descriptor that came with a message, now the caller's, or
+// nil.
+func (c *Conn) Take() *os.File { return c.line.fds.Take() }
+
+// NewServer returns a manager's server; Serve makes it work.
 func NewServer(b Backend, a Access, log hclog.Logger) *Server {
-	return &Server{backend: b, access: a, log: log, conns: make(map[*net.UnixConn]uint32), uids: make(map[uint32]int)}
+	return NewServerOf(func(c *Conn) map[string]Method { return methods(b, c) }, a, managerLimits, log)
+}
+
+// NewServerOf returns a server whose methods each connection asks for.
+func NewServerOf(methods func(*Conn) map[string]Method, a Access, l Limits, log hclog.Logger) *Server {
+	return &Server{methods: methods, access: a, limits: l, log: log, conns: make(map[*net.UnixConn]uint32), uids: make(map[uint32]int)}
 }
 
 // Serve accepts connections until l is closed, and then ends those it has.
@@ -91,7 +117,7 @@ func (s *Server) Serve(l *net.UnixListener) error {
 func (s *Server) enter(c *net.UnixConn, p Peer) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if p.UID != 0 && (len(s.conns) >= maxConns || s.uids[p.UID] >= maxPerUID) {
+	if p.UID != 0 && (len(s.conns) >= s.limits.All || s.uids[p.UID] >= s.limits.PerUser) {
 		return false
 	}
 	s.conns[c] = p.UID
@@ -123,7 +149,7 @@ func (s *Server) serve(c *net.UnixConn, p Peer) {
 	l := newLine(c, proto.MaxLine)
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
-	server := jrpc2.NewServer(s.methods(ctx, l, p), &jrpc2.ServerOptions{
+	server := jrpc2.NewServer(s.assign(&Conn{ctx, p, l}), &jrpc2.ServerOptions{
 		AllowPush: true, DisableBuiltin: true, Concurrency: concurrency,
 		NewContext: func() context.Context { return ctx },
 	}).Start(l)
@@ -132,48 +158,55 @@ func (s *Server) serve(c *net.UnixConn, p Peer) {
 	}
 }
 
-// methods is the table of the API for one caller; conn ends with the connection.
-func (s *Server) methods(conn context.Context, l *line, p Peer) jrpc2.Assigner {
-	b := s.backend
+// assign is the table of the API for one caller.
+func (s *Server) assign(c *Conn) jrpc2.Assigner {
+	table := make(assigner)
+	for name, m := range s.methods(c) {
+		table[name] = s.guard(name, m, c.Peer)
+	}
+	return table
+}
+
+// methods are the manager's.
+func methods(b Backend, c *Conn) map[string]Method {
 	call := func(ctx context.Context, q proto.CallParams) (proto.SessionInfo, error) { return b.Call(ctx, q) }
 	table := map[string]jrpc2.Handler{
-		proto.MethodCallHome:       typed(call),
-		proto.MethodCallHomeOpaque: typed(call),
-		proto.MethodUserSessions: plain(func(context.Context) (proto.SessionList, error) {
+		proto.MethodCallHome:       Typed(call),
+		proto.MethodCallHomeOpaque: Typed(call),
+		proto.MethodUserSessions: Plain(func(context.Context) (proto.SessionList, error) {
 			return proto.SessionList{Sessions: b.Sessions()}, nil
 		}),
-		proto.MethodKillUserSession: typed(func(_ context.Context, q proto.SessionParams) (proto.SessionInfo, error) {
-			return b.Kill(q.Session, p.String())
+		proto.MethodKillUserSession: Typed(func(_ context.Context, q proto.SessionParams) (proto.SessionInfo, error) {
+			return b.Kill(q.Session, c.Peer.String())
 		}),
-		proto.MethodReloadConfig: plain(func(context.Context) (proto.Nothing, error) { return proto.Nothing{}, b.Reload() }),
-		proto.MethodReopenLogs:   plain(func(context.Context) (proto.Nothing, error) { return proto.Nothing{}, b.Reopen() }),
-		proto.MethodStop: plain(func(context.Context) (proto.Nothing, error) {
+		proto.MethodReloadConfig: Plain(func(context.Context) (proto.Nothing, error) { return proto.Nothing{}, b.Reload() }),
+		proto.MethodReopenLogs:   Plain(func(context.Context) (proto.Nothing, error) { return proto.Nothing{}, b.Reopen() }),
+		proto.MethodStop: Plain(func(context.Context) (proto.Nothing, error) {
 			b.Shutdown()
 			return proto.Nothing{}, nil
 		}),
-		proto.MethodWaitStart: plain(func(ctx context.Context) (proto.Status, error) {
+		proto.MethodWaitStart: Plain(func(ctx context.Context) (proto.Status, error) {
 			err := b.AwaitStart(ctx)
 			return b.Status(), err
 		}),
-		proto.MethodStatus: plain(func(context.Context) (proto.Status, error) { return b.Status(), nil }),
-		proto.MethodSubscribe: plain(func(ctx context.Context) (proto.EventList, error) {
-			if !l.subscribed.CompareAndSwap(false, true) {
-				return proto.EventList{}, proto.NewError(proto.CodeBusy, "this connection is subscribed already")
-			}
-			return proto.EventList{Events: s.subscribe(conn, jrpc2.ServerFromContext(ctx))}, nil
+		proto.MethodStatus: Plain(func(context.Context) (proto.Status, error) { return b.Status(), nil }),
+		proto.MethodSubscribe: Plain(func(ctx context.Context) (proto.EventList, error) {
+			last, err := Subscribe(ctx, c, b.SubscribeSince)
+			return proto.EventList{Events: last}, err
 		}),
-		proto.MethodAdopt: typed(func(ctx context.Context, q proto.AdoptParams) (proto.SessionInfo, error) {
-			sock := l.fds.Take()
+		proto.MethodAdopt: Typed(func(ctx context.Context, q proto.AdoptParams) (proto.SessionInfo, error) {
+			sock := c.Take()
 			if sock == nil {
 				return proto.SessionInfo{}, proto.NewError(proto.CodeBadType, "no descriptor came with the message")
 			}
 			return b.Adopt(ctx, q, sock)
 		}),
 	}
+	out := make(map[string]Method, len(table))
 	for name, h := range table {
-		table[name] = s.guard(name, h, p)
+		out[name] = Method{h, proto.ReadOnly(name)}
 	}
-	return assigner(table)
+	return out
 }
 
 // assigner finds the handler of a method; what is none has an answer too, with
@@ -190,25 +223,24 @@ func (a assigner) Assign(_ context.Context, method string) jrpc2.Handler {
 }
 
 // guard lets a caller through who may, and logs what changes something.
-func (s *Server) guard(name string, h jrpc2.Handler, p Peer) jrpc2.Handler {
-	reading := proto.ReadOnly(name)
+func (s *Server) guard(name string, m Method, p Peer) jrpc2.Handler {
 	full, read := s.access.allows(p)
 	return func(ctx context.Context, r *jrpc2.Request) (any, error) {
-		if !full && !(read && reading) {
+		if !full && !(read && m.Reading) {
 			s.log.Warn("call refused", "method", name, "uid", p.UID, "pid", p.PID)
 			return nil, rpcError(proto.NewError(proto.CodeAccessDenied, name+" needs root or the group callhome"))
 		}
-		out, err := h(ctx, r)
-		if !reading {
+		out, err := m.Handle(ctx, r)
+		if !m.Reading {
 			s.log.Info("call", "method", name, "uid", p.UID, "pid", p.PID, "params", strconv.QuoteToASCII(r.ParamString()), "error", err)
 		}
 		return out, rpcError(err)
 	}
 }
 
-// typed makes a handler of a function with parameters; unknown ones are
+// Typed makes a handler of a function with parameters; unknown ones are
 // refused.
-func typed[P, R any](f func(context.Context, P) (R, error)) jrpc2.Handler {
+func Typed[P, R any](f func(context.Context, P) (R, error)) jrpc2.Handler {
 	info, err := handler.Check(f)
 	if err != nil {
 		panic("BUG: " + err.Error()) // the type of f decides, at the first start
@@ -216,8 +248,8 @@ func typed[P, R any](f func(context.Context, P) (R, error)) jrpc2.Handler {
 	return info.SetStrict(true).Wrap()
 }
 
-// plain makes a handler of a function without parameters.
-func plain[R any](f func(context.Context) (R, error)) jrpc2.Handler { return handler.New(f) }
+// Plain makes a handler of a function without parameters.
+func Plain[R any](f func(context.Context) (R, error)) jrpc2.Handler { return handler.New(f) }
 
 // rpcError puts our error into JSON-RPC's.
 func rpcError(err error) error {
@@ -239,28 +271,32 @@ func standardError(code jrpc2.Code, message string) error {
 	return &jrpc2.Error{Code: code, Message: message, Data: data}
 }
 
-// subscribe returns what happened last and sends what follows until the
-// connection ends.
-func (s *Server) subscribe(conn context.Context, to *jrpc2.Server) []proto.Event {
-	last, events, cancel := s.backend.SubscribeSince()
+// Subscribe returns what happened last and sends what follows until the
+// connection ends. A connection subscribes once.
+func Subscribe[E any](ctx context.Context, c *Conn, since func() ([]E, <-chan E, func())) ([]E, error) {
+	if !c.line.subscribed.CompareAndSwap(false, true) {
+		return nil, proto.NewError(proto.CodeBusy, "this connection is subscribed already")
+	}
+	to := jrpc2.ServerFromContext(ctx)
+	last, events, cancel := since()
 	go func() {
 		defer cancel()
 		for {
 			select {
-			case <-conn.Done():
+			case <-c.Done():
 				return
 			case e, ok := <-events:
 				if !ok {
-					// The manager stops, or this caller was too slow: it sees the
+					// The daemon stops, or this caller was too slow: it sees the
 					// end of the connection rather than a gap.
 					to.Stop()
 					return
 				}
-				if to.Notify(conn, proto.NotifyEvent, e) != nil {
+				if to.Notify(c, proto.NotifyEvent, e) != nil {
 					return
 				}
 			}
 		}
 	}()
-	return last
+	return last, nil
 }

@@ -2,6 +2,7 @@ package config
 
 import (
 	"cmp"
+	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
@@ -13,8 +14,8 @@ import (
 
 // Parse reads a document, an RFC 7951 instance of ietf-netconf-server's
 // call-home subtree with the keystore and the truststore that it refers to. f
-// is what it must run on. With any fault there is no Config, and every fault
-// that could be found is in Errors, in the order of the lines.
+// is what it must run on. With any fault there is no Config, and Errors has
+// every fault that could be found, up to maxFaults, in the order of the lines.
 func Parse(doc []byte, f Features, d Defaults) (*Config, Errors) {
 	root, fault := read(doc)
 	if fault != nil {
@@ -73,6 +74,9 @@ func (b *builder) inOrder() Errors {
 			out = append(out, e)
 		}
 		seen[e] = true
+	}
+	if b.more > 0 {
+		out = append(out, Error{"/", out[len(out)-1].Line, fmt.Sprintf("there are %d more faults", b.more)})
 	}
 	return out
 }
@@ -224,7 +228,7 @@ func (b *builder) users(e *Endpoint, n *node) {
 	cas := n.child("callhome:user-ca-keys")
 	if cas != nil {
 		var some bool
-		if e.UserCAs, some = b.publicKeys(cas); !some {
+		if e.UserCAs, some = b.publicKeys(cas); !some && !cas.faulty {
 			b.fail(cas, "there is no key in it")
 		}
 	}
@@ -234,7 +238,7 @@ func (b *builder) users(e *Endpoint, n *node) {
 		if keys := u.child("public-keys"); keys != nil {
 			one.Keys, some = b.publicKeys(keys)
 		}
-		if !some && cas == nil {
+		if !some && cas == nil && !u.faulty {
 			b.fail(u, "the user has no way to log in: add public-keys, or callhome:user-ca-keys for all users")
 		}
 		e.Users = append(e.Users, one)
@@ -285,68 +289,6 @@ func (b *builder) known(n *node, option string, has []string) []string {
 		out = append(out, word)
 	}
 	return out
-}
-
-// RFC 8071 section 4.1 wants a persistent connection tested for aliveness
-// always; these are the model's own defaults.
-var standardAlive = KeepAlive{Interval: 30 * time.Second, Count: 3}
-
-// What the kernel takes, and for TCP_USER_TIMEOUT what makes sense.
-const (
-	maxKeepAlive   = 32767 * time.Second
-	maxUserTimeout = 24 * time.Hour
-)
-
-// alive settles how a dead peer is noticed. SSH keepalives are the measure: a
-// peer that is gone is given up after Interval × (Count + 1). The kernel is the
-// second line, where sshd cannot be quick enough the first.
-func (b *builder) alive(e *Endpoint, tcp, ssh *node, persistent bool) {
-	if tcp != nil {
-		e.TCP = &KeepAlive{Idle: secondsOf(tcp.num("idle-time")), Interval: secondsOf(tcp.num("probe-interval")), Count: tcp.num("max-probes")}
-		e.UserTimeout = min(e.TCP.Idle+time.Duration(e.TCP.Count)*e.TCP.Interval, maxUserTimeout)
-	}
-	switch {
-	case ssh != nil:
-		e.SSH = &KeepAlive{Interval: secondsOf(ssh.num("max-wait")), Count: ssh.num("max-attempts")}
-	case persistent:
-		alive := standardAlive
-		e.SSH = &alive
-	default:
-		return
-	}
-	bound := e.SSH.Interval*time.Duration(e.SSH.Count+1) + time.Second
-	var takes time.Duration
-	e.ClientAlive, takes = b.clientAlive(e.SSH)
-	if e.TCP == nil {
-		probe := min(max(e.SSH.Interval/3, time.Second).Truncate(time.Second), maxKeepAlive)
-		e.TCP = &KeepAlive{Idle: min(e.SSH.Interval, maxKeepAlive), Interval: probe, Count: int(min((bound-e.SSH.Interval)/probe, 127))}
-	}
-	kernel := bound
-	if takes > bound {
-		// Data that was sent just before the peer would have been missed waits
-		// as long again.
-		kernel = max((bound-e.TCP.Interval)/2, time.Second)
-	}
-	if tcp != nil {
-		kernel = min(kernel, e.UserTimeout)
-	}
-	e.UserTimeout = min(kernel, maxUserTimeout)
-}
-
-// clientAlive returns what this sshd must be told to keep to the keepalives,
-// and how long it then takes for a dead peer.
-func (b *builder) clientAlive(k *KeepAlive) (*sshdexec.KeepAlive, time.Duration) {
-	out := &sshdexec.KeepAlive{Interval: seconds(k.Interval), CountMax: k.Count}
-	factor := time.Duration(1)
-	if b.features.SlowClientAlive {
-		factor = 2
-		if out.Interval > 1 {
-			out.Interval /= 2
-		} else {
-			out.CountMax = max(1, (out.CountMax-1)/2)
-		}
-	}
-	return out, factor * secondsOf(out.Interval) * time.Duration(out.CountMax+1)
 }
 
 func (b *builder) announce(e *Endpoint, n *node) {

@@ -111,7 +111,7 @@ type Endpoint struct {
 	UserTimeout    time.Duration // TCP_USER_TIMEOUT; 0: the daemon's
 	Proxy          *Proxy        // nil: none
 
-	HostKeys []HostKey // empty: the daemon's
+	HostKeys []HostKey // at least one
 	// Users are who may log in, and nobody else. Empty: as the daemon's
 	// sshd_config says.
 	Users []User

@@ -98,7 +98,7 @@ func Init(o InitOptions) ([]byte, error) {
 func initUsers(users []User) ([]any, error) {
 	var out []any
 	for _, u := range users {
-		var keys []any
+		keys := []any{} // [] in JSON, not null
 		for i, line := range u.Keys {
 			k, comment, _, _, err := ssh.ParseAuthorizedKey([]byte(line))
 			if err != nil {

@@ -36,8 +36,10 @@ type node struct {
 	members []member // of an object, in order, doubles included
 	items   []*node  // of an array
 
-	path  string // instance-identifier
-	value any    // of a leaf that is right: string, int, bool, []byte, time.Time, netip.Addr
+	path   string // instance-identifier
+	odd    bool   // has a member that is unknown or refused
+	faulty bool   // has a fault, itself or below
+	value  any    // of a leaf that is right: string, int, bool, []byte, time.Time, netip.Addr
 }
 
 type member struct {
@@ -135,14 +137,19 @@ func invalidUTF8(doc []byte) int {
 // offset is where an error is.
 func (r *reader) offset(err error) int {
 	var syntax *json.SyntaxError
-	if errors.As(err, &syntax) {
+	switch {
+	case errors.As(err, &syntax):
 		return int(syntax.Offset)
+	case tooEarly(err):
+		return len(r.doc)
 	}
 	return int(r.dec.InputOffset())
 }
 
+func tooEarly(err error) bool { return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) }
+
 func plain(err error) string {
-	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+	if tooEarly(err) {
 		return "the document ends too early"
 	}
 	return "this is not JSON: " + err.Error()

@@ -74,7 +74,7 @@ func (b *builder) hostKey(n *node, name string) HostKey {
 		b.fail(n, "public-key and public-key-format need each other")
 	}
 	var shown ssh.PublicKey // as the document has it
-	if raw := as[[]byte](blob); raw != nil {
+	if raw := as[[]byte](blob); raw != nil && as[string](format) != "" {
 		var err error
 		if shown, err = publicKey(raw); err != nil {
 			b.fail(blob, "%v", err)
@@ -160,7 +160,7 @@ func (b *builder) publicKeys(n *node) (lines []string, some bool) {
 	entries := from.list("public-key")
 	for _, k := range entries {
 		raw := as[[]byte](k.child("public-key"))
-		if raw == nil {
+		if raw == nil || k.str("public-key-format") == "" {
 			continue
 		}
 		public, err := publicKey(raw)

@@ -132,7 +132,7 @@ var tcpRow = row{kind: container, name: "tcp-client-parameters", in: []row{
 						{kind: container, name: "username-password", in: []row{
 							{kind: leaf, name: "username", typ: text(1, maxSocksWord), must: true},
 							{kind: choice, name: "password-type", must: true, in: []row{
-								{kind: leaf, name: "cleartext-password", typ: text(1, maxSocksWord)},
+								{kind: leaf, name: "cleartext-password", typ: secret("a string of 1 to 255 bytes without control characters", text(1, maxSocksWord))},
 								{kind: refused, name: "encrypted-password", why: "there is no key here to decrypt it with: use cleartext-password"},
 							}},
 						}},
@@ -218,7 +218,7 @@ var keyPair = []row{
 	{kind: leaf, name: "public-key", typ: binary},
 	{kind: leaf, name: "private-key-format", typ: identity(nil, "rsa-private-key-format", "ec-private-key-format", "one-asymmetric-key-format")},
 	{kind: choice, name: "private-key-type", must: true, in: []row{
-		{kind: leaf, name: "cleartext-private-key", typ: binary},
+		{kind: leaf, name: "cleartext-private-key", typ: secret("the key as base64 (RFC 4648 section 4) in a string", binary)},
 		{kind: leaf, name: "hidden-private-key", typ: empty},
 		{kind: refused, name: "encrypted-private-key", why: noEncKey},
 	}},

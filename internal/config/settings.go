@@ -29,9 +29,10 @@ type File struct {
 // a user's name becomes a file name, because sshd expands %u to it; schema.go
 // holds it to letters that are safe in one.
 const (
-	keysDir   = "keys" // one file per user
-	caFile    = "user_ca"
-	proxyFile = "proxy"
+	keysDir       = "keys"       // one file per user
+	principalsDir = "principals" // one file per user
+	caFile        = "user_ca"
+	proxyFile     = "proxy"
 )
 
 // Dir returns the directory of the endpoint's files below dir. Its name is a
@@ -72,6 +73,9 @@ func (e *Endpoint) Files(dir string) []File {
 	// sshd reads a user's keys with that user's rights.
 	for _, u := range e.Users {
 		add(filepath.Join(e.Dir(dir), keysDir, u.Name), 0o644, lines(u.Keys))
+		if len(e.UserCAs) > 0 {
+			add(filepath.Join(e.Dir(dir), principalsDir, u.Name), 0o644, u.Name+"\n")
+		}
 	}
 	if len(e.UserCAs) > 0 {
 		add(filepath.Join(e.Dir(dir), caFile), 0o644, lines(e.UserCAs))
@@ -178,18 +182,22 @@ func (e *Endpoint) options(dir string) []string {
 		for i, u := range e.Users {
 			names[i] = u.Name
 		}
-		set("AllowUsers", strings.Join(names, " "))
 		// The document is the whole truth about who gets in and by what; what
-		// else the sshd_config has for that must not add to it.
+		// else the sshd_config has for that must not add to it. Its AllowUsers
+		// does, in every version: whom it names must have neither key nor
+		// principal here.
+		set("AllowUsers", strings.Join(names, " "))
+		set("AuthenticationMethods", "publickey")
 		set("AuthorizedKeysFile", filepath.Join(e.Dir(dir), keysDir, "%u"))
 		set("AuthorizedKeysCommand", "none")
-		set("AuthenticationMethods", "publickey")
-		if len(e.UserCAs) == 0 {
-			set("TrustedUserCAKeys", "none")
-		}
+		set("AuthorizedPrincipalsFile", filepath.Join(e.Dir(dir), principalsDir, "%u"))
+		set("AuthorizedPrincipalsCommand", "none")
 	}
-	if len(e.UserCAs) > 0 {
+	switch {
+	case len(e.UserCAs) > 0:
 		set("TrustedUserCAKeys", filepath.Join(e.Dir(dir), caFile))
+	case len(e.Users) > 0:
+		set("TrustedUserCAKeys", "none")
 	}
 	set("HostKeyAlgorithms", strings.Join(e.Algorithms.HostKey, ","))
 	set("KexAlgorithms", strings.Join(e.Algorithms.Kex, ","))

@@ -51,6 +51,17 @@ func text(low, high int) leafType {
 	}
 }
 
+// secret is a leaf whose value no message may show.
+func secret(want string, typ leafType) leafType {
+	return func(n *node) (any, error) {
+		v, err := typ(n)
+		if err != nil {
+			return nil, fmt.Errorf("expected %s", want)
+		}
+		return v, nil
+	}
+}
+
 // name is the key of a list. The models do not bound it; logs, metrics and
 // people do.
 var name = text(1, 128)

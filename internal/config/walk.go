@@ -10,9 +10,18 @@ import (
 // gives each leaf its value, and puts in what has a default.
 type walker struct {
 	errs Errors
+	more int // faults that are only counted
 }
 
+// maxFaults is how many are told: whoever has so many has another file than
+// meant, and a document of a few megabytes can have a million.
+const maxFaults = 1000
+
 func (w *walker) fail(path string, line int, format string, args ...any) {
+	if len(w.errs) == maxFaults {
+		w.more++
+		return
+	}
 	w.errs = append(w.errs, Error{path, line, fmt.Sprintf(format, args...)})
 }
 
@@ -115,6 +124,7 @@ func predicate(s string) string {
 // members checks what an object has, and what it lacks.
 func (w *walker) members(n *node, rows []row) {
 	seen := make(map[string]int)
+	before := len(w.errs)
 	for _, m := range n.members {
 		path := n.path + "/" + pathName(m.name)
 		if line, twice := seen[m.name]; twice {
@@ -124,11 +134,13 @@ func (w *walker) members(n *node, rows []row) {
 		seen[m.name] = m.line
 		r := find(rows, m.name)
 		if r == nil {
+			n.odd = true
 			w.fail(path, m.line, "%s", unknown(rows, m.name))
 			continue
 		}
 		// A fault of what it is, not of what it holds, is in the member's line.
 		if r.kind == refused {
+			n.odd = true
 			m.value.line = m.line
 		}
 		w.node(m.value, r, path)
@@ -136,6 +148,7 @@ func (w *walker) members(n *node, rows []row) {
 	for i := range rows {
 		w.absent(n, &rows[i])
 	}
+	n.faulty = len(w.errs) > before
 }
 
 // find returns the row of that name, also inside a choice.
@@ -233,7 +246,7 @@ func (w *walker) choose(n *node, r *row) {
 	switch {
 	case len(taken) > 1:
 		w.fail(n.path, n.line, "%s exclude each other", strings.Join(taken, " and "))
-	case len(taken) == 0 && r.must:
+	case len(taken) == 0 && r.must && !n.odd: // what is odd was meant to be one
 		var cases []string
 		for _, c := range r.in {
 			if c.kind != refused {

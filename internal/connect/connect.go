@@ -15,13 +15,15 @@ import (
 	"callhome/internal/proxy"
 	"callhome/internal/resolve"
 	"callhome/internal/settings"
+	"callhome/internal/sshdexec"
 	"callhome/internal/sysexits"
 
 	"golang.org/x/sys/unix"
 )
 
 // To connects to s.Target, by way of the proxy where s has one: s.Attempts
-// attempts, each bounded by s.ConnectTimeout. The caller owns the connection.
+// attempts, each bounded by s.ConnectTimeout; and tells it who calls, with
+// s.Announce. The caller owns the connection.
 // An error carries its exit status: sysexits.NoHost for a name that does not
 // resolve, sysexits.Unavailable where nobody answered.
 func To(s *settings.Settings) (conn *dial.Conn, err error) {
@@ -37,7 +39,27 @@ func To(s *settings.Settings) (conn *dial.Conn, err error) {
 			break
 		}
 	}
+	if err == nil && s.Announce {
+		if err = announce(conn, s); err != nil {
+			conn.File.Close()
+			return nil, err
+		}
+	}
 	return conn, err
+}
+
+// announce writes the lines that RFC 4253 section 4.2 lets a server send before
+// its version string, in the form of Junos outbound-ssh: who is calling. Whoever
+// makes a connection announces it, whoever then has sshd serve it does not.
+func announce(conn *dial.Conn, s *settings.Settings) error {
+	lines := "MSG-ID: DEVICE-CONN-INFO\r\nMSG-VER: V1\r\nDEVICE-ID: " + s.DeviceID + "\r\n"
+	if s.Opaque != "" {
+		lines += "OPAQUE: " + sshdexec.EncodeOpaque(s.Opaque) + "\r\n"
+	}
+	if _, err := conn.File.WriteString(lines); err != nil {
+		return sysexits.New(sysexits.Unavailable, "see why the NETCONF client closes connections", fmt.Errorf("announcing the device to %v: %w", conn.Remote, err))
+	}
+	return nil
 }
 
 func attempt(s *settings.Settings, auth *proxy.Auth) (*dial.Conn, error) {
@@ -45,6 +67,12 @@ func attempt(s *settings.Settings, auth *proxy.Auth) (*dial.Conn, error) {
 	next := s.Target
 	if s.Proxy.Scheme != "" {
 		next = s.Proxy.Target
+	}
+	if _, ok := next.Addr(); !ok {
+		// Else the resolver would blame the name.
+		if err := dial.Try(dial.Options{Netns: s.Dial.Netns, Interface: s.Dial.Interface}); err != nil {
+			return nil, dialError(s, err)
+		}
 	}
 	addrs, err := addresses(next, s.Dial, deadline)
 	if err != nil {
@@ -82,22 +110,41 @@ func addresses(t settings.Target, o dial.Options, deadline time.Time) ([]netip.A
 
 // dialError gives a failure of Dial its exit status and its words.
 func dialError(s *settings.Settings, err error) error {
-	code, hint := sysexits.OSErr, ""
-	whom := fmt.Sprintf("%s port %d", s.Host, s.Port)
+	whom, absent := fmt.Sprintf("%s port %d", s.Host, s.Port), "check that the NETCONF client listens there and that no firewall is in between"
 	if s.Proxy.Scheme != "" {
-		whom = fmt.Sprintf("the proxy %s port %d", s.Proxy.Host, s.Proxy.Port)
+		whom, absent = fmt.Sprintf("the proxy %s port %d", s.Proxy.Host, s.Proxy.Port), "check --proxy, that the proxy listens there and that no firewall is in between"
 	}
 	var nobody *dial.Error
-	switch {
-	case errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES):
-		code, hint = sysexits.NoPerm, "check the local firewall and that callhome runs with the rights it needs"
-	case errors.Is(err, unix.ENODEV), errors.Is(err, fs.ErrNotExist), errors.Is(err, unix.EADDRNOTAVAIL):
-		code, hint = sysexits.Config, "check --local-address, --interface and --netns"
-	case errors.As(err, &nobody):
-		code, hint = sysexits.Unavailable, "check that the NETCONF client listens there and that no firewall is in between"
-		return sysexits.New(code, hint, fmt.Errorf("nobody answered at %s: %w", whom, err))
+	code, hint := blame(err)
+	if code == sysexits.OSErr && errors.As(err, &nobody) {
+		return sysexits.New(sysexits.Unavailable, absent, fmt.Errorf("nobody answered at %s: %w", whom, err))
 	}
 	return sysexits.New(code, hint, fmt.Errorf("connecting to %s: %w", whom, err))
+}
+
+// blame returns the exit status and the advice for a failure that is not the
+// NETCONF client's.
+func blame(err error) (code int, hint string) {
+	switch {
+	case errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES):
+		return sysexits.NoPerm, "check the local firewall and that callhome runs with the rights it needs"
+	case errors.Is(err, dial.ErrSelf):
+		return sysexits.Unavailable, "leave out --local-port, or call the NETCONF client's own address and port"
+	case errors.Is(err, unix.ENODEV), errors.Is(err, fs.ErrNotExist), errors.Is(err, unix.ENOTDIR), errors.Is(err, unix.EADDRNOTAVAIL), errors.Is(err, dial.ErrNotNetns):
+		return sysexits.Config, "check --local-address, --interface and --netns"
+	}
+	return sysexits.OSErr, ""
+}
+
+// TrySource finds out whether a connection can leave from where o says. Nothing
+// is sent. An error carries its exit status, the same that To would give it.
+func TrySource(o dial.Options) error {
+	err := dial.Try(o)
+	if err == nil {
+		return nil
+	}
+	code, hint := blame(err)
+	return sysexits.New(code, hint, err)
 }
 
 // worthRetry reports whether another attempt can end otherwise.

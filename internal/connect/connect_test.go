@@ -75,6 +75,8 @@ func TestDialErrorHasAnExitStatus(t *testing.T) {
 		{"the local firewall", failures(unix.EPERM), sysexits.NoPerm, "connecting to nms port 1: 192.0.2.1:1: operation not permitted"},
 		{"no right to an interface", unix.EACCES, sysexits.NoPerm, "connecting to nms port 1: permission denied"},
 		{"no such interface", unix.ENODEV, sysexits.Config, "connecting to nms port 1: no such device"},
+		{"not a namespace", dial.ErrNotNetns, sysexits.Config, "connecting to nms port 1: not a network namespace"},
+		{"nobody but itself", failures(dial.ErrSelf), sysexits.Unavailable, "connecting to nms port 1: 192.0.2.1:1: nobody listens there, the connection came back to itself"},
 		{"another", unix.EMFILE, sysexits.OSErr, "connecting to nms port 1: too many open files"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -175,6 +177,13 @@ func TestToTellsWhatFailed(t *testing.T) {
 			sysexits.Unavailable, "nobody answered at the proxy 127.0.0.1 port "},
 		{"no such proxy, and the name of the client is not looked up here", settings.Settings{Target: nobody, Proxy: settings.Proxy{Scheme: "http", Target: settings.Target{Host: "proxy.onion", Port: 1}}},
 			sysexits.NoHost, "name proxy.onion does not resolve: "},
+		// It is not the name's fault.
+		{"a name, and no such namespace", settings.Settings{Target: settings.Target{Host: "nms.onion", Port: 1}, Dial: dial.Options{Netns: "/nonexistent/ns"}},
+			sysexits.Config, "connecting to nms.onion port 1: opening the network namespace: open /nonexistent/ns: "},
+		{"a name, and no such interface", settings.Settings{Target: settings.Target{Host: "nms.onion", Port: 1}, Dial: dial.Options{Interface: "nosuch0"}},
+			sysexits.Config, "connecting to nms.onion port 1: binding to the interface nosuch0: no such device"},
+		{"a name, and a file that is no namespace", settings.Settings{Target: settings.Target{Host: "nms.onion", Port: 1}, Dial: dial.Options{Netns: "/etc/passwd"}},
+			sysexits.Config, "connecting to nms.onion port 1: entering the network namespace /etc/passwd: not a network namespace"},
 		// Told before anybody is called.
 		{"no credentials", settings.Settings{Target: nobody, Proxy: settings.Proxy{Scheme: "http", Target: nobody, Credentials: "/nonexistent/c"}},
 			sysexits.NoInput, "reading the proxy's credentials: open /nonexistent/c: "},

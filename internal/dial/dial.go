@@ -139,6 +139,10 @@ func Adopt(sock *os.File) (*Conn, error) {
 	if err != nil {
 		return nil, errors.New("the socket that was handed over is not connected")
 	}
+	// Whoever made it may have asked that closing it takes its time.
+	if err := unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{}); err != nil {
+		return nil, fmt.Errorf("taking over the socket: %w", err)
+	}
 	c := &Conn{File: sock, Remote: addrPort(peer)}
 	if own, err := unix.Getsockname(fd); err == nil {
 		c.Local = addrPort(own)

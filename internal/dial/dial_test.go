@@ -219,6 +219,66 @@ func TestDialFromALocalPortAgain(t *testing.T) {
 	}
 }
 
+// A port that calls itself is answered by itself (RFC 9293 section 3.5,
+// simultaneous open). That is nobody, and the port is free again at once.
+func TestDialDoesNotTakeItselfForTheClient(t *testing.T) {
+	for _, host := range []string{"127.0.0.1", "::1"} {
+		t.Run(host, func(t *testing.T) {
+			l, self := listen(t, host)
+			l.Close()
+			before := openDescriptors(t)
+			for range 2 {
+				c, err := Dial([]netip.AddrPort{self}, Options{LocalPort: self.Port(), LocalAddress: self.Addr()}, soon())
+				if c != nil || !errors.Is(err, ErrSelf) {
+					t.Fatalf("%v, %v, want %v", c, err, ErrSelf)
+				}
+			}
+			if open := openDescriptors(t); open != before {
+				t.Errorf("%d descriptors are left", open-before)
+			}
+		})
+	}
+}
+
+// Another address of the host may be the client's.
+func TestDialGoesOnWhenItMetItself(t *testing.T) {
+	l, self := listen(t, "127.0.0.1")
+	l.Close()
+	_, live := listen(t, "127.0.0.1")
+	c, err := Dial([]netip.AddrPort{self, live}, Options{LocalPort: self.Port()}, soon())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.File.Close()
+	if c.Remote != live {
+		t.Errorf("connected to %v, want %v", c.Remote, live)
+	}
+}
+
+func TestTryLeavesNothingOpen(t *testing.T) {
+	before := openDescriptors(t)
+	for _, o := range []Options{{}, {Interface: "lo"}, {LocalAddress: netip.MustParseAddr("127.0.0.1")}, {LocalAddress: netip.MustParseAddr("::ffff:127.0.0.1")}} {
+		if err := Try(o); err != nil {
+			t.Errorf("%+v: %v", o, err)
+		}
+	}
+	if open := openDescriptors(t); open != before {
+		t.Errorf("%d descriptors are left", open-before)
+	}
+}
+
+func TestAddrPortSpeaksIPv4(t *testing.T) {
+	for want, sa := range map[string]unix.Sockaddr{
+		"192.0.2.1:830":     &unix.SockaddrInet6{Addr: netip.MustParseAddr("::ffff:192.0.2.1").As16(), Port: 830},
+		"192.0.2.1:831":     &unix.SockaddrInet4{Addr: [4]byte{192, 0, 2, 1}, Port: 831},
+		"[2001:db8::1]:832": &unix.SockaddrInet6{Addr: netip.MustParseAddr("2001:db8::1").As16(), Port: 832},
+	} {
+		if got := addrPort(sa); got.String() != want {
+			t.Errorf("%v, want %s", got, want)
+		}
+	}
+}
+
 func TestDialTakesTheAddressThatAnswers(t *testing.T) {
 	_, live := listen(t, "127.0.0.1")
 	for _, tt := range []struct {
@@ -334,7 +394,7 @@ func TestDialTellsWhatIsWrongHere(t *testing.T) {
 		{"no such interface", Options{Interface: "nosuch0"}, unix.ENODEV, "binding to the interface nosuch0: no such device"},
 		{"not an address of ours", Options{LocalAddress: netip.MustParseAddr("192.0.2.77")}, unix.EADDRNOTAVAIL, "binding to the local address 192.0.2.77:0: cannot assign requested address"},
 		{"no such namespace", Options{Netns: "/nonexistent/ns"}, fs.ErrNotExist, "opening the network namespace: open /nonexistent/ns: no such file or directory"},
-		{"not a namespace", Options{Netns: plain}, unix.EINVAL, "entering the network namespace " + plain + ": invalid argument"},
+		{"not a namespace", Options{Netns: plain}, ErrNotNetns, "entering the network namespace " + plain + ": not a network namespace"},
 		{"a keepalive that the kernel does not take", Options{KeepAlive: KeepAlive{Idle: 1 << 20}}, unix.EINVAL, "setting TCP_KEEPIDLE: invalid argument"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -345,6 +405,9 @@ func TestDialTellsWhatIsWrongHere(t *testing.T) {
 			var failed *Error
 			if errors.As(err, &failed) || !errors.Is(err, tt.want) || err.Error() != tt.says {
 				t.Errorf("%T says %v, want %s", err, err, tt.says)
+			}
+			if err := Try(tt.o); !errors.Is(err, tt.want) || err.Error() != tt.says {
+				t.Errorf("Try says %v, want %s", err, tt.says)
 			}
 		})
 	}

@@ -14,6 +14,9 @@ var (
 	ErrTimeout  = errors.New("no answer in time")
 	ErrNotTried = errors.New("not tried, the time was up")
 	ErrFamily   = errors.New("not of the local address's family")
+	// ErrSelf is TCP's simultaneous open with itself: a port that calls itself
+	// on an address of its own is answered, though nobody listens there.
+	ErrSelf = errors.New("nobody listens there, the connection came back to itself")
 )
 
 // race decides which address to try when. It is pure: time comes in as an

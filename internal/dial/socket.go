@@ -71,6 +71,29 @@ func socketIn(netns string, family int) (fd int, err error) {
 	return fd, err
 }
 
+// ErrNotNetns says that a file is there and is no network namespace.
+var ErrNotNetns = errors.New("not a network namespace")
+
+// Try makes a socket as Dial would, in the namespace and with the interface,
+// address and options of o, and closes it: the error is what Dial would say of
+// this machine. Nothing is sent.
+func Try(o Options) error {
+	family := unix.AF_INET
+	if a := o.LocalAddress.Unmap(); a.Is6() {
+		family = unix.AF_INET6
+	}
+	fd, err := socketIn(o.Netns, family)
+	if err == unix.EAFNOSUPPORT && !o.LocalAddress.IsValid() {
+		family = unix.AF_INET6
+		fd, err = socketIn(o.Netns, family)
+	}
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	return configure(fd, family, o)
+}
+
 // InNetns runs f on a thread that is in the network namespace of that file;
 // with "", where it stands. f must not leave the thread. Errors other than f's
 // own are failures of this machine.
@@ -93,6 +116,9 @@ func InNetns(path string, f func() error) error {
 	defer home.Close()
 	if err := unix.Setns(int(target.Fd()), unix.CLONE_NEWNET); err != nil {
 		runtime.UnlockOSThread()
+		if err == unix.EINVAL {
+			err = ErrNotNetns
+		}
 		return local("entering the network namespace "+path, err)
 	}
 	err = f()
@@ -227,6 +253,14 @@ func (a attempt) result() error {
 	if n != 0 {
 		return unix.Errno(n)
 	}
+	own, err := unix.Getsockname(a.fd)
+	if err != nil {
+		return err
+	}
+	// A peer that cannot be told has gone: that is for those who use the socket.
+	if peer, err := unix.Getpeername(a.fd); err == nil && addrPort(own) == addrPort(peer) {
+		return ErrSelf
+	}
 	return nil
 }
 
@@ -245,12 +279,14 @@ func (a attempt) finish() (*Conn, error) {
 	return c, nil
 }
 
+// addrPort converts a socket's address. An IPv4 one in the other family's
+// clothes, as a socket for both families has it, is IPv4.
 func addrPort(sa unix.Sockaddr) netip.AddrPort {
 	switch sa := sa.(type) {
 	case *unix.SockaddrInet4:
 		return netip.AddrPortFrom(netip.AddrFrom4(sa.Addr), uint16(sa.Port))
 	case *unix.SockaddrInet6:
-		return netip.AddrPortFrom(netip.AddrFrom16(sa.Addr), uint16(sa.Port))
+		return netip.AddrPortFrom(netip.AddrFrom16(sa.Addr).Unmap(), uint16(sa.Port))
 	}
 	return netip.AddrPort{}
 }

@@ -2,7 +2,7 @@
 // one line of JSON on its standard input. It owns when that is done, how many
 // run at a time, and that each one ends. cmd/callhome-mgr feeds it. It changes
 // nothing in the daemon, hands the program no word from outside but on its
-// standard input, and makes nobody wait.
+// standard input, and makes nobody wait. callhome-nms feeds it events of its own.
 package hook
 
 import (
@@ -35,14 +35,19 @@ var DefaultEvents = []string{proto.EventConnected, proto.EventAuthenticated, pro
 type Config struct {
 	Program string // an absolute path
 	Events  []string
+	Known   []string // what Events may name; nil for the manager's
 	Timeout time.Duration
 }
 
 // Check refuses what cannot work or is unwise.
 func (c *Config) Check() error {
+	known := c.Known
+	if known == nil {
+		known = proto.Events
+	}
 	for _, e := range c.Events {
-		if !slices.Contains(proto.Events, e) {
-			return fmt.Errorf("hook event %q is none of %s", e, strings.Join(proto.Events, ", "))
+		if !slices.Contains(known, e) {
+			return fmt.Errorf("hook event %q is none of %s", e, strings.Join(known, ", "))
 		}
 	}
 	if c.Timeout <= 0 {
@@ -64,6 +69,13 @@ func (c *Config) Check() error {
 		return fmt.Errorf("hook %s cannot be executed: %w", c.Program, &fs.PathError{Op: "access", Path: c.Program, Err: err})
 	}
 	return nil
+}
+
+// Event is what the program is run on.
+type Event struct {
+	Name  string
+	About []any // names and values for the log: whose event it is
+	Value any   // becomes the line of JSON
 }
 
 // Counts is how the runs ended, and the events that there was no run for.
@@ -98,10 +110,15 @@ func New(c Config, log hclog.Logger) (*Hook, error) {
 	return h, nil
 }
 
-// Handle runs the program on an event that it is wanted for, now or when one
-// of those running has ended. It returns at once.
+// Handle is HandleAny for an event of the manager's.
 func (h *Hook) Handle(e proto.Event) {
-	if !slices.Contains(h.config.Events, e.Event) {
+	h.HandleAny(Event{Name: e.Event, About: []any{"session", e.Session.Session}, Value: e})
+}
+
+// HandleAny runs the program on an event that it is wanted for, now or when one
+// of those running has ended. It returns at once.
+func (h *Hook) HandleAny(e Event) {
+	if !slices.Contains(h.config.Events, e.Name) {
 		return
 	}
 	if n := h.take(e); n > 0 {
@@ -111,7 +128,7 @@ func (h *Hook) Handle(e proto.Event) {
 
 // take starts a run, lets the event wait or drops it. It returns how many
 // dropped events to speak of now.
-func (h *Hook) take(e proto.Event) (unsaid int) {
+func (h *Hook) take(e Event) (unsaid int) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.closed {
@@ -151,7 +168,7 @@ func (h *Hook) Close() {
 }
 
 // work runs the program on e and then on what waits.
-func (h *Hook) work(e proto.Event) {
+func (h *Hook) work(e Event) {
 	for more := true; more; {
 		h.one(e)
 		h.mu.Lock()
@@ -161,9 +178,9 @@ func (h *Hook) work(e proto.Event) {
 }
 
 // one runs the program once and says how it went.
-func (h *Hook) one(e proto.Event) {
-	log := h.log.With("event", e.Event, "session", e.Session.Session)
-	line, err := json.Marshal(e)
+func (h *Hook) one(e Event) {
+	log := h.log.With(append([]any{"event", e.Name}, e.About...)...)
+	line, err := json.Marshal(e.Value)
 	if err != nil {
 		// Nothing in an event can fail, unless its time is beyond year 9999.
 		h.count(failed)
@@ -173,7 +190,7 @@ func (h *Hook) one(e proto.Event) {
 	ctx, cancel := context.WithTimeout(h.ctx, h.config.Timeout)
 	defer cancel()
 	begun := time.Now()
-	r := h.run(ctx, h.config.Program, e.Event, append(line, '\n'))
+	r := h.run(ctx, h.config.Program, e.Name, append(line, '\n'))
 	how := outcomeOf(r, ctx.Err())
 	h.count(how)
 	if r.output != "" {

@@ -1,10 +1,6 @@
 package hook
 
-import (
-	"time"
-
-	"callhome/internal/proto"
-)
+import "time"
 
 // Bounds of what one hook costs the machine.
 const (
@@ -24,12 +20,12 @@ const (
 // queue decides how many run and what waits, the oldest first. It is pure.
 type queue struct {
 	running int
-	waiting []proto.Event
+	waiting []Event
 }
 
 // offer takes an event in. After start the caller runs it, and asks next when
 // that has ended.
-func (q *queue) offer(e proto.Event) verdict {
+func (q *queue) offer(e Event) verdict {
 	switch {
 	case q.running < maxRunning:
 		q.running++
@@ -42,13 +38,13 @@ func (q *queue) offer(e proto.Event) verdict {
 }
 
 // next is told that a run has ended, and returns what to run in its place.
-func (q *queue) next() (e proto.Event, more bool) {
+func (q *queue) next() (e Event, more bool) {
 	if len(q.waiting) == 0 {
 		q.running--
 		return e, false
 	}
 	e = q.waiting[0]
-	q.waiting[0] = proto.Event{} // its words need not stay until the array is left
+	q.waiting[0] = Event{} // its words need not stay until the array is left
 	q.waiting = q.waiting[1:]
 	return e, true
 }

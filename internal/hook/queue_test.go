@@ -18,7 +18,7 @@ func TestQueue(t *testing.T) {
 		t.Helper()
 		for range times {
 			n++
-			if got := q.offer(numbered(n)); got != want {
+			if got := q.offer(Event{Name: proto.EventConnected, Value: n}); got != want {
 				t.Fatalf("event %d: got %s, want %s", n, got, want)
 			}
 		}
@@ -28,8 +28,8 @@ func TestQueue(t *testing.T) {
 	offer(3, drop)
 	for i := range maxWaiting {
 		e, more := q.next()
-		if want := maxRunning + 1 + i; !more || e.Session.Session != want {
-			t.Fatalf("got event %d, %v, want the oldest, %d", e.Session.Session, more, want)
+		if want := maxRunning + 1 + i; !more || e.Value != want {
+			t.Fatalf("got event %v, %v, want the oldest, %d", e.Value, more, want)
 		}
 	}
 	if _, more := q.next(); more {

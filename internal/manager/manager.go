@@ -20,6 +20,7 @@ import (
 
 	"callhome/internal/connect"
 	"callhome/internal/dial"
+	"callhome/internal/hub"
 	"callhome/internal/proto"
 	"callhome/internal/session"
 	"callhome/internal/settings"
@@ -59,7 +60,7 @@ type Manager struct {
 	stopping bool
 
 	started chan struct{} // closed when Restore is done
-	hub     hub
+	hub     hub.Hub[proto.Event]
 }
 
 // New returns a manager of that version whose sessions have their files in dir
@@ -79,17 +80,46 @@ func New(version, dir string, c *Config) (*Manager, error) {
 func (m *Manager) SetConfig(c *Config) { m.config.Store(c) }
 
 // Restore takes over the sessions of a former manager. The error says what was
-// not readable; the manager works all the same.
+// not readable; the manager works all the same, and goes on trying.
 func (m *Manager) Restore() error {
-	found, err := session.Restore(&m.env)
+	found, left, err := session.Restore(&m.env)
+	m.restored(found)
+	if len(left) > 0 {
+		go m.restoreLeft(left)
+	}
+	close(m.started)
+	return err
+}
+
+// retryRestore is how long to wait before looking again for what keeps a
+// session from being restored: too few descriptors, too little memory.
+const retryRestore = 5 * time.Second
+
+func (m *Manager) restoreLeft(left []int) {
+	for len(left) > 0 {
+		time.Sleep(retryRestore)
+		if m.isStopping() {
+			return
+		}
+		var found []*session.Session
+		found, left, _ = session.RestoreThese(&m.env, left)
+		m.restored(found)
+	}
+}
+
+func (m *Manager) restored(found []*session.Session) {
 	for _, s := range found {
 		m.mu.Lock()
 		m.open++
 		m.mu.Unlock()
 		m.keep(s)
 	}
-	close(m.started)
-	return err
+}
+
+func (m *Manager) isStopping() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.stopping
 }
 
 // AwaitStart returns when Restore is done.
@@ -107,7 +137,7 @@ func (m *Manager) Stop() {
 	m.mu.Lock()
 	m.stopping = true
 	m.mu.Unlock()
-	m.hub.close()
+	m.hub.Close()
 	m.env.Watch.Close()
 }
 
@@ -118,19 +148,19 @@ func (m *Manager) tell(e proto.Event) {
 		m.failed++
 		m.mu.Unlock()
 	}
-	m.hub.publish(e)
+	m.hub.Publish(e)
 }
 
 // Subscribe returns a channel of all events from now on; it is closed by
 // cancel, at Stop, or when the subscriber falls too far behind.
 func (m *Manager) Subscribe() (events <-chan proto.Event, cancel func()) {
-	_, events, cancel = m.hub.subscribe()
+	_, events, cancel = m.hub.Subscribe()
 	return events, cancel
 }
 
 // SubscribeSince is Subscribe with what happened last before it.
 func (m *Manager) SubscribeSince() (last []proto.Event, events <-chan proto.Event, cancel func()) {
-	return m.hub.subscribe()
+	return m.hub.Subscribe()
 }
 
 // admit makes room for one more session; keep or abandon must follow.
@@ -203,7 +233,7 @@ func (m *Manager) Call(ctx context.Context, p proto.CallParams) (proto.SessionIn
 		return proto.SessionInfo{}, proto.NewError(proto.CodeBadType, fmt.Sprintf("port given twice, in host %q and as %d", p.Host, p.Port))
 	}
 	p.Port = cmp.Or(p.Port, target.Port, proto.DefaultPort)
-	p.Host, target.Port = target.Host, p.Port
+	p.Host, target.Port, target.Opaque = target.Host, p.Port, p.Opaque
 	if err := checkOpaque(p.Opaque); err != nil {
 		return proto.SessionInfo{}, proto.NewError(proto.CodeBadType, err.Error())
 	}
@@ -251,7 +281,7 @@ func (m *Manager) Kept() []*session.Session {
 }
 
 // Tell hands an event to the subscribers that is none of a session's.
-func (m *Manager) Tell(e proto.Event) { m.hub.publish(e) }
+func (m *Manager) Tell(e proto.Event) { m.hub.Publish(e) }
 
 // checkOpaque refuses what cannot be passed on as it came: JSON puts U+FFFD in
 // place of each byte that is not UTF-8, and of half a surrogate pair.

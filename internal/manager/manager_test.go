@@ -2,12 +2,10 @@ package manager
 
 import (
 	"errors"
-	"fmt"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"callhome/internal/proto"
 	"callhome/internal/settings"
@@ -94,69 +92,5 @@ func TestEachWaitHasItsState(t *testing.T) {
 		if waits[w] == "" {
 			t.Errorf("wait %q waits for nothing", w)
 		}
-	}
-}
-
-func event(n int) proto.Event { return proto.Event{Event: fmt.Sprint(n)} }
-
-func TestASubscriberMissesNothingBetweenWhatWasAndWhatComes(t *testing.T) {
-	var h hub
-	for n := range remembered + 10 {
-		h.publish(event(n))
-	}
-	last, events, cancel := h.subscribe()
-	defer cancel()
-	if len(last) != remembered || last[0] != event(10) || last[remembered-1] != event(remembered+9) {
-		t.Errorf("%d remembered, from %v to %v", len(last), last[0], last[len(last)-1])
-	}
-	h.publish(event(-1))
-	if got := <-events; got != event(-1) {
-		t.Errorf("got %v", got)
-	}
-}
-
-// One that does not listen is let go, and nobody waits for it.
-func TestASlowSubscriberIsLetGo(t *testing.T) {
-	var h hub
-	_, slow, cancelSlow := h.subscribe()
-	defer cancelSlow()
-	_, quick, cancelQuick := h.subscribe()
-	defer cancelQuick()
-	for n := range backlog + 1 {
-		h.publish(event(n))
-		if got := <-quick; got != event(n) {
-			t.Fatalf("the quick one got %v, expected %d", got, n)
-		}
-	}
-	got := 0
-	for range slow { // ends, as it was let go
-		got++
-	}
-	if got != backlog {
-		t.Errorf("the slow one got %d events before its end", got)
-	}
-	h.publish(event(-1))
-	select {
-	case e := <-quick:
-		if e != event(-1) {
-			t.Errorf("the quick one got %v", e)
-		}
-	case <-time.After(10 * time.Second):
-		t.Error("the quick one was let go too")
-	}
-}
-
-func TestACancelledSubscriberSeesTheEnd(t *testing.T) {
-	var h hub
-	_, events, cancel := h.subscribe()
-	cancel()
-	cancel() // once more is no fault
-	if _, open := <-events; open {
-		t.Error("it is open")
-	}
-	h.close()
-	_, events, _ = h.subscribe()
-	if _, open := <-events; open {
-		t.Error("a closed hub took a subscriber")
 	}
 }

@@ -134,10 +134,13 @@ func (m *Metrics) Missed() {
 }
 
 // Handler returns what answers a scrape.
-func (m *Metrics) Handler(log hclog.Logger) http.Handler {
+func (m *Metrics) Handler(log hclog.Logger) http.Handler { return HandlerFor(m.registry, log) }
+
+// HandlerFor returns what answers a scrape of any registry.
+func HandlerFor(r *prometheus.Registry, log hclog.Logger) http.Handler {
 	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{
-		Registry:            m.registry,
+	mux.Handle("GET /metrics", promhttp.HandlerFor(r, promhttp.HandlerOpts{
+		Registry:            r,
 		MaxRequestsInFlight: maxScrapes,
 		ErrorLog:            log.StandardLogger(&hclog.StandardLoggerOptions{ForceLevel: hclog.Warn}),
 	}))

@@ -3,6 +3,7 @@ package preflight
 import (
 	"errors"
 	"net"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -72,6 +73,17 @@ func TestChecks(t *testing.T) {
 		{"no keys", checkHostKeys, machine{s: sshd(sshdexec.Command{}), version: "x", testWords: "Unable to load host key: /k\r\nsshd: no hostkeys available -- exiting.\r\n"},
 			[]Finding{{Warning, "Unable to load host key: /k; sshd goes on without this key", "ssh-keygen -A makes missing default keys; a key needs mode 0600", 0},
 				{Missing, "sshd: no hostkeys available -- exiting.", "ssh-keygen -A, or set --host-key", sysexits.NoInput}}},
+		{"keys that are root's", checkHostKeys, machine{uid: 1, user: "op", s: sshd(sshdexec.Command{}), version: "x",
+			testWords: "Unable to load host key: " + here + "\r\nUnable to load host key: /nonexistent/k\r\nUnable to load host key: " + here + "\r\nsshd: no hostkeys available -- exiting.\r\n"},
+			[]Finding{{Missing, here + ", " + here + " are not for op to read", "make one of op's own: ssh-keygen -q -t ed25519 -N '' -f ~/host_key, and set --host-key", sysexits.NoInput}}},
+		{"default keys that are root's", checkHostKeys, machine{uid: 1, user: "op", s: sshd(sshdexec.Command{}), version: "x", testWords: "sshd: no hostkeys available -- exiting.\r\n", defaultKeys: here[:len(here)-1] + "[d]"},
+			[]Finding{{Missing, here + " are not for op to read", "make one of op's own: ssh-keygen -q -t ed25519 -N '' -f ~/host_key, and set --host-key", sysexits.NoInput}}},
+		{"default keys that nobody made", checkHostKeys, machine{uid: 1, user: "op", s: sshd(sshdexec.Command{}), version: "x", testWords: "sshd: no hostkeys available -- exiting.\r\n", defaultKeys: "/nonexistent/*"},
+			[]Finding{{Missing, "sshd: no hostkeys available -- exiting.", "ssh-keygen -A, or set --host-key", sysexits.NoInput}}},
+		{"keys that nobody made, without root's rights", checkHostKeys, machine{uid: 1, user: "op", s: sshd(sshdexec.Command{}), version: "x",
+			testWords: "Unable to load host key: /nonexistent/k\r\nsshd: no hostkeys available -- exiting.\r\n"},
+			[]Finding{{Warning, "Unable to load host key: /nonexistent/k; sshd goes on without this key", "ssh-keygen -A makes missing default keys; a key needs mode 0600", 0},
+				{Missing, "sshd: no hostkeys available -- exiting.", "ssh-keygen -A, or set --host-key", sysexits.NoInput}}},
 		{"keys, and no dump of the configuration", checkHostKeys, machine{s: sshd(sshdexec.Command{}), version: "x"}, nil},
 
 		{"no certificate", checkHostCertificates, machine{s: sshd(sshdexec.Command{}), config: config("hostcertificate none")}, nil},
@@ -105,11 +117,28 @@ func TestChecks(t *testing.T) {
 		{"a file that is no program", checkSubsystem, machine{s: sshd(sshdexec.Command{Subsystem: here})},
 			[]Finding{{Missing, here + " cannot be executed: permission denied", "install the NETCONF server, or set --subsystem", sysexits.Config}}},
 
+		{"netconfd is not there", checkSubsystem, machine{s: sshd(sshdexec.Command{Subsystem: program(t, "netconf-subsystem") + " --ncxserver-sockname=830@/nonexistent/ncx"})},
+			[]Finding{{Missing, "no netconfd answers at /nonexistent/ncx: no such file or directory", "start netconfd, or set --subsystem with its --ncxserver-sockname=PORT@PATH", sysexits.Unavailable}}},
+
+		{"from anywhere", checkSource, machine{s: &settings.Settings{}}, nil},
+		{"from an address of ours", checkSource, machine{s: &settings.Settings{Dial: dial.Options{LocalAddress: netip.MustParseAddr("127.0.0.1"), Interface: "lo"}}},
+			[]Finding{{Good, "127.0.0.1, interface lo", "", 0}}},
+		{"from an address that is not ours", checkSource, machine{s: &settings.Settings{Dial: dial.Options{LocalAddress: netip.MustParseAddr("192.0.2.77")}}},
+			[]Finding{{Missing, "binding to the local address 192.0.2.77:0: cannot assign requested address", "check --local-address, --interface and --netns", sysexits.Config}}},
+		{"from no interface", checkSource, machine{s: &settings.Settings{Dial: dial.Options{Interface: "nosuch0"}}},
+			[]Finding{{Missing, "binding to the interface nosuch0: no such device", "check --local-address, --interface and --netns", sysexits.Config}}},
+		{"from no namespace", checkSource, machine{s: &settings.Settings{Dial: dial.Options{Netns: "/nonexistent/ns"}}},
+			[]Finding{{Missing, "opening the network namespace: open /nonexistent/ns: no such file or directory", "check --local-address, --interface and --netns", sysexits.Config}}},
+
 		{"shells, no configuration", checkShells, machine{}, nil},
 
 		{"a log file", checkLog, machine{s: &settings.Settings{SshdLog: filepath.Join(dir, "log")}}, []Finding{{Good, filepath.Join(dir, "log"), "", 0}}},
 		{"a log in no directory", checkLog, machine{s: &settings.Settings{SshdLog: "/nonexistent/d/log"}},
-			[]Finding{{Missing, "/nonexistent/d/log cannot be written", "make its directory, or set another --sshd-log", sysexits.NoPerm}}},
+			[]Finding{{Missing, "/nonexistent/d/log cannot be written: no such file or directory", "make its directory, or set another --sshd-log", sysexits.OSErr}}},
+		{"a log below a file", checkLog, machine{s: &settings.Settings{SshdLog: here + "/log"}},
+			[]Finding{{Missing, here + "/log cannot be written: not a directory", "set another --sshd-log, which this user can write", sysexits.OSErr}}},
+		{"a log that is no file", checkLog, machine{s: &settings.Settings{SshdLog: os.DevNull}},
+			[]Finding{{Missing, "/dev/null cannot be written: it is not a regular file, and anything else can block the session", "set another --sshd-log, which this user can write", sysexits.OSErr}}},
 		{"a log that may block", checkLog, machine{s: &settings.Settings{SshdLog: "stderr"}},
 			[]Finding{{Warning, "standard error: a pipe that nobody reads blocks the session when it is full", "set --sshd-log auto where the caller does not read all of it", 0}}},
 
@@ -128,20 +157,18 @@ func TestChecks(t *testing.T) {
 
 // What sshd says of the directory, and the command that mends it.
 func TestCheckPrivsep(t *testing.T) {
-	if os.Geteuid() != 0 {
-		m := machine{version: "x", testWords: "Missing privilege separation directory: /run/sshd\r\n"}
-		got := checkPrivsep(&m)
-		if len(got) != 1 || got[0].Level != Warning || got[0].What != "not running as root: sshd can log in nobody but this user" {
-			t.Errorf("without root: %+v", got)
-		}
-		return
-	}
 	for _, tt := range []struct {
 		name string
 		m    machine
 		want []Finding
 	}{
 		{"no sshd to ask", machine{}, nil},
+		{"not root, with PAM", machine{uid: 1, user: "op", s: sshd(sshdexec.Command{})},
+			[]Finding{{Warning, "not running as root: sshd can log in nobody but op, and only without PAM", "set --sshd-option UsePAM=no and have clients log in as op, or run as root", 0}}},
+		{"not root, without PAM", machine{uid: 1, user: "op", s: sshd(sshdexec.Command{}), config: config("usepam no")},
+			[]Finding{{Good, "not needed: without root's rights sshd logs in nobody but op", "", 0}}},
+		{"not root, without PAM, and an sshd that does not say", machine{uid: 1, user: "op", s: sshd(sshdexec.Command{Options: []string{"usepam=No"}})},
+			[]Finding{{Good, "not needed: without root's rights sshd logs in nobody but op", "", 0}}},
 		{"in order", machine{version: "x", testWords: "other\r\n"}, []Finding{{Good, "directory in order", "", 0}}},
 		{"it cannot be made", machine{version: "x", privsepErr: unix.EROFS}, []Finding{{Missing, "read-only file system", "install -d -m 0755 /run/sshd", sysexits.OSErr}}},
 		{"another one is missing", machine{version: "x", testWords: "Missing privilege separation directory: /opt/empty\r\n"},
@@ -157,39 +184,32 @@ func TestCheckPrivsep(t *testing.T) {
 	}
 }
 
-// root is on every machine; whether it has start-up files is the machine's.
-func TestCheckShellsLooksAtThoseWhoMayLogIn(t *testing.T) {
-	f, err := os.Open("/etc/passwd")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	var all, named []Finding
-	for _, a := range readAccounts(f) {
-		if a.name == "root" {
-			named = append(named, shellFindings(a, true)...)
-		}
-		if a.uid == 0 || a.uid >= 1000 && a.uid != 65534 {
-			all = append(all, shellFindings(a, false)...)
-		}
-	}
+// Who may log in is who counts.
+func TestMayLogIn(t *testing.T) {
+	root, op, locked := account{name: "root", shell: "/bin/bash"}, account{name: "op", uid: 1000, shell: "/bin/bash"}, account{name: "away", uid: 1001, shell: "/usr/sbin/nologin"}
+	all := []account{root, {name: "daemon", uid: 1, shell: "/bin/sh"}, op, locked, {name: "nobody", uid: 65534, shell: "/bin/sh"}}
 	for _, tt := range []struct {
 		name   string
+		uid    int
 		config map[string][]string
-		want   []Finding
+		want   []account
 	}{
-		{"those that AllowUsers names", config("allowusers root no-such-user-0"), named},
-		{"nobody of this machine", config("allowusers no-such-user-0"), nil},
-		{"all ordinary ones", config("port 22"), all},
+		{"all ordinary ones", 0, config("port 22"), []account{root, op}},
+		{"not root where it may not", 0, config("permitrootlogin no"), []account{op}},
+		{"root with a key", 0, config("permitrootlogin without-password"), []account{root, op}},
+		{"those that AllowUsers names", 0, config("allowusers away root"), []account{root, locked}},
+		{"nobody of this machine", 0, config("allowusers no-such-user-0"), nil},
+		{"only ourselves without root's rights", 1000, config("port 22"), []account{op}},
+		{"not even that", 1000, config("allowusers root"), nil},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			if tt.want == nil {
-				tt.want = []Finding{{Good, "none runs start-up files", "", 0}}
-			}
-			if got := checkShells(&machine{config: tt.config}); !reflect.DeepEqual(got, tt.want) {
-				t.Errorf("finds\n%+v, want\n%+v", got, tt.want)
+			if got := mayLogIn(&machine{uid: tt.uid, config: tt.config}, all); !slices.Equal(got, tt.want) {
+				t.Errorf("%+v, want %+v", got, tt.want)
 			}
 		})
+	}
+	if got, want := checkShells(&machine{config: config("allowusers no-such-user-0")}), good("none runs start-up files"); !reflect.DeepEqual(got, want) {
+		t.Errorf("nobody: %+v, want %+v", got, want)
 	}
 }
 
@@ -254,6 +274,74 @@ func TestCheckKeepalive(t *testing.T) {
 	}
 }
 
+// Root may use any socket, so the error is made here.
+func TestAManagerThatMayNotBeUsed(t *testing.T) {
+	const reach = "give /run/callhome mode 0755 and this user the group callhome"
+	for how, want := range map[settings.Handover]Finding{
+		settings.HandoverManager: {Missing, "the one at /run/callhome/mgr.sock may not be used by this user", reach + ", or use --handover exec", sysexits.NoPerm},
+		settings.HandoverAuto:    {Warning, "the one at /run/callhome/mgr.sock may not be used by this user; --handover auto does without it", reach, 0},
+		settings.HandoverExec:    {Good, "none at /run/callhome/mgr.sock; not needed for --handover exec", "", 0},
+	} {
+		s := &settings.Settings{Handover: how, ManagerSocket: "/run/callhome/mgr.sock"}
+		if got := managerFindings(s, &net.OpError{Op: "dial", Err: os.NewSyscallError("connect", unix.EACCES)}); !reflect.DeepEqual(got, []Finding{want}) {
+			t.Errorf("%s: finds\n%+v, want\n%+v", how, got, want)
+		}
+	}
+}
+
+func TestNetconfdThatAnswers(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "ncx")
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	command := program(t, "netconf-subsystem") + " --ncxserver-sockname=830@" + path
+	m := machine{s: sshd(sshdexec.Command{Subsystem: command})}
+	if got, want := checkSubsystem(&m), []Finding{{Good, command, "", 0}}; !reflect.DeepEqual(got, want) {
+		t.Errorf("finds %+v, want %+v", got, want)
+	}
+}
+
+func TestNetconfdSocket(t *testing.T) {
+	for command, want := range map[string]string{
+		"/usr/sbin/netconf-subsystem":                                     "/tmp/ncxserver.sock",
+		`"/usr/sbin/netconf-subsystem" --ncxserver-sockname=830@/run/ncx`: "/run/ncx",
+		"/usr/sbin/netconf-subsystem '--ncxserver-sockname=830@/run/ncx'": "/run/ncx",
+		"/usr/local/bin/netconf-subsys":                                   "",
+		"/bin/sh -c netconf-subsystem":                                    "",
+	} {
+		if got := netconfdSocket(strings.Fields(command)); got != want {
+			t.Errorf("%s: %q, want %q", command, got, want)
+		}
+	}
+}
+
+// The directory of the sessions' logs is made by the first call home.
+func TestLogDirFindings(t *testing.T) {
+	dir := t.TempDir()
+	for path, want := range map[string]Finding{
+		dir:              {Good, dir + ", one file a session", "", 0},
+		dir + "/a/b/log": {Good, dir + "/a/b/log, one file a session", "", 0},
+		here:             {Missing, here + " cannot be written: not a directory", "make way for the directory, or set --sshd-log", sysexits.OSErr},
+		here + "/log":    {Missing, here + "/log cannot be written: not a directory", "make way for the directory, or set --sshd-log", sysexits.OSErr},
+	} {
+		if got := logDirFindings(path); !reflect.DeepEqual(got, []Finding{want}) {
+			t.Errorf("%s: finds\n%+v, want\n%+v", path, got, want)
+		}
+	}
+}
+
+// program makes an executable file of that name.
+func program(t *testing.T, name string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), name)
+	if err := os.WriteFile(path, []byte("#!/bin/sh\n"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
 func TestAManagerThatAnswers(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "m")
 	l, err := net.Listen("unix", path)
@@ -315,33 +403,46 @@ func TestShellFindings(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	const costs = " before every session; it costs time and is the user's own code"
+	user := func(shell, home string) account { return account{name: "op", uid: 1000, shell: shell, home: home} }
+	root := account{name: "root", shell: "/bin/bash", home: home}
+	const (
+		costs  = " before a session; it costs time and is the user's own code"
+		others = "have clients log in as a user with the shell /bin/sh, and name that in AllowUsers"
+		change = others + "; usermod -s /bin/sh op, where that account is for NETCONF alone"
+	)
+	ends := func(shell string) []Finding {
+		return []Finding{{Warning, "user op has the shell " + shell + ": it can log in, and the subsystem ends at once", "usermod -s /bin/sh op", 0}}
+	}
+	runs := func(mend, files string) []Finding {
+		return []Finding{{Warning, "login shells run " + files + costs, mend, 0}}
+	}
 	for _, tt := range []struct {
-		shell string
-		home  string
-		named bool
-		want  string // what the warning says, "" for none
+		name string
+		uid  int
+		who  []account
+		want []Finding
 	}{
-		{"/bin/sh", home, true, ""},
-		{"/bin/dash", home, true, ""},
-		{"", home, true, ""},
-		{"/bin/bash", home, false, "user op: /bin/bash runs " + home + "/.bashrc" + costs},
-		{"/bin/bash", "/nonexistent", false, ""},
-		{"/bin/zsh", home, false, ""},
-		{"/bin/tcsh", home, false, "user op: /bin/tcsh runs " + home + "/.cshrc" + costs},
-		{"/usr/bin/fish", home, false, "user op: /usr/bin/fish runs " + home + "/.config/fish/config.fish" + costs},
-		{"/usr/sbin/nologin", home, false, ""},
-		{"/usr/sbin/nologin", home, true, "user op has the shell /usr/sbin/nologin: it can log in, and the subsystem ends at once"},
-		{"/bin/false", home, true, "user op has the shell /bin/false: it can log in, and the subsystem ends at once"},
+		{"sh", 0, []account{user("/bin/sh", home)}, nil},
+		{"dash", 0, []account{user("/bin/dash", home)}, nil},
+		{"none", 0, []account{user("", home)}, nil},
+		{"bash without its file", 0, []account{user("/bin/bash", "/nonexistent")}, nil},
+		{"zsh without its file", 0, []account{user("/bin/zsh", home)}, nil},
+		{"bash", 0, []account{user("/bin/bash", home)}, runs(change, home+"/.bashrc")},
+		{"tcsh", 0, []account{user("/bin/tcsh", home)}, runs(change, home+"/.cshrc")},
+		{"fish", 0, []account{user("/usr/bin/fish", home)}, runs(change, home+"/.config/fish/config.fish")},
+		// Nobody is to change root's shell for us.
+		{"root", 0, []account{root}, runs(others, home+"/.bashrc")},
+		{"root and another", 0, []account{root, user("/bin/bash", home)}, runs(change, home+"/.bashrc, "+home+"/.bashrc")},
+		{"ourselves", 1000, []account{user("/bin/bash", home)}, runs("chsh -s /bin/sh, where the account is for NETCONF alone", home+"/.bashrc")},
+		{"many", 0, slices.Repeat([]account{user("/bin/bash", home)}, 5), runs(change, home+"/.bashrc, "+home+"/.bashrc, "+home+"/.bashrc and 2 more")},
+		{"nologin", 0, []account{user("/usr/sbin/nologin", home)}, ends("/usr/sbin/nologin")},
+		{"false, and bash", 0, []account{user("/bin/false", home), root}, append(ends("/bin/false"), runs(others, home+"/.bashrc")...)},
 	} {
-		var want []Finding
-		if tt.want != "" {
-			want = []Finding{{Warning, tt.want, "usermod -s /bin/sh op", 0}}
-		}
-		got := shellFindings(account{name: "op", home: tt.home, shell: tt.shell}, tt.named)
-		if !reflect.DeepEqual(got, want) {
-			t.Errorf("shell %s, home %s, named %v: %+v, want %+v", tt.shell, tt.home, tt.named, got, want)
-		}
+		t.Run(tt.name, func(t *testing.T) {
+			if got := shellFindings(&machine{uid: tt.uid}, tt.who); !reflect.DeepEqual(got, tt.want) {
+				t.Errorf("%+v, want %+v", got, tt.want)
+			}
+		})
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"context"
 	"os"
 	"os/exec"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -16,9 +17,14 @@ import (
 // sshdTime bounds each question to sshd.
 const sshdTime = 10 * time.Second
 
+// socketTime bounds each connect to a Unix socket.
+const socketTime = 2 * time.Second
+
 // machine is what the checks look at, asked for once.
 type machine struct {
 	s         *settings.Settings
+	uid       int    // ours
+	user      string // and its name
 	version   string // "OpenSSH_9.2p1 ...", "" where sshd does not run
 	major     int
 	minor     int
@@ -27,6 +33,9 @@ type machine struct {
 	testOK    bool
 	// privsepErr is why the privilege separation directory cannot be made.
 	privsepErr error
+	// defaultKeys is a pattern of the files that sshd takes host keys from
+	// where nothing else is set.
+	defaultKeys string
 }
 
 // number returns the value of a keyword that has a number, 0 where it has none.
@@ -39,8 +48,23 @@ func (m *machine) number(keyword string) int {
 	return n
 }
 
+// pam reports whether sshd asks PAM, as far as can be told.
+func (m *machine) pam() bool {
+	if v := m.config["usepam"]; len(v) > 0 {
+		return v[0] != "no"
+	}
+	return !slices.ContainsFunc(m.s.Sshd.Options, func(o string) bool { return strings.EqualFold(o, "UsePAM=no") })
+}
+
 func look(s *settings.Settings) *machine {
-	m := &machine{s: s, privsepErr: sshdexec.MakePrivsepDir()}
+	m := &machine{s: s, uid: os.Geteuid(), privsepErr: sshdexec.MakePrivsepDir(), defaultKeys: "/etc/ssh/ssh_host_*_key"}
+	m.user = "user " + strconv.Itoa(m.uid)
+	for _, a := range accounts() {
+		if a.uid == m.uid {
+			m.user = a.name
+			break
+		}
+	}
 	// Before 9.2 -V is an unknown option, whose complaint has the version too.
 	out, _ := ask(s, "-V")
 	m.version, m.major, m.minor = parseVersion(out)

@@ -1,8 +1,9 @@
 // Package preflight owns what can be known before a call home: whether this
 // machine has all that sshd will need, and what is legal there and unwise. It
-// backs `callhome-trigger --check` and the manager's check. It calls nobody, and
-// changes nothing but for sshd's privilege separation directory, which it makes
-// as a call home would: without it sshd answers no other question.
+// backs `callhome-trigger --check` and the manager's check. It calls nobody but
+// the manager and netconfd on their Unix sockets, and changes nothing but for
+// sshd's privilege separation directory, which it makes as a call home would:
+// without it sshd answers no other question.
 package preflight
 
 import (
@@ -46,6 +47,7 @@ var checks = []check{
 	{"host certificates", checkHostCertificates},
 	{"user CA", checkUserCA},
 	{"subsystem", checkSubsystem},
+	{"source", checkSource},
 	{"keepalives", checkKeepalive},
 	{"login shells", checkShells},
 	{"log", checkLog},

@@ -2,10 +2,13 @@ package preflight
 
 import (
 	"bufio"
+	"errors"
 	"io"
+	"io/fs"
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -33,46 +36,78 @@ var startup = map[string][]string{
 }
 
 // checkShells looks at the users that can log in: those AllowUsers names, else
-// root and the ordinary ones with a shell.
+// root and the ordinary ones with a shell. Without root's rights that is us.
 func checkShells(m *machine) []Finding {
 	if m.config == nil {
 		return nil
 	}
-	f, err := os.Open("/etc/passwd")
-	if err != nil {
-		return []Finding{warn("", "cannot tell: %v", err)}
-	}
-	defer f.Close()
-	allowed := allowedUsers(m.config)
-	var out []Finding
-	for _, a := range readAccounts(f) {
-		named := allowed[a.name]
-		if !named && (len(allowed) > 0 || !isOrdinary(a)) {
-			continue
-		}
-		out = append(out, shellFindings(a, named)...)
-	}
+	out := shellFindings(m, mayLogIn(m, accounts()))
 	if out == nil {
 		return good("none runs start-up files")
 	}
 	return out
 }
 
-func shellFindings(a account, named bool) []Finding {
-	base := filepath.Base(a.shell)
-	if base == "nologin" || base == "false" {
-		if !named {
-			return nil
-		}
-		return []Finding{warn("usermod -s /bin/sh "+a.name, "user %s has the shell %s: it can log in, and the subsystem ends at once", a.name, a.shell)}
-	}
-	var out []Finding
-	for _, file := range startup[base] {
-		if path := filepath.Join(a.home, file); exists(path) {
-			out = append(out, warn("usermod -s /bin/sh "+a.name, "user %s: %s runs %s before every session; it costs time and is the user's own code", a.name, a.shell, path))
+func mayLogIn(m *machine, all []account) []account {
+	allowed := allowedUsers(m.config)
+	rootMay := !slices.Contains(m.config["permitrootlogin"], "no")
+	var out []account
+	for _, a := range all {
+		switch {
+		case m.uid != 0 && a.uid != m.uid, a.uid == 0 && !rootMay:
+		case len(allowed) > 0 && allowed[a.name], len(allowed) == 0 && isOrdinary(a) && !a.locked():
+			out = append(out, a)
 		}
 	}
 	return out
+}
+
+// locked reports whether the account's shell ends at once.
+func (a account) locked() bool {
+	base := filepath.Base(a.shell)
+	return base == "nologin" || base == "false"
+}
+
+// maxNamed is how many files one line of the report names.
+const maxNamed = 3
+
+// shellFindings tells of shells that end at once one by one, and of all that run
+// start-up files in one finding.
+func shellFindings(m *machine, who []account) []Finding {
+	var out []Finding
+	var files []string
+	change := "" // an account whose shell can be another
+	for _, a := range who {
+		if a.locked() {
+			out = append(out, warn("usermod -s /bin/sh "+a.name, "user %s has the shell %s: it can log in, and the subsystem ends at once", a.name, a.shell))
+			continue
+		}
+		for _, file := range startup[filepath.Base(a.shell)] {
+			path := filepath.Join(a.home, file)
+			if !exists(path) {
+				continue
+			}
+			files = append(files, path)
+			if a.uid != 0 && change == "" {
+				change = a.name
+			}
+		}
+	}
+	if files == nil {
+		return out
+	}
+	mend := "have clients log in as a user with the shell /bin/sh, and name that in AllowUsers"
+	switch {
+	case m.uid != 0:
+		mend = "chsh -s /bin/sh, where the account is for NETCONF alone"
+	case change != "":
+		mend += "; usermod -s /bin/sh " + change + ", where that account is for NETCONF alone"
+	}
+	what := strings.Join(files[:min(len(files), maxNamed)], ", ")
+	if more := len(files) - maxNamed; more > 0 {
+		what += " and " + strconv.Itoa(more) + " more"
+	}
+	return append(out, warn(mend, "login shells run %s before a session; it costs time and is the user's own code", what))
 }
 
 func isOrdinary(a account) bool { return a.uid == 0 || a.uid >= 1000 && a.name != "nobody" }
@@ -89,6 +124,16 @@ func allowedUsers(config map[string][]string) map[string]bool {
 		}
 	}
 	return users
+}
+
+// accounts returns the users of this machine, as far as passwd(5) has them.
+func accounts() []account {
+	f, err := os.Open("/etc/passwd")
+	if err != nil {
+		return nil
+	}
+	defer f.Close()
+	return readAccounts(f)
 }
 
 func readAccounts(r io.Reader) []account {
@@ -110,17 +155,7 @@ func readAccounts(r io.Reader) []account {
 func checkLog(m *machine) []Finding {
 	switch dest := m.s.SshdLog; dest {
 	case "auto":
-		dir := sshdexec.LogDir
-		for !exists(dir) && dir != "/" {
-			dir = filepath.Dir(dir)
-		}
-		if unix.Access(dir, unix.W_OK) != nil {
-			if exists("/dev/log") {
-				return good("syslog, as %s cannot be written by this user", sshdexec.LogDir)
-			}
-			return []Finding{lacking(sysexits.NoPerm, "set --sshd-log to a file that this user can write", "%s cannot be written, and no syslog runs", sshdexec.LogDir)}
-		}
-		return good("%s, one file a session", sshdexec.LogDir)
+		return logDirFindings(sshdexec.LogDir)
 	case "syslog":
 		if !exists("/dev/log") {
 			return []Finding{lacking(sysexits.OSErr, "start syslog, or set --sshd-log", "/dev/log is not there")}
@@ -129,21 +164,104 @@ func checkLog(m *machine) []Finding {
 	case "stderr":
 		return []Finding{warn("set --sshd-log auto where the caller does not read all of it", "standard error: a pipe that nobody reads blocks the session when it is full")}
 	default:
-		if unix.Access(filepath.Dir(dest), unix.W_OK) != nil {
-			return []Finding{lacking(sysexits.NoPerm, "make its directory, or set another --sshd-log", "%s cannot be written", dest)}
+		if err := appendable(dest); err != nil {
+			mend := "set another --sshd-log, which this user can write"
+			if errors.Is(err, fs.ErrNotExist) {
+				mend = "make its directory, or set another --sshd-log"
+			}
+			return []Finding{lacking(accessCode(err), mend, "%s cannot be written: %v", dest, unwrappedPath(err))}
 		}
 		return good("%s", dest)
 	}
 }
 
+// logDirFindings looks at the directory of the sessions' logs, which the first
+// call home makes.
+func logDirFindings(dir string) []Finding {
+	err := creatable(dir)
+	switch {
+	case err == nil:
+		return good("%s, one file a session", dir)
+	case !errors.Is(err, fs.ErrPermission) && !errors.Is(err, unix.EROFS):
+		return []Finding{lacking(sysexits.OSErr, "make way for the directory, or set --sshd-log", "%s cannot be written: %v", dir, unwrappedPath(err))}
+	case exists("/dev/log"):
+		return good("syslog, as %s cannot be written by this user", dir)
+	}
+	return []Finding{lacking(sysexits.NoPerm, "set --sshd-log to a file that this user can write", "%s cannot be written, and no syslog runs", dir)}
+}
+
+// creatable returns why no file can be made in dir, which may have to be made
+// itself.
+func creatable(dir string) error {
+	info, err := os.Stat(dir)
+	switch {
+	case errors.Is(err, fs.ErrNotExist) && dir != "/":
+		return creatable(filepath.Dir(dir))
+	case err != nil:
+		return err
+	case !info.IsDir():
+		return unix.ENOTDIR
+	}
+	return unix.Access(dir, unix.W_OK|unix.X_OK)
+}
+
+// appendable returns why path cannot be written as a log.
+func appendable(path string) error {
+	info, err := os.Stat(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		if dir := filepath.Dir(path); exists(dir) {
+			return creatable(dir)
+		}
+		return err
+	case err != nil:
+		return err
+	case !info.Mode().IsRegular():
+		return errors.New("it is not a regular file, and anything else can block the session")
+	}
+	return unix.Access(path, unix.W_OK)
+}
+
+// accessCode is the exit status of a call home that may not write its log, or
+// cannot.
+func accessCode(err error) int {
+	if errors.Is(err, fs.ErrPermission) {
+		return sysexits.NoPerm
+	}
+	return sysexits.OSErr
+}
+
+func unwrappedPath(err error) error {
+	var p *fs.PathError
+	if errors.As(err, &p) {
+		return p.Err
+	}
+	return err
+}
+
 func checkManager(m *machine) []Finding {
-	conn, err := net.Dial("unix", m.s.ManagerSocket)
+	conn, err := net.DialTimeout("unix", m.s.ManagerSocket, socketTime)
 	if err == nil {
 		conn.Close()
-		return good("answers at %s", m.s.ManagerSocket)
 	}
-	if m.s.Handover == settings.HandoverManager {
-		return []Finding{lacking(sysexits.Unavailable, "start callhome-mgr, or use --handover exec", "no manager answers at %s", m.s.ManagerSocket)}
+	return managerFindings(m.s, err)
+}
+
+// managerFindings judges how connecting to the manager ended. Its socket is
+// everybody's, so that it may not be used is its directory's fault.
+func managerFindings(s *settings.Settings, err error) []Finding {
+	socket := s.ManagerSocket
+	denied := errors.Is(err, unix.EACCES)
+	reach := "give " + filepath.Dir(socket) + " mode 0755 and this user the group callhome"
+	switch {
+	case err == nil:
+		return good("answers at %s", socket)
+	case s.Handover == settings.HandoverManager && denied:
+		return []Finding{lacking(sysexits.NoPerm, reach+", or use --handover exec", "the one at %s may not be used by this user", socket)}
+	case s.Handover == settings.HandoverManager:
+		return []Finding{lacking(sysexits.Unavailable, "start callhome-mgr, or use --handover exec", "no manager answers at %s", socket)}
+	case s.Handover == settings.HandoverAuto && denied:
+		return []Finding{warn(reach, "the one at %s may not be used by this user; --handover auto does without it", socket)}
 	}
-	return good("none at %s; not needed for --handover %s", m.s.ManagerSocket, m.s.Handover)
+	return good("none at %s; not needed for --handover %s", socket, s.Handover)
 }

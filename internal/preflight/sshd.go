@@ -1,12 +1,20 @@
 package preflight
 
 import (
+	"cmp"
+	"errors"
+	"net"
 	"os"
 	"os/exec"
+	"path/filepath"
+	"strconv"
 	"strings"
 
+	"callhome/internal/connect"
 	"callhome/internal/sshdexec"
 	"callhome/internal/sysexits"
+
+	"golang.org/x/sys/unix"
 )
 
 func checkSshd(m *machine) []Finding {
@@ -24,8 +32,10 @@ func checkSshd(m *machine) []Finding {
 
 func checkPrivsep(m *machine) []Finding {
 	switch {
-	case os.Geteuid() != 0:
-		return []Finding{warn("run as root, or have clients log in as this user only and set UsePAM no", "not running as root: sshd can log in nobody but this user")}
+	case m.uid != 0 && m.pam():
+		return []Finding{warn("set --sshd-option UsePAM=no and have clients log in as "+m.user+", or run as root", "not running as root: sshd can log in nobody but %s, and only without PAM", m.user)}
+	case m.uid != 0:
+		return good("not needed: without root's rights sshd logs in nobody but %s", m.user)
 	case m.privsepErr != nil:
 		return []Finding{lacking(sysexits.OSErr, "install -d -m 0755 "+sshdexec.PrivsepDir, "%v", m.privsepErr)}
 	case m.version == "":
@@ -82,12 +92,19 @@ func checkHostKeys(m *machine) []Finding {
 	}
 	var out []Finding
 	for _, k := range m.s.Sshd.HostKeys {
-		if !exists(k) {
+		switch {
+		case !exists(k):
 			out = append(out, lacking(sysexits.NoInput, "make it with ssh-keygen -t ed25519 -N '' -f "+k, "%s is not there", k))
+		case unix.Access(k, unix.R_OK) != nil:
+			out = append(out, lacking(sysexits.NoPerm, "make it accessible to this user, or name one of its own", "%s may not be read by %s", k, m.user))
 		}
 	}
 	if out != nil {
 		return out
+	}
+	if kept := m.keptKeys(); kept != nil && m.said("no hostkeys available") != nil {
+		return []Finding{lacking(sysexits.NoInput, "make one of "+m.user+"'s own: ssh-keygen -q -t ed25519 -N '' -f ~/host_key, and set --host-key",
+			"%s are not for %s to read", strings.Join(kept, ", "), m.user)}
 	}
 	for _, line := range m.said("Unable to load host key", "bad permissions", "are too open") {
 		out = append(out, warn("ssh-keygen -A makes missing default keys; a key needs mode 0600", "%s; sshd goes on without this key", line))
@@ -105,6 +122,27 @@ func checkHostKeys(m *machine) []Finding {
 		}
 	}
 	return append(out, good("%d of %d there", loaded, len(m.config["hostkey"]))...)
+}
+
+// keptKeys returns the host keys that sshd could not load though they are
+// there, where that is because we are not root. Of its default ones it says
+// nothing.
+func (m *machine) keptKeys() []string {
+	if m.uid == 0 {
+		return nil
+	}
+	lines := m.said("Unable to load host key: ")
+	if lines == nil {
+		files, _ := filepath.Glob(m.defaultKeys) // the pattern is ours
+		return files
+	}
+	var out []string
+	for _, line := range lines {
+		if _, file, _ := strings.Cut(line, "host key: "); exists(file) {
+			out = append(out, file)
+		}
+	}
+	return out
 }
 
 func checkHostCertificates(m *machine) []Finding {
@@ -162,17 +200,70 @@ func checkSubsystem(m *machine) []Finding {
 	if _, err := exec.LookPath(program); err != nil {
 		return []Finding{lacking(sysexits.Config, "install the NETCONF server, or set --subsystem", "%s cannot be executed: %v", program, unwrapped(err))}
 	}
+	if path := netconfdSocket(words); path != "" {
+		conn, err := net.DialTimeout("unix", path, socketTime)
+		if err != nil {
+			return []Finding{lacking(sysexits.Unavailable, "start netconfd, or set --subsystem with its --ncxserver-sockname=PORT@PATH", "no netconfd answers at %s: %v", path, unwrapped(err))}
+		}
+		conn.Close()
+	}
 	if p := m.s.Sshd.SSHConnectionPort; p != 0 {
 		return good("%s, which sees server port %d", command, p)
 	}
 	return good("%s", command)
 }
 
+// netconfdSocket returns where yuma123's subsystem program looks for netconfd,
+// "" for another program.
+func netconfdSocket(words []string) string {
+	if filepath.Base(strings.Trim(words[0], `"'`)) != "netconf-subsystem" {
+		return ""
+	}
+	path := "/tmp/ncxserver.sock" // built in
+	for _, w := range words[1:] {
+		if v, ok := strings.CutPrefix(strings.Trim(w, `"'`), "--ncxserver-sockname="); ok {
+			_, path, _ = strings.Cut(v, "@")
+		}
+	}
+	return path
+}
+
+// unwrapped returns the cause of a failure that names itself what it was about.
 func unwrapped(err error) error {
-	if e, ok := err.(*exec.Error); ok {
-		return e.Err
+	var program *exec.Error
+	var call *os.SyscallError
+	switch {
+	case errors.As(err, &program):
+		return program.Err
+	case errors.As(err, &call):
+		return call.Err
 	}
 	return err
+}
+
+// checkSource tries where a call home would leave from, where that is set.
+func checkSource(m *machine) []Finding {
+	o := m.s.Dial
+	var from []string
+	if o.LocalAddress.IsValid() {
+		from = append(from, o.LocalAddress.String())
+	}
+	if o.LocalPort != 0 {
+		from = append(from, "port "+strconv.Itoa(int(o.LocalPort)))
+	}
+	if o.Interface != "" {
+		from = append(from, "interface "+o.Interface)
+	}
+	if o.Netns != "" {
+		from = append(from, "namespace "+o.Netns)
+	}
+	if from == nil {
+		return nil
+	}
+	if err := connect.TrySource(o); err != nil {
+		return []Finding{lacking(sysexits.Code(err), cmp.Or(sysexits.Hint(err), "check --local-address and --local-port"), "%v", err)}
+	}
+	return good("%s", strings.Join(from, ", "))
 }
 
 // checkKeepalive works out when a client that vanished without a word is

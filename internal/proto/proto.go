@@ -320,6 +320,7 @@ const (
 	EventClosed        = "closed" // ended after it
 	EventLog           = "log"    // a line of sshd's that says nothing of the above
 	EventRestored      = "restored"
+	EventTrouble       = "trouble" // of the manager's own with this session; Words say which
 
 	// Of a configured client:
 	EventAttemptFailed     = "attempt-failed"
@@ -337,7 +338,7 @@ const (
 // Events are all of them.
 var Events = []string{
 	EventCalling, EventConnected, EventKeyExchange, EventRefused, EventAuthenticated, EventSubsystem, EventNoSubsystem,
-	EventFailed, EventClosed, EventLog, EventRestored,
+	EventFailed, EventClosed, EventLog, EventRestored, EventTrouble,
 	EventAttemptFailed, EventEndpointExhausted, EventAllExhausted, EventGivenUp, EventLost, EventRecovered,
 	EventConfigApplied, EventConfigRefused,
 }

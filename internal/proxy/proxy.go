@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"net/textproto"
 	"os"
@@ -129,6 +130,15 @@ func readHeader(r io.Reader) (string, error) {
 	return "", fmt.Errorf("its answer has no end within %d bytes", maxAnswer)
 }
 
+// unreadable gives a failure to open the credentials its exit status.
+func unreadable(err error) error {
+	code, hint := sysexits.NoInput, "create it with one line user:password and mode 0600"
+	if errors.Is(err, fs.ErrPermission) {
+		code, hint = sysexits.NoPerm, "make it and the way to it accessible to this user, who must own it with mode 0600"
+	}
+	return sysexits.New(code, hint, fmt.Errorf("reading the proxy's credentials: %w", err))
+}
+
 // ReadCredentials reads user:password from the first line of a file that only
 // its owner may read; "" is no file. An error carries its exit status.
 func ReadCredentials(path string) (*Auth, error) {
@@ -137,7 +147,7 @@ func ReadCredentials(path string) (*Auth, error) {
 	}
 	f, err := os.Open(path)
 	if err != nil {
-		return nil, sysexits.New(sysexits.NoInput, "create it with one line user:password and mode 0600", fmt.Errorf("reading the proxy's credentials: %w", err))
+		return nil, unreadable(err)
 	}
 	defer f.Close()
 	info, err := f.Stat()

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -32,6 +33,13 @@ func socketpair(t *testing.T) (ours, proxys *os.File) {
 
 func openDescriptors(t *testing.T) int {
 	t.Helper()
+	// Go's poller opens its own with the first use of one, and keeps them.
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Close()
+	w.Close()
 	entries, err := os.ReadDir("/proc/self/fd")
 	if err != nil {
 		t.Fatal(err)
@@ -255,6 +263,16 @@ func TestSocks4AsksForWhatItCan(t *testing.T) {
 	} {
 		if _, err := socks4Request(tt.to, &Auth{User: tt.user}, tt.names); err == nil || err.Error() != tt.says {
 			t.Errorf("%q for %q: %v, want %s", tt.to, tt.user, err, tt.says)
+		}
+	}
+}
+
+// Root may read everything, so the error is made here.
+func TestCredentialsThatMayNotBeRead(t *testing.T) {
+	for err, want := range map[error]int{unix.EACCES: sysexits.NoPerm, unix.EPERM: sysexits.NoPerm, unix.ENOENT: sysexits.NoInput} {
+		got := unreadable(&fs.PathError{Op: "open", Path: "/c", Err: err})
+		if sysexits.Code(got) != want || got.Error() != "reading the proxy's credentials: open /c: "+err.Error() {
+			t.Errorf("exit status %d with %v, want %d", sysexits.Code(got), got, want)
 		}
 	}
 }

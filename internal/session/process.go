@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -52,9 +53,13 @@ func (id Identity) open() (*os.File, error) {
 		return nil, fmt.Errorf("opening process %d: %w", id.PID, err)
 	}
 	// Only now is the number pinned; was it still the same process?
-	if now, err := identify(id.PID); err != nil || now != id {
+	now, err := identify(id.PID)
+	if errors.Is(err, fs.ErrNotExist) || err == nil && now != id {
+		err = unix.ESRCH
+	}
+	if err != nil {
 		unix.Close(fd)
-		return nil, fmt.Errorf("opening process %d: %w", id.PID, unix.ESRCH)
+		return nil, fmt.Errorf("opening process %d: %w", id.PID, err)
 	}
 	return os.NewFile(uintptr(fd), "pidfd:"+strconv.Itoa(id.PID)), nil
 }
@@ -75,9 +80,8 @@ func awaitExit(pidfd *os.File) error {
 	})
 }
 
-// descendants returns pidfds of all processes below pid, the subsystem among
-// them, which sshd puts in a session of its own. The caller closes them.
-func descendants(pid int) []*os.File {
+// childrenOfAll returns the children of every process, by parent.
+func childrenOfAll() map[int][]int {
 	children := make(map[int][]int)
 	paths, _ := filepath.Glob("/proc/[0-9]*")
 	for _, p := range paths {
@@ -86,6 +90,13 @@ func descendants(pid int) []*os.File {
 			children[parent] = append(children[parent], child)
 		}
 	}
+	return children
+}
+
+// descendants returns pidfds of all processes below pid, the subsystem among
+// them, which sshd puts in a session of its own. The caller closes them.
+func descendants(pid int) []*os.File {
+	children := childrenOfAll()
 	var out []*os.File
 	for todo := children[pid]; len(todo) > 0; todo = todo[1:] {
 		todo = append(todo, children[todo[0]]...)

@@ -108,7 +108,7 @@ func TestALogIsReadLineByLineAsItGrows(t *testing.T) {
 	tail := &tail{file: f}
 	read := func() (kinds []sshdlog.Kind) {
 		t.Helper()
-		lines, err := tail.read()
+		lines, _, err := tail.read()
 		if err != nil {
 			t.Fatal(err)
 		}

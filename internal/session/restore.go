@@ -16,49 +16,68 @@ import (
 
 // Restore finds the sessions again that a former manager left in env.Dir:
 // those that run go on, with their number, user and age, and those that ended
-// meanwhile tell how. It returns the running ones. An error beside them says
-// what could not be read; nothing of it is fatal.
-func Restore(env *Env) ([]*Session, error) {
+// meanwhile tell how. It returns the running ones. Left are those of which it
+// could not be found out, for want of descriptors say: their files stay, for
+// RestoreThese. The error says what could not be read; nothing of it is fatal.
+func Restore(env *Env) (found []*Session, left []int, err error) {
 	ids, err := onDisk(env.Dir)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	var out []*Session
+	return RestoreThese(env, ids)
+}
+
+// RestoreThese is Restore for the sessions of these numbers.
+func RestoreThese(env *Env, ids []int) (found []*Session, left []int, err error) {
 	var errs []error
 	for _, id := range ids {
-		s, err := restore(env, id)
+		s, known, err := restore(env, id)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("restoring session %d: %w", id, err))
 		}
+		if !known {
+			left = append(left, id)
+		}
 		if s != nil {
-			out = append(out, s)
+			found = append(found, s)
 		}
 	}
-	return out, errors.Join(errs...)
+	return found, left, errors.Join(errs...)
 }
 
-func restore(env *Env, id int) (*Session, error) {
+// restore returns a session that goes on, nil for one that has ended. Where
+// that is not known it changes nothing.
+func restore(env *Env, id int) (s *Session, known bool, err error) {
 	data, err := os.ReadFile(recordPath(env.Dir, id))
 	var rec *record
-	if err == nil {
+	switch {
+	case err == nil:
 		rec, err = parseRecord(data, id)
-	}
-	if errors.Is(err, fs.ErrNotExist) {
+	case errors.Is(err, fs.ErrNotExist):
 		err = nil // the former manager was ended before it could write it
+	default:
+		return nil, false, err
 	}
 	if rec == nil {
-		if rec = rediscover(env.Dir, id); rec == nil {
+		var lost error
+		if rec, lost = rediscover(env.Dir, id); lost != nil {
+			return nil, false, errors.Join(err, lost)
+		}
+		if rec == nil {
 			// Nobody writes this log: the session ended, and who it was is lost.
-			return nil, errors.Join(err, remove(env.Dir, id))
+			return nil, true, errors.Join(err, remove(env.Dir, id))
 		}
 	}
-	s := &Session{env: env, rec: *rec, done: make(chan struct{}), changed: make(chan struct{})}
-	exited := make(chan int, 1)
 	pidfd, openErr := rec.Process.open()
+	if openErr != nil && !errors.Is(openErr, unix.ESRCH) {
+		return nil, false, errors.Join(err, openErr)
+	}
+	s = &Session{env: env, rec: *rec, done: make(chan struct{}), changed: make(chan struct{})}
+	exited := make(chan int, 1)
 	if openErr != nil {
 		exited <- -1
 		s.run(exited) // reads the rest of the log, tells, removes the files
-		return nil, err
+		return nil, true, err
 	}
 	s.sock = socketOf(rec.Process)
 	s.rec.Stats = stats(s.sock)
@@ -70,35 +89,44 @@ func restore(env *Env, id int) (*Session, error) {
 		exited <- -1
 	}()
 	go s.run(exited)
-	return s, err
+	return s, true, err
 }
 
 // rediscover builds the record of a session from the process that has its log
-// for descriptor 2, where the state file cannot tell.
-func rediscover(dir string, id int) *record {
+// for descriptor 2, where the state file cannot tell; nil where there is none.
+func rediscover(dir string, id int) (*record, error) {
 	log, err := os.Stat(logPath(dir, id))
-	if err != nil {
-		return nil
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
 	}
-	paths, _ := filepath.Glob("/proc/[0-9]*/fd/2")
+	if err != nil {
+		return nil, err
+	}
+	processes, err := os.ReadDir("/proc")
+	if err != nil {
+		return nil, err
+	}
 	var found Identity
-	for _, p := range paths {
-		info, err := os.Stat(p)
+	for _, p := range processes {
+		pid, err := strconv.Atoi(p.Name())
+		if err != nil {
+			continue
+		}
+		info, err := os.Stat(filepath.Join("/proc", p.Name(), "fd/2"))
 		if err != nil || !os.SameFile(info, log) {
 			continue
 		}
-		pid, _ := strconv.Atoi(filepath.Base(filepath.Dir(filepath.Dir(p))))
 		// Of sshd's processes the first is the one that was started.
 		if id, err := identify(pid); err == nil && (found.PID == 0 || id.StartTime < found.StartTime || id.StartTime == found.StartTime && id.PID < found.PID) {
 			found = id
 		}
 	}
 	if found.PID == 0 {
-		return nil
+		return nil, nil
 	}
 	return &record{Version: recordVersion, Process: found, SessionInfo: proto.SessionInfo{
 		Session: id, State: proto.StateStarting, PID: found.PID, Since: log.ModTime().UTC(), Via: "found",
-	}}
+	}}, nil
 }
 
 // Next returns a number for a new session that none on disk has, and notes it.

@@ -16,6 +16,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -36,6 +37,16 @@ type Env struct {
 	// Tell gets every event, in the session's order, from the session's own
 	// goroutine. It must not block.
 	Tell func(proto.Event)
+
+	proven func(sshd Identity, user string) bool // nil: proven; for tests
+}
+
+// prove reports whether sshd's processes show a login.
+func (e *Env) prove(sshd Identity, user string) bool {
+	if e.proven != nil {
+		return e.proven(sshd, user)
+	}
+	return proven(sshd, user)
 }
 
 // order is that a session shall end, how that is called, and why.
@@ -57,6 +68,7 @@ type Session struct {
 	changed chan struct{} // closed and made anew when rec.State changes
 	sock    *os.File      // duplicate; nil where we have none
 	order   order         // to end
+	unsaved bool          // the state file is not as rec is
 }
 
 // Owner is the part of the configuration that a session belongs to.
@@ -148,8 +160,7 @@ func (s *Session) Start(cmd sshdexec.Command, conn *dial.Conn) error {
 		s.Fail(proto.StageHandover, err.Error())
 		return err
 	}
-	s.supervise(p, conn.File)
-	return nil
+	return s.supervise(p, conn.File)
 }
 
 // Execute lets another program make the call home, as ConfD runs its
@@ -181,8 +192,7 @@ func (s *Session) Execute(program string) error {
 		s.Fail(proto.StageHandover, err.Error())
 		return fmt.Errorf("starting %s: %w", program, err)
 	}
-	s.supervise(cmd.Process, nil)
-	return nil
+	return s.supervise(cmd.Process, nil)
 }
 
 // ended reports whether the session is over.
@@ -205,11 +215,18 @@ func (s *Session) openLog() (*os.File, error) {
 	return f, nil
 }
 
-// supervise takes over a process that was just started, and sock.
-func (s *Session) supervise(p *os.Process, sock *os.File) {
-	id, err := identify(p.Pid)
+// supervise takes over a process that was just started, and sock. A process that
+// cannot be told from a later one could never be ended: then it is now.
+func (s *Session) supervise(p *os.Process, sock *os.File) error {
+	id, err := identify(p.Pid) // it is there until it is waited for, below
 	if err != nil {
-		id = Identity{PID: p.Pid} // ended already; it is reaped below
+		if sock != nil {
+			sock.Close()
+		}
+		_ = p.Kill()
+		_, _ = p.Wait()
+		s.Fail(proto.StageHandover, err.Error())
+		return err
 	}
 	s.mu.Lock()
 	s.rec.Process, s.rec.PID = id, p.Pid
@@ -238,6 +255,7 @@ func (s *Session) supervise(p *os.Process, sock *os.File) {
 		exited <- state.ExitCode()
 	}()
 	go s.run(exited)
+	return nil
 }
 
 // viaExecutable is the session whose program dials by itself.
@@ -301,7 +319,7 @@ func (s *Session) End(end proto.End, cause string) {
 	if s.order.end == "" {
 		s.order = order{end, cause}
 	}
-	if id.PID == 0 {
+	if id.PID == 0 && !s.ended() {
 		s.rec.Stage, s.rec.Cause, s.rec.End = proto.StageTCP, s.order.cause, s.order.end
 	}
 	s.mu.Unlock()
@@ -334,64 +352,79 @@ func (s *Session) run(exited <-chan int) {
 	wake := make(chan struct{}, 1)
 	s.env.Watch.add(s.id(), wake)
 	defer s.env.Watch.drop(s.id())
-	f, err := os.OpenFile(logPath(s.env.Dir, s.id()), os.O_RDWR, 0)
-	if err == nil {
-		defer f.Close()
-	}
-	t := &tail{file: f, offset: s.rec.Offset, punched: s.rec.Offset}
-	poke(wake) // what is there already
+	e := &ear{s: s, tail: tail{offset: s.rec.Offset, punched: s.rec.Offset}}
+	defer e.close()
+	again := time.NewTimer(0) // what is there already
+	defer again.Stop()
 	for {
 		select {
 		case <-wake:
-			s.hear(t)
+		case <-again.C:
 		case exit := <-exited:
-			s.hear(t)
+			e.listen(&exit)
 			s.exited(exit)
 			return
+		}
+		if next := e.listen(nil); next > 0 {
+			again.Reset(next)
 		}
 	}
 }
 
-// hear takes in what is new in the log.
-func (s *Session) hear(t *tail) {
-	if t.file == nil {
-		return
+// hear takes in a line of the log.
+func (s *Session) hear(l heard, c *chatter) {
+	s.mu.Lock()
+	before := s.rec.State
+	if before == proto.StateCalling && l.Remote != "" {
+		// The program of Execute has its connection now.
+		s.rec.State = proto.StateStarting
 	}
-	lines, err := t.read()
-	if err != nil {
-		s.tell(proto.EventLog, err.Error())
+	events := s.rec.apply(l.Line)
+	after := s.rec.State
+	needSock := s.sock == nil && after != proto.StateCalling
+	id := s.rec.Process
+	s.rec.Offset = l.end
+	s.mu.Unlock()
+	if needSock {
+		s.setSock(socketOf(id))
 	}
-	for _, l := range lines {
-		s.mu.Lock()
-		before := s.rec.State
-		if before == proto.StateCalling && l.Remote != "" {
-			// The program of Execute has its connection now.
-			s.rec.State = proto.StateStarting
-		}
-		events := s.rec.apply(l)
-		after := s.rec.State
-		needSock := s.sock == nil && after != proto.StateCalling
-		id := s.rec.Process
-		s.mu.Unlock()
-		if needSock {
-			s.setSock(socketOf(id))
-		}
-		if before == proto.StateCalling && after != before {
-			s.tell(proto.EventConnected, "")
-		}
-		for _, e := range events {
-			s.tell(e, l.Words)
-		}
-		if before != after {
-			s.wake()
-		}
+	if before == proto.StateCalling && after != before {
+		s.tell(proto.EventConnected, "")
 	}
-	if len(lines) > 0 {
-		s.mu.Lock()
-		s.rec.Offset = t.offset
-		s.mu.Unlock()
-		s.save()
+	for _, e := range events {
+		if e == proto.EventLog {
+			ok, left := c.tell(time.Now())
+			if left > 0 {
+				s.tell(proto.EventLog, fmt.Sprintf("%d lines of sshd's were left out here", left))
+			}
+			if !ok {
+				continue
+			}
+		}
+		s.tell(e, l.Words)
 	}
+	if before != after {
+		s.wake()
+	}
+}
+
+// awaitsLogin reports whether a login would count now.
+func (s *Session) awaitsLogin() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Contains(beforeLogin, s.rec.State)
+}
+
+func (s *Session) process() Identity {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.rec.Process
+}
+
+func (s *Session) isUnsaved() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.unsaved
 }
 
 func (s *Session) setSock(sock *os.File) {
@@ -427,15 +460,16 @@ func (s *Session) tearDown(event string) {
 	now := stamp()
 	s.rec.State, s.rec.Ended = proto.StateClosed, &now
 	s.rec.SessionInfo.Stats = stats(s.sock)
-	if s.sock != nil {
-		s.sock.Close()
-		s.sock = nil
-	}
+	sock := s.sock
+	s.sock = nil
 	s.mu.Unlock()
+	if sock != nil {
+		sock.Close() // not under the lock: it can take its time (SO_LINGER, socket(7))
+	}
 	err := remove(s.env.Dir, s.id())
 	s.tell(event, "")
 	if err != nil {
-		s.tell(proto.EventLog, err.Error())
+		s.tell(proto.EventTrouble, err.Error())
 	}
 	s.wake()
 	close(s.done)
@@ -461,11 +495,18 @@ func (s *Session) tell(event, words string) {
 	s.env.Tell(e)
 }
 
+// save writes the state file. Where that fails the session is unsaved until a
+// later try succeeds: a later manager would else take it for what it was.
 func (s *Session) save() {
 	s.mu.Lock()
 	r := s.rec
 	s.mu.Unlock()
-	if err := r.write(s.env.Dir); err != nil {
-		s.tell(proto.EventLog, err.Error())
+	err := r.write(s.env.Dir)
+	s.mu.Lock()
+	first := err != nil && !s.unsaved
+	s.unsaved = err != nil
+	s.mu.Unlock()
+	if first {
+		s.tell(proto.EventTrouble, err.Error())
 	}
 }

@@ -42,7 +42,7 @@ func newEnv(t *testing.T) (*Env, *told) {
 		all.mu.Lock()
 		defer all.mu.Unlock()
 		all.events = append(all.events, e)
-	}}, all
+	}, proven: func(Identity, string) bool { return true }}, all // a stub has no processes that show it
 }
 
 // connection is a connected socket, and the station's end of it.
@@ -185,5 +185,55 @@ func TestManyWaitAndOneKills(t *testing.T) {
 		if ends != 1 {
 			t.Fatalf("the end was told %d times: %v", ends, all.names())
 		}
+	}
+}
+
+// A session that has failed keeps its cause when somebody ends it too late.
+func TestAnEndThatComesTooLateChangesNothing(t *testing.T) {
+	env, _ := newEnv(t)
+	s := New(env, 1, proto.CallParams{Host: "nms", Port: 1}, "manager", Owner{})
+	s.Fail(proto.StageName, "no such host")
+	s.Kill("uid 0 pid 1")
+	if info := s.Info(); info.Cause != "no such host" || info.Stage != proto.StageName {
+		t.Errorf("it ended at %s because %q", info.Stage, info.Cause)
+	}
+}
+
+// What cannot be found out about a session is no reason to forget it.
+func TestARestoreThatFailsLeavesTheFiles(t *testing.T) {
+	env, all := newEnv(t)
+	if err := os.Mkdir(recordPath(env.Dir, 7), 0o700); err != nil { // reading it fails, for anybody
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(logPath(env.Dir, 7), []byte(lineConnected+"\r\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	found, left, err := Restore(env)
+	if len(found) != 0 || !slices.Equal(left, []int{7}) || err == nil {
+		t.Errorf("found %d, left %v, %v", len(found), left, err)
+	}
+	if _, err := os.Stat(logPath(env.Dir, 7)); err != nil || len(all.names()) != 0 {
+		t.Errorf("its log: %v; told %v", err, all.names())
+	}
+}
+
+// A state file that could not be written is written as soon as it can be.
+func TestAStateFileIsWrittenLater(t *testing.T) {
+	env, all := newEnv(t)
+	s := New(env, 3, proto.CallParams{Host: "nms", Port: 1}, "manager", Owner{})
+	obstacle := recordPath(env.Dir, 3) + ".tmp"
+	if err := os.Mkdir(obstacle, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	s.save()
+	s.save()
+	if got := all.names(); !slices.Equal(got, []string{proto.EventCalling, proto.EventTrouble}) || !s.isUnsaved() {
+		t.Errorf("told %v", got)
+	}
+	if err := os.Remove(obstacle); err != nil {
+		t.Fatal(err)
+	}
+	if s.save(); s.isUnsaved() {
+		t.Error("it is not written")
 	}
 }

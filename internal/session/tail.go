@@ -28,35 +28,48 @@ const keepLog = 64 << 10
 // tail reads a session's log as it grows. It owns file.
 type tail struct {
 	file    *os.File
-	offset  int64 // of the first byte not yet understood
+	offset  int64 // of the first byte not yet read
 	punched int64
 }
 
-// read returns the whole lines that are new.
-func (t *tail) read() ([]sshdlog.Line, error) {
-	var lines []sshdlog.Line
+// heard is a line with the offset of its end.
+type heard struct {
+	sshdlog.Line
+	end int64
+}
+
+// most is how many bytes are read at a time.
+const most = 256 << 10
+
+// read returns whole lines that are new, and whether there may be more.
+func (t *tail) read() (lines []heard, more bool, err error) {
 	buf := make([]byte, maxLine)
-	for {
+	for start := t.offset; t.offset-start < most; {
 		n, err := t.file.ReadAt(buf, t.offset)
 		if err != nil && err != io.EOF {
-			return lines, fmt.Errorf("reading sshd's log: %w", err)
+			return lines, false, fmt.Errorf("reading sshd's log: %w", err)
 		}
 		end := bytes.LastIndexByte(buf[:n], '\n') + 1
 		if end == 0 && n == len(buf) {
 			end = n // a line without an end
 		}
 		if end == 0 {
-			return lines, nil
+			return lines, false, nil
 		}
 		for line := range strings.Lines(string(buf[:end])) {
-			lines = append(lines, sshdlog.Parse(line))
+			t.offset += int64(len(line))
+			lines = append(lines, heard{sshdlog.Parse(line), t.offset})
 		}
-		t.offset += int64(end)
-		if t.offset-t.punched > keepLog {
-			// Best effort: a file system that cannot do it keeps the pages.
-			_ = unix.Fallocate(int(t.file.Fd()), unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, t.punched, t.offset-t.punched)
-			t.punched = t.offset
-		}
+	}
+	return lines, true, nil
+}
+
+// understood lets the kernel have the memory of what lies before offset.
+func (t *tail) understood(offset int64) {
+	if offset-t.punched > keepLog {
+		// Best effort: a file system that cannot do it keeps the pages.
+		_ = unix.Fallocate(int(t.file.Fd()), unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, t.punched, offset-t.punched)
+		t.punched = offset
 	}
 }
 

@@ -72,7 +72,7 @@ func parseDefaults(text string) (map[string]entry, error) {
 			return nil, fmt.Errorf("%d: expected KEY=VALUE, found %q", start, head)
 		}
 		if !knownKey(key) {
-			return nil, fmt.Errorf("%d: unknown key %q; callhome-trigger --show-config lists the keys", start, key)
+			return nil, fmt.Errorf("%d: unknown key %q; a key is an option of callhome-trigger --help, as CALLHOME_LOCAL_ADDRESS is --local-address", start, key)
 		}
 		if e, twice := entries[key]; twice {
 			return nil, fmt.Errorf("%d: %s stands in line %d already", start, key, e.line)

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"callhome/internal/dial"
+	"callhome/internal/proto"
 	"callhome/internal/sshdexec"
 )
 
@@ -44,7 +45,7 @@ func Options() []Option { return append([]Option(nil), options...) }
 var options = []Option{
 	{Name: "host", Arg: "HOST", Usage: "NETCONF client to call: a name or an address",
 		set: func(s *Settings, v string) error { return setHost(&s.Target, v) }},
-	{Name: "port", Arg: "PORT", Default: "4334", Usage: "its port, netconf-ch-ssh",
+	{Name: "port", Arg: "PORT", Default: decimal(proto.DefaultPort), Usage: "its port, netconf-ch-ssh",
 		set: func(s *Settings, v string) (err error) { s.Port, err = parsePort(v); return }},
 	{Name: "opaque", Arg: "WORD", Usage: "data for the log and, as CALLHOME_OPAQUE, for the session",
 		set: func(s *Settings, v string) (err error) { s.Opaque, err = parseOpaque(v); return }},
@@ -52,7 +53,7 @@ var options = []Option{
 		set: func(s *Settings, v string) error {
 			return oneOf(v, (*string)(&s.Handover), "exec", "detach", "manager", "auto")
 		}},
-	{Name: "manager-socket", Arg: "PATH", Default: "/run/callhome/mgr.sock", Usage: "where callhome-mgr listens",
+	{Name: "manager-socket", Arg: "PATH", Default: proto.DefaultSocket, Usage: "where callhome-mgr listens",
 		set: func(s *Settings, v string) error { return absolute(v, &s.ManagerSocket) }},
 
 	{Name: "connect-timeout", Arg: "TIME", Default: "5s", Usage: "longest time that one attempt takes, all addresses together",
@@ -101,7 +102,7 @@ var options = []Option{
 		set: func(s *Settings, v string) error { return appendPath(v, &s.Sshd.HostKeys) }},
 	{Name: "host-certificate", Arg: "FILE", Repeat: true, Usage: "certificate of a host key",
 		set: func(s *Settings, v string) error { return appendPath(v, &s.Sshd.HostCertificates) }},
-	{Name: "netconf-server", Arg: "NAME", Usage: "preset of --subsystem and --ssh-connection-port: " + presetNames(),
+	{Name: "netconf-server", Arg: "NAME", Usage: "preset of --subsystem and --ssh-connection-port: " + presetNames() + "; none to undo one",
 		set: checkPreset},
 	{Name: "subsystem", Arg: "COMMAND", Usage: "command that serves the netconf subsystem",
 		set: func(s *Settings, v string) error {

@@ -115,7 +115,7 @@ func TestOptionValues(t *testing.T) {
 		{"announce", "yes", "expected true or false"},
 		{"log-level", "warning", "expected debug, info, warn or error"},
 		{"log-format", "logfmt", "expected text or json"},
-		{"netconf-server", "yuma123", "expected one of yuma, confd, clixon; for another server set --subsystem"},
+		{"netconf-server", "yuma123", "expected one of yuma, confd, clixon, none; for another server set --subsystem"},
 	} {
 		t.Run(tt.option+" "+tt.value, func(t *testing.T) {
 			err := option(t, tt.option).set(&Settings{}, tt.value)

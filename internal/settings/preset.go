@@ -39,10 +39,16 @@ func findPreset(name string) *preset {
 	return nil
 }
 
+// noPreset undoes the preset of a lower source.
+const noPreset = "none"
+
 func checkPreset(s *Settings, v string) error {
+	if v == noPreset {
+		return nil
+	}
 	p := findPreset(v)
 	if p == nil {
-		return fmt.Errorf("expected one of %s; for another server set --subsystem", presetNames())
+		return fmt.Errorf("expected one of %s, %s; for another server set --subsystem", presetNames(), noPreset)
 	}
 	s.Sshd.Subsystem, s.Sshd.SSHConnectionPort = p.subsystem, p.port
 	return nil
@@ -56,7 +62,7 @@ func applyPreset(s *Settings, effective []Effective) {
 	for i := range effective {
 		e := &effective[i]
 		switch {
-		case e.Name == "netconf-server":
+		case e.Name == "netconf-server" && e.Value != noPreset:
 			from = e.Value
 		case from == "" || e.Value != "":
 		case e.Name == "subsystem":

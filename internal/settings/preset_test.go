@@ -24,6 +24,10 @@ func TestPresets(t *testing.T) {
 			"/usr/sbin/netconf-subsystem", yuma, 22, "flag"},
 		{"also where the own values stand in a lower source", given{flags: Given{"netconf-server": {"yuma"}}, env: map[string]string{"subsystem": "/s"}, file: "CALLHOME_SSH_CONNECTION_PORT=22"},
 			"/s", "environment", 22, "FILE:1"},
+		{"none undoes the file's", given{flags: Given{"netconf-server": {"none"}}, file: "CALLHOME_NETCONF_SERVER=yuma"},
+			"", "built-in", 0, "built-in"},
+		{"a command instead of the file's preset", given{flags: Given{"netconf-server": {"none"}, "subsystem": {"/s"}}, file: "CALLHOME_NETCONF_SERVER=yuma"},
+			"/s", "flag", 0, "built-in"},
 		{"a preset from the file", given{file: "CALLHOME_NETCONF_SERVER=yuma"},
 			"/usr/sbin/netconf-subsystem", yuma, 830, yuma},
 	} {

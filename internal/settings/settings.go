@@ -8,7 +8,6 @@ package settings
 import (
 	"errors"
 	"fmt"
-	"net/netip"
 	"os"
 	"strconv"
 	"strings"
@@ -256,8 +255,8 @@ func (s *Settings) checkFamily() error {
 		return nil
 	case from.IsValid() && from.Is4() != to.Is4():
 		return fmt.Errorf("local address %v and %v are not of one family", from, to)
-	case to.Is6() && to.IsLinkLocalUnicast() && to.Zone() == "" && s.Dial.Interface == "":
-		return fmt.Errorf("%v is a link-local address; expected its zone too, as in %v%%eth0, or --interface", to, to)
+	case to.Is6() && to.IsLinkLocalUnicast() && to.Zone() == "" && from.Zone() == "" && s.Dial.Interface == "":
+		return fmt.Errorf("%v is a link-local address; expected its zone too, as in %v%%eth0, or --interface, or a --local-address with a zone", to, to)
 	}
 	return nil
 }
@@ -268,13 +267,6 @@ func (s *Settings) NeedTarget() error {
 		return usage(errors.New("no HOST given; expected HOST [PORT [OPAQUE]]"))
 	}
 	return nil
-}
-
-// Local reports whether the call goes straight to an address, without a
-// name to resolve and without a proxy.
-func (s *Settings) Local() bool {
-	_, err := netip.ParseAddr(s.Host)
-	return err == nil && s.Proxy.Scheme == ""
 }
 
 func fromWords(words []string) (Given, error) {

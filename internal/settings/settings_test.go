@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"callhome/internal/dial"
+	"callhome/internal/proto"
 	"callhome/internal/sshdexec"
 	"callhome/internal/sysexits"
 )
@@ -185,7 +186,7 @@ func TestLoadRefuses(t *testing.T) {
 		{"a wrong host by flag", given{flags: Given{"host": {"-x"}}}, sysexits.Usage, `--host "-x": host "-x" is neither a name nor an IP address`},
 		{"a wrong variable", given{env: map[string]string{"attempts": "0"}}, sysexits.Config, `environment: CALLHOME_ATTEMPTS="0": expected a number from 1 to 1000`},
 		{"a wrong line", given{file: "# x\nCALLHOME_ATTEMPTS=0"}, sysexits.Config, `FILE:2: CALLHOME_ATTEMPTS="0": expected a number from 1 to 1000`},
-		{"an unknown key", given{file: "CALLHOME_X=0"}, sysexits.Config, `FILE:1: unknown key "CALLHOME_X"; callhome-trigger --show-config lists the keys`},
+		{"an unknown key", given{file: "CALLHOME_X=0"}, sysexits.Config, `FILE:1: unknown key "CALLHOME_X"; a key is an option of callhome-trigger --help, as CALLHOME_LOCAL_ADDRESS is --local-address`},
 		{"a wrong value in a repeated variable", given{env: map[string]string{"host-key": "/a;-b"}}, sysexits.Config, `environment: CALLHOME_HOST_KEY="-b": not a file name that can be passed on`},
 		{"a presented port without a command to see it", given{env: map[string]string{"ssh-connection-port": "830"}}, sysexits.Config, `ssh-connection-port 830 without a subsystem command: only a command of ours can see another port`},
 		{"credentials without a proxy", given{env: map[string]string{"proxy-credentials": "/x"}}, sysexits.Config, `--proxy-credentials without --proxy`},
@@ -263,7 +264,9 @@ func TestAddressesFitTogether(t *testing.T) {
 		{"to a proxy of the other family", "2001:db8::1", Given{"local-address": {"2001:db8::2"}, "proxy": {"http://192.0.2.3:1"}}, "local address 2001:db8::2 and 192.0.2.3 are not of one family"},
 		{"link-local with its zone", "fe80::1%eth0", nil, ""},
 		{"link-local with its interface", "fe80::1", Given{"interface": {"eth0"}}, ""},
-		{"link-local of nowhere", "fe80::1", nil, "fe80::1 is a link-local address; expected its zone too, as in fe80::1%eth0, or --interface"},
+		{"link-local from the local address's zone", "fe80::1", Given{"local-address": {"fe80::2%eth0"}}, ""},
+		{"link-local of nowhere", "fe80::1", nil, "fe80::1 is a link-local address; expected its zone too, as in fe80::1%eth0, or --interface, or a --local-address with a zone"},
+		{"link-local of nowhere, from an address of nowhere", "fe80::1", Given{"local-address": {"fe80::2"}}, "fe80::1 is a link-local address; expected its zone too, as in fe80::1%eth0, or --interface, or a --local-address with a zone"},
 		{"IPv4 link-local needs no zone", "169.254.0.1", nil, ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -339,7 +342,7 @@ var examples = map[string]struct {
 }{
 	"host":             {"nms", "-x", func(s *Settings) bool { return s.Host == "nms" }},
 	"port":             {"830", "0", func(s *Settings) bool { return s.Port == 830 }},
-	"opaque":           {"a;b", strings.Repeat("x", MaxOpaque+1), func(s *Settings) bool { return s.Opaque == "a;b" }},
+	"opaque":           {"a;b", strings.Repeat("x", proto.MaxOpaque+1), func(s *Settings) bool { return s.Opaque == "a;b" }},
 	"handover":         {"detach", "fork", func(s *Settings) bool { return s.Handover == HandoverDetach }},
 	"manager-socket":   {"/m", "m", func(s *Settings) bool { return s.ManagerSocket == "/m" }},
 	"connect-timeout":  {"2s", "0", func(s *Settings) bool { return s.ConnectTimeout == 2*time.Second }},

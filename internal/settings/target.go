@@ -4,14 +4,14 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
+
+	"callhome/internal/proto"
 )
 
-// DefaultPort is IANA's port for NETCONF call home over SSH, netconf-ch-ssh
-// (RFC 8071 section 6).
-const DefaultPort = 4334
-
+// portName is IANA's name of proto.DefaultPort.
 const portName = "netconf-ch-ssh"
 
 // Target is whom to call: the NETCONF client's host and port, and the word
@@ -22,12 +22,9 @@ type Target struct {
 	Host string
 	Port uint16
 	// Opaque is data from outside, as maapi_netconf_ssh_call_home_opaque
-	// takes it: at most MaxOpaque bytes, none of them NUL.
+	// takes it: at most proto.MaxOpaque bytes, none of them NUL.
 	Opaque string
 }
-
-// MaxOpaque bounds the opaque word, in bytes.
-const MaxOpaque = 1024
 
 // Addr returns Host as an IP address, or false where it is a name.
 func (t Target) Addr() (netip.Addr, bool) {
@@ -50,19 +47,28 @@ func ParseWords(words []string) (Target, error) {
 	rest := words[1:]
 	if len(rest) > 0 && port == 0 {
 		if t.Port, err = parsePort(rest[0]); err != nil {
-			return Target{}, err
+			return Target{}, fmt.Errorf("%w%s", err, misplaced(rest[0]))
 		}
 		rest = rest[1:]
 	} else if len(rest) > 0 && isNumber(rest[0]) {
 		return Target{}, fmt.Errorf("port given twice, in %q and as %q; expected HOST [PORT [OPAQUE]] or HOST:PORT", words[0], rest[0])
 	}
 	if len(rest) > 1 {
-		return Target{}, fmt.Errorf("%q is a word too many; expected HOST [PORT [OPAQUE]], with OPAQUE as one word", rest[1])
+		return Target{}, fmt.Errorf("%q is a word too many; expected HOST [PORT [OPAQUE]], with OPAQUE as one word%s", rest[1], misplaced(rest...))
 	}
 	if len(rest) == 1 {
 		t.Opaque, err = parseOpaque(rest[0])
 	}
 	return t, err
+}
+
+// misplaced is what to add to a refusal where one of words looks like an
+// option.
+func misplaced(words ...string) string {
+	if slices.ContainsFunc(words, func(w string) bool { return strings.HasPrefix(w, "-") }) {
+		return "; options stand before HOST"
+	}
+	return ""
 }
 
 // splitHost takes HOST, HOST:PORT, V6, [V6] or [V6]:PORT apart. The port is
@@ -144,7 +150,7 @@ func notInName(r rune) bool {
 // parsePort understands 1 to 65535 and the IANA name of the port.
 func parsePort(s string) (uint16, error) {
 	if s == portName {
-		return DefaultPort, nil
+		return proto.DefaultPort, nil
 	}
 	n, err := strconv.ParseUint(s, 10, 16)
 	if err != nil || n == 0 || !isNumber(s) {
@@ -161,8 +167,8 @@ func parseOpaque(s string) (string, error) { return s, CheckOpaque(s) }
 
 // CheckOpaque refuses an opaque word that cannot be carried to the session.
 func CheckOpaque(s string) error {
-	if len(s) > MaxOpaque {
-		return fmt.Errorf("OPAQUE has %d bytes; at most %d are carried", len(s), MaxOpaque)
+	if len(s) > proto.MaxOpaque {
+		return fmt.Errorf("OPAQUE has %d bytes; at most %d are carried", len(s), proto.MaxOpaque)
 	}
 	if strings.IndexByte(s, 0) >= 0 {
 		return errors.New("OPAQUE holds a NUL byte, which no environment variable can carry")

@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"callhome/internal/proto"
 )
 
 func TestParseWords(t *testing.T) {
@@ -42,7 +44,7 @@ func TestParseWords(t *testing.T) {
 		{"a port with zeros before it", []string{"nms", "0830"}, Target{Host: "nms", Port: 830}},
 		{"an opaque word of any bytes", []string{"nms", "1", "-o\n\"$(x)\xff"}, Target{Host: "nms", Port: 1, Opaque: "-o\n\"$(x)\xff"}},
 		{"an opaque number behind host and port", []string{"nms", "1", "7"}, Target{Host: "nms", Port: 1, Opaque: "7"}},
-		{"an opaque word of full length", []string{"nms", "1", strings.Repeat("x", MaxOpaque)}, Target{Host: "nms", Port: 1, Opaque: strings.Repeat("x", MaxOpaque)}},
+		{"an opaque word of full length", []string{"nms", "1", strings.Repeat("x", proto.MaxOpaque)}, Target{Host: "nms", Port: 1, Opaque: strings.Repeat("x", proto.MaxOpaque)}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			got, err := ParseWords(tt.words)
@@ -92,16 +94,17 @@ func TestParseWordsRefuses(t *testing.T) {
 		{"a zone of 16 characters", []string{"fe80::1%" + strings.Repeat("e", 16)}, `host "fe80::1%eeeeeeeeeeeeeeee": the zone is not an interface name`},
 		{"port 0", []string{"nms", "0"}, `port "0" is not a number from 1 to 65535`},
 		{"port 65536", []string{"nms", "65536"}, `port "65536" is not a number from 1 to 65535`},
-		{"a negative port", []string{"nms", "-1"}, `port "-1" is not a number from 1 to 65535`},
+		{"a negative port", []string{"nms", "-1"}, `port "-1" is not a number from 1 to 65535; options stand before HOST`},
 		{"a port with a plus", []string{"nms", "+830"}, `port "+830" is not a number from 1 to 65535`},
 		{"a port with a space", []string{"nms", " 830"}, `port " 830" is not a number from 1 to 65535`},
 		{"a port with an underscore", []string{"nms", "4_334"}, `port "4_334" is not a number from 1 to 65535`},
 		{"an empty port", []string{"nms", ""}, `port "" is not a number from 1 to 65535`},
 		{"the port of another service", []string{"nms", "ssh"}, `port "ssh" is not a number from 1 to 65535`},
-		{"an option behind the host", []string{"nms", "--port"}, `port "--port" is not a number from 1 to 65535`},
+		{"an option behind the host", []string{"nms", "--port"}, `port "--port" is not a number from 1 to 65535; options stand before HOST`},
+		{"an option and its value behind the port", []string{"nms", "1", "--attempts", "2"}, `"2" is a word too many; expected HOST [PORT [OPAQUE]], with OPAQUE as one word; options stand before HOST`},
 		{"two ports", []string{"nms:1", "2"}, `port given twice, in "nms:1" and as "2"; expected HOST [PORT [OPAQUE]] or HOST:PORT`},
 		{"an opaque word that a shell split", []string{"nms", "1", "site", "7"}, `"7" is a word too many; expected HOST [PORT [OPAQUE]], with OPAQUE as one word`},
-		{"an opaque word that is too long", []string{"nms", "1", strings.Repeat("x", MaxOpaque+1)}, `OPAQUE has 1025 bytes; at most 1024 are carried`},
+		{"an opaque word that is too long", []string{"nms", "1", strings.Repeat("x", proto.MaxOpaque+1)}, `OPAQUE has 1025 bytes; at most 1024 are carried`},
 		{"a wrong port before the opaque word", []string{"nms", "x", "site"}, `port "x" is not a number from 1 to 65535`},
 		{"an opaque word that is a NUL", []string{"nms", "1", "\x00"}, `OPAQUE holds a NUL byte, which no environment variable can carry`},
 		{"an opaque word with a NUL", []string{"nms", "1", "a\x00b"}, `OPAQUE holds a NUL byte, which no environment variable can carry`},
@@ -164,7 +167,7 @@ func FuzzParseWords(f *testing.F) {
 		if len(words) > 1 && got.Port == 0 {
 			t.Errorf("%q: port 0", words)
 		}
-		if len(got.Opaque) > MaxOpaque || strings.Contains(got.Opaque, "\x00") {
+		if len(got.Opaque) > proto.MaxOpaque || strings.Contains(got.Opaque, "\x00") {
 			t.Errorf("%q: opaque %q", words, got.Opaque)
 		}
 		for _, again := range spellings(got) {

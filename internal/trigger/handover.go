@@ -93,51 +93,41 @@ func servesNetconf(config string) bool {
 	return false
 }
 
-// toSshd hands the connection to sshd: exec, or detach.
-func toSshd(s *settings.Settings, c *dial.Conn) error {
-	now := time.Now()
-	log, err := sshdexec.OpenLog(s.SshdLog, sshdexec.LogDir, now)
-	if err != nil {
-		return sysexits.New(osCode(err), "set --sshd-log to syslog or to a file that can be written", err)
-	}
-	defer log.File.Close()
+// toSshd hands the connection to sshd: exec, or detach. It borrows log.
+func toSshd(s *settings.Settings, c *dial.Conn, log *sshdexec.Log) error {
 	if !log.Syslog {
 		// A log that cannot be written (a full disk) must not keep the device
 		// from calling home.
-		_ = log.Head(now, s.Host, c.Remote, c.Local, s.Opaque)
+		_ = log.Head(time.Now(), s.Host, c.Remote, c.Local, s.Opaque)
 	}
 	s.Sshd.Syslog = log.Syslog
-	if s.Announce {
-		if err := announce(c.File, s.DeviceID, s.Opaque); err != nil {
-			return sysexits.New(sysexits.Unavailable, "", fmt.Errorf("announcing the device to %v: %w", c.Remote, err))
-		}
-	}
 	if s.Handover == settings.HandoverDetach {
 		return detach(&s.Sshd, c, log)
 	}
-	err = s.Sshd.Become(c.File, log.File)
+	return notTaken(s.Sshd.Become(c.File, log.File), c)
+}
+
+// seeClient is the advice where the client ended the connection.
+const seeClient = "see why the NETCONF client closes connections"
+
+// notTaken gives a failed start of sshd its exit status.
+func notTaken(err error, c *dial.Conn) error {
+	if errors.Is(err, unix.ENOTCONN) {
+		return wasReset(c)
+	}
 	return sysexits.New(osCode(err), "", err)
 }
 
-func osCode(err error) int {
-	switch {
-	case errors.Is(err, fs.ErrPermission):
-		return sysexits.NoPerm
-	case errors.Is(err, unix.ENOTCONN):
-		return sysexits.Unavailable // the client has reset the connection meanwhile
-	}
-	return sysexits.OSErr
+// wasReset says that the client has reset the connection meanwhile.
+func wasReset(c *dial.Conn) error {
+	return sysexits.New(sysexits.Unavailable, seeClient, fmt.Errorf("%v accepted the connection and reset it before it was handed over", c.Remote))
 }
 
-// announce writes the lines that RFC 4253 section 4.2 lets a server send
-// before its version string, in the form of Junos outbound-ssh.
-func announce(sock *os.File, id, opaque string) error {
-	lines := "MSG-ID: DEVICE-CONN-INFO\r\nMSG-VER: V1\r\nDEVICE-ID: " + id + "\r\n"
-	if opaque != "" {
-		lines += "OPAQUE: " + sshdexec.EncodeOpaque(opaque) + "\r\n"
+func osCode(err error) int {
+	if errors.Is(err, fs.ErrPermission) {
+		return sysexits.NoPerm
 	}
-	_, err := sock.WriteString(lines)
-	return err
+	return sysexits.OSErr
 }
 
 // takeTime bounds how long sshd may take from its start to its first byte.
@@ -149,7 +139,7 @@ func detach(cmd *sshdexec.Command, c *dial.Conn, log *sshdexec.Log) error {
 	before := bytesSent(c.File)
 	p, err := cmd.Start(c.File, log.File)
 	if err != nil {
-		return sysexits.New(osCode(err), "", err)
+		return notTaken(err, c)
 	}
 	defer p.Release()
 	for end := time.Now().Add(takeTime); time.Now().Before(end); {
@@ -175,17 +165,29 @@ func bytesSent(sock *os.File) uint64 {
 	return info.Bytes_sent
 }
 
+// silence says where an sshd's words are that are not in a file, or that there
+// are none.
+func silence(log *sshdexec.Log) string {
+	if log.Syslog {
+		return "its words are in syslog"
+	}
+	if info, err := log.File.Stat(); err == nil && !info.Mode().IsRegular() {
+		return "its words are on standard error"
+	}
+	return "it said nothing"
+}
+
 // refusedBySshd turns the words of an sshd that ended before it said anything
 // to the client into an error.
 func refusedBySshd(status unix.WaitStatus, c *dial.Conn, log *sshdexec.Log) error {
 	words := log.Tail(3)
 	if strings.Contains(words, "Connection from ") {
 		// It had begun: the client was gone by then.
-		return sysexits.New(sysexits.Unavailable, "see why the NETCONF client closes connections",
+		return sysexits.New(sysexits.Unavailable, seeClient,
 			fmt.Errorf("%v accepted the connection and closed it before SSH began: %s", c.Remote, words))
 	}
 	if words == "" {
-		words = "it said nothing; see syslog"
+		words = silence(log)
 	}
 	code := sysexits.Config
 	if strings.Contains(words, "no hostkeys available") {

@@ -3,9 +3,11 @@ package trigger
 import (
 	"bufio"
 	"bytes"
+	"encoding/json"
 	"io"
 	"os"
 	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -102,23 +104,39 @@ func TestAnnounceDoesNotCountAsSshdsFirstByte(t *testing.T) {
 	}
 }
 
-// What happened is logged in one line each, whatever the opaque word holds.
+// What happened is logged in one line each, whatever the opaque word holds, and
+// the word is quoted once.
 func TestRunLogsWhatHappened(t *testing.T) {
-	_, client := listen(t)
-	s := call(t, client)
-	s.Opaque = "x\n[ERROR] forged: \x1b[31m"
-	s.Sshd.Sshd = program(t, `echo SSH-2.0-standin`)
-	var out bytes.Buffer
-	log := hclog.New(&hclog.LoggerOptions{Name: "callhome-trigger", Level: hclog.Info, Output: &out, DisableTime: true})
-	if err := Run(s, log); err != nil {
-		t.Fatal(err)
-	}
-	lines := strings.Split(strings.TrimSuffix(out.String(), "\n"), "\n")
-	if len(lines) != 2 || !strings.HasPrefix(lines[0], "[INFO]  callhome-trigger: calling home: host=127.0.0.1 port=") || !strings.HasPrefix(lines[1], "[INFO]  callhome-trigger: connected: remote=127.0.0.1:") {
-		t.Errorf("logs\n%s", &out)
-	}
-	if strings.Contains(out.String(), "\x1b") {
-		t.Errorf("a control character is in the log: %q", &out)
+	for _, tt := range []struct{ name, opaque, shown, inJSON string }{
+		{"none", "", "", ""},
+		{"a word", "site-7", ` opaque="site-7"`, "site-7"},
+		{"quotes", `say "x"`, ` opaque="say \"x\""`, `say "x"`},
+		{"a line of its own", "x\n[ERROR] forged: \x1b[31m", ` opaque="x\n[ERROR] forged: \x1b[31m"`, "x\n[ERROR] forged: \x1b[31m"},
+		{"bytes", "a\xff\u202e", ` opaque="a\xff\u202e"`, "a\ufffd\u202e"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			_, client := listen(t)
+			s := call(t, client)
+			s.Opaque = tt.opaque
+			s.Sshd.Sshd = program(t, `echo SSH-2.0-standin`)
+			var text, lines bytes.Buffer
+			for out, asJSON := range map[*bytes.Buffer]bool{&text: false, &lines: true} {
+				if err := Run(s, hclog.New(&hclog.LoggerOptions{Name: "callhome-trigger", Level: hclog.Info, Output: out, DisableTime: true, JSONFormat: asJSON})); err != nil {
+					t.Fatal(err)
+				}
+				if n := strings.Count(out.String(), "\n"); n != 2 || strings.Contains(out.String(), "\x1b") {
+					t.Errorf("logs %d lines\n%q", n, out)
+				}
+			}
+			want := "[INFO]  callhome-trigger: calling home: host=127.0.0.1 port=" + strconv.Itoa(int(client.Port)) + tt.shown + "\n[INFO]  callhome-trigger: connected: remote=127.0.0.1:"
+			if !strings.HasPrefix(text.String(), want) {
+				t.Errorf("logs\n%s, want\n%s", &text, want)
+			}
+			var first struct{ Opaque string }
+			if err := json.NewDecoder(&lines).Decode(&first); err != nil || first.Opaque != tt.inJSON {
+				t.Errorf("logs %q, %v, want %q", first.Opaque, err, tt.inJSON)
+			}
+		})
 	}
 }
 

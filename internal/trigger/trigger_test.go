@@ -2,6 +2,7 @@ package trigger
 
 import (
 	"errors"
+	"io"
 	"io/fs"
 	"net"
 	"net/netip"
@@ -134,7 +135,12 @@ func TestRunTellsWhatFailed(t *testing.T) {
 			s.Dial.LocalPort = taken.Port
 		}, sysexits.OSErr, "address already in use", ""},
 		{"no proxy", func(_ *testing.T, s *settings.Settings) { s.Proxy = settings.Proxy{Scheme: "http", Target: nobody} },
-			sysexits.Unavailable, "nobody answered at the proxy 127.0.0.1 port ", "check that the NETCONF client listens there and that no firewall is in between"},
+			sysexits.Unavailable, "nobody answered at the proxy 127.0.0.1 port ", "check --proxy, that the proxy listens there and that no firewall is in between"},
+		{"not a namespace", func(_ *testing.T, s *settings.Settings) { s.Dial.Netns = s.Sshd.Config },
+			sysexits.Config, ": not a network namespace", "check --local-address, --interface and --netns"},
+		// A port may call itself, and is then its own peer.
+		{"nobody but itself", func(_ *testing.T, s *settings.Settings) { s.Target, s.Dial.LocalPort = nobody, nobody.Port },
+			sysexits.Unavailable, ": nobody listens there, the connection came back to itself", "leave out --local-port, or call the NETCONF client's own address and port"},
 		{"no credentials for the proxy", func(_ *testing.T, s *settings.Settings) {
 			s.Proxy = settings.Proxy{Scheme: "http", Target: s.Target, Credentials: "/nonexistent/c"}
 		}, sysexits.NoInput, "reading the proxy's credentials: open /nonexistent/c: no such file or directory", "create it with one line user:password and mode 0600"},
@@ -153,7 +159,9 @@ func TestRunTellsWhatFailed(t *testing.T) {
 			s.Sshd.Sshd = program(t, `echo "Connection from 192.0.2.1 port 1 on 192.0.2.2 port 2" >&2; exit 255`)
 		}, sysexits.Unavailable, "127.0.0.1:PORT accepted the connection and closed it before SSH began: Connection from 192.0.2.1 port 1 on 192.0.2.2 port 2", "see why the NETCONF client closes connections"},
 		{"an sshd that ends without a word", func(t *testing.T, s *settings.Settings) { s.Sshd.Sshd = program(t, `exit 3`) },
-			sysexits.Config, "sshd ended with status 3 before it took the connection to 127.0.0.1:PORT: it said nothing; see syslog", "callhome-trigger --check tells what is missing"},
+			sysexits.Config, "sshd ended with status 3 before it took the connection to 127.0.0.1:PORT: it said nothing", "callhome-trigger --check tells what is missing"},
+		{"opaque bytes for the manager", func(_ *testing.T, s *settings.Settings) { s.Handover, s.Opaque = settings.HandoverManager, "a\xffb\n" },
+			sysexits.Usage, `OPAQUE "a\xffb\n" is not UTF-8, and nothing else can be told to the manager`, "encode it, or use --handover exec, which carries any bytes"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			s := call(t, client)
@@ -275,6 +283,132 @@ func TestFindManager(t *testing.T) {
 			if open := openDescriptors(t); open != before {
 				t.Errorf("%s, %s: %d descriptors are left", how, tt.socket, open-before)
 			}
+		}
+	}
+}
+
+// What is known to fail before the call is told before it.
+func TestNobodyIsCalledInVain(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		change func(*testing.T, *settings.Settings)
+	}{
+		{"no place for sshd's log", func(_ *testing.T, s *settings.Settings) { s.SshdLog = "/nonexistent/d/log" }},
+		{"a log that would block", func(_ *testing.T, s *settings.Settings) { s.SshdLog = os.DevNull }},
+		{"opaque bytes that the manager cannot be told", func(t *testing.T, s *settings.Settings) {
+			s.Handover, s.Opaque = settings.HandoverAuto, "\xff"
+			s.ManagerSocket, _ = manager(t, taken)
+		}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			l, client := listen(t)
+			s := call(t, client)
+			tt.change(t, s)
+			before := openDescriptors(t)
+			if err := Run(s, quiet); err == nil {
+				t.Error("succeeds")
+			}
+			if open := openDescriptors(t); open > before {
+				t.Errorf("%d descriptors are left", open-before)
+			}
+			if err := l.(*net.TCPListener).SetDeadline(time.Now().Add(20 * time.Millisecond)); err != nil {
+				t.Fatal(err)
+			}
+			if c, err := l.Accept(); err == nil {
+				t.Errorf("%v was called", c.LocalAddr())
+			}
+		})
+	}
+}
+
+// sshd gets any bytes where no manager is.
+func TestOpaqueBytesWithoutAManager(t *testing.T) {
+	l, client := listen(t)
+	s := call(t, client)
+	s.Handover, s.Opaque = settings.HandoverAuto, "a\xff"
+	if m, err := findManager(s); m != nil || err != nil {
+		t.Errorf("%v, %v", m, err)
+	}
+	s.Handover = settings.HandoverDetach
+	s.Sshd.Sshd, s.Announce, s.DeviceID = program(t, "echo SSH-2.0-standin"), true, "x"
+	if err := Run(s, quiet); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := io.ReadAll(accept(t, l)); err != nil || !strings.Contains(string(got), "OPAQUE: a\xff\r\n") {
+		t.Errorf("the client reads %q, %v", got, err)
+	}
+}
+
+// A manager whose queue is full is not waited for for ever.
+func TestAFullQueueIsNotWaitedForForEver(t *testing.T) {
+	path := filepath.Join(shortDir(t), "m")
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	if err := errors.Join(unix.Bind(fd, &unix.SockaddrUnix{Name: path}), unix.Listen(fd, 0)); err != nil {
+		t.Fatal(err)
+	}
+	const wait = 20 * time.Millisecond
+	for n := 0; ; n++ {
+		start := time.Now()
+		f, err := connectManager(path, wait)
+		if err == nil && n < 3 {
+			defer f.Close() // takes a place in the queue
+			continue
+		}
+		if took := time.Since(start); err != unix.EAGAIN || took < wait/2 || took > 10*time.Second {
+			t.Errorf("the queue is full: %v after %v", err, took)
+		}
+		return
+	}
+}
+
+// Root may go everywhere, so the error is made here.
+func TestADirectoryThatIsClosed(t *testing.T) {
+	err := noManager("/run/callhome/mgr.sock", unix.EACCES)
+	want := "give /run/callhome mode 0755 and this user the group callhome, or use --handover exec"
+	if sysexits.Code(err) != sysexits.NoPerm || sysexits.Hint(err) != want || err.Error() != "the manager's socket /run/callhome/mgr.sock may not be used: permission denied" {
+		t.Errorf("exit status %d with %v; %s", sysexits.Code(err), err, sysexits.Hint(err))
+	}
+}
+
+func TestDiscardRemovesOnlyItsOwn(t *testing.T) {
+	dir := t.TempDir()
+	for name, want := range map[string]bool{dir + "/a.log": false, file(t, "b.log", "", 0o600): true} {
+		f, err := os.Create(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		discard(&sshdexec.Log{File: f}, dir)
+		if _, err := os.Stat(name); (err == nil) != want {
+			t.Errorf("%s is there: %v, want %v", name, err == nil, want)
+		}
+	}
+	discard(nil, dir)
+}
+
+// Where sshd's words are when there is no file to read them from.
+func TestSilence(t *testing.T) {
+	null, err := os.Open(os.DevNull)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer null.Close()
+	empty, err := os.Open(file(t, "log", "", 0o600))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer empty.Close()
+	for want, log := range map[string]*sshdexec.Log{
+		"its words are in syslog":         {File: null, Syslog: true},
+		"its words are on standard error": {File: null},
+		"it said nothing":                 {File: empty},
+	} {
+		if got := silence(log); got != want {
+			t.Errorf("%+v: %q, want %q", log, got, want)
 		}
 	}
 }

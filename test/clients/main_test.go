@@ -18,6 +18,8 @@ import (
 	"testing"
 	"time"
 
+	"callhome/test/skips"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -37,11 +39,7 @@ func TestMain(m *testing.M) {
 		os.Exit(m.Run())
 	}
 	if os.Geteuid() != 0 {
-		fmt.Println("skipped: the clients' stories need root, for namespaces, users and sshd")
-		if os.Getenv("CALLHOME_NO_SKIP") == "1" {
-			os.Exit(1)
-		}
-		os.Exit(0)
+		os.Exit(skips.All("the clients' stories: they need root for namespaces, users and sshd"))
 	}
 	if os.Getenv(insideEnv) == "" {
 		code, err := outside()
@@ -57,7 +55,9 @@ func TestMain(m *testing.M) {
 	if !given("test.parallel") {
 		_ = flag.Set("test.parallel", "8") // stories wait more than they work
 	}
-	os.Exit(m.Run())
+	code := m.Run()
+	skips.Print(os.Stdout)
+	os.Exit(code)
 }
 
 func given(name string) (found bool) {

@@ -10,10 +10,11 @@ import (
 	"os/exec"
 	"strconv"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"callhome/test/skips"
 )
 
 // patience is how long a story waits for what takes milliseconds when all is
@@ -37,41 +38,12 @@ func Await(t *testing.T, max time.Duration, what string, ready func() error) {
 	}
 }
 
-var skips struct {
-	mu   sync.Mutex
-	list []string // guarded by mu
-}
-
-func noSkip() bool { return os.Getenv("CALLHOME_NO_SKIP") == "1" }
-
-// skip ends a story that cannot be told here. Nothing skips in silence: the
-// run ends with the list, and with CALLHOME_NO_SKIP=1 a skip is a failure.
-func skip(t *testing.T, reason string) {
-	t.Helper()
-	if noSkip() {
-		t.Fatalf("skipped, and CALLHOME_NO_SKIP is set: %s", reason)
-	}
-	skips.mu.Lock()
-	skips.list = append(skips.list, t.Name()+": "+reason)
-	skips.mu.Unlock()
-	t.Skip(reason)
-}
-
-func printSkips() {
-	skips.mu.Lock()
-	defer skips.mu.Unlock()
-	fmt.Printf("skipped: %d\n", len(skips.list))
-	for _, s := range skips.list {
-		fmt.Println("  " + s)
-	}
-}
-
 // need skips the story where a program is not installed.
 func need(t *testing.T, programs ...string) {
 	t.Helper()
 	for _, p := range programs {
 		if _, err := exec.LookPath(p); err != nil {
-			skip(t, p+" is not installed")
+			skips.Story(t, p+" is not installed")
 		}
 	}
 }

@@ -170,6 +170,11 @@ func TestCheckTellsWhatIsMissing(t *testing.T) {
 		{"an option of sshd's", []string{"--sshd-option", "NoSuchOption=1"}, 78, []string{"NoSuchOption"}},
 		{"the subsystem's command", []string{"--subsystem", "/nonexistent/netconf"}, 78, []string{"/nonexistent/netconf"}},
 		{"the manager", []string{"--handover", "manager", "--manager-socket", "/nonexistent/mgr.sock"}, 69, []string{"/nonexistent/mgr.sock"}},
+		{"netconfd", []string{"--subsystem", "/usr/sbin/netconf-subsystem --ncxserver-sockname=830@/nonexistent/ncx"}, 69, []string{"/nonexistent/ncx", "start netconfd"}},
+		{"the interface", []string{"--interface", "nosuch0"}, 78, []string{"nosuch0", "--interface"}},
+		{"the namespace", []string{"--netns", "/etc/passwd"}, 78, []string{"/etc/passwd: not a network namespace"}},
+		{"the address", []string{"--local-address", "192.0.2.77"}, 78, []string{"192.0.2.77", "--local-address"}},
+		{"the log's directory", []string{"--sshd-log", "/nonexistent/d/log"}, 71, []string{"/nonexistent/d/log", "make its directory"}},
 		{"a user CA", []string{"--sshd-option", "TrustedUserCAKeys=/nonexistent/ca.pub"}, 0, []string{"warning", "/nonexistent/ca.pub"}},
 		{"a host key beside a good one", []string{"--host-key", "/nonexistent/key"}, 66, []string{"/nonexistent/key"}},
 		{"a host certificate", []string{"--host-certificate", "/nonexistent/cert.pub"}, 66, []string{"/nonexistent/cert.pub"}},
@@ -184,6 +189,36 @@ func TestCheckTellsWhatIsMissing(t *testing.T) {
 				contains(t, "--check", check.Stdout(), "MISSING", "->")
 			}
 		})
+	}
+}
+
+// Without root's rights --check has advice that can be followed without them,
+// and where that was followed it does not give it again.
+func TestCheckWithoutRoot(t *testing.T) {
+	t.Parallel()
+	device := newDevice(t, "/bin/true")
+	device.options = []string{"--subsystem", "/bin/true"}
+	check := func(code int, options ...string) string {
+		t.Helper()
+		cmd := device.Command(nil, append([]string{"--check"}, options...)...)
+		cmd.SysProcAttr.Credential = credential(netopID)
+		p := start(t, "callhome-trigger", cmd)
+		p.MustExit(code)
+		return p.Stdout()
+	}
+	key := newKey(t, device.dir(), "root-key")
+	out := check(77, "--host-key", key, "--sshd-log", "/etc/callhome/log")
+	contains(t, "--check", out, "nobody but netop", "--sshd-option UsePAM=no", key+" may not be read by netop", "/etc/callhome/log cannot be written: permission denied")
+	if strings.Contains(out, "usermod") || strings.Contains(out, "ssh-keygen -A") {
+		t.Errorf("advice for root alone:\n%s", out)
+	}
+	if err := os.Chown(key, netopID, netopID); err != nil {
+		t.Fatal(err)
+	}
+	out = check(0, "--host-key", key, "--sshd-option", "UsePAM=no")
+	contains(t, "--check", out, "A call home can be made.", "logs in nobody but netop")
+	if strings.Contains(out, "->") {
+		t.Errorf("advice that was followed:\n%s", out)
 	}
 }
 

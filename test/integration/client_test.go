@@ -9,6 +9,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	"callhome/test/skips"
 )
 
 // client is a stock NETCONF client that waits for one call home. Finish then
@@ -39,7 +41,7 @@ func (n *nms) Ncclient(_ *netconfd, addr, value string) *client {
 	n.t.Helper()
 	need(n.t, "/usr/bin/python3")
 	if err := exec.Command("/usr/bin/python3", "-c", "import ncclient").Run(); err != nil {
-		skip(n.t, "python3-ncclient is not installed")
+		skips.Story(n.t, "python3-ncclient is not installed")
 	}
 	host, port := splitAddr(n.t, addr)
 	return n.steps("ncclient", addr, "/usr/bin/python3", "clients/ncclient_callhome.py", host, port, n.user, n.key, n.hostKey, value)
@@ -200,7 +202,7 @@ func libnetconf2(t *testing.T) string {
 		t.Fatal(c.reason)
 	}
 	if c.binary == "" {
-		skip(t, c.reason)
+		skips.Story(t, c.reason)
 	}
 	return c.binary
 }

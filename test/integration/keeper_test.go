@@ -49,7 +49,7 @@ func newStandingSite(t *testing.T, subsystem string) *site {
 func newStubSite(t *testing.T) *site {
 	t.Helper()
 	s := newStandingSite(t, "/bin/cat")
-	s.options = append(s.options, "--sshd", writeFile(t, filepath.Join(s.dir(), "sshd"), `#!/bin/sh
+	s.options = append(s.options, "--sshd", writeFile(t, filepath.Join(s.dir(), "sshd"), `#!/bin/bash
 if [ "$1" = -V ]; then
 	echo OpenSSH_9.9p1
 	exit
@@ -58,9 +58,11 @@ exec 3>&1 >&2
 echo 'Connection from 127.0.0.1 port 1 on 127.0.0.1 port 2 rdomain ""'
 echo 'Accepted publickey for netop from 127.0.0.1 port 1 ssh2: ED25519 SHA256:stub'
 echo SSH-2.0-stub >&3
+# The title of the process that sshd has after a login.
+exec -a 'sshd: netop@notty' /bin/sh -c '
 while read -r line; do :; done
-echo 'Connection closed by 127.0.0.1 port 1'
-exit 255
+echo "Connection closed by 127.0.0.1 port 1"
+exit 255'
 `, 0o755))
 	return s
 }

@@ -53,6 +53,25 @@ func TestUnreadStderrDoesNotFreezeTheSession(t *testing.T) {
 	})
 }
 
+// A call that reaches nobody leaves no log behind: those of sessions would have
+// to make room for it.
+func TestACallToNobodyLeavesNoLog(t *testing.T) {
+	t.Parallel()
+	device := newDevice(t, "/bin/true")
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer null.Close()
+	cmd := device.Command(splitWords(t, freeAddr("127.0.0.1")))
+	cmd.Stdout, cmd.Stderr = null, null // a file would be taken for the log
+	call := start(t, "callhome-trigger", cmd)
+	call.MustExit(69)
+	if left, err := filepath.Glob("/run/callhome/log/*-" + fmt.Sprint(call.pid) + ".log"); err != nil || left != nil {
+		t.Errorf("%q is left, %v", left, err)
+	}
+}
+
 // The directory of the sessions' logs stays small, and a session that lives
 // keeps its own. This story counts files: it is not parallel.
 func TestSessionLogsArePruned(t *testing.T) {

@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"callhome/test/skips"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -43,11 +45,7 @@ func TestMain(m *testing.M) {
 		os.Exit(testsMain(m))
 	}
 	if os.Geteuid() != 0 {
-		fmt.Println("skipped: 1\n  the whole integration suite: it needs root for namespaces, users and sshd")
-		if noSkip() {
-			os.Exit(1)
-		}
-		os.Exit(0)
+		os.Exit(skips.All("the whole integration suite: it needs root for namespaces, users and sshd"))
 	}
 	os.Exit(outerMain())
 }
@@ -144,7 +142,7 @@ func testsMain(m *testing.M) int {
 		_ = flag.Set("test.parallel", "8")
 	}
 	code := m.Run()
-	printSkips()
+	skips.Print(os.Stdout)
 	deadline := time.Now().Add(5 * time.Second)
 	left := leftovers()
 	for ; len(left) > 0 && time.Now().Before(deadline); left = leftovers() {

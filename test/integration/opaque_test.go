@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"callhome/internal/proto"
 )
 
 // everyByte is each byte that a word of a command line can have.
@@ -185,6 +187,16 @@ func TestAnnouncement(t *testing.T) {
 		if banner := peer.Banner(); strings.Contains(banner, "rtr-7") {
 			t.Errorf("the version string has the id, too: %q", banner)
 		}
+		// The manager's own calls too.
+		m := startManager(t, device)
+		m.MustCallHome(nms.Addr(), proto.WaitTCP)
+		peer = nms.Accept()
+		for _, want := range []string{"MSG-ID: DEVICE-CONN-INFO\r\n", "MSG-VER: V1\r\n", "DEVICE-ID: rtr-7\r\n"} {
+			if line := peer.Line(); line != want {
+				t.Errorf("the manager's sshd says %q, want %q", line, want)
+			}
+		}
+		peer.Banner()
 
 		device = newDevice(t, "/bin/true")
 		device.options = append(device.options, "--device-id", "rtr-7")

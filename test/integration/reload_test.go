@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"callhome/internal/proto"
+	"callhome/test/skips"
 )
 
 // A wrong document is refused whole, with every fault and where it is, and
@@ -127,7 +128,7 @@ func TestInitMakesADocumentThatWorks(t *testing.T) {
 	s := newStandingSite(t, "/bin/cat")
 	nms := s.nms.Station(freeAddr("127.0.0.1"))
 	if _, err := os.Stat("/etc/ssh/ssh_host_ed25519_key"); err != nil {
-		skip(t, "this machine has no host key")
+		skips.Story(t, "this machine has no host key")
 	}
 	writeFile(t, s.nms.knownHosts, alias+" "+publicKey(t, "/etc/ssh/ssh_host_ed25519_key")+"\n", 0o600)
 	file := filepath.Join(tempDir(t), "callhome.json")
@@ -150,7 +151,7 @@ func TestInitMakesADocumentThatWorks(t *testing.T) {
 func validate(t *testing.T, kind, doc string) {
 	t.Helper()
 	file := writeFile(t, filepath.Join(tempDir(t), "document.json"), doc, 0o644)
-	if out, err := exec.Command("../../packaging/yang/validate", "-t", kind, file).CombinedOutput(); err != nil {
+	if out, err := exec.Command("../../packaging/yang/validate", file, "-t", kind).CombinedOutput(); err != nil {
 		t.Errorf("yanglint: %v\n%s\n%s", err, out, doc)
 	}
 }

@@ -17,6 +17,8 @@ import (
 	"testing"
 	"time"
 
+	"callhome/test/skips"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -138,7 +140,7 @@ func openTree(t *testing.T, tree string) string {
 	})
 	dir, ok := strings.CutPrefix(result, "ready ")
 	if !ok {
-		skip(t, result)
+		skips.Story(t, result)
 	}
 	mounted.mu.Lock()
 	defer mounted.mu.Unlock()
@@ -202,7 +204,7 @@ func abroad(t *testing.T, command string) string {
 	inTree := func(file string) string {
 		file, err := filepath.EvalSymlinks(file)
 		if err != nil || !strings.HasPrefix(file, "/usr/") {
-			skip(t, fmt.Sprintf("%s needs %s, which is not below /usr: it cannot be lent to another tree", program, file))
+			skips.Story(t, fmt.Sprintf("%s needs %s, which is not below /usr: it cannot be lent to another tree", program, file))
 		}
 		return strings.Replace(file, "/usr", hostUsr, 1)
 	}

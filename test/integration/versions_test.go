@@ -7,6 +7,8 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+
+	"callhome/internal/proto"
 )
 
 // The machine's own OpenSSH and those of other Debian releases do the same: a
@@ -31,8 +33,14 @@ func TestEveryOpenSSH(t *testing.T) {
 			t.Run("longest OPAQUE", func(t *testing.T) { opaqueArrives(t, move, strings.Repeat("\n", 1024)) })
 			t.Run("OPAQUE as a comment", func(t *testing.T) { opaqueArrives(t, move, " # '$(id)' ") })
 			t.Run("no shell", func(t *testing.T) { noShell(t, move) })
+			t.Run("configured", func(t *testing.T) { configuredEndpoint(t, move) })
+			t.Run("configured aliveness", func(t *testing.T) { configuredAliveness(t, move) })
 			t.Run("grace time", func(t *testing.T) { graceTime(t, move) })
 			t.Run("detach", func(t *testing.T) { detachAndGoOn(t, move) })
+			t.Run("login of a user", func(t *testing.T) { loginIsBelieved(t, move, netop) })
+			t.Run("login of root", func(t *testing.T) { loginIsBelieved(t, move, "root") })
+			t.Run("forged user", func(t *testing.T) { forgedLogin(t, move, "user") })
+			t.Run("forged disconnect", func(t *testing.T) { forgedLogin(t, move, "disconnect") })
 			t.Run("check", func(t *testing.T) { checkSaysVersion(t, move, name) })
 		})
 	}
@@ -137,4 +145,52 @@ func sshdVersion(t *testing.T, d *device) string {
 		t.Fatalf("sshd -V says no version: %s", out)
 	}
 	return string(version)
+}
+
+// loginIsBelieved: what the log says of a login, sshd's processes show.
+func loginIsBelieved(t *testing.T, move func(*device), user string) {
+	t.Parallel()
+	probe := newProbe(t)
+	device, nms := newSite(t, probe.Command)
+	move(device)
+	device.options = append(device.options, "--sshd-option", "PermitRootLogin=yes")
+	m := startManager(t, device)
+	addr := freeAddr("127.0.0.1")
+	nms.user = user
+	station := nms.Netconf(addr)
+	called := m.MustCallHome(addr, proto.WaitNetconf)
+	if called.State != proto.StateServing || called.User != user {
+		t.Errorf("the session is %+v", called)
+	}
+	station.in.Close()
+	station.MustExit(0)
+	if last := m.AwaitNone(); last.Stage != proto.StageSession {
+		t.Errorf("it ended at %s because %q", last.Stage, last.Cause)
+	}
+}
+
+// forgedLogin: a client that never logs in writes a login into the log. Nobody
+// is told that somebody had logged in, and the log of the manager says what was
+// tried.
+func forgedLogin(t *testing.T, move func(*device), how string) {
+	t.Parallel()
+	for _, user := range []string{"root", netop} {
+		device := newDevice(t, "/bin/cat")
+		move(device)
+		device.options = append(device.options, "--sshd-option", "LoginGraceTime=4")
+		m := startManager(t, device)
+		addr := freeAddr("127.0.0.1")
+		host, port := splitAddr(t, addr)
+		forger := start(t, "forger", exec.Command("/usr/bin/python3", "clients/forger.py", host, port, how, user))
+		forger.AwaitListening(addr)
+		info, err := m.CallHome(addr, proto.WaitSSH)
+		if err == nil {
+			t.Errorf("%s is said to have logged in: %+v", user, info)
+		}
+		if last := m.AwaitNone(); last.User != "" || last.Stage == proto.StageSession || last.Stage == proto.StageSubsystem {
+			t.Errorf("the session is remembered as %+v", last)
+		}
+		contains(t, "forger", forger.Stdout(), "forged")
+		contains(t, "the manager's log", m.process.Stderr(), "a login that its processes do not show")
+	}
 }

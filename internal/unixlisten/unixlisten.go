@@ -1,4 +1,8 @@
-package main
+// Package unixlisten opens the Unix sockets that the daemons are called at:
+// one daemon at a path, what a former one left behind removed, anything else
+// left alone. It knows nothing of what is said there; who may say it is decided
+// by the kernel's word for who it is, so every user may connect.
+package unixlisten
 
 import (
 	"errors"
@@ -14,10 +18,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// listenUnix opens a Unix socket at path that every user may connect to, for
-// what it is called. A socket that a former manager left is removed; a file of
+// Listen opens a Unix socket at path that every user may connect to, for
+// what it is called. A socket that a former daemon left is removed; a file of
 // another kind stays.
-func listenUnix(path, what string) (*net.UnixListener, error) {
+func Listen(path, what string) (*net.UnixListener, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return nil, fmt.Errorf("making the directory of the %s socket: %w", what, err)
 	}
@@ -36,7 +40,7 @@ func listenUnix(path, what string) (*net.UnixListener, error) {
 		return nil, sysexits.New(sysexits.Usage, "use another path", fmt.Errorf("%s is there and is no socket", path))
 	default:
 		if err := os.Remove(path); err != nil {
-			return nil, fmt.Errorf("removing a former manager's socket: %w", err)
+			return nil, fmt.Errorf("removing a former daemon's socket: %w", err)
 		}
 	}
 	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
@@ -50,13 +54,13 @@ func listenUnix(path, what string) (*net.UnixListener, error) {
 	return l, nil
 }
 
-// lockTime is how long a lock may stay that a manager had who was killed: its
+// lockTime is how long a lock may stay that a daemon had who was killed: its
 // children have it too between fork and exec, as they have its listener, so to
 // ask whether somebody answers would tell less.
 const lockTime = 2 * time.Second
 
 // answered reports whether somebody listens at path and goes on doing so: a
-// killed manager's children do, until they have executed.
+// killed daemon's children do, until they have executed.
 func answered(path string) bool {
 	for end := time.Now().Add(lockTime); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
 		conn, err := net.Dial("unix", path)
@@ -68,7 +72,7 @@ func answered(path string) bool {
 	return true
 }
 
-// lock makes this the only manager at path, for as long as the process lives.
+// lock makes this the only daemon at path, for as long as the process lives.
 func lock(path, what string) error {
 	fd, err := unix.Open(path+".lock", unix.O_RDWR|unix.O_CREAT|unix.O_CLOEXEC, 0o600)
 	if err != nil {
@@ -85,7 +89,7 @@ func lock(path, what string) error {
 	}
 	unix.Close(fd)
 	if err == unix.EWOULDBLOCK {
-		return sysexits.New(sysexits.Unavailable, "stop it first, or use another socket", fmt.Errorf("a manager runs already, it has the %s socket %s", what, path))
+		return sysexits.New(sysexits.Unavailable, "stop it first, or use another socket", fmt.Errorf("a daemon runs already, it has the %s socket %s", what, path))
 	}
 	return fmt.Errorf("locking the %s socket: %w", what, err)
 }

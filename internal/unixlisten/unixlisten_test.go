@@ -1,4 +1,4 @@
-package main
+package unixlisten
 
 import (
 	"net"
@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-func TestListenUnix(t *testing.T) {
+func TestListen(t *testing.T) {
 	for _, tt := range []struct {
 		name   string
 		before func(t *testing.T, path string) // what is there
@@ -42,7 +42,7 @@ func TestListenUnix(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "s")
 			tt.before(t, path)
 			was, _ := os.Lstat(path)
-			l, err := listenUnix(path, "test")
+			l, err := Listen(path, "test")
 			if tt.err != "" {
 				if err == nil || !strings.Contains(err.Error(), tt.err) {
 					t.Errorf("got %v, want %q", err, tt.err)
