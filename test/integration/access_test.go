@@ -67,7 +67,9 @@ func TestOnlyTheDocumentsUsersGetIn(t *testing.T) {
 		t.Errorf("the stranger got in %d times", n)
 	}
 	// The key of bashful's is of no use for the user who is left.
+	stations["other"].Shut()
 	other.user = netop
+	stations["other"].Open()
 	failures = len(k.Heard("other", proto.EventAttemptFailed))
 	k.AwaitHeard(patience, "other", proto.EventAttemptFailed, failures+2)
 	if n := len(k.Heard("other", proto.EventAuthenticated)); n != 1 {

@@ -30,10 +30,9 @@ func TestTwoHundredClients(t *testing.T) {
 	nms := s.nms.NewStation(freeAddr("127.0.0.1"))
 	nms.serve = nms.Hold
 	nms.Open()
-	list := make([]object, crowd)
-	for i := range list {
-		list[i] = persistent(fmt.Sprintf("nms-%d", i), s.At(nms.Addr))
-		delete(list[i], "callhome:backoff")
+	list := s.Crowd(crowd, nms.Addr)
+	for _, client := range list {
+		delete(client, "callhome:backoff")
 	}
 	begin := time.Now()
 	k := s.Keep(document(list...))

@@ -77,6 +77,17 @@ func (s *site) Introduce(n *nms) {
 // At is an endpoint of a document for the site's device.
 func (s *site) At(addr string) object { s.t.Helper(); return s.key.endpoint(s.t, addr) }
 
+// Crowd is n clients with one endpoint each, all at that address: "nms-0" and
+// so on.
+func (s *site) Crowd(n int, addr string) []object {
+	s.t.Helper()
+	list := make([]object, n)
+	for i := range list {
+		list[i] = persistent(fmt.Sprintf("nms-%d", i), s.At(addr))
+	}
+	return list
+}
+
 // Keep runs the daemon with that document.
 func (s *site) Keep(doc any, args ...string) *keeper {
 	t := s.t

@@ -40,27 +40,18 @@ const (
 // there was. Shortened: 1 s of ssh keepalives' 30 and an outage of 13 s.
 func TestEveryOpenSSHSurvivesAnOutage(t *testing.T) {
 	t.Parallel()
-	for _, tree := range append([]string{""}, trees...) {
-		name := tree
-		if name == "" {
-			name = "this machine"
-		}
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			s, l := newLinkedSite(t)
-			if tree != "" {
-				s.root = openTree(t, tree)
-			}
-			nms := s.nms.Station(freeAddr(nmsV4))
-			client := persistent("nms", quickAlive(s.At(nms.Addr)))
-			delete(client, "callhome:backoff")
-			k := s.Keep(document(client))
-			k.AwaitServing(patience, "nms")
-			nms.Session().echo("hello")
-			outage(t, k, nms, l.Pull, l.Plug, 13*time.Second, aliveBound)
-			t.Logf("sshd: %s", sshdVersion(t, s.device))
-		})
-	}
+	onOpenSSHs(t, trees, func(t *testing.T, _, root string) {
+		s, l := newLinkedSite(t)
+		s.root = root
+		nms := s.nms.Station(freeAddr(nmsV4))
+		client := persistent("nms", quickAlive(s.At(nms.Addr)))
+		delete(client, "callhome:backoff")
+		k := s.Keep(document(client))
+		k.AwaitServing(patience, "nms")
+		nms.Session().echo("hello")
+		outage(t, k, nms, l.Pull, l.Plug, 13*time.Second, aliveBound)
+		t.Logf("sshd: %s", sshdVersion(t, s.device))
+	})
 }
 
 // outage takes the way between away for that long, and wants the session to be
@@ -133,6 +124,28 @@ func TestALinkThatIsBackDuringACall(t *testing.T) {
 			k := s.Keep(document(persistent("nms", quickAlive(s.At(nms.Addr)))))
 			k.AwaitServing(patience, "nms")
 			outage(t, k, nms, l.Pull, l.Plug, length, aliveBound)
+		})
+	}
+}
+
+// The device's own interface is down, and what the kernel forgets with that
+// comes back as DHCP or a router brings it.
+func TestTheDevicesInterfaceIsDown(t *testing.T) {
+	t.Parallel()
+	for _, host := range []string{nmsV4, nmsV6} {
+		t.Run(host, func(t *testing.T) {
+			t.Parallel()
+			s, l := newLinkedSite(t)
+			nms := s.nms.Station(freeAddr(host))
+			client := persistent("nms", quickAlive(s.At(nms.Addr)))
+			delete(client, "callhome:backoff")
+			k := s.Keep(document(client))
+			k.AwaitServing(patience, "nms")
+			device := "-n " + filepath.Base(l.device)
+			outage(t, k, nms, func() { ip(t, device+" link set "+l.port+" down") }, func() {
+				ip(t, device+" link set "+l.port+" up")
+				ip(t, device+" addr replace "+deviceV6+"/64 nodad dev "+l.port)
+			}, 8*time.Second, aliveBound)
 		})
 	}
 }

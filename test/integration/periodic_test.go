@@ -45,85 +45,76 @@ func atSlot(t *testing.T, nms *station, n int, slot time.Time) call {
 func TestPeriodicConnections(t *testing.T) {
 	t.Parallel()
 	const idle = 5
-	for _, tree := range []string{"", "bullseye"} {
-		name := tree
-		if name == "" {
-			name = "this machine"
+	onOpenSSHs(t, []string{"bullseye"}, func(t *testing.T, _, root string) {
+		s := newStandingSite(t, "/bin/cat")
+		s.root = root
+		long, lazy, broken := s.nms.Station(freeAddr("127.0.0.1")), s.nms.Station(freeAddr("127.0.0.1")), s.nms.Station(freeAddr("127.0.0.1"))
+		k := s.Keep(document(
+			periodically(persistent("long", quickAlive(s.At(long.Addr))), 0),
+			periodically(persistent("lazy", quickAlive(s.At(lazy.Addr))), idle),
+			periodically(persistent("broken", quickAlive(s.At(broken.Addr))), 0),
+		))
+		slot := nextMinute()
+		if c := k.client("lazy"); c.State != proto.ClientIdle || c.NextAttempt == nil || !c.NextAttempt.Equal(slot) || !c.Periodic {
+			t.Errorf("before the slot %v the client is %+v", slot, c)
 		}
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			s := newStandingSite(t, "/bin/cat")
-			if tree != "" {
-				s.root = openTree(t, tree)
-			}
-			long, lazy, broken := s.nms.Station(freeAddr("127.0.0.1")), s.nms.Station(freeAddr("127.0.0.1")), s.nms.Station(freeAddr("127.0.0.1"))
-			k := s.Keep(document(
-				periodically(persistent("long", quickAlive(s.At(long.Addr))), 0),
-				periodically(persistent("lazy", quickAlive(s.At(lazy.Addr))), idle),
-				periodically(persistent("broken", quickAlive(s.At(broken.Addr))), 0),
-			))
-			slot := nextMinute()
-			if c := k.client("lazy"); c.State != proto.ClientIdle || c.NextAttempt == nil || !c.NextAttempt.Equal(slot) || !c.Periodic {
-				t.Errorf("before the slot %v the client is %+v", slot, c)
-			}
-			if n := len(long.Calls()) + len(lazy.Calls()) + len(broken.Calls()); n > 0 {
-				t.Errorf("%d calls before the slot", n)
-			}
-			for _, nms := range []*station{long, lazy, broken} {
-				atSlot(t, nms, 1, slot)
-			}
+		if n := len(long.Calls()) + len(lazy.Calls()) + len(broken.Calls()); n > 0 {
+			t.Errorf("%d calls before the slot", n)
+		}
+		for _, nms := range []*station{long, lazy, broken} {
+			atSlot(t, nms, 1, slot)
+		}
 
-			// Not meant: again at once.
-			k.AwaitServing(patience, "broken")
-			broken.HangUp()
-			hung := time.Now()
-			if took := broken.AwaitCall(patience, 2).at.Sub(hung); took > 2*time.Second {
-				t.Errorf("after an end that was not meant the next call took %v", took)
-			}
-			k.AwaitServing(patience, "broken")
-			broken.Session().echo("hello")
-			broken.Session().leave()
-			c := k.AwaitState(patience, "broken", proto.ClientIdle)
-			if want := slot.Add(time.Minute); c.NextAttempt == nil || !c.NextAttempt.Equal(want) {
-				t.Errorf("after an end that was meant the next attempt is at %v, expected %v", c.NextAttempt, want)
-			}
+		// Not meant: again at once.
+		k.AwaitServing(patience, "broken")
+		broken.HangUp()
+		hung := time.Now()
+		if took := broken.AwaitCall(patience, 2).at.Sub(hung); took > 2*time.Second {
+			t.Errorf("after an end that was not meant the next call took %v", took)
+		}
+		k.AwaitServing(patience, "broken")
+		broken.Session().echo("hello")
+		broken.Session().leave()
+		c := k.AwaitState(patience, "broken", proto.ClientIdle)
+		if want := slot.Add(time.Minute); c.NextAttempt == nil || !c.NextAttempt.Equal(want) {
+			t.Errorf("after an end that was meant the next attempt is at %v, expected %v", c.NextAttempt, want)
+		}
 
-			// Idle: not sooner than the timeout, and not much later.
-			k.AwaitState(patience, "lazy", proto.ClientIdle)
-			var ended proto.SessionInfo
-			for _, e := range k.Heard("lazy", proto.EventClosed) {
-				ended = e.Session
-			}
-			// From 9.2 on sshd closes the session alone, upon which a stock ssh says
-			// goodbye by itself.
-			if ended.End != proto.EndIdle && ended.End != proto.EndDisconnected || !ended.Graceful || ended.Ended == nil {
-				t.Fatalf("the idle session ended as %+v", ended)
-			}
-			if lived := ended.Ended.Sub(ended.Since); lived < idle*time.Second || lived > (2*idle+4)*time.Second {
-				t.Errorf("the idle session lived for %v", lived)
-			}
+		// Idle: not sooner than the timeout, and not much later.
+		k.AwaitState(patience, "lazy", proto.ClientIdle)
+		var ended proto.SessionInfo
+		for _, e := range k.Heard("lazy", proto.EventClosed) {
+			ended = e.Session
+		}
+		// From 9.2 on sshd closes the session alone, upon which a stock ssh says
+		// goodbye by itself.
+		if ended.End != proto.EndIdle && ended.End != proto.EndDisconnected || !ended.Graceful || ended.Ended == nil {
+			t.Fatalf("the idle session ended as %+v", ended)
+		}
+		if lived := ended.Ended.Sub(ended.Since); lived < idle*time.Second || lived > (2*idle+4)*time.Second {
+			t.Errorf("the idle session lived for %v", lived)
+		}
 
-			// The next slot: those who are gone come, who is there stays.
-			second := slot.Add(time.Minute)
-			atSlot(t, lazy, 2, second)
-			atSlot(t, broken, 3, second)
-			if n := len(long.Calls()); n != 1 {
-				t.Errorf("%d calls for the session that is open", n)
+		// The next slot: those who are gone come, who is there stays.
+		second := slot.Add(time.Minute)
+		atSlot(t, lazy, 2, second)
+		atSlot(t, broken, 3, second)
+		if n := len(long.Calls()); n != 1 {
+			t.Errorf("%d calls for the session that is open", n)
+		}
+		long.Session().echo("still the first one")
+		long.Session().leave()
+		k.AwaitClient(patience, "long", func(c proto.ClientStatus) error {
+			if c.State != proto.ClientIdle || c.NextAttempt == nil || !c.NextAttempt.Equal(second.Add(time.Minute)) {
+				return errors.New("not waiting for the third slot")
 			}
-			long.Session().echo("still the first one")
-			long.Session().leave()
-			k.AwaitClient(patience, "long", func(c proto.ClientStatus) error {
-				if c.State != proto.ClientIdle || c.NextAttempt == nil || !c.NextAttempt.Equal(second.Add(time.Minute)) {
-					return errors.New("not waiting for the third slot")
-				}
-				return nil
-			})
-			if n := len(broken.Calls()); n != 3 {
-				t.Errorf("%d calls for the broken one", n)
-			}
-			t.Logf("sshd: %s", sshdVersion(t, s.device))
+			return nil
 		})
-	}
+		if n := len(broken.Calls()); n != 3 {
+			t.Errorf("%d calls for the broken one", n)
+		}
+		t.Logf("sshd: %s", sshdVersion(t, s.device))
+	})
 }
 
 // The endpoint connected to last is called first after a boot.

@@ -198,10 +198,7 @@ func TestReloadUnderLoad(t *testing.T) {
 	nms := s.nms.NewStation(freeAddr("127.0.0.1"))
 	nms.serve = nms.Hold
 	nms.Open()
-	list := make([]object, crowd)
-	for i := range list {
-		list[i] = persistent(fmt.Sprintf("nms-%d", i), s.At(nms.Addr))
-	}
+	list := s.Crowd(crowd, nms.Addr)
 	k := s.Keep(document(list...))
 	before := k.awaitCrowd(crowd)
 	begin := time.Now()

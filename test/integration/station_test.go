@@ -69,25 +69,13 @@ func (s *station) Hold(c *net.TCPConn) {
 // Open listens.
 func (s *station) Open() {
 	s.t.Helper()
-	listen := func() result[net.Listener] {
-		l, err := net.Listen("tcp", s.Addr)
-		return result[net.Listener]{l, err}
-	}
-	var r result[net.Listener]
-	if s.nms.netns != "" {
-		r = atNetns(s.t, s.nms.netns, listen)
-	} else {
-		r = listen()
-	}
-	if r.err != nil {
-		s.t.Fatalf("listening: %v", r.err)
-	}
+	l := listenIn(s.t, s.nms.netns, s.Addr).Listener
 	s.mu.Lock()
-	s.listener = r.value
+	s.listener = l
 	s.mu.Unlock()
 	s.wg.Go(func() {
 		for {
-			c, err := r.value.Accept()
+			c, err := l.Accept()
 			if err != nil {
 				return
 			}
@@ -101,11 +89,6 @@ func (s *station) Open() {
 			}
 		}
 	})
-}
-
-type result[T any] struct {
-	value T
-	err   error
 }
 
 // Shut stops listening: who calls now is refused. Sessions go on.

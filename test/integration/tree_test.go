@@ -157,6 +157,25 @@ func openTree(t *testing.T, tree string) string {
 	return mounted.root[tree]
 }
 
+// onOpenSSHs tells a story with the machine's own OpenSSH and with those of
+// trees; root is the tree's, "" for ours.
+func onOpenSSHs(t *testing.T, trees []string, story func(t *testing.T, name, root string)) {
+	for _, tree := range append([]string{""}, trees...) {
+		name := tree
+		if name == "" {
+			name = "this machine"
+		}
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			root := ""
+			if tree != "" {
+				root = openTree(t, tree)
+			}
+			story(t, name, root)
+		})
+	}
+}
+
 func mountTree(name, dir string) (string, error) {
 	root := filepath.Join(runDir, "trees", name, "root")
 	if err := overlay(dir, filepath.Dir(root), root); err != nil {
