@@ -191,6 +191,41 @@ func TestTheDevicesAddressChanges(t *testing.T) {
 	}
 }
 
+// The device moves to another network while it calls from the one before, where
+// nobody answers: the call is given up and made anew. The pauses and max-wait
+// are longer than the story, so that nothing else could end them.
+func TestTheDeviceMovesDuringACall(t *testing.T) {
+	t.Parallel()
+	const other = "192.0.2.77"
+	need(t, "nft")
+	s, l := newLinkedSite(t)
+	nms := s.nms.Station(freeAddr(nmsV4))
+	l.nft("table inet way {\nchain lost { type filter hook input priority 0; ip saddr " + deviceV4 + " drop; }\n}")
+	client := persistent("nms", quickAlive(s.At(nms.Addr)))
+	client["reconnect-strategy"] = object{"max-wait": 120}
+	client["callhome:backoff"] = object{"initial": 60000}
+	k := s.Keep(document(client))
+	k.AwaitClient(patience, "nms", func(c proto.ClientStatus) error {
+		if on := time.Since(c.Since); c.State != proto.ClientDialing || on < 3200*time.Millisecond {
+			return fmt.Errorf("%s for %v", c.State, on)
+		}
+		return nil
+	})
+	device := "-n " + filepath.Base(l.device)
+	ip(t, device+" addr del "+deviceV4+"/24 dev "+l.port)
+	moved := time.Now()
+	ip(t, device+" addr add "+other+"/24 dev "+l.port)
+	call := nms.AwaitCall(patience, 1)
+	if took := call.at.Sub(moved); took > time.Second+lateness {
+		t.Errorf("called %v after the device had moved", took)
+	}
+	if from, _ := splitAddr(t, call.from); from != other {
+		t.Errorf("called from %s", from)
+	}
+	k.AwaitServing(patience, "nms")
+	nms.Session().leave()
+}
+
 // behindNAT puts a router between a device and a station: what comes from the
 // device leaves with the router's address, and nothing else passes or gets to
 // the router.
