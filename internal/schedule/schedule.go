@@ -83,6 +83,8 @@ type State struct {
 	// Due says that a connection is wanted now: always for a persistent one,
 	// for a periodic one from its slot to its graceful end.
 	Due bool
+	// Moved says that an address or a link came back during the call.
+	Moved bool
 }
 
 // Kind is what happened.
@@ -141,8 +143,8 @@ type move func(p *Policy, s State, e Event, now time.Time, chance float64) (Stat
 var table = map[Phase]map[Kind]move{
 	Idle:    {Begin: begin, Found: found},
 	Waiting: {Tick: call, Network: hurry, ClockSet: reckon},
-	Dialing: {Connected: connected, Failed: failed, Ended: failed},
-	Handed:  {LoggedIn: loggedIn, Tick: tooLate, Failed: failed, Ended: failed},
+	Dialing: {Connected: connected, Network: moved, Failed: failed, Ended: failed},
+	Handed:  {LoggedIn: loggedIn, Network: moved, Tick: tooLate, Failed: failed, Ended: failed},
 	Open:    {Ended: ended},
 	Stopped: {Begin: begin, Network: begin},
 }
@@ -181,7 +183,7 @@ func call(p *Policy, s State, _ Event, now time.Time, _ float64) (State, Do) {
 	if p.Period > 0 && !s.Due {
 		s.Slot, s.Made = p.slotNear(now), now
 	}
-	s.Phase, s.At, s.Began, s.Due = Dialing, time.Time{}, now, true
+	s.Phase, s.At, s.Began, s.Due, s.Moved = Dialing, time.Time{}, now, true, false
 	return s, Do{Call: true}
 }
 
@@ -193,6 +195,19 @@ func hurry(p *Policy, s State, e Event, now time.Time, chance float64) (State, D
 	}
 	s.pauses = pauses{}
 	return call(p, s, e, now, chance)
+}
+
+// retransmission is when a connection's first packet is sent again (RFC 6298,
+// section 2). The pauses after that double.
+const retransmission = time.Second
+
+// moved notes that the network is another one than that which the call was
+// made in: if the call fails, the next one does not wait. One that has no
+// connection yet is given up: its packets are far between by now, and may have
+// an address that is no more.
+func moved(_ *Policy, s State, _ Event, now time.Time, _ float64) (State, Do) {
+	s.Moved = true
+	return s, Do{Drop: s.Phase == Dialing && now.Sub(s.Began) > retransmission}
 }
 
 // reckon finds the next slot anew, by the clock as it is now. A pause is an
@@ -231,7 +246,7 @@ func loggedIn(_ *Policy, s State, _ Event, now time.Time, _ float64) (State, Do)
 		do.Tell, do.Outage = []Word{Recovered}, now.Sub(s.Lost)
 		s.Lost = time.Time{}
 	}
-	s.Phase, s.At, s.Since, s.Last = Open, time.Time{}, now, s.Endpoint+1
+	s.Phase, s.At, s.Since, s.Last, s.Moved = Open, time.Time{}, now, s.Endpoint+1, false
 	s.Failures, s.Spent = 0, 0
 	return s, do
 }
@@ -241,6 +256,9 @@ func failed(p *Policy, s State, e Event, now time.Time, chance float64) (State, 
 	s.Failures++
 	s, do := p.after(s, e.Stage, now.Sub(s.Began), now, chance)
 	do.Tell = append([]Word{AttemptFailed}, do.Tell...)
+	if s.Moved {
+		s.pauses, s.At = pauses{}, now
+	}
 	if p.Most > 0 && s.Failures >= p.Most {
 		s.Phase, s.At = Stopped, time.Time{}
 		do.Tell = append(do.Tell, GivenUp)

@@ -274,6 +274,40 @@ func TestNewsOfTheNetworkEndAPause(t *testing.T) {
 	}
 }
 
+// A call that the news find on its way is not waited for, and what it comes to
+// is no reason to wait.
+func TestNewsOfTheNetworkDuringACall(t *testing.T) {
+	s := begun(t, persistent())
+	for range 20 {
+		s.does(0, refused)
+		s.tick()
+	}
+	if do := s.does(retransmission/2, Event{Kind: Network}); do.Drop || do.Call {
+		t.Errorf("a young call was given up: %+v", do)
+	}
+	s.does(time.Second, refused)
+	if d, do := s.tick(); d != 0 || !do.Call {
+		t.Errorf("after the news the next call waited for %v", d)
+	}
+	s.does(0, refused)
+	if d, _ := s.tick(); d == 0 || d > 2*time.Second {
+		t.Errorf("the pauses did not start over: %v", d)
+	}
+	if do := s.does(2*retransmission, Event{Kind: Network}); !do.Drop || do.Call {
+		t.Errorf("an old call was not given up: %+v", do)
+	}
+	s.does(0, refused)
+	s.tick()
+	s.does(0, Event{Kind: Connected})
+	if do := s.does(2*retransmission, Event{Kind: Network}); do.Drop || do.Call {
+		t.Errorf("a connection was given up: %+v", do)
+	}
+	s.does(time.Second, Event{Kind: Ended, Stage: proto.StageSSH})
+	if d, do := s.tick(); d != 0 || !do.Call {
+		t.Errorf("after the connection the next call waited for %v", d)
+	}
+}
+
 func TestNewsOfTheNetworkLeaveASessionAlone(t *testing.T) {
 	s := begun(t, persistent())
 	s.does(0, Event{Kind: Connected})

@@ -200,7 +200,11 @@ func (c *client) step(e schedule.Event, info proto.SessionInfo) {
 		c.learn(e, info, before)
 		c.tell(do, info)
 		if do.Drop && c.session != nil {
-			go c.session.End(proto.EndLoginTimeout, "nobody logged in within "+c.policy.NoSSH.String())
+			if c.state.Phase == schedule.Dialing {
+				go c.session.End(proto.EndNoConnection, "the network changed during the call")
+			} else {
+				go c.session.End(proto.EndLoginTimeout, "nobody logged in within "+c.policy.NoSSH.String())
+			}
 		}
 		if !do.Call {
 			continue
