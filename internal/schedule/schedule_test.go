@@ -344,12 +344,11 @@ func TestASessionFromBeforeGoesOn(t *testing.T) {
 // world is an NMS, a network and a clock that do as they like. It holds what
 // must be so whatever they do.
 type world struct {
-	p      *Policy
-	s      State
-	now    time.Time
-	calls  int // that have not ended
-	logged bool
-	r      *rand.Rand
+	p     *Policy
+	s     State
+	now   time.Time
+	calls int // that have not ended
+	r     *rand.Rand
 }
 
 func (w *world) step(t *testing.T, e Event) {
