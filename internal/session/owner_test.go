@@ -107,7 +107,8 @@ func TestEndBeforeTheLogin(t *testing.T) {
 	env, _ = newEnv(t)
 	s = New(env, 1, proto.CallParams{Host: "nms", Port: 1}, "manager", nms)
 	s.End(proto.EndKilled, "its endpoint is another one")
-	if info := awaitDone(t, s); info.End != proto.EndKilled || info.Stage != proto.StageTCP || info.Graceful {
+	s.End(proto.EndRefused, "another reason")
+	if info := awaitDone(t, s); info.End != proto.EndKilled || info.Stage != proto.StageTCP || info.Graceful || info.Cause != "its endpoint is another one" {
 		t.Errorf("without a connection it ended as %+v", info)
 	}
 }
