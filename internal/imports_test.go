@@ -100,7 +100,8 @@ var modules = []thirdParty{
 	{"github.com/hashicorp/go-hclog", "logging", []string{"cmd/callhome-mgr", "internal/api", "internal/hook", "internal/logging", "internal/metrics", "internal/trigger"}},
 	{"github.com/coreos/go-systemd/v22", "tells systemd that the manager is ready, and how it fares", []string{"cmd/callhome-mgr"}},
 	{"github.com/creachadair/jrpc2", "JSON-RPC 2.0", []string{"internal/api"}},
-	{"github.com/fsnotify/fsnotify", "waits for a log's next line", []string{"internal/session"}},
+	{"github.com/fsnotify/fsnotify", "waits for a log's next line, and for a change of the registry", []string{"internal/nms/registry", "internal/session"}},
+	{"golang.org/x/crypto", "SSH on the management side", []string{"internal/nms/handshake", "internal/nms/registry"}},
 	{"github.com/prometheus/client_golang", "metrics in Prometheus' format", []string{"internal/metrics"}},
 }
 
