@@ -81,6 +81,12 @@ var arrows = []struct{ from, to, reason string }{
 	{"internal/proxy", "internal/sysexits", "each failure has its exit status"},
 	{"internal/resolve", "internal/dial", "questions leave the way the connection does"},
 	{"internal/resolve", "internal/sysexits", "each failure has its exit status"},
+	{"internal/nms/station", "internal/hub", "tells subscribers what happens"},
+	{"internal/nms/station", "internal/nms/handshake", "logs in to a device"},
+	{"internal/nms/station", "internal/nms/registry", "asks it whose a key is"},
+	{"internal/nms/station", "internal/nms/words", "what it tells its callers"},
+	{"internal/nms/station", "internal/proto", "errors have the codes and stages of the manager's"},
+
 	{"internal/unixlisten", "internal/sysexits", "a socket that is somebody else's is a failure of the command line"},
 	{"internal/logging", "internal/sysexits", "a log that cannot be opened is a failure of the command line"},
 }
@@ -101,7 +107,8 @@ var modules = []thirdParty{
 	{"github.com/coreos/go-systemd/v22", "tells systemd that the manager is ready, and how it fares", []string{"cmd/callhome-mgr"}},
 	{"github.com/creachadair/jrpc2", "JSON-RPC 2.0", []string{"internal/api"}},
 	{"github.com/fsnotify/fsnotify", "waits for a log's next line, and for a change of the registry", []string{"internal/nms/registry", "internal/session"}},
-	{"golang.org/x/crypto", "SSH on the management side", []string{"internal/nms/handshake", "internal/nms/registry"}},
+	{"golang.org/x/crypto", "SSH on the management side", []string{"internal/nms/handshake", "internal/nms/registry", "internal/nms/station"}},
+	{"github.com/pires/go-proxyproto", "the header of a load balancer", []string{"internal/nms/station"}},
 	{"github.com/prometheus/client_golang", "metrics in Prometheus' format", []string{"internal/metrics"}},
 }
 
