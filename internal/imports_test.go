@@ -79,6 +79,9 @@ var arrows = []struct{ from, to, reason string }{
 	{"internal/proxy", "internal/sysexits", "each failure has its exit status"},
 	{"internal/resolve", "internal/dial", "questions leave the way the connection does"},
 	{"internal/resolve", "internal/sysexits", "each failure has its exit status"},
+	{"internal/nms/knownhosts", "internal/sysexits", "a device that is not the right one has its exit status"},
+	{"internal/nms/login", "internal/nms/knownhosts", "is it the device"},
+	{"internal/nms/login", "internal/sysexits", "each failure has its exit status"},
 	{"internal/nms/listen", "internal/sysexits", "an address that cannot be had is a failure of the command line"},
 	{"internal/logging", "internal/sysexits", "a log that cannot be opened is a failure of the command line"},
 }
@@ -92,7 +95,8 @@ type thirdParty struct {
 // modules are all that others wrote, with who may use them and what for.
 var modules = []thirdParty{
 	{"golang.org/x/sys", "system calls", []string{"cmd/callhome-mgr", "internal/api", "internal/connect", "internal/dial", "internal/fdpass", "internal/hook",
-		"internal/nms/listen", "internal/preflight", "internal/resolve", "internal/session", "internal/sshdexec", "internal/trigger"}},
+		"internal/nms/knownhosts", "internal/nms/listen", "internal/preflight", "internal/resolve", "internal/session", "internal/sshdexec", "internal/trigger"}},
+	{"golang.org/x/crypto", "SSH client of the management side, and of it alone: on a device SSH is sshd's", []string{"internal/nms/knownhosts", "internal/nms/login"}},
 	{"golang.org/x/net", "SOCKS5, and a bound on connections", []string{"internal/metrics", "internal/proxy"}},
 	{"github.com/urfave/cli/v2", "command lines; nothing below main knows them", []string{"cmd/callhome-mgr", "cmd/callhome-trigger"}},
 	{"github.com/hashicorp/go-hclog", "logging", []string{"cmd/callhome-mgr", "internal/api", "internal/hook", "internal/logging", "internal/metrics", "internal/trigger"}},
