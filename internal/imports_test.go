@@ -83,11 +83,16 @@ var arrows = []struct{ from, to, reason string }{
 	{"internal/resolve", "internal/sysexits", "each failure has its exit status"},
 	{"internal/nms/station", "internal/hub", "tells subscribers what happens"},
 	{"internal/nms/station", "internal/nms/handshake", "logs in to a device"},
+	{"internal/nms/station", "internal/nms/login", "reads the credentials"},
 	{"internal/nms/station", "internal/nms/registry", "asks it whose a key is"},
 	{"internal/nms/station", "internal/nms/words", "what it tells its callers"},
 	{"internal/nms/station", "internal/proto", "errors have the codes and stages of the manager's"},
 
 	{"internal/unixlisten", "internal/sysexits", "a socket that is somebody else's is a failure of the command line"},
+	{"internal/nms/knownhosts", "internal/sysexits", "a device that is not the right one has its exit status"},
+	{"internal/nms/login", "internal/nms/knownhosts", "is it the device"},
+	{"internal/nms/login", "internal/sysexits", "each failure has its exit status"},
+	{"internal/nms/listen", "internal/sysexits", "an address that cannot be had is a failure of the command line"},
 	{"internal/logging", "internal/sysexits", "a log that cannot be opened is a failure of the command line"},
 }
 
@@ -100,14 +105,15 @@ type thirdParty struct {
 // modules are all that others wrote, with who may use them and what for.
 var modules = []thirdParty{
 	{"golang.org/x/sys", "system calls", []string{"cmd/callhome-mgr", "internal/api", "internal/connect", "internal/dial", "internal/fdpass", "internal/hook",
-		"internal/preflight", "internal/resolve", "internal/session", "internal/sshdexec", "internal/trigger", "internal/unixlisten"}},
+		"internal/nms/knownhosts", "internal/nms/listen", "internal/preflight", "internal/resolve", "internal/session", "internal/sshdexec", "internal/trigger", "internal/unixlisten"}},
+	{"golang.org/x/crypto", "SSH client of the management side, and of it alone: on a device SSH is sshd's",
+		[]string{"internal/nms/handshake", "internal/nms/knownhosts", "internal/nms/login", "internal/nms/registry", "internal/nms/station"}},
 	{"golang.org/x/net", "SOCKS5, and a bound on connections", []string{"internal/metrics", "internal/proxy"}},
 	{"github.com/urfave/cli/v2", "command lines; nothing below main knows them", []string{"cmd/callhome-mgr", "cmd/callhome-trigger"}},
 	{"github.com/hashicorp/go-hclog", "logging", []string{"cmd/callhome-mgr", "internal/api", "internal/hook", "internal/logging", "internal/metrics", "internal/trigger"}},
 	{"github.com/coreos/go-systemd/v22", "tells systemd that the manager is ready, and how it fares", []string{"cmd/callhome-mgr"}},
 	{"github.com/creachadair/jrpc2", "JSON-RPC 2.0", []string{"internal/api"}},
 	{"github.com/fsnotify/fsnotify", "waits for a log's next line, and for a change of the registry", []string{"internal/nms/registry", "internal/session"}},
-	{"golang.org/x/crypto", "SSH on the management side", []string{"internal/nms/handshake", "internal/nms/registry", "internal/nms/station"}},
 	{"github.com/pires/go-proxyproto", "the header of a load balancer", []string{"internal/nms/station"}},
 	{"github.com/prometheus/client_golang", "metrics in Prometheus' format", []string{"internal/metrics"}},
 }

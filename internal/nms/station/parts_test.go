@@ -180,11 +180,10 @@ func TestCredential(t *testing.T) {
 		{"the entry's user", full, func(e *registry.Entry) { e.User = "own" }, "own", ""},
 		{"no user", Credential{PasswordFile: password}, func(*registry.Entry) {}, "", "no user: the entry of edge7"},
 		{"no credential", Credential{User: "u"}, func(*registry.Entry) {}, "", "no credential: the entry of edge7"},
-		{"everybody can read it", full, func(e *registry.Entry) { e.PasswordFile = file("loose", "x", 0o644) }, "", "can be read by every user"},
-		{"two lines", full, func(e *registry.Entry) { e.PasswordFile = file("two", "a\nb\n", 0o600) }, "", "expected one line"},
-		{"empty", full, func(e *registry.Entry) { e.PasswordFile = file("none", "\n", 0o600) }, "", "expected one line"},
+		{"everybody can read it", full, func(e *registry.Entry) { e.PasswordFile = file("loose", "x", 0o644) }, "", "others can read"},
+		{"empty", full, func(e *registry.Entry) { e.PasswordFile = file("none", "\n", 0o600) }, "", "there is no password"},
 		{"no key", full, func(e *registry.Entry) { e.KeyFile = file("key", "hello", 0o600) }, "", "no key found"},
-		{"a directory", full, func(e *registry.Entry) { e.KeyFile = dir }, "", "no regular file"},
+		{"a directory", full, func(e *registry.Entry) { e.KeyFile = dir }, "", "is a directory"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			login, err := tt.c.loginFor(entry(tt.entry))
