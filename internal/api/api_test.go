@@ -221,7 +221,7 @@ func TestTheKernelKnowsThePeer(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	p, err := peerOf(c)
+	p, err := PeerOf(c)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -377,7 +377,9 @@ func TestAClientPassesADescriptorWithOneCall(t *testing.T) {
 	if err := c.Call(t.Context(), proto.MethodAdopt, proto.AdoptParams{Host: "n"}, nil); err != nil {
 		t.Fatal(err)
 	}
-	r.Close()
+	if err := r.Close(); !errors.Is(err, os.ErrClosed) {
+		t.Errorf("it was left open: %v", err)
+	}
 	if got := <-b.adopted; got != "that one" {
 		t.Errorf("adopted %q", got)
 	}

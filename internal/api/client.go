@@ -86,7 +86,7 @@ func DialTo[E any](path string, d Daemon) (*ClientOf[E], error) {
 // Close ends the connection.
 func (c *ClientOf[E]) Close() error { return c.rpc.Close() }
 
-// Pass sends f with the next call, whose method takes it. It borrows f.
+// Pass sends f with the next call, whose method takes it, and closes it then.
 func (c *ClientOf[E]) Pass(f *os.File) { c.line.pass.Store(f) }
 
 // Call calls a method; result may be nil. The daemon's own errors come as

@@ -30,7 +30,7 @@ type line struct {
 	open atomic.Int64 // messages that came and are not answered
 
 	subscribed atomic.Bool
-	pass       atomic.Pointer[os.File] // goes with the next message; borrowed
+	pass       atomic.Pointer[os.File] // goes with the next message; ours
 }
 
 func newLine(c *net.UnixConn, most int) *line {
@@ -144,12 +144,15 @@ func (l *line) Send(message []byte) error {
 
 func (l *line) write(message []byte) error {
 	if f := l.pass.Swap(nil); f != nil {
-		return fdpass.Send(l.conn, message, f)
+		return errors.Join(fdpass.Send(l.conn, message, f), f.Close())
 	}
 	_, err := l.conn.Write(message)
 	return err
 }
 
 func (l *line) Close() error {
+	if f := l.pass.Swap(nil); f != nil {
+		f.Close()
+	}
 	return errors.Join(l.conn.Close(), l.fds.Close())
 }

@@ -99,7 +99,7 @@ func (s *Server) Serve(l *net.UnixListener) error {
 		if err != nil {
 			return err
 		}
-		peer, err := peerOf(c)
+		peer, err := PeerOf(c)
 		if err != nil || !s.enter(c, peer) {
 			s.log.Warn("connection refused", "peer", peer.String(), "error", err)
 			c.Close()
@@ -224,7 +224,7 @@ func (a assigner) Assign(_ context.Context, method string) jrpc2.Handler {
 
 // guard lets a caller through who may, and logs what changes something.
 func (s *Server) guard(name string, m Method, p Peer) jrpc2.Handler {
-	full, read := s.access.allows(p)
+	full, read := s.access.Allows(p)
 	return func(ctx context.Context, r *jrpc2.Request) (any, error) {
 		if !full && !(read && m.Reading) {
 			s.log.Warn("call refused", "method", name, "uid", p.UID, "pid", p.PID)
