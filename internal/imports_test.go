@@ -85,7 +85,7 @@ var arrows = []struct{ from, to, reason string }{
 	{"internal/nms/station", "internal/nms/handshake", "logs in to a device"},
 	{"internal/nms/station", "internal/nms/login", "reads the credentials"},
 	{"internal/nms/station", "internal/nms/registry", "asks it whose a key is"},
-	{"internal/nms/station", "internal/nms/words", "what it tells its callers"},
+	{"internal/nms/station", "internal/nms/nmsproto", "what it tells its callers"},
 	{"internal/nms/station", "internal/proto", "errors have the codes and stages of the manager's"},
 
 	{"internal/unixlisten", "internal/sysexits", "a socket that is somebody else's is a failure of the command line"},

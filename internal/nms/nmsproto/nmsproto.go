@@ -1,4 +1,4 @@
-// Package words owns what callhome-nms serve and its callers say to each other
+// Package nmsproto owns what callhome-nms serve and its callers say to each other
 // over its Unix socket: JSON-RPC 2.0 as package api has it, with these methods
 // and types. It has types and constants only. The commands print them
 // unchanged with --json, and hooks read the events.
@@ -10,7 +10,7 @@
 //	  {"method":"connect","params":{"device":"edge7"}}\n  + 1 socket   ──▶
 //	  NETCONF ◀══ on the socket, joined to a channel of edge7's ══▶
 //	  ◀──  {"result":{"exit-status":0,…}}\n    when the channel has ended
-package words
+package nmsproto
 
 import "time"
 

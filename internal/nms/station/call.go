@@ -8,8 +8,8 @@ import (
 	"time"
 
 	"callhome/internal/nms/handshake"
+	"callhome/internal/nms/nmsproto"
 	"callhome/internal/nms/registry"
-	"callhome/internal/nms/words"
 
 	"golang.org/x/crypto/ssh"
 )
@@ -73,7 +73,7 @@ func (c *call) pastBalancer(deadline time.Time) (net.Conn, bool) {
 	fail := func(o Outcome, cause string) (net.Conn, bool) {
 		c.conn.Close()
 		c.leave()
-		s.refused(o, words.Event{Address: c.from.String(), Cause: cause})
+		s.refused(o, nmsproto.Event{Address: c.from.String(), Cause: cause})
 		return nil, false
 	}
 	if err := c.conn.SetDeadline(deadline); err != nil {
@@ -132,7 +132,7 @@ func (c *call) identify(key ssh.PublicKey) (*handshake.Login, error) {
 // failed tells what became of a call that is not held.
 func (c *call) failed(err error, evicted bool) {
 	s := c.station
-	e := words.Event{Address: c.from.String()}
+	e := nmsproto.Event{Address: c.from.String()}
 	var h *handshake.Error
 	if errors.As(err, &h) {
 		e.Software = printable(h.Version)
@@ -177,19 +177,19 @@ func (c *call) noSSH(h *handshake.Error) string {
 }
 
 // blame notes a failure at the device whose it is.
-func (c *call) blame(e words.Event, o Outcome) {
+func (c *call) blame(e nmsproto.Event, o Outcome) {
 	e.Device = c.entry.ID
 	c.station.noteError(c.entry.ID, e.Cause)
 	c.station.refused(o, e)
 }
 
-func (c *call) unknown(e words.Event) {
+func (c *call) unknown(e nmsproto.Event) {
 	s := c.station
 	s.mu.Lock()
 	s.stats.Outcomes[Stranger]++
 	s.strangers.note(c.key, e.Address, e.Software, time.Now().UTC())
 	s.mu.Unlock()
-	e.Event, e.Cause = words.EventUnknown, "no device has this host key"
+	e.Event, e.Cause = nmsproto.EventUnknown, "no device has this host key"
 	s.tell(e)
 }
 
@@ -261,16 +261,16 @@ func (s *Station) trySeat(h, old *held) (*held, bool) {
 	since := h.since
 	plain, certificate := plainKey(h.key)
 	d.held = h
-	d.seen = words.Device{
-		State: words.Connected, Since: &since, Address: h.address.String(), Software: printable(string(h.conn.ServerVersion())),
+	d.seen = nmsproto.Device{
+		State: nmsproto.Connected, Since: &since, Address: h.address.String(), Software: printable(string(h.conn.ServerVersion())),
 		HostKey: ssh.FingerprintSHA256(plain), Certificate: certificate, User: h.conn.User(), Calls: d.seen.Calls + 1,
 		LastError: d.seen.LastError, ErrorTime: d.seen.ErrorTime,
 	}
 	s.stats.Outcomes[LoggedIn]++
-	event := words.Event{Event: words.EventUp, Device: h.id, Address: d.seen.Address, Software: d.seen.Software, HostKey: d.seen.HostKey, Certificate: certificate}
+	event := nmsproto.Event{Event: nmsproto.EventUp, Device: h.id, Address: d.seen.Address, Software: d.seen.Software, HostKey: d.seen.HostKey, Certificate: certificate}
 	s.mu.Unlock()
 	if old != nil {
-		event.Event, event.Cause = words.EventReplaced, "the connection from "+old.address.String()+" was given up"
+		event.Event, event.Cause = nmsproto.EventReplaced, "the connection from "+old.address.String()+" was given up"
 	}
 	s.tell(event)
 	return nil, true
@@ -284,8 +284,8 @@ func (s *Station) duplicate(h, old *held) {
 	s.stats.Outcomes[Second]++
 	s.mu.Unlock()
 	plain, certificate := plainKey(h.key)
-	s.tell(words.Event{
-		Event: words.EventDuplicate, Device: h.id, Address: h.address.String(), Software: printable(string(h.conn.ServerVersion())),
+	s.tell(nmsproto.Event{
+		Event: nmsproto.EventDuplicate, Device: h.id, Address: h.address.String(), Software: printable(string(h.conn.ServerVersion())),
 		HostKey: ssh.FingerprintSHA256(plain), Certificate: certificate, Cause: cause,
 	})
 }
@@ -300,9 +300,9 @@ func (s *Station) unseat(h *held) {
 		return
 	}
 	d.held = nil
-	d.seen.State, d.seen.Since = words.Lost, &now
+	d.seen.State, d.seen.Since = nmsproto.Lost, &now
 	d.seen.LastError, d.seen.ErrorTime = cause, &now
-	event := words.Event{Event: words.EventDown, Device: h.id, Address: d.seen.Address, Software: d.seen.Software, HostKey: d.seen.HostKey, Certificate: d.seen.Certificate, Cause: cause}
+	event := nmsproto.Event{Event: nmsproto.EventDown, Device: h.id, Address: d.seen.Address, Software: d.seen.Software, HostKey: d.seen.HostKey, Certificate: d.seen.Certificate, Cause: cause}
 	s.mu.Unlock()
 	s.tell(event)
 }

@@ -14,8 +14,8 @@ import (
 	"testing"
 	"time"
 
+	"callhome/internal/nms/nmsproto"
 	"callhome/internal/nms/registry"
-	"callhome/internal/nms/words"
 
 	"golang.org/x/crypto/ssh"
 )
@@ -109,7 +109,7 @@ type site struct {
 	t testing.TB
 	*Station
 	dir    string
-	events <-chan words.Event
+	events <-chan nmsproto.Event
 }
 
 // newSite starts a station whose default login is the stand-ins'.
@@ -175,7 +175,7 @@ func (s *site) call(address string, serve func(net.Conn)) net.Conn {
 }
 
 // await waits for an event and returns it.
-func (s *site) await(name string) words.Event {
+func (s *site) await(name string) nmsproto.Event {
 	s.t.Helper()
 	timeout := time.After(time.Minute)
 	for {

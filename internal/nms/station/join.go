@@ -8,7 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"callhome/internal/nms/words"
+	"callhome/internal/nms/nmsproto"
 
 	"golang.org/x/crypto/ssh"
 )
@@ -33,7 +33,7 @@ const lingerTime = 30 * time.Second
 // join lets bytes flow both ways, each as fast as its reader takes them, until
 // the device closes the channel or ended is closed. The end of one direction is
 // passed on and leaves the other open. It closes both.
-func join(c *channel, sock Duplex, ended <-chan struct{}) (out words.ConnectResult) {
+func join(c *channel, sock Duplex, ended <-chan struct{}) (out nmsproto.ConnectResult) {
 	var sent, received atomic.Uint64
 	activity := make(chan struct{}, 1)
 	said := make(chan struct{}) // the caller's last word
@@ -97,7 +97,7 @@ func watch(c *channel, said, activity, ended, done <-chan struct{}) {
 }
 
 // exit understands how the subsystem ended (RFC 4254 section 6.10).
-func exit(r *ssh.Request, out *words.ConnectResult) {
+func exit(r *ssh.Request, out *nmsproto.ConnectResult) {
 	switch r.Type {
 	case "exit-status":
 		var m struct{ Status uint32 }

@@ -17,8 +17,8 @@ import (
 	"time"
 
 	"callhome/internal/hub"
+	"callhome/internal/nms/nmsproto"
 	"callhome/internal/nms/registry"
-	"callhome/internal/nms/words"
 	"callhome/internal/proto"
 
 	"golang.org/x/crypto/ssh"
@@ -97,14 +97,14 @@ type Stats struct {
 	Unauthenticated int
 	Strangers       int
 	Sent, Received  uint64 // of sessions that have ended
-	Devices         map[words.State]int
+	Devices         map[nmsproto.State]int
 }
 
 // Station is the set of devices. Its methods may be called by several
 // goroutines.
 type Station struct {
 	config Config
-	hub    hub.Hub[words.Event]
+	hub    hub.Hub[nmsproto.Event]
 	// Timed, if set before the first call, is told how long a login took.
 	Timed func(time.Duration)
 	wg    sync.WaitGroup
@@ -121,7 +121,7 @@ type Station struct {
 // device is what is known of one besides its entry.
 type device struct {
 	held *held // nil where it is not connected
-	seen words.Device
+	seen nmsproto.Device
 }
 
 // New returns a station.
@@ -195,7 +195,7 @@ func (s *Station) Take(conn net.Conn) {
 	if !ok {
 		conn.Close()
 		if !stopping {
-			s.refused(NoRoom, words.Event{Address: from.String(), Cause: "too many connections wait for a login"})
+			s.refused(NoRoom, nmsproto.Event{Address: from.String(), Cause: "too many connections wait for a login"})
 		}
 		return
 	}
@@ -241,9 +241,9 @@ func addrPort(a net.Addr) netip.AddrPort {
 
 // tell publishes an event; some kinds can be caused by anybody at any rate, and
 // are told in measure.
-func (s *Station) tell(e words.Event) {
+func (s *Station) tell(e nmsproto.Event) {
 	e.Time = time.Now().UTC()
-	if e.Event == words.EventRefused || e.Event == words.EventUnknown || e.Event == words.EventDuplicate {
+	if e.Event == nmsproto.EventRefused || e.Event == nmsproto.EventUnknown || e.Event == nmsproto.EventDuplicate {
 		s.mu.Lock()
 		q := s.quiet[e.Event]
 		if q == nil {
@@ -261,25 +261,27 @@ func (s *Station) tell(e words.Event) {
 }
 
 // Tell publishes an event of somebody else's.
-func (s *Station) Tell(e words.Event) { s.tell(e) }
+func (s *Station) Tell(e nmsproto.Event) { s.tell(e) }
 
-func (s *Station) refused(o Outcome, e words.Event) {
+func (s *Station) refused(o Outcome, e nmsproto.Event) {
 	s.mu.Lock()
 	s.stats.Outcomes[o]++
 	s.mu.Unlock()
-	e.Event = words.EventRefused
+	e.Event = nmsproto.EventRefused
 	s.tell(e)
 }
 
 // Subscribe returns what happened last and a channel of what follows.
-func (s *Station) Subscribe() ([]words.Event, <-chan words.Event, func()) { return s.hub.Subscribe() }
+func (s *Station) Subscribe() ([]nmsproto.Event, <-chan nmsproto.Event, func()) {
+	return s.hub.Subscribe()
+}
 
 // Devices returns every device of the registry, by id.
-func (s *Station) Devices() []words.Device {
+func (s *Station) Devices() []nmsproto.Device {
 	entries := s.config.Registry.Entries()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	out := make([]words.Device, len(entries))
+	out := make([]nmsproto.Device, len(entries))
 	for i, e := range entries {
 		out[i] = s.deviceInfo(e)
 	}
@@ -287,7 +289,7 @@ func (s *Station) Devices() []words.Device {
 }
 
 // Device returns one; ok is false where the registry has none.
-func (s *Station) Device(id string) (info words.Device, ok bool) {
+func (s *Station) Device(id string) (info nmsproto.Device, ok bool) {
 	e := s.config.Registry.Entry(id)
 	if e == nil {
 		return info, false
@@ -298,8 +300,8 @@ func (s *Station) Device(id string) (info words.Device, ok bool) {
 }
 
 // deviceInfo is called with mu held.
-func (s *Station) deviceInfo(e *registry.Entry) words.Device {
-	info := words.Device{ID: e.ID, State: words.NeverSeen, Labels: e.Labels}
+func (s *Station) deviceInfo(e *registry.Entry) nmsproto.Device {
+	info := nmsproto.Device{ID: e.ID, State: nmsproto.NeverSeen, Labels: e.Labels}
 	d := s.devices[e.ID]
 	if d == nil {
 		return info
@@ -307,7 +309,7 @@ func (s *Station) deviceInfo(e *registry.Entry) words.Device {
 	info = d.seen
 	info.ID, info.Labels = e.ID, e.Labels
 	if info.State == "" {
-		info.State = words.NeverSeen
+		info.State = nmsproto.NeverSeen
 	}
 	if d.held != nil {
 		info.Sessions = int(d.held.sessions.Load())
@@ -316,7 +318,7 @@ func (s *Station) deviceInfo(e *registry.Entry) words.Device {
 }
 
 // Strangers returns the unknown keys that called, the latest first.
-func (s *Station) Strangers() []words.Unknown {
+func (s *Station) Strangers() []nmsproto.Unknown {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.strangers.list()
@@ -333,8 +335,8 @@ func (s *Station) Stats() Stats {
 		out.Outcomes[o] = s.stats.Outcomes[o]
 	}
 	out.Unauthenticated, out.Strangers = len(s.lobby.guests), len(s.strangers)
-	out.Devices = make(map[words.State]int)
-	for _, state := range words.States {
+	out.Devices = make(map[nmsproto.State]int)
+	for _, state := range nmsproto.States {
 		out.Devices[state] = 0
 	}
 	for _, d := range devices {
@@ -344,9 +346,9 @@ func (s *Station) Stats() Stats {
 }
 
 // Adopt makes a device of somebody who called. Errors are *proto.Error.
-func (s *Station) Adopt(p words.AdoptParams) (words.Device, error) {
-	bad := func(err error) (words.Device, error) {
-		return words.Device{}, proto.NewError(proto.CodeBadType, err.Error())
+func (s *Station) Adopt(p nmsproto.AdoptParams) (nmsproto.Device, error) {
+	bad := func(err error) (nmsproto.Device, error) {
+		return nmsproto.Device{}, proto.NewError(proto.CodeBadType, err.Error())
 	}
 	if err := registry.CheckID(p.ID); err != nil {
 		return bad(err)
@@ -355,7 +357,7 @@ func (s *Station) Adopt(p words.AdoptParams) (words.Device, error) {
 	u := s.strangers[p.HostKey]
 	s.mu.Unlock()
 	if u == nil {
-		return words.Device{}, proto.NewError(proto.CodeNoExists, fmt.Sprintf("nobody called with the host key %.80s: `callhome-nms devices` lists who did", printable(p.HostKey)))
+		return nmsproto.Device{}, proto.NewError(proto.CodeNoExists, fmt.Sprintf("nobody called with the host key %.80s: `callhome-nms devices` lists who did", printable(p.HostKey)))
 	}
 	key, err := registry.ParseKey(u.Key)
 	if err != nil {
@@ -366,7 +368,7 @@ func (s *Station) Adopt(p words.AdoptParams) (words.Device, error) {
 		return bad(err)
 	}
 	if _, err := s.config.Registry.Reload(); err != nil {
-		return words.Device{}, proto.NewError(proto.CodeOS, err.Error())
+		return nmsproto.Device{}, proto.NewError(proto.CodeOS, err.Error())
 	}
 	if s.config.Registry.Entry(p.ID) == nil {
 		for _, problem := range s.config.Registry.Problems() {
@@ -378,7 +380,7 @@ func (s *Station) Adopt(p words.AdoptParams) (words.Device, error) {
 	s.mu.Lock()
 	delete(s.strangers, p.HostKey)
 	s.mu.Unlock()
-	s.tell(words.Event{Event: words.EventAdopted, Device: p.ID, HostKey: p.HostKey, Address: u.Address})
+	s.tell(nmsproto.Event{Event: nmsproto.EventAdopted, Device: p.ID, HostKey: p.HostKey, Address: u.Address})
 	info, _ := s.Device(p.ID)
 	return info, nil
 }
@@ -430,10 +432,10 @@ func (s *Station) disowned(h *held) string {
 
 // Connect opens a netconf channel to a device and joins it to sock, which it
 // owns, until one of them ends or ctx does. Errors are *proto.Error.
-func (s *Station) Connect(ctx context.Context, id string, sock Duplex) (words.ConnectResult, error) {
+func (s *Station) Connect(ctx context.Context, id string, sock Duplex) (nmsproto.ConnectResult, error) {
 	defer sock.Close()
 	if s.config.Registry.Entry(id) == nil {
-		return words.ConnectResult{}, s.failed(proto.NewError(proto.CodeNoExists, fmt.Sprintf("there is no device %.80q", id)))
+		return nmsproto.ConnectResult{}, s.failed(proto.NewError(proto.CodeNoExists, fmt.Sprintf("there is no device %.80q", id)))
 	}
 	s.mu.Lock()
 	var h *held
@@ -446,11 +448,11 @@ func (s *Station) Connect(ctx context.Context, id string, sock Duplex) (words.Co
 	}
 	s.mu.Unlock()
 	if h == nil {
-		return words.ConnectResult{}, s.failed(proto.StageError(proto.StageSession, fmt.Sprintf("device %s is not connected: %s", id, seen), proto.ErrorData{Reason: seen}))
+		return nmsproto.ConnectResult{}, s.failed(proto.StageError(proto.StageSession, fmt.Sprintf("device %s is not connected: %s", id, seen), proto.ErrorData{Reason: seen}))
 	}
 	c, err := h.open(ctx)
 	if err != nil {
-		return words.ConnectResult{}, s.failed(err)
+		return nmsproto.ConnectResult{}, s.failed(err)
 	}
 	h.sessions.Add(1)
 	s.mu.Lock()

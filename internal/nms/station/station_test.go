@@ -15,8 +15,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"callhome/internal/nms/nmsproto"
 	"callhome/internal/nms/registry"
-	"callhome/internal/nms/words"
 	"callhome/internal/proto"
 
 	"golang.org/x/crypto/ssh"
@@ -24,7 +24,7 @@ import (
 
 func mustAddr(s string) netip.AddrPort { return netip.MustParseAddrPort(s) }
 
-func (s *site) mustBe(id string, state words.State, lastError string) words.Device {
+func (s *site) mustBe(id string, state nmsproto.State, lastError string) nmsproto.Device {
 	s.t.Helper()
 	d, ok := s.Device(id)
 	if !ok || d.State != state || !strings.Contains(d.LastError, lastError) || lastError == "" && d.LastError != "" {
@@ -39,22 +39,22 @@ func TestADeviceIsHeldAndKnownByItsKey(t *testing.T) {
 		b.user = "other"
 		s.know("edge7", a, `, "labels": {"site": "x"}`)
 		s.know("edge8", b, `, "user": "other"`)
-		s.mustBe("edge7", words.NeverSeen, "")
+		s.mustBe("edge7", nmsproto.NeverSeen, "")
 		// The address is the same, and says nothing.
 		s.call("192.0.2.1:1001", b.serve)
-		if e := s.await(words.EventUp); e.Device != "edge8" || e.HostKey != ssh.FingerprintSHA256(b.host.PublicKey()) {
+		if e := s.await(nmsproto.EventUp); e.Device != "edge8" || e.HostKey != ssh.FingerprintSHA256(b.host.PublicKey()) {
 			t.Errorf("got %+v", e)
 		}
 		s.call("192.0.2.1:1002", a.serve)
-		s.await(words.EventUp)
-		d := s.mustBe("edge7", words.Connected, "")
+		s.await(nmsproto.EventUp)
+		d := s.mustBe("edge7", nmsproto.Connected, "")
 		if d.Address != "192.0.2.1:1002" || d.Software != "SSH-2.0-StandIn" || d.User != "netconf" || d.Calls != 1 || d.Labels["site"] != "x" || d.Since == nil {
 			t.Errorf("it is %+v", d)
 		}
 		// Hours of silence and keepalives later it is there still.
 		time.Sleep(5 * time.Hour)
-		s.mustBe("edge7", words.Connected, "")
-		if st := s.Stats(); st.Unauthenticated != 0 || st.Devices[words.Connected] != 2 || st.Outcomes[LoggedIn] != 2 {
+		s.mustBe("edge7", nmsproto.Connected, "")
+		if st := s.Stats(); st.Unauthenticated != 0 || st.Devices[nmsproto.Connected] != 2 || st.Outcomes[LoggedIn] != 2 {
 			t.Errorf("stats %+v", st)
 		}
 	})
@@ -70,20 +70,20 @@ func TestWhoDoesNotGetIn(t *testing.T) {
 		cause   string
 		device  string // that it is noted at
 	}{
-		{"an unknown key", func(*site, *standIn) {}, nil, words.EventUnknown, Stranger, "no device has this host key", ""},
+		{"an unknown key", func(*site, *standIn) {}, nil, nmsproto.EventUnknown, Stranger, "no device has this host key", ""},
 		{"a revoked key", func(s *site, d *standIn) {
 			s.know("edge7", d, "")
 			revoke(s, d.host.PublicKey())
-		}, nil, words.EventRefused, Invalid, "is revoked", ""},
+		}, nil, nmsproto.EventRefused, Invalid, "is revoked", ""},
 		{"our password is wrong", func(s *site, d *standIn) {
 			s.know("edge7", d, "")
 			d.password = "other"
-		}, nil, words.EventRefused, NoLogin, "login failed: unable to authenticate", "edge7"},
+		}, nil, nmsproto.EventRefused, NoLogin, "login failed: unable to authenticate", "edge7"},
 		{"the password is not there", func(s *site, d *standIn) { s.know("edge7", d, `, "password-file": "/none"`) }, nil,
-			words.EventRefused, NoLogin, "reading the password: open /none: no such file", "edge7"},
-		{"nothing is said", func(*site, *standIn) {}, func(*standIn) func(net.Conn) { return silent }, words.EventRefused, NoSSH, "no SSH version: nothing more came within 30s", ""},
-		{"not SSH", func(*site, *standIn) {}, func(*standIn) func(net.Conn) { return says("HTTP/1.1 400 \x1b[2J\r\n\r\n") }, words.EventRefused, NoSSH, "no key exchange", ""},
-		{"gone at once", func(*site, *standIn) {}, func(*standIn) func(net.Conn) { return func(c net.Conn) { c.Close() } }, words.EventRefused, NoSSH, "no SSH version", ""},
+			nmsproto.EventRefused, NoLogin, "reading the password: open /none: no such file", "edge7"},
+		{"nothing is said", func(*site, *standIn) {}, func(*standIn) func(net.Conn) { return silent }, nmsproto.EventRefused, NoSSH, "no SSH version: nothing more came within 30s", ""},
+		{"not SSH", func(*site, *standIn) {}, func(*standIn) func(net.Conn) { return says("HTTP/1.1 400 \x1b[2J\r\n\r\n") }, nmsproto.EventRefused, NoSSH, "no key exchange", ""},
+		{"gone at once", func(*site, *standIn) {}, func(*standIn) func(net.Conn) { return func(c net.Conn) { c.Close() } }, nmsproto.EventRefused, NoSSH, "no SSH version", ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -103,7 +103,7 @@ func TestWhoDoesNotGetIn(t *testing.T) {
 					t.Errorf("stats %+v", st)
 				}
 				if tt.device != "" {
-					s.mustBe(tt.device, words.NeverSeen, tt.cause)
+					s.mustBe(tt.device, nmsproto.NeverSeen, tt.cause)
 				}
 			})
 		})
@@ -134,13 +134,13 @@ func TestAnUnknownCallerIsAdopted(t *testing.T) {
 		s, d := newSite(t, nil), newStandIn(t)
 		for n := range 3 {
 			s.call(fmt.Sprintf("192.0.2.1:%d", 1001+n), d.serve)
-			s.await(words.EventUnknown)
+			s.await(nmsproto.EventUnknown)
 		}
 		list := s.Strangers()
 		if len(list) != 1 || list[0].Calls != 3 || list[0].Address != "192.0.2.1:1003" || list[0].Key != line(d.host.PublicKey()) {
 			t.Fatalf("strangers %+v", list)
 		}
-		for _, wrong := range []words.AdoptParams{
+		for _, wrong := range []nmsproto.AdoptParams{
 			{HostKey: list[0].HostKey, ID: "../edge7"},
 			{HostKey: "SHA256:none", ID: "edge7"},
 			{HostKey: list[0].HostKey, ID: "edge7", User: "a\nb"},
@@ -151,13 +151,13 @@ func TestAnUnknownCallerIsAdopted(t *testing.T) {
 				t.Errorf("%+v: got %v", wrong, err)
 			}
 		}
-		if _, err := s.Adopt(words.AdoptParams{HostKey: list[0].HostKey, ID: "edge7"}); err != nil {
+		if _, err := s.Adopt(nmsproto.AdoptParams{HostKey: list[0].HostKey, ID: "edge7"}); err != nil {
 			t.Fatal(err)
 		}
-		s.await(words.EventAdopted)
+		s.await(nmsproto.EventAdopted)
 		s.call("192.0.2.1:1009", d.serve)
-		s.await(words.EventUp)
-		s.mustBe("edge7", words.Connected, "")
+		s.await(nmsproto.EventUp)
+		s.mustBe("edge7", nmsproto.Connected, "")
 		if list := s.Strangers(); len(list) != 0 {
 			t.Errorf("strangers %+v", list)
 		}
@@ -173,9 +173,9 @@ func TestADeviceCallsAgain(t *testing.T) {
 		event  string
 		held   string // whose address stays
 	}{
-		{"the old one is dead", true, "", words.EventReplaced, "192.0.2.2:2"},
-		{"both live", false, "", words.EventDuplicate, "192.0.2.1:1"},
-		{"both live, and the newer is wanted", false, `, "duplicate": "replace"`, words.EventReplaced, "192.0.2.2:2"},
+		{"the old one is dead", true, "", nmsproto.EventReplaced, "192.0.2.2:2"},
+		{"both live", false, "", nmsproto.EventDuplicate, "192.0.2.1:1"},
+		{"both live, and the newer is wanted", false, `, "duplicate": "replace"`, nmsproto.EventReplaced, "192.0.2.2:2"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -184,7 +184,7 @@ func TestADeviceCallsAgain(t *testing.T) {
 				old := *d
 				old.mute = tt.mute
 				s.call("192.0.2.1:1", old.serve)
-				s.await(words.EventUp)
+				s.await(nmsproto.EventUp)
 				begun := time.Now()
 				s.call("192.0.2.2:2", d.serve)
 				e := s.await(tt.event)
@@ -195,12 +195,12 @@ func TestADeviceCallsAgain(t *testing.T) {
 					t.Errorf("got %+v", e)
 				}
 				synctest.Wait()
-				if info, _ := s.Device("edge7"); info.State != words.Connected || info.Address != tt.held {
+				if info, _ := s.Device("edge7"); info.State != nmsproto.Connected || info.Address != tt.held {
 					t.Errorf("it is %+v", info)
 				}
 				// The other connection's end is no end of the device's.
 				time.Sleep(time.Second)
-				if n := s.Stats().Devices[words.Connected]; n != 1 {
+				if n := s.Stats().Devices[nmsproto.Connected]; n != 1 {
 					t.Errorf("%d are connected", n)
 				}
 			})
@@ -214,13 +214,13 @@ func TestAVanishedDeviceIsNoticed(t *testing.T) {
 		d.mute = true
 		s.know("edge7", d, "")
 		s.call("192.0.2.1:1", d.serve)
-		s.await(words.EventUp)
+		s.await(nmsproto.EventUp)
 		begun := time.Now()
-		e := s.await(words.EventDown)
+		e := s.await(nmsproto.EventDown)
 		if took := time.Since(begun); took > s.config.KeepaliveEvery+s.config.KeepaliveTime || !strings.Contains(e.Cause, "no answer to a keepalive within 15s") {
 			t.Errorf("after %v: %+v", took, e)
 		}
-		s.mustBe("edge7", words.Lost, "no answer")
+		s.mustBe("edge7", nmsproto.Lost, "no answer")
 	})
 }
 
@@ -244,7 +244,7 @@ func TestAConnectionDoesNotOutliveItsEntry(t *testing.T) {
 				s, d := newSite(t, nil), newStandIn(t)
 				s.know("edge7", d, "")
 				s.call("192.0.2.1:1", d.serve)
-				s.await(words.EventUp)
+				s.await(nmsproto.EventUp)
 				tt.change(s, d)
 				if _, err := s.config.Registry.Reload(); err != nil {
 					t.Fatal(err)
@@ -252,10 +252,10 @@ func TestAConnectionDoesNotOutliveItsEntry(t *testing.T) {
 				s.Recheck()
 				if tt.cause == "" {
 					synctest.Wait()
-					s.mustBe("edge7", words.Connected, "")
+					s.mustBe("edge7", nmsproto.Connected, "")
 					return
 				}
-				if e := s.await(words.EventDown); !strings.Contains(e.Cause, tt.cause) {
+				if e := s.await(nmsproto.EventDown); !strings.Contains(e.Cause, tt.cause) {
 					t.Errorf("got %+v", e)
 				}
 			})
@@ -279,7 +279,7 @@ func TestSilentConnectionsKeepNobodyOut(t *testing.T) {
 				}
 				begun := time.Now()
 				s.call(address, d.serve)
-				s.await(words.EventUp)
+				s.await(nmsproto.EventUp)
 				if took := time.Since(begun); took > 0 {
 					t.Errorf("it took %v", took)
 				}
@@ -303,7 +303,7 @@ func TestManyDevicesAtOnce(t *testing.T) {
 		go s.call(fmt.Sprintf("192.0.2.1:%d", 1000+n), d.serve)
 	}
 	for range many {
-		s.await(words.EventUp)
+		s.await(nmsproto.EventUp)
 	}
 	var wg sync.WaitGroup
 	for n := range many {
@@ -329,7 +329,7 @@ type caller struct {
 	t    testing.TB
 	sock *net.UnixConn
 	done chan error
-	out  words.ConnectResult
+	out  nmsproto.ConnectResult
 	stop context.CancelFunc
 }
 
@@ -361,7 +361,7 @@ func (c *caller) say(text string) string {
 }
 
 // end says the last word and waits for the device's.
-func (c *caller) end() (words.ConnectResult, error) {
+func (c *caller) end() (nmsproto.ConnectResult, error) {
 	c.t.Helper()
 	_ = c.sock.CloseWrite()
 	err := c.wait()
@@ -386,7 +386,7 @@ func joined(t *testing.T, netconf func(ssh.Channel) uint32) (*site, net.Conn) {
 	d.netconf = netconf
 	s.know("edge7", d, "")
 	conn := s.call("192.0.2.1:1", d.serve)
-	s.await(words.EventUp)
+	s.await(nmsproto.EventUp)
 	return s, conn
 }
 
@@ -500,7 +500,7 @@ func TestHowASessionEnds(t *testing.T) {
 	}
 }
 
-func statusOf(r words.ConnectResult) int {
+func statusOf(r nmsproto.ConnectResult) int {
 	if r.ExitStatus == nil {
 		return -1
 	}
@@ -524,7 +524,7 @@ func TestWhoCannotBeReached(t *testing.T) {
 		}
 		d.mute = true
 		s.call("192.0.2.1:1", d.serve)
-		s.await(words.EventDown)
+		s.await(nmsproto.EventDown)
 		if err := connect("edge7"); err == nil || !strings.Contains(err.Error(), "not connected: no answer to a keepalive") {
 			t.Errorf("got %v", err)
 		}
@@ -542,14 +542,14 @@ func (d duplexPipe) CloseWrite() error { return nil }
 func TestABalancersHeaderNamesTheCaller(t *testing.T) {
 	v2 := "\r\n\r\n\x00\r\nQUIT\n\x21\x11\x00\x0c\xc0\x00\x02\x09\x0a\x00\x00\x01\x04\xd2\x10\xee"
 	for _, tt := range []struct{ name, from, header, event, address, cause string }{
-		{"version 1", "10.0.0.1:5", "PROXY TCP4 192.0.2.9 10.0.0.1 1234 4334\r\n", words.EventUp, "192.0.2.9:1234", ""},
-		{"version 1, IPv6", "10.0.0.1:5", "PROXY TCP6 2001:db8::9 2001:db8::1 1234 4334\r\n", words.EventUp, "[2001:db8::9]:1234", ""},
-		{"version 2", "10.0.0.1:5", v2, words.EventUp, "192.0.2.9:1234", ""},
-		{"none", "10.0.0.1:5", "", words.EventRefused, "10.0.0.1:5", "no PROXY header"},
-		{"wrong", "10.0.0.1:5", "PROXY TCP4 x y 1 2\r\n", words.EventRefused, "10.0.0.1:5", "no PROXY header"},
+		{"version 1", "10.0.0.1:5", "PROXY TCP4 192.0.2.9 10.0.0.1 1234 4334\r\n", nmsproto.EventUp, "192.0.2.9:1234", ""},
+		{"version 1, IPv6", "10.0.0.1:5", "PROXY TCP6 2001:db8::9 2001:db8::1 1234 4334\r\n", nmsproto.EventUp, "[2001:db8::9]:1234", ""},
+		{"version 2", "10.0.0.1:5", v2, nmsproto.EventUp, "192.0.2.9:1234", ""},
+		{"none", "10.0.0.1:5", "", nmsproto.EventRefused, "10.0.0.1:5", "no PROXY header"},
+		{"wrong", "10.0.0.1:5", "PROXY TCP4 x y 1 2\r\n", nmsproto.EventRefused, "10.0.0.1:5", "no PROXY header"},
 		{"nobody's", "10.0.0.1:5", "PROXY UNKNOWN\r\n", "", "", ""},
 		// Whoever is not named as trusted may claim what he likes.
-		{"from elsewhere", "192.0.2.66:5", "PROXY TCP4 192.0.2.9 10.0.0.1 1234 4334\r\n", words.EventUp, "192.0.2.66:5", ""},
+		{"from elsewhere", "192.0.2.66:5", "PROXY TCP4 192.0.2.9 10.0.0.1 1234 4334\r\n", nmsproto.EventUp, "192.0.2.66:5", ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -580,10 +580,10 @@ func TestAStoppedStationHasNothingLeft(t *testing.T) {
 		s, d := newSite(t, nil), newStandIn(t)
 		s.know("edge7", d, "")
 		s.call("192.0.2.1:1", d.serve)
-		s.await(words.EventUp)
+		s.await(nmsproto.EventUp)
 		s.call("192.0.2.1:2", silent)
 		s.stop()
-		if st := s.Stats(); st.Unauthenticated != 0 || st.Devices[words.Connected] != 0 {
+		if st := s.Stats(); st.Unauthenticated != 0 || st.Devices[nmsproto.Connected] != 0 {
 			t.Errorf("stats %+v", st)
 		}
 		s.call("192.0.2.1:3", d.serve) // closed at once

@@ -6,7 +6,7 @@ import (
 	"strings"
 	"time"
 
-	"callhome/internal/nms/words"
+	"callhome/internal/nms/nmsproto"
 
 	"golang.org/x/crypto/ssh"
 )
@@ -16,9 +16,9 @@ const maxStrangers = 256
 
 // strangers are the keys that called and that no device has. The one that
 // called longest ago makes room.
-type strangers map[string]*words.Unknown
+type strangers map[string]*nmsproto.Unknown
 
-func (s strangers) note(key ssh.PublicKey, address, software string, now time.Time) *words.Unknown {
+func (s strangers) note(key ssh.PublicKey, address, software string, now time.Time) *nmsproto.Unknown {
 	plain, id := plainKey(key)
 	fingerprint := ssh.FingerprintSHA256(plain)
 	u := s[fingerprint]
@@ -26,7 +26,7 @@ func (s strangers) note(key ssh.PublicKey, address, software string, now time.Ti
 		if len(s) >= maxStrangers {
 			s.forgetOldest()
 		}
-		u = &words.Unknown{HostKey: fingerprint, Key: strings.TrimSpace(string(ssh.MarshalAuthorizedKey(plain))), First: now}
+		u = &nmsproto.Unknown{HostKey: fingerprint, Key: strings.TrimSpace(string(ssh.MarshalAuthorizedKey(plain))), First: now}
 		s[fingerprint] = u
 	}
 	u.Certificate, u.Address, u.Software, u.Last = id, address, software, now
@@ -35,7 +35,7 @@ func (s strangers) note(key ssh.PublicKey, address, software string, now time.Ti
 }
 
 func (s strangers) forgetOldest() {
-	var oldest *words.Unknown
+	var oldest *nmsproto.Unknown
 	for _, u := range s {
 		if oldest == nil || u.Last.Before(oldest.Last) {
 			oldest = u
@@ -45,12 +45,12 @@ func (s strangers) forgetOldest() {
 }
 
 // list is a copy, who called last first.
-func (s strangers) list() []words.Unknown {
-	out := make([]words.Unknown, 0, len(s))
+func (s strangers) list() []nmsproto.Unknown {
+	out := make([]nmsproto.Unknown, 0, len(s))
 	for _, u := range s {
 		out = append(out, *u)
 	}
-	slices.SortFunc(out, func(a, b words.Unknown) int {
+	slices.SortFunc(out, func(a, b nmsproto.Unknown) int {
 		return cmp.Or(b.Last.Compare(a.Last), strings.Compare(a.HostKey, b.HostKey))
 	})
 	return out
