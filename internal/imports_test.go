@@ -81,6 +81,16 @@ var arrows = []struct{ from, to, reason string }{
 	{"internal/proxy", "internal/sysexits", "each failure has its exit status"},
 	{"internal/resolve", "internal/dial", "questions leave the way the connection does"},
 	{"internal/resolve", "internal/sysexits", "each failure has its exit status"},
+	{"internal/nms/control", "internal/api", "framing, peers and limits are the manager's"},
+	{"internal/nms/control", "internal/nms/nmsproto", "the words of its methods"},
+	{"internal/nms/control", "internal/nms/station", "a session's socket is what that joins"},
+	{"internal/nms/control", "internal/proto", "its errors"},
+	{"internal/nms/door", "internal/api", "who is at the other end, and may he"},
+	{"internal/nms/door", "internal/nms/nmsproto", "a device's state"},
+	{"internal/nms/door", "internal/nms/station", "a session's socket is what that joins"},
+	{"internal/nms/figures", "internal/hook", "how its runs ended"},
+	{"internal/nms/figures", "internal/nms/nmsproto", "events and states are what it counts"},
+	{"internal/nms/figures", "internal/nms/station", "its counts"},
 	{"internal/nms/station", "internal/hub", "tells subscribers what happens"},
 	{"internal/nms/station", "internal/nms/handshake", "logs in to a device"},
 	{"internal/nms/station", "internal/nms/login", "reads the credentials"},
@@ -105,17 +115,17 @@ type thirdParty struct {
 // modules are all that others wrote, with who may use them and what for.
 var modules = []thirdParty{
 	{"golang.org/x/sys", "system calls", []string{"cmd/callhome-mgr", "internal/api", "internal/connect", "internal/dial", "internal/fdpass", "internal/hook",
-		"internal/nms/knownhosts", "internal/nms/listen", "internal/preflight", "internal/resolve", "internal/session", "internal/sshdexec", "internal/trigger", "internal/unixlisten"}},
+		"internal/nms/control", "internal/nms/knownhosts", "internal/nms/listen", "internal/preflight", "internal/resolve", "internal/session", "internal/sshdexec", "internal/trigger", "internal/unixlisten"}},
 	{"golang.org/x/crypto", "SSH client of the management side, and of it alone: on a device SSH is sshd's",
 		[]string{"internal/nms/handshake", "internal/nms/knownhosts", "internal/nms/login", "internal/nms/registry", "internal/nms/station"}},
 	{"golang.org/x/net", "SOCKS5, and a bound on connections", []string{"internal/metrics", "internal/proxy"}},
 	{"github.com/urfave/cli/v2", "command lines; nothing below main knows them", []string{"cmd/callhome-mgr", "cmd/callhome-trigger"}},
-	{"github.com/hashicorp/go-hclog", "logging", []string{"cmd/callhome-mgr", "internal/api", "internal/hook", "internal/logging", "internal/metrics", "internal/trigger"}},
+	{"github.com/hashicorp/go-hclog", "logging", []string{"cmd/callhome-mgr", "internal/api", "internal/hook", "internal/logging", "internal/metrics", "internal/nms/control", "internal/nms/door", "internal/trigger"}},
 	{"github.com/coreos/go-systemd/v22", "tells systemd that the manager is ready, and how it fares", []string{"cmd/callhome-mgr"}},
-	{"github.com/creachadair/jrpc2", "JSON-RPC 2.0", []string{"internal/api"}},
+	{"github.com/creachadair/jrpc2", "JSON-RPC 2.0", []string{"internal/api", "internal/nms/control"}},
 	{"github.com/fsnotify/fsnotify", "waits for a log's next line, and for a change of the registry", []string{"internal/nms/registry", "internal/session"}},
 	{"github.com/pires/go-proxyproto", "the header of a load balancer", []string{"internal/nms/station"}},
-	{"github.com/prometheus/client_golang", "metrics in Prometheus' format", []string{"internal/metrics"}},
+	{"github.com/prometheus/client_golang", "metrics in Prometheus' format", []string{"internal/metrics", "internal/nms/figures"}},
 }
 
 const module = "callhome/"
