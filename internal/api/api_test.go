@@ -208,6 +208,16 @@ func TestWhoMayCallWhat(t *testing.T) {
 	}
 }
 
+func TestAccessOf(t *testing.T) {
+	a, err := AccessOf("root", "no-such-group-here", hclog.NewNullLogger())
+	if err != nil || len(a.Full) != 1 || a.Full[0] != 0 || a.Read != nil {
+		t.Errorf("got %+v, %v", a, err)
+	}
+	if a, err := AccessOf("", "", hclog.NewNullLogger()); err != nil || a.Full != nil {
+		t.Errorf("without names: %+v, %v", a, err)
+	}
+}
+
 func TestTheKernelKnowsThePeer(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "s")
 	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
