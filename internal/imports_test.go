@@ -55,7 +55,15 @@ var arrows = []struct{ from, to, reason string }{
 	{"cmd/callhome-nms", "internal/service", "tells systemd how the daemon is"},
 	{"cmd/callhome-nms", "internal/sysexits", "its exit status"},
 	{"cmd/callhome-nms", "internal/unixlisten", "opens the control socket"},
+	{"cmd/callhome-nms", "internal/fdpass", "accept gives ssh the socket"},
+	{"cmd/callhome-nms", "internal/nms/announce", "accept --device"},
+	{"cmd/callhome-nms", "internal/nms/console", "what the console does"},
+	{"cmd/callhome-nms", "internal/nms/knownhosts", "options say what is known of a device"},
+	{"cmd/callhome-nms", "internal/nms/login", "logs in to a device"},
+	{"cmd/callhome-nms", "internal/nms/netconf", "the console's session"},
 
+	{"internal/nms/console", "internal/nms/netconf", "asks over a session"},
+	{"internal/nms/console", "internal/sysexits", "a wrong word, and an rpc-error, has its exit status"},
 	{"internal/trigger", "internal/connect", "makes the connection"},
 	{"internal/trigger", "internal/dial", "owns it then"},
 	{"internal/trigger", "internal/fdpass", "hands the socket to the manager"},
@@ -136,9 +144,10 @@ type thirdParty struct {
 // modules are all that others wrote, with who may use them and what for.
 var modules = []thirdParty{
 	{"golang.org/x/sys", "system calls", []string{"cmd/callhome-mgr", "cmd/callhome-nms", "internal/api", "internal/connect", "internal/dial", "internal/fdpass", "internal/hook",
-		"internal/nms/control", "internal/nms/knownhosts", "internal/nms/listen", "internal/preflight", "internal/resolve", "internal/session", "internal/sshdexec", "internal/trigger", "internal/unixlisten"}},
+		"internal/nms/announce", "internal/nms/control", "internal/nms/knownhosts", "internal/nms/listen", "internal/preflight", "internal/resolve", "internal/session", "internal/sshdexec", "internal/trigger", "internal/unixlisten"}},
 	{"golang.org/x/crypto", "SSH client of the management side, and of it alone: on a device SSH is sshd's",
 		[]string{"internal/nms/handshake", "internal/nms/knownhosts", "internal/nms/login", "internal/nms/registry", "internal/nms/station"}},
+	{"golang.org/x/term", "passwords without echo, and the console's lines with history", []string{"cmd/callhome-nms"}},
 	{"golang.org/x/net", "SOCKS5, and a bound on connections", []string{"internal/metrics", "internal/proxy"}},
 	{"github.com/urfave/cli/v2", "command lines; nothing below main knows them", []string{"cmd/callhome-mgr", "cmd/callhome-nms", "cmd/callhome-trigger"}},
 	{"github.com/hashicorp/go-hclog", "logging", []string{"cmd/callhome-mgr", "cmd/callhome-nms", "internal/api", "internal/hook", "internal/logging", "internal/metrics", "internal/nms/control", "internal/nms/door", "internal/service", "internal/trigger"}},

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"strings"
 
@@ -50,6 +51,33 @@ func connect(c *cli.Context) error {
 		return withExit(err)
 	}
 	return exitOf(device, r)
+}
+
+// reachHeld reaches a device through the daemon that holds its connection.
+func reachHeld(c *cli.Context, device string) (*reached, error) {
+	id, err := checkedID(device)
+	if err != nil {
+		return nil, err
+	}
+	s, err := control.Open(c.Context, c.String("socket"), id)
+	if err != nil {
+		return nil, err
+	}
+	return &reached{&heldStream{s}, id, func() { s.Close() }}, nil
+}
+
+// heldStream ends with the reason that the daemon tells.
+type heldStream struct{ *control.Stream }
+
+func (s *heldStream) Read(p []byte) (int, error) {
+	n, err := s.Stream.Read(p)
+	if !errors.Is(err, io.EOF) {
+		return n, err
+	}
+	if _, why := s.Wait(); why != nil {
+		return n, withExit(why)
+	}
+	return n, err
 }
 
 // exitOf is the program's end for a session's.

@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 
+	"callhome/internal/nms/console"
 	"callhome/internal/sysexits"
 
 	"github.com/urfave/cli/v2"
@@ -23,9 +24,18 @@ import (
 var version = "unknown"
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM)
+	ctx, stop := signal.NotifyContext(context.Background(), endings(os.Args)...)
 	defer stop()
 	os.Exit(run(ctx, os.Args))
+}
+
+// endings are the signals that end a command; a daemon reads its registry again
+// when it is hung up on.
+func endings(args []string) []os.Signal {
+	if len(args) > 1 && args[1] == "serve" {
+		return []os.Signal{unix.SIGINT, unix.SIGTERM}
+	}
+	return []os.Signal{unix.SIGINT, unix.SIGTERM, unix.SIGHUP}
 }
 
 func run(ctx context.Context, args []string) int {
@@ -45,6 +55,9 @@ func run(ctx context.Context, args []string) int {
 			}
 			return usage(errors.New("no command given"))
 		},
+	}
+	if at := slices.Index(args, "console"); at > 0 {
+		args = append(args[:at+1:at+1], console.Join(args[at+1:], "--listen")...)
 	}
 	err := app.RunContext(ctx, wordLast(args))
 	var status exitStatus
@@ -72,6 +85,8 @@ func wordLast(args []string) []string {
 
 func commands() []*cli.Command {
 	list := []*cli.Command{
+		acceptCommand(),
+		consoleCommand(),
 		serveCommand(),
 		devicesCommand(),
 		connectCommand(),
@@ -88,7 +103,12 @@ func commands() []*cli.Command {
 	return list
 }
 
-func usageError(_ *cli.Context, err error, _ bool) error { return usage(err) }
+func usageError(_ *cli.Context, err error, _ bool) error {
+	if sysexits.Code(err) == sysexits.Usage {
+		return err
+	}
+	return usage(err)
+}
 
 func usage(err error) error {
 	return sysexits.New(sysexits.Usage, "callhome-nms COMMAND --help lists the options", err)
@@ -100,7 +120,7 @@ func oneLine(err error) string {
 	if hint := sysexits.Hint(err); hint != "" {
 		line += "; " + hint
 	}
-	return printable(line)
+	return console.Printable(line)
 }
 
 // say writes one line to standard error.

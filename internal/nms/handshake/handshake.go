@@ -248,15 +248,27 @@ func (r *recording) stop() error {
 	return r.SetReadDeadline(r.deadline)
 }
 
-// version is the peer's first line, "" as long as it is not all there.
+// version is the peer's version, or else its first line, "" as long as it is not
+// all there: a device may say something before its version (RFC 4253 section
+// 4.2).
 func (r *recording) version() string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	line, _, whole := bytes.Cut(r.in, []byte("\n"))
-	if !whole || len(line) > 255 {
-		return ""
+	first := ""
+	for rest := r.in; ; {
+		line, after, whole := bytes.Cut(rest, []byte("\n"))
+		if !whole || len(line) > 255 {
+			return first
+		}
+		text := strings.TrimSuffix(string(line), "\r")
+		if strings.HasPrefix(text, "SSH-") {
+			return text
+		}
+		if first == "" {
+			first = text
+		}
+		rest = after
 	}
-	return strings.TrimSuffix(string(line), "\r")
 }
 
 // errDiffers is a fault of ours or a change in the library.

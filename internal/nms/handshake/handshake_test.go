@@ -142,6 +142,7 @@ func TestWhatFailsSaysHowFarItCame(t *testing.T) {
 		{"another protocol", say("GET / HTTP/1.1\r\nHost: x\r\n\r\n"), login, StageExchange, "GET / HTTP/1.1", ""},
 		{"a version without end", say("SSH-2.0-" + strings.Repeat("x", 300)), login, StageVersion, "", "version"},
 		{"gone after the version", say("SSH-2.0-x\r\n"), login, StageExchange, "SSH-2.0-x", "EOF"},
+		{"words before the version", say("I am edge7\r\nSSH-2.0-x\r\n"), login, StageExchange, "SSH-2.0-x", "EOF"},
 		{"garbage after the version", say("SSH-2.0-x\r\n" + strings.Repeat("\xff", 64)), login, StageExchange, "SSH-2.0-x", ""},
 		{"an unknown key", func(c net.Conn) { device(c, host, "", "u", "p") }, func(ssh.PublicKey) (*Login, error) { return nil, unknown }, StageIdentity, "SSH-2.0-Go", "unknown key"},
 		{"a wrong password", func(c net.Conn) { device(c, host, "", "u", "other") }, login, StageLogin, "SSH-2.0-Go", "unable to authenticate"},

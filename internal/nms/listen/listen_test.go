@@ -199,3 +199,106 @@ func TestOpenFails(t *testing.T) {
 		}
 	}
 }
+
+// meet makes a Trial of calls that say a word: "good" succeeds, what says
+// nothing waits for its context to end, all else fails.
+func meet(t *testing.T, limit time.Duration, goOn bool) (Trial[*net.TCPConn], chan string) {
+	failures := make(chan string, 2*atOnce)
+	return Trial[*net.TCPConn]{
+		Limit: limit,
+		Try: func(ctx context.Context, conn *net.TCPConn) (*net.TCPConn, error) {
+			stop := context.AfterFunc(ctx, func() { conn.Close() })
+			word := make([]byte, 4)
+			_, err := conn.Read(word)
+			if stop() && string(word) == "good" {
+				return conn, nil
+			}
+			conn.Close()
+			return nil, fmt.Errorf("it said %q: %w", word, err)
+		},
+		Failed: func(from netip.AddrPort, err error) bool {
+			failures <- err.Error()
+			return goOn
+		},
+	}, failures
+}
+
+func TestFirst(t *testing.T) {
+	l := open(t, "127.0.0.1:0")
+	trial, failures := meet(t, patience, true)
+	silent := call(t, l.Addrs()[0])
+	if _, err := call(t, l.Addrs()[0]).Write([]byte("bad!")); err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		<-failures // so the bad one is over
+		c, err := net.Dial("tcp", l.Addrs()[0].String())
+		if err == nil {
+			_, _ = c.Write([]byte("good"))
+			defer c.Close()
+			_, _ = c.Read(make([]byte, 1))
+		}
+	}()
+	got, err := First(t.Context(), l, trial)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got.Close()
+	_ = silent.SetDeadline(time.Now().Add(patience))
+	if _, err := silent.Read(make([]byte, 1)); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("the silent one's connection is open: %v", err)
+	}
+}
+
+func TestFirstEnds(t *testing.T) {
+	l := open(t, "127.0.0.1:0")
+	trial, _ := meet(t, patience, false)
+	if _, err := call(t, l.Addrs()[0]).Write([]byte("bad!")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := First(t.Context(), l, trial); err == nil || !strings.Contains(err.Error(), `it said "bad!"`) {
+		t.Errorf("%v", err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+	defer cancel()
+	if _, err := First(ctx, l, trial); !errors.Is(err, ErrNone) {
+		t.Errorf("%v", err)
+	}
+	ctx, cancel = context.WithCancel(t.Context())
+	cancel()
+	if _, err := First(ctx, l, trial); !errors.Is(err, context.Canceled) {
+		t.Errorf("%v", err)
+	}
+}
+
+// Silent peers, more than are tried at once, keep nobody out, long before the
+// time that each may take is over.
+func TestFirstWithSilentPeers(t *testing.T) {
+	l := open(t, "127.0.0.1:0")
+	trial, failures := meet(t, time.Hour, true)
+	done := make(chan error, 1)
+	go func() {
+		c, err := First(t.Context(), l, trial)
+		if err == nil {
+			c.Close()
+		}
+		done <- err
+	}()
+	for range atOnce + 10 {
+		call(t, l.Addrs()[0])
+	}
+	for range 10 {
+		<-failures // the oldest
+	}
+	if _, err := call(t, l.Addrs()[0]).Write([]byte("good")); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case err := <-done:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(patience):
+		t.Error("nobody gets in")
+	}
+}

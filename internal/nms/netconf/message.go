@@ -101,7 +101,7 @@ func root(message []byte) (*xml.Decoder, xml.StartElement, error) {
 		case xml.StartElement:
 			return d, token, nil
 		case xml.Directive:
-			return nil, xml.StartElement{}, errors.New("the message has a document type, which NETCONF forbids")
+			return nil, xml.StartElement{}, errDoctype
 		case xml.CharData:
 			if len(bytes.TrimSpace(token)) > 0 {
 				return nil, xml.StartElement{}, errors.New("the message does not begin with an element")
@@ -110,11 +110,26 @@ func root(message []byte) (*xml.Decoder, xml.StartElement, error) {
 	}
 }
 
+var errDoctype = errors.New("there is a document type, which NETCONF forbids")
+
+// malformed keeps the decoder's error, so that Unfinished finds it.
 func malformed(err error) error {
 	if errors.Is(err, io.EOF) {
-		return errors.New("the message is no XML: there is no element in it")
+		return &noElement{}
 	}
-	return fmt.Errorf("the message is no XML: %w", err)
+	return fmt.Errorf("this is no XML: %w", err)
+}
+
+type noElement struct{}
+
+func (*noElement) Error() string { return "this is no XML: there is no element in it" }
+
+// Unfinished reports whether an error of Content says only that the document
+// goes on: for somebody who types one line after the other.
+func Unfinished(err error) bool {
+	var none *noElement
+	var syntax *xml.SyntaxError
+	return errors.As(err, &none) || errors.As(err, &syntax) && syntax.Msg == "unexpected EOF"
 }
 
 // rest reads to the end of the message, which must be that of its root.

@@ -16,22 +16,36 @@ func Escape(s string) string {
 }
 
 // Content is a document as it can stand inside another element: without its
-// XML declaration and what surrounds it. The error says that it is not one
-// well-formed element.
-func Content(document []byte) ([]byte, error) {
+// XML declaration and what comes before the first element. There may be several
+// elements; first is the name of the first. The error says that the document is
+// not whole elements and nothing else.
+func Content(document []byte) (content []byte, first xml.Name, err error) {
 	document = bytes.TrimPrefix(document, []byte("\ufeff"))
-	if err := wellFormed(document); err != nil {
-		return nil, err
-	}
 	d := xml.NewDecoder(bytes.NewReader(document))
+	depth, start := 0, int64(-1)
 	for {
 		from := d.InputOffset()
 		token, err := d.Token()
-		if err != nil {
-			return nil, malformed(err)
+		switch {
+		case errors.Is(err, io.EOF) && start >= 0:
+			return bytes.TrimSpace(document[start:]), first, nil
+		case err != nil:
+			return nil, first, malformed(err)
 		}
-		if _, ok := token.(xml.StartElement); ok {
-			return bytes.TrimSpace(document[from:]), nil
+		switch token := token.(type) {
+		case xml.StartElement:
+			if start < 0 {
+				start, first = from, token.Name
+			}
+			depth++
+		case xml.EndElement:
+			depth--
+		case xml.Directive:
+			return nil, first, errDoctype
+		case xml.CharData:
+			if depth == 0 && len(bytes.TrimSpace(token)) > 0 {
+				return nil, first, errors.New("there is text outside of the elements")
+			}
 		}
 	}
 }

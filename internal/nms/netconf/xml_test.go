@@ -100,15 +100,25 @@ func TestContent(t *testing.T) {
 	for _, row := range []struct{ in, want string }{
 		{"<a/>", "<a/>"},
 		{"\ufeff<?xml version=\"1.0\"?>\n<!-- c -->\n<a><b/></a>\n", "<a><b/></a>"},
-		{"<a/><b/>", ""},
+		{"<?xml version=\"1.0\"?><a/>\n<b/>", "<a/>\n<b/>"},
+		{"<a/>text", ""},
+		{"<a/></a>", ""},
 		{"<a/></rpc><rpc>", ""},
 		{"<a>", ""},
 		{"", ""},
 		{"<!DOCTYPE a [<!ENTITY x 'y'>]><a>&x;</a>", ""},
 	} {
-		got, err := Content([]byte(row.in))
+		got, _, err := Content([]byte(row.in))
 		if string(got) != row.want || (err == nil) != (row.want != "") {
 			t.Errorf("%q: %q, %v; want %q", row.in, got, err, row.want)
+		}
+	}
+}
+
+func TestUnfinished(t *testing.T) {
+	for in, want := range map[string]bool{"": true, "<a>": true, "<a": true, "<a><b/>": true, "<!-- ": true, "<a></b>": false, "x": false, "<a/>": false} {
+		if _, _, err := Content([]byte(in)); Unfinished(err) != want {
+			t.Errorf("%q: %v", in, err)
 		}
 	}
 }
