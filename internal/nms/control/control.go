@@ -131,6 +131,17 @@ func Open(ctx context.Context, path, device string) (*Stream, error) {
 	return s, nil
 }
 
+// Read reads what the device says. A station that ends a session has not always
+// read all that was sent, which the kernel tells as a reset; it is an end like
+// others, and Wait says why.
+func (s *Stream) Read(p []byte) (int, error) {
+	n, err := s.UnixConn.Read(p)
+	if errors.Is(err, unix.ECONNRESET) {
+		return n, io.EOF
+	}
+	return n, err
+}
+
 // Wait returns how the session ended, when it has.
 func (s *Stream) Wait() (nmsproto.ConnectResult, error) {
 	<-s.ended
@@ -150,7 +161,7 @@ func (s *Stream) Join(in io.Reader, out io.Writer) (nmsproto.ConnectResult, erro
 		_, _ = io.Copy(s.UnixConn, in)
 		_ = s.CloseWrite()
 	}()
-	_, copyErr := io.Copy(out, s.UnixConn)
+	_, copyErr := io.Copy(out, struct{ io.Reader }{s}) // not UnixConn's WriteTo
 	if copyErr != nil {
 		s.Close() // nobody reads any more
 		<-s.ended

@@ -102,8 +102,10 @@ func TestWhatCannotBeJoined(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// The input has no end of its own.
-	never, _ := io.Pipe()
+	// The input has no end of its own, and nobody reads it.
+	r, w := io.Pipe()
+	go func() { _, _ = w.Write([]byte("hello")) }()
+	never := io.Reader(r)
 	var e *proto.Error
 	if _, err := s.Join(never, io.Discard); !errors.As(err, &e) || e.Code != proto.CodeNoExists {
 		t.Errorf("got %v", err)
