@@ -9,9 +9,10 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
-	"time"
 
 	"callhome/internal/nms/control"
 	"callhome/internal/nms/nmsproto"
@@ -32,7 +33,9 @@ type station struct {
 	addr     string
 	args     []string
 	client   *control.Client
-	seen     []nmsproto.Event // by AwaitEvent, not yet asked for
+
+	mu   sync.Mutex
+	seen []nmsproto.Event // guarded by mu; those that AwaitEvent has not taken
 }
 
 // startStation runs the daemon for n, which logs in with its key.
@@ -61,16 +64,36 @@ func (s *station) begin() {
 			s.t.Fatalf("callhome-nms has ended: %v\n%s", s.process.state, s.Stderr())
 		}
 		s.client, err = control.Dial(s.socket)
-		if err != nil {
-			return err
-		}
-		var last nmsproto.EventList
-		err = s.ask(nmsproto.MethodSubscribe, nil, &last)
-		s.seen = last.Events
 		return err
 	})
 	client := s.client
 	s.t.Cleanup(func() { client.Close() })
+	s.follow()
+}
+
+// follow takes in the daemon's events, by a connection of their own: who does
+// not read them gets no answers either.
+func (s *station) follow() {
+	s.t.Helper()
+	c, err := control.Dial(s.socket)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.t.Cleanup(func() { c.Close() })
+	var last nmsproto.EventList
+	if err := c.Call(context.Background(), nmsproto.MethodSubscribe, nil, &last); err != nil {
+		s.t.Fatal(err)
+	}
+	s.mu.Lock()
+	s.seen = last.Events
+	s.mu.Unlock()
+	go func() {
+		for e := range c.Events() {
+			s.mu.Lock()
+			s.seen = append(s.seen, e)
+			s.mu.Unlock()
+		}
+	}()
 }
 
 // Stop ends the daemon as systemd does.
@@ -142,27 +165,22 @@ func (s *station) AwaitState(id string, want nmsproto.State) (d nmsproto.Device)
 
 // AwaitEvent waits for an event of that kind that has words in it, and returns
 // it. Each event is found once.
-func (s *station) AwaitEvent(kind, words string) nmsproto.Event {
+func (s *station) AwaitEvent(kind, words string) (found nmsproto.Event) {
 	s.t.Helper()
-	timeout := time.After(patience)
-	for {
+	Await(s.t, patience, fmt.Sprintf("an event %s with %q", kind, words), func() error {
+		s.mu.Lock()
+		defer s.mu.Unlock()
 		for i, e := range s.seen {
 			text, _ := json.Marshal(e)
 			if e.Event == kind && strings.Contains(string(text), words) {
-				s.seen = append(append([]nmsproto.Event{}, s.seen[:i]...), s.seen[i+1:]...)
-				return e
+				found = e
+				s.seen = slices.Delete(s.seen, i, i+1)
+				return nil
 			}
 		}
-		select {
-		case e, ok := <-s.client.Events():
-			if !ok {
-				s.t.Fatalf("the events ended before one of %s with %q", kind, words)
-			}
-			s.seen = append(s.seen, e)
-		case <-timeout:
-			s.t.Fatalf("no event %s with %q, only %+v", kind, words, s.seen)
-		}
-	}
+		return fmt.Errorf("only %+v", s.seen)
+	})
+	return found
 }
 
 // Command is callhome-nms with the daemon's socket.
