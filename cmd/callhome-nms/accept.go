@@ -134,11 +134,14 @@ func choose(ctx context.Context, conn *net.TCPConn, want string) (*net.TCPConn, 
 		<-ctx.Done()
 		err = errors.New("it waited long enough for somebody to want it")
 	}
+	if err == nil {
+		err = conn.SetReadDeadline(time.Time{})
+	}
 	if err != nil {
 		conn.Close()
 		return nil, err
 	}
-	return conn, conn.SetReadDeadline(time.Time{})
+	return conn, nil
 }
 
 // limited is a context with a time limit, of which 0 is none.

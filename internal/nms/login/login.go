@@ -162,8 +162,8 @@ func (c *Client) Netconf(ctx context.Context) (io.ReadWriteCloser, error) {
 }
 
 // KeepAlive asks the device whether it is there, each interval, until the
-// connection ends; one that does not answer within an interval is closed (RFC
-// 8071 section 2 C8, RFC 4254 section 4).
+// connection ends; one that does not answer within an interval is closed. A
+// refusal is an answer (RFC 4254 section 4).
 func (c *Client) KeepAlive(interval time.Duration) {
 	ended := make(chan struct{})
 	go func() { _ = c.Wait(); close(ended) }()
