@@ -29,12 +29,15 @@ func TestNothingStaysOfAccept(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer device.Close()
+	if _, err := io.WriteString(device, "SSH-2.0-device\r\n"); err != nil {
+		t.Fatal(err)
+	}
 	AwaitGone(t, patience, accept[1:])
 	ssh.Running()
 	if nodelay := sshNodelay(t, ssh.pid, addr); nodelay != 1 {
 		t.Errorf("TCP_NODELAY is %d", nodelay)
 	}
-	// ssh speaks first, on this very connection, though nothing answers.
+	// ssh speaks on this very connection.
 	line := make([]byte, 8)
 	if _, err := io.ReadFull(device, line); err != nil || string(line) != "SSH-2.0-" {
 		t.Errorf("the device reads %q, %v", line, err)
@@ -130,6 +133,32 @@ func TestSshConfigStanza(t *testing.T) {
 			awaitFile(t, ssh.stdout, "probe speaks")
 		})
 	}
+}
+
+// Who says nothing, or what is no SSH, does not use up ssh's one try.
+func TestAcceptPassesOverWhatIsNoSsh(t *testing.T) {
+	t.Parallel()
+	device, nms := newSite(t, newProbe(t).Command)
+	nms.accept = []string{"--timeout", "1m"}
+	addr := freeAddr("127.0.0.1")
+	ssh := nms.Netconf(addr)
+	for i := range 500 {
+		c, err := net.Dial("tcp", addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { c.Close() })
+		if i == 0 {
+			if _, err := io.WriteString(c, "GET / HTTP/1.0\r\n\r\n"); err != nil {
+				t.Fatal(err)
+			}
+			c.Close()
+		}
+	}
+	ssh.AwaitStderr("it closed the connection before its SSH version string")
+	device.Call(addr).AwaitFamily("cat")
+	ssh.in.Close()
+	ssh.MustExit(0)
 }
 
 func TestAcceptTakesCallsFromItsNetworks(t *testing.T) {
