@@ -304,6 +304,65 @@ func TestNoSubsystem(t *testing.T) {
 	}
 }
 
+// A device that does not agree to a channel's end cannot hold us.
+func TestCloseDoesNotWait(t *testing.T) {
+	host, user := newKey(t), newKey(t)
+	done := make(chan struct{})
+	defer close(done)
+	serve := func(conn net.Conn) {
+		config := &ssh.ServerConfig{NoClientAuth: true}
+		config.AddHostKey(host)
+		_, channels, requests, err := ssh.NewServerConn(&deaf{Conn: conn, done: done}, config)
+		if err != nil {
+			return
+		}
+		go ssh.DiscardRequests(requests)
+		for c := range channels {
+			if _, requests, err := c.Accept(); err == nil {
+				go func() {
+					for r := range requests {
+						_ = r.Reply(true, nil)
+						conn.(*net.TCPConn).SetReadDeadline(time.Unix(1, 0)) // from now on it hears nothing
+					}
+				}()
+			}
+		}
+	}
+	client, _, err := try(t, serve, know(t, host.PublicKey()), Credentials{KeyFiles: []string{user.file(t, "", 0o600)}}, patience)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stream, err := client.Netconf(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	read := make(chan error, 1)
+	go func() { _, err := stream.Read(make([]byte, 1)); read <- err }()
+	stream.Close()
+	select {
+	case err := <-read:
+		if err == nil {
+			t.Error("a read succeeded")
+		}
+	case <-time.After(patience):
+		t.Error("a read still waits")
+	}
+}
+
+// deaf is a connection that after its read deadline is neither read nor closed.
+type deaf struct {
+	net.Conn
+	done chan struct{}
+}
+
+func (d *deaf) Read(p []byte) (int, error) {
+	n, err := d.Conn.Read(p)
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		<-d.done
+	}
+	return n, err
+}
+
 // A device that falls silent after the login is given up.
 func TestKeepAlive(t *testing.T) {
 	host, user := newKey(t), newKey(t)
