@@ -173,7 +173,7 @@ func TestConsoleInteractive(t *testing.T) {
 	})
 }
 
-// terminal is the far end of a pseudo terminal, where a person sits.
+// terminalScreen is the far end of a pseudo terminal, where a person sits.
 type terminalScreen struct {
 	*os.File
 	seen string
