@@ -3,6 +3,7 @@
 package integration
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -34,27 +35,6 @@ func tellTwice(t *testing.T, story func(server *netconfd) error) {
 	}
 }
 
-// ended wants a process to have ended well, with parts of its output in their
-// order.
-func ended(p *process, parts ...string) error {
-	if !p.over(patience) {
-		p.end()
-		return fmt.Errorf("%s still runs after %v", p.name, patience)
-	}
-	if !p.state.Success() {
-		return fmt.Errorf("%s: %v: %s", p.name, p.state, p.Stderr())
-	}
-	rest := p.Stdout()
-	for _, part := range parts {
-		_, after, ok := strings.Cut(rest, part)
-		if !ok {
-			return fmt.Errorf("%s: no %q in what is left:\n%s", p.name, part, rest)
-		}
-		rest = after
-	}
-	return nil
-}
-
 // Many operations in one session, in both framings and all styles.
 func TestConsoleOperations(t *testing.T) {
 	t.Parallel()
@@ -71,7 +51,7 @@ func TestConsoleOperations(t *testing.T) {
 				filter := writeFile(t, filepath.Join(nms.dir, "filter.xml"), `<system xmlns="urn:ietf:params:xml:ns:yang:ietf-system"/>`, 0o600)
 				rpc := writeFile(t, filepath.Join(nms.dir, "rpc.xml"), `<get-config><source><running/></source></get-config>`, 0o600)
 				addr := freeAddr("127.0.0.1")
-				p := nms.Console(addr, "--timeout", "10s", "-v", v.version, "-s", v.style,
+				p := nms.Console(addr, "--timeout", consoleTimeout, "-v", v.version, "-s", v.style,
 					"--hello", "--lock", "--edit-config", edit, "--get-config", "running", "--subtree", filter, "--unlock", "running",
 					"--get", "-x", "/sys:system/sys:location", "--ns", "sys=urn:ietf:params:xml:ns:yang:ietf-system",
 					"--rpc", rpc, "--get-schema", "ietf-system")
@@ -90,18 +70,23 @@ func TestConsoleOperations(t *testing.T) {
 // An <rpc-error> ends the script, readably, and what comes after it is not done.
 func TestConsoleShowsRpcErrors(t *testing.T) {
 	t.Parallel()
-	server := startNetconfd(t)
-	device, nms := newSite(t, server.Subsystem())
-	edit := writeFile(t, filepath.Join(nms.dir, "edit.xml"), editLocation("never"), 0o600)
-	addr := freeAddr("127.0.0.1")
-	p := nms.Console(addr, "--timeout", "15s", "--get-config", "nonesuch", "--edit-config", edit)
-	device.Call(addr, "--ssh-connection-port", yumaPort)
-	p.MustExit(65)
-	oneLine(t, p.Stderr(), "callhome-nms: get-config: the device answered unknown-element (protocol): ")
-	contains(t, "stdout", p.Stdout(), "<error-tag>unknown-element</error-tag>")
-	if strings.Contains(readFile(t, server.log), "never") {
-		t.Error("the edit was sent all the same")
-	}
+	tellTwice(t, func(server *netconfd) error {
+		device, nms := newSite(t, server.Subsystem())
+		edit := writeFile(t, filepath.Join(nms.dir, "edit.xml"), editLocation("never"), 0o600)
+		addr := freeAddr("127.0.0.1")
+		p := nms.Console(addr, "--timeout", consoleTimeout, "--get-config", "nonesuch", "--edit-config", edit)
+		device.Call(addr, "--ssh-connection-port", yumaPort)
+		if !p.over(patience / 2) {
+			return errors.New("no answer")
+		}
+		p.MustExit(65)
+		oneLine(t, p.Stderr(), "callhome-nms: get-config: the device answered unknown-element (protocol): ")
+		contains(t, "stdout", p.Stdout(), "<error-tag>unknown-element</error-tag>")
+		if strings.Contains(readFile(t, server.log), "never") {
+			t.Error("the edit was sent all the same")
+		}
+		return nil
+	})
 }
 
 // Notifications are printed as they come, until the operator has enough.
@@ -117,7 +102,7 @@ func TestConsoleSubscription(t *testing.T) {
 			return fmt.Errorf("no subscription: %s", watching.Stderr())
 		}
 		other := freeAddr("127.0.0.1")
-		editing := nms.Console(other, "--timeout", "10s", "--edit-config", edit)
+		editing := nms.Console(other, "--timeout", consoleTimeout, "--edit-config", edit)
 		device.Call(other, "--ssh-connection-port", yumaPort)
 		if err := ended(editing, "<ok"); err != nil {
 			return err
@@ -146,7 +131,7 @@ func TestConsoleInteractive(t *testing.T) {
 		device, nms := newSite(t, server.Subsystem())
 		addr := freeAddr("127.0.0.1")
 		terminal, screen := newTerminal(t)
-		cmd := nms.ConsoleCommand("--listen", addr, "--device", alias, "--timeout", "10s", "--interactive")
+		cmd := nms.ConsoleCommand("--listen", addr, "--device", alias, "--timeout", consoleTimeout, "--interactive")
 		cmd.Stdin, cmd.Stdout, cmd.Stderr = terminal, terminal, terminal
 		p := start(t, "callhome-nms console", cmd)
 		p.AwaitListening(addr)
@@ -430,11 +415,11 @@ func TestConsoleConnects(t *testing.T) {
 		host, port := splitAddr(t, addr)
 		socat := start(t, "socat", exec.Command("socat", "TCP-LISTEN:"+port+",bind="+host+",fork,reuseaddr", foreign(t, device, server)))
 		socat.AwaitListening(addr)
-		p := start(t, "callhome-nms console", nms.ConsoleCommand("--host", host, "--port", port, "--timeout", "10s", "--get-config"))
+		p := start(t, "callhome-nms console", nms.ConsoleCommand("--host", host, "--port", port, "--timeout", consoleTimeout, "--get-config"))
 		p.MustExit(77)
 		oneLine(t, p.Stderr(), "connecting to "+addr+": nothing is known of device "+host)
 		writeFile(t, nms.knownHosts, fmt.Sprintf("[%s]:%s %s\n", host, port, publicKey(t, device.hostKey)), 0o600)
-		return ended(start(t, "callhome-nms console", nms.ConsoleCommand("--host", host, "--port", port, "--timeout", "10s", "--get-config")), "<data")
+		return ended(start(t, "callhome-nms console", nms.ConsoleCommand("--host", host, "--port", port, "--timeout", consoleTimeout, "--get-config")), "<data")
 	})
 	p := start(t, "callhome-nms console", newNMS(t).ConsoleCommand("--host", "127.0.0.1", "--port", freePort(), "--get"))
 	p.MustExit(69)
