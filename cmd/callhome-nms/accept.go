@@ -18,7 +18,7 @@ import (
 	"github.com/urfave/cli/v2"
 )
 
-// announceTime is how long a device may take to say who it is, and how long one
+// announceTime is how long a caller may take to speak SSH, and how long a device
 // that is not asked for is kept waiting: were it sent away at once, it could
 // call again at once, and so on.
 const announceTime = time.Minute
@@ -118,27 +118,27 @@ func sshSocket(stdout *os.File) (*net.UnixConn, error) {
 		errors.New("standard output is not the socket that ssh gives with ProxyUseFdpass=yes"))
 }
 
-// choose takes a call, or with an id wanted one that claims it. Another one is
-// kept until the time is over.
+// choose takes a call that speaks SSH, and with an id wanted one that claims it.
+// Another one is kept until the time is over.
 func choose(ctx context.Context, conn *net.TCPConn, want string) (*net.TCPConn, error) {
-	if want == "" {
-		return conn, nil
-	}
 	defer context.AfterFunc(ctx, func() { conn.Close() })()
 	id, err := announce.ID(ctx, conn)
 	switch {
 	case errors.Is(err, context.DeadlineExceeded):
-		err = errors.New("it did not say who it is in time")
-	case err == nil && id != want:
+		err = errors.New("it sent no SSH version string in time")
+	case err == nil && want != "" && id != want:
 		say(fmt.Sprintf("a call from %v that claims to be %q, not %s; it is kept waiting", conn.RemoteAddr(), id, want))
 		<-ctx.Done()
 		err = errors.New("it waited long enough for somebody to want it")
+	}
+	if err == nil {
+		err = conn.SetReadDeadline(time.Time{})
 	}
 	if err != nil {
 		conn.Close()
 		return nil, err
 	}
-	return conn, conn.SetReadDeadline(time.Time{})
+	return conn, nil
 }
 
 // limited is a context with a time limit, of which 0 is none.

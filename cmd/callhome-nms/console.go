@@ -116,10 +116,10 @@ func runConsole(c *cli.Context, script *console.Script, where *words) error {
 		return helloFailed(err)
 	}
 	defer session.Close()
-	if err := con.Run(c.Context, session, requests); err != nil || lines == nil {
-		return err
+	if lines != nil {
+		return con.Interact(c.Context, session, requests, lines, r.name)
 	}
-	return con.Interact(c.Context, session, lines, r.name)
+	return con.Run(c.Context, session, requests)
 }
 
 func helloFailed(err error) error {

@@ -120,8 +120,8 @@ func oneLine(err error) string {
 	if hint := sysexits.Hint(err); hint != "" {
 		line += "; " + hint
 	}
-	return console.Printable(line)
+	return line
 }
 
-// say writes one line to standard error.
-func say(line string) { fmt.Fprintln(os.Stderr, "callhome-nms: "+line) }
+// say writes one line to standard error, whatever words of others are in it.
+func say(line string) { fmt.Fprintln(os.Stderr, "callhome-nms: "+console.Printable(line)) }

@@ -146,6 +146,15 @@ func TestAcceptPassesTheSocket(t *testing.T) {
 		if r := <-done; r.code != sysexits.OK || (device == "") != (r.said == "") {
 			t.Errorf("status %d\n%s", r.code, r.said)
 		}
+		var flags int
+		raw, err := f.SyscallConn()
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = raw.Control(func(fd uintptr) { flags, err = unix.FcntlInt(fd, unix.F_GETFL, 0) })
+		if err != nil || flags&unix.O_NONBLOCK != 0 {
+			t.Errorf("the socket is not blocking: flags %#x, %v", flags, err)
+		}
 		fd := int(f.Fd())
 		if nodelay, err := unix.GetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY); nodelay != 1 || err != nil {
 			t.Errorf("TCP_NODELAY is %d, %v", nodelay, err)

@@ -30,12 +30,13 @@ func reachFlags(where *words) []cli.Flag {
 	const way, identity, credentials = "the way", "the device", "the user"
 	return append(listenFlags(),
 		&cli.GenericFlag{Name: "listen", Category: way, Value: where, Usage: "wait for a call home, on [`ADDRESS[:PORT]`]; repeatable (all addresses, port 4334)"},
-		&cli.StringFlag{Name: "listen-address", Category: way, Usage: "the same as --listen `ADDRESS`", Action: func(_ *cli.Context, s string) error { return where.Set(s) }},
+		&cli.StringFlag{Name: "listen-address", Category: way, Usage: "netconf-console's way to write --listen `ADDRESS`"},
+		&cli.IntFlag{Name: "listen-port", Category: way, Value: listen.DefaultPort, Usage: "and its `PORT`"},
 		&cli.StringFlag{Name: "host", Category: way, Usage: "connect to `HOST` instead, the ordinary way"},
 		&cli.IntFlag{Name: "port", Category: way, Value: 830, Usage: "`PORT` of --host"},
 		&cli.StringFlag{Name: "socket", Category: way, Value: nmsproto.DefaultSocket, EnvVars: []string{"CALLHOME_NMS_SOCKET"}, Usage: "with --device alone: reach it through callhome-nms serve at `SOCKET`"},
 		&cli.StringFlag{Name: "proto", Category: way, Value: "ssh", Usage: "ssh, there is no `OTHER`"},
-		&cli.DurationFlag{Name: "login-timeout", Category: way, Value: 30 * time.Second, Usage: "how `long` connecting, login and hello may take"},
+		&cli.DurationFlag{Name: "login-timeout", Category: way, Value: time.Minute, Usage: "how `long` connecting, login and hello may take"},
 
 		&cli.StringFlag{Name: "device", Category: identity, Usage: "the device's `NAME`, by which its key is looked up; with --listen it has to be given"},
 		&cli.StringSliceFlag{Name: "known-hosts", Category: identity, Usage: "known_hosts `FILE`; repeatable (~/.ssh/known_hosts, /etc/ssh/ssh_known_hosts)"},
@@ -65,6 +66,10 @@ type reached struct {
 func reach(c *cli.Context, where *words) (*reached, error) {
 	if c.String("proto") != "ssh" {
 		return nil, usage(fmt.Errorf("there is no --proto %s here", c.String("proto")))
+	}
+	if c.IsSet("listen-address") || c.IsSet("listen-port") {
+		where.given = true
+		where.list = append(where.list, net.JoinHostPort(c.String("listen-address"), strconv.Itoa(c.Int("listen-port"))))
 	}
 	host, device := c.String("host"), c.String("device")
 	switch {

@@ -154,20 +154,32 @@ func (n *nms) AcceptNetconf(server *netconfd, addr, value string) *client {
 func (n *nms) ConsoleNetconf(_ *netconfd, addr, value string) *client {
 	n.t.Helper()
 	edit := writeFile(n.t, filepath.Join(n.dir, "edit.xml"), editLocation(value), 0o600)
-	p := n.Console(addr, "--timeout", "10s", "--get-config", "--edit-config", edit, "--get-config", "running", "--close-session")
-	return &client{p, func() error {
-		if !p.over(patience) {
-			return fmt.Errorf("the console still runs after %v", patience)
+	p := n.Console(addr, "--timeout", consoleTimeout, "--get-config", "--edit-config", edit, "--get-config", "running", "--close-session")
+	return &client{p, func() error { return ended(p, "<data", "<ok", value) }}
+}
+
+// consoleTimeout is longer than ended waits: a netconfd that forgot a request
+// takes it when the session ends, and then nothing tells that it had forgotten.
+const consoleTimeout = "15s"
+
+// ended wants a console to have ended well, with parts of its output in their
+// order.
+func ended(p *process, parts ...string) error {
+	if !p.over(patience / 2) {
+		return fmt.Errorf("%s still runs after %v", p.name, patience/2)
+	}
+	if !p.state.Success() {
+		return fmt.Errorf("%s: %v: %s", p.name, p.state, p.Stderr())
+	}
+	rest := p.Stdout()
+	for _, part := range parts {
+		_, after, ok := strings.Cut(rest, part)
+		if !ok {
+			return fmt.Errorf("%s: no %q in what is left:\n%s", p.name, part, rest)
 		}
-		if !p.state.Success() {
-			return fmt.Errorf("the console: %v\n%s", p.state, p.Stderr())
-		}
-		first, after, ok := strings.Cut(p.Stdout(), "<ok")
-		if !ok || !strings.Contains(first, "<data") || !strings.Contains(after, value) {
-			return fmt.Errorf("the console did not show all replies:\n%s", p.Stdout())
-		}
-		return nil
-	}}
+		rest = after
+	}
+	return nil
 }
 
 // Console runs it and waits until it listens.

@@ -85,26 +85,34 @@ func isComplete(message []byte) bool {
 // ends or the server says that there are no more. The end of ctx is an error
 // only where something was left to do.
 func (c *Console) Run(ctx context.Context, s *netconf.Session, requests []*Request) error {
-	if c.Style == Raw {
-		c.show(s.Hello)
+	done, err := c.doAll(ctx, s, requests)
+	if err != nil {
+		return err
 	}
-	subscribed, closed := false, false
-	for _, r := range requests {
-		if err := c.do(ctx, s, r); err != nil {
-			return err
-		}
-		subscribed = subscribed || r.Operation.Name == "create-subscription"
-		closed = closed || r.Operation.Name == "close-session"
-	}
-	if subscribed && !closed {
+	if done["create-subscription"] && !done["close-session"] {
 		if err := c.follow(ctx, s); err != nil {
 			return err
 		}
 	}
-	if !closed {
+	if !done["close-session"] {
 		c.close(s)
 	}
 	return c.writeError()
+}
+
+// doAll does the requests up to the first that fails and returns their names.
+func (c *Console) doAll(ctx context.Context, s *netconf.Session, requests []*Request) (map[string]bool, error) {
+	if c.Style == Raw {
+		c.show(s.Hello)
+	}
+	done := make(map[string]bool)
+	for _, r := range requests {
+		if err := c.do(ctx, s, r); err != nil {
+			return nil, err
+		}
+		done[r.Operation.Name] = true
+	}
+	return done, nil
 }
 
 func (c *Console) follow(ctx context.Context, s *netconf.Session) error {

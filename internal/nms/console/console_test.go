@@ -403,7 +403,7 @@ func interact(t *testing.T, keys string, answers map[string]string) (string, str
 	var warned []string
 	c.Warn = func(line string) { warned = append(warned, line) }
 	s, server := meet(t, c, answers)
-	err := c.Interact(t.Context(), s, lines{terminal}, "edge7")
+	err := c.Interact(t.Context(), s, must(t, "--hello"), lines{terminal}, "edge7")
 	return out.String(), server.heard(), warned, err
 }
 
@@ -426,8 +426,8 @@ func TestInteractive(t *testing.T) {
 			if err != nil || heard != row.heard {
 				t.Errorf("%v, heard %q, want %q; warned %q\n%s", err, heard, row.heard, warned, out)
 			}
-			if !strings.Contains(out, "edge7> ") {
-				t.Errorf("no prompt:\n%s", out)
+			if !strings.HasPrefix(out, "<hello") || !strings.Contains(out, "edge7> ") {
+				t.Errorf("no hello first, or no prompt:\n%s", out)
 			}
 			if row.name == "after an error" && len(warned) != 7 {
 				t.Errorf("warned %q", warned)

@@ -17,12 +17,12 @@ type Lines interface {
 	ReadLine(prompt string) (string, error)
 }
 
-// Interact runs one command a line until the input, the session or ctx ends. A
-// line that begins with "<" is XML and goes on until its elements are whole, or
+// Interact does the requests and then runs one command a line until the input,
+// the session or ctx ends. A line that begins with "<" is XML and goes on until its elements are whole, or
 // to an empty line. What fails is said through c.Warn, and the session goes on.
-func (c *Console) Interact(ctx context.Context, s *netconf.Session, in Lines, name string) error {
-	if c.Style == Raw {
-		c.show(s.Hello)
+func (c *Console) Interact(ctx context.Context, s *netconf.Session, requests []*Request, in Lines, name string) error {
+	if _, err := c.doAll(ctx, s, requests); err != nil {
+		return err
 	}
 	for {
 		line, err := in.ReadLine(name + "> ")

@@ -22,7 +22,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// DefaultPort is IANA's for NETCONF Call Home over SSH (RFC 8071 section 6.1).
+// DefaultPort is the one that RFC 8071 has registered for SSH.
 const DefaultPort = 4334
 
 // What an accepted socket gets: a dead device is noticed within 90 s, whether

@@ -13,6 +13,7 @@ import (
 	"net"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"callhome/internal/nms/knownhosts"
@@ -120,7 +121,7 @@ func failed(at stage, err error) error {
 		text = "it did not answer in time"
 	case errors.Is(err, context.Canceled):
 		text = "interrupted"
-	case errors.Is(err, io.EOF):
+	case errors.Is(err, io.EOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
 		text = "it closed the connection"
 	}
 	for _, prefix := range []string{"ssh: handshake failed: ", "ssh: "} {
@@ -139,8 +140,9 @@ func (c *cause) Error() string { return c.text }
 
 func (c *cause) Unwrap() error { return c.err }
 
-// Netconf opens the netconf subsystem. The stream's Close ends the channel, and
-// not the login.
+// Netconf opens the netconf subsystem. The stream's Close ends the channel and
+// the connection with it: a device that is gone would never agree to the
+// channel's end, and a read on it would not return.
 func (c *Client) Netconf(ctx context.Context) (io.ReadWriteCloser, error) {
 	stop := context.AfterFunc(ctx, func() { c.Close() })
 	defer stop()
@@ -158,12 +160,22 @@ func (c *Client) Netconf(ctx context.Context) (io.ReadWriteCloser, error) {
 		return nil, sysexits.New(sysexits.Unavailable, "sshd_config of the device needs `Subsystem netconf`", fmt.Errorf("opening the netconf subsystem: %w", err))
 	}
 	go io.Copy(io.Discard, channel.Stderr()) //nolint:errcheck // nothing is said there
-	return channel, nil
+	return &stream{channel, c}, nil
+}
+
+type stream struct {
+	ssh.Channel
+	client *Client
+}
+
+func (s *stream) Close() error {
+	_ = s.Channel.Close() // what counts is the connection
+	return s.client.Close()
 }
 
 // KeepAlive asks the device whether it is there, each interval, until the
-// connection ends; one that does not answer within an interval is closed (RFC
-// 8071 section 2 C8, RFC 4254 section 4).
+// connection ends; one that does not answer within an interval is closed. A
+// refusal is an answer (RFC 4254 section 4).
 func (c *Client) KeepAlive(interval time.Duration) {
 	ended := make(chan struct{})
 	go func() { _ = c.Wait(); close(ended) }()

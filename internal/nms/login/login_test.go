@@ -1,6 +1,7 @@
 package login
 
 import (
+	"bytes"
 	"context"
 	"crypto/ed25519"
 	"crypto/rand"
@@ -41,13 +42,22 @@ func newKey(t *testing.T) key {
 	return key{signer, private}
 }
 
+// locked is a key of these tests, good for nothing else, with the passphrase
+// "open"; ssh-keygen -a 1, as the usual 16 rounds take a second.
+const locked = `-----BEGIN OPENSSH PRIVATE KEY-----
+b3BlbnNzaC1rZXktdjEAAAAACmFlczI1Ni1jdHIAAAAGYmNyeXB0AAAAGAAAABA+J5LTLR
+5VALM1e7SZwXlXAAAAAQAAAAEAAAAzAAAAC3NzaC1lZDI1NTE5AAAAINSGYQAUgp/d5CE6
++M4+FO6dKfcC6Wo6yUg+qkkLKevEAAAAkNhY6SyNL55gW2kn0uAdDEGzl5Fg1bB1vcCT5J
+uJqQjmYlPu0BSFiULu1dJbMqfI+my6BxLLEZJa7+iYifbcLGKxKBYQIZ0dWPojNt7APcvX
+X2BAsPWy4ElQQfVCrHF5dNJ1yr+eDMv7uQYzMX+q/glKeFRv+ZNlrQfw3do5l6VhVQtfgo
+OfVyOhbCESIowrPA==
+-----END OPENSSH PRIVATE KEY-----
+`
+
 // file writes the private key as ssh-keygen does.
-func (k key) file(t *testing.T, passphrase string, mode os.FileMode) string {
+func (k key) file(t *testing.T, mode os.FileMode) string {
 	t.Helper()
 	block, err := ssh.MarshalPrivateKey(k.private, "")
-	if passphrase != "" {
-		block, err = ssh.MarshalPrivateKeyWithPassphrase(k.private, "", []byte(passphrase))
-	}
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -63,11 +73,11 @@ func write(t *testing.T, text string, mode os.FileMode) string {
 	return name
 }
 
-// device is an SSH server with one host key that lets one key and one password
+// device is an SSH server with one host key that lets some keys and one password
 // in, and has a netconf subsystem that echoes.
 type device struct {
-	host key
-	user ssh.PublicKey
+	host  key
+	users []ssh.PublicKey
 }
 
 const password = "sesame"
@@ -78,10 +88,12 @@ func (d device) serve(conn net.Conn) {
 			if c, ok := k.(*ssh.Certificate); ok {
 				k = c.Key
 			}
-			if d.user == nil || string(k.Marshal()) != string(d.user.Marshal()) {
-				return nil, errors.New("no")
+			for _, user := range d.users {
+				if bytes.Equal(k.Marshal(), user.Marshal()) {
+					return nil, nil
+				}
 			}
-			return nil, nil
+			return nil, errors.New("no")
 		},
 		KeyboardInteractiveCallback: func(_ ssh.ConnMetadata, ask ssh.KeyboardInteractiveChallenge) (*ssh.Permissions, error) {
 			answers, err := ask("", "", []string{"Password: "}, []bool{false})
@@ -175,7 +187,7 @@ func TestWaysToLogIn(t *testing.T) {
 	if err := certificate.SignCert(rand.Reader, newKey(t)); err != nil {
 		t.Fatal(err)
 	}
-	certified := user.file(t, "", 0o600)
+	certified := user.file(t, 0o600)
 	if err := os.WriteFile(certified+"-cert.pub", ssh.MarshalAuthorizedKey(certificate), 0o644); err != nil {
 		t.Fatal(err)
 	}
@@ -198,6 +210,10 @@ func TestWaysToLogIn(t *testing.T) {
 			go func() { _ = agent.ServeAgent(ring, conn) }()
 		}
 	}()
+	lockedKey, err := ssh.ParsePrivateKeyWithPassphrase([]byte(locked), []byte("open"))
+	if err != nil {
+		t.Fatal(err)
+	}
 	prompt := func(question string) (string, error) {
 		if strings.Contains(question, "passphrase") {
 			return "open", nil
@@ -205,17 +221,17 @@ func TestWaysToLogIn(t *testing.T) {
 		return password, nil
 	}
 	for name, c := range map[string]Credentials{
-		"key file":                    {KeyFiles: []string{newKey(t).file(t, "", 0o600), user.file(t, "", 0o400)}},
-		"key file with a passphrase":  {KeyFiles: []string{user.file(t, "open", 0o600)}, Prompt: prompt},
+		"key file":                    {KeyFiles: []string{newKey(t).file(t, 0o600), user.file(t, 0o400)}},
+		"key file with a passphrase":  {KeyFiles: []string{write(t, locked, 0o600)}, Prompt: prompt},
 		"key file with a certificate": {KeyFiles: []string{certified}},
-		"default key":                 {DefaultKeys: []string{"/nonexistent/key", user.file(t, "", 0o600)}},
+		"default key":                 {DefaultKeys: []string{"/nonexistent/key", user.file(t, 0o600)}},
 		"agent":                       {AgentSocket: socket},
 		"password file":               {PasswordFile: write(t, password+"\nmore\n", 0o600)},
 		"password asked for":          {Prompt: prompt},
-		"password after a wrong key":  {KeyFiles: []string{newKey(t).file(t, "", 0o600)}, PasswordFile: write(t, password, 0o600)},
+		"password after a wrong key":  {KeyFiles: []string{newKey(t).file(t, 0o600)}, PasswordFile: write(t, password, 0o600)},
 	} {
 		t.Run(name, func(t *testing.T) {
-			client, _, err := try(t, device{host, user.PublicKey()}.serve, know(t, host.PublicKey()), c, patience)
+			client, _, err := try(t, device{host, []ssh.PublicKey{user.PublicKey(), lockedKey.PublicKey()}}.serve, know(t, host.PublicKey()), c, patience)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -239,7 +255,7 @@ func TestWaysToLogIn(t *testing.T) {
 
 func TestFailures(t *testing.T) {
 	host, user := newKey(t), newKey(t)
-	good := Credentials{KeyFiles: []string{user.file(t, "", 0o600)}}
+	good := Credentials{KeyFiles: []string{user.file(t, 0o600)}}
 	said := func(words string) func(net.Conn) {
 		return func(c net.Conn) { _, _ = io.WriteString(c, words); c.Close() }
 	}
@@ -253,8 +269,8 @@ func TestFailures(t *testing.T) {
 		code  int
 		words string
 	}{
-		{"another host key", device{host, user.PublicKey()}.serve, newKey(t), good, patience, sysexits.NoPerm, "this is not device edge7"},
-		{"wrong user key", device{host, user.PublicKey()}.serve, host, Credentials{KeyFiles: []string{newKey(t).file(t, "", 0o600)}}, patience, sysexits.NoPerm, "logging in: unable to authenticate"},
+		{"another host key", device{host, []ssh.PublicKey{user.PublicKey()}}.serve, newKey(t), good, patience, sysexits.NoPerm, "this is not device edge7"},
+		{"wrong user key", device{host, []ssh.PublicKey{user.PublicKey()}}.serve, host, Credentials{KeyFiles: []string{newKey(t).file(t, 0o600)}}, patience, sysexits.NoPerm, "logging in: unable to authenticate"},
 		{"wrong password", device{host, nil}.serve, host, Credentials{PasswordFile: write(t, "wrong", 0o600)}, patience, sysexits.NoPerm, "logging in: "},
 		{"garbage", said("HTTP/1.0 400 \x1b[2J\r\n\r\n"), host, good, patience, sysexits.Protocol, `version string: it began with "HTTP/1.0 400 \x1b[2J\r\n\r\n"`},
 		{"garbage without end", func(c net.Conn) { _, _ = io.WriteString(c, strings.Repeat("x", 1<<12)); silent(c) }, host, good, patience, sysexits.Protocol, `it began with "xxx`},
@@ -295,13 +311,72 @@ func TestNoSubsystem(t *testing.T) {
 			}
 		}
 	}
-	client, _, err := try(t, serve, know(t, host.PublicKey()), Credentials{KeyFiles: []string{user.file(t, "", 0o600)}}, patience)
+	client, _, err := try(t, serve, know(t, host.PublicKey()), Credentials{KeyFiles: []string{user.file(t, 0o600)}}, patience)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if _, err := client.Netconf(t.Context()); sysexits.Code(err) != sysexits.Unavailable || !strings.Contains(err.Error(), "the device has none") {
 		t.Errorf("%v", err)
 	}
+}
+
+// A device that does not agree to a channel's end cannot hold us.
+func TestCloseDoesNotWait(t *testing.T) {
+	host, user := newKey(t), newKey(t)
+	done := make(chan struct{})
+	defer close(done)
+	serve := func(conn net.Conn) {
+		config := &ssh.ServerConfig{NoClientAuth: true}
+		config.AddHostKey(host)
+		_, channels, requests, err := ssh.NewServerConn(&deaf{Conn: conn, done: done}, config)
+		if err != nil {
+			return
+		}
+		go ssh.DiscardRequests(requests)
+		for c := range channels {
+			if _, requests, err := c.Accept(); err == nil {
+				go func() {
+					for r := range requests {
+						_ = r.Reply(true, nil)
+						conn.(*net.TCPConn).SetReadDeadline(time.Unix(1, 0)) // from now on it hears nothing
+					}
+				}()
+			}
+		}
+	}
+	client, _, err := try(t, serve, know(t, host.PublicKey()), Credentials{KeyFiles: []string{user.file(t, 0o600)}}, patience)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stream, err := client.Netconf(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	read := make(chan error, 1)
+	go func() { _, err := stream.Read(make([]byte, 1)); read <- err }()
+	stream.Close()
+	select {
+	case err := <-read:
+		if err == nil {
+			t.Error("a read succeeded")
+		}
+	case <-time.After(patience):
+		t.Error("a read still waits")
+	}
+}
+
+// deaf is a connection that after its read deadline is neither read nor closed.
+type deaf struct {
+	net.Conn
+	done chan struct{}
+}
+
+func (d *deaf) Read(p []byte) (int, error) {
+	n, err := d.Conn.Read(p)
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		<-d.done
+	}
+	return n, err
 }
 
 // A device that falls silent after the login is given up.
@@ -323,7 +398,7 @@ func TestKeepAlive(t *testing.T) {
 		}
 		<-silent
 	}
-	client, _, err := try(t, serve, know(t, host.PublicKey()), Credentials{KeyFiles: []string{user.file(t, "", 0o600)}}, patience)
+	client, _, err := try(t, serve, know(t, host.PublicKey()), Credentials{KeyFiles: []string{user.file(t, 0o600)}}, patience)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -341,7 +416,7 @@ func TestKeepAlive(t *testing.T) {
 
 func TestCredentialsThatCannotBeUsed(t *testing.T) {
 	user := newKey(t)
-	other := user.file(t, "", 0o600)
+	other := user.file(t, 0o600)
 	if err := os.WriteFile(other+"-cert.pub", ssh.MarshalAuthorizedKey(newKey(t).PublicKey()), 0o644); err != nil {
 		t.Fatal(err)
 	}
@@ -354,8 +429,8 @@ func TestCredentialsThatCannotBeUsed(t *testing.T) {
 		{"nothing", Credentials{}, sysexits.NoInput, "nothing to log in with"},
 		{"no such key", Credentials{KeyFiles: []string{"/nonexistent/key"}}, sysexits.NoInput, "/nonexistent/key"},
 		{"no key", Credentials{KeyFiles: []string{write(t, "nonsense", 0o600)}}, sysexits.NoInput, "reading the private key"},
-		{"a key that all can read", Credentials{KeyFiles: []string{user.file(t, "", 0o644)}}, sysexits.NoPerm, "others can read"},
-		{"a passphrase and nobody to ask", Credentials{KeyFiles: []string{user.file(t, "open", 0o600)}}, sysexits.NoInput, "passphrase"},
+		{"a key that all can read", Credentials{KeyFiles: []string{user.file(t, 0o644)}}, sysexits.NoPerm, "others can read"},
+		{"a passphrase and nobody to ask", Credentials{KeyFiles: []string{write(t, locked, 0o600)}}, sysexits.NoInput, "passphrase"},
 		{"a certificate for another key", Credentials{KeyFiles: []string{other}}, sysexits.NoInput, "no certificate for that key"},
 		{"an empty password", Credentials{PasswordFile: write(t, "\n", 0o600)}, sysexits.NoInput, "no password"},
 		{"a password that all can read", Credentials{PasswordFile: write(t, "x", 0o604)}, sysexits.NoPerm, "others can read"},

@@ -200,26 +200,24 @@ func parseReply(message []byte) (*Reply, error) {
 	reply := &Reply{Raw: message}
 	for {
 		token, err := d.Token()
-		if errors.Is(err, io.EOF) {
-			return reply, nil
-		}
 		if err != nil {
 			return nil, malformed(err)
 		}
-		start, ok := token.(xml.StartElement)
-		switch {
-		case !ok:
-			continue
-		case start.Name == xml.Name{Space: baseNS, Local: "rpc-error"}:
+		switch token := token.(type) {
+		case xml.EndElement: // the root's, as the children's are read below
+			return reply, rest(d)
+		case xml.StartElement:
+			if token.Name != (xml.Name{Space: baseNS, Local: "rpc-error"}) {
+				if err := d.Skip(); err != nil {
+					return nil, malformed(err)
+				}
+				continue
+			}
 			var e Error
-			if err := d.DecodeElement(&e, &start); err != nil {
+			if err := d.DecodeElement(&e, &token); err != nil {
 				return nil, malformed(err)
 			}
 			reply.Errors = append(reply.Errors, e)
-		default:
-			if err := d.Skip(); err != nil {
-				return nil, malformed(err)
-			}
 		}
 	}
 }

@@ -206,12 +206,6 @@ func ended(err error) error {
 // reply. A reply that holds <rpc-error> is no error here. When ctx ends the
 // session stays usable, and the reply is dropped if it still comes.
 func (s *Session) Do(ctx context.Context, operation []byte) (*Reply, error) {
-	return s.DoWith(ctx, "", operation)
-}
-
-// DoWith is Do with attributes for <rpc>, XML as well (RFC 6241 section 4.1
-// has them come back in the reply).
-func (s *Session) DoWith(ctx context.Context, attributes string, operation []byte) (*Reply, error) {
 	w := waiter{reply: make(chan *Reply, 1)}
 	s.mu.Lock()
 	s.last++
@@ -220,10 +214,7 @@ func (s *Session) DoWith(ctx context.Context, attributes string, operation []byt
 	s.mu.Unlock()
 	defer s.forget(w.id)
 
-	if attributes != "" {
-		attributes = " " + attributes
-	}
-	message := fmt.Appendf(nil, `<rpc xmlns="%s" message-id="%d"%s>`, baseNS, w.id, attributes)
+	message := fmt.Appendf(nil, `<rpc xmlns="%s" message-id="%d">`, baseNS, w.id)
 	message = append(append(message, operation...), "</rpc>"...)
 	if err := wellFormed(message); err != nil {
 		return nil, fmt.Errorf("the request is not sent: %w", err)
@@ -256,7 +247,10 @@ func (s *Session) send(ctx context.Context, message []byte) error {
 	if !stop() && ctx.Err() != nil {
 		return fmt.Errorf("sending the request: %w", ctx.Err())
 	}
-	if err != nil {
+	switch {
+	case errors.Is(err, io.EOF): // what an SSH channel says that the other end closed
+		return ErrEnded
+	case err != nil:
 		return fmt.Errorf("sending the request: %w", err)
 	}
 	return nil
@@ -277,15 +271,6 @@ func (s *Session) Err() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.err
-}
-
-// Has reports whether the server has a capability; parameters behind "?" do not
-// count.
-func (s *Session) Has(capability string) bool {
-	return slices.ContainsFunc(s.Capabilities, func(c string) bool {
-		name, _, _ := strings.Cut(c, "?")
-		return name == capability
-	})
 }
 
 // Close closes the stream without asking the server; <close-session/> is the
