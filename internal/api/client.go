@@ -108,5 +108,6 @@ func (c *ClientOf[E]) Call(ctx context.Context, method string, params, result an
 	return r.UnmarshalResult(result)
 }
 
-// Events returns what comes after a subscribe, until the connection ends.
+// Events returns what comes after a subscribe, until the connection ends. Who
+// has subscribed must take them: answers come behind them.
 func (c *ClientOf[E]) Events() <-chan E { return c.line.events }

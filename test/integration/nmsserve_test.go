@@ -90,7 +90,7 @@ func TestServeHoldsDevicesAndReachesThem(t *testing.T) {
 	oneSession(t, converse(t, "socat", exec.Command("socat", "-", "UNIX-CONNECT:"+door)), server)
 
 	// The console, through the daemon.
-	contains(t, "the console", s.Run("console", "--device", "edge7", "--get-config"), "<data")
+	s.console(server, "<data", "--device", "edge7", "--timeout", "5s", "--get-config")
 	contains(t, "the console with nobody", s.Fails(68, "console", "--device", "edge9", "--get-config"), `there is no device "edge9"`)
 
 	if err := os.Remove(filepath.Join(s.registry, "edge8.json")); err != nil {
@@ -358,6 +358,49 @@ func TestACallHomeBySocat(t *testing.T) {
 	start(t, "socat", exec.Command("socat", "TCP:"+s.addr+",bind=127.0.0.5:830", "EXEC:/usr/sbin/sshd -i -e -f "+config+",nofork"))
 	s.AwaitEvent("up", "edge7")
 	oneSession(t, s.Connect("edge7"), server)
+}
+
+// systemd opens the sockets (sd_listen_fds(3)): calls that come while the daemon
+// is not there wait for it.
+func TestServeTakesSystemdsSockets(t *testing.T) {
+	t.Parallel()
+	probe := newProbe(t)
+	d, n := newSite(t, probe.Command)
+	dir := tempDir(t)
+	calls, err := net.Listen("tcp", freeAddr("127.0.0.1"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer calls.Close()
+	control, err := net.ListenUnix("unix", &net.UnixAddr{Name: filepath.Join(dir, "s"), Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer control.Close()
+	call := d.Call(calls.Addr().String())
+	writeFile(t, filepath.Join(dir, "edge7.json"), fmt.Sprintf(`{"id": "edge7", "host-keys": [%q]}`, publicKey(t, d.hostKey)), 0o644)
+	var passed []*os.File
+	for _, l := range []interface{ File() (*os.File, error) }{calls.(*net.TCPListener), control} {
+		f, err := l.File()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		passed = append(passed, f)
+	}
+	cmd := exec.Command("/bin/sh", "-c", `LISTEN_PID=$$ LISTEN_FDS=2 exec "$@"`, "sh", binDir+"/callhome-nms", "serve",
+		"--registry", dir, "--device-sockets", "", "--user", n.user, "--key-file", n.key, "--group", "root")
+	cmd.ExtraFiles = passed
+	p := start(t, "callhome-nms", cmd)
+	p.AwaitStderr("up: device=edge7")
+	call.Running()
+	ask := exec.Command(binDir+"/callhome-nms", "status", "--socket", filepath.Join(dir, "s"))
+	contains(t, "the status", readToTheEnd(t, ask), "listening on "+calls.Addr().String(), "1 devices connected")
+	p.Signal(unix.SIGTERM)
+	p.MustExit(0)
+	if _, err := os.Lstat(filepath.Join(dir, "s")); err != nil {
+		t.Errorf("systemd's socket is gone: %v", err)
+	}
 }
 
 // A load balancer's header names the caller.

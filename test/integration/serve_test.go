@@ -196,6 +196,22 @@ func (s *station) Run(args ...string) string {
 	return readToTheEnd(s.t, s.Command(args...))
 }
 
+// console runs our console until netconfd has not forgotten its request.
+func (s *station) console(server *netconfd, want string, args ...string) {
+	s.t.Helper()
+	for try := 1; ; try++ {
+		p := start(s.t, "console", s.Command(append([]string{"console"}, args...)...))
+		code := p.Exit(patience)
+		if code == 0 {
+			contains(s.t, "the console", p.Stdout(), want)
+			return
+		}
+		if try == 3 || !server.Forgot() {
+			s.t.Fatalf("the console: exit status %d\n%s", code, p.Stderr())
+		}
+	}
+}
+
 // Fails runs a command that has to end with that status.
 func (s *station) Fails(status int, args ...string) string {
 	s.t.Helper()
