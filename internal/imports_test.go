@@ -146,7 +146,7 @@ var modules = []thirdParty{
 	{"golang.org/x/sys", "system calls", []string{"cmd/callhome-mgr", "cmd/callhome-nms", "internal/api", "internal/connect", "internal/dial", "internal/fdpass", "internal/hook",
 		"internal/nms/announce", "internal/nms/control", "internal/nms/knownhosts", "internal/nms/listen", "internal/preflight", "internal/resolve", "internal/session", "internal/sshdexec", "internal/trigger", "internal/unixlisten"}},
 	{"golang.org/x/crypto", "SSH client of the management side, and of it alone: on a device SSH is sshd's",
-		[]string{"internal/nms/handshake", "internal/nms/knownhosts", "internal/nms/login", "internal/nms/registry", "internal/nms/station"}},
+		[]string{"internal/nms/handshake", "internal/nms/knownhosts", "internal/nms/login", "internal/nms/registry", "internal/nms/sshtest", "internal/nms/station"}},
 	{"golang.org/x/term", "passwords without echo, and the console's lines with history", []string{"cmd/callhome-nms"}},
 	{"golang.org/x/net", "SOCKS5, and a bound on connections", []string{"internal/metrics", "internal/proxy"}},
 	{"github.com/urfave/cli/v2", "command lines; nothing below main knows them", []string{"cmd/callhome-mgr", "cmd/callhome-nms", "cmd/callhome-trigger"}},

@@ -3,10 +3,7 @@ package main
 import (
 	"bufio"
 	"context"
-	"crypto/ed25519"
-	"crypto/rand"
 	_ "embed"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -14,12 +11,12 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
 	"callhome/internal/nms/control"
 	"callhome/internal/nms/nmsproto"
+	"callhome/internal/nms/sshtest"
 
 	"golang.org/x/crypto/ssh"
 	"golang.org/x/sys/unix"
@@ -31,7 +28,7 @@ const standInHello = `<hello xmlns="urn:ietf:params:xml:ns:netconf:base:1.0"><ca
 
 // standIn is a device within this process: an SSH server that says hello. Five
 // hundred sshds would cost more than what is measured.
-type standIn struct{ config *ssh.ServerConfig }
+type standIn struct{ sshtest.Server }
 
 // newStandIns writes an entry for each to dir.
 func (f *fixture) newStandIns(n int, dir string) ([]*standIn, error) {
@@ -45,23 +42,12 @@ func (f *fixture) newStandIns(n int, dir string) ([]*standIn, error) {
 	}
 	out := make([]*standIn, n)
 	for i := range out {
-		_, key, err := ed25519.GenerateKey(rand.Reader)
+		host, err := sshtest.NewKey()
 		if err != nil {
 			return nil, err
 		}
-		host, err := ssh.NewSignerFromKey(key)
-		if err != nil {
-			return nil, err
-		}
-		config := &ssh.ServerConfig{PublicKeyCallback: func(_ ssh.ConnMetadata, k ssh.PublicKey) (*ssh.Permissions, error) {
-			if string(k.Marshal()) != string(user.Marshal()) {
-				return nil, errors.New("another key")
-			}
-			return nil, nil
-		}}
-		config.AddHostKey(host)
-		out[i] = &standIn{config}
-		entry := fmt.Sprintf(`{"id": "d%d", "host-keys": [%q]}`, i, strings.TrimSpace(string(ssh.MarshalAuthorizedKey(host.PublicKey()))))
+		out[i] = &standIn{sshtest.Server{Config: sshtest.LetIn(host, user), Netconf: greet}}
+		entry := fmt.Sprintf(`{"id": "d%d", "host-keys": [%q]}`, i, sshtest.Line(host.PublicKey()))
 		if err := os.WriteFile(filepath.Join(dir, fmt.Sprintf("d%d.json", i)), []byte(entry), 0o600); err != nil {
 			return nil, err
 		}
@@ -69,36 +55,16 @@ func (f *fixture) newStandIns(n int, dir string) ([]*standIn, error) {
 	return out, nil
 }
 
+func greet(ch ssh.Channel) uint32 {
+	_, _ = io.WriteString(ch, standInHello)
+	_, _ = io.Copy(io.Discard, ch)
+	return 0
+}
+
 // call makes a call home, and serves it until it ends.
 func (s *standIn) call(addr string) {
-	conn, err := net.Dial("tcp", addr)
-	if err != nil {
-		return
-	}
-	defer conn.Close()
-	c, channels, requests, err := ssh.NewServerConn(conn, s.config)
-	if err != nil {
-		return
-	}
-	defer c.Close()
-	go ssh.DiscardRequests(requests)
-	for n := range channels {
-		ch, requests, err := n.Accept()
-		if err != nil {
-			return
-		}
-		go func() {
-			for r := range requests {
-				_ = r.Reply(true, nil)
-				if r.Type == "subsystem" {
-					go func() {
-						_, _ = io.WriteString(ch, standInHello)
-						_, _ = io.Copy(io.Discard, ch)
-						ch.Close()
-					}()
-				}
-			}
-		}()
+	if conn, err := net.Dial("tcp", addr); err == nil {
+		s.Serve(conn)
 	}
 }
 

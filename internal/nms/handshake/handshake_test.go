@@ -2,8 +2,6 @@ package handshake
 
 import (
 	"bytes"
-	"crypto/ed25519"
-	"crypto/rand"
 	"errors"
 	"io"
 	"net"
@@ -11,21 +9,10 @@ import (
 	"testing"
 	"time"
 
+	"callhome/internal/nms/sshtest"
+
 	"golang.org/x/crypto/ssh"
 )
-
-func newSigner(t testing.TB) ssh.Signer {
-	t.Helper()
-	_, key, err := ed25519.GenerateKey(rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	s, err := ssh.NewSignerFromKey(key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return s
-}
 
 // pair is a connection on loopback: sshd and the library both write before they
 // read, which a pipe without a buffer does not bear.
@@ -84,7 +71,7 @@ func soon() time.Time { return time.Now().Add(20 * time.Second) }
 
 // Every key exchange can be held twice, and the user is chosen by the key.
 func TestTheUserIsChosenByTheKey(t *testing.T) {
-	hosts := map[string]ssh.Signer{"alice": newSigner(t), "bob": newSigner(t)}
+	hosts := map[string]ssh.Signer{"alice": sshtest.NewSigner(t), "bob": sshtest.NewSigner(t)}
 	for user, host := range hosts {
 		for _, kex := range keyExchanges {
 			t.Run(user+" "+kex, func(t *testing.T) {
@@ -118,7 +105,7 @@ func TestTheUserIsChosenByTheKey(t *testing.T) {
 }
 
 func TestWhatFailsSaysHowFarItCame(t *testing.T) {
-	host := newSigner(t)
+	host := sshtest.NewSigner(t)
 	unknown := errors.New("unknown key")
 	login := func(ssh.PublicKey) (*Login, error) {
 		return &Login{User: "u", Auth: []ssh.AuthMethod{ssh.Password("p")}}, nil

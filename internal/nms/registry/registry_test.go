@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"crypto/ecdsa"
-	"crypto/ed25519"
 	"crypto/elliptic"
 	"crypto/rand"
 	"errors"
@@ -16,23 +15,10 @@ import (
 	"testing"
 	"time"
 
+	"callhome/internal/nms/sshtest"
+
 	"golang.org/x/crypto/ssh"
 )
-
-func newSigner(t testing.TB) ssh.Signer {
-	t.Helper()
-	_, key, err := ed25519.GenerateKey(rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	s, err := ssh.NewSignerFromKey(key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return s
-}
-
-func line(k ssh.PublicKey) string { return strings.TrimSpace(string(ssh.MarshalAuthorizedKey(k))) }
 
 // certificate is a host certificate of key by ca; change makes it another.
 func certificate(t testing.TB, ca, key ssh.Signer, change func(*ssh.Certificate)) *ssh.Certificate {
@@ -60,7 +46,7 @@ func write(t testing.TB, dir, name, text string) {
 }
 
 func pinned(id string, k ssh.PublicKey) string {
-	return fmt.Sprintf(`{"id": %q, "host-keys": [%q]}`, id, line(k))
+	return fmt.Sprintf(`{"id": %q, "host-keys": [%q]}`, id, sshtest.Line(k))
 }
 
 func mustReload(t testing.TB, r *Registry) Change {
@@ -95,7 +81,7 @@ func wants(t *testing.T, r *Registry, k ssh.PublicKey, id, words string) {
 
 func TestADeviceIsFoundByItsKey(t *testing.T) {
 	dir := t.TempDir()
-	a, b, none := newSigner(t), newSigner(t), newSigner(t)
+	a, b, none := sshtest.NewSigner(t), sshtest.NewSigner(t), sshtest.NewSigner(t)
 	write(t, dir, "edge7.json", pinned("edge7", a.PublicKey()))
 	write(t, dir, "edge8.json", pinned("edge8", b.PublicKey()))
 	r := mustOpen(t, dir)
@@ -113,9 +99,9 @@ func TestADeviceIsFoundByItsKey(t *testing.T) {
 
 func TestADeviceIsFoundByItsCertificate(t *testing.T) {
 	dir := t.TempDir()
-	ca, other, host := newSigner(t), newSigner(t), newSigner(t)
-	write(t, dir, "edge7.json", fmt.Sprintf(`{"id": "edge7", "cas": [%q], "principals": ["edge7.example", "edge7"]}`, line(ca.PublicKey())))
-	write(t, dir, "edge8.json", fmt.Sprintf(`{"id": "edge8", "cas": [%q], "principals": ["edge8.example"]}`, line(ca.PublicKey())))
+	ca, other, host := sshtest.NewSigner(t), sshtest.NewSigner(t), sshtest.NewSigner(t)
+	write(t, dir, "edge7.json", fmt.Sprintf(`{"id": "edge7", "cas": [%q], "principals": ["edge7.example", "edge7"]}`, sshtest.Line(ca.PublicKey())))
+	write(t, dir, "edge8.json", fmt.Sprintf(`{"id": "edge8", "cas": [%q], "principals": ["edge8.example"]}`, sshtest.Line(ca.PublicKey())))
 	r := mustOpen(t, dir)
 	for _, tt := range []struct {
 		name      string
@@ -150,9 +136,9 @@ func TestADeviceIsFoundByItsCertificate(t *testing.T) {
 
 func TestARevokedKeyIsNobodys(t *testing.T) {
 	dir := t.TempDir()
-	ca, a, b := newSigner(t), newSigner(t), newSigner(t)
+	ca, a, b := sshtest.NewSigner(t), sshtest.NewSigner(t), sshtest.NewSigner(t)
 	write(t, dir, "a.json", pinned("a", a.PublicKey()))
-	write(t, dir, "b.json", fmt.Sprintf(`{"id": "b", "cas": [%q], "principals": ["edge7.example"]}`, line(ca.PublicKey())))
+	write(t, dir, "b.json", fmt.Sprintf(`{"id": "b", "cas": [%q], "principals": ["edge7.example"]}`, sshtest.Line(ca.PublicKey())))
 	r := mustOpen(t, dir)
 	cert := certificate(t, ca, b, nil)
 	wants(t, r, a.PublicKey(), "a", "")
@@ -162,10 +148,10 @@ func TestARevokedKeyIsNobodys(t *testing.T) {
 		new        bool   // other keys than before
 		a, cert    string // the words of the refusal
 	}{
-		{"a key", "# lost\n\n" + line(a.PublicKey()) + " comment\n", true, "is revoked", ""},
+		{"a key", "# lost\n\n" + sshtest.Line(a.PublicKey()) + " comment\n", true, "is revoked", ""},
 		{"its fingerprint", ssh.FingerprintSHA256(a.PublicKey()) + " lost in the post\n", false, "is revoked", ""},
-		{"the key of a certificate", line(b.PublicKey()), true, "", "is revoked"},
-		{"the CA", line(ca.PublicKey()), true, "", "its CA is revoked"},
+		{"the key of a certificate", sshtest.Line(b.PublicKey()), true, "", "is revoked"},
+		{"the CA", sshtest.Line(ca.PublicKey()), true, "", "its CA is revoked"},
 		{"a wrong line leaves what was", "SHA256:short\n", false, "", "its CA is revoked"},
 		{"none any more", "", true, "", ""},
 	} {
@@ -184,10 +170,10 @@ func TestARevokedKeyIsNobodys(t *testing.T) {
 // A file that is wrong leaves the entry as it was, and says in which line.
 func TestAHalfWrittenFileChangesNothing(t *testing.T) {
 	dir := t.TempDir()
-	a, b := newSigner(t), newSigner(t)
+	a, b := sshtest.NewSigner(t), sshtest.NewSigner(t)
 	write(t, dir, "edge7.json", pinned("edge7", a.PublicKey()))
 	r := mustOpen(t, dir)
-	whole := fmt.Sprintf("{\n\t\"id\": \"edge7\",\n\t\"host-keys\": [\n\t\t%q\n\t]\n}\n", line(b.PublicKey()))
+	whole := fmt.Sprintf("{\n\t\"id\": \"edge7\",\n\t\"host-keys\": [\n\t\t%q\n\t]\n}\n", sshtest.Line(b.PublicKey()))
 	for end := range len(whole) - 2 {
 		write(t, dir, "edge7.json", whole[:end])
 		mustReload(t, r)
@@ -219,7 +205,7 @@ func TestAHalfWrittenFileChangesNothing(t *testing.T) {
 
 func TestOneKeyIsOneDevices(t *testing.T) {
 	dir := t.TempDir()
-	a, b := newSigner(t), newSigner(t)
+	a, b := sshtest.NewSigner(t), sshtest.NewSigner(t)
 	write(t, dir, "m.json", pinned("m", a.PublicKey()))
 	r := mustOpen(t, dir)
 	for _, thief := range []string{"a", "z"} { // read before and after it
@@ -239,7 +225,7 @@ func TestOneKeyIsOneDevices(t *testing.T) {
 
 func TestWhatIsNoEntryIsNotRead(t *testing.T) {
 	dir := t.TempDir()
-	k := newSigner(t).PublicKey()
+	k := sshtest.NewSigner(t).PublicKey()
 	write(t, dir, ".edge7.json", pinned(".edge7", k))
 	write(t, dir, "edge7.json~", pinned("edge7", k))
 	write(t, dir, "README", "hello")
@@ -267,7 +253,7 @@ func TestWhatIsNoEntryIsNotRead(t *testing.T) {
 }
 
 func TestParseNamesTheLine(t *testing.T) {
-	key := line(newSigner(t).PublicKey())
+	key := sshtest.Line(sshtest.NewSigner(t).PublicKey())
 	for _, tt := range []struct{ name, text, err string }{
 		{"nothing", "", "line 1: the file ends in the middle"},
 		{"no object", "[]", "line 1: expected an object"},
@@ -302,7 +288,7 @@ func TestParseNamesTheLine(t *testing.T) {
 func TestAddIsWholeAndOverwritesNothing(t *testing.T) {
 	dir := t.TempDir()
 	r := mustOpen(t, dir)
-	e := &Entry{ID: "edge7", HostKeys: []ssh.PublicKey{newSigner(t).PublicKey()}, User: "netconf", Labels: map[string]string{"site": "x"}}
+	e := &Entry{ID: "edge7", HostKeys: []ssh.PublicKey{sshtest.NewSigner(t).PublicKey()}, User: "netconf", Labels: map[string]string{"site": "x"}}
 	if err := r.Add(e); err != nil {
 		t.Fatal(err)
 	}
@@ -312,7 +298,7 @@ func TestAddIsWholeAndOverwritesNothing(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := r.Add(&Entry{ID: "edge7", HostKeys: []ssh.PublicKey{newSigner(t).PublicKey()}}); !errors.Is(err, os.ErrExist) {
+	if err := r.Add(&Entry{ID: "edge7", HostKeys: []ssh.PublicKey{sshtest.NewSigner(t).PublicKey()}}); !errors.Is(err, os.ErrExist) {
 		t.Errorf("a second one: %v", err)
 	}
 	if err := r.Add(&Entry{ID: "../x", HostKeys: e.HostKeys}); err == nil {
@@ -353,7 +339,7 @@ func TestWatch(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	changes, done := make(chan Change, 16), make(chan error, 1)
 	// The first one came before the watch.
-	write(t, dir, "a.json", pinned("a", newSigner(t).PublicKey()))
+	write(t, dir, "a.json", pinned("a", sshtest.NewSigner(t).PublicKey()))
 	go func() {
 		done <- r.Watch(ctx, func(c Change, err error) {
 			if err == nil {
@@ -375,7 +361,7 @@ func TestWatch(t *testing.T) {
 		}
 	}
 	await("the first", func(c Change) bool { return slices.Equal(c.Added, []string{"a"}) })
-	write(t, dir, "a.json", pinned("a", newSigner(t).PublicKey()))
+	write(t, dir, "a.json", pinned("a", sshtest.NewSigner(t).PublicKey()))
 	await("a change", func(c Change) bool { return slices.Equal(c.Changed, []string{"a"}) })
 	write(t, dir, "a.json", "{")
 	await("a fault", func(c Change) bool { return len(c.Problems) == 1 })
@@ -392,7 +378,7 @@ func TestWatch(t *testing.T) {
 // What is taken is taken again in the form that it is printed in, and is safe
 // to use as a file name.
 func FuzzParse(f *testing.F) {
-	key := line(newSigner(f).PublicKey())
+	key := sshtest.Line(sshtest.NewSigner(f).PublicKey())
 	f.Add([]byte(fmt.Sprintf(`{"id": "edge7", "host-keys": [%q], "user": "u", "key-file": "/k", "labels": {"a": "b"}}`, key)))
 	f.Add([]byte(fmt.Sprintf(`{"id": "edge7", "cas": [%q], "principals": ["p"], "duplicate": "replace"}`, key)))
 	f.Add([]byte("{\"id\": \"edge7\",\n"))

@@ -1,39 +1,21 @@
 package station
 
 import (
-	"crypto/ed25519"
-	"crypto/rand"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"os"
 	"path/filepath"
-	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"callhome/internal/nms/nmsproto"
 	"callhome/internal/nms/registry"
+	"callhome/internal/nms/sshtest"
 
 	"golang.org/x/crypto/ssh"
 )
-
-func newSigner(t testing.TB) ssh.Signer {
-	t.Helper()
-	_, key, err := ed25519.GenerateKey(rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	s, err := ssh.NewSignerFromKey(key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return s
-}
-
-func line(k ssh.PublicKey) string { return strings.TrimSpace(string(ssh.MarshalAuthorizedKey(k))) }
 
 // standIn is a device that is an SSH server in this process.
 type standIn struct {
@@ -47,17 +29,11 @@ type standIn struct {
 
 // newStandIn is a device whose subsystem sends back what it gets.
 func newStandIn(t testing.TB) *standIn {
-	return &standIn{host: newSigner(t), user: "netconf", password: "secret", netconf: echo}
-}
-
-func echo(c ssh.Channel) uint32 {
-	_, _ = io.Copy(c, c)
-	return 0
+	return &standIn{host: sshtest.NewSigner(t), user: "netconf", password: "secret", netconf: sshtest.Echo}
 }
 
 // serve is the device's side of a connection; it returns at its end.
 func (d *standIn) serve(conn net.Conn) {
-	defer conn.Close()
 	config := &ssh.ServerConfig{
 		ServerVersion: "SSH-2.0-StandIn",
 		PasswordCallback: func(c ssh.ConnMetadata, p []byte) (*ssh.Permissions, error) {
@@ -68,40 +44,7 @@ func (d *standIn) serve(conn net.Conn) {
 		},
 	}
 	config.AddHostKey(d.host)
-	c, channels, requests, err := ssh.NewServerConn(conn, config)
-	if err != nil {
-		return
-	}
-	defer c.Close()
-	go func() {
-		for r := range requests {
-			if !d.mute {
-				_ = r.Reply(false, nil)
-			}
-		}
-	}()
-	for n := range channels {
-		ch, requests, err := n.Accept()
-		if err != nil {
-			return
-		}
-		go d.session(ch, requests)
-	}
-}
-
-func (d *standIn) session(ch ssh.Channel, requests <-chan *ssh.Request) {
-	for r := range requests {
-		ok := r.Type == "subsystem" && d.netconf != nil
-		_ = r.Reply(ok, nil)
-		if !ok {
-			continue
-		}
-		go func() {
-			status := d.netconf(ch)
-			_, _ = ch.SendRequest("exit-status", false, ssh.Marshal(struct{ Status uint32 }{status}))
-			ch.Close()
-		}()
-	}
+	(&sshtest.Server{Config: config, Netconf: d.netconf, Mute: d.mute}).Serve(conn)
 }
 
 // site is a station with a registry of its own.
@@ -141,7 +84,7 @@ func newSite(t testing.TB, change func(*Config)) *site {
 // know writes an entry with that device's key and further members.
 func (s *site) know(id string, d *standIn, more string) {
 	s.t.Helper()
-	s.write(id, fmt.Sprintf(`{"id": %q, "host-keys": [%q]%s}`, id, line(d.host.PublicKey()), more))
+	s.write(id, fmt.Sprintf(`{"id": %q, "host-keys": [%q]%s}`, id, sshtest.Line(d.host.PublicKey()), more))
 }
 
 func (s *site) write(id, text string) {

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"callhome/internal/nms/registry"
+	"callhome/internal/nms/sshtest"
 
 	"golang.org/x/crypto/ssh"
 	"golang.org/x/sys/unix"
@@ -136,11 +137,11 @@ func TestQuiet(t *testing.T) {
 // Anybody can make new keys, so the list of them has an end.
 func TestStrangersAreBounded(t *testing.T) {
 	s := make(strangers)
-	first := newSigner(t).PublicKey()
+	first := sshtest.NewSigner(t).PublicKey()
 	now := time.Now()
 	s.note(first, "a", "b", now)
 	for n := range maxStrangers {
-		s.note(newSigner(t).PublicKey(), "a", "b", now.Add(time.Duration(n+1)*time.Second))
+		s.note(sshtest.NewSigner(t).PublicKey(), "a", "b", now.Add(time.Duration(n+1)*time.Second))
 	}
 	if len(s) != maxStrangers || s[ssh.FingerprintSHA256(first)] != nil {
 		t.Errorf("%d are kept, the first: %v", len(s), s[ssh.FingerprintSHA256(first)])

@@ -17,6 +17,7 @@ import (
 
 	"callhome/internal/nms/nmsproto"
 	"callhome/internal/nms/registry"
+	"callhome/internal/nms/sshtest"
 	"callhome/internal/proto"
 
 	"golang.org/x/crypto/ssh"
@@ -121,7 +122,7 @@ func says(words string) func(net.Conn) {
 
 func revoke(s *site, k ssh.PublicKey) {
 	s.t.Helper()
-	if err := os.WriteFile(filepath.Join(s.dir, registry.RevokedFile), []byte(line(k)), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(s.dir, registry.RevokedFile), []byte(sshtest.Line(k)), 0o600); err != nil {
 		s.t.Fatal(err)
 	}
 	if _, err := s.config.Registry.Reload(); err != nil {
@@ -137,7 +138,7 @@ func TestAnUnknownCallerIsAdopted(t *testing.T) {
 			s.await(nmsproto.EventUnknown)
 		}
 		list := s.Strangers()
-		if len(list) != 1 || list[0].Calls != 3 || list[0].Address != "192.0.2.1:1003" || list[0].Key != line(d.host.PublicKey()) {
+		if len(list) != 1 || list[0].Calls != 3 || list[0].Address != "192.0.2.1:1003" || list[0].Key != sshtest.Line(d.host.PublicKey()) {
 			t.Fatalf("strangers %+v", list)
 		}
 		for _, wrong := range []nmsproto.AdoptParams{
@@ -393,7 +394,7 @@ func joined(t *testing.T, netconf func(ssh.Channel) uint32) (*site, net.Conn) {
 // What is said comes back whole, though nobody reads for a while: nothing is
 // kept beyond the windows, nothing is lost.
 func TestASessionCarriesWhatItsReaderTakes(t *testing.T) {
-	s, _ := joined(t, echo)
+	s, _ := joined(t, sshtest.Echo)
 	c := s.dial("edge7")
 	const size = 24 << 20
 	wrote := make(chan error, 1)
@@ -452,7 +453,7 @@ func TestHowASessionEnds(t *testing.T) {
 		stderr  string
 		err     string
 	}{
-		{"the caller has no more to say", echo, func(_ *site, _ net.Conn, c *caller) { _ = c.sock.CloseWrite() }, 0, "", ""},
+		{"the caller has no more to say", sshtest.Echo, func(_ *site, _ net.Conn, c *caller) { _ = c.sock.CloseWrite() }, 0, "", ""},
 		{"the server ends first", func(ch ssh.Channel) uint32 {
 			_, _ = io.WriteString(ch.Stderr(), "no license\n")
 			return 3
@@ -471,7 +472,7 @@ func TestHowASessionEnds(t *testing.T) {
 			c.say("x")
 			c.stop()
 		}, -1, "", ""},
-		{"the device is gone", echo, func(_ *site, device net.Conn, c *caller) {
+		{"the device is gone", sshtest.Echo, func(_ *site, device net.Conn, c *caller) {
 			c.say("x")
 			device.Close()
 		}, -1, "", "the connection of edge7 ended: the device closed the connection"},
