@@ -51,12 +51,26 @@ func methods(b Backend, c *api.Conn) map[string]api.Method {
 			last, err := api.Subscribe(ctx, c, b.Subscribe)
 			return nmsproto.EventList{Events: last}, err
 		})},
-		nmsproto.MethodAdopt: {Handle: api.Typed(func(_ context.Context, p nmsproto.AdoptParams) (nmsproto.Device, error) { return b.Adopt(p) })},
+		nmsproto.MethodAdopt: {Handle: api.Typed(func(_ context.Context, p nmsproto.AdoptParams) (nmsproto.Device, error) {
+			if err := mayAdopt(c.Peer, p); err != nil {
+				return nmsproto.Device{}, err
+			}
+			return b.Adopt(p)
+		})},
 		nmsproto.MethodReload: {Handle: api.Plain(func(context.Context) (nmsproto.Nothing, error) {
 			return nmsproto.Nothing{}, b.Reload()
 		})},
 		nmsproto.MethodConnect: {Handle: connect(b, c)},
 	}
+}
+
+// mayAdopt keeps files from those who may not read them: a password file of the
+// caller's choice would be sent to a device of the caller's choice.
+func mayAdopt(p api.Peer, a nmsproto.AdoptParams) error {
+	if p.UID != 0 && a.KeyFile+a.PasswordFile != "" {
+		return proto.NewError(proto.CodeAccessDenied, "adopt with a key or password file needs root; without, the station's own credential is used")
+	}
+	return nil
 }
 
 func connect(b Backend, c *api.Conn) jrpc2.Handler {

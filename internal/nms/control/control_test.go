@@ -169,6 +169,25 @@ type broken struct{}
 
 func (broken) Write([]byte) (int, error) { return 0, io.ErrClosedPipe }
 
+// What the daemon can read must not get out by way of a device that somebody
+// made up.
+func TestOnlyRootNamesFiles(t *testing.T) {
+	for _, tt := range []struct {
+		uid uint32
+		p   nmsproto.AdoptParams
+		ok  bool
+	}{
+		{0, nmsproto.AdoptParams{PasswordFile: "/p"}, true},
+		{5, nmsproto.AdoptParams{PasswordFile: "/p"}, false},
+		{5, nmsproto.AdoptParams{KeyFile: "/k"}, false},
+		{5, nmsproto.AdoptParams{ID: "edge7", User: "u"}, true},
+	} {
+		if err := mayAdopt(api.Peer{UID: tt.uid}, tt.p); (err == nil) != tt.ok {
+			t.Errorf("user %d with %+v: %v", tt.uid, tt.p, err)
+		}
+	}
+}
+
 func TestTheOtherMethods(t *testing.T) {
 	c, err := Dial(serve(t, &backend{}))
 	if err != nil {
