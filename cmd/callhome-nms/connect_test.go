@@ -94,13 +94,14 @@ func TestASessionsEndIsTheProgramsEnd(t *testing.T) {
 
 func TestAWordMayStandBeforeFlags(t *testing.T) {
 	for in, want := range map[string]string{
-		"p devices adopt SHA256:x --id edge7": "p devices adopt --id edge7 SHA256:x",
-		"p devices adopt --id edge7 SHA256:x": "p devices adopt --id edge7 SHA256:x",
-		"p connect edge7 --socket /s":         "p connect --socket /s edge7",
-		"p connect edge7":                     "p connect edge7",
-		"p connect --login-prefix dev+":       "p connect --login-prefix dev+",
-		"p devices --json":                    "p devices --json",
-		"p":                                   "p",
+		"p devices adopt SHA256:x --id edge7":    "p devices adopt --id edge7 SHA256:x",
+		"p devices adopt --id edge7 SHA256:x":    "p devices adopt --id edge7 SHA256:x",
+		"p connect edge7 --socket /s":            "p connect --socket /s edge7",
+		"p connect edge7":                        "p connect edge7",
+		"p connect --login-prefix dev+":          "p connect --login-prefix dev+",
+		"p devices --json":                       "p devices --json",
+		"p connect e --generate-bash-completion": "p connect e --generate-bash-completion",
+		"p":                                      "p",
 	} {
 		args := strings.Fields(in)
 		if got := strings.Join(wordLast(args), " "); got != want || in != strings.Join(args, " ") {

@@ -74,6 +74,9 @@ func run(ctx context.Context, args []string) int {
 // wordLast puts the one word of a command behind its flags, as the parser wants
 // it and people do not write it: `devices adopt FINGERPRINT --id ID`.
 func wordLast(args []string) []string {
+	if len(args) > 0 && args[len(args)-1] == "--generate-bash-completion" {
+		return args // it has to stay the last
+	}
 	for _, command := range [][]string{{"connect"}, {"devices", "adopt"}} {
 		at := 1 + len(command)
 		if len(args) > at+1 && slices.Equal(args[1:at], command) && !strings.HasPrefix(args[at], "-") {

@@ -104,6 +104,62 @@ func TestServeHoldsDevicesAndReachesThem(t *testing.T) {
 	}
 }
 
+// What goes through is what was said, however much it is, and the end is the one
+// that `ssh -s` has.
+func TestConnectIsWhatSshIs(t *testing.T) {
+	t.Parallel()
+	n := newNMS(t)
+	s := startStation(n)
+	bulk := filepath.Join(s.dir, "bulk")
+	if out, err := exec.Command("dd", "if=/dev/urandom", "of="+bulk, "bs=1M", "count=24").CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	for _, tt := range []struct {
+		id, subsystem string
+		input         string
+		status        int
+		same          bool // what comes back is the input
+	}{
+		{"echo", "/bin/cat", bulk, 0, true},
+		{"status", "/bin/sh -c 'exit 3'", "/dev/null", 3, false},
+		{"signal", "/bin/sh -c 'kill -9 $$'", "/dev/null", 255, false},
+	} {
+		t.Run(tt.id, func(t *testing.T) {
+			command := writeFile(t, filepath.Join(tempDir(t), "subsystem"), "#!/bin/sh\nexec "+tt.subsystem+"\n", 0o755)
+			d := newDevice(t, command)
+			d.LetIn(n)
+			s.Know(tt.id, d.hostKey, "")
+			d.Call(s.addr)
+			s.AwaitState(tt.id, nmsproto.Connected)
+			in, err := os.Open(tt.input)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer in.Close()
+			cmd := s.Command("connect", tt.id)
+			cmd.Stdin = in
+			p := start(t, "connect", cmd)
+			p.MustExit(tt.status)
+			if tt.same && p.Stdout() != readFile(t, tt.input) {
+				t.Errorf("%d bytes came back, and not those of the input", len(p.Stdout()))
+			}
+			n.Know(d)
+			addr := freeAddr("127.0.0.1")
+			in, err = os.Open(tt.input)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer in.Close()
+			ssh := n.SshCommand(addr, "-s", n.user+"@"+alias, "netconf")
+			ssh.Stdin = in
+			stock := start(t, "ssh", ssh)
+			stock.AwaitListening(addr)
+			d.Call(addr)
+			stock.MustExit(tt.status)
+		})
+	}
+}
+
 // Clients that never heard of call home: stock ssh and an unchanged ncclient, at
 // a stock sshd with the documentation's own stanza.
 func TestStockClientsReachADeviceThroughSshd(t *testing.T) {
