@@ -18,7 +18,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"time"
 
 	"golang.org/x/crypto/ssh"
 )
@@ -280,83 +279,6 @@ func readRevoked(path string) (map[string]bool, error) {
 	return out, nil
 }
 
-// Lookup returns the device that has the key, which may be a certificate.
-// ErrUnknown means that nobody has it; other errors say what is wrong with a
-// key that the registry knows something of. The caller has seen the proof that
-// the peer holds the key.
-func (r *Registry) Lookup(key ssh.PublicKey, now time.Time) (*Entry, error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	cert, isCert := key.(*ssh.Certificate)
-	plain := key
-	if isCert {
-		plain = cert.Key
-	}
-	if r.revoked[ssh.FingerprintSHA256(plain)] {
-		return nil, fmt.Errorf("host key %s is revoked", ssh.FingerprintSHA256(plain))
-	}
-	// A pinned key needs no certificate, whoever signed one for it.
-	if id := r.byKey[string(plain.Marshal())]; id != "" {
-		return r.entries[id], nil
-	}
-	if !isCert {
-		return nil, ErrUnknown
-	}
-	return r.certified(cert, now)
-}
-
-func (r *Registry) certified(cert *ssh.Certificate, now time.Time) (*Entry, error) {
-	ca := string(cert.SignatureKey.Marshal())
-	if !r.cas[ca] {
-		return nil, ErrUnknown
-	}
-	fail := func(why string) error {
-		return fmt.Errorf("certificate %q (serial %d): %s", printable(cert.KeyId), cert.Serial, why)
-	}
-	if r.revoked[ssh.FingerprintSHA256(cert.SignatureKey)] {
-		return nil, fail("its CA is revoked")
-	}
-	if cert.CertType != ssh.HostCert {
-		return nil, fail("it is none for a host")
-	}
-	if len(cert.ValidPrincipals) == 0 {
-		return nil, fail("it names no principal, so it does not say which device it is")
-	}
-	var id, principal string
-	for _, p := range cert.ValidPrincipals {
-		other := r.byName[caName{ca, p}]
-		if other != "" && id != "" && other != id {
-			return nil, fail(fmt.Sprintf("its principals are those of %s and of %s", id, other))
-		}
-		if other != "" {
-			id, principal = other, p
-		}
-	}
-	if id == "" {
-		return nil, fail(fmt.Sprintf("no device has its principals %s", printable(strings.Join(cert.ValidPrincipals, ","))))
-	}
-	checker := ssh.CertChecker{Clock: func() time.Time { return now }}
-	if err := checker.CheckCert(principal, cert); err != nil {
-		return nil, fail(strings.TrimPrefix(err.Error(), "ssh: "))
-	}
-	return r.entries[id], nil
-}
-
-// printable is a word of a certificate, which anybody can have made, in a form
-// and length for one line of a log.
-func printable(s string) string {
-	const most = 120
-	if len(s) > most {
-		s = s[:most] + "..."
-	}
-	return strings.Map(func(r rune) rune {
-		if r < ' ' || r > '~' {
-			return '?'
-		}
-		return r
-	}, s)
-}
-
 // Entry returns a device's entry, nil where there is none.
 func (r *Registry) Entry(id string) *Entry {
 	r.mu.Lock()
@@ -384,50 +306,6 @@ func (r *Registry) Problems() []Problem {
 		out = append(out, Problem{name, r.problems[name]})
 	}
 	return out
-}
-
-// plainOrder and certOrder are host key algorithms, the best first.
-var (
-	plainOrder = []string{
-		ssh.KeyAlgoED25519, ssh.KeyAlgoECDSA256, ssh.KeyAlgoECDSA384, ssh.KeyAlgoECDSA521, ssh.KeyAlgoRSASHA512, ssh.KeyAlgoRSASHA256,
-	}
-	certOrder = []string{
-		ssh.CertAlgoED25519v01, ssh.CertAlgoECDSA256v01, ssh.CertAlgoECDSA384v01, ssh.CertAlgoECDSA521v01, ssh.CertAlgoRSASHA512v01, ssh.CertAlgoRSASHA256v01,
-	}
-	// typeOf is the key type of a signature algorithm where it differs.
-	typeOf = map[string]string{ssh.KeyAlgoRSASHA512: ssh.KeyAlgoRSA, ssh.KeyAlgoRSASHA256: ssh.KeyAlgoRSA}
-)
-
-// Algorithms returns the host key algorithms to ask a caller for, before it is
-// known who calls: certificates where a CA is known, then the kinds of keys that
-// entries have, then the others, so that an unknown device can be seen.
-func (r *Registry) Algorithms() []string {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	have := make(map[string]bool)
-	certs := false
-	for _, e := range r.entries {
-		certs = certs || len(e.CAs) > 0
-		for _, k := range e.HostKeys {
-			have[k.Type()] = true
-		}
-	}
-	var used, others []string
-	for _, a := range plainOrder {
-		t := a
-		if typeOf[a] != "" {
-			t = typeOf[a]
-		}
-		if have[t] {
-			used = append(used, a)
-		} else {
-			others = append(others, a)
-		}
-	}
-	if certs {
-		return slices.Concat(certOrder, used, others)
-	}
-	return slices.Concat(used, others)
 }
 
 // Add writes the entry of a new device. Reload takes it in.

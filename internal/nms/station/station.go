@@ -8,7 +8,6 @@ package station
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -19,9 +18,6 @@ import (
 	"callhome/internal/hub"
 	"callhome/internal/nms/nmsproto"
 	"callhome/internal/nms/registry"
-	"callhome/internal/proto"
-
-	"golang.org/x/crypto/ssh"
 )
 
 // Config is how a station behaves.
@@ -67,37 +63,6 @@ func (c *Config) Check() error {
 		return fmt.Errorf("duplicate %q is none of refuse, replace", c.Duplicate)
 	}
 	return nil
-}
-
-// Outcome is what became of a call.
-type Outcome string
-
-// The outcomes.
-const (
-	LoggedIn  Outcome = "logged-in"
-	NoRoom    Outcome = "no-room" // a limit, or room made for another
-	BadHeader Outcome = "proxy-header"
-	NoSSH     Outcome = "no-ssh"    // nothing, or something else
-	Stranger  Outcome = "unknown"   // a key that no device has
-	Invalid   Outcome = "invalid"   // revoked, or a certificate that is not good
-	NoLogin   Outcome = "no-login"  // known, but the login failed
-	Second    Outcome = "duplicate" // refused, as another is alive
-)
-
-// Outcomes are all of them.
-var Outcomes = []Outcome{LoggedIn, NoRoom, BadHeader, NoSSH, Stranger, Invalid, NoLogin, Second}
-
-// Stats is what only grows, and how many of what there are now.
-type Stats struct {
-	Calls           uint64
-	Outcomes        map[Outcome]uint64
-	Sessions        uint64 // opened since the start
-	SessionsNow     int
-	SessionsFailed  uint64
-	Unauthenticated int
-	Strangers       int
-	Sent, Received  uint64 // of sessions that have ended
-	Devices         map[nmsproto.State]int
 }
 
 // Station is the set of devices. Its methods may be called by several
@@ -322,172 +287,6 @@ func (s *Station) Strangers() []nmsproto.Unknown {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.strangers.list()
-}
-
-// Stats returns a copy.
-func (s *Station) Stats() Stats {
-	devices := s.Devices()
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	out := s.stats
-	out.Outcomes = make(map[Outcome]uint64)
-	for _, o := range Outcomes {
-		out.Outcomes[o] = s.stats.Outcomes[o]
-	}
-	out.Unauthenticated, out.Strangers = len(s.lobby.guests), len(s.strangers)
-	out.Devices = make(map[nmsproto.State]int)
-	for _, state := range nmsproto.States {
-		out.Devices[state] = 0
-	}
-	for _, d := range devices {
-		out.Devices[d.State]++
-	}
-	return out
-}
-
-// Adopt makes a device of somebody who called. Errors are *proto.Error.
-func (s *Station) Adopt(p nmsproto.AdoptParams) (nmsproto.Device, error) {
-	bad := func(err error) (nmsproto.Device, error) {
-		return nmsproto.Device{}, proto.NewError(proto.CodeBadType, err.Error())
-	}
-	if err := registry.CheckID(p.ID); err != nil {
-		return bad(err)
-	}
-	s.mu.Lock()
-	u := s.strangers[p.HostKey]
-	s.mu.Unlock()
-	if u == nil {
-		return nmsproto.Device{}, proto.NewError(proto.CodeNoExists, fmt.Sprintf("nobody called with the host key %.80s: `callhome-nms devices` lists who did", printable(p.HostKey)))
-	}
-	key, err := registry.ParseKey(u.Key)
-	if err != nil {
-		return bad(err)
-	}
-	e := &registry.Entry{ID: p.ID, HostKeys: []ssh.PublicKey{key}, User: p.User, KeyFile: p.KeyFile, PasswordFile: p.PasswordFile, Labels: p.Labels}
-	if err := s.config.Registry.Add(e); err != nil {
-		return bad(err)
-	}
-	if _, err := s.config.Registry.Reload(); err != nil {
-		return nmsproto.Device{}, proto.NewError(proto.CodeOS, err.Error())
-	}
-	if s.config.Registry.Entry(p.ID) == nil {
-		for _, problem := range s.config.Registry.Problems() {
-			if problem.File == p.ID+".json" {
-				return bad(errors.New(problem.Error))
-			}
-		}
-	}
-	s.mu.Lock()
-	delete(s.strangers, p.HostKey)
-	s.mu.Unlock()
-	s.tell(nmsproto.Event{Event: nmsproto.EventAdopted, Device: p.ID, HostKey: p.HostKey, Address: u.Address})
-	info, _ := s.Device(p.ID)
-	return info, nil
-}
-
-// Recheck ends the connections of devices that the registry does not know any
-// more, or not by that key, and forgets strangers that it knows now. It is for
-// after a change of the registry.
-func (s *Station) Recheck() {
-	s.mu.Lock()
-	var all []*held
-	for _, d := range s.devices {
-		if d.held != nil {
-			all = append(all, d.held)
-		}
-	}
-	known := s.strangers.list()
-	s.mu.Unlock()
-	for _, h := range all {
-		if cause := s.disowned(h); cause != "" {
-			h.end(cause)
-		}
-	}
-	for _, u := range known {
-		if key, err := registry.ParseKey(u.Key); err == nil {
-			if _, err := s.config.Registry.Lookup(key, time.Now()); !errors.Is(err, registry.ErrUnknown) {
-				s.mu.Lock()
-				delete(s.strangers, u.HostKey)
-				s.mu.Unlock()
-			}
-		}
-	}
-}
-
-// disowned says why a connection must not go on, "" where it may.
-func (s *Station) disowned(h *held) string {
-	// A certificate was good at the login; what it says of time is not asked
-	// again, as stock ssh does not either.
-	now := h.since
-	switch e, err := s.config.Registry.Lookup(h.key, now); {
-	case errors.Is(err, registry.ErrUnknown):
-		return "the registry does not have its key any more"
-	case err != nil:
-		return err.Error()
-	case e.ID != h.id:
-		return "its key is " + e.ID + "'s now"
-	}
-	return ""
-}
-
-// Connect opens a netconf channel to a device and joins it to sock, which it
-// owns, until one of them ends or ctx does. Errors are *proto.Error.
-func (s *Station) Connect(ctx context.Context, id string, sock Duplex) (nmsproto.ConnectResult, error) {
-	defer sock.Close()
-	if s.config.Registry.Entry(id) == nil {
-		return nmsproto.ConnectResult{}, s.failed(proto.NewError(proto.CodeNoExists, fmt.Sprintf("there is no device %.80q", id)))
-	}
-	s.mu.Lock()
-	var h *held
-	seen := "it has not called yet"
-	if d := s.devices[id]; d != nil {
-		h = d.held
-		if d.seen.LastError != "" {
-			seen = d.seen.LastError
-		}
-	}
-	s.mu.Unlock()
-	if h == nil {
-		return nmsproto.ConnectResult{}, s.failed(proto.StageError(proto.StageSession, fmt.Sprintf("device %s is not connected: %s", id, seen), proto.ErrorData{Reason: seen}))
-	}
-	c, err := h.open(ctx)
-	if err != nil {
-		return nmsproto.ConnectResult{}, s.failed(err)
-	}
-	h.sessions.Add(1)
-	s.mu.Lock()
-	s.stats.Sessions++
-	s.stats.SessionsNow++
-	s.mu.Unlock()
-	out := join(c, sock, ctx.Done())
-	h.sessions.Add(-1)
-	s.mu.Lock()
-	s.stats.SessionsNow--
-	s.stats.Sent += out.Sent
-	s.stats.Received += out.Received
-	s.mu.Unlock()
-	if out.ExitStatus != nil || out.Signal != "" || ctx.Err() != nil {
-		return out, nil
-	}
-	// The channel may be the first to see the end of its connection.
-	select {
-	case <-h.done:
-		why := h.why()
-		return out, proto.StageError(proto.StageSession, fmt.Sprintf("the connection of %s ended: %s", id, why), proto.ErrorData{Address: h.address.String(), Reason: why})
-	case <-time.After(afterChannel):
-		return out, nil
-	}
-}
-
-// afterChannel is how long after a channel's end without a word its connection
-// may be seen to end.
-const afterChannel = 100 * time.Millisecond
-
-func (s *Station) failed(err error) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.stats.SessionsFailed++
-	return err
 }
 
 // plain takes the library's prefixes from an error.
