@@ -17,13 +17,16 @@ func periodically(c object, idle int) object {
 	return c
 }
 
-// nextMinute is the next slot. One that is too near to get ready for is left
-// to pass.
+// nextMinute returns the next slot, with time to get ready for it: one that is
+// too near, or that has just begun, is left to pass.
 func nextMinute() time.Time {
+	const ready = 10 * time.Second
 	next := time.Now().Truncate(time.Minute).Add(time.Minute)
-	if left := time.Until(next); left < 2*time.Second {
-		time.Sleep(left + time.Second)
+	if left := time.Until(next); left < ready {
 		next = next.Add(time.Minute)
+		time.Sleep(left + 2*time.Second)
+	} else if began := time.Minute - left; began < 2*time.Second {
+		time.Sleep(2*time.Second - began)
 	}
 	return next
 }
@@ -49,12 +52,12 @@ func TestPeriodicConnections(t *testing.T) {
 		s := newStandingSite(t, "/bin/cat")
 		s.root = root
 		long, lazy, broken := s.nms.Station(freeAddr("127.0.0.1")), s.nms.Station(freeAddr("127.0.0.1")), s.nms.Station(freeAddr("127.0.0.1"))
+		slot := nextMinute()
 		k := s.Keep(document(
 			periodically(persistent("long", quickAlive(s.At(long.Addr))), 0),
 			periodically(persistent("lazy", quickAlive(s.At(lazy.Addr))), idle),
 			periodically(persistent("broken", quickAlive(s.At(broken.Addr))), 0),
 		))
-		slot := nextMinute()
 		if c := k.client("lazy"); c.State != proto.ClientIdle || c.NextAttempt == nil || !c.NextAttempt.Equal(slot) || !c.Periodic {
 			t.Errorf("before the slot %v the client is %+v", slot, c)
 		}
