@@ -58,6 +58,7 @@ static const struct {
 	{CALLHOME_ERR_OS, "CALLHOME_ERR_OS", "the operating system failed"},
 	{CALLHOME_ERR_BUSY, "CALLHOME_ERR_BUSY", "a limit is reached"},
 	{CALLHOME_ERR_SHUTDOWN, "CALLHOME_ERR_SHUTDOWN", "the manager is stopping"},
+	{CALLHOME_ERR_BAD_CONFIG, "CALLHOME_ERR_BAD_CONFIG", "a configuration was refused"},
 	{CALLHOME_ERR_NOMANAGER, "CALLHOME_ERR_NOMANAGER", "the manager does not run"},
 	{CALLHOME_ERR_CLOSED, "CALLHOME_ERR_CLOSED", "the manager closed the connection"},
 	{CALLHOME_ERR_TIMEOUT, "CALLHOME_ERR_TIMEOUT", "no answer in time"},

@@ -55,6 +55,7 @@ enum callhome_code {
 	CALLHOME_ERR_OS = 10,           /* the operating system failed, there or here */
 	CALLHOME_ERR_BUSY = 11,         /* a limit is reached */
 	CALLHOME_ERR_SHUTDOWN = 12,     /* the manager is stopping */
+	CALLHOME_ERR_BAD_CONFIG = 13,   /* a configuration was refused, the former one stays */
 
 	CALLHOME_ERR_NOMANAGER = 101, /* nobody listens at the manager's socket */
 	CALLHOME_ERR_CLOSED = 102,    /* the manager closed the connection */

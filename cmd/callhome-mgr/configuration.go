@@ -105,6 +105,8 @@ func (g *configuration) apply(base *settings.Settings) error {
 				files = append(files, client.Endpoints[i].Files(g.dir)...)
 			}
 		}
+	}
+	if len(files) > 0 { // without, its directory need not be there
 		err = provision.Write(g.dir, files)
 	}
 	if err != nil {

@@ -195,10 +195,13 @@ func TestAWrongConfigurationChangesNothing(t *testing.T) {
 // it. Where there are clients it was lost, or is being replaced.
 func TestAFileThatIsNotThere(t *testing.T) {
 	d := newDevice(t, false)
+	dir := d.dir
+	d.dir = "/nonexistent/clients" // needed by nobody
 	d.applies()
 	if st := d.Status(); st.Applied == nil || st.Clients != 0 {
 		t.Errorf("status is %+v", st)
 	}
+	d.dir = dir
 	d.has(document(""))
 	d.applies()
 	if err := os.Remove(d.file); err != nil {

@@ -145,10 +145,10 @@ func (d *daemon) Reload() error {
 	config, err := loadConfig(d.c)
 	if err != nil {
 		d.conf.keeper.Refused(err.Error())
-		return proto.NewError(proto.CodeBadType, err.Error())
+		return proto.NewError(proto.CodeBadConfig, err.Error())
 	}
 	if err := d.conf.apply(config.Settings); err != nil {
-		return proto.NewError(proto.CodeBadType, err.Error())
+		return proto.NewError(proto.CodeBadConfig, err.Error())
 	}
 	d.SetConfig(config)
 	return nil

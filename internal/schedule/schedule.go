@@ -295,15 +295,21 @@ func failed(p *Policy, s State, e Event, now time.Time, chance float64) (State, 
 func (p *Policy) after(s State, stage proto.Stage, took time.Duration, now time.Time, chance float64) (State, Do) {
 	var do Do
 	s.pauses = s.pauses.more(stage)
+	round := false // a whole one
 	if s.Attempts++; s.Attempts >= p.MaxAttempts {
 		s.Attempts, s.Endpoint = 0, (s.Endpoint+1)%p.Endpoints
 		do.Tell = append(do.Tell, EndpointExhausted)
 		if s.Spent++; s.Spent >= p.Endpoints {
-			s.Spent = 0
+			s.Spent, round = 0, true
 			do.Tell = append(do.Tell, AllExhausted)
 		}
 	}
-	s.Phase, s.At = Waiting, now.Add(p.Pause.next(s.pauses, stage, max(0, took), chance))
+	pause := p.Pause.next(s.pauses, stage, max(0, took), chance)
+	if p.Endpoints > 1 && !round {
+		// Another endpoint may be well: long pauses are for between the rounds.
+		pause = min(pause, p.Pause.next(pauses{}.more(stage), stage, 0, chance))
+	}
+	s.Phase, s.At = Waiting, now.Add(pause)
 	return s, do
 }
 

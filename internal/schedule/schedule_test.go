@@ -172,7 +172,9 @@ func TestAnNMSThatHangsUpSeesGrowingPauses(t *testing.T) {
 // A port that opens again after an outage is called soon after: the pause is a
 // part of the outage, and never more than the maximum.
 func TestThePauseIsAPartOfTheOutage(t *testing.T) {
-	s := begun(t, persistent())
+	p := persistent()
+	p.Endpoints = 1
+	s := begun(t, p)
 	for s.now.Sub(noon) < time.Hour {
 		s.does(time.Millisecond, refused)
 		pause, _ := s.tick()
@@ -506,5 +508,34 @@ func TestWhatIsDueStaysSo(t *testing.T) {
 		if !s.Slot.Equal(noon.Add(-45 * time.Minute)) {
 			t.Errorf("due %v: the slot became %v", due, s.Slot)
 		}
+	}
+}
+
+// An endpoint that accepts and stays silent does not keep the device from the
+// next one: only between whole rounds are the pauses long.
+func TestTheNextEndpointsTurnComesSoon(t *testing.T) {
+	s := begun(t, persistent())
+	for s.s.Endpoint == 0 {
+		s.does(0, Event{Kind: Connected})
+		s.does(time.Minute, Event{Kind: Tick})
+		s.does(0, Event{Kind: Ended, Stage: proto.StageSSH})
+		s.tick()
+	}
+	if d := s.now.Sub(noon); d > 3*time.Minute+20*time.Second {
+		t.Errorf("the second endpoint's turn came after %v", d)
+	}
+	// Neither does an outage of both that lasted: the one that is back is called
+	// within a round.
+	for s.now.Sub(noon) < 2*time.Hour || s.s.Endpoint != 0 || s.s.Attempts != 0 {
+		s.does(time.Millisecond, refused)
+		s.tick()
+	}
+	begin := s.now
+	for s.s.Endpoint == 0 {
+		s.does(time.Millisecond, refused)
+		s.tick()
+	}
+	if d := s.now.Sub(begin); d > 5*time.Second {
+		t.Errorf("from one endpoint to the next it took %v", d)
 	}
 }

@@ -1,13 +1,14 @@
 package session
 
 import (
-	"encoding/json"
 	"errors"
 	"os"
 	"testing"
 	"time"
 
 	"callhome/internal/proto"
+
+	"github.com/fsnotify/fsnotify"
 )
 
 var nms = Owner{Client: "nms \"1\"", Endpoint: "first", Config: "4b1d"}
@@ -106,7 +107,8 @@ func TestEndBeforeTheLogin(t *testing.T) {
 	env, _ = newEnv(t)
 	s = New(env, 1, proto.CallParams{Host: "nms", Port: 1}, "manager", nms)
 	s.End(proto.EndKilled, "its endpoint is another one")
-	if info := awaitDone(t, s); info.End != proto.EndKilled || info.Stage != proto.StageTCP || info.Graceful {
+	s.End(proto.EndRefused, "another reason")
+	if info := awaitDone(t, s); info.End != proto.EndKilled || info.Stage != proto.StageTCP || info.Graceful || info.Cause != "its endpoint is another one" {
 		t.Errorf("without a connection it ended as %+v", info)
 	}
 }
@@ -117,21 +119,32 @@ func TestASessionIsFoundThatHadJustBegun(t *testing.T) {
 	env, _ := newEnv(t)
 	s := New(env, 1, proto.CallParams{Host: "nms", Port: 1, Opaque: "ticket"}, "manager", nms)
 	conn, _ := connection(t)
-	// sshd's place is taken by one that keeps what was noted before it.
-	early := t.TempDir() + "/early"
-	if err := s.Start(stub(t, "cp "+recordPath(env.Dir, 1)+" "+early+".tmp; mv "+early+".tmp "+early+"; exec cat"), conn); err != nil {
+	notes, err := fsnotify.NewBufferedWatcher(100)
+	if err != nil {
 		t.Fatal(err)
 	}
-	var noted []byte
-	for end := time.Now().Add(20 * time.Second); noted == nil && time.Now().Before(end); <-time.After(5 * time.Millisecond) {
-		noted, _ = os.ReadFile(early)
+	defer notes.Close()
+	if err := notes.Add(env.Dir); err != nil {
+		t.Fatal(err)
 	}
-	// It may have been noted since; the file from before is what Start wrote.
-	var r record
-	if err := json.Unmarshal(noted, &r); err != nil || r.Client != nms.Client {
-		t.Fatalf("noted was %s, %v", noted, err)
+	if err := s.Start(stub(t, "exec cat"), conn); err != nil {
+		t.Fatal(err)
 	}
-	r.Process, r.PID, r.State = Identity{}, 0, proto.StateCalling
+	// Noted before sshd was started, and with its process.
+	for written := 0; written < 2; {
+		select {
+		case e := <-notes.Events:
+			if e.Name == recordPath(env.Dir, 1) && e.Has(fsnotify.Create) {
+				written++
+			}
+		case <-time.After(20 * time.Second):
+			t.Fatalf("it was noted %d times", written)
+		}
+	}
+	s.mu.Lock()
+	r := s.rec
+	s.mu.Unlock()
+	r.Process, r.PID, r.State = Identity{}, 0, proto.StateCalling // as the first note was
 	if err := r.write(env.Dir); err != nil {
 		t.Fatal(err)
 	}

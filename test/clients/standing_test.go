@@ -97,7 +97,7 @@ func TestStandingClients(t *testing.T) {
 		if err := os.WriteFile(file, []byte(`{"wrong": 1}`), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		c.fails(t, "CALLHOME_ERR_BADTYPE", d.socket, "reload")
+		c.fails(t, "CALLHOME_ERR_BAD_CONFIG", d.socket, "reload")
 		status := c.ask(t, caller{}, d.socket, "status")[0]
 		status.want(t, "clients", "3", "connected", "1", "applied", "1")
 		status.contains(t, "config-error", "wrong")
