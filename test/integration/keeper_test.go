@@ -254,7 +254,7 @@ func (k *keeper) Refused(doc any) string {
 	replace(t, k.file, doc)
 	err := k.ask(proto.MethodReloadConfig, nil, nil)
 	var e *proto.Error
-	if !errors.As(err, &e) || e.Code != proto.CodeBadType {
+	if !errors.As(err, &e) || e.Code != proto.CodeBadConfig {
 		t.Fatalf("the reload ended with %v", err)
 	}
 	return err.Error()
