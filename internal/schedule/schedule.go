@@ -83,8 +83,8 @@ type State struct {
 	// Due says that a connection is wanted now: always for a persistent one,
 	// for a periodic one from its slot to its graceful end.
 	Due bool
-	// Moved says that an address or a link came back during the call.
-	Moved bool
+	// News is when an address or a link came back last, since the last login.
+	News time.Time
 }
 
 // Kind is what happened.
@@ -183,7 +183,7 @@ func call(p *Policy, s State, _ Event, now time.Time, _ float64) (State, Do) {
 	if p.Period > 0 && !s.Due {
 		s.Slot, s.Made = p.slotNear(now), now
 	}
-	s.Phase, s.At, s.Began, s.Due, s.Moved = Dialing, time.Time{}, now, true, false
+	s.Phase, s.At, s.Began, s.Due = Dialing, time.Time{}, now, true
 	return s, Do{Call: true}
 }
 
@@ -193,7 +193,7 @@ func hurry(p *Policy, s State, e Event, now time.Time, chance float64) (State, D
 	if !s.Due {
 		return s, Do{}
 	}
-	s.pauses = pauses{}
+	s.pauses, s.News = pauses{}, now
 	return call(p, s, e, now, chance)
 }
 
@@ -206,8 +206,31 @@ const retransmission = time.Second
 // connection yet is given up: its packets are far between by now, and may have
 // an address that is no more.
 func moved(_ *Policy, s State, _ Event, now time.Time, _ float64) (State, Do) {
-	s.Moved = true
+	s.News = now
 	return s, Do{Drop: s.Phase == Dialing && now.Sub(s.Began) > retransmission}
+}
+
+// For some seconds after the news a call that finds nobody says little: the
+// kernel gives up after 3 s whom it has asked for in vain before, and an address
+// may come later than its link. Meanwhile pauses are short.
+const (
+	freshNews  = 4 * time.Second
+	freshPause = 250 * time.Millisecond
+)
+
+// fresh returns the pause after a failure that news of the network make short,
+// or else pause.
+func (s *State) fresh(stage proto.Stage, now time.Time, pause time.Duration) time.Duration {
+	nobody := stage == proto.StageName || stage == proto.StageTCP
+	switch {
+	case s.News.IsZero():
+		return pause
+	case s.News.After(s.Began):
+		return 0
+	case nobody && now.Sub(s.News) < freshNews:
+		return min(pause, freshPause)
+	}
+	return pause
 }
 
 // reckon finds the next slot anew, by the clock as it is now. A pause is an
@@ -246,7 +269,7 @@ func loggedIn(_ *Policy, s State, _ Event, now time.Time, _ float64) (State, Do)
 		do.Tell, do.Outage = []Word{Recovered}, now.Sub(s.Lost)
 		s.Lost = time.Time{}
 	}
-	s.Phase, s.At, s.Since, s.Last, s.Moved = Open, time.Time{}, now, s.Endpoint+1, false
+	s.Phase, s.At, s.Since, s.Last, s.News = Open, time.Time{}, now, s.Endpoint+1, time.Time{}
 	s.Failures, s.Spent = 0, 0
 	return s, do
 }
@@ -256,8 +279,8 @@ func failed(p *Policy, s State, e Event, now time.Time, chance float64) (State, 
 	s.Failures++
 	s, do := p.after(s, e.Stage, now.Sub(s.Began), now, chance)
 	do.Tell = append([]Word{AttemptFailed}, do.Tell...)
-	if s.Moved {
-		s.pauses, s.At = pauses{}, now
+	if pause := s.At.Sub(now); s.fresh(e.Stage, now, pause) < pause {
+		s.pauses, s.At = pauses{}, now.Add(s.fresh(e.Stage, now, pause))
 	}
 	if p.Most > 0 && s.Failures >= p.Most {
 		s.Phase, s.At = Stopped, time.Time{}

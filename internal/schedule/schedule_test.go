@@ -292,7 +292,13 @@ func TestNewsOfTheNetworkDuringACall(t *testing.T) {
 		t.Errorf("after the news the next call waited for %v", d)
 	}
 	s.does(0, refused)
-	if d, _ := s.tick(); d == 0 || d > 2*time.Second {
+	if d, _ := s.tick(); d != freshPause {
+		t.Errorf("soon after the news the next call waited for %v", d)
+	}
+	s.does(freshNews, refused)
+	s.tick()
+	s.does(0, refused)
+	if d, _ := s.tick(); d <= freshPause || d > 2*time.Second {
 		t.Errorf("the pauses did not start over: %v", d)
 	}
 	if do := s.does(2*retransmission, Event{Kind: Network}); !do.Drop || do.Call {

@@ -29,7 +29,7 @@ func document(clients ...object) object {
 }
 
 // persistent is a client with a connection that is always there. Its pauses
-// are an eighth of the defaults: a story's sessions are younger than the 30 s
+// are a quarter of the defaults: a story's sessions are younger than the 30 s
 // from which on a lost one is called again at once.
 func persistent(name string, endpoints ...object) object {
 	return object{

@@ -228,6 +228,18 @@ func (k *keeper) AwaitServing(max time.Duration, name string) proto.SessionInfo 
 	return proto.SessionInfo{}
 }
 
+// awaitGood waits until a client's session is so old, 30 s, that its loss is
+// answered by a call at once.
+func (k *keeper) awaitGood(name string) {
+	k.device.t.Helper()
+	k.AwaitClient(40*time.Second, name, func(c proto.ClientStatus) error {
+		if on := time.Since(c.Since); c.State != proto.ClientServing || on < 30*time.Second {
+			return fmt.Errorf("%s for %v", c.State, on)
+		}
+		return nil
+	})
+}
+
 // Reload puts another document in the place of the one in force.
 func (k *keeper) Reload(doc any) {
 	k.device.t.Helper()
@@ -242,7 +254,7 @@ func (k *keeper) Refused(doc any) string {
 	replace(t, k.file, doc)
 	err := k.ask(proto.MethodReloadConfig, nil, nil)
 	var e *proto.Error
-	if !errors.As(err, &e) || e.Code != proto.CodeBadType {
+	if !errors.As(err, &e) || e.Code != proto.CodeBadConfig {
 		t.Fatalf("the reload ended with %v", err)
 	}
 	return err.Error()

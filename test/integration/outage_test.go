@@ -150,7 +150,9 @@ func TestTheDevicesInterfaceIsDown(t *testing.T) {
 	}
 }
 
-// Packets of one direction are lost, with no word from the link.
+// Packets of one direction are lost, with no word from the link. Shortened:
+// max-wait to 1 s and the pauses to 150 ms, which alone say how soon the next
+// call is made here.
 func TestPacketsOfOneDirectionAreLost(t *testing.T) {
 	t.Parallel()
 	for name, rule := range map[string]string{
@@ -164,7 +166,7 @@ func TestPacketsOfOneDirectionAreLost(t *testing.T) {
 			s, l := newLinkedSite(t)
 			nms := s.nms.Station(freeAddr(nmsV4))
 			client := persistent("nms", quickAlive(s.At(nms.Addr)))
-			client["callhome:backoff"] = object{"initial": 100, "maximum": 500}
+			client["callhome:backoff"] = object{"initial": 50, "maximum": 150}
 			client["reconnect-strategy"] = object{"max-wait": 1}
 			k := s.Keep(document(client))
 			k.AwaitServing(patience, "nms")

@@ -275,6 +275,8 @@ func TestAnotherStrategyKeepsTheSession(t *testing.T) {
 }
 
 // NMSes that accept and stay silent make no reload wait, and no other client.
+// With Netopeer2 2.7.0, measured by the project, one of them made the change
+// wait for 5 s, and the new client was not called in 25 s.
 func TestASilentNMSDelaysNoReload(t *testing.T) {
 	t.Parallel()
 	s := newStandingSite(t, "/bin/cat")
@@ -291,7 +293,7 @@ func TestASilentNMSDelaysNoReload(t *testing.T) {
 	k.Reload(document(append(list, persistent("nms", s.At(nms.Addr)))...))
 	reloaded := time.Since(begin)
 	called := nms.AwaitCall(patience, 1).at.Sub(begin)
-	if reloaded > time.Second || called > time.Second {
+	if reloaded > patience/5 || called > patience/5 {
 		t.Errorf("the reload took %v, the new client was called after %v", reloaded, called)
 	}
 	k.AwaitServing(patience, "nms")

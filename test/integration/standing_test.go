@@ -4,7 +4,6 @@ package integration
 
 import (
 	"errors"
-	"fmt"
 	"io"
 	"net"
 	"testing"
@@ -97,22 +96,23 @@ func TestAnNMSThatHangsUpSeesGrowingPauses(t *testing.T) {
 			delete(client, "callhome:backoff")
 			k := s.Keep(document(client))
 			first := nms.AwaitCall(patience, 1)
-			third := nms.AwaitCall(40*time.Second, 3)
+			fourth := nms.AwaitCall(time.Minute, 4)
 			calls := nms.Calls()
 			in10 := 0
+			var at []time.Duration
 			for _, c := range calls {
 				if c.at.Sub(first.at) < 10*time.Second {
 					in10++
 				}
+				at = append(at, c.at.Sub(first.at).Round(time.Millisecond))
 			}
-			one, two := calls[1].at.Sub(first.at), third.at.Sub(calls[1].at)
-			t.Logf("pauses %v, %v; %d calls in the first 10 s", one, two, in10)
+			t.Logf("calls at %v; %d in the first 10 s", at, in10)
 			if in10 > 3 {
 				t.Errorf("%d calls in the first 10 s", in10)
 			}
-			// 8 s and 16 s, each a quarter shorter or longer.
-			if one < 5900*time.Millisecond || one > 11*time.Second || two < 11900*time.Millisecond || two > 21*time.Second {
-				t.Errorf("pauses of %v and %v", one, two)
+			// 4, 8 and 16 s, each half shorter or longer.
+			if took := fourth.at.Sub(first.at); took < 14*time.Second {
+				t.Errorf("three pauses took %v: they do not grow", took)
 			}
 			c := k.client("nms")
 			if e := c.LastError; e == nil || e.Stage != tt.stage || tt.end != "" && e.End != tt.end {
@@ -168,13 +168,7 @@ func TestTheSecondEndpointAndBack(t *testing.T) {
 		t.Errorf("the session is %+v", session)
 	}
 	first.Open()
-	// Only a session of 30 s is one that a reconnection follows.
-	k.AwaitClient(40*time.Second, "nms", func(c proto.ClientStatus) error {
-		if on := time.Since(c.Since); c.State != proto.ClientServing || on < 30*time.Second {
-			return fmt.Errorf("%s for %v", c.State, on)
-		}
-		return nil
-	})
+	k.awaitGood("nms")
 	hung := time.Now()
 	second.HangUp()
 	call := first.AwaitCall(patience, 1)
@@ -208,8 +202,8 @@ func TestANameThatResolvesLater(t *testing.T) {
 }
 
 // Hours with an NMS that does all that it should not leave nothing behind, and
-// when it comes to its senses it is connected. Shortened: pauses of 50 ms
-// instead of a minute, 150 of them.
+// when it comes to its senses it is connected. Shortened: pauses of at most 50 ms
+// instead of five minutes, 150 of them.
 func TestHoursWithABadNMSLeaveNothing(t *testing.T) {
 	t.Parallel()
 	const calls = 150
@@ -233,7 +227,7 @@ func TestHoursWithABadNMSLeaveNothing(t *testing.T) {
 	}
 	nms.Open()
 	client := persistent("nms", s.At(nms.Addr))
-	client["callhome:backoff"] = object{"initial": 2, "maximum": 50}
+	client["callhome:backoff"] = object{"initial": 2, "maximum": 10}
 	k := s.Keep(document(client))
 	nms.AwaitCall(patience, calls/3)
 	before, rssBefore := len(descriptors(k.pid)), rss(t, k.pid)
