@@ -22,7 +22,7 @@ import (
 )
 
 // newServedSite is a station that knows a device with netconfd behind it.
-func newServedSite(t *testing.T, id string, args ...string) (*station, *device, *netconfd) {
+func newServedSite(t *testing.T, id string, args ...string) (*served, *device, *netconfd) {
 	t.Helper()
 	server := startNetconfd(t)
 	d, n := newSite(t, server.Subsystem())

@@ -20,9 +20,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// station is callhome-nms serve, with a registry of its own, and its control
+// served is callhome-nms serve, with a registry of its own, and its control
 // socket by which a story speaks to it.
-type station struct {
+type served struct {
 	*process
 	t        *testing.T
 	nms      *nms // whose key it logs in with
@@ -39,10 +39,10 @@ type station struct {
 }
 
 // startStation runs the daemon for n, which logs in with its key.
-func startStation(n *nms, args ...string) *station {
+func startStation(n *nms, args ...string) *served {
 	n.t.Helper()
 	dir := tempDir(n.t)
-	s := &station{t: n.t, nms: n, dir: dir, registry: filepath.Join(dir, "devices"), socket: filepath.Join(dir, "s"), doors: filepath.Join(dir, "d"), args: args}
+	s := &served{t: n.t, nms: n, dir: dir, registry: filepath.Join(dir, "devices"), socket: filepath.Join(dir, "s"), doors: filepath.Join(dir, "d"), args: args}
 	if err := os.Mkdir(s.registry, 0o755); err != nil {
 		n.t.Fatal(err)
 	}
@@ -54,7 +54,7 @@ func startStation(n *nms, args ...string) *station {
 	return s
 }
 
-func (s *station) begin() {
+func (s *served) begin() {
 	s.t.Helper()
 	argv := append([]string{binDir + "/callhome-nms", "serve", "--listen", s.addr, "--registry", s.registry, "--socket", s.socket, "--device-sockets", s.doors,
 		"--group", "root", "--user", s.nms.user, "--key-file", s.nms.key, "--log-level", "debug"}, s.args...)
@@ -73,7 +73,7 @@ func (s *station) begin() {
 
 // follow takes in the daemon's events, by a connection of their own: who does
 // not read them gets no answers either.
-func (s *station) follow() {
+func (s *served) follow() {
 	s.t.Helper()
 	c, err := control.Dial(s.socket)
 	if err != nil {
@@ -97,28 +97,28 @@ func (s *station) follow() {
 }
 
 // Stop ends the daemon as systemd does.
-func (s *station) Stop() {
+func (s *served) Stop() {
 	s.t.Helper()
 	s.client.Close()
 	s.Signal(unix.SIGTERM)
 	s.MustExit(0)
 }
 
-func (s *station) ask(method string, params, result any) error {
+func (s *served) ask(method string, params, result any) error {
 	ctx, cancel := context.WithTimeout(context.Background(), 3*patience)
 	defer cancel()
 	return s.client.Call(ctx, method, params, result)
 }
 
 // Know writes a device's entry, with further members.
-func (s *station) Know(id, hostKey, more string) {
+func (s *served) Know(id, hostKey, more string) {
 	s.t.Helper()
 	s.write(id, fmt.Sprintf("{\n\t\"id\": %q,\n\t\"host-keys\": [%q]%s\n}\n", id, publicKey(s.t, hostKey), more))
 	s.awaitEntry(id)
 }
 
 // write puts a file into the registry as an editor does, whole.
-func (s *station) write(id, text string) {
+func (s *served) write(id, text string) {
 	s.t.Helper()
 	writeFile(s.t, filepath.Join(s.registry, ".new"), text, 0o644)
 	if err := os.Rename(filepath.Join(s.registry, ".new"), filepath.Join(s.registry, id+".json")); err != nil {
@@ -126,7 +126,7 @@ func (s *station) write(id, text string) {
 	}
 }
 
-func (s *station) awaitEntry(id string) {
+func (s *served) awaitEntry(id string) {
 	s.t.Helper()
 	Await(s.t, patience, "the entry of "+id, func() error {
 		_, err := s.device(id)
@@ -134,7 +134,7 @@ func (s *station) awaitEntry(id string) {
 	})
 }
 
-func (s *station) List() (l nmsproto.DeviceList) {
+func (s *served) List() (l nmsproto.DeviceList) {
 	s.t.Helper()
 	if err := s.ask(nmsproto.MethodDevices, nil, &l); err != nil {
 		s.t.Fatal(err)
@@ -142,7 +142,7 @@ func (s *station) List() (l nmsproto.DeviceList) {
 	return l
 }
 
-func (s *station) device(id string) (nmsproto.Device, error) {
+func (s *served) device(id string) (nmsproto.Device, error) {
 	for _, d := range s.List().Devices {
 		if d.ID == id {
 			return d, nil
@@ -152,7 +152,7 @@ func (s *station) device(id string) (nmsproto.Device, error) {
 }
 
 // AwaitState waits until the device is there, or not any more.
-func (s *station) AwaitState(id string, want nmsproto.State) (d nmsproto.Device) {
+func (s *served) AwaitState(id string, want nmsproto.State) (d nmsproto.Device) {
 	s.t.Helper()
 	Await(s.t, patience, id+" "+string(want), func() (err error) {
 		if d, err = s.device(id); err == nil && d.State != want {
@@ -165,7 +165,7 @@ func (s *station) AwaitState(id string, want nmsproto.State) (d nmsproto.Device)
 
 // AwaitEvent waits for an event of that kind that has words in it, and returns
 // it. Each event is found once.
-func (s *station) AwaitEvent(kind, words string) (found nmsproto.Event) {
+func (s *served) AwaitEvent(kind, words string) (found nmsproto.Event) {
 	s.t.Helper()
 	Await(s.t, patience, fmt.Sprintf("an event %s with %q", kind, words), func() error {
 		s.mu.Lock()
@@ -184,20 +184,20 @@ func (s *station) AwaitEvent(kind, words string) (found nmsproto.Event) {
 }
 
 // Command is callhome-nms with the daemon's socket.
-func (s *station) Command(args ...string) *exec.Cmd {
+func (s *served) Command(args ...string) *exec.Cmd {
 	cmd := exec.Command(binDir+"/callhome-nms", args...)
 	cmd.Env = []string{"CALLHOME_NMS_SOCKET=" + s.socket, "PATH=/usr/bin:/bin"}
 	return cmd
 }
 
 // Run runs a command to its end and returns what it said; it has to go well.
-func (s *station) Run(args ...string) string {
+func (s *served) Run(args ...string) string {
 	s.t.Helper()
 	return readToTheEnd(s.t, s.Command(args...))
 }
 
 // console runs our console until netconfd has not forgotten its request.
-func (s *station) console(server *netconfd, want string, args ...string) {
+func (s *served) console(server *netconfd, want string, args ...string) {
 	s.t.Helper()
 	for try := 1; ; try++ {
 		p := start(s.t, "console", s.Command(append([]string{"console"}, args...)...))
@@ -213,7 +213,7 @@ func (s *station) console(server *netconfd, want string, args ...string) {
 }
 
 // Fails runs a command that has to end with that status.
-func (s *station) Fails(status int, args ...string) string {
+func (s *served) Fails(status int, args ...string) string {
 	s.t.Helper()
 	p := start(s.t, "callhome-nms", s.Command(args...))
 	p.MustExit(status)
@@ -221,7 +221,7 @@ func (s *station) Fails(status int, args ...string) string {
 }
 
 // Connect opens a NETCONF session by callhome-nms connect.
-func (s *station) Connect(id string) *netconf {
+func (s *served) Connect(id string) *netconf {
 	s.t.Helper()
 	return converse(s.t, "connect", s.Command("connect", id))
 }
@@ -236,7 +236,7 @@ type operatorsDoor struct {
 
 // OpenDoor runs sshd with the documentation's own stanza, and makes the
 // accounts for the devices that there are.
-func (s *station) OpenDoor() *operatorsDoor {
+func (s *served) OpenDoor() *operatorsDoor {
 	s.t.Helper()
 	need(s.t, "/usr/sbin/sshd")
 	dir := tempDir(s.t)
