@@ -17,9 +17,9 @@ import (
 )
 
 // stub stands in for sshd where its own cost would hide ours: it says what sshd
-// says of a session, shows it in its title, and holds it until the station hangs
-// up.
-const stub = `#!/bin/bash
+// says of a session, and goes on with what is given.
+
+const stub = `#!/bin/sh
 echo 'Connection from 127.0.0.1 port 1 on 127.0.0.1 port 2' >&2
 echo 'Accepted publickey for root from 127.0.0.1 port 1 ssh2: ED25519 SHA256:x' >&2
 echo "Starting session: subsystem 'netconf' for root from 127.0.0.1 port 1 id 0" >&2
@@ -93,7 +93,7 @@ func drain(l *net.TCPListener) {
 // holding measures the daemon's memory by sessions held, and its CPU when
 // nothing happens; sshd's own memory is stated beside it.
 func holding(f *fixture) error {
-	d, err := f.stubbed("holding", "exec -a 'sshd: root@notty' cat > /dev/null")
+	d, err := f.stubbed("holding", `exec bash -c "exec -a 'sshd: root@notty' cat > /dev/null"`)
 	if err != nil {
 		return err
 	}
