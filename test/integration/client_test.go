@@ -64,6 +64,7 @@ func (n *nms) steps(name, addr string, argv ...string) *client {
 }
 
 // stepped wants a client to have ended well, with these steps in their order.
+// It gives up before the client would: see consoleTimeout.
 func stepped(p *process, steps []string) error {
 	if !p.over(patience) {
 		return fmt.Errorf("%s still runs after %v", p.name, patience)

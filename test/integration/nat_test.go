@@ -202,7 +202,7 @@ func TestTheStationReachesDevicesBehindNATs(t *testing.T) {
 					session.Ask("get-config", `<get-config><source><running/></source></get-config>`, "<data")
 					session.Close()
 				}
-				s.console(server, "<data", "--device", row.id, "--timeout", consoleTimeout, "--get-config")
+				s.console(server, "<data", "--device", row.id, "--get-config")
 			}
 		})
 	}
