@@ -131,6 +131,9 @@ func identify(c *cli.Context, host, device string) (*knownhosts.Device, error) {
 		Principal: c.String("principal"), Revoked: c.StringSlice("revoked")}
 	if len(o.Files) == 0 {
 		o.Files = []string{filepath.Join(home(), ".ssh", "known_hosts"), "/etc/ssh/ssh_known_hosts"}
+		if c.Bool("accept-new") { // as ssh does; if it cannot be made, recording tells
+			_ = os.Mkdir(filepath.Join(home(), ".ssh"), 0o700)
+		}
 	}
 	if c.Bool("accept-new") {
 		o.AcceptNew = o.Files[0]

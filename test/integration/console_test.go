@@ -357,6 +357,14 @@ func TestConsoleAcceptsANewDevice(t *testing.T) {
 			t.Errorf("after a call from %s the known hosts are\n%swant\n%s", from, known, want)
 		}
 	}
+	// Where there is no ~/.ssh yet it is made.
+	home := tempDir(t)
+	addr = freeAddr("127.0.0.1")
+	first := exec.Command(binDir+"/callhome-nms", "console", "--listen", addr, "--device", alias, "--user", nms.user, "--privKeyFile", nms.key, "--hello", "--accept-new")
+	first.Env = []string{"HOME=" + home}
+	start(t, "callhome-nms console", first).AwaitListening(addr)
+	device.Call(addr).AwaitStderr(letIn)
+	contains(t, "~/.ssh/known_hosts", readFile(t, filepath.Join(home, ".ssh", "known_hosts")), alias+" "+publicKey(t, device.hostKey))
 	addr = freeAddr("127.0.0.1")
 	p = nms.Console(addr, "--hello", "--accept-new", "--timeout", "3s")
 	newDevice(t, "/bin/true").Call(addr)
