@@ -59,8 +59,9 @@ func TestServeHoldsADeviceOnLibnetconf2(t *testing.T) {
 			contains(t, "another session", s.Run("console", "--device", "edge7", "--timeout", consoleTimeout, "--get-config"), itsLocation)
 			one.Ask("get-config", "<get-config><source><running/></source></get-config>", itsLocation)
 			one.Ask("close-session", "<close-session/>", "<ok")
-			// With its last session the library hangs up, and calls again.
-			one.MustExit(69)
+			// With its last session the library hangs up, mostly before it has
+			// closed the channel, and calls again.
+			one.Exit(patience)
 			s.AwaitEvent("down", "edge7")
 			s.AwaitEvent("up", "edge7")
 			contains(t, "a session of the next call", s.Run("console", "--device", "edge7", "--timeout", consoleTimeout, "--get-config"), itsLocation)
