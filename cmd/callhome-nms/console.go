@@ -8,7 +8,6 @@ import (
 	"io"
 	"os"
 	"strings"
-	"time"
 
 	"callhome/internal/nms/console"
 	"callhome/internal/nms/netconf"
@@ -186,6 +185,3 @@ func trimEnd(line string) string {
 	}
 	return line
 }
-
-// keepAliveInterval is how often a session is tested for aliveness.
-const keepAliveInterval = 30 * time.Second

@@ -57,6 +57,7 @@ func TestUsage(t *testing.T) {
 		"console --get --listen word extra":      "a word too many",
 		"console --get -p secret --listen":       "can be read by every user",
 		"console --get --listen --proto tcp":     "there is no --proto tcp",
+		"console --get --host h --keepalive 0s":  "--keepalive needs a duration above 0",
 		"console --get -v 1.2":                   `no base version "1.2"`,
 		"console --get -s html":                  "no style",
 		"console --commit --db x":                "--commit has no --db",

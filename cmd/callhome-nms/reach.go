@@ -37,6 +37,7 @@ func reachFlags(where *words) []cli.Flag {
 		&cli.StringFlag{Name: "socket", Category: way, Value: nmsproto.DefaultSocket, EnvVars: []string{"CALLHOME_NMS_SOCKET"}, Usage: "with --device alone: reach it through callhome-nms serve at `SOCKET`"},
 		&cli.StringFlag{Name: "proto", Category: way, Value: "ssh", Usage: "ssh, there is no `OTHER`"},
 		&cli.DurationFlag{Name: "login-timeout", Category: way, Value: time.Minute, Usage: "how `long` connecting, login and hello may take"},
+		&cli.DurationFlag{Name: "keepalive", Category: way, Value: 30 * time.Second, Usage: "how `often` the device is asked whether it is there, and how long it may take to answer"},
 
 		&cli.StringFlag{Name: "device", Category: identity, Usage: "the device's `NAME`, by which its key is looked up; with --listen it has to be given"},
 		&cli.StringSliceFlag{Name: "known-hosts", Category: identity, Usage: "known_hosts `FILE`; repeatable (~/.ssh/known_hosts, /etc/ssh/ssh_known_hosts)"},
@@ -64,6 +65,9 @@ type reached struct {
 
 // reach connects as the command line says.
 func reach(c *cli.Context, where *words) (*reached, error) {
+	if c.Duration("keepalive") <= 0 {
+		return nil, usage(errors.New("--keepalive needs a duration above 0"))
+	}
 	if c.String("proto") != "ssh" {
 		return nil, usage(fmt.Errorf("there is no --proto %s here", c.String("proto")))
 	}
@@ -116,7 +120,7 @@ func reach(c *cli.Context, where *words) (*reached, error) {
 		client.Close()
 		return nil, err
 	}
-	go client.KeepAlive(keepAliveInterval)
+	go client.KeepAlive(c.Duration("keepalive"))
 	return &reached{stream, identity.Name, func() { client.Close() }}, nil
 }
 
@@ -127,6 +131,9 @@ func identify(c *cli.Context, host, device string) (*knownhosts.Device, error) {
 		Principal: c.String("principal"), Revoked: c.StringSlice("revoked")}
 	if len(o.Files) == 0 {
 		o.Files = []string{filepath.Join(home(), ".ssh", "known_hosts"), "/etc/ssh/ssh_known_hosts"}
+		if c.Bool("accept-new") { // as ssh does; if it cannot be made, recording tells
+			_ = os.Mkdir(filepath.Join(home(), ".ssh"), 0o700)
+		}
 	}
 	if c.Bool("accept-new") {
 		o.AcceptNew = o.Files[0]

@@ -53,31 +53,35 @@ func (n *nms) Ncclient(_ *netconfd, addr, value string) *client {
 func (n *nms) Libnetconf2(_ *netconfd, addr, value string) *client {
 	n.t.Helper()
 	host, port := splitAddr(n.t, addr)
-	return n.steps("libnetconf2", addr, libnetconf2(n.t), host, port, n.user, n.key, n.knownHosts, alias, value)
+	return n.steps("libnetconf2", addr, libnetconf2(n.t, "libnetconf2_client"), host, port, n.user, n.key, n.knownHosts, alias, value)
 }
 
 func (n *nms) steps(name, addr string, argv ...string) *client {
 	n.t.Helper()
 	p := start(n.t, name, n.here(argv...))
 	p.AwaitListening(addr)
-	return &client{p, func() error {
-		if !p.over(patience) {
-			return fmt.Errorf("%s still runs after %v", name, patience)
+	return &client{p, func() error { return stepped(p, steps) }}
+}
+
+// stepped wants a client to have ended well, with these steps in their order.
+// It gives up before the client would: see consoleTimeout.
+func stepped(p *process, steps []string) error {
+	if !p.over(patience) {
+		return fmt.Errorf("%s still runs after %v", p.name, patience)
+	}
+	if !p.state.Success() {
+		return fmt.Errorf("%s: %v", p.name, p.state)
+	}
+	var done []string
+	for line := range strings.Lines(p.Stdout()) {
+		done = append(done, line)
+	}
+	for i, step := range steps {
+		if i >= len(done) || !strings.HasPrefix(done[i], step) {
+			return fmt.Errorf("%s: step %d is not %q in:\n%s", p.name, i+1, step, strings.Join(done, ""))
 		}
-		if !p.state.Success() {
-			return fmt.Errorf("%s: %v", name, p.state)
-		}
-		var done []string
-		for line := range strings.Lines(p.Stdout()) {
-			done = append(done, line)
-		}
-		for i, step := range steps {
-			if i >= len(done) || !strings.HasPrefix(done[i], step) {
-				return fmt.Errorf("%s: step %d is not %q in:\n%s", name, i+1, step, strings.Join(done, ""))
-			}
-		}
-		return nil
-	}}
+	}
+	return nil
 }
 
 // here is a command where the station lives.
@@ -238,36 +242,37 @@ func holdSession(t *testing.T, client int, host string, call func(d *device, ser
 	}
 }
 
-// theLibnetconf2 is compiled once, by the first story that wants it.
-var theLibnetconf2 struct {
-	once   sync.Once
-	binary string
-	reason string
+// onLibnetconf2 are the C programs on libnetconf2 in clients/, each compiled
+// once, by the first story that wants it.
+var onLibnetconf2 = map[string]func() (binary, reason string){
+	"libnetconf2_client": sync.OnceValues(func() (string, string) { return compile("libnetconf2_client") }),
+	"libnetconf2_device": sync.OnceValues(func() (string, string) { return compile("libnetconf2_device") }),
 }
 
-func libnetconf2(t *testing.T) string {
+func libnetconf2(t *testing.T, program string) string {
 	t.Helper()
 	need(t, "gcc", "pkg-config")
-	c := &theLibnetconf2
-	c.once.Do(func() {
-		flags, err := exec.Command("pkg-config", "--cflags", "--libs", "libnetconf2", "libyang", "libssh").Output()
-		if err != nil {
-			c.reason = "libnetconf2-dev, libyang2-dev or libssh-dev is not installed"
-			return
-		}
-		c.binary = filepath.Join(binDir, "libnetconf2_callhome")
-		args := append([]string{"-D_GNU_SOURCE", "-Wall", "-Wextra", "-Werror", "-o", c.binary, "clients/libnetconf2_callhome.c"},
-			strings.Fields(string(flags))...)
-		if out, err := exec.Command("gcc", args...).CombinedOutput(); err != nil {
-			c.binary = ""
-			c.reason = fmt.Sprintf("clients/libnetconf2_callhome.c does not compile: %v\n%s", err, out)
-		}
-	})
-	if c.binary == "" && strings.Contains(c.reason, "does not compile") {
-		t.Fatal(c.reason)
+	binary, reason := onLibnetconf2[program]()
+	if binary == "" && strings.Contains(reason, "does not compile") {
+		t.Fatal(reason)
 	}
-	if c.binary == "" {
-		skips.Story(t, c.reason)
+	if binary == "" {
+		skips.Story(t, reason)
 	}
-	return c.binary
+	return binary
+}
+
+// compile returns the program, or why there is none.
+func compile(program string) (binary, reason string) {
+	flags, err := exec.Command("pkg-config", "--cflags", "--libs", "libnetconf2", "libyang", "libssh").Output()
+	if err != nil {
+		return "", "libnetconf2-dev, libyang2-dev or libssh-dev is not installed"
+	}
+	source := "clients/" + program + ".c"
+	binary = filepath.Join(binDir, program)
+	args := append([]string{"-D_GNU_SOURCE", "-Wall", "-Wextra", "-Werror", "-o", binary, source}, strings.Fields(string(flags))...)
+	if out, err := exec.Command("gcc", args...).CombinedOutput(); err != nil {
+		return "", fmt.Sprintf("%s does not compile: %v\n%s", source, err, out)
+	}
+	return binary, ""
 }

@@ -114,6 +114,30 @@ func TestConsoleSubscription(t *testing.T) {
 	})
 }
 
+// The cable is cut while the console waits for notifications: no FIN, no answer.
+func TestConsolesDeviceVanishes(t *testing.T) {
+	t.Parallel()
+	tellTwice(t, func(server *netconfd) error {
+		l := newLink(t)
+		device, nms := newSite(t, server.Subsystem())
+		device.netns, nms.netns = l.device, l.nms
+		addr := freeAddr(nmsV4)
+		p := nms.Console(addr, "--keepalive", "1s", "--create-subscription", "NETCONF")
+		device.Call(addr, "--ssh-connection-port", yumaPort)
+		if !eventually(func() bool { return strings.Contains(p.Stdout(), "<ok") }) {
+			return fmt.Errorf("no subscription: %s", p.Stderr())
+		}
+		ip(t, "-n "+filepath.Base(l.device)+" link set "+l.port+" down")
+		begun := time.Now()
+		p.MustExit(69)
+		if took := time.Since(begun); took > 5*time.Second {
+			t.Errorf("it took %v", took)
+		}
+		oneLine(t, p.Stderr(), "callhome-nms: no answer to a keepalive within 1s")
+		return nil
+	})
+}
+
 // eventually is Await for what may fail for a reason of netconfd's own.
 func eventually(ready func() bool) bool {
 	for deadline := time.Now().Add(patience / 2); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
@@ -333,6 +357,14 @@ func TestConsoleAcceptsANewDevice(t *testing.T) {
 			t.Errorf("after a call from %s the known hosts are\n%swant\n%s", from, known, want)
 		}
 	}
+	// Where there is no ~/.ssh yet it is made.
+	home := tempDir(t)
+	addr = freeAddr("127.0.0.1")
+	first := exec.Command(binDir+"/callhome-nms", "console", "--listen", addr, "--device", alias, "--user", nms.user, "--privKeyFile", nms.key, "--hello", "--accept-new")
+	first.Env = []string{"HOME=" + home}
+	start(t, "callhome-nms console", first).AwaitListening(addr)
+	device.Call(addr).AwaitStderr(letIn)
+	contains(t, "~/.ssh/known_hosts", readFile(t, filepath.Join(home, ".ssh", "known_hosts")), alias+" "+publicKey(t, device.hostKey))
 	addr = freeAddr("127.0.0.1")
 	p = nms.Console(addr, "--hello", "--accept-new", "--timeout", "3s")
 	newDevice(t, "/bin/true").Call(addr)

@@ -90,7 +90,7 @@ func TestServeHoldsDevicesAndReachesThem(t *testing.T) {
 	oneSession(t, converse(t, "socat", exec.Command("socat", "-", "UNIX-CONNECT:"+door)), server)
 
 	// The console, through the daemon.
-	s.console(server, "<data", "--device", "edge7", "--timeout", "5s", "--get-config")
+	s.console(server, "<data", "--device", "edge7", "--get-config")
 	contains(t, "the console with nobody", s.Fails(68, "console", "--device", "edge9", "--get-config"), `there is no device "edge9"`)
 
 	if err := os.Remove(filepath.Join(s.registry, "edge8.json")); err != nil {
@@ -189,14 +189,14 @@ func TestStockClientsReachADeviceThroughSshd(t *testing.T) {
 	host, port := splitAddr(t, door.addr)
 	for try := 1; ; try++ {
 		p := start(t, "ncclient", exec.Command("/usr/bin/python3", "clients/ncclient_connect.py", host, port, "dev+edge7", s.nms.key, door.hostKey+".pub"))
-		code := p.Exit(3 * patience)
-		if code == 0 {
-			contains(t, "ncclient", p.Stdout(), "login: as dev+edge7\n", "hello: session ", "get-config: ", "close-session: done\n")
+		err := stepped(p, []string{"login: as dev+edge7\n", "hello: session ", "get-config: ", "close-session: done\n"})
+		if err == nil {
 			break
 		}
 		if try == 3 || !server.Forgot() {
-			t.Fatalf("exit status %d", code)
+			t.Fatal(err)
 		}
+		p.end()
 	}
 }
 

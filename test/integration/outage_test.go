@@ -3,9 +3,7 @@
 package integration
 
 import (
-	"errors"
 	"fmt"
-	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -228,49 +226,6 @@ func TestTheDeviceMovesDuringACall(t *testing.T) {
 	nms.Session().leave()
 }
 
-// behindNAT puts a router between a device and a station: what comes from the
-// device leaves with the router's address, and nothing else passes or gets to
-// the router.
-func behindNAT(t *testing.T, s *site) {
-	t.Helper()
-	need(t, "nft")
-	id := lastLink.Add(1)
-	name := func(what string) string { return fmt.Sprintf("%s%d", what, id) }
-	device, router, outside := newNetns(t, name("device")), newNetns(t, name("router")), newNetns(t, name("nms"))
-	ip(t, "link add lan netns "+name("router")+" type veth peer name port netns "+name("device"))
-	ip(t, "link add wan netns "+name("router")+" type veth peer name port netns "+name("nms"))
-	for _, a := range []struct{ netns, addr, dev string }{
-		{name("device"), insideV4 + "/24", "port"}, {name("device"), insideV6 + "/64 nodad", "port"},
-		{name("router"), "10.9.0.1/24", "lan"}, {name("router"), "fd09::1/64 nodad", "lan"},
-		{name("router"), deviceV4 + "/24", "wan"}, {name("router"), deviceV6 + "/64 nodad", "wan"},
-		{name("nms"), nmsV4 + "/24", "port"}, {name("nms"), nmsV6 + "/64 nodad", "port"},
-	} {
-		ip(t, "-n "+a.netns+" addr add "+a.addr+" dev "+a.dev)
-		ip(t, "-n "+a.netns+" link set "+a.dev+" up")
-	}
-	ip(t, "-n "+name("device")+" route add default via 10.9.0.1")
-	ip(t, "-n "+name("device")+" -6 route add default via fd09::1")
-	// So that it is the router that stops what comes from outside.
-	ip(t, "-n "+name("nms")+" route add 10.9.0.0/24 via "+deviceV4)
-	ip(t, "-n "+name("nms")+" -6 route add fd09::/64 via "+deviceV6)
-	err := atNetns(t, router, func() error {
-		return errors.Join(os.WriteFile("/proc/sys/net/ipv4/ip_forward", []byte("1"), 0),
-			os.WriteFile("/proc/sys/net/ipv6/conf/all/forwarding", []byte("1"), 0))
-	})
-	if err != nil {
-		t.Fatalf("making a router: %v", err)
-	}
-	(&link{t: t, nms: router}).nft(`table inet nat {
-	chain out { type nat hook postrouting priority 100; oif "wan" masquerade; }
-	chain pass { type filter hook forward priority 0; iif "wan" ct state != { established, related } drop; }
-	chain in { type filter hook input priority 0; iif "wan" meta l4proto tcp drop; }
-}`)
-	s.netns, s.nms.netns = device, outside
-}
-
-// The device's addresses behind the router.
-const insideV4, insideV6 = "10.9.0.2", "fd09::2"
-
 // A device behind NAT, with everything that comes from outside dropped: the NMS
 // cannot connect to it, and call home works.
 func TestADeviceBehindNAT(t *testing.T) {
@@ -289,22 +244,10 @@ func TestADeviceBehindNAT(t *testing.T) {
 				server := startNetconfd(t)
 				s := newStandingSite(t, server.Subsystem())
 				s.options = append(s.options, "--ssh-connection-port", yumaPort)
-				behindNAT(t, s)
-				// The device listens, and nobody gets there.
-				open := listenIn(t, s.netns, net.JoinHostPort(tt.inside, "830"))
-				for _, to := range []string{tt.inside, tt.outside} {
-					err := atNetns(t, s.nms.netns, func() error {
-						c, err := net.DialTimeout("tcp", net.JoinHostPort(to, "830"), 2*time.Second)
-						if err == nil {
-							c.Close()
-						}
-						return err
-					})
-					if err == nil || !strings.Contains(err.Error(), "timeout") {
-						t.Fatalf("an ordinary connection to %s: %v", to, err)
-					}
-				}
-				open.Nobody()
+				s.nms.netns = newNetns(t, fmt.Sprintf("nms%d", lastLink.Add(1)))
+				router := newNAT(t, s.nms.netns, wans[0])
+				s.netns = router.Place(insideV4, insideV6)
+				router.Shuts(s.netns, tt.inside, tt.outside)
 				addr := freeAddr(tt.host)
 				waiting := c.wait(s.nms, server, addr, fmt.Sprintf("nat-%d", try))
 				k := s.Keep(document(persistent("nms", quickAlive(s.At(addr)))))

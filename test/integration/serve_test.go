@@ -200,15 +200,15 @@ func (s *served) Run(args ...string) string {
 func (s *served) console(server *netconfd, want string, args ...string) {
 	s.t.Helper()
 	for try := 1; ; try++ {
-		p := start(s.t, "console", s.Command(append([]string{"console"}, args...)...))
-		code := p.Exit(patience)
-		if code == 0 {
-			contains(s.t, "the console", p.Stdout(), want)
+		p := start(s.t, "console", s.Command(append([]string{"console", "--timeout", consoleTimeout}, args...)...))
+		err := ended(p, want)
+		if err == nil {
 			return
 		}
 		if try == 3 || !server.Forgot() {
-			s.t.Fatalf("the console: exit status %d\n%s", code, p.Stderr())
+			s.t.Fatal(err)
 		}
+		p.end()
 	}
 }
 

@@ -193,9 +193,14 @@ func (c *Console) judge(name string, reply *netconf.Reply) error {
 	return sysexits.New(sysexits.DataErr, "", fmt.Errorf("%s: the device answered %s", name, strings.Join(lines, "; ")))
 }
 
-// broken is the end of a session that was not asked for.
+// broken is the end of a session that was not asked for. What carries the
+// connection may know why already.
 func broken(err error) error {
-	if errors.Is(err, netconf.ErrEnded) {
+	var known *sysexits.Error
+	switch {
+	case errors.As(err, &known):
+		return err
+	case errors.Is(err, netconf.ErrEnded):
 		return sysexits.New(sysexits.Unavailable, "its log may say why", err)
 	}
 	return sysexits.New(sysexits.Protocol, "", err)

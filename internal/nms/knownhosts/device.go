@@ -1,5 +1,5 @@
 // Package knownhosts decides whether the peer of a call home is the device that
-// it should be (RFC 8071 section 2, C5 and C6): by its host key, its
+// it should be (RFC 8071 section 3.1, C5 and C6): by its host key, its
 // fingerprint, or a certificate of a given CA, looked up by the device's name.
 // Where a call comes from, and from which port, is never asked: a device calls
 // from wherever it is, and an entry per address would let the next one pass as

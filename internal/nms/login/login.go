@@ -13,6 +13,7 @@ import (
 	"net"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -51,6 +52,8 @@ type Client struct {
 	*ssh.Client
 	// Fingerprint is that of the device's host key.
 	Fingerprint string
+
+	silent atomic.Int64 // interval in which KeepAlive had no answer, in ns; 0: it had
 }
 
 // Do logs in over conn, which it owns: with an error, and when ctx ends before
@@ -80,7 +83,7 @@ func Do(ctx context.Context, conn net.Conn, device *knownhosts.Device, user stri
 	at := stageVersion
 	switch {
 	case err == nil:
-		return &Client{ssh.NewClient(c, channels, requests), ssh.FingerprintSHA256(key)}, nil
+		return &Client{Client: ssh.NewClient(c, channels, requests), Fingerprint: ssh.FingerprintSHA256(key)}, nil
 	case refused != nil:
 		return nil, refused
 	case key != nil:
@@ -168,6 +171,25 @@ type stream struct {
 	client *Client
 }
 
+func (s *stream) Read(p []byte) (int, error) {
+	n, err := s.Channel.Read(p)
+	return n, s.client.why(err)
+}
+
+func (s *stream) Write(p []byte) (int, error) {
+	n, err := s.Channel.Write(p)
+	return n, s.client.why(err)
+}
+
+// why has the end of a channel that KeepAlive brought about called by its name:
+// to the channel it is an end like any other.
+func (c *Client) why(err error) error {
+	if interval := time.Duration(c.silent.Load()); errors.Is(err, io.EOF) && interval > 0 {
+		return sysexits.New(sysexits.Unavailable, "the way to the device may be gone", fmt.Errorf("no answer to a keepalive within %v", interval))
+	}
+	return err
+}
+
 func (s *stream) Close() error {
 	_ = s.Channel.Close() // what counts is the connection
 	return s.client.Close()
@@ -192,6 +214,7 @@ func (c *Client) KeepAlive(interval time.Duration) {
 		case <-ended:
 			return
 		case <-time.After(interval):
+			c.silent.Store(int64(interval))
 			c.Close()
 			return
 		}

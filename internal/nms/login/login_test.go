@@ -412,6 +412,10 @@ func TestKeepAlive(t *testing.T) {
 	if err := client.Wait(); err == nil {
 		t.Error("the connection ended in order")
 	}
+	err = client.why(io.EOF)
+	if err == nil || err.Error() != "no answer to a keepalive within 20ms" || sysexits.Code(err) != sysexits.Unavailable {
+		t.Errorf("the reason is %v", err)
+	}
 }
 
 func TestCredentialsThatCannotBeUsed(t *testing.T) {

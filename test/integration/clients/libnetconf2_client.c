@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// libnetconf2_callhome is a NETCONF client on stock libnetconf2 that waits
-// for one call home and prints a line for each step of the session: accept,
-// host key, login, hello, get-config, edit-config, close-session. The exit
-// status is 0 only if every step was done.
+// libnetconf2_client is a NETCONF client on stock libnetconf2 that waits
+// for one call home, or connects to a Unix socket, and prints a line for each
+// step of the session: accept, host key, login, hello, get-config,
+// edit-config, close-session. On a Unix socket the first three are not
+// its work. The exit status is 0 only if every step was done.
 //
-// usage: libnetconf2_callhome ADDRESS PORT USER KEY KNOWN_HOSTS ALIAS VALUE
+// usage: libnetconf2_client ADDRESS PORT USER KEY KNOWN_HOSTS ALIAS VALUE
+//        libnetconf2_client SOCKET VALUE
 //
 // The host key must stand in KNOWN_HOSTS under ALIAS: the address that a
 // device calls from and its port are nothing to know it by. VALUE is written
@@ -22,7 +24,7 @@
 
 enum {
 	ACCEPT_MS = 20000,
-	REPLY_MS = 20000,
+	REPLY_MS = 30000, // longer than the test waits
 };
 
 struct identity {
@@ -35,7 +37,7 @@ static void fail(const char *format, ...)
 	va_list args;
 
 	va_start(args, format);
-	fprintf(stderr, "libnetconf2_callhome: ");
+	fprintf(stderr, "libnetconf2_client: ");
 	vfprintf(stderr, format, args);
 	fprintf(stderr, "\n");
 	va_end(args);
@@ -70,7 +72,7 @@ static int check_host_key(const char *hostname, ssh_session session, void *priv)
 		return 1;
 	found = ssh_session_is_known_server(session);
 	if (found != SSH_KNOWN_HOSTS_OK) {
-		fprintf(stderr, "libnetconf2_callhome: host key verification failed (%d)\n", (int)found);
+		fprintf(stderr, "libnetconf2_client: host key verification failed (%d)\n", (int)found);
 		return 1;
 	}
 	step("host key: known as %s", device->alias);
@@ -127,39 +129,53 @@ static void complaint(const struct nc_session *session, NC_VERB_LEVEL level, con
 {
 	(void)session;
 	(void)level;
-	fprintf(stderr, "libnetconf2_callhome: %s\n", message);
+	fprintf(stderr, "libnetconf2_client: %s\n", message);
 	complaints++;
 }
 
-int main(int argc, char **argv)
+// await_call waits for one call home and returns its session.
+static struct nc_session *await_call(char **argv, struct identity *device)
 {
 	struct nc_session *session = NULL;
-	struct identity device;
-	const char *const *capabilities;
-	char *public_key, *text;
-	int count, accepted;
+	char *public_key;
+	int accepted;
 
-	if (argc != 8)
-		fail("usage: libnetconf2_callhome ADDRESS PORT USER KEY KNOWN_HOSTS ALIAS VALUE");
-	device.known_hosts = argv[5];
-	device.alias = argv[6];
+	device->known_hosts = argv[5];
+	device->alias = argv[6];
 	if (asprintf(&public_key, "%s.pub", argv[4]) < 0)
 		fail("out of memory");
-
-	nc_client_init();
-	nc_client_ssh_ch_set_auth_hostkey_check_clb(check_host_key, &device);
+	nc_client_ssh_ch_set_auth_hostkey_check_clb(check_host_key, device);
 	nc_client_ssh_ch_set_auth_pref(NC_SSH_AUTH_INTERACTIVE, -1);
 	nc_client_ssh_ch_set_auth_pref(NC_SSH_AUTH_PASSWORD, -1);
 	nc_client_ssh_ch_set_auth_pref(NC_SSH_AUTH_PUBLICKEY, 1);
 	if (nc_client_ssh_ch_set_username(argv[3]) || nc_client_ssh_ch_add_keypair(public_key, argv[4]))
 		fail("cannot use user %s with key %s", argv[3], argv[4]);
+	free(public_key);
 	if (nc_client_ssh_ch_add_bind_listen(argv[1], atoi(argv[2])))
 		fail("cannot listen on %s port %s", argv[1], argv[2]);
-
 	accepted = nc_accept_callhome(ACCEPT_MS, NULL, &session);
 	if (accepted != 1)
 		fail("no session (%s)", accepted ? "refused" : "nobody called");
 	step("login: as %s", nc_session_get_username(session));
+	return session;
+}
+
+int main(int argc, char **argv)
+{
+	struct nc_session *session;
+	struct identity device;
+	const char *const *capabilities;
+	const char *value;
+	char *text;
+	int count;
+
+	if (argc != 8 && argc != 3)
+		fail("usage: libnetconf2_client ADDRESS PORT USER KEY KNOWN_HOSTS ALIAS VALUE | SOCKET VALUE");
+	value = argv[argc - 1];
+	nc_client_init();
+	session = argc == 3 ? nc_connect_unix(argv[1], NULL) : await_call(argv, &device);
+	if (!session)
+		fail("no session on %s", argv[1]);
 	capabilities = nc_session_get_cpblts(session);
 	for (count = 0; capabilities[count]; count++)
 		;
@@ -168,12 +184,12 @@ int main(int argc, char **argv)
 	text = get_config(session);
 	step("get-config: %zu bytes", strlen(text));
 	free(text);
-	edit_config(session, argv[7]);
+	edit_config(session, value);
 	text = get_config(session);
-	if (!strstr(text, argv[7]))
-		fail("edit-config: %s is not in the running configuration: %s", argv[7], text);
+	if (!strstr(text, value))
+		fail("edit-config: %s is not in the running configuration: %s", value, text);
 	free(text);
-	step("edit-config: %s is in the running configuration", argv[7]);
+	step("edit-config: %s is in the running configuration", value);
 
 	// nc_session_free sends <close-session> and waits for the reply. It can
 	// only complain through the log.
@@ -183,8 +199,8 @@ int main(int argc, char **argv)
 	if (complaints)
 		fail("close-session: not answered with <ok/>");
 	step("close-session: done");
-	nc_client_ssh_ch_del_bind(NULL, 0);
+	if (argc == 8)
+		nc_client_ssh_ch_del_bind(NULL, 0);
 	nc_client_destroy();
-	free(public_key);
 	return 0;
 }
