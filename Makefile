@@ -24,6 +24,7 @@ build: ## build the programs into bin/
 	@mkdir -p bin
 	$(BUILD) -o bin/callhome-trigger ./cmd/callhome-trigger
 	$(BUILD) -o bin/callhome-mgr ./cmd/callhome-mgr
+	$(BUILD) -o bin/callhome-nms ./cmd/callhome-nms
 
 .PHONY: deps
 deps: ## install the Debian packages that the tests and the demo need
@@ -74,7 +75,7 @@ units: ## what systemd says of the units, and how exposed it finds them
 fuzz: ## each fuzz target for FUZZTIME
 	@for dir in $$(grep -rl --include='*_test.go' '^func Fuzz' . | xargs -n1 dirname | sort -u); do \
 		for target in $$(grep -ho '^func Fuzz[A-Za-z0-9]*' $$dir/*_test.go | cut -c6-); do \
-			echo "$$dir $$target"; $(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) $$dir || exit 1; \
+			echo "$$dir $$target"; test/fuzz-one "$$dir" "$$target" $(FUZZTIME) || exit 1; \
 		done; \
 	done
 
@@ -83,6 +84,12 @@ bench: build ## what a call home costs, beside bare sshd in the same run (root)
 	$(BUILD) -o bin/gofloor ./test/bench/gofloor
 	$(BUILD) -o bin/bench ./test/bench
 	bin/bench
+
+.PHONY: simulate
+simulate: ## what a fleet does to an NMS that was away, in virtual time; flags in ARGS
+	@mkdir -p bin
+	$(BUILD) -o bin/simulate ./test/simulate
+	bin/simulate -plot bin/simulate.svg $(ARGS)
 
 .PHONY: demo
 demo: deps build ## one call home on this machine, every step shown (root)

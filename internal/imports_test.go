@@ -37,11 +37,41 @@ var arrows = []struct{ from, to, reason string }{
 	{"cmd/callhome-mgr", "internal/sshdexec", "asks sshd what a configuration may want of it"},
 	{"cmd/callhome-mgr", "internal/standing", "runs it"},
 	{"cmd/callhome-mgr", "internal/proto", "prints the API's own types"},
-	{"cmd/callhome-mgr", "internal/session", "makes the directory of their files"},
+	{"cmd/callhome-mgr", "internal/session", "makes the directory of their files, and hands sessions from manager to standing"},
 	{"cmd/callhome-mgr", "internal/settings", "a session's options are the trigger's"},
 	{"cmd/callhome-mgr", "internal/sysexits", "its exit status"},
-	{"cmd/callhome-mgr", "internal/unixlisten", "opens the sockets of the API and the metrics"},
+	{"cmd/callhome-mgr", "internal/unixlisten", "opens the socket of the API"},
+	{"cmd/callhome-mgr", "internal/hub", "the log, the metrics and the hook follow the manager's events"},
+	{"cmd/callhome-mgr", "internal/service", "tells systemd how the daemon is"},
 
+	{"test/simulate", "internal/schedule", "what it plays is the daemon's own"},
+	{"test/simulate", "internal/proto", "at which stage a call failed"},
+
+	{"cmd/callhome-nms", "internal/api", "who may call the daemon"},
+	{"cmd/callhome-nms", "internal/hook", "wires it to the station's events"},
+	{"cmd/callhome-nms", "internal/hub", "the log, the metrics and the hook follow the station's events"},
+	{"cmd/callhome-nms", "internal/logging", "makes the logger that all share"},
+	{"cmd/callhome-nms", "internal/metrics", "serves the figures"},
+	{"cmd/callhome-nms", "internal/nms/control", "serves the station, and asks a running one"},
+	{"cmd/callhome-nms", "internal/nms/door", "keeps the devices' sockets"},
+	{"cmd/callhome-nms", "internal/nms/figures", "wires them to the station's events"},
+	{"cmd/callhome-nms", "internal/nms/listen", "opens what calls come to"},
+	{"cmd/callhome-nms", "internal/nms/nmsproto", "prints the daemon's own types"},
+	{"cmd/callhome-nms", "internal/nms/registry", "which devices there are"},
+	{"cmd/callhome-nms", "internal/nms/station", "runs it"},
+	{"cmd/callhome-nms", "internal/proto", "a daemon's error has its exit status"},
+	{"cmd/callhome-nms", "internal/service", "tells systemd how the daemon is"},
+	{"cmd/callhome-nms", "internal/sysexits", "its exit status"},
+	{"cmd/callhome-nms", "internal/unixlisten", "opens the control socket"},
+	{"cmd/callhome-nms", "internal/fdpass", "accept gives ssh the socket"},
+	{"cmd/callhome-nms", "internal/nms/announce", "accept --device"},
+	{"cmd/callhome-nms", "internal/nms/console", "what the console does"},
+	{"cmd/callhome-nms", "internal/nms/knownhosts", "options say what is known of a device"},
+	{"cmd/callhome-nms", "internal/nms/login", "logs in to a device"},
+	{"cmd/callhome-nms", "internal/nms/netconf", "the console's session"},
+
+	{"internal/nms/console", "internal/nms/netconf", "asks over a session"},
+	{"internal/nms/console", "internal/sysexits", "a wrong word, and an rpc-error, has its exit status"},
 	{"internal/trigger", "internal/connect", "makes the connection"},
 	{"internal/trigger", "internal/dial", "owns it then"},
 	{"internal/trigger", "internal/fdpass", "hands the socket to the manager"},
@@ -78,11 +108,18 @@ var arrows = []struct{ from, to, reason string }{
 	{"internal/session", "internal/sshdlog", "understands what sshd says"},
 	{"internal/session", "internal/sysexits", "an sshd that cannot start has an exit status"},
 
+	{"internal/api", "internal/accept", "has callers while the machine has room for them"},
 	{"internal/api", "internal/fdpass", "a socket comes with adopt"},
 	{"internal/api", "internal/proto", "the API's words"},
 	{"internal/api", "internal/sysexits", "a manager that does not answer is a failure of the command line"},
+	{"internal/api", "internal/ration", "warns of refusals"},
 	{"internal/hook", "internal/proto", "an event is what it passes on"},
+	{"internal/hook", "internal/ration", "warns of events that it was not run for"},
+	{"internal/metrics", "internal/accept", "has callers while the machine has room for them"},
 	{"internal/metrics", "internal/proto", "events are what it counts"},
+	{"internal/metrics", "internal/ration", "warns where it has not"},
+	{"internal/metrics", "internal/sysexits", "an address that is taken is a failure of the command line"},
+	{"internal/metrics", "internal/unixlisten", "they can be served at a Unix socket"},
 
 	{"internal/config", "internal/proto", "the state tree of its module"},
 	{"internal/config", "internal/dial", "options of a connection"},
@@ -102,7 +139,28 @@ var arrows = []struct{ from, to, reason string }{
 	{"internal/proxy", "internal/sysexits", "each failure has its exit status"},
 	{"internal/resolve", "internal/dial", "questions leave the way the connection does"},
 	{"internal/resolve", "internal/sysexits", "each failure has its exit status"},
+	{"internal/nms/control", "internal/api", "framing, peers and limits are the manager's"},
+	{"internal/nms/control", "internal/nms/nmsproto", "the words of its methods"},
+	{"internal/nms/control", "internal/nms/station", "a session's socket is what that joins"},
+	{"internal/nms/control", "internal/proto", "its errors"},
+	{"internal/nms/door", "internal/api", "who is at the other end, and may he"},
+	{"internal/nms/door", "internal/nms/nmsproto", "a device's state"},
+	{"internal/nms/door", "internal/nms/station", "a session's socket is what that joins"},
+	{"internal/nms/figures", "internal/hook", "how its runs ended"},
+	{"internal/nms/figures", "internal/nms/nmsproto", "events and states are what it counts"},
+	{"internal/nms/figures", "internal/nms/station", "its counts"},
+	{"internal/nms/station", "internal/hub", "tells subscribers what happens"},
+	{"internal/nms/station", "internal/nms/handshake", "logs in to a device"},
+	{"internal/nms/station", "internal/nms/login", "reads the credentials"},
+	{"internal/nms/station", "internal/nms/registry", "asks it whose a key is"},
+	{"internal/nms/station", "internal/nms/nmsproto", "what it tells its callers"},
+	{"internal/nms/station", "internal/proto", "errors have the codes and stages of the manager's"},
+
 	{"internal/unixlisten", "internal/sysexits", "a socket that is somebody else's is a failure of the command line"},
+	{"internal/nms/knownhosts", "internal/sysexits", "a device that is not the right one has its exit status"},
+	{"internal/nms/login", "internal/nms/knownhosts", "is it the device"},
+	{"internal/nms/login", "internal/sysexits", "each failure has its exit status"},
+	{"internal/nms/listen", "internal/sysexits", "an address that cannot be had is a failure of the command line"},
 	{"internal/logging", "internal/sysexits", "a log that cannot be opened is a failure of the command line"},
 }
 
@@ -114,17 +172,20 @@ type thirdParty struct {
 
 // modules are all that others wrote, with who may use them and what for.
 var modules = []thirdParty{
-	{"golang.org/x/sys", "system calls", []string{"cmd/callhome-mgr", "internal/api", "internal/connect", "internal/dial", "internal/fdpass", "internal/hook", "internal/outside",
-		"internal/preflight", "internal/resolve", "internal/session", "internal/sshdexec", "internal/trigger", "internal/unixlisten"}},
+	{"golang.org/x/sys", "system calls", []string{"cmd/callhome-mgr", "cmd/callhome-nms", "internal/accept", "internal/api", "internal/connect", "internal/dial", "internal/fdpass", "internal/hook", "internal/nms/announce", "internal/nms/control", "internal/nms/knownhosts", "internal/nms/listen", "internal/outside", "internal/preflight", "internal/resolve", "internal/session", "internal/sshdexec", "internal/trigger", "internal/unixlisten"}},
+	{"gonum.org/v1/plot", "draws the simulation's figures; no program that is shipped knows it", []string{"test/simulate"}},
+	{"github.com/guptarohit/asciigraph", "the same for the terminal", []string{"test/simulate"}},
 	{"golang.org/x/net", "SOCKS5, and a bound on connections", []string{"internal/metrics", "internal/proxy"}},
-	{"golang.org/x/crypto", "SSH's forms of keys and certificates", []string{"internal/config"}},
-	{"github.com/urfave/cli/v2", "command lines; nothing below main knows them", []string{"cmd/callhome-mgr", "cmd/callhome-trigger"}},
-	{"github.com/hashicorp/go-hclog", "logging", []string{"cmd/callhome-mgr", "internal/api", "internal/hook", "internal/logging", "internal/metrics", "internal/standing", "internal/trigger"}},
-	{"github.com/coreos/go-systemd/v22", "tells systemd that the manager is ready, and how it fares", []string{"cmd/callhome-mgr"}},
-	{"github.com/creachadair/jrpc2", "JSON-RPC 2.0", []string{"internal/api"}},
-	{"github.com/fsnotify/fsnotify", "waits for a log's next line, and for a new configuration", []string{"internal/outside", "internal/session"}},
+	{"golang.org/x/crypto", "SSH's forms of keys and certificates; and the SSH client of the management side: on a device SSH is sshd's", []string{"internal/config", "internal/nms/handshake", "internal/nms/knownhosts", "internal/nms/login", "internal/nms/registry", "internal/nms/sshtest", "internal/nms/station"}},
+	{"github.com/urfave/cli/v2", "command lines; nothing below main knows them", []string{"cmd/callhome-mgr", "cmd/callhome-nms", "cmd/callhome-trigger"}},
+	{"github.com/hashicorp/go-hclog", "logging", []string{"cmd/callhome-mgr", "cmd/callhome-nms", "internal/api", "internal/hook", "internal/logging", "internal/metrics", "internal/nms/control", "internal/nms/door", "internal/ration", "internal/service", "internal/standing", "internal/trigger"}},
+	{"github.com/coreos/go-systemd/v22", "tells systemd that a daemon is ready, and how it fares; takes its sockets", []string{"cmd/callhome-mgr", "cmd/callhome-nms", "internal/service"}},
+	{"github.com/creachadair/jrpc2", "JSON-RPC 2.0", []string{"internal/api", "internal/nms/control"}},
+	{"github.com/fsnotify/fsnotify", "waits for a log's next line, and for a change of a configuration or the registry", []string{"internal/nms/registry", "internal/outside", "internal/session"}},
 	{"github.com/vishvananda/netlink", "rtnetlink", []string{"internal/outside"}},
-	{"github.com/prometheus/client_golang", "metrics in Prometheus' format", []string{"internal/metrics"}},
+	{"github.com/prometheus/client_golang", "metrics in Prometheus' format", []string{"internal/metrics", "internal/nms/figures"}},
+	{"golang.org/x/term", "passwords without echo, and the console's lines with history", []string{"cmd/callhome-nms"}},
+	{"github.com/pires/go-proxyproto", "the header of a load balancer", []string{"internal/nms/station"}},
 }
 
 const module = "callhome/"
@@ -135,12 +196,12 @@ type source struct {
 	doc     []string // package comments
 }
 
-// sources reads the packages below cmd and internal, by their path in the
-// module.
+// sources reads the packages below cmd and internal, and the one beside them
+// that runs the daemon's own code, by their path in the module.
 func sources(t *testing.T) map[string]*source {
 	t.Helper()
 	out := make(map[string]*source)
-	for _, root := range []string{"../cmd", "../internal"} {
+	for _, root := range []string{"../cmd", "../internal", "../test/simulate"} {
 		err := filepath.WalkDir(root, func(name string, d fs.DirEntry, err error) error {
 			if err != nil || d.IsDir() || !strings.HasSuffix(name, ".go") || strings.HasSuffix(name, "_test.go") {
 				return err
@@ -240,7 +301,7 @@ func TestPackagesSayWhatTheyAre(t *testing.T) {
 			continue
 		}
 		begins := "Package " + path.Base(pkg) + " "
-		if strings.HasPrefix(pkg, "cmd/") {
+		if strings.HasPrefix(pkg, "cmd/") || strings.HasPrefix(pkg, "test/") {
 			begins = path.Base(pkg) + " "
 		}
 		if !strings.HasPrefix(s.doc[0], begins) || strings.Count(s.doc[0], ".") < 2 {

@@ -22,8 +22,9 @@ type nms struct {
 	user       string
 	key        string // private key file
 	knownHosts string
-	hostKey    string // public key file of its device, for clients that pin a key
-	netns      string // network namespace it lives in; "" for ours
+	hostKey    string   // public key file of its device, for clients that pin a key
+	netns      string   // network namespace it lives in; "" for ours
+	accept     []string // options of callhome-nms accept, which ssh then listens with; nil: a listener of the tests' own
 }
 
 // alias is the name under which a station knows its device. Where a device
@@ -61,10 +62,13 @@ func listen(t *testing.T, addr string) *listener {
 	return &listener{t, l}
 }
 
-// listenIn opens a listener inside another network namespace. A socket stays
-// where it was made.
+// listenIn opens a listener inside another network namespace, "" for ours. A
+// socket stays where it was made.
 func listenIn(t *testing.T, netns, addr string) *listener {
 	t.Helper()
+	if netns == "" {
+		return listen(t, addr)
+	}
 	type result struct {
 		l   net.Listener
 		err error
