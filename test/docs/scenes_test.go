@@ -93,6 +93,34 @@ held() {
 	sleep 60 | ssh -F none -s -i nms_key -o ProxyUseFdpass=yes -o ProxyCommand='fdpass-listen 127.0.0.1:4334' \
 		-o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o LogLevel=ERROR netconf@device-1 netconf > /run/station 2>&1 || :
 }
+# dhcp_server HEX: one that answers on the link to dhcp0, with HEX as option 43.
+dhcp_server() {
+	ip link add dhcp0 type veth peer name dhcp1
+	ip addr add 192.0.2.254/24 dev dhcp1
+	ip link set dhcp0 up
+	ip link set dhcp1 up
+	cat > /run/dhcp.py <<'END'
+import socket, sys
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+s.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"dhcp1")
+s.bind(("", 67))
+vendor = bytes.fromhex(sys.argv[1])
+print("ready", flush=True)
+while True:
+    q = s.recv(2048)
+    kind = q[q.index(b"\x35\x01", 240) + 2]
+    asked = 1 if b"o-ran-ru2/" in q else 0
+    def option(code, value): return bytes([code, len(value)]) + value
+    a = bytes([2, 1, 6, 0]) + q[4:8] + bytes(2) + b"\x80\x00" + bytes(4) + socket.inet_aton("192.0.2.7") + bytes(8) + q[28:44] + bytes(192) + q[236:240]
+    a += option(53, bytes([2 if kind == 1 else 5])) + option(54, socket.inet_aton("192.0.2.254")) + option(51, (600).to_bytes(4, "big")) + option(1, socket.inet_aton("255.255.255.0"))
+    if asked:
+        a += option(43, vendor)
+    s.sendto(a + b"\xff" + bytes(60), ("255.255.255.255", 68))
+END
+	/usr/bin/python3 /run/dhcp.py "$1" > /run/dhcp.log 2>&1 &
+	await said /run/dhcp.log ready
+}
 manager() {
 	callhome-mgr run > /run/mgr.log 2>&1 &
 	await callhome-mgr status > /dev/null
@@ -300,6 +328,7 @@ while True:
 END
 chmod 755 /usr/local/sbin/answers
 echo CALLHOME_SUBSYSTEM=/usr/local/sbin/answers >> /etc/callhome/trigger.conf
+cp /etc/ssh/ssh_host_ed25519_key.pub .
 cat > /run/block <<'END'
 @1
 END
@@ -308,20 +337,41 @@ await listening
 callhome-trigger --handover detach 127.0.0.1
 wait $pid || { cat /run/station; fail "ncclient"; }
 said /run/station '<data'
+# A device with another key is not let in, nor asked anything.
+ssh-keygen -q -t ed25519 -N '' -f other
+cp other.pub ssh_host_ed25519_key.pub
+sed 's/4334/4335/' /run/block > /run/wrong
+bash -eu /run/wrong > /run/station 2>&1 & pid=$!
+listening_on() { ss -Hltn "sport = :$1" | grep -q .; }
+await listening_on 4335
+callhome-trigger --handover detach 127.0.0.1 4335
+if wait $pid; then fail "ncclient took another key"; fi
+said /run/station 'Unknown host key' || { cat /run/station; exit 1; }
 `,
 	"docs/oran.md install": `
 @1
 @2
 echo CALLHOME_DHCP_MODE=print > /etc/callhome/dhcp.conf
-bound() { reason=BOUND interface=eth0 new_vendor_encapsulated_options=81:4:c0:0:2:1; . /etc/dhcp/dhclient-exit-hooks.d/callhome; wait; }
-( bound ) | grep -qx 192.0.2.1
+@file /etc/dhcp/dhclient.conf 3
+dhcp_server 8108c0000201c0000202820b736d6f2e6578616d706c65860100
+dhclient -d -1 -cf /etc/dhcp/dhclient.conf -lf /run/leases -pf /run/dhclient.pid dhcp0 > /run/dhclient 2>&1 &
+await grep -qx 192.0.2.2 /run/dhclient || { cat /run/dhclient; exit 1; }
+grep -qx 192.0.2.1 /run/dhclient
 `,
 	"docs/oran.md print": `
+install_all
 install -D -m 0755 packaging/dhcp/callhome-dhcp /usr/lib/callhome/callhome-dhcp
-mkdir -p /etc/callhome
+mkdir -p /var/lib/callhome
 {
 @1
 } | grep -qx 192.0.2.1
+# And what the daemon makes of it.
+manager
+echo 'CALLHOME_DHCP_INIT=--user netconf=nms_key.pub --netconf-server yuma' > /etc/callhome/dhcp.conf
+/usr/lib/callhome/callhome-dhcp eth0 8108c0000201c0000202
+callhome-mgr status > /run/status
+said /run/status '^192.0.2.1 ' && said /run/status '^192.0.2.2 ' || { cat /run/status; exit 1; }
+test "$(stat -c %a /etc/callhome/callhome.json)" = 600
 `,
 	"docs/oran.md networkd": `
 install -D -m 0755 -t /usr/lib/callhome packaging/dhcp/callhome-dhcp packaging/dhcp/networkd-hook
@@ -340,6 +390,13 @@ install -D -m 0755 -t /usr/lib/callhome packaging/dhcp/callhome-dhcp packaging/d
 mkdir -p /etc/callhome
 echo CALLHOME_DHCP_MODE=print > /etc/callhome/dhcp.conf
 @1
-( opt43=8104c0000201 interface=eth0; export opt43 interface; sh /etc/udhcpc.user.d/callhome bound ) | grep -qx 192.0.2.1
+dhcp_server 8108c0000201c0000202820b736d6f2e6578616d706c65860100
+printf '#!/bin/sh\nenv > /run/udhcpc.env\n. /etc/udhcpc.user.d/callhome\n' > /run/udhcpc.script
+chmod 755 /run/udhcpc.script
+{ echo "exec busybox \\"; sed 's/eth0/dhcp0/; s/$/ -f -q -n -s \/run\/udhcpc.script/' <<'END'; } > /run/udhcpc.sh
+@2
+END
+sh /run/udhcpc.sh > /run/udhcpc 2>&1 || { cat /run/udhcpc; exit 1; }
+await grep -qx 192.0.2.2 /run/udhcpc || { cat /run/udhcpc /run/udhcpc.env; exit 1; }
 `,
 }
