@@ -50,7 +50,7 @@ test: unit integration ## all tests
 fuzz: ## each fuzz target for FUZZTIME
 	@for dir in $$(grep -rl --include='*_test.go' '^func Fuzz' . | xargs -n1 dirname | sort -u); do \
 		for target in $$(grep -ho '^func Fuzz[A-Za-z0-9]*' $$dir/*_test.go | cut -c6-); do \
-			echo "$$dir $$target"; $(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) $$dir || exit 1; \
+			echo "$$dir $$target"; test/fuzz-one "$$dir" "$$target" $(FUZZTIME) || exit 1; \
 		done; \
 	done
 
@@ -59,6 +59,12 @@ bench: build ## what a call home costs, beside bare sshd in the same run (root)
 	$(BUILD) -o bin/gofloor ./test/bench/gofloor
 	$(BUILD) -o bin/bench ./test/bench
 	bin/bench
+
+.PHONY: simulate
+simulate: ## what a fleet does to an NMS that was away, in virtual time; flags in ARGS
+	@mkdir -p bin
+	$(BUILD) -o bin/simulate ./test/simulate
+	bin/simulate -plot bin/simulate.svg $(ARGS)
 
 .PHONY: demo
 demo: deps build ## one call home on this machine, every step shown (root)

@@ -37,10 +37,13 @@ var arrows = []struct{ from, to, reason string }{
 	{"cmd/callhome-mgr", "internal/sshdexec", "asks sshd what a configuration may want of it"},
 	{"cmd/callhome-mgr", "internal/standing", "runs it"},
 	{"cmd/callhome-mgr", "internal/proto", "prints the API's own types"},
-	{"cmd/callhome-mgr", "internal/session", "makes the directory of their files"},
+	{"cmd/callhome-mgr", "internal/session", "makes the directory of their files, and hands sessions from manager to standing"},
 	{"cmd/callhome-mgr", "internal/settings", "a session's options are the trigger's"},
 	{"cmd/callhome-mgr", "internal/sysexits", "its exit status"},
 	{"cmd/callhome-mgr", "internal/unixlisten", "opens the sockets of the API and the metrics"},
+
+	{"test/simulate", "internal/schedule", "what it plays is the daemon's own"},
+	{"test/simulate", "internal/proto", "at which stage a call failed"},
 
 	{"internal/trigger", "internal/connect", "makes the connection"},
 	{"internal/trigger", "internal/dial", "owns it then"},
@@ -78,11 +81,16 @@ var arrows = []struct{ from, to, reason string }{
 	{"internal/session", "internal/sshdlog", "understands what sshd says"},
 	{"internal/session", "internal/sysexits", "an sshd that cannot start has an exit status"},
 
+	{"internal/api", "internal/accept", "has callers while the machine has room for them"},
 	{"internal/api", "internal/fdpass", "a socket comes with adopt"},
 	{"internal/api", "internal/proto", "the API's words"},
 	{"internal/api", "internal/sysexits", "a manager that does not answer is a failure of the command line"},
+	{"internal/api", "internal/ration", "warns of refusals"},
 	{"internal/hook", "internal/proto", "an event is what it passes on"},
+	{"internal/hook", "internal/ration", "warns of events that it was not run for"},
+	{"internal/metrics", "internal/accept", "has callers while the machine has room for them"},
 	{"internal/metrics", "internal/proto", "events are what it counts"},
+	{"internal/metrics", "internal/ration", "warns where it has not"},
 
 	{"internal/config", "internal/proto", "the state tree of its module"},
 	{"internal/config", "internal/dial", "options of a connection"},
@@ -114,12 +122,14 @@ type thirdParty struct {
 
 // modules are all that others wrote, with who may use them and what for.
 var modules = []thirdParty{
-	{"golang.org/x/sys", "system calls", []string{"cmd/callhome-mgr", "internal/api", "internal/connect", "internal/dial", "internal/fdpass", "internal/hook", "internal/outside",
+	{"golang.org/x/sys", "system calls", []string{"cmd/callhome-mgr", "internal/accept", "internal/api", "internal/connect", "internal/dial", "internal/fdpass", "internal/hook", "internal/outside",
 		"internal/preflight", "internal/resolve", "internal/session", "internal/sshdexec", "internal/trigger", "internal/unixlisten"}},
+	{"gonum.org/v1/plot", "draws the simulation's figures; no program that is shipped knows it", []string{"test/simulate"}},
+	{"github.com/guptarohit/asciigraph", "the same for the terminal", []string{"test/simulate"}},
 	{"golang.org/x/net", "SOCKS5, and a bound on connections", []string{"internal/metrics", "internal/proxy"}},
 	{"golang.org/x/crypto", "SSH's forms of keys and certificates", []string{"internal/config"}},
 	{"github.com/urfave/cli/v2", "command lines; nothing below main knows them", []string{"cmd/callhome-mgr", "cmd/callhome-trigger"}},
-	{"github.com/hashicorp/go-hclog", "logging", []string{"cmd/callhome-mgr", "internal/api", "internal/hook", "internal/logging", "internal/metrics", "internal/standing", "internal/trigger"}},
+	{"github.com/hashicorp/go-hclog", "logging", []string{"cmd/callhome-mgr", "internal/api", "internal/hook", "internal/logging", "internal/metrics", "internal/ration", "internal/standing", "internal/trigger"}},
 	{"github.com/coreos/go-systemd/v22", "tells systemd that the manager is ready, and how it fares", []string{"cmd/callhome-mgr"}},
 	{"github.com/creachadair/jrpc2", "JSON-RPC 2.0", []string{"internal/api"}},
 	{"github.com/fsnotify/fsnotify", "waits for a log's next line, and for a new configuration", []string{"internal/outside", "internal/session"}},
@@ -135,12 +145,12 @@ type source struct {
 	doc     []string // package comments
 }
 
-// sources reads the packages below cmd and internal, by their path in the
-// module.
+// sources reads the packages below cmd and internal, and the one beside them
+// that runs the daemon's own code, by their path in the module.
 func sources(t *testing.T) map[string]*source {
 	t.Helper()
 	out := make(map[string]*source)
-	for _, root := range []string{"../cmd", "../internal"} {
+	for _, root := range []string{"../cmd", "../internal", "../test/simulate"} {
 		err := filepath.WalkDir(root, func(name string, d fs.DirEntry, err error) error {
 			if err != nil || d.IsDir() || !strings.HasSuffix(name, ".go") || strings.HasSuffix(name, "_test.go") {
 				return err
@@ -240,7 +250,7 @@ func TestPackagesSayWhatTheyAre(t *testing.T) {
 			continue
 		}
 		begins := "Package " + path.Base(pkg) + " "
-		if strings.HasPrefix(pkg, "cmd/") {
+		if strings.HasPrefix(pkg, "cmd/") || strings.HasPrefix(pkg, "test/") {
 			begins = path.Base(pkg) + " "
 		}
 		if !strings.HasPrefix(s.doc[0], begins) || strings.Count(s.doc[0], ".") < 2 {

@@ -58,6 +58,7 @@ static const struct {
 	{CALLHOME_ERR_OS, "CALLHOME_ERR_OS", "the operating system failed"},
 	{CALLHOME_ERR_BUSY, "CALLHOME_ERR_BUSY", "a limit is reached"},
 	{CALLHOME_ERR_SHUTDOWN, "CALLHOME_ERR_SHUTDOWN", "the manager is stopping"},
+	{CALLHOME_ERR_BAD_CONFIG, "CALLHOME_ERR_BAD_CONFIG", "a configuration was refused"},
 	{CALLHOME_ERR_NOMANAGER, "CALLHOME_ERR_NOMANAGER", "the manager does not run"},
 	{CALLHOME_ERR_CLOSED, "CALLHOME_ERR_CLOSED", "the manager closed the connection"},
 	{CALLHOME_ERR_TIMEOUT, "CALLHOME_ERR_TIMEOUT", "no answer in time"},
@@ -993,6 +994,32 @@ static void read_session(struct span v, struct callhome_session *s)
 	s->unacked = integer(member(stats, "unacked"));
 	s->rtt_ns = integer(member(stats, "rtt-ns"));
 	s->last_data_ns = integer(member(stats, "last-data-ns"));
+	text(member(v, "client"), s->client, sizeof(s->client));
+	text(member(v, "endpoint"), s->endpoint, sizeof(s->endpoint));
+}
+
+static void read_client(struct span v, struct callhome_client *c)
+{
+	struct span error = member(v, "last-error");
+
+	memset(c, 0, sizeof(*c));
+	text(member(v, "client"), c->client, sizeof(c->client));
+	text(member(v, "state"), c->state, sizeof(c->state));
+	text(member(v, "since"), c->since, sizeof(c->since));
+	text(member(v, "endpoint"), c->endpoint, sizeof(c->endpoint));
+	text(member(v, "address"), c->address, sizeof(c->address));
+	text(member(v, "user"), c->user, sizeof(c->user));
+	text(member(v, "next-attempt"), c->next_attempt, sizeof(c->next_attempt));
+	text(member(error, "time"), c->error_time, sizeof(c->error_time));
+	text(member(error, "stage"), c->error_stage, sizeof(c->error_stage));
+	text(member(error, "end"), c->error_end, sizeof(c->error_end));
+	text(member(error, "message"), c->error, sizeof(c->error));
+	c->session = small(member(v, "session"));
+	c->periodic = is_true(member(v, "periodic"));
+	c->attempts = small(member(v, "attempts"));
+	c->attempts_left = small(member(v, "attempts-left"));
+	c->failures = small(member(v, "failures"));
+	c->connections = integer(member(v, "connections"));
 }
 
 /* sessions asks for the list; *rest is the inside of it. */
@@ -1064,11 +1091,22 @@ int callhome_wait_start(int sock) { return simple(sock, "wait_start"); }
 
 int callhome_subscribe(int sock) { return simple(sock, "subscribe"); }
 
+/* inside returns the inside of a list; of what is none, nothing. */
+static struct span inside(struct span v)
+{
+	if (is(v, '['))
+		v.p++;
+	else
+		v.p = v.end;
+	return v;
+}
+
 int callhome_status(int sock, struct callhome_status *out)
 {
-	struct span result;
+	struct span result, config, rest, one;
 	struct request r;
 	struct line l;
+	char state[20];
 	int got;
 
 	begin(&r, "call_home_status");
@@ -1082,9 +1120,40 @@ int callhome_status(int sock, struct callhome_status *out)
 		out->failed = integer(member(result, "failed"));
 		text(member(result, "version"), out->version, sizeof(out->version));
 		text(member(result, "since"), out->since, sizeof(out->since));
+		config = member(result, "configuration");
+		text(member(config, "applied"), out->config_applied, sizeof(out->config_applied));
+		text(member(config, "error"), out->config_error, sizeof(out->config_error));
+		rest = inside(member(result, "clients"));
+		while (next(&rest, NULL, &one)) {
+			text(member(one, "state"), state, sizeof(state));
+			out->clients++;
+			if (strcmp(state, "authenticated") == 0 || strcmp(state, "serving") == 0)
+				out->connected++;
+		}
 	}
 	free(l.text);
 	return got;
+}
+
+int callhome_get_clients(int sock, struct callhome_client res[], int n)
+{
+	struct span result, rest, one;
+	struct request r;
+	struct line l;
+	int got, count = 0;
+
+	begin(&r, "call_home_status");
+	got = call(sock, &r, -1, &l, &result);
+	if (got == CALLHOME_OK) {
+		rest = inside(member(result, "clients"));
+		while (next(&rest, NULL, &one)) {
+			if (count < n)
+				read_client(one, &res[count]);
+			count++;
+		}
+	}
+	free(l.text);
+	return got == CALLHOME_OK ? count : got;
 }
 
 int callhome_read_event(int sock, struct callhome_event *out)
@@ -1103,7 +1172,9 @@ int callhome_read_event(int sock, struct callhome_event *out)
 		text(member(params, "time"), out->time, sizeof(out->time));
 		text(member(params, "event"), out->event, sizeof(out->event));
 		text(member(params, "words"), out->words, sizeof(out->words));
+		out->outage_ns = integer(member(params, "outage-ns"));
 		read_session(member(params, "session"), &out->session);
+		read_client(member(params, "client"), &out->client);
 	} else if (last.code != CALLHOME_ERR_TIMEOUT || l.len > 0) {
 		shutdown(sock, SHUT_RDWR); /* a part of a line was taken: the rest is no use */
 	}

@@ -55,6 +55,7 @@ enum callhome_code {
 	CALLHOME_ERR_OS = 10,           /* the operating system failed, there or here */
 	CALLHOME_ERR_BUSY = 11,         /* a limit is reached */
 	CALLHOME_ERR_SHUTDOWN = 12,     /* the manager is stopping */
+	CALLHOME_ERR_BAD_CONFIG = 13,   /* a configuration was refused, the former one stays */
 
 	CALLHOME_ERR_NOMANAGER = 101, /* nobody listens at the manager's socket */
 	CALLHOME_ERR_CLOSED = 102,    /* the manager closed the connection */
@@ -105,6 +106,8 @@ struct callhome_session {
 	int graceful;   /* it was closed on purpose */
 	char cause[1024];
 	int64_t bytes_sent, bytes_received, retransmits, unacked, rtt_ns, last_data_ns;
+	char client[256]; /* of the configuration, that it belongs to; "": somebody asked for it */
+	char endpoint[256];
 };
 
 struct callhome_status {
@@ -114,13 +117,38 @@ struct callhome_status {
 	int64_t calls, failed;
 	char version[64];
 	char since[40];
+	int clients;   /* that the configuration has */
+	int connected; /* of those, where somebody has logged in */
+	char config_applied[40]; /* when; "": none is in force */
+	char config_error[1024]; /* why the one read last was refused; "": it was not */
+};
+
+/* A NETCONF client of the configuration; docs/api.md tells what the fields hold. */
+struct callhome_client {
+	char client[256];
+	char state[20];
+	char since[40];
+	char endpoint[256];
+	char address[80];
+	char user[256];
+	char next_attempt[40]; /* RFC 3339; "": none is to come */
+	char error_time[40];   /* of the last failure; "": there was none */
+	char error_stage[20];
+	char error_end[32];
+	char error[1024];
+	int session;
+	int periodic;
+	int attempts, attempts_left, failures;
+	int64_t connections;
 };
 
 struct callhome_event {
 	char time[40];
-	char event[20];
+	char event[32];
 	char words[1024]; /* sshd's own, where the event is one of its lines */
-	struct callhome_session session;
+	int64_t outage_ns; /* with "recovered" */
+	struct callhome_session session; /* session 0: of none */
+	struct callhome_client client;   /* client "": of none */
 };
 
 /*
@@ -168,6 +196,12 @@ int callhome_reopen_logs(int sock);
 int callhome_stop(int sock);       /* end the manager; sessions go on */
 int callhome_wait_start(int sock); /* answered when the manager is ready */
 int callhome_status(int sock, struct callhome_status *out);
+
+/*
+ * Put the NETCONF clients of the configuration, in its order, into res, at most
+ * n of them. Returns how many there are, which may be more than n; n may be 0.
+ */
+int callhome_get_clients(int sock, struct callhome_client res[], int n);
 
 /*
  * After callhome_subscribe() sock carries every event from then on, for

@@ -23,7 +23,7 @@ import time
 __all__ = [
     "DEFAULT_SOCKET", "DEFAULT_PORT", "DEFAULT_TIMEOUT", "Error", "Events", "Manager",
     "ERR_NAME", "ERR_UNAVAILABLE", "ERR_HANDOVER", "ERR_SSH", "ERR_AUTH", "ERR_SUBSYSTEM", "ERR_NOEXISTS",
-    "ERR_ACCESS_DENIED", "ERR_BADTYPE", "ERR_OS", "ERR_BUSY", "ERR_SHUTDOWN",
+    "ERR_ACCESS_DENIED", "ERR_BADTYPE", "ERR_OS", "ERR_BUSY", "ERR_SHUTDOWN", "ERR_BAD_CONFIG",
     "ERR_NOMANAGER", "ERR_CLOSED", "ERR_TIMEOUT", "ERR_PROTOCOL",
 ]
 __version__ = "1.0.0"
@@ -45,6 +45,7 @@ ERR_BADTYPE = 9  # a parameter is wrong
 ERR_OS = 10  # the operating system failed, there or here
 ERR_BUSY = 11  # a limit is reached
 ERR_SHUTDOWN = 12  # the manager is stopping
+ERR_BAD_CONFIG = 13  # a configuration was refused, the former one stays
 ERR_NOMANAGER = 101  # nobody listens at the manager's socket
 ERR_CLOSED = 102  # the manager closed the connection
 ERR_TIMEOUT = 103  # no answer in time; what was asked for may go on
@@ -53,7 +54,7 @@ ERR_PROTOCOL = 104  # client and manager do not understand each other
 _NAMES = {
     ERR_NAME: "NAME", ERR_UNAVAILABLE: "UNAVAILABLE", ERR_HANDOVER: "HANDOVER", ERR_SSH: "SSH", ERR_AUTH: "AUTH",
     ERR_SUBSYSTEM: "SUBSYSTEM", ERR_NOEXISTS: "NOEXISTS", ERR_ACCESS_DENIED: "ACCESS_DENIED", ERR_BADTYPE: "BADTYPE",
-    ERR_OS: "OS", ERR_BUSY: "BUSY", ERR_SHUTDOWN: "SHUTDOWN", ERR_NOMANAGER: "NOMANAGER", ERR_CLOSED: "CLOSED",
+    ERR_OS: "OS", ERR_BUSY: "BUSY", ERR_SHUTDOWN: "SHUTDOWN", ERR_BAD_CONFIG: "BAD_CONFIG", ERR_NOMANAGER: "NOMANAGER", ERR_CLOSED: "CLOSED",
     ERR_TIMEOUT: "TIMEOUT", ERR_PROTOCOL: "PROTOCOL",
 }
 
@@ -174,8 +175,13 @@ class Manager:
         """Returns the manager's status."""
         return self._call("call_home_status")
 
+    def get_clients(self):
+        """Returns the NETCONF clients of the configuration, in its order: where
+        each stands, what failed last, and when it is called next."""
+        return self._call("call_home_status", member="clients", kind=list)
+
     def events(self, timeout=None):
-        """Returns an Events: everything that happens to sessions from now on.
+        """Returns an Events: everything that happens to sessions and clients from now on.
         It is on a connection of its own, so calls go on beside it. timeout is
         how many seconds to wait for one event; None: for ever."""
         return Events(self.path, self.timeout, timeout)

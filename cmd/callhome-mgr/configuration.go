@@ -4,17 +4,22 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
 	"callhome/internal/config"
 	"callhome/internal/hook"
+	"callhome/internal/manager"
 	"callhome/internal/outside"
 	"callhome/internal/proto"
 	"callhome/internal/provision"
+	"callhome/internal/session"
 	"callhome/internal/settings"
 	"callhome/internal/sshdexec"
 	"callhome/internal/standing"
@@ -43,11 +48,13 @@ type configuration struct {
 	log      hclog.Logger
 	keeper   *standing.Keeper
 
-	mu      sync.Mutex // guards the fields that follow; held while one is applied
-	files   []config.File
-	status  proto.ConfigStatus
-	hooks   map[string]*hook.Hook // by client
-	current *config.Config
+	applying sync.Mutex // held while one is applied, before mu; guards the next two
+	files    []config.File
+	current  *config.Config
+
+	mu     sync.Mutex // guards the fields that follow; held for look-ups only
+	status proto.ConfigStatus
+	hooks  map[string]*hook.Hook // by client
 }
 
 func newConfiguration(c *cli.Context, caller standing.Caller, log hclog.Logger) *configuration {
@@ -59,12 +66,34 @@ func newConfiguration(c *cli.Context, caller standing.Caller, log hclog.Logger) 
 	return &configuration{file: c.String("config"), explicit: c.IsSet("config"), dir: c.String("clients-dir"), log: log, keeper: k, hooks: make(map[string]*hook.Hook)}
 }
 
+// caller is the manager, as package standing wants it.
+type caller struct{ *manager.Manager }
+
+func (c caller) Keep(s *settings.Settings, owner session.Owner) (standing.Session, error) {
+	made, err := c.Manager.Keep(s, owner)
+	if err != nil {
+		return nil, err // not made, which is a nil of another type
+	}
+	return made, nil
+}
+
+func (c caller) Kept() []standing.Session {
+	var out []standing.Session
+	for _, s := range c.Manager.Kept() {
+		out = append(out, s)
+	}
+	return out
+}
+
 // apply reads the document and keeps its connections from then on, with base
 // for what it does not say. A document with a fault changes nothing.
 func (g *configuration) apply(base *settings.Settings) error {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	next, err := readConfig(g.file, g.explicit, base.Sshd.Sshd)
+	g.applying.Lock()
+	defer g.applying.Unlock()
+	// A file that is gone while there are clients is being replaced, or was lost:
+	// who wants no clients says so in it.
+	needed := g.explicit || g.current != nil && len(g.current.Clients) > 0
+	next, err := readConfig(g.file, needed, base.Sshd.Sshd)
 	var hooks map[string]*hook.Hook
 	if err == nil {
 		hooks, err = g.hooksOf(next)
@@ -76,30 +105,50 @@ func (g *configuration) apply(base *settings.Settings) error {
 				files = append(files, client.Endpoints[i].Files(g.dir)...)
 			}
 		}
+	}
+	if len(files) > 0 { // without, its directory need not be there
 		err = provision.Write(g.dir, files)
 	}
 	if err != nil {
-		g.status.Error = err.Error()
-		g.keeper.Refused(err)
+		g.refused(err)
 		return err
-	}
-	for name, old := range g.hooks {
-		if hooks[name] != old {
-			go old.Close()
-		}
 	}
 	// What sessions of the former configuration have yet to read stays until
 	// the next one is applied.
-	keep := append(files, g.files...)
-	g.files, g.hooks, g.current = files, hooks, next
+	keep := slices.Concat(files, g.files)
+	g.files, g.current = files, next
 	now := time.Now().UTC()
+	g.mu.Lock()
+	old := g.hooks
+	g.hooks = hooks
 	g.status = proto.ConfigStatus{File: g.file, Applied: &now, Clients: len(next.Clients)}
+	g.mu.Unlock()
+	for name, h := range old {
+		if hooks[name] != h {
+			go h.Close()
+		}
+	}
 	g.keeper.Apply(next, base)
 	g.keeper.Applied(len(next.Clients))
 	if err := provision.Sweep(g.dir, keep); err != nil {
 		g.log.Warn("files that no client has any more could not be removed", "error", err)
 	}
 	return nil
+}
+
+// maxFaults bounds what status and events say of a document that was refused,
+// in bytes; a document can have a fault in each line.
+const maxFaults = 8 << 10
+
+func (g *configuration) refused(err error) {
+	words := err.Error()
+	if len(words) > maxFaults {
+		words = strings.ToValidUTF8(words[:maxFaults], "") + " ... callhome-mgr check tells the rest"
+	}
+	g.mu.Lock()
+	g.status.Error = words
+	g.mu.Unlock()
+	g.keeper.Refused(words)
 }
 
 // hooksOf starts the hooks of clients that have one of their own, and keeps
@@ -178,16 +227,17 @@ const maxConfig = 16 << 20
 // readConfig reads and checks a document. One that is not there and was not
 // named is as one without clients.
 func readConfig(file string, explicit bool, sshd string) (*config.Config, error) {
-	info, err := os.Stat(file)
+	f, err := os.Open(file)
 	if errors.Is(err, fs.ErrNotExist) && !explicit {
 		return &config.Config{}, nil
 	}
-	if err == nil && info.Size() > maxConfig {
-		err = fmt.Errorf("%s has %d bytes, at most %d are read", file, info.Size(), maxConfig)
-	}
 	var doc []byte
 	if err == nil {
-		doc, err = os.ReadFile(file)
+		defer f.Close()
+		doc, err = io.ReadAll(io.LimitReader(f, maxConfig+1))
+	}
+	if err == nil && len(doc) > maxConfig {
+		err = fmt.Errorf("%s has more than the %d bytes that are read", file, maxConfig)
 	}
 	if err != nil {
 		return nil, sysexits.New(sysexits.NoInput, "", fmt.Errorf("reading the configuration: %w", err))

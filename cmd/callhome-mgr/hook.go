@@ -31,8 +31,8 @@ func (w *watchers) startHook(c *cli.Context) (*hook.Hook, error) {
 		return nil, err
 	}
 	w.follow("hook", func() {}, h.Handle)
-	w.wg.Go(func() {
-		<-w.ctx.Done()
+	w.fed.Go(func() {
+		<-w.served.Done()
 		h.Close()
 	})
 	return h, nil

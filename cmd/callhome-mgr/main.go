@@ -151,7 +151,7 @@ var exitOf = map[proto.Code]int{
 	proto.CodeName: sysexits.NoHost, proto.CodeUnavailable: sysexits.Unavailable, proto.CodeHandover: sysexits.Config,
 	proto.CodeSSH: sysexits.Unavailable, proto.CodeAuth: sysexits.NoPerm, proto.CodeSubsystem: sysexits.Config,
 	proto.CodeNoExists: sysexits.Usage, proto.CodeAccessDenied: sysexits.NoPerm, proto.CodeBadType: sysexits.Usage,
-	proto.CodeBusy: sysexits.Unavailable, proto.CodeShutdown: sysexits.Unavailable,
+	proto.CodeBadConfig: sysexits.Config, proto.CodeBusy: sysexits.Unavailable, proto.CodeShutdown: sysexits.Unavailable,
 }
 
 func exitCode(err error) int {

@@ -37,8 +37,8 @@ func (w *watchers) startMetrics(c *cli.Context, h *hook.Hook) error {
 	}
 	w.follow("metrics", m.Missed, m.Handle)
 	log := w.log.Named("metrics")
-	w.wg.Go(func() {
-		if err := metrics.Serve(w.ctx, l, m.Handler(log), log); err != nil {
+	w.fed.Go(func() {
+		if err := metrics.Serve(w.served, l, m.Handler(log), log); err != nil {
 			log.Error("metrics are no longer served", "error", err)
 		}
 	})

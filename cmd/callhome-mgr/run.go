@@ -19,6 +19,7 @@ import (
 	"callhome/internal/proto"
 	"callhome/internal/session"
 	"callhome/internal/settings"
+	"callhome/internal/sshdexec"
 	"callhome/internal/sysexits"
 	"callhome/internal/unixlisten"
 
@@ -58,6 +59,11 @@ func runDaemon(c *cli.Context) error {
 	if c.Args().Present() {
 		return usage(fmt.Errorf("run takes no words, found %q", c.Args().First()))
 	}
+	// The hook and the executable shall have nothing that whoever started the
+	// daemon left open. systemd's socket is ours too, but not theirs.
+	if err := sshdexec.SweepDescriptors(); err != nil {
+		return err
+	}
 	log, err := logging.New(logging.Options{Name: "callhome-mgr", Format: c.String("log-format"), Level: c.String("log-level"), Syslog: c.Bool("syslog"), File: c.String("log-file")})
 	if err != nil {
 		return err
@@ -85,9 +91,9 @@ func runDaemon(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	conf := newConfiguration(c, m, log)
+	conf := newConfiguration(c, caller{m}, log)
 	d := &daemon{Manager: m, conf: conf, c: c, log: log, stop: make(chan struct{})}
-	w, err := watch(c, m, log)
+	w, err := watch(c, d, log)
 	if err != nil {
 		return err
 	}
@@ -108,6 +114,7 @@ func runDaemon(c *cli.Context) error {
 	notify(log, sddaemon.SdNotifyReady)
 	log.Info("ready", "version", version, "socket", c.String("socket"), "sessions", len(m.Sessions()))
 	err = api.NewServer(d, access, log).Serve(listener)
+	m.Close() // after the last answer: what happened until then was told
 	log.Info("stopped", "sessions-left-running", len(m.Sessions()))
 	return err
 }
@@ -118,13 +125,13 @@ func (d *daemon) awaitEnd(l *net.UnixListener) {
 	signal.Notify(hup, unix.SIGHUP)
 	defer l.Close()
 	defer notify(d.log, sddaemon.SdNotifyStopping)
-	defer d.Stop() // first, so that waiting and subscribed callers are let go
+	defer d.conf.keeper.Close() // it makes calls too
+	defer d.Stop()              // so that no call is begun that nobody answers
+	defer d.conf.keeper.Close() // it makes calls, too
 	for {
 		select {
 		case <-hup:
-			if err := d.Reload(); err != nil {
-				d.log.Error("configuration not reloaded, the running one stays", "error", err)
-			}
+			_ = d.Reload() // what is wrong is told as an event, which is logged
 		case <-d.c.Context.Done():
 			return
 		case <-d.stop:
@@ -137,10 +144,11 @@ func (d *daemon) awaitEnd(l *net.UnixListener) {
 func (d *daemon) Reload() error {
 	config, err := loadConfig(d.c)
 	if err != nil {
-		return proto.NewError(proto.CodeBadType, err.Error())
+		d.conf.keeper.Refused(err.Error())
+		return proto.NewError(proto.CodeBadConfig, err.Error())
 	}
 	if err := d.conf.apply(config.Settings); err != nil {
-		return proto.NewError(proto.CodeBadType, err.Error())
+		return proto.NewError(proto.CodeBadConfig, err.Error())
 	}
 	d.SetConfig(config)
 	return nil
@@ -149,9 +157,12 @@ func (d *daemon) Reload() error {
 // Status returns the manager's own state, with that of the configured clients.
 func (d *daemon) Status() proto.Status {
 	st := d.Manager.Status()
-	st.Config, st.Clients = d.conf.Status(), d.conf.keeper.Status()
+	st.Config, st.Clients = d.conf.Status(), d.Clients()
 	return st
 }
+
+// Clients returns those of the configuration.
+func (d *daemon) Clients() []proto.ClientStatus { return d.conf.keeper.Status() }
 
 // Reopen opens the log's file again.
 func (d *daemon) Reopen() error {
@@ -239,10 +250,6 @@ func logEvent(log hclog.Logger, e proto.Event) {
 	if s.Session != 0 {
 		fields = []any{"session", s.Session, "host", s.Host, "port", s.Port}
 	}
-	said := "sshd"
-	if s.Session == 0 {
-		said = "words"
-	}
 	client, endpoint, next := s.Client, s.Endpoint, ""
 	if e.Client != nil {
 		client = e.Client.Client
@@ -254,7 +261,7 @@ func logEvent(log hclog.Logger, e proto.Event) {
 		fields = append(fields, "outage", e.Outage.Round(time.Millisecond).String())
 	}
 	for _, f := range []struct{ name, value string }{
-		{"client", client}, {"endpoint", endpoint}, {"next-attempt-in", next}, {"remote", s.Remote}, {"user", s.User}, {"stage", string(s.Stage)}, {"cause", s.Cause}, {"opaque", s.Opaque}, {said, e.Words},
+		{"client", client}, {"endpoint", endpoint}, {"next-attempt-in", next}, {"remote", s.Remote}, {"user", s.User}, {"stage", string(s.Stage)}, {"cause", s.Cause}, {"opaque", s.Opaque}, {"words", e.Words},
 	} {
 		if f.value != "" {
 			fields = append(fields, f.name, printable(f.value))

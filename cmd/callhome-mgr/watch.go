@@ -10,10 +10,11 @@ import (
 	"github.com/urfave/cli/v2"
 )
 
-// eventSource is the manager, as far as watchers ask it.
+// eventSource is the daemon, as far as watchers ask it.
 type eventSource interface {
 	Subscribe() (events <-chan proto.Event, cancel func())
 	Sessions() []proto.SessionInfo
+	Clients() []proto.ClientStatus
 }
 
 // watchers are those who are told what happens and change nothing: the log,
@@ -21,16 +22,19 @@ type eventSource interface {
 type watchers struct {
 	source eventSource
 	log    hclog.Logger
-	ctx    context.Context // ends with them
+	ctx    context.Context // ends the followers
 	cancel context.CancelFunc
-	wg     sync.WaitGroup
+	wg     sync.WaitGroup // the followers
+
+	served context.Context // ends what they feed, after them
+	close  context.CancelFunc
+	fed    sync.WaitGroup
 }
 
 // watch starts those that the command line asks for. They have subscribed when
 // it returns.
 func watch(c *cli.Context, source eventSource, log hclog.Logger) (*watchers, error) {
-	w := &watchers{source: source, log: log}
-	w.ctx, w.cancel = context.WithCancel(context.Background())
+	w := newWatchers(source, log)
 	w.follow("log", func() {}, func(e proto.Event) { logEvent(log, e) })
 	h, err := w.startHook(c)
 	if err == nil {
@@ -43,10 +47,20 @@ func watch(c *cli.Context, source eventSource, log hclog.Logger) (*watchers, err
 	return w, nil
 }
 
-// end ends them all and returns when they are gone.
+func newWatchers(source eventSource, log hclog.Logger) *watchers {
+	w := &watchers{source: source, log: log}
+	w.ctx, w.cancel = context.WithCancel(context.Background())
+	w.served, w.close = context.WithCancel(context.Background())
+	return w
+}
+
+// end ends them all, when they have heard what happened so far, and returns
+// when they are gone.
 func (w *watchers) end() {
 	w.cancel()
 	w.wg.Wait()
+	w.close()
+	w.fed.Wait()
 }
 
 // follow hands all events from now on to handle, one after another, until the

@@ -2,12 +2,12 @@ package main
 
 import (
 	"bytes"
-	"context"
 	"fmt"
 	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"callhome/internal/proto"
 
@@ -37,6 +37,7 @@ func (s *source) Subscribe() (<-chan proto.Event, func()) {
 }
 
 func (*source) Sessions() []proto.SessionInfo { return nil }
+func (*source) Clients() []proto.ClientStatus { return nil }
 
 func (s *source) tell(n int) {
 	s.subscriptions[len(s.subscriptions)-1] <- proto.Event{Session: proto.SessionInfo{Session: n}}
@@ -47,8 +48,7 @@ func (s *source) drop() { close(s.subscriptions[len(s.subscriptions)-1]) }
 // following returns what a follower of s is told, in words.
 func following(s *source) (w *watchers, told *[]string, log *bytes.Buffer) {
 	log = new(bytes.Buffer)
-	w = &watchers{source: s, log: hclog.New(&hclog.LoggerOptions{Output: log})}
-	w.ctx, w.cancel = context.WithCancel(context.Background())
+	w = newWatchers(s, hclog.New(&hclog.LoggerOptions{Output: log}))
 	told = new([]string)
 	w.follow("test", func() { *told = append(*told, "missed") }, func(e proto.Event) { *told = append(*told, fmt.Sprint(e.Session.Session)) })
 	return w, told, log
@@ -121,14 +121,54 @@ func TestWatchersEnd(t *testing.T) {
 	})
 }
 
+// What happened up to the end is told before what a watcher feeds is closed.
+func TestTheHookHearsUntilTheEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &source{}
+		w, told, _ := following(s)
+		var heard []string
+		w.fed.Go(func() {
+			<-w.served.Done()
+			heard = slices.Clone(*told)
+		})
+		for n := range 5 {
+			s.tell(n)
+		}
+		w.end()
+		if want := []string{"0", "1", "2", "3", "4"}; !slices.Equal(heard, want) {
+			t.Errorf("before it was closed it heard %v, want %v", heard, want)
+		}
+	})
+}
+
 func TestLogEvent(t *testing.T) {
-	e := proto.Event{Event: proto.EventRefused, Words: "Failed none for a\nb", Session: proto.SessionInfo{
-		Session: 7, Host: "nms.example", Port: 4334, User: "x\x1b[2J", Stage: proto.StageAuth,
-	}}
-	var log bytes.Buffer
-	logEvent(hclog.New(&hclog.LoggerOptions{Output: &log, DisableTime: true}), e)
-	want := `[WARN]  login-refused: session=7 host=nms.example port=4334 user=x\x1b[2J stage=authentication sshd="Failed none for a\nb"` + "\n"
-	if log.String() != want {
-		t.Errorf("got  %swant %s", log.String(), want)
+	later := time.Now().Add(time.Hour + 20*time.Millisecond)
+	nms := &proto.ClientStatus{Client: "n\nms", NextAttempt: &later}
+	ended := proto.SessionInfo{Session: 7, Host: "nms.example", Port: 4334, Client: "n\nms", Endpoint: "a", Stage: proto.StageTCP, Cause: "refused"}
+	for _, tt := range []struct {
+		e    proto.Event
+		want string // "" where it is not logged at info
+	}{
+		{proto.Event{Event: proto.EventRefused, Words: "Failed none for a\nb", Session: proto.SessionInfo{
+			Session: 7, Host: "nms.example", Port: 4334, User: "x\x1b[2J", Stage: proto.StageAuth,
+		}}, `[WARN]  login-refused: session=7 host=nms.example port=4334 user=x\x1b[2J stage=authentication words="Failed none for a\nb"`},
+		{proto.Event{Event: proto.EventAttemptFailed, Client: nms, Session: ended},
+			`[WARN]  attempt-failed: session=7 host=nms.example port=4334 client=n\nms endpoint=a next-attempt-in=1h0m0s stage=tcp cause=refused`},
+		{proto.Event{Event: proto.EventFailed, Session: ended}, ""}, // attempt-failed says it
+		{proto.Event{Event: proto.EventFailed, Session: proto.SessionInfo{Session: 7, Host: "h", Port: 1}}, `[WARN]  failed: session=7 host=h port=1`},
+		{proto.Event{Event: proto.EventRecovered, Client: &proto.ClientStatus{Client: "b"}, Outage: 1234567 * time.Microsecond},
+			`[INFO]  recovered: outage=1.235s client=b`},
+		{proto.Event{Event: proto.EventLost, Client: &proto.ClientStatus{Client: "b"}}, `[WARN]  lost: client=b`},
+		{proto.Event{Event: proto.EventGivenUp, Client: &proto.ClientStatus{Client: "b"}}, `[ERROR] given-up: client=b`},
+		{proto.Event{Event: proto.EventAllExhausted, Client: &proto.ClientStatus{Client: "b"}}, `[ERROR] all-endpoints-exhausted: client=b`},
+		{proto.Event{Event: proto.EventConfigApplied, Words: "2 clients"}, `[INFO]  configuration-applied: words="2 clients"`},
+		{proto.Event{Event: proto.EventConfigRefused, Words: "line 1: x\nline 2: y"}, `[ERROR] configuration-refused: words="line 1: x\nline 2: y"`},
+		{proto.Event{Event: proto.EventLog, Session: proto.SessionInfo{Session: 7}, Words: "x"}, ""},
+	} {
+		var log bytes.Buffer
+		logEvent(hclog.New(&hclog.LoggerOptions{Output: &log, DisableTime: true}), tt.e)
+		if got := strings.TrimSuffix(log.String(), "\n"); got != tt.want {
+			t.Errorf("%s: got\n%s\nwant\n%s", tt.e.Event, got, tt.want)
+		}
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -25,6 +26,8 @@ import (
 // backend answers at once, unless block is set.
 type backend struct {
 	block   chan struct{} // Call waits for its end
+	calls   atomic.Int32  // begun
+	byHost  bool          // what comes with adopt holds the host's name
 	adopted chan string   // name of what came with adopt
 	events  chan proto.Event
 	killed  []string
@@ -32,6 +35,7 @@ type backend struct {
 }
 
 func (b *backend) Call(ctx context.Context, p proto.CallParams) (proto.SessionInfo, error) {
+	b.calls.Add(1)
 	if p.Host == "refused" {
 		return proto.SessionInfo{}, proto.StageError(proto.StageTCP, "nobody", proto.ErrorData{Address: "a", Reason: "connection refused"})
 	}
@@ -39,15 +43,18 @@ func (b *backend) Call(ctx context.Context, p proto.CallParams) (proto.SessionIn
 		select {
 		case <-b.block:
 		case <-ctx.Done():
-			return proto.SessionInfo{}, ctx.Err()
+			return proto.SessionInfo{}, context.Cause(ctx)
 		}
 	}
 	return proto.SessionInfo{Session: 1, Host: p.Host, Opaque: p.Opaque}, nil
 }
 
-func (b *backend) Adopt(_ context.Context, _ proto.AdoptParams, f *os.File) (proto.SessionInfo, error) {
+func (b *backend) Adopt(_ context.Context, p proto.AdoptParams, f *os.File) (proto.SessionInfo, error) {
 	defer f.Close()
 	data, _ := io.ReadAll(f)
+	if b.byHost && string(data) == p.Host {
+		data = nil // nothing to say
+	}
 	b.adopted <- string(data)
 	return proto.SessionInfo{Session: 2}, nil
 }
@@ -181,7 +188,7 @@ func TestWhoMayCallWhat(t *testing.T) {
 		proto.MethodCallHome, proto.MethodCallHomeOpaque, proto.MethodUserSessions, proto.MethodKillUserSession, proto.MethodReloadConfig,
 		proto.MethodReopenLogs, proto.MethodStop, proto.MethodWaitStart, proto.MethodStatus, proto.MethodSubscribe, proto.MethodAdopt,
 	}
-	s := &Server{log: hclog.NewNullLogger()}
+	s := NewServer(&backend{}, Access{}, hclog.NewNullLogger())
 	for _, tt := range []struct {
 		name       string
 		access     Access
@@ -275,27 +282,45 @@ func TestIdleConnectionsDelayNobody(t *testing.T) {
 }
 
 func TestAUsersShareOfConnectionsIsBounded(t *testing.T) {
-	s := NewServer(&backend{}, full(), hclog.NewNullLogger())
-	var one, other, root int
-	for i := range 2 * managerLimits.All {
-		c := &net.UnixConn{}
-		switch {
-		case i%3 == 0 && s.enter(c, Peer{UID: 1000}):
-			one++
-		case i%3 == 1 && s.enter(c, Peer{UID: 1001}):
-			other++
-		case i%3 == 2 && s.enter(c, Peer{UID: 0}):
-			root++
+	group := []uint32{77}
+	s := NewServer(&backend{}, Access{Full: group, Read: []uint32{78}}, hclog.NewNullLogger())
+	enter := func(n int, p Peer) (in int) {
+		for range n {
+			if s.enter(&net.UnixConn{}, p) == nil {
+				in++
+			}
 		}
+		return in
 	}
-	if one != managerLimits.PerUser || other != managerLimits.PerUser || root < 600 {
-		t.Errorf("user 1000 has %d, 1001 has %d, root %d connections", one, other, root)
+	// Strangers come first, under as many numbers as one has (subuid(5)).
+	in := 0
+	for uid := range uint32(100) {
+		in += enter(100, Peer{UID: 100000 + uid, Groups: []uint32{100000 + uid}})
 	}
-	for c, uid := range s.conns {
-		s.leave(c, Peer{UID: uid})
+	if in != maxStrangers {
+		t.Errorf("users without any right have %d connections, want %d", in, maxStrangers)
 	}
-	if len(s.conns) != 0 || len(s.uids) != 0 {
-		t.Errorf("left: %d connections, %v", len(s.conns), s.uids)
+	if n := enter(100, Peer{UID: 1000, Groups: group}); n != managerLimits.PerUser {
+		t.Errorf("a user has %d connections, want %d", n, managerLimits.PerUser)
+	}
+	if n := enter(100, Peer{UID: 1001, Groups: []uint32{78}}); n != managerLimits.PerUser {
+		t.Errorf("one who may read has %d connections, want %d", n, managerLimits.PerUser)
+	}
+	in = 0
+	for uid := range uint32(100) {
+		in += enter(100, Peer{UID: 2000 + uid, Groups: group})
+	}
+	if want := managerLimits.All - 2*managerLimits.PerUser; in != want {
+		t.Errorf("all the others have %d connections, want %d", in, want)
+	}
+	if n := enter(600, Peer{UID: 0}); n != 600 {
+		t.Errorf("root has %d connections, want all", n)
+	}
+	for c := range s.conns {
+		s.leave(c)
+	}
+	if len(s.conns) != 0 || len(s.uids) != 0 || s.strangers != 0 {
+		t.Errorf("left: %d connections, %v, %d strangers", len(s.conns), s.uids, s.strangers)
 	}
 }
 

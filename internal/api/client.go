@@ -9,7 +9,9 @@ import (
 	"io/fs"
 	"net"
 	"os"
+	"sync/atomic"
 	"syscall"
+	"time"
 
 	"callhome/internal/proto"
 	"callhome/internal/sysexits"
@@ -41,6 +43,18 @@ type eventLine[E any] struct {
 	*line
 	events chan E        // closed by Recv, at the end of the connection
 	closed chan struct{} // nobody takes events any more
+	came   atomic.Int64  // answers that no call has returned with yet
+}
+
+// deliveryTime bounds how long the end of a connection waits for that.
+const deliveryTime = time.Second
+
+// awaitDelivery lets the answers that came get to their calls: for jrpc2 the
+// end of the connection may overtake them.
+func (l *eventLine[E]) awaitDelivery() {
+	for end := time.Now().Add(deliveryTime); l.came.Load() > 0 && time.Now().Before(end); {
+		time.Sleep(time.Millisecond)
+	}
 }
 
 // Recv returns the next message that is an answer.
@@ -48,10 +62,12 @@ func (l *eventLine[E]) Recv() ([]byte, error) {
 	for {
 		message, err := l.line.Recv()
 		if err != nil {
+			l.awaitDelivery()
 			close(l.events)
 			return nil, err
 		}
 		if !bytes.HasPrefix(message, notification) {
+			l.came.Add(1)
 			return message, nil
 		}
 		var n struct{ Params E }
@@ -80,7 +96,7 @@ func DialTo[E any](path string, d Daemon) (*ClientOf[E], error) {
 	case err != nil:
 		return nil, sysexits.New(sysexits.OSErr, "", fmt.Errorf("calling %s: %w", d.Name, err))
 	}
-	l := &eventLine[E]{newLine(conn, maxAnswer), make(chan E, 64), make(chan struct{})}
+	l := &eventLine[E]{line: newLine(conn, maxAnswer), events: make(chan E, 64), closed: make(chan struct{})}
 	return &ClientOf[E]{jrpc2.NewClient(l, &jrpc2.ClientOptions{OnStop: func(*jrpc2.Client, error) { close(l.closed) }}), l}, nil
 }
 
@@ -94,6 +110,7 @@ func (c *ClientOf[E]) Pass(f *os.File) { c.line.pass.Store(f) }
 // *proto.Error.
 func (c *ClientOf[E]) Call(ctx context.Context, method string, params, result any) error {
 	r, err := c.rpc.Call(ctx, method, params)
+	c.line.came.Add(-1)
 	if err != nil {
 		var e *jrpc2.Error
 		if !errors.As(err, &e) {

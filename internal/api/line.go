@@ -2,35 +2,29 @@ package api
 
 import (
 	"bufio"
-	"bytes"
-	"encoding/json"
 	"errors"
-	"io"
 	"net"
 	"os"
-	"slices"
 	"sync/atomic"
 	"time"
 
 	"callhome/internal/fdpass"
-
-	"golang.org/x/sys/unix"
 )
 
 // How long a message may take once its first byte is there, either way. A
 // connection without any may stay as long as it likes.
 const messageTime = 10 * time.Second
 
-// line is one message a line on a Unix socket: jrpc2's channel.
+// line is one message a line on a Unix socket, with the descriptors that may
+// come with them.
 type line struct {
 	conn *net.UnixConn
 	fds  *fdpass.Reader
 	r    *bufio.Reader
-	most int          // bytes of one message
-	open atomic.Int64 // messages that came and are not answered
+	most int   // bytes of one message
+	read int64 // bytes of all messages that next returned
 
-	subscribed atomic.Bool
-	pass       atomic.Pointer[os.File] // goes with the next message; borrowed
+	pass atomic.Pointer[os.File] // goes with the next message; borrowed
 }
 
 func newLine(c *net.UnixConn, most int) *line {
@@ -40,87 +34,46 @@ func newLine(c *net.UnixConn, most int) *line {
 
 var errTooLong = errors.New("a message is too long")
 
-// Recv returns the next message. A connection with nothing to say costs its 4
-// KiB; a message grows as it comes, to the line's limit.
-func (l *line) Recv() ([]byte, error) {
-	// jrpc2 takes in any number of requests behind those that are slow.
-	for l.open.Load() >= concurrency {
-		if l.gone() {
-			return nil, io.EOF
-		}
-		time.Sleep(10 * time.Millisecond)
-	}
+// next returns the next message and the descriptor that came with it, now the
+// caller's, or nil. A connection with nothing to say costs its 4 KiB; a message
+// grows as it comes, to the line's limit.
+func (l *line) next() ([]byte, *os.File, error) {
 	if _, err := l.r.Peek(1); err != nil {
-		if errors.Is(err, io.EOF) {
-			l.awaitAnswers()
-		}
-		return nil, err
+		return nil, nil, err
 	}
 	if err := l.conn.SetReadDeadline(time.Now().Add(messageTime)); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	var message []byte
 	for {
 		part, err := l.r.ReadSlice('\n')
 		message = append(message, part...)
 		if len(message) > l.most {
-			return nil, errTooLong
+			return nil, nil, errTooLong
 		}
 		if errors.Is(err, bufio.ErrBufferFull) {
 			continue
 		}
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
-		if wantsAnswer(message) {
-			l.open.Add(1)
-		}
-		return message[:len(message)-1], l.conn.SetReadDeadline(time.Time{})
+		break
 	}
+	if err := l.conn.SetReadDeadline(time.Time{}); err != nil {
+		return nil, nil, err
+	}
+	l.read += int64(len(message))
+	f, err := l.fds.Take(l.read)
+	return message[:len(message)-1], f, err
 }
 
-// wantsAnswer reports whether a message is not a notification, or several.
-func wantsAnswer(message []byte) bool {
-	type head struct {
-		ID json.RawMessage `json:"id"`
+// Recv returns the next message for a side that takes no descriptors.
+func (l *line) Recv() ([]byte, error) {
+	message, f, err := l.next()
+	if f != nil {
+		fdpass.Close(f)
 	}
-	var one head
-	if json.Unmarshal(message, &one) == nil {
-		return one.ID != nil
-	}
-	var batch []head
-	if json.Unmarshal(message, &batch) == nil && len(batch) > 0 {
-		return slices.ContainsFunc(batch, func(h head) bool { return h.ID != nil })
-	}
-	return true // an error
-}
-
-// answerTime bounds how long a caller that has said its last word waits.
-const answerTime = 2 * time.Minute
-
-// awaitAnswers keeps the end of what a caller has to say (`echo … | socat`)
-// from being taken for its leaving: jrpc2 would drop what it asked. It returns
-// when all is answered or nobody is there to read it.
-func (l *line) awaitAnswers() {
-	for end := time.Now().Add(answerTime); l.open.Load() > 0 && time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
-		if l.gone() {
-			return
-		}
-	}
-}
-
-// gone reports whether the peer has closed its socket, not just its half.
-func (l *line) gone() (gone bool) {
-	raw, err := l.conn.SyscallConn()
-	if err != nil {
-		return true
-	}
-	err = raw.Control(func(fd uintptr) {
-		fds := []unix.PollFd{{Fd: int32(fd)}}
-		_, err := unix.Poll(fds, 0)
-		gone = err == nil && fds[0].Revents&(unix.POLLHUP|unix.POLLERR) != 0
-	})
-	return gone || err != nil
+	return message, err
 }
 
 // notification begins what is no answer to anything.
@@ -132,12 +85,9 @@ func (l *line) Send(message []byte) error {
 		return err
 	}
 	err := l.write(append(message, '\n'))
-	if !bytes.HasPrefix(message, notification) {
-		l.open.Add(-1)
-	}
 	if err != nil {
 		// A part of the message may be on its way: nothing can follow it.
-		l.conn.Close()
+		fdpass.Close(l.conn)
 	}
 	return err
 }
@@ -151,5 +101,5 @@ func (l *line) write(message []byte) error {
 }
 
 func (l *line) Close() error {
-	return errors.Join(l.conn.Close(), l.fds.Close())
+	return errors.Join(fdpass.Close(l.conn), l.fds.Close())
 }

@@ -12,10 +12,14 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"strconv"
 	"sync"
+	"sync/atomic"
+	"time"
 
+	"callhome/internal/accept"
+	"callhome/internal/fdpass"
 	"callhome/internal/proto"
+	"callhome/internal/ration"
 
 	"github.com/creachadair/jrpc2"
 	"github.com/creachadair/jrpc2/handler"
@@ -43,8 +47,17 @@ type Limits struct{ All, PerUser int }
 
 var managerLimits = Limits{All: 1024, PerUser: 64}
 
-// concurrency is how many requests of one connection are answered at a time.
-const concurrency = 32
+// maxStrangers is how many connections those may have, all together, who may call
+// nothing: enough to be told so, and none of anybody else's.
+const maxStrangers = 16
+
+// maxRefused is how many refused connections are closed at a time, each on a
+// thread of its own for as long as their callers can make that take.
+const maxRefused = 64
+
+// endTime bounds how long the end waits for calls that are being answered:
+// longer than a session takes to be killed.
+const endTime = 5 * time.Second
 
 // Method is what one method does, and whether it changes nothing, so that those
 // who may only look may call it.
@@ -59,22 +72,30 @@ type Server struct {
 	access  Access
 	limits  Limits
 	log     hclog.Logger
+	// warnings are those that anybody who can connect can cause.
+	warnings *ration.Warnings
+	ctx      context.Context // ends with Serve
+	stop     context.CancelCauseFunc
 
-	mu    sync.Mutex // guards the fields that follow
-	conns map[*net.UnixConn]uint32
-	uids  map[uint32]int
+	mu        sync.Mutex // guards the fields that follow
+	conns     map[*net.UnixConn]Peer
+	uids      map[uint32]int
+	strangers int // of conns
 }
 
 // Conn is one caller's connection.
 type Conn struct {
 	context.Context // ends with the connection
 	Peer            Peer
-	line            *line
+	line            *requests
+	subscribed      atomic.Bool
 }
 
-// Take returns the descriptor that came with a message, now the caller's, or
-// nil.
-func (c *Conn) Take() *os.File { return c.line.fds.Take() }
+// Take returns the descriptor that came with the request of ctx, now the
+// caller's, or nil.
+func (c *Conn) Take(ctx context.Context) *os.File {
+	return c.line.take(jrpc2.InboundRequest(ctx).ID())
+}
 
 // NewServer returns a manager's server; Serve makes it work.
 func NewServer(b Backend, a Access, log hclog.Logger) *Server {
@@ -83,16 +104,28 @@ func NewServer(b Backend, a Access, log hclog.Logger) *Server {
 
 // NewServerOf returns a server whose methods each connection asks for.
 func NewServerOf(methods func(*Conn) map[string]Method, a Access, l Limits, log hclog.Logger) *Server {
-	return &Server{methods: methods, access: a, limits: l, log: log, conns: make(map[*net.UnixConn]uint32), uids: make(map[uint32]int)}
+	s := &Server{methods: methods, access: a, limits: l, log: log, warnings: ration.NewWarnings(log),
+		conns: make(map[*net.UnixConn]Peer), uids: make(map[uint32]int)}
+	s.ctx, s.stop = context.WithCancelCause(context.Background())
+	return s
 }
 
-// Serve accepts connections until l is closed, and then ends those it has.
-func (s *Server) Serve(l *net.UnixListener) error {
+// listener is what a server needs of a net.UnixListener.
+type listener interface {
+	AcceptUnix() (*net.UnixConn, error)
+}
+
+// Serve accepts connections until l is closed, and then ends those it has. A
+// server serves once.
+func (s *Server) Serve(l listener) error {
 	var wg sync.WaitGroup
-	defer wg.Wait()
-	defer s.closeAll()
+	refused := make(chan struct{}, maxRefused)
+	defer s.warnings.Rest()
+	defer s.end(&wg)
 	for {
-		c, err := l.AcceptUnix()
+		c, err := accept.Patiently(l.AcceptUnix, func(err error) {
+			s.warnings.Warn("connections cannot be accepted for now", "error", err)
+		})
 		if errors.Is(err, net.ErrClosed) {
 			return nil
 		}
@@ -100,37 +133,91 @@ func (s *Server) Serve(l *net.UnixListener) error {
 			return err
 		}
 		peer, err := peerOf(c)
-		if err != nil || !s.enter(c, peer) {
-			s.log.Warn("connection refused", "peer", peer.String(), "error", err)
-			c.Close()
+		if err == nil {
+			err = s.enter(c, peer)
+		}
+		if err != nil {
+			s.warnings.Warn("connection refused", "peer", peer.String(), "error", err)
+			refused <- struct{}{}
+			wg.Go(func() {
+				fdpass.Close(c)
+				<-refused
+			})
 			continue
 		}
 		wg.Go(func() {
-			defer s.leave(c, peer)
+			defer s.leave(c)
 			s.serve(c, peer)
 		})
 	}
 }
 
+// Why a connection is refused.
+var (
+	errFull      = errors.New("there are as many connections as there can be")
+	errUserFull  = errors.New("this user has as many connections as one can have")
+	errStrangers = errors.New("users who may call nothing have as many connections as they can have")
+)
+
 // enter counts a connection in, unless its user or all have enough. Those who
-// may call nothing come in too: each call tells them so.
-func (s *Server) enter(c *net.UnixConn, p Peer) bool {
+// may call nothing come in too, so that each call tells them so, but take no
+// place of those who may.
+func (s *Server) enter(c *net.UnixConn, p Peer) error {
+	stranger := s.stranger(p)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if p.UID != 0 && (len(s.conns) >= s.limits.All || s.uids[p.UID] >= s.limits.PerUser) {
-		return false
+	switch {
+	case p.UID == 0:
+	case stranger && s.strangers >= maxStrangers:
+		return errStrangers
+	case !stranger && len(s.conns)-s.strangers >= s.limits.All:
+		return errFull
+	case s.uids[p.UID] >= s.limits.PerUser:
+		return errUserFull
 	}
-	s.conns[c] = p.UID
+	s.conns[c] = p
 	s.uids[p.UID]++
-	return true
+	if stranger {
+		s.strangers++
+	}
+	return nil
 }
 
-func (s *Server) leave(c *net.UnixConn, p Peer) {
+func (s *Server) stranger(p Peer) bool {
+	full, read := s.access.allows(p)
+	return !full && !read
+}
+
+func (s *Server) leave(c *net.UnixConn) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	p := s.conns[c]
 	delete(s.conns, c)
 	if s.uids[p.UID]--; s.uids[p.UID] == 0 {
 		delete(s.uids, p.UID)
+	}
+	if s.stranger(p) {
+		s.strangers--
+	}
+}
+
+// end lets the callers go. Those whose call waits for something are answered
+// that the daemon stops, those whose call is being carried out what came of it.
+// What takes longer than endTime is left: no caller holds up the end.
+func (s *Server) end(wg *sync.WaitGroup) {
+	s.stop(proto.NewError(proto.CodeShutdown, "the daemon is stopping"))
+	s.closeAll()
+	gone := make(chan struct{})
+	go func() {
+		wg.Wait()
+		close(gone)
+	}()
+	select {
+	case <-gone:
+	case <-time.After(endTime):
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.log.Warn("connections were left at the end, their calls took too long", "connections", len(s.conns))
 	}
 }
 
@@ -146,10 +233,10 @@ func (s *Server) closeAll() {
 
 // serve answers one connection until it ends.
 func (s *Server) serve(c *net.UnixConn, p Peer) {
-	l := newLine(c, proto.MaxLine)
+	l := newRequests(newLine(c, proto.MaxLine))
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
-	server := jrpc2.NewServer(s.assign(&Conn{ctx, p, l}), &jrpc2.ServerOptions{
+	server := jrpc2.NewServer(s.assign(&Conn{Context: ctx, Peer: p, line: l}), &jrpc2.ServerOptions{
 		AllowPush: true, DisableBuiltin: true, Concurrency: concurrency,
 		NewContext: func() context.Context { return ctx },
 	}).Start(l)
@@ -160,11 +247,11 @@ func (s *Server) serve(c *net.UnixConn, p Peer) {
 
 // assign is the table of the API for one caller.
 func (s *Server) assign(c *Conn) jrpc2.Assigner {
-	table := make(assigner)
+	table := make(map[string]jrpc2.Handler)
 	for name, m := range s.methods(c) {
 		table[name] = s.guard(name, m, c.Peer)
 	}
-	return table
+	return &assigner{table, c.line}
 }
 
 // methods are the manager's.
@@ -195,7 +282,7 @@ func methods(b Backend, c *Conn) map[string]Method {
 			return proto.EventList{Events: last}, err
 		}),
 		proto.MethodAdopt: Typed(func(ctx context.Context, q proto.AdoptParams) (proto.SessionInfo, error) {
-			sock := c.Take()
+			sock := c.Take(ctx)
 			if sock == nil {
 				return proto.SessionInfo{}, proto.NewError(proto.CodeBadType, "no descriptor came with the message")
 			}
@@ -211,14 +298,22 @@ func methods(b Backend, c *Conn) map[string]Method {
 
 // assigner finds the handler of a method; what is none has an answer too, with
 // the data that all our errors have.
-type assigner map[string]jrpc2.Handler
+type assigner struct {
+	table map[string]jrpc2.Handler
+	line  *requests
+}
 
-func (a assigner) Assign(_ context.Context, method string) jrpc2.Handler {
-	if h, ok := a[method]; ok {
-		return h
+// Assign is jrpc2.Assigner's.
+func (a *assigner) Assign(_ context.Context, method string) jrpc2.Handler {
+	handle, ok := a.table[method]
+	if !ok {
+		handle = func(context.Context, *jrpc2.Request) (any, error) {
+			return nil, standardError(jrpc2.MethodNotFound, fmt.Sprintf("there is no method %q", method))
+		}
 	}
-	return func(context.Context, *jrpc2.Request) (any, error) {
-		return nil, standardError(jrpc2.MethodNotFound, fmt.Sprintf("there is no method %q", method))
+	return func(ctx context.Context, r *jrpc2.Request) (any, error) {
+		defer a.line.forget(r.ID())
+		return handle(ctx, r)
 	}
 }
 
@@ -227,15 +322,29 @@ func (s *Server) guard(name string, m Method, p Peer) jrpc2.Handler {
 	full, read := s.access.allows(p)
 	return func(ctx context.Context, r *jrpc2.Request) (any, error) {
 		if !full && !(read && m.Reading) {
-			s.log.Warn("call refused", "method", name, "uid", p.UID, "pid", p.PID)
+			s.warnings.Warn("call refused", "method", name, "uid", p.UID, "pid", p.PID)
 			return nil, rpcError(proto.NewError(proto.CodeAccessDenied, name+" needs root or the group callhome"))
 		}
+		ctx, cancel := context.WithCancelCause(ctx)
+		defer cancel(nil)
+		defer context.AfterFunc(s.ctx, func() { cancel(context.Cause(s.ctx)) })()
 		out, err := m.Handle(ctx, r)
 		if !m.Reading {
-			s.log.Info("call", "method", name, "uid", p.UID, "pid", p.PID, "params", strconv.QuoteToASCII(r.ParamString()), "error", err)
+			s.logCall(name, p, r.ParamString(), err)
 		}
 		return out, rpcError(err)
 	}
+}
+
+func (s *Server) logCall(name string, p Peer, params string, err error) {
+	fields := []any{"method", name, "uid", p.UID, "pid", p.PID}
+	if params != "" {
+		fields = append(fields, "params", asciiJSON(params))
+	}
+	if err != nil {
+		fields = append(fields, "error", ascii(err.Error()))
+	}
+	s.log.Info("call", fields...)
 }
 
 // Typed makes a handler of a function with parameters; unknown ones are
@@ -274,7 +383,7 @@ func standardError(code jrpc2.Code, message string) error {
 // Subscribe returns what happened last and sends what follows until the
 // connection ends. A connection subscribes once.
 func Subscribe[E any](ctx context.Context, c *Conn, since func() ([]E, <-chan E, func())) ([]E, error) {
-	if !c.line.subscribed.CompareAndSwap(false, true) {
+	if !c.subscribed.CompareAndSwap(false, true) {
 		return nil, proto.NewError(proto.CodeBusy, "this connection is subscribed already")
 	}
 	to := jrpc2.ServerFromContext(ctx)

@@ -2,6 +2,7 @@ package config
 
 import (
 	"bytes"
+	"callhome/internal/schedule"
 	"crypto/x509"
 	"reflect"
 	"strings"
@@ -16,7 +17,7 @@ func TestClients(t *testing.T) {
 	want := Client{
 		Name: "nms", Enabled: true,
 		Reconnect:  Reconnect{StartWith: FirstListed, MaxWait: 5 * time.Second, MaxAttempts: 3},
-		Backoff:    Backoff{Initial: 2 * time.Second, Maximum: time.Minute, Jitter: 25},
+		Backoff:    Backoff(schedule.DefaultPause),
 		NoSSHTimer: time.Minute,
 	}
 	got := c.Clients[0]

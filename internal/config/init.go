@@ -117,7 +117,7 @@ func initUsers(users []User) ([]any, error) {
 				return nil, fmt.Errorf("key %d of user %s is not a line of an authorized keys file", i+1, u.Name)
 			}
 			keys = append(keys, object{
-				{"name", fmt.Sprintf("%d %.100s", i+1, comment)},
+				{"name", strings.TrimSpace(fmt.Sprintf("%d %.100s", i+1, comment))},
 				{"public-key-format", cryptoTypes + "ssh-public-key-format"},
 				{"public-key", base64.StdEncoding.EncodeToString(k.Marshal())},
 			})

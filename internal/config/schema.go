@@ -95,9 +95,9 @@ var clientRows = []row{
 		{kind: leaf, name: "max-attempts", typ: number(1, 255), def: "3"},
 	}},
 	{kind: container, name: "callhome:backoff", in: []row{
-		{kind: leaf, name: "initial", typ: number(1, maxBackoff), def: "2000"},
+		{kind: leaf, name: "initial", typ: number(1, maxBackoff), def: "1000"},
 		{kind: leaf, name: "maximum", typ: number(1, maxBackoff), def: "60000"},
-		{kind: leaf, name: "jitter", typ: number(0, 100), def: "25"},
+		{kind: leaf, name: "jitter", typ: number(0, 100), def: "50"},
 	}},
 	{kind: leaf, name: "callhome:re-call-home-no-ssh-timer", typ: number(0, 65535), def: "60"},
 	{kind: leaf, name: "callhome:max-call-home-attempts", typ: number(0, 20), def: "0"},

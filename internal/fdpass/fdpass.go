@@ -70,6 +70,11 @@ func receive(c *net.UnixConn, buf []byte) (int, *os.File, error) {
 	// ReadMsgUnix asks for MSG_CMSG_CLOEXEC on Linux.
 	n, oobn, flags, _, err := c.ReadMsgUnix(buf, oob)
 	fds, foreign := rights(oob[:oobn])
+	for _, fd := range fds {
+		// Else the sender decides how long it takes to close a socket
+		// (SO_LINGER in socket(7)). What is none has no such option.
+		_ = unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{})
+	}
 	switch {
 	case err != nil:
 	case flags&unix.MSG_CTRUNC != 0:

@@ -7,12 +7,27 @@ import (
 	"sync"
 )
 
-// Reader reads a Unix stream socket and keeps the descriptor that may come with
-// the bytes, for whoever understands those. At most one waits to be taken: a
-// second one is an error, and all are closed.
+// waiting is how many descriptors can be read ahead of the message they came
+// with: one for a message of which a part has come, and one for that behind it.
+const waiting = 2
+
+// Reader reads a Unix stream socket and keeps the descriptors that come with
+// the bytes, for whoever understands those. More than it can keep are an error,
+// and all are closed.
 type Reader struct {
 	conn *net.UnixConn
-	mu   sync.Mutex // guards file
+
+	mu     sync.Mutex // guards the fields that follow
+	read   int64      // bytes so far
+	came   []passed   // the oldest first
+	closed bool
+}
+
+// passed is a descriptor and where the bytes end that it was read with. The
+// kernel may put bytes of earlier messages before its own, but none behind them
+// (unix(7)): it came with the message that has the last of these bytes.
+type passed struct {
+	end  int64
 	file *os.File
 }
 
@@ -25,8 +40,8 @@ func (r *Reader) Read(p []byte) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	if f != nil && !r.put(f) {
-		f.Close()
+	if !r.put(n, f) {
+		Close(f)
 		r.Close()
 		return 0, ErrMany
 	}
@@ -36,29 +51,54 @@ func (r *Reader) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-func (r *Reader) put(f *os.File) bool {
+// put counts n bytes and keeps f, where it is not nil.
+func (r *Reader) put(n int, f *os.File) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.file != nil {
+	r.read += int64(n)
+	if f == nil {
+		return true
+	}
+	if r.closed || len(r.came) == waiting {
 		return false
 	}
-	r.file = f
+	r.came = append(r.came, passed{r.read, f})
 	return true
 }
 
-// Take returns the descriptor that came, now the caller's, or nil.
-func (r *Reader) Take() *os.File {
+// Take returns the descriptor that came with a message, now the caller's, or
+// nil. The message ends at that byte of the stream, counted from 1; those
+// before it must have been asked for. Two with one message are an error, and
+// closed.
+func (r *Reader) Take(end int64) (*os.File, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	f := r.file
-	r.file = nil
-	return f
+	n := 0
+	for n < len(r.came) && r.came[n].end <= end {
+		n++
+	}
+	taken := r.came[:n:n]
+	r.came = append([]passed(nil), r.came[n:]...)
+	switch n {
+	case 0:
+		return nil, nil
+	case 1:
+		return taken[0].file, nil
+	}
+	for _, t := range taken {
+		Close(t.file)
+	}
+	return nil, ErrMany
 }
 
-// Close closes a descriptor that nobody took.
+// Close closes the descriptors that nobody took, and those to come.
 func (r *Reader) Close() error {
-	if f := r.Take(); f != nil {
-		return f.Close()
+	r.mu.Lock()
+	came := r.came
+	r.came, r.closed = nil, true
+	r.mu.Unlock()
+	for _, p := range came {
+		Close(p.file)
 	}
 	return nil
 }

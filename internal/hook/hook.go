@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"callhome/internal/proto"
+	"callhome/internal/ration"
 
 	"github.com/hashicorp/go-hclog"
 	"golang.org/x/sys/unix"
@@ -95,7 +96,7 @@ type Hook struct {
 
 	mu     sync.Mutex // guards the fields that follow; never held while something runs
 	queue  queue
-	drops  drops
+	drops  ration.Ration
 	counts Counts
 	closed bool
 }
@@ -140,7 +141,7 @@ func (h *Hook) take(e Event) (unsaid int) {
 		h.wg.Go(func() { h.work(e) })
 	case drop:
 		h.counts.Dropped++
-		return h.drops.add(time.Now())
+		return h.drops.Add(time.Now())
 	}
 	return 0
 }
@@ -158,7 +159,7 @@ func (h *Hook) Close() {
 	h.closed = true
 	waiting := h.queue.clear()
 	h.counts.Dropped += uint64(waiting)
-	unsaid := h.drops.rest() + waiting
+	unsaid := h.drops.Rest() + waiting
 	h.mu.Unlock()
 	h.cancel()
 	h.wg.Wait()

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"callhome/internal/proto"
+	"callhome/internal/ration"
 
 	"github.com/hashicorp/go-hclog"
 )
@@ -148,7 +149,7 @@ func TestHandleBoundsWhatRunsAndWaits(t *testing.T) {
 		if got := strings.Count(text.String(), "not run"); got != 1 {
 			t.Errorf("drops were logged %d times at once:\n%s", got, text)
 		}
-		time.Sleep(2 * dropsEvery)
+		time.Sleep(2 * ration.Every)
 		if got := h.Counts(); got != (Counts{OK: maxRunning + maxWaiting, Dropped: more}) {
 			t.Errorf("got %+v in the end", got)
 		}

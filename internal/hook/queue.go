@@ -1,7 +1,5 @@
 package hook
 
-import "time"
-
 // Bounds of what one hook costs the machine.
 const (
 	maxRunning = 4
@@ -53,32 +51,5 @@ func (q *queue) next() (e Event, more bool) {
 func (q *queue) clear() int {
 	n := len(q.waiting)
 	q.waiting = nil
-	return n
-}
-
-// dropsEvery is how often drops are spoken of.
-const dropsEvery = time.Minute
-
-// drops decides when to speak of dropped events: at the first one, and then
-// once in a while, with how many there were. It is pure.
-type drops struct {
-	unsaid int
-	said   time.Time
-}
-
-// add counts one event and returns how many to speak of now, or 0.
-func (d *drops) add(now time.Time) int {
-	d.unsaid++
-	if !d.said.IsZero() && now.Sub(d.said) < dropsEvery {
-		return 0
-	}
-	d.said = now
-	return d.rest()
-}
-
-// rest returns how many were not spoken of.
-func (d *drops) rest() int {
-	n := d.unsaid
-	d.unsaid = 0
 	return n
 }

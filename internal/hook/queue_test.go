@@ -2,7 +2,6 @@ package hook
 
 import (
 	"testing"
-	"time"
 
 	"callhome/internal/proto"
 )
@@ -47,32 +46,5 @@ func TestQueue(t *testing.T) {
 	}
 	if q.running != 0 {
 		t.Errorf("%d run when all have ended", q.running)
-	}
-}
-
-func TestDrops(t *testing.T) {
-	var d drops
-	begun := time.Now()
-	for _, tt := range []struct {
-		after time.Duration
-		want  int
-	}{
-		{0, 1}, // the first one is told at once
-		{time.Second, 0},
-		{dropsEvery - 1, 0},
-		{dropsEvery, 3},
-		{dropsEvery + 1, 0},
-		{5 * dropsEvery, 2},
-	} {
-		if got := d.add(begun.Add(tt.after)); got != tt.want {
-			t.Errorf("after %s: got %d, want %d", tt.after, got, tt.want)
-		}
-	}
-	d.add(begun.Add(5*dropsEvery + 1))
-	if got := d.rest(); got != 1 {
-		t.Errorf("the rest is %d, want 1", got)
-	}
-	if got := d.rest(); got != 0 {
-		t.Errorf("the rest is told twice: %d", got)
 	}
 }

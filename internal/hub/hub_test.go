@@ -66,3 +66,56 @@ func TestACancelledSubscriberSeesTheEnd(t *testing.T) {
 		t.Error("a closed hub took a subscriber")
 	}
 }
+
+// Negative numbers can be spared.
+func sparing() *Hub[int] { return &Hub[int]{Spare: func(n int) bool { return n < 0 }} }
+
+func TestWhatCanBeSparedCutsNobodyOff(t *testing.T) {
+	h := sparing()
+	_, slow, cancel := h.Subscribe()
+	defer cancel()
+	for range 10 * Backlog {
+		h.Publish(-1)
+	}
+	for n := range spareBacklog {
+		h.Publish(n)
+	}
+	h.Close()
+	var spared, others int
+	for n := range slow {
+		switch {
+		case n < 0:
+			spared++
+		case n != others:
+			t.Fatalf("got %d, want %d", n, others)
+		default:
+			others++
+		}
+	}
+	if spared != spareBacklog || others != spareBacklog {
+		t.Errorf("got %d that can be spared and %d others, want %d of each", spared, others, spareBacklog)
+	}
+}
+
+func TestWhatCanBeSparedPushesNothingOut(t *testing.T) {
+	h := sparing()
+	for n := range Remembered - spareRemembered {
+		h.Publish(n)
+	}
+	for range 10 * Remembered {
+		h.Publish(-1)
+	}
+	last, _, cancel := h.Subscribe()
+	cancel()
+	if len(last) != Remembered || last[0] != 0 || last[Remembered-spareRemembered-1] != Remembered-spareRemembered-1 {
+		t.Errorf("%d remembered, from %v", len(last), last[:min(3, len(last))])
+	}
+	for n := range 10 * Remembered {
+		h.Publish(n)
+	}
+	last, _, cancel = h.Subscribe()
+	cancel()
+	if len(last) != Remembered || last[0] != 9*Remembered || h.spares != 0 {
+		t.Errorf("then %d remembered, from %v; %d of them can be spared", len(last), last[:min(3, len(last))], h.spares)
+	}
+}

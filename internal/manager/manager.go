@@ -72,6 +72,7 @@ func New(version, dir string, c *Config) (*Manager, error) {
 	}
 	m := &Manager{version: version, begun: time.Now().UTC(), sessions: make(map[int]*session.Session), started: make(chan struct{})}
 	m.config.Store(c)
+	m.hub.Spare = func(e proto.Event) bool { return e.Event == proto.EventLog }
 	m.env = session.Env{Dir: dir, Watch: watch, Tell: m.tell}
 	return m, nil
 }
@@ -132,11 +133,15 @@ func (m *Manager) AwaitStart(ctx context.Context) error {
 	}
 }
 
-// Stop refuses further calls and stops watching. Sessions go on.
+// Stop refuses further calls. Subscribers go on hearing what happens.
 func (m *Manager) Stop() {
 	m.mu.Lock()
+	defer m.mu.Unlock()
 	m.stopping = true
-	m.mu.Unlock()
+}
+
+// Close stops watching, after Stop. Sessions go on.
+func (m *Manager) Close() {
 	m.hub.Close()
 	m.env.Watch.Close()
 }
@@ -152,7 +157,7 @@ func (m *Manager) tell(e proto.Event) {
 }
 
 // Subscribe returns a channel of all events from now on; it is closed by
-// cancel, at Stop, or when the subscriber falls too far behind.
+// cancel, at Close, or when the subscriber falls too far behind.
 func (m *Manager) Subscribe() (events <-chan proto.Event, cancel func()) {
 	_, events, cancel = m.hub.Subscribe()
 	return events, cancel
@@ -306,6 +311,10 @@ func await(ctx context.Context, s *session.Session, until proto.State) (proto.Se
 	info, err := s.Await(ctx, until)
 	if errors.Is(err, session.ErrEnded) {
 		return info, failure(info)
+	}
+	var why *proto.Error
+	if errors.As(err, &why) {
+		return info, why
 	}
 	if err != nil {
 		return info, proto.NewError(proto.CodeUnavailable, err.Error())

@@ -1,6 +1,7 @@
 package manager
 
 import (
+	"context"
 	"errors"
 	"strings"
 	"sync"
@@ -8,6 +9,7 @@ import (
 	"testing"
 
 	"callhome/internal/proto"
+	"callhome/internal/session"
 	"callhome/internal/settings"
 )
 
@@ -26,7 +28,7 @@ func newManager(t *testing.T) *Manager {
 	if err := m.Restore(); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(m.Stop)
+	t.Cleanup(m.Close)
 	return m
 }
 
@@ -84,6 +86,55 @@ func TestAStoppingManagerTakesNoCalls(t *testing.T) {
 	var e *proto.Error
 	if !errors.As(err, &e) || e.Code != proto.CodeShutdown {
 		t.Errorf("got %v", err)
+	}
+}
+
+// Between Stop and Close sessions still end, and somebody has to hear it.
+func TestEndsAreToldUntilClose(t *testing.T) {
+	m := newManager(t)
+	events, cancel := m.Subscribe()
+	defer cancel()
+	m.Stop()
+	m.tell(proto.Event{Event: proto.EventClosed})
+	m.Close()
+	if e, open := <-events; !open || e.Event != proto.EventClosed {
+		t.Errorf("heard %+v, open %v", e, open)
+	}
+	if _, open := <-events; open {
+		t.Error("it goes on after Close")
+	}
+}
+
+func TestWhyAWaitingCallIsLetGo(t *testing.T) {
+	m := newManager(t)
+	for _, tt := range []struct {
+		name  string
+		cause error
+		want  proto.Code
+	}{
+		{"the daemon stops", proto.NewError(proto.CodeShutdown, "stopping"), proto.CodeShutdown},
+		{"the caller has gone", errors.New("gone"), proto.CodeUnavailable},
+	} {
+		ctx, cancel := context.WithCancelCause(t.Context())
+		cancel(tt.cause)
+		_, err := await(ctx, session.New(&m.env, 1, proto.CallParams{Host: "nms"}, "manager", session.Owner{}), proto.StateServing)
+		var e *proto.Error
+		if !errors.As(err, &e) || e.Code != tt.want {
+			t.Errorf("%s: got %v, want code %d", tt.name, err, tt.want)
+		}
+	}
+}
+
+func TestSshdsChatterIsSpared(t *testing.T) {
+	m := newManager(t)
+	m.tell(proto.Event{Event: proto.EventConnected})
+	for range 10000 {
+		m.tell(proto.Event{Event: proto.EventLog})
+	}
+	last, _, cancel := m.SubscribeSince()
+	defer cancel()
+	if len(last) == 0 || last[0].Event != proto.EventConnected {
+		t.Errorf("of %d remembered events the first is %+v", len(last), last[:min(1, len(last))])
 	}
 }
 

@@ -72,6 +72,9 @@ func newLedger() ledger { return ledger{open: make(map[int]*entry)} }
 
 // happened books an event.
 func (l *ledger) happened(e proto.Event) (o observed) {
+	if e.Client != nil || e.Session.Session == 0 {
+		return o // of no session; what it says of one may come after its end
+	}
 	s := l.entry(e)
 	l.book(s, e.Session.Stats)
 	if step := stepOf(e.Event); step > s.step {

@@ -2,7 +2,9 @@
 // manager's events, asks for the sessions when it is scraped, and serves the
 // figures over HTTP on the device itself. cmd/callhome-mgr feeds it. It never
 // changes anything, and no word from outside (host, user, opaque, cause, sshd's
-// lines) becomes a label: the number of series is fixed.
+// lines) becomes a label: the number of series is fixed. A configured client's
+// name is such a word: the document that has it comes from elsewhere and can be
+// another one any time, and every local user may read what is served here.
 package metrics
 
 import (
@@ -23,6 +25,8 @@ type Source interface {
 	// Sessions returns all sessions that have not ended, with the kernel's
 	// figures.
 	Sessions() []proto.SessionInfo
+	// Clients returns those of the configuration.
+	Clients() []proto.ClientStatus
 }
 
 // Metrics is everything that is measured.
@@ -30,10 +34,11 @@ type Metrics struct {
 	source   Source
 	registry *prometheus.Registry
 
-	calls, finished, events *prometheus.CounterVec
-	stages                  *prometheus.HistogramVec
-	durations, rtts         prometheus.Histogram
-	gaps                    prometheus.Counter
+	calls, finished, events  *prometheus.CounterVec
+	attemptsFailed           *prometheus.CounterVec
+	stages                   *prometheus.HistogramVec
+	durations, rtts, outages prometheus.Histogram
+	connections, gaps        prometheus.Counter
 
 	// mu guards ledger. It is held while the source is asked, so that no end
 	// of a session comes between an answer and its booking.
@@ -47,7 +52,15 @@ func New(source Source, version string) *Metrics {
 	m.calls = counters("callhome_calls_total", "Call homes attempted, by what made the connection.", "via")
 	m.finished = counters("callhome_calls_finished_total",
 		"Call homes that ended, before the login (failed) or after it (closed), by the stage they were in.", "outcome", "stage")
-	m.events = counters("callhome_events_total", "Events of sessions.", "event")
+	m.events = counters("callhome_events_total", "Events of sessions, clients and the configuration.", "event")
+	m.attemptsFailed = counters("callhome_client_attempts_failed_total", "Attempts to connect to configured clients that failed, by stage.", "stage")
+	m.connections = prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "callhome_client_connections_total", Help: "Logins of configured clients.",
+	})
+	m.outages = prometheus.NewHistogram(prometheus.HistogramOpts{
+		Name: "callhome_client_outage_seconds", Help: "How long configured clients were away whose connection was lost, from its end to the next login.",
+		Buckets: []float64{.1, .25, .5, 1, 2.5, 5, 10, 30, 60, 5 * 60, 30 * 60, 3600, 6 * 3600, 24 * 3600},
+	})
 	m.stages = prometheus.NewHistogramVec(prometheus.HistogramOpts{
 		Name: "callhome_stage_duration_seconds", Help: "How long call homes took for a stage that they passed.",
 		Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60, 120},
@@ -68,7 +81,7 @@ func New(source Source, version string) *Metrics {
 		ConstLabels: prometheus.Labels{"version": version, "goversion": runtime.Version()},
 	})
 	build.Set(1)
-	m.registry.MustRegister(m, m.calls, m.finished, m.events, m.stages, m.durations, m.rtts, m.gaps, build,
+	m.registry.MustRegister(m, m.calls, m.finished, m.events, m.stages, m.durations, m.rtts, m.gaps, m.attemptsFailed, m.connections, m.outages, build,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	m.startAtZero()
 	return m
@@ -89,6 +102,7 @@ func (m *Metrics) startAtZero() {
 	}
 	for _, s := range failing {
 		m.finished.WithLabelValues(proto.EventFailed, string(s))
+		m.attemptsFailed.WithLabelValues(string(s))
 	}
 	for _, s := range closing {
 		m.finished.WithLabelValues(proto.EventClosed, string(s))
@@ -110,6 +124,7 @@ func (m *Metrics) Handle(e proto.Event) {
 	if e.Event == proto.EventCalling {
 		m.calls.WithLabelValues(oneOf(vias, e.Session.Via)).Inc()
 	}
+	m.ofClients(e)
 	if o.passed != "" {
 		m.stages.WithLabelValues(string(o.passed)).Observe(o.took.Seconds())
 	}
@@ -122,6 +137,18 @@ func (m *Metrics) Handle(e proto.Event) {
 	}
 	if s := e.Session.Stats; s != nil && s.RTT > 0 {
 		m.rtts.Observe(s.RTT.Seconds())
+	}
+}
+
+// ofClients counts what happens to configured clients.
+func (m *Metrics) ofClients(e proto.Event) {
+	switch {
+	case e.Event == proto.EventAuthenticated && e.Session.Client != "":
+		m.connections.Inc()
+	case e.Event == proto.EventAttemptFailed:
+		m.attemptsFailed.WithLabelValues(string(oneOf(proto.Stages, e.Session.Stage))).Inc()
+	case e.Event == proto.EventRecovered:
+		m.outages.Observe(e.Outage.Seconds())
 	}
 }
 

@@ -24,6 +24,13 @@ import (
 type list []proto.SessionInfo
 
 func (l *list) Sessions() []proto.SessionInfo { return *l }
+func (*list) Clients() []proto.ClientStatus   { return nil }
+
+// configured is a Source with clients and no sessions.
+type configured []proto.ClientStatus
+
+func (configured) Sessions() []proto.SessionInfo   { return nil }
+func (c configured) Clients() []proto.ClientStatus { return c }
 
 // scrape returns what a scraper gets, as text.
 func scrape(t *testing.T, m *Metrics) string {
@@ -122,9 +129,9 @@ func TestSeriesAreBounded(t *testing.T) {
 			*sessions = append(*sessions, proto.SessionInfo{Session: id, Host: word, User: word, State: proto.State(word), Stats: &proto.Stats{RTT: 1}})
 		}
 	}
-	tell(0, 1)
+	tell(1, 2)
 	one := series()
-	tell(1, 1000)
+	tell(2, 1001)
 	if now := series(); now != one {
 		t.Errorf("one session makes %d series, a thousand make %d", one, now)
 	}
@@ -348,5 +355,59 @@ func TestScrapesAtATime(t *testing.T) {
 	h.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/metrics", nil))
 	if w.Code != http.StatusOK {
 		t.Errorf("when the slow ones are gone: got %d, want 200", w.Code)
+	}
+}
+
+func TestClients(t *testing.T) {
+	m := New(configured{{Client: "a", State: proto.ClientServing}, {Client: "b", State: proto.ClientWaiting}, {Client: "c", State: proto.ClientWaiting}, {Client: "d", State: "new"}}, "v1.2")
+	for state, want := range map[proto.ClientState]float64{proto.ClientServing: 1, proto.ClientWaiting: 2, proto.ClientStopped: 0} {
+		if got, _ := value(t, m, "callhome_clients", "state="+string(state)); got != want {
+			t.Errorf("%v are %s, want %v", got, state, want)
+		}
+	}
+	nms := &proto.ClientStatus{Client: "a"}
+	of := func(name string, s proto.SessionInfo) proto.Event {
+		return proto.Event{Time: noon, Event: name, Client: nms, Session: s}
+	}
+	for _, e := range []proto.Event{
+		of(proto.EventAttemptFailed, proto.SessionInfo{Session: 1, State: proto.StateClosed, Stage: proto.StageTCP}),
+		of(proto.EventAttemptFailed, proto.SessionInfo{Session: 2, State: proto.StateClosed, Stage: proto.StageTCP}),
+		of(proto.EventAttemptFailed, proto.SessionInfo{Session: 3, State: proto.StateClosed, Stage: "new"}),
+		{Time: noon, Event: proto.EventAuthenticated, Session: proto.SessionInfo{Session: 4, State: proto.StateAuthenticated, Client: "a"}},
+		{Time: noon, Event: proto.EventAuthenticated, Session: proto.SessionInfo{Session: 5, State: proto.StateAuthenticated}}, // asked for
+	} {
+		m.Handle(e)
+	}
+	recovered := of(proto.EventRecovered, proto.SessionInfo{Session: 4, State: proto.StateAuthenticated})
+	recovered.Outage = 1500 * time.Millisecond
+	m.Handle(recovered)
+	for name, want := range map[string]float64{"tcp": 2, "other": 1, "ssh": 0} {
+		if got, _ := value(t, m, "callhome_client_attempts_failed_total", "stage="+name); got != want {
+			t.Errorf("%v attempts failed at %s, want %v", got, name, want)
+		}
+	}
+	if got, _ := value(t, m, "callhome_client_connections_total"); got != 1 {
+		t.Errorf("%v connections", got)
+	}
+	if sum, n := value(t, m, "callhome_client_outage_seconds"); sum != 1.5 || n != 1 {
+		t.Errorf("%d outages, together %v s", n, sum)
+	}
+}
+
+// What a client's event says of a session may come after the session's end, and
+// the configuration's are of none: neither opens a book that nobody closes.
+func TestEventsOfClientsOpenNoBooks(t *testing.T) {
+	m := New(configured{}, "v1.2")
+	for id := range 100 {
+		s := proto.SessionInfo{Session: id + 1, State: proto.StateAuthenticated}
+		m.Handle(proto.Event{Time: noon, Event: proto.EventAuthenticated, Session: s})
+		closed := s
+		closed.State = proto.StateClosed
+		m.Handle(proto.Event{Time: noon, Event: proto.EventClosed, Session: closed})
+		m.Handle(proto.Event{Time: noon, Event: proto.EventRecovered, Session: s, Client: &proto.ClientStatus{}})
+	}
+	m.Handle(proto.Event{Time: noon, Event: proto.EventConfigApplied})
+	if n := len(m.ledger.open); n != 0 {
+		t.Errorf("%d are open", n)
 	}
 }

@@ -11,6 +11,7 @@ import (
 // What is asked for at each scrape.
 var (
 	sessionsDesc    = prometheus.NewDesc("callhome_sessions", "Sessions that have not ended, by state.", []string{"state"}, nil)
+	clientsDesc     = prometheus.NewDesc("callhome_clients", "Configured NETCONF clients, by state.", []string{"state"}, nil)
 	sentDesc        = prometheus.NewDesc("callhome_sent_bytes_total", "Bytes that clients have acknowledged, over all sessions.", nil, nil)
 	receivedDesc    = prometheus.NewDesc("callhome_received_bytes_total", "Bytes received from clients, over all sessions.", nil, nil)
 	retransmitsDesc = prometheus.NewDesc("callhome_retransmits_total", "TCP segments sent again, over all sessions.", nil, nil)
@@ -20,7 +21,7 @@ var (
 
 // Describe is prometheus.Collector's.
 func (m *Metrics) Describe(to chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{sessionsDesc, sentDesc, receivedDesc, retransmitsDesc, rttMeanDesc, rttMaxDesc} {
+	for _, d := range []*prometheus.Desc{sessionsDesc, clientsDesc, sentDesc, receivedDesc, retransmitsDesc, rttMeanDesc, rttMaxDesc} {
 		to <- d
 	}
 }
@@ -42,6 +43,13 @@ func (m *Metrics) Collect(to chan<- prometheus.Metric) {
 	}
 	for _, s := range proto.States {
 		to <- prometheus.MustNewConstMetric(sessionsDesc, prometheus.GaugeValue, float64(byState[s]), string(s))
+	}
+	clients := make(map[proto.ClientState]int)
+	for _, c := range m.source.Clients() {
+		clients[c.State]++
+	}
+	for _, s := range proto.ClientStates {
+		to <- prometheus.MustNewConstMetric(clientsDesc, prometheus.GaugeValue, float64(clients[s]), string(s))
 	}
 	if mean, longest := roundTrips(list); longest > 0 {
 		to <- prometheus.MustNewConstMetric(rttMeanDesc, prometheus.GaugeValue, mean.Seconds())

@@ -7,6 +7,9 @@ import (
 	"net/http"
 	"time"
 
+	"callhome/internal/accept"
+	"callhome/internal/ration"
+
 	"github.com/hashicorp/go-hclog"
 	"golang.org/x/net/netutil"
 )
@@ -17,11 +20,9 @@ const (
 	maxConns    = 16
 	maxScrapes  = 4 // at a time; more are answered with 503
 	maxHeader   = 8 << 10
-	headerTime  = 5 * time.Second // for a request's header
-	requestTime = 10 * time.Second
+	requestTime = 2 * time.Second // for all of a request
 	answerTime  = 10 * time.Second
-	idleTime    = 2 * time.Minute // above Prometheus's usual scrape interval
-	endTime     = time.Second     // for scrapes under way when the daemon ends
+	endTime     = time.Second // for scrapes under way when the daemon ends
 )
 
 // Serve answers HTTP on l until ctx ends, and closes l. What is being answered
@@ -29,14 +30,14 @@ const (
 func Serve(ctx context.Context, l net.Listener, h http.Handler, log hclog.Logger) error {
 	server := &http.Server{
 		Handler:                      h,
-		ReadHeaderTimeout:            headerTime,
 		ReadTimeout:                  requestTime,
 		WriteTimeout:                 answerTime,
-		IdleTimeout:                  idleTime,
 		MaxHeaderBytes:               maxHeader,
 		DisableGeneralOptionsHandler: true,
 		ErrorLog:                     log.StandardLogger(&hclog.StandardLoggerOptions{ForceLevel: hclog.Debug}),
 	}
+	// Anybody may connect, and who keeps a connection keeps it from another.
+	server.SetKeepAlivesEnabled(false)
 	ended := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
 		defer close(ended)
@@ -46,11 +47,24 @@ func Serve(ctx context.Context, l net.Listener, h http.Handler, log hclog.Logger
 			server.Close()
 		}
 	})
-	err := server.Serve(netutil.LimitListener(l, maxConns))
+	err := server.Serve(netutil.LimitListener(patient{l, ration.NewWarnings(log)}, maxConns))
 	if errors.Is(err, http.ErrServerClosed) {
 		<-ended
 		return nil
 	}
 	stop()
 	return err
+}
+
+// patient is a listener that sees out a lack of descriptors or memory.
+type patient struct {
+	net.Listener
+	warnings *ration.Warnings
+}
+
+// Accept is net.Listener's.
+func (p patient) Accept() (net.Conn, error) {
+	return accept.Patiently(p.Listener.Accept, func(err error) {
+		p.warnings.Warn("connections cannot be accepted for now", "error", err)
+	})
 }

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -67,7 +68,7 @@ func get(t *testing.T, c net.Conn, path string) *http.Response {
 func TestServe(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p, end, result := serve(New(&list{}, "v1.2").Handler(hclog.NewNullLogger()))
-		c := p.dial()
+		c, idle := p.dial(), p.dial()
 		r := get(t, c, "/metrics")
 		text, err := io.ReadAll(r.Body)
 		if err != nil || r.StatusCode != http.StatusOK || !strings.Contains(string(text), "callhome_sessions") {
@@ -81,7 +82,7 @@ func TestServe(t *testing.T) {
 		if took := time.Since(begun); took > endTime {
 			t.Errorf("an idle connection held the end up for %s", took)
 		}
-		if _, err := c.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
+		if _, err := idle.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
 			t.Errorf("the connection is still there: %v", err)
 		}
 		select {
@@ -99,10 +100,10 @@ func TestServeEndsConnections(t *testing.T) {
 		send string
 		most time.Duration
 	}{
-		{"without a request", "", headerTime},
-		{"in the middle of a header", "GET /metrics HTTP/1.1\r\nHost: x\r\nX: ", headerTime},
+		{"without a request", "", requestTime},
+		{"in the middle of a header", "GET /metrics HTTP/1.1\r\nHost: x\r\nX: ", requestTime},
 		{"in the middle of a body", "GET /metrics HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nx", requestTime},
-		{"between two requests", "GET /nothing HTTP/1.1\r\nHost: x\r\n\r\n", idleTime},
+		{"after its answer", "GET /nothing HTTP/1.1\r\nHost: x\r\n\r\n", 0},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -206,3 +207,38 @@ var errBroken = errors.New("no more connections")
 type brokenListener struct{ *pipes }
 
 func (brokenListener) Accept() (net.Conn, error) { return nil, errBroken }
+
+func TestServeSeesOutALackOfDescriptors(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, end := context.WithCancel(context.Background())
+		l := &poorListener{pipes: newPipes(), tries: 3}
+		var log strings.Builder
+		result := make(chan error, 1)
+		go func() {
+			result <- Serve(ctx, l, http.NotFoundHandler(), hclog.New(&hclog.LoggerOptions{Output: &log}))
+		}()
+		if r := get(t, l.dial(), "/"); r.StatusCode != http.StatusNotFound {
+			t.Errorf("got status %d", r.StatusCode)
+		}
+		end()
+		if err := <-result; err != nil {
+			t.Errorf("got %v", err)
+		}
+		if n := strings.Count(log.String(), "cannot be accepted"); n != 1 {
+			t.Errorf("warned %d times, want 1:\n%s", n, log.String())
+		}
+	})
+}
+
+// poorListener has no room for a connection at first.
+type poorListener struct {
+	*pipes
+	tries int
+}
+
+func (l *poorListener) Accept() (net.Conn, error) {
+	if l.tries--; l.tries >= 0 {
+		return nil, &net.OpError{Op: "accept", Err: syscall.ENOBUFS}
+	}
+	return l.pipes.Accept()
+}

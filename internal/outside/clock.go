@@ -31,7 +31,7 @@ func Clock(done <-chan struct{}, tell func()) error {
 			if _, err := timer.Read(make([]byte, 8)); !errors.Is(err, unix.ECANCELED) {
 				return // closed
 			}
-			tell()
+			// Armed before it is told, so that nothing falls between the two.
 			raw, err := timer.SyscallConn()
 			if err != nil {
 				return
@@ -39,6 +39,7 @@ func Clock(done <-chan struct{}, tell func()) error {
 			if raw.Control(func(fd uintptr) { err = arm(int(fd)) }) != nil || err != nil {
 				return
 			}
+			tell()
 		}
 	}()
 	return nil

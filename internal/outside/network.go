@@ -33,21 +33,18 @@ func Network(done <-chan struct{}, tell func()) error {
 	go gather(done, news, tell)
 	go func() {
 		for s := first; ; {
-			if s == nil {
-				// More came than the kernel keeps for us, and some of it is lost.
-				poke(news)
-				if !pause(done, apart) {
-					return
-				}
-				s, _ = subscribe()
-				continue
-			}
 			ended := s.read(done, news)
-			close(s.done)
+			s.end()
 			if ended {
 				return
 			}
-			s = nil
+			// More came than the kernel keeps for us, and some of it is lost.
+			for s = nil; s == nil; s, _ = subscribe() {
+				if !pause(done, apart) {
+					return
+				}
+			}
+			poke(news)
 		}
 	}()
 	return nil
@@ -58,21 +55,59 @@ type subscription struct {
 	links chan netlink.LinkUpdate
 	addrs chan netlink.AddrUpdate
 	done  chan struct{}
-	up    upSet
+	up    present[int]     // links by index that are running
+	ours  present[address] // that can be used
+}
+
+// address is one of a link's.
+type address struct {
+	link int
+	net  string
 }
 
 func subscribe() (*subscription, error) {
-	s := &subscription{make(chan netlink.LinkUpdate, 64), make(chan netlink.AddrUpdate, 64), make(chan struct{}), nil}
+	s := &subscription{links: make(chan netlink.LinkUpdate, 64), addrs: make(chan netlink.AddrUpdate, 64), done: make(chan struct{}),
+		up: make(present[int]), ours: make(present[address])}
 	quiet := func(error) {} // a channel that is closed says it
 	if err := netlink.LinkSubscribeWithOptions(s.links, s.done, netlink.LinkSubscribeOptions{ErrorCallback: quiet}); err != nil {
 		return nil, fmt.Errorf("watching the links: %w", err)
 	}
 	if err := netlink.AddrSubscribeWithOptions(s.addrs, s.done, netlink.AddrSubscribeOptions{ErrorCallback: quiet}); err != nil {
 		close(s.done)
+		go drain(s.links)
 		return nil, fmt.Errorf("watching the addresses: %w", err)
 	}
-	s.up = upLinks()
+	s.look()
 	return s, nil
+}
+
+// look notes what is there already. What cannot be seen tells once more.
+func (s *subscription) look() {
+	links, err := netlink.LinkList()
+	for i := range links {
+		if a := links[i].Attrs(); err == nil {
+			s.up.came(a.Index, running(a))
+		}
+	}
+	addrs, err := netlink.AddrList(nil, netlink.FAMILY_ALL)
+	for _, a := range addrs {
+		if err == nil {
+			s.ours.came(address{a.LinkIndex, a.IPNet.String()}, usable(a.Flags))
+		}
+	}
+}
+
+// end ends the subscription. Its senders may have more to say until they see
+// that.
+func (s *subscription) end() {
+	close(s.done)
+	go drain(s.links)
+	go drain(s.addrs)
+}
+
+func drain[T any](c <-chan T) {
+	for range c {
+	}
 }
 
 // read passes the news on. It reports whether it ended because of done.
@@ -92,7 +127,7 @@ func (s *subscription) read(done <-chan struct{}, news chan<- struct{}) bool {
 			if !ok {
 				return false
 			}
-			if a.NewAddr && usable(a) {
+			if s.ours.came(address{a.LinkIndex, a.LinkAddress.String()}, a.NewAddr && usable(a.Flags)) {
 				poke(news)
 			}
 		}
@@ -144,29 +179,22 @@ func running(l *netlink.LinkAttrs) bool {
 
 // usable leaves out an IPv6 address that is not ours yet (RFC 4862, section
 // 5.4); the kernel tells again when it is.
-func usable(a netlink.AddrUpdate) bool {
-	return a.Flags&(unix.IFA_F_TENTATIVE|unix.IFA_F_DADFAILED) == 0
+func usable(flags int) bool {
+	return flags&(unix.IFA_F_TENTATIVE|unix.IFA_F_DADFAILED) == 0
 }
 
-// upSet is which links, by index, are running: the kernel tells of each change
-// of a link, and most are none of this.
-type upSet map[int]bool
+// present is what is there. The kernel tells of each change of a link and an
+// address, and most are none of this: a router's advertisement, say, prolongs
+// an address every few minutes.
+type present[K comparable] map[K]bool
 
-func upLinks() upSet {
-	up := make(upSet)
-	links, err := netlink.LinkList()
-	if err != nil {
-		return up // each link that is up tells once more then
+// came notes whether k is there, and reports whether it was not.
+func (p present[K]) came(k K, there bool) bool {
+	was := p[k]
+	if there {
+		p[k] = true
+	} else {
+		delete(p, k) // a number is not used again, and would stay for ever
 	}
-	for _, l := range links {
-		up[l.Attrs().Index] = running(l.Attrs())
-	}
-	return up
-}
-
-// came notes whether a link is running, and reports whether it was not.
-func (u upSet) came(index int, running bool) bool {
-	was := u[index]
-	u[index] = running
-	return running && !was
+	return there && !was
 }

@@ -20,6 +20,7 @@ const (
 	CodeOS           Code = 10 // CALLHOME_ERR_OS: the operating system failed
 	CodeBusy         Code = 11 // CALLHOME_ERR_BUSY: a limit is reached
 	CodeShutdown     Code = 12 // CALLHOME_ERR_SHUTDOWN: the manager is stopping
+	CodeBadConfig    Code = 13 // CALLHOME_ERR_BAD_CONFIG: a configuration was refused, the former one stays
 )
 
 var codeNames = map[Code]string{
@@ -27,6 +28,7 @@ var codeNames = map[Code]string{
 	CodeSSH: "CALLHOME_ERR_SSH", CodeAuth: "CALLHOME_ERR_AUTH", CodeSubsystem: "CALLHOME_ERR_SUBSYSTEM",
 	CodeNoExists: "CALLHOME_ERR_NOEXISTS", CodeAccessDenied: "CALLHOME_ERR_ACCESS_DENIED", CodeBadType: "CALLHOME_ERR_BADTYPE",
 	CodeOS: "CALLHOME_ERR_OS", CodeBusy: "CALLHOME_ERR_BUSY", CodeShutdown: "CALLHOME_ERR_SHUTDOWN",
+	CodeBadConfig: "CALLHOME_ERR_BAD_CONFIG",
 }
 
 // String returns the code's name, as CALLHOME_ERR_AUTH.

@@ -76,12 +76,15 @@ type State struct {
 
 	Last  int       // endpoint of the last login, plus one; 0 for none
 	Began time.Time // of the call
+	Made  time.Time // of Slot's first call; like Slot, but no clock's that is set
 	Since time.Time // of the login
 	Lost  time.Time // the end of the last session, while there is no new one
 	Slot  time.Time // that the last periodic connection was made for
 	// Due says that a connection is wanted now: always for a persistent one,
 	// for a periodic one from its slot to its graceful end.
 	Due bool
+	// News is when an address or a link came back last, since the last login.
+	News time.Time
 }
 
 // Kind is what happened.
@@ -140,8 +143,8 @@ type move func(p *Policy, s State, e Event, now time.Time, chance float64) (Stat
 var table = map[Phase]map[Kind]move{
 	Idle:    {Begin: begin, Found: found},
 	Waiting: {Tick: call, Network: hurry, ClockSet: reckon},
-	Dialing: {Connected: connected, Failed: failed, Ended: failed},
-	Handed:  {LoggedIn: loggedIn, Tick: tooLate, Failed: failed, Ended: failed},
+	Dialing: {Connected: connected, Network: moved, Failed: failed, Ended: failed},
+	Handed:  {LoggedIn: loggedIn, Network: moved, Tick: tooLate, Failed: failed, Ended: failed},
 	Open:    {Ended: ended},
 	Stopped: {Begin: begin, Network: begin},
 }
@@ -155,10 +158,11 @@ func (p *Policy) Step(s State, e Event, now time.Time, chance float64) (State, D
 	return m(p, s, e, now, chance)
 }
 
-// begin starts afresh; what was last stays known.
+// begin starts afresh; what was last stays known, and that a connection is due:
+// there was none, or nobody has seen it end gracefully.
 func begin(p *Policy, s State, e Event, now time.Time, chance float64) (State, Do) {
-	s = State{Last: s.Last, Slot: s.Slot, Endpoint: p.first(s, chance)}
-	if p.Period > 0 && !p.dueAt(now, s.Slot) {
+	s = State{Last: s.Last, Slot: s.Slot, Due: s.Due, Endpoint: p.first(s, chance)}
+	if p.Period > 0 && !s.Due && !p.dueAt(now, s.Slot) {
 		return p.awaitSlot(s, now), Do{}
 	}
 	return call(p, s, e, now, chance)
@@ -166,7 +170,7 @@ func begin(p *Policy, s State, e Event, now time.Time, chance float64) (State, D
 
 // found takes over a session that an earlier run of this program made.
 func found(p *Policy, s State, e Event, now time.Time, _ float64) (State, Do) {
-	s = State{Last: s.Last, Slot: s.Slot, Endpoint: e.Endpoint, Due: true, Phase: Handed, Began: e.Since}
+	s = State{Last: s.Last, Slot: s.Slot, Endpoint: e.Endpoint, Due: true, Phase: Handed, Began: e.Since, Made: e.Since}
 	if e.LoggedIn {
 		s.Phase, s.Since, s.Last = Open, e.Since, e.Endpoint+1
 		return s, Do{}
@@ -177,7 +181,7 @@ func found(p *Policy, s State, e Event, now time.Time, _ float64) (State, Do) {
 
 func call(p *Policy, s State, _ Event, now time.Time, _ float64) (State, Do) {
 	if p.Period > 0 && !s.Due {
-		s.Slot = p.slotNear(now)
+		s.Slot, s.Made = p.slotNear(now), now
 	}
 	s.Phase, s.At, s.Began, s.Due = Dialing, time.Time{}, now, true
 	return s, Do{Call: true}
@@ -189,8 +193,44 @@ func hurry(p *Policy, s State, e Event, now time.Time, chance float64) (State, D
 	if !s.Due {
 		return s, Do{}
 	}
-	s.pauses = pauses{}
+	s.pauses, s.News = pauses{}, now
 	return call(p, s, e, now, chance)
+}
+
+// retransmission is when a connection's first packet is sent again (RFC 6298,
+// section 2). The pauses after that double.
+const retransmission = time.Second
+
+// moved notes that the network is another one than that which the call was
+// made in: if the call fails, the next one does not wait. One that has no
+// connection yet is given up: its packets are far between by now, and may have
+// an address that is no more.
+func moved(_ *Policy, s State, _ Event, now time.Time, _ float64) (State, Do) {
+	s.News = now
+	return s, Do{Drop: s.Phase == Dialing && now.Sub(s.Began) > retransmission}
+}
+
+// For some seconds after the news a call that finds nobody says little: the
+// kernel gives up after 3 s whom it has asked for in vain before, and an address
+// may come later than its link. Meanwhile pauses are short.
+const (
+	freshNews  = 4 * time.Second
+	freshPause = 250 * time.Millisecond
+)
+
+// fresh returns the pause after a failure that news of the network make short,
+// or else pause.
+func (s *State) fresh(stage proto.Stage, now time.Time, pause time.Duration) time.Duration {
+	nobody := stage == proto.StageName || stage == proto.StageTCP
+	switch {
+	case s.News.IsZero():
+		return pause
+	case s.News.After(s.Began):
+		return 0
+	case nobody && now.Sub(s.News) < freshNews:
+		return min(pause, freshPause)
+	}
+	return pause
 }
 
 // reckon finds the next slot anew, by the clock as it is now. A pause is an
@@ -199,7 +239,7 @@ func reckon(p *Policy, s State, _ Event, now time.Time, _ float64) (State, Do) {
 	if !s.Due {
 		return p.awaitSlot(s, now), Do{}
 	}
-	if most := now.Add(2 * p.Pause.Maximum); s.At.After(most) {
+	if most := now.Add(p.Pause.longest()); s.At.After(most) {
 		s.At = most
 	}
 	return s, Do{}
@@ -229,7 +269,7 @@ func loggedIn(_ *Policy, s State, _ Event, now time.Time, _ float64) (State, Do)
 		do.Tell, do.Outage = []Word{Recovered}, now.Sub(s.Lost)
 		s.Lost = time.Time{}
 	}
-	s.Phase, s.At, s.Since, s.Last = Open, time.Time{}, now, s.Endpoint+1
+	s.Phase, s.At, s.Since, s.Last, s.News = Open, time.Time{}, now, s.Endpoint+1, time.Time{}
 	s.Failures, s.Spent = 0, 0
 	return s, do
 }
@@ -237,8 +277,11 @@ func loggedIn(_ *Policy, s State, _ Event, now time.Time, _ float64) (State, Do)
 // failed goes on after an attempt without a login.
 func failed(p *Policy, s State, e Event, now time.Time, chance float64) (State, Do) {
 	s.Failures++
-	s, do := p.after(s, e.Stage, now, chance)
+	s, do := p.after(s, e.Stage, now.Sub(s.Began), now, chance)
 	do.Tell = append([]Word{AttemptFailed}, do.Tell...)
+	if pause := s.At.Sub(now); s.fresh(e.Stage, now, pause) < pause {
+		s.pauses, s.At = pauses{}, now.Add(s.fresh(e.Stage, now, pause))
+	}
 	if p.Most > 0 && s.Failures >= p.Most {
 		s.Phase, s.At = Stopped, time.Time{}
 		do.Tell = append(do.Tell, GivenUp)
@@ -247,21 +290,26 @@ func failed(p *Policy, s State, e Event, now time.Time, chance float64) (State, 
 }
 
 // after waits for the next attempt: the same endpoint's until it has had
-// MaxAttempts, then the next one's.
-func (p *Policy) after(s State, stage proto.Stage, now time.Time, chance float64) (State, Do) {
+// MaxAttempts, then the next one's. took is how long this one did, up to the
+// login if there was one.
+func (p *Policy) after(s State, stage proto.Stage, took time.Duration, now time.Time, chance float64) (State, Do) {
 	var do Do
 	s.pauses = s.pauses.more(stage)
+	round := false // a whole one
 	if s.Attempts++; s.Attempts >= p.MaxAttempts {
 		s.Attempts, s.Endpoint = 0, (s.Endpoint+1)%p.Endpoints
 		do.Tell = append(do.Tell, EndpointExhausted)
 		if s.Spent++; s.Spent >= p.Endpoints {
-			s.Spent = 0
+			s.Spent, round = 0, true
 			do.Tell = append(do.Tell, AllExhausted)
 		}
 	}
-	// The attempt itself is part of the pause.
-	pause := p.Pause.next(s.pauses, chance)
-	s.Phase, s.At = Waiting, now.Add(min(pause, max(0, pause-now.Sub(s.Began))))
+	pause := p.Pause.next(s.pauses, stage, max(0, took), chance)
+	if p.Endpoints > 1 && !round {
+		// Another endpoint may be well: long pauses are for between the rounds.
+		pause = min(pause, p.Pause.next(pauses{}.more(stage), stage, 0, chance))
+	}
+	s.Phase, s.At = Waiting, now.Add(pause)
 	return s, do
 }
 
@@ -272,12 +320,12 @@ const good = 30 * time.Second
 // ended goes on after a session.
 func ended(p *Policy, s State, e Event, now time.Time, chance float64) (State, Do) {
 	if p.Period > 0 && e.Graceful {
-		return p.awaitSlot(State{Last: s.Last, Slot: s.Slot, Began: s.Began, Endpoint: p.first(s, chance)}, now), Do{}
+		return p.awaitSlot(State{Last: s.Last, Slot: s.Slot, Made: s.Made, Endpoint: p.first(s, chance)}, now), Do{}
 	}
 	tell := []Word{ConnectionLost}
 	s.Lost = now
 	if now.Sub(s.Since) < good {
-		s, do := p.after(s, proto.StageSession, now, chance)
+		s, do := p.after(s, proto.StageSession, s.Since.Sub(s.Began), now, chance)
 		do.Tell = append(tell, do.Tell...)
 		return s, do
 	}

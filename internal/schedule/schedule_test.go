@@ -142,7 +142,7 @@ func TestAnNMSThatHangsUpSeesGrowingPauses(t *testing.T) {
 		"before sshd has noticed": {{Kind: Failed, Stage: proto.StageHandover}},
 	} {
 		p := persistent()
-		p.Endpoints, p.Pause.Jitter = 1, 25
+		p.Endpoints, p.Pause = 1, DefaultPause
 		st, now := State{}, noon
 		st, _ = p.Step(st, Event{Kind: Begin}, now, 0)
 		var calls []time.Duration
@@ -172,7 +172,9 @@ func TestAnNMSThatHangsUpSeesGrowingPauses(t *testing.T) {
 // A port that opens again after an outage is called soon after: the pause is a
 // part of the outage, and never more than the maximum.
 func TestThePauseIsAPartOfTheOutage(t *testing.T) {
-	s := begun(t, persistent())
+	p := persistent()
+	p.Endpoints = 1
+	s := begun(t, p)
 	for s.now.Sub(noon) < time.Hour {
 		s.does(time.Millisecond, refused)
 		pause, _ := s.tick()
@@ -184,14 +186,41 @@ func TestThePauseIsAPartOfTheOutage(t *testing.T) {
 
 func TestJitterIsAroundThePause(t *testing.T) {
 	p := Pause{Initial: 10 * time.Second, Maximum: time.Minute, Jitter: 25}
-	for chance, want := range map[float64]time.Duration{0: 7500 * time.Millisecond, 0.5: 10 * time.Second, 1: 12500 * time.Millisecond} {
-		if got := p.next(pauses{Refused: 1}, chance); got != want {
-			t.Errorf("chance %v gave %v, expected %v", chance, got, want)
+	for _, tt := range []struct {
+		what   string
+		stage  proto.Stage
+		took   time.Duration
+		chance float64
+		want   time.Duration
+	}{
+		{"the least", proto.StageTCP, 0, 0, 7500 * time.Millisecond},
+		{"the middle", proto.StageTCP, 0, 0.5, 10 * time.Second},
+		{"the most", proto.StageTCP, 0, 1, 12500 * time.Millisecond},
+		{"after a part of it", proto.StageTCP, 5 * time.Second, 0.5, 5 * time.Second},
+		{"after all of it, those who failed together part", proto.StageTCP, time.Hour, 1, 5 * time.Second},
+		{"a login's", proto.StageAuth, 0, 0.5, 40 * time.Second},
+		{"a slow login's", proto.StageAuth, 25 * time.Second, 0.5, 50 * time.Second},
+		{"a very slow login's", proto.StageSSH, time.Hour, 0, 225 * time.Second},
+	} {
+		n := pauses{}.more(tt.stage)
+		if got := p.next(n, tt.stage, tt.took, tt.chance); got != tt.want {
+			t.Errorf("%s: %v, expected %v", tt.what, got, tt.want)
 		}
 	}
 }
 
-// An attempt that took long needs no pause after it.
+// What a short session lasted is not what its login took.
+func TestAShortSessionIsNoSlowLogin(t *testing.T) {
+	s := begun(t, persistent())
+	s.does(0, Event{Kind: Connected})
+	s.does(time.Second, Event{Kind: LoggedIn})
+	s.does(good-time.Second, Event{Kind: Ended})
+	if d, _ := s.tick(); d != 4*time.Second {
+		t.Errorf("waited %v", d)
+	}
+}
+
+// An attempt that found nobody and took long needs no pause after it.
 func TestAnAttemptIsPartOfItsPause(t *testing.T) {
 	s := begun(t, persistent())
 	s.does(5*time.Second, Event{Kind: Failed, Stage: proto.StageTCP})
@@ -244,6 +273,46 @@ func TestNewsOfTheNetworkEndAPause(t *testing.T) {
 	s.does(0, refused)
 	if d, _ := s.tick(); d > 2*time.Second {
 		t.Errorf("the pauses went on where they were: %v", d)
+	}
+}
+
+// A call that the news find on its way is not waited for, and what it comes to
+// is no reason to wait.
+func TestNewsOfTheNetworkDuringACall(t *testing.T) {
+	s := begun(t, persistent())
+	for range 20 {
+		s.does(0, refused)
+		s.tick()
+	}
+	if do := s.does(retransmission/2, Event{Kind: Network}); do.Drop || do.Call {
+		t.Errorf("a young call was given up: %+v", do)
+	}
+	s.does(time.Second, refused)
+	if d, do := s.tick(); d != 0 || !do.Call {
+		t.Errorf("after the news the next call waited for %v", d)
+	}
+	s.does(0, refused)
+	if d, _ := s.tick(); d != freshPause {
+		t.Errorf("soon after the news the next call waited for %v", d)
+	}
+	s.does(freshNews, refused)
+	s.tick()
+	s.does(0, refused)
+	if d, _ := s.tick(); d <= freshPause || d > 2*time.Second {
+		t.Errorf("the pauses did not start over: %v", d)
+	}
+	if do := s.does(2*retransmission, Event{Kind: Network}); !do.Drop || do.Call {
+		t.Errorf("an old call was not given up: %+v", do)
+	}
+	s.does(0, refused)
+	s.tick()
+	s.does(0, Event{Kind: Connected})
+	if do := s.does(2*retransmission, Event{Kind: Network}); do.Drop || do.Call {
+		t.Errorf("a connection was given up: %+v", do)
+	}
+	s.does(time.Second, Event{Kind: Ended, Stage: proto.StageSSH})
+	if d, do := s.tick(); d != 0 || !do.Call {
+		t.Errorf("after the connection the next call waited for %v", d)
 	}
 }
 
@@ -344,12 +413,11 @@ func TestASessionFromBeforeGoesOn(t *testing.T) {
 // world is an NMS, a network and a clock that do as they like. It holds what
 // must be so whatever they do.
 type world struct {
-	p      *Policy
-	s      State
-	now    time.Time
-	calls  int // that have not ended
-	logged bool
-	r      *rand.Rand
+	p     *Policy
+	s     State
+	now   time.Time
+	calls int // that have not ended
+	r     *rand.Rand
 }
 
 func (w *world) step(t *testing.T, e Event) {
@@ -366,8 +434,8 @@ func (w *world) step(t *testing.T, e Event) {
 	switch {
 	case w.calls < 0 || w.calls > 1 || busy != (w.calls == 1):
 		t.Fatalf("%d calls in phase %d, after %+v in %+v", w.calls, next.Phase, e, before)
-	case next.Phase == Waiting && next.At.IsZero(), next.Phase == Waiting && w.p.Period == 0 && next.At.Sub(w.now) > 2*w.p.Pause.Maximum,
-		next.Phase == Waiting && w.p.Period > 0 && next.At.Sub(w.now) > 2*w.p.Period+2*w.p.Pause.Maximum:
+	case next.Phase == Waiting && next.At.IsZero(), next.Phase == Waiting && w.p.Period == 0 && next.At.Sub(w.now) > w.p.Pause.longest(),
+		next.Phase == Waiting && w.p.Period > 0 && next.At.Sub(w.now) > 2*w.p.Period+w.p.Pause.longest():
 		t.Fatalf("no next attempt, or one too late, after %+v in %+v: %+v", e, before, next)
 	case next.Phase == Stopped && w.p.Most == 0:
 		t.Fatalf("stopped for nothing after %+v in %+v", e, before)
@@ -408,5 +476,66 @@ func TestWhateverHappensThereIsOneCallOrATime(t *testing.T) {
 			}
 			w.step(t, e)
 		}
+	}
+}
+
+// A slot whose connection came late does not take the next one's place.
+func TestALateConnectionLeavesTheNextSlotAsItIs(t *testing.T) {
+	s := begun(t, hourly())
+	if d, do := s.tick(); d != 15*time.Minute || !do.Call {
+		t.Fatalf("the first call came after %v", d)
+	}
+	for s.now.Before(noon.Add(65 * time.Minute)) {
+		s.does(time.Millisecond, refused)
+		s.tick()
+	}
+	s.does(time.Millisecond, Event{Kind: Connected})
+	s.does(time.Millisecond, Event{Kind: LoggedIn})
+	s.does(time.Minute, Event{Kind: Ended, Graceful: true})
+	if want := noon.Add(75 * time.Minute); !s.s.At.Equal(want) {
+		t.Errorf("the next one is at %v, expected %v", s.s.At, want)
+	}
+}
+
+// What was due when the daemon ended is due when it begins again.
+func TestWhatIsDueStaysSo(t *testing.T) {
+	p := hourly()
+	for _, due := range []bool{true, false} {
+		s, do := p.Step(State{Slot: noon.Add(-45 * time.Minute), Due: due}, Event{Kind: Begin}, noon, 0.5)
+		if do.Call != due || s.Due != due {
+			t.Errorf("due %v: call %v, and %+v", due, do.Call, s)
+		}
+		if !s.Slot.Equal(noon.Add(-45 * time.Minute)) {
+			t.Errorf("due %v: the slot became %v", due, s.Slot)
+		}
+	}
+}
+
+// An endpoint that accepts and stays silent does not keep the device from the
+// next one: only between whole rounds are the pauses long.
+func TestTheNextEndpointsTurnComesSoon(t *testing.T) {
+	s := begun(t, persistent())
+	for s.s.Endpoint == 0 {
+		s.does(0, Event{Kind: Connected})
+		s.does(time.Minute, Event{Kind: Tick})
+		s.does(0, Event{Kind: Ended, Stage: proto.StageSSH})
+		s.tick()
+	}
+	if d := s.now.Sub(noon); d > 3*time.Minute+20*time.Second {
+		t.Errorf("the second endpoint's turn came after %v", d)
+	}
+	// Neither does an outage of both that lasted: the one that is back is called
+	// within a round.
+	for s.now.Sub(noon) < 2*time.Hour || s.s.Endpoint != 0 || s.s.Attempts != 0 {
+		s.does(time.Millisecond, refused)
+		s.tick()
+	}
+	begin := s.now
+	for s.s.Endpoint == 0 {
+		s.does(time.Millisecond, refused)
+		s.tick()
+	}
+	if d := s.now.Sub(begin); d > 5*time.Second {
+		t.Errorf("from one endpoint to the next it took %v", d)
 	}
 }

@@ -28,11 +28,11 @@ func (p *Policy) dueAt(now, last time.Time) bool {
 }
 
 // awaitSlot waits for the next slot. One that a clock set back brings again is
-// left out: by its name, and where the last connection is younger than half a
-// period, whatever the clock was called then.
+// left out: by its name, and where the last slot's first call is younger than
+// half a period, whatever the clock was called then.
 func (p *Policy) awaitSlot(s State, now time.Time) State {
 	next := p.slotBefore(now).Add(p.Period)
-	if next.Equal(s.Slot) || !s.Began.IsZero() && now.Sub(s.Began)+next.Sub(now.Round(0)) < p.Period/2 {
+	if next.Equal(s.Slot) || !s.Made.IsZero() && now.Sub(s.Made)+next.Sub(now.Round(0)) < p.Period/2 {
 		next = next.Add(p.Period)
 	}
 	s.Phase, s.At, s.Due = Waiting, next, false

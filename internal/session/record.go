@@ -58,8 +58,11 @@ func (r *record) write(dir string) error {
 // maxRecord bounds a state file, in bytes.
 const maxRecord = 64 << 10
 
+// errNotStarted says that a session's file is from before its process.
+var errNotStarted = errors.New("no process in it")
+
 // parseRecord reads a state file for session id. Whatever it is not sure of is
-// an error.
+// an error; with errNotStarted the rest is sure.
 func parseRecord(data []byte, id int) (*record, error) {
 	if len(data) > maxRecord {
 		return nil, errors.New("the file is too large")
@@ -73,8 +76,10 @@ func parseRecord(data []byte, id int) (*record, error) {
 		return nil, fmt.Errorf("version %d, expected %d", r.Version, recordVersion)
 	case r.Session != id:
 		return nil, fmt.Errorf("session %d in the file of session %d", r.Session, id)
+	case r.Process == (Identity{}) && r.PID == 0 && r.Offset == 0:
+		return &r, errNotStarted
 	case r.Process.PID <= 1 || r.Process.StartTime == 0 || r.Offset < 0:
-		return nil, errors.New("no process in it")
+		return nil, errors.New("a wrong process in it")
 	}
 	return &r, nil
 }

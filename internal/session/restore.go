@@ -54,16 +54,23 @@ func restore(env *Env, id int) (s *Session, known bool, err error) {
 	case err == nil:
 		rec, err = parseRecord(data, id)
 	case errors.Is(err, fs.ErrNotExist):
-		err = nil // the former manager was ended before it could write it
+		err = nil // it was lost
 	default:
 		return nil, false, err
 	}
-	if rec == nil {
-		var lost error
-		if rec, lost = rediscover(env.Dir, id); lost != nil {
+	if err != nil || rec == nil {
+		found, lost := rediscover(env.Dir, id)
+		if lost != nil {
 			return nil, false, errors.Join(err, lost)
 		}
-		if rec == nil {
+		if errors.Is(err, errNotStarted) {
+			err = nil // ended between the start of sshd and the note of it
+			if found != nil {
+				rec.Process, rec.PID, rec.State = found.Process, found.PID, found.State
+				found = rec
+			}
+		}
+		if rec = found; rec == nil {
 			// Nobody writes this log: the session ended, and who it was is lost.
 			return nil, true, errors.Join(err, remove(env.Dir, id))
 		}

@@ -153,6 +153,9 @@ func (s *Session) Start(cmd sshdexec.Command, conn *dial.Conn) error {
 	s.rec.Remote, s.rec.Local = conn.Remote.String(), conn.Local.String()
 	cmd.Opaque = s.rec.Opaque
 	s.mu.Unlock()
+	// Whose it is must be known also where we are ended before its process is
+	// noted, or its client would be called once more.
+	s.save()
 	p, err := cmd.Start(conn.File, log)
 	if err != nil {
 		conn.File.Close()

@@ -10,7 +10,6 @@ import (
 	"callhome/internal/config"
 	"callhome/internal/proto"
 	"callhome/internal/schedule"
-	"callhome/internal/session"
 	"callhome/internal/settings"
 )
 
@@ -23,21 +22,24 @@ type client struct {
 	policy schedule.Policy
 
 	news chan news
+	// network and clock hold one piece of news each, for a client that is busy
+	// or disabled: a second one would say no more.
+	network, clock chan struct{}
+
 	ctx  context.Context // ends with stop
 	stop func()          // returns when the goroutine has ended; the session goes on
 
 	state   schedule.State
-	session *session.Session // of the call that is made now, or nil
+	session Session // of the call that is made now, or nil
 
 	mu     sync.Mutex // guards status
 	status proto.ClientStatus
 }
 
-// news is what a client's goroutine is told. A session's are of that session;
-// those of one that is not the client's any more are no news.
+// news is what a client's goroutine is told of its session. The last one is the
+// end, and only after that there is another session.
 type news struct {
 	schedule.Event
-	of   *session.Session
 	info proto.SessionInfo
 	// serving says that the netconf subsystem runs, which changes nothing but
 	// what is shown.
@@ -46,10 +48,16 @@ type news struct {
 
 // start begins to keep a connection. Of the sessions that are left from before,
 // the first one whose endpoint is still the same goes on; others are ended
-// before a call is made.
-func (k *Keeper) start(conf config.Client, left []*session.Session) *client {
-	c := &client{k: k, conf: conf, base: k.base, policy: policyOf(&conf), news: make(chan news)}
+// before a call is made. What is counted goes on from former, the client of
+// that name in the configuration before, or nil.
+func (k *Keeper) start(conf config.Client, left []Session, former *client) *client {
+	c := &client{k: k, conf: conf, base: k.base, policy: policyOf(&conf),
+		news: make(chan news), network: make(chan struct{}, 1), clock: make(chan struct{}, 1)}
 	c.status = proto.ClientStatus{Client: conf.Name, State: proto.ClientWaiting, Since: time.Now().UTC(), Periodic: conf.Periodic != nil}
+	if former != nil {
+		was := former.Status()
+		c.status.Connections, c.status.LastError = was.Connections, was.LastError
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan struct{})
 	c.ctx, c.stop = ctx, func() {
@@ -80,9 +88,12 @@ func policyOf(c *config.Client) schedule.Policy {
 }
 
 // run is the client's goroutine.
-func (c *client) run(left []*session.Session) {
+func (c *client) run(left []Session) {
 	c.remembered()
 	found := c.takeOver(left)
+	if c.ctx.Err() != nil {
+		return // others may have yet to end, and no call must come before
+	}
 	if !c.conf.Enabled {
 		c.show(func(s *proto.ClientStatus) { s.State = proto.ClientDisabled })
 		<-c.ctx.Done()
@@ -112,21 +123,25 @@ func (c *client) run(left []*session.Session) {
 			return
 		case <-due:
 			c.step(schedule.Event{Kind: schedule.Tick}, proto.SessionInfo{})
+		case <-c.network:
+			c.step(schedule.Event{Kind: schedule.Network}, proto.SessionInfo{})
+		case <-c.clock:
+			c.step(schedule.Event{Kind: schedule.ClockSet}, proto.SessionInfo{})
 		case n := <-c.news:
 			c.hear(n)
 		}
 	}
 }
 
-// remembered takes in what was before: the endpoint connected to last, and for
-// a periodic connection without an anchor-time the one it had in this boot.
+// remembered takes in what was before: the endpoint connected to last, and of
+// a periodic connection what it had in this boot.
 func (c *client) remembered() {
 	known := c.k.memory.of(c.conf.Name)
 	c.state.Last = c.endpoint(known.Last) + 1
 	if c.policy.Period == 0 {
 		return
 	}
-	c.state.Slot = known.Slot
+	c.state.Slot, c.state.Due = known.Slot, known.Due
 	if c.policy.Anchor.IsZero() {
 		if c.policy.Anchor = known.Anchor; c.policy.Anchor.IsZero() {
 			c.policy.Anchor = time.Now().UTC().Truncate(time.Second)
@@ -140,8 +155,8 @@ func (c *client) endpoint(name string) int {
 }
 
 // takeOver returns the session that goes on, and ends the others.
-func (c *client) takeOver(left []*session.Session) *session.Session {
-	var found *session.Session
+func (c *client) takeOver(left []Session) Session {
+	var found Session
 	for _, s := range left {
 		own := s.Owner()
 		i := c.endpoint(own.Endpoint)
@@ -166,11 +181,8 @@ func (c *client) takeOver(left []*session.Session) *session.Session {
 	return found
 }
 
-// hear takes in what happened to the session, or to the world.
+// hear takes in what happened to the session.
 func (c *client) hear(n news) {
-	if n.of != nil && n.of != c.session {
-		return
-	}
 	if n.serving {
 		c.show(func(s *proto.ClientStatus) { s.State = proto.ClientServing })
 		return
@@ -188,7 +200,11 @@ func (c *client) step(e schedule.Event, info proto.SessionInfo) {
 		c.learn(e, info, before)
 		c.tell(do, info)
 		if do.Drop && c.session != nil {
-			go c.session.End(proto.EndLoginTimeout, "nobody logged in within "+c.policy.NoSSH.String())
+			if c.state.Phase == schedule.Dialing {
+				go c.session.End(proto.EndNoConnection, "the network changed during the call")
+			} else {
+				go c.session.End(proto.EndLoginTimeout, "nobody logged in within "+c.policy.NoSSH.String())
+			}
 		}
 		if !do.Call {
 			continue
@@ -215,7 +231,7 @@ func (c *client) memory() endpointAndSlot {
 		m.Last = c.conf.Endpoints[i].Name
 	}
 	if c.policy.Period > 0 {
-		m.Slot = c.state.Slot
+		m.Slot, m.Due = c.state.Slot, c.state.Due
 		if c.conf.Periodic.Anchor.IsZero() {
 			m.Anchor = c.policy.Anchor
 		}
@@ -225,7 +241,7 @@ func (c *client) memory() endpointAndSlot {
 
 // follow tells what becomes of a session, until it has ended or the client is
 // not kept any more.
-func (c *client) follow(s *session.Session) {
+func (c *client) follow(s Session) {
 	const guarded = 1 // from the login on
 	steps := []struct {
 		state proto.State
@@ -238,10 +254,10 @@ func (c *client) follow(s *session.Session) {
 	connected := false
 	for i, step := range steps {
 		info, err := s.Await(c.ctx, step.state)
-		if err != nil {
+		if err != nil && !passed(&info, step.state) {
 			break
 		}
-		step.news.of, step.news.info = s, info
+		step.news.info = info
 		if !c.send(step.news) {
 			return
 		}
@@ -260,7 +276,20 @@ func (c *client) follow(s *session.Session) {
 	if connected {
 		kind = schedule.Ended
 	}
-	c.send(news{Event: schedule.Event{Kind: kind, Stage: info.Stage, Graceful: info.Graceful}, of: s, info: info})
+	c.send(news{Event: schedule.Event{Kind: kind, Stage: info.Stage, Graceful: info.Graceful}, info: info})
+}
+
+// passed reports whether a session that has ended had come as far as state,
+// which may have gone by before anybody looked. Before the login it makes no
+// difference.
+func passed(info *proto.SessionInfo, state proto.State) bool {
+	switch info.Stage {
+	case proto.StageSession:
+		return true
+	case proto.StageSubsystem:
+		return state != proto.StateServing
+	}
+	return false
 }
 
 func (c *client) send(n news) bool {
@@ -272,6 +301,10 @@ func (c *client) send(n news) bool {
 	}
 }
 
-// network and clockSet do not wait for a client that is busy.
-func (c *client) network()  { go c.send(news{Event: schedule.Event{Kind: schedule.Network}}) }
-func (c *client) clockSet() { go c.send(news{Event: schedule.Event{Kind: schedule.ClockSet}}) }
+// poke leaves a piece of news where none waits already.
+func poke(c chan<- struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}

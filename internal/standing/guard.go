@@ -5,14 +5,13 @@ import (
 
 	"callhome/internal/config"
 	"callhome/internal/proto"
-	"callhome/internal/session"
 )
 
 // guard ends a session whose peer is dead or idle, where sshd or the kernel
 // should have and did not: sshd 9.2 to 9.4 take twice as long over ClientAlive
 // as they are told, and those before 9.2 know no idle timeout. What the kernel
 // counts is all that it looks at.
-func (c *client) guard(s *session.Session, e *config.Endpoint) {
+func (c *client) guard(s Session, e *config.Endpoint) {
 	w := watchOf(&c.conf, e)
 	if w.dead == 0 && w.idle == 0 {
 		return

@@ -6,9 +6,7 @@
 package standing
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
-	"encoding/json"
+	"context"
 	"fmt"
 	"maps"
 	"slices"
@@ -25,9 +23,20 @@ import (
 
 // Caller makes the calls: the manager.
 type Caller interface {
-	Keep(*settings.Settings, session.Owner) (*session.Session, error)
-	Kept() []*session.Session
+	Keep(*settings.Settings, session.Owner) (Session, error)
+	Kept() []Session
 	Tell(proto.Event)
+}
+
+// Session is one call, as far as it is followed here: *session.Session says
+// what each method does.
+type Session interface {
+	Info() proto.SessionInfo
+	Stats() *proto.Stats
+	Owner() session.Owner
+	Await(context.Context, proto.State) (proto.SessionInfo, error)
+	Done() <-chan struct{}
+	End(proto.End, string)
 }
 
 // Options are what a Keeper works with.
@@ -46,11 +55,16 @@ type Keeper struct {
 	log    hclog.Logger
 	memory *memory
 
-	mu      sync.Mutex // guards the fields that follow
-	base    settings.Settings
+	// applying is held while one configuration takes over from another, which
+	// waits for goroutines; before mu. It guards base and closed, and that
+	// nobody else writes what mu guards.
+	applying sync.Mutex
+	base     settings.Settings
+	closed   bool
+
+	mu      sync.Mutex // guards the fields that follow; held for look-ups only
 	clients map[string]*client
 	order   []string // names, as the configuration has them
-	closed  bool
 }
 
 // New returns a keeper without clients; Apply gives it some. What it cannot
@@ -63,48 +77,48 @@ func New(c Caller, o Options, log hclog.Logger) *Keeper {
 // that are the same as before, base included, notice nothing. Sessions of
 // clients or endpoints that are gone or changed are ended.
 func (k *Keeper) Apply(c *config.Config, base *settings.Settings) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
+	k.applying.Lock()
+	defer k.applying.Unlock()
 	if k.closed {
 		return
 	}
 	baseChanged := fingerprint(k.base) != fingerprint(*base)
 	k.base = *base
 	wanted := make(map[string]config.Client)
-	k.order = nil
+	var order []string
 	for _, conf := range c.Clients {
 		wanted[conf.Name] = conf
-		k.order = append(k.order, conf.Name)
+		order = append(order, conf.Name)
 	}
+	clients := make(map[string]*client)
 	for name, running := range k.clients {
 		if conf, ok := wanted[name]; ok && running.conf.Equal(conf) && !baseChanged {
-			delete(wanted, name)
+			clients[name] = running
 			continue
 		}
 		running.stop()
-		delete(k.clients, name)
 	}
 	left := sessionsByClient(k.caller.Kept())
-	for name := range k.clients {
-		delete(left, name) // theirs go on
-	}
-	for _, name := range k.order {
-		if conf, ok := wanted[name]; ok {
-			k.clients[name] = k.start(conf, left[name])
-			delete(left, name)
+	for _, name := range order {
+		if clients[name] == nil { // else its session goes on
+			clients[name] = k.start(wanted[name], left[name], k.clients[name])
 		}
+		delete(left, name)
 	}
 	for _, s := range slices.Concat(slices.Collect(maps.Values(left))...) {
 		go s.End(proto.EndKilled, "its client is not in the configuration any more")
 	}
-	k.memory.forget(k.order)
+	k.memory.forget(order)
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.clients, k.order = clients, order
 }
 
 // Network tells all clients that an address or a link came back.
-func (k *Keeper) Network() { k.all((*client).network) }
+func (k *Keeper) Network() { k.all(func(c *client) { poke(c.network) }) }
 
 // ClockSet tells all clients that the wall clock was set.
-func (k *Keeper) ClockSet() { k.all((*client).clockSet) }
+func (k *Keeper) ClockSet() { k.all(func(c *client) { poke(c.clock) }) }
 
 func (k *Keeper) all(f func(*client)) {
 	k.mu.Lock()
@@ -127,8 +141,8 @@ func (k *Keeper) Status() []proto.ClientStatus {
 
 // Close ends the keeping. The sessions go on.
 func (k *Keeper) Close() {
-	k.mu.Lock()
-	defer k.mu.Unlock()
+	k.applying.Lock()
+	defer k.applying.Unlock()
 	was := k.closed
 	k.closed = true
 	for _, c := range k.clients {
@@ -139,24 +153,13 @@ func (k *Keeper) Close() {
 	}
 }
 
-func sessionsByClient(list []*session.Session) map[string][]*session.Session {
-	out := make(map[string][]*session.Session)
+func sessionsByClient(list []Session) map[string][]Session {
+	out := make(map[string][]Session)
 	for _, s := range list {
 		name := s.Owner().Client
 		out[name] = append(out[name], s)
 	}
 	return out
-}
-
-// fingerprint tells one version of a value from another, in a session's state
-// file too, where the value itself has no business.
-func fingerprint(v any) string {
-	data, err := json.Marshal(v)
-	if err != nil {
-		panic("BUG: " + err.Error()) // plain values only
-	}
-	sum := sha256.Sum256(data)
-	return hex.EncodeToString(sum[:16])
 }
 
 // owner is what a session to an endpoint belongs to. The daemon's own settings
@@ -176,6 +179,6 @@ func (k *Keeper) Applied(n int) {
 }
 
 // Refused tells that a configuration was refused, and why.
-func (k *Keeper) Refused(err error) {
-	k.caller.Tell(event(proto.EventConfigRefused, nil, err.Error()))
+func (k *Keeper) Refused(why string) {
+	k.caller.Tell(event(proto.EventConfigRefused, nil, why))
 }

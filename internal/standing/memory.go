@@ -36,11 +36,12 @@ type endpointAndSlot struct {
 	slot
 }
 
-// slot is what a periodic client without an anchor-time counts from, and the
-// last time that was due.
+// slot is what a periodic client without an anchor-time counts from, the last
+// time that was due, and whether its connection is yet to be made or to end.
 type slot struct {
 	Anchor time.Time `json:"anchor"`
 	Slot   time.Time `json:"slot"`
+	Due    bool      `json:"due,omitempty"`
 }
 
 // maxMemory bounds a file, in bytes.
@@ -172,7 +173,8 @@ func replace(path string, v any) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return fmt.Errorf("writing %s: %w", path, err)
 	}
-	f, err := os.CreateTemp(filepath.Dir(path), ".callhome-*")
+	// One name, as there is one writer: what a power cut leaves is used again.
+	f, err := os.OpenFile(path+".tmp", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
 		return fmt.Errorf("writing %s: %w", path, err)
 	}

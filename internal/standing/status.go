@@ -43,15 +43,20 @@ func (c *client) show(change func(*proto.ClientStatus)) {
 func (c *client) learn(e schedule.Event, info proto.SessionInfo, before schedule.State) {
 	now, p := &c.state, &c.policy
 	c.show(func(s *proto.ClientStatus) {
+		served := s.State == proto.ClientServing || e.Kind == schedule.Found && info.State == proto.StateServing
 		s.State = states[now.Phase]
-		if now.Phase == schedule.Waiting && !now.Due && p.Period > 0 {
+		switch {
+		case now.Phase == schedule.Waiting && !now.Due && p.Period > 0:
 			s.State = proto.ClientIdle
-		}
-		if e.Kind == schedule.Found && info.State == proto.StateServing {
+		case now.Phase == schedule.Open && served:
 			s.State = proto.ClientServing
 		}
 		s.Endpoint = c.conf.Endpoints[now.Endpoint].Name
-		s.Attempts, s.AttemptsLeft, s.Failures = now.Attempts, p.MaxAttempts-now.Attempts, now.Failures
+		s.Attempts, s.Failures = now.Attempts, now.Failures
+		if now.Phase == schedule.Open {
+			s.Attempts = 0 // until the session turns out to be a short one
+		}
+		s.AttemptsLeft = p.MaxAttempts - s.Attempts
 		s.NextAttempt = nil
 		if now.Phase == schedule.Waiting {
 			at := now.At.Round(0).UTC()

@@ -6,3 +6,6 @@ function __callhome_mgr_words
 	$before --generate-bash-completion 2>/dev/null
 end
 complete -c callhome-mgr -f -a '(__callhome_mgr_words)'
+# check takes a FILE, and so do some flags.
+complete -c callhome-mgr -n '__fish_seen_subcommand_from check' -F
+complete -c callhome-mgr -n "string match -q -- '--*' (commandline -opc)[-1]" -F

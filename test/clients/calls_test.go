@@ -128,7 +128,7 @@ func TestHousekeeping(t *testing.T) {
 		for _, a := range c.ask(t, caller{}, d.socket, "reload", "then", "reopen", "then", "call", "127.0.0.1", n.port, "default") {
 			a.want(t, "ok", "1")
 		}
-		d.awaitLog(t, "configuration reloaded")
+		d.awaitLog(t, "call:", "method=reload_config")
 		n.awaitBanner(t)
 		s := c.session(t, d.socket, "session", "1")
 		stop(t, c, d)

@@ -400,4 +400,36 @@ END
 sh /run/udhcpc.sh > /run/udhcpc 2>&1 || { cat /run/udhcpc; exit 1; }
 await grep -qx 192.0.2.2 /run/udhcpc || { cat /run/udhcpc /run/udhcpc.env; exit 1; }
 `,
+	"README.md standing": `
+install_all
+useradd -m -s /bin/sh netop
+install -d -m 0700 -o netop -g netop ~netop/.ssh
+install -m 0600 -o netop -g netop nms_key.pub ~netop/.ssh/authorized_keys
+@1
+await callhome-mgr status > /dev/null
+{
+@2
+} > /run/status
+said /run/status '^nms '
+`,
+	"docs/operations.md standing": `
+install_all
+useradd -m -s /bin/sh netop
+install -d -m 0700 -o netop -g netop ~netop/.ssh
+install -m 0600 -o netop -g netop nms_key.pub ~netop/.ssh/authorized_keys
+manager
+@1
+@2
+callhome-mgr reload
+callhome-mgr status | has '^nms '
+`,
+	"docs/operations.md group": `
+install_all
+groupadd -r prometheus
+cat > /run/block <<'END'
+@1
+END
+bash -eu /run/block > /run/mgr.log 2>&1 &
+await test -S /run/callhome-metrics/socket
+`,
 }

@@ -68,14 +68,33 @@ func (d *device) Command(words []string, options ...string) *exec.Cmd {
 		env = append(env, "CALLHOME_DEFAULTS="+d.writeDefaults(all))
 		all = nil
 	}
-	argv := append(append([]string{binDir + "/callhome-trigger"}, all...), words...)
+	cmd := d.here(append(append([]string{binDir + "/callhome-trigger"}, all...), words...)...)
+	cmd.Env = env
+	return cmd
+}
+
+// Manager is callhome-mgr with these words, and the device's options for its
+// settings; nothing is started.
+func (d *device) Manager(words ...string) *exec.Cmd {
+	cmd := d.here(append([]string{binDir + "/callhome-mgr"}, words...)...)
+	cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "CALLHOME_DEFAULTS=" + d.writeDefaults(d.options)}
+	cmd.SysProcAttr.Setpgid = true
+	return cmd
+}
+
+// here is a command where the device lives.
+func (d *device) here(argv ...string) *exec.Cmd {
+	attr := &unix.SysProcAttr{Chroot: d.root}
 	if d.netns != "" {
+		if d.root != "" { // the namespaces' names are not there
+			argv = append([]string{"/usr/sbin/chroot", d.root}, argv...)
+			attr.Chroot = ""
+		}
 		argv = append([]string{"/usr/bin/nsenter", "--net=" + d.netns, "--"}, argv...)
 	}
 	cmd := exec.Command(argv[0], argv[1:]...)
-	cmd.Env = env
 	cmd.Dir = "/"
-	cmd.SysProcAttr = &unix.SysProcAttr{Chroot: d.root}
+	cmd.SysProcAttr = attr
 	return cmd
 }
 

@@ -13,7 +13,8 @@
 // CALLHOME_NO_SKIP=1 makes every skip a failure.
 //
 // A story is a test that reads as verbs; what they mean stands in the files
-// named after their nouns (device, nms, client, netconfd, link, tree). Waits
-// are bounded and say what was still wrong, and a story that cannot be told
-// here is listed with its reason at the end of the run.
+// named after their nouns (device, nms, client, netconfd, link, tree; document,
+// keeper and station for the standing connections). Waits are bounded and say
+// what was still wrong, and a story that cannot be told here is listed with its
+// reason at the end of the run.
 package integration

@@ -45,11 +45,7 @@ func (m *manager) begin() {
 	t := m.device.t
 	t.Helper()
 	argv := append([]string{"--socket", m.socket, "run", "--state-dir", m.state, "--state-size", "0", "--log-level", "debug"}, m.args...)
-	cmd := exec.Command(binDir+"/callhome-mgr", argv...)
-	cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "CALLHOME_DEFAULTS=" + m.device.writeDefaults(m.device.options)}
-	cmd.Dir = "/"
-	cmd.SysProcAttr = &unix.SysProcAttr{Chroot: m.device.root}
-	m.process = start(t, "callhome-mgr", cmd)
+	m.process = start(t, "callhome-mgr", m.device.Manager(argv...))
 	m.connect()
 }
 

@@ -22,22 +22,21 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// trees are the Debian releases whose OpenSSH the stories of
-// TestEveryOpenSSH are told with, beside the machine's own: 8.4 is the oldest
-// that callhome knows, 10 the newest.
+// trees are the Debian releases whose OpenSSH treeStories are told with, beside
+// the machine's own: 8.4 is the oldest that callhome knows, 10 the newest.
 var trees = []string{"bullseye", "trixie"}
 
-const (
-	treeStories  = "TestEveryOpenSSH"
-	treePatience = 8 * time.Minute // a slow mirror
-)
+const treePatience = 8 * time.Minute // a slow mirror
+
+// treeStories are the tests that call openTree.
+var treeStories = []string{"TestEveryOpenSSH", "TestEveryOpenSSHSurvivesAnOutage", "TestPeriodicConnections"}
 
 // buildTrees makes the trees that are not cached yet, while the other stories
 // are told: it needs the network, which they have not. For each a file in
 // results says "ready DIRECTORY" or why there is none.
 func buildTrees(results string) *sync.WaitGroup {
 	var all sync.WaitGroup
-	if !selected(treeStories) {
+	if !slices.ContainsFunc(treeStories, selected) {
 		return &all
 	}
 	all.Go(func() {
@@ -156,6 +155,25 @@ func openTree(t *testing.T, tree string) string {
 		mounted.root[tree] = root
 	}
 	return mounted.root[tree]
+}
+
+// onOpenSSHs tells a story with the machine's own OpenSSH and with those of
+// trees; root is the tree's, "" for ours.
+func onOpenSSHs(t *testing.T, trees []string, story func(t *testing.T, name, root string)) {
+	for _, tree := range append([]string{""}, trees...) {
+		name := tree
+		if name == "" {
+			name = "this machine"
+		}
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			root := ""
+			if tree != "" {
+				root = openTree(t, tree)
+			}
+			story(t, name, root)
+		})
+	}
 }
 
 func mountTree(name, dir string) (string, error) {

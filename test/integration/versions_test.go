@@ -16,34 +16,23 @@ import (
 // OPAQUE, nothing but netconf, and an end without leftovers.
 func TestEveryOpenSSH(t *testing.T) {
 	t.Parallel()
-	for _, tree := range append([]string{""}, trees...) {
-		name := tree
-		if name == "" {
-			name = "this machine"
-		}
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			root := ""
-			if tree != "" {
-				root = openTree(t, tree)
-			}
-			move := func(d *device) { d.root = root }
-			t.Run("session", func(t *testing.T) { sessionWithNetconfd(t, move) })
-			t.Run("every byte of OPAQUE", func(t *testing.T) { opaqueArrives(t, move, everyByte()) })
-			t.Run("longest OPAQUE", func(t *testing.T) { opaqueArrives(t, move, strings.Repeat("\n", 1024)) })
-			t.Run("OPAQUE as a comment", func(t *testing.T) { opaqueArrives(t, move, " # '$(id)' ") })
-			t.Run("no shell", func(t *testing.T) { noShell(t, move) })
-			t.Run("configured", func(t *testing.T) { configuredEndpoint(t, move) })
-			t.Run("configured aliveness", func(t *testing.T) { configuredAliveness(t, move) })
-			t.Run("grace time", func(t *testing.T) { graceTime(t, move) })
-			t.Run("detach", func(t *testing.T) { detachAndGoOn(t, move) })
-			t.Run("login of a user", func(t *testing.T) { loginIsBelieved(t, move, netop) })
-			t.Run("login of root", func(t *testing.T) { loginIsBelieved(t, move, "root") })
-			t.Run("forged user", func(t *testing.T) { forgedLogin(t, move, "user") })
-			t.Run("forged disconnect", func(t *testing.T) { forgedLogin(t, move, "disconnect") })
-			t.Run("check", func(t *testing.T) { checkSaysVersion(t, move, name) })
-		})
-	}
+	onOpenSSHs(t, trees, func(t *testing.T, name, root string) {
+		move := func(d *device) { d.root = root }
+		t.Run("session", func(t *testing.T) { sessionWithNetconfd(t, move) })
+		t.Run("every byte of OPAQUE", func(t *testing.T) { opaqueArrives(t, move, everyByte()) })
+		t.Run("longest OPAQUE", func(t *testing.T) { opaqueArrives(t, move, strings.Repeat("\n", 1024)) })
+		t.Run("OPAQUE as a comment", func(t *testing.T) { opaqueArrives(t, move, " # '$(id)' ") })
+		t.Run("no shell", func(t *testing.T) { noShell(t, move) })
+		t.Run("configured", func(t *testing.T) { configuredEndpoint(t, move) })
+		t.Run("configured aliveness", func(t *testing.T) { configuredAliveness(t, move) })
+		t.Run("grace time", func(t *testing.T) { graceTime(t, move) })
+		t.Run("detach", func(t *testing.T) { detachAndGoOn(t, move) })
+		t.Run("login of a user", func(t *testing.T) { loginIsBelieved(t, move, netop) })
+		t.Run("login of root", func(t *testing.T) { loginIsBelieved(t, move, "root") })
+		t.Run("forged user", func(t *testing.T) { forgedLogin(t, move, "user") })
+		t.Run("forged disconnect", func(t *testing.T) { forgedLogin(t, move, "disconnect") })
+		t.Run("check", func(t *testing.T) { checkSaysVersion(t, move, name) })
+	})
 }
 
 func sessionWithNetconfd(t *testing.T, move func(*device)) {

@@ -91,6 +91,25 @@ static void say_session(const struct callhome_session *s)
 	say("cause", s->cause);
 	say_number("stats", s->has_stats);
 	say_number("bytes-received", s->bytes_received);
+	say("of-client", s->client);
+	say("of-endpoint", s->endpoint);
+}
+
+static void say_client(const struct callhome_client *c)
+{
+	say("client", c->client);
+	say("client-state", c->state);
+	say("client-endpoint", c->endpoint);
+	say_number("client-session", c->session);
+	say_number("periodic", c->periodic);
+	say_number("attempts", c->attempts);
+	say_number("attempts-left", c->attempts_left);
+	say_number("failures", c->failures);
+	say_number("connections", c->connections);
+	say_number("next-attempt", c->next_attempt[0] != '\0');
+	say("last-stage", c->error_stage);
+	say("last-end", c->error_end);
+	say("last-error", c->error);
 }
 
 static int call(int sock, int n, char **arg)
@@ -143,6 +162,23 @@ static int status(int sock)
 	say_number("calls", st.calls);
 	say_number("failed", st.failed);
 	say("since", st.since);
+	say_number("clients", st.clients);
+	say_number("connected", st.connected);
+	say_number("applied", st.config_applied[0] != '\0');
+	say("config-error", st.config_error);
+	return 0;
+}
+
+static int clients(int sock)
+{
+	static struct callhome_client all[4];
+	int i, n = callhome_get_clients(sock, all, 4);
+
+	if (n < 0)
+		return failed(n);
+	say_number("count", n);
+	for (i = 0; i < n && i < 4; i++)
+		say_client(&all[i]);
 	return 0;
 }
 
@@ -161,7 +197,9 @@ static int events(int sock, int n)
 		say("event", e.event);
 		say("time", e.time);
 		say("words", e.words);
+		say_number("outage", e.outage_ns);
 		say_session(&e.session);
+		say("about", e.client.client);
 	}
 	return 0;
 }
@@ -182,6 +220,8 @@ static int command(int sock, int n, char **arg)
 		return ok(callhome_kill_user_session(sock, atoi(arg[1])));
 	if (strcmp(name, "status") == 0)
 		return status(sock);
+	if (strcmp(name, "clients") == 0)
+		return clients(sock);
 	if (strcmp(name, "events") == 0 && n == 2)
 		return events(sock, atoi(arg[1]));
 	if (strcmp(name, "reload") == 0)

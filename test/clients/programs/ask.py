@@ -50,6 +50,8 @@ def say_session(s):
     say("graceful", s.get("graceful", False))
     say("stats", "stats" in s)
     say("bytes-received", s.get("stats", {}).get("bytes-received", 0))
+    say("of-client", s.get("client", ""))
+    say("of-endpoint", s.get("endpoint", ""))
 
 
 def call(m, host, port, wait, opaque=None):
@@ -89,6 +91,29 @@ def status(m):
     st = m.call_home_status()
     for name in ("pid", "started", "sessions", "calls", "failed", "since"):
         say(name, st[name])
+    say("clients", st["configuration"]["clients"])
+    say("connected", sum(c["state"] in ("authenticated", "serving") for c in st["clients"]))
+    say("applied", "applied" in st["configuration"])
+    say("config-error", st["configuration"].get("error", ""))
+
+
+def clients(m):
+    """Prints the clients of the configuration."""
+    found = m.get_clients()
+    say("count", len(found))
+    for c in found:
+        say("client", c["client"])
+        say("client-state", c["state"])
+        say("client-endpoint", c.get("endpoint", ""))
+        say("client-session", c.get("session", 0))
+        say("periodic", c.get("periodic", False))
+        for name in ("attempts", "attempts-left", "failures", "connections"):
+            say(name, c[name])
+        say("next-attempt", "next-attempt" in c)
+        error = c.get("last-error", {})
+        say("last-stage", error.get("stage", ""))
+        say("last-end", error.get("end", ""))
+        say("last-error", error.get("message", ""))
 
 
 def events(m, n):
@@ -100,7 +125,9 @@ def events(m, n):
             say("event", e["event"])
             say("time", e["time"])
             say("words", e.get("words", ""))
+            say("outage", e.get("outage-ns", 0))
             say_session(e["session"])
+            say("about", e.get("client", {}).get("client", ""))
 
 
 def done(answer):
@@ -117,6 +144,7 @@ COMMANDS = {
     "session": lambda m, n: say_session(m.get_user_session(int(n))),
     "kill": lambda m, n: done(m.kill_user_session(int(n))),
     "status": status,
+    "clients": clients,
     "events": events,
     "reload": lambda m: done(m.reload_config()),
     "reopen": lambda m: done(m.reopen_logs()),

@@ -1,11 +1,14 @@
 // Command fdpass-listen waits for one call home and passes the accepted socket
-// to the ssh that runs it, then ends: a ProxyCommand for ProxyUseFdpass.
+// to the ssh that runs it, then ends: a ProxyCommand for ProxyUseFdpass. With
+// unix:PATH for an address somebody else has accepted: the socket comes from
+// the one who listens there.
 package main
 
 import (
 	"fmt"
 	"net"
 	"os"
+	"strings"
 	"time"
 
 	"callhome/internal/fdpass"
@@ -26,18 +29,7 @@ func main() {
 }
 
 func pass(addr string) error {
-	l, err := net.Listen("tcp", addr)
-	if err != nil {
-		return err
-	}
-	if err := l.(*net.TCPListener).SetDeadline(time.Now().Add(patience)); err != nil {
-		return err
-	}
-	device, err := l.Accept()
-	if err != nil {
-		return err
-	}
-	f, err := device.(*net.TCPConn).File()
+	f, err := take(addr)
 	if err != nil {
 		return err
 	}
@@ -47,4 +39,28 @@ func pass(addr string) error {
 		return err
 	}
 	return fdpass.Send(ssh.(*net.UnixConn), []byte{0}, f)
+}
+
+// take returns the accepted socket.
+func take(addr string) (*os.File, error) {
+	if path, ok := strings.CutPrefix(addr, "unix:"); ok {
+		c, err := net.Dial("unix", path)
+		if err != nil {
+			return nil, err
+		}
+		_, f, err := fdpass.Recv(c.(*net.UnixConn), make([]byte, 1))
+		return f, err
+	}
+	l, err := net.Listen("tcp", addr)
+	if err != nil {
+		return nil, err
+	}
+	if err := l.(*net.TCPListener).SetDeadline(time.Now().Add(patience)); err != nil {
+		return nil, err
+	}
+	device, err := l.Accept()
+	if err != nil {
+		return nil, err
+	}
+	return device.(*net.TCPConn).File()
 }

@@ -1,0 +1,191 @@
+package session
+
+import (
+	"errors"
+	"os"
+	"testing"
+	"time"
+
+	"callhome/internal/proto"
+
+	"github.com/fsnotify/fsnotify"
+)
+
+var nms = Owner{Client: "nms \"1\"", Endpoint: "first", Config: "4b1d"}
+
+// serving starts a session whose client has logged in.
+func serving(t *testing.T, env *Env, owner Owner) *Session {
+	t.Helper()
+	s := New(env, 1, proto.CallParams{Host: "nms", Port: 1}, "manager", owner)
+	conn, _ := connection(t)
+	cmd := stub(t, "printf '%s\\r\\n' '"+lineConnected+"' '"+lineAccepted+"' \""+lineSubsystem+"\" >&2; exec cat")
+	if err := s.Start(cmd, conn); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Await(t.Context(), proto.StateServing); err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// Whom a session belongs to is known to a later manager too, which may end it.
+func TestASessionKeepsItsOwner(t *testing.T) {
+	env, all := newEnv(t)
+	s := serving(t, env, nms)
+	if got := s.Owner(); got != nms {
+		t.Errorf("it belongs to %+v", got)
+	}
+	if info := s.Info(); info.Client != nms.Client || info.Endpoint != nms.Endpoint {
+		t.Errorf("the session is %+v", info)
+	}
+	for _, e := range all.events {
+		if e.Session.Client != nms.Client {
+			t.Errorf("%s is told of the client %q", e.Event, e.Session.Client)
+		}
+	}
+	later, _ := newEnv(t)
+	later.Dir = env.Dir
+	found, _, err := Restore(later)
+	if err != nil || len(found) != 1 {
+		t.Fatalf("found %v, %v", found, err)
+	}
+	if got := found[0].Owner(); got != nms {
+		t.Errorf("found again it belongs to %+v", got)
+	}
+	found[0].End(proto.EndSilent, "nothing came")
+	if info := awaitDone(t, found[0]); info.End != proto.EndSilent || info.Cause != "nothing came" || info.Graceful {
+		t.Errorf("found again it ended as %+v", info)
+	}
+	awaitDone(t, s)
+}
+
+func TestASessionThatWasAskedForHasNoOwner(t *testing.T) {
+	env, _ := newEnv(t)
+	s := New(env, 1, proto.CallParams{Host: "nms", Port: 1}, "manager", Owner{})
+	if got := s.Owner(); got != (Owner{}) {
+		t.Errorf("it belongs to %+v", got)
+	}
+	s.Kill("the test")
+}
+
+// The first reason is the one told, and some are no fault of anybody's.
+func TestEndHasAReason(t *testing.T) {
+	for end, graceful := range map[proto.End]bool{
+		proto.EndKilled: true, proto.EndIdle: true, proto.EndSilent: false, proto.EndLoginTimeout: false,
+	} {
+		t.Run(string(end), func(t *testing.T) {
+			env, all := newEnv(t)
+			s := serving(t, env, nms)
+			s.End(end, "the first reason")
+			s.End(proto.EndRefused, "another one")
+			info := awaitDone(t, s)
+			if info.End != end || info.Cause != "the first reason" || info.Graceful != graceful || info.Stage != proto.StageSession {
+				t.Errorf("it ended as %+v", info)
+			}
+			if got := all.names(); got[len(got)-1] != proto.EventClosed {
+				t.Errorf("told %v", got)
+			}
+		})
+	}
+}
+
+func TestEndBeforeTheLogin(t *testing.T) {
+	env, all := newEnv(t)
+	s := New(env, 1, proto.CallParams{Host: "nms", Port: 1}, "manager", nms)
+	conn, _ := connection(t)
+	if err := s.Start(stub(t, "exec cat"), conn); err != nil {
+		t.Fatal(err)
+	}
+	s.End(proto.EndLoginTimeout, "nobody logged in within 20s")
+	if info := awaitDone(t, s); info.End != proto.EndLoginTimeout || info.Graceful || info.Cause != "nobody logged in within 20s" {
+		t.Errorf("it ended as %+v", info)
+	}
+	if got := all.names(); got[len(got)-1] != proto.EventFailed {
+		t.Errorf("told %v", got)
+	}
+
+	env, _ = newEnv(t)
+	s = New(env, 1, proto.CallParams{Host: "nms", Port: 1}, "manager", nms)
+	s.End(proto.EndKilled, "its endpoint is another one")
+	s.End(proto.EndRefused, "another reason")
+	if info := awaitDone(t, s); info.End != proto.EndKilled || info.Stage != proto.StageTCP || info.Graceful || info.Cause != "its endpoint is another one" {
+		t.Errorf("without a connection it ended as %+v", info)
+	}
+}
+
+// A manager that was ended right after it had started sshd has not noted the
+// process yet. The next one finds that by its log, and whose it is by the file.
+func TestASessionIsFoundThatHadJustBegun(t *testing.T) {
+	env, _ := newEnv(t)
+	s := New(env, 1, proto.CallParams{Host: "nms", Port: 1, Opaque: "ticket"}, "manager", nms)
+	conn, _ := connection(t)
+	notes, err := fsnotify.NewBufferedWatcher(100)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer notes.Close()
+	if err := notes.Add(env.Dir); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Start(stub(t, "exec cat"), conn); err != nil {
+		t.Fatal(err)
+	}
+	// Noted before sshd was started, and with its process.
+	for written := 0; written < 2; {
+		select {
+		case e := <-notes.Events:
+			if e.Name == recordPath(env.Dir, 1) && e.Has(fsnotify.Create) {
+				written++
+			}
+		case <-time.After(20 * time.Second):
+			t.Fatalf("it was noted %d times", written)
+		}
+	}
+	s.mu.Lock()
+	r := s.rec
+	s.mu.Unlock()
+	r.Process, r.PID, r.State = Identity{}, 0, proto.StateCalling // as the first note was
+	if err := r.write(env.Dir); err != nil {
+		t.Fatal(err)
+	}
+	later, _ := newEnv(t)
+	later.Dir = env.Dir
+	found, _, err := Restore(later)
+	if err != nil || len(found) != 1 {
+		t.Fatalf("found %v, %v", found, err)
+	}
+	info := found[0].Info()
+	if found[0].Owner() != nms || info.PID != s.Info().PID || info.State != proto.StateStarting || info.Opaque != "ticket" || info.Stats == nil {
+		t.Errorf("found %+v of %+v", info, found[0].Owner())
+	}
+	found[0].End(proto.EndKilled, "the test")
+	awaitDone(t, s)
+
+	// Where sshd had not been started, nothing is left.
+	env, _ = newEnv(t)
+	if err := r.write(env.Dir); err != nil {
+		t.Fatal(err)
+	}
+	if found, _, err := Restore(env); err != nil || len(found) != 0 {
+		t.Errorf("found %v, %v", found, err)
+	}
+	if left, err := os.ReadDir(env.Dir); err != nil || len(left) != 0 {
+		t.Errorf("left over: %v, %v", left, err)
+	}
+}
+
+// What Start notes before sshd runs has no process yet.
+func TestASessionIsNotedBeforeItsProcess(t *testing.T) {
+	env, _ := newEnv(t)
+	s := New(env, 1, proto.CallParams{Host: "nms", Port: 1}, "manager", nms)
+	s.save()
+	data, err := os.ReadFile(recordPath(env.Dir, 1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := parseRecord(data, 1)
+	if !errors.Is(err, errNotStarted) || r.Client != nms.Client || r.Config != nms.Config {
+		t.Errorf("got %+v, %v", r, err)
+	}
+	s.Kill("the test")
+}

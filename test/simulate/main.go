@@ -1,0 +1,121 @@
+// simulate plays what a fleet of devices does to an NMS that was away, in
+// virtual time and with the daemon's own scheduling (internal/schedule), beside
+// what other implementations do. `make simulate` runs it; it opens no socket
+// and asserts nothing.
+package main
+
+import (
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"callhome/internal/schedule"
+)
+
+// options are what the flags say.
+type options struct {
+	fleet  Fleet
+	plot   string
+	sweep  bool
+	charts bool
+}
+
+func parse(args []string, help io.Writer) (*options, error) {
+	o := &options{fleet: Fleet{Policy: schedule.Policy{Pause: schedule.DefaultPause}}}
+	f := flag.NewFlagSet("simulate", flag.ContinueOnError)
+	f.SetOutput(help)
+	f.IntVar(&o.fleet.Devices, "fleet", 10000, "devices")
+	f.Uint64Var(&o.fleet.Seed, "seed", 1, "seed; the same one gives the same output")
+	f.DurationVar(&o.fleet.Notice, "notice", 500*time.Millisecond, "within which all devices notice that the NMS went")
+	f.DurationVar(&o.fleet.Horizon, "horizon", 2*time.Hour, "time after the outage at which to look no more")
+
+	n := &o.fleet.NMS
+	f.Float64Var(&n.Capacity, "capacity", 100, "logins a second that an NMS has the power for")
+	f.DurationVar(&n.Login, "login", 300*time.Millisecond, "time of a login on an idle NMS")
+	f.IntVar(&n.Concurrency, "concurrency", 4096, "logins that an NMS works on at once")
+	f.IntVar(&n.Backlog, "backlog", 1024, "connections that its kernel holds for it meanwhile")
+	f.DurationVar(&n.Grace, "grace", 20*time.Second, "time after which it ends a login that is not done")
+	f.DurationVar(&n.Outage, "outage", 20*time.Second, "time for which it answers no call")
+	f.BoolVar(&n.Silent, "silent", false, "in the outage nothing answers; else connections are refused")
+	f.BoolVar(&n.Reset, "reset", false, "a full backlog resets connections; else it ignores them")
+
+	p := &o.fleet.Policy
+	f.IntVar(&p.Endpoints, "endpoints", 1, "endpoints, each an NMS of its own with the same outage")
+	f.IntVar(&p.MaxAttempts, "max-attempts", 3, "attempts at an endpoint before the next one's turn")
+	f.DurationVar(&o.fleet.MaxWait, "max-wait", 5*time.Second, "for a TCP connection")
+	f.DurationVar(&p.NoSSH, "no-ssh", time.Minute, "how long a device keeps a connection without a login")
+	f.DurationVar(&p.Pause.Initial, "initial", p.Pause.Initial, "first pause")
+	f.DurationVar(&p.Pause.Maximum, "maximum", p.Pause.Maximum, "longest pause, its jitter apart")
+	f.IntVar(&p.Pause.Jitter, "jitter", p.Pause.Jitter, "jitter of the pauses, in percent")
+
+	f.StringVar(&o.plot, "plot", "", "draw the charts into this file, .svg or .png")
+	f.BoolVar(&o.sweep, "sweep", false, "ours only: a table of pauses by what they do after outages of 20 s, 5 min, 1 h")
+	f.BoolVar(&o.charts, "charts", true, "charts for the terminal")
+	if err := f.Parse(args); err != nil {
+		return nil, err
+	}
+	if f.NArg() > 0 {
+		return nil, fmt.Errorf("%q: there are only flags, see -help", f.Arg(0))
+	}
+	return o, o.fleet.check()
+}
+
+// check refuses what has no meaning, or no end.
+func (f *Fleet) check() error {
+	for _, c := range []struct {
+		ok   bool
+		what string
+	}{
+		{f.Devices > 0 && f.Devices <= 1e6, "-fleet is from 1 to 1000000"},
+		{f.NMS.Capacity > 0, "-capacity is above 0"},
+		{f.NMS.Login > 0 && f.NMS.Grace > 0, "-login and -grace are above 0"},
+		{f.NMS.Concurrency > 0 && f.NMS.Backlog > 0, "-concurrency and -backlog are above 0"},
+		{f.NMS.Outage >= 0 && f.Notice >= 0, "-outage and -notice are not negative"},
+		{f.Horizon > 0 && f.NMS.Outage+f.Horizon <= 7*24*time.Hour, "-horizon is above 0, and with the outage at most a week"},
+		{f.Policy.Endpoints > 0 && f.Policy.MaxAttempts > 0, "-endpoints and -max-attempts are above 0"},
+		{f.MaxWait > farthest && f.Policy.NoSSH > 0, "-max-wait is above a round trip of " + farthest.String() + ", -no-ssh above 0"},
+		{f.Policy.Pause.Initial >= 10*time.Millisecond && f.Policy.Pause.Maximum >= f.Policy.Pause.Initial, "-initial is from 10ms to -maximum"},
+		{f.Policy.Pause.Jitter >= 0 && f.Policy.Pause.Jitter < 100, "-jitter is from 0 to 99"},
+	} {
+		if !c.ok {
+			return fmt.Errorf("reading the flags: %s", c.what)
+		}
+	}
+	return nil
+}
+
+func main() {
+	err := run(os.Args[1:], os.Stdout, os.Stderr)
+	switch {
+	case err == flag.ErrHelp:
+	case err != nil:
+		fmt.Fprintln(os.Stderr, "simulate:", err)
+		os.Exit(1)
+	}
+}
+
+func run(args []string, out, help io.Writer) error {
+	o, err := parse(args, help)
+	if err != nil {
+		return err
+	}
+	if o.sweep {
+		return sweep(out, o.fleet)
+	}
+	var lines []line
+	for _, m := range manners {
+		lines = append(lines, line{m.name, o.fleet.play(m), o.fleet.alone(m)})
+	}
+	if o.charts {
+		charts(out, lines)
+	}
+	if err := table(out, o.fleet, lines); err != nil {
+		return err
+	}
+	if o.plot == "" {
+		return nil
+	}
+	return picture(o.plot, o.fleet, lines)
+}
