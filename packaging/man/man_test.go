@@ -243,6 +243,15 @@ func TestConfiguration(t *testing.T) {
 			t.Errorf("the manual lacks callhome:%s", m[1])
 		}
 	}
+	defaults := regexp.MustCompile(`(?s)leaf ([a-z-]+) \{[^{}]*(?:\{[^{}]*\}[^{}]*)?default "(\d+)";`).FindAllStringSubmatch(source(t, modules[0]), -1)
+	if len(defaults) != 5 {
+		t.Fatalf("found the built-in values %q", defaults)
+	}
+	for _, m := range defaults {
+		if !regexp.MustCompile(`(?s)` + m[1] + `\s[^()]*\(` + m[2] + `[:)]`).MatchString(text) {
+			t.Errorf("the manual does not say that %s is %s", m[1], m[2])
+		}
+	}
 	_, example, ok := strings.Cut(text, ".Bd -literal\n")
 	example, _, end := strings.Cut(example, ".Ed\n")
 	if !ok || !end {

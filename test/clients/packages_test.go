@@ -194,7 +194,7 @@ func TestSameCodes(t *testing.T) {
 			t.Errorf("callhome.py has %q, callhome.h has not", line)
 		}
 	}
-	last := proto.CodeShutdown
+	last := proto.CodeBadConfig
 	for c := proto.CodeName; c <= last; c++ {
 		if !strings.Contains(out, fmt.Sprintf("%v = %d\n", c, c)) {
 			t.Errorf("callhome.py has no %v = %d", c, c)

@@ -24,6 +24,7 @@ exec chroot "$s/root" bash -euo pipefail -c 'cd "$1" && . /run/script' scene "$r
 // prelude has what scenes share.
 const prelude = `
 fail() { echo "$*" >&2; exit 1; }
+has() { grep "$@" > /dev/null; } # reads all, so that nobody writes into a closed pipe
 await() { # WORDS...: until they succeed
 	local n
 	for n in $(seq 300); do
@@ -81,7 +82,7 @@ station() {
 	talk /run/station | ssh -F none -s -i "${2:-nms_key}" -o ProxyUseFdpass=yes -o ProxyCommand='fdpass-listen 127.0.0.1:4334' \
 		-o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o LogLevel=ERROR "${1:-netconf}@device-1" netconf > /run/station 2> /run/station.err
 }
-listening() { ss -Hltn "sport = :4334" | grep -q .; }
+listening() { ss -Hltn "sport = :4334" | has .; }
 my_netconf() {
 	install -d /usr/local/sbin
 	printf '#!/bin/sh\nprintf "%%s]]>]]>" "<hello xmlns=\\"urn:ietf:params:xml:ns:netconf:base:1.0\\"/>"\nexec cat > /dev/null\n' > /usr/local/sbin/my-netconf
@@ -196,7 +197,7 @@ said /run/answer '"result":{"session":2'
 install_all
 groupdel callhome
 @1
-getent group callhome | grep -q netconf
+getent group callhome | has netconf
 `,
 	"docs/api.md by-hand": `
 install_all
@@ -209,7 +210,7 @@ install_all
 my_netconf
 manager
 @1
-callhome-mgr status | grep -q 'nms.example.net' || fail "the client is not there"
+callhome-mgr status | has 'nms.example.net' || fail "the client is not there"
 `,
 	"docs/operations.md metrics": `
 install_all
@@ -235,17 +236,17 @@ test ! -e /run/pwned
 	"docs/confd.md preset": `
 install_all
 @file /etc/callhome/trigger.conf 1
-callhome-trigger --show-config | grep -q '^subsystem .*"/usr/local/bin/netconf-subsys"'
+callhome-trigger --show-config | has '^subsystem .*"/usr/local/bin/netconf-subsys"'
 `,
 	"docs/clixon.md preset": `
 install_all
 @file /etc/callhome/trigger.conf 1
-callhome-trigger --show-config | grep -q '^subsystem .*"/usr/local/bin/clixon_netconf"'
+callhome-trigger --show-config | has '^subsystem .*"/usr/local/bin/clixon_netconf"'
 `,
 	"docs/clixon.md setting": `
 install_all
 @file /etc/callhome/trigger.conf 1
-callhome-trigger --show-config | grep -q '^subsystem .*"/usr/bin/clixon_netconf -f /etc/clixon.xml"'
+callhome-trigger --show-config | has '^subsystem .*"/usr/bin/clixon_netconf -f /etc/clixon.xml"'
 `,
 	"docs/yuma.md yuma": `
 install_all
@@ -288,7 +289,7 @@ held & await listening
 @3
 held & await listening
 @4
-callhome-mgr sessions | grep -c 'serving' | grep -qx 4
+callhome-mgr sessions | grep -c 'serving' | has -x 4
 `,
 	"docs/management.md ssh": `
 install_all
@@ -342,7 +343,7 @@ ssh-keygen -q -t ed25519 -N '' -f other
 cp other.pub ssh_host_ed25519_key.pub
 sed 's/4334/4335/' /run/block > /run/wrong
 bash -eu /run/wrong > /run/station 2>&1 & pid=$!
-listening_on() { ss -Hltn "sport = :$1" | grep -q .; }
+listening_on() { ss -Hltn "sport = :$1" | has .; }
 await listening_on 4335
 callhome-trigger --handover detach 127.0.0.1 4335
 if wait $pid; then fail "ncclient took another key"; fi
@@ -364,7 +365,7 @@ install -D -m 0755 packaging/dhcp/callhome-dhcp /usr/lib/callhome/callhome-dhcp
 mkdir -p /var/lib/callhome
 {
 @1
-} | grep -qx 192.0.2.1
+} | has -x 192.0.2.1
 # And what the daemon makes of it.
 manager
 echo 'CALLHOME_DHCP_INIT=--user netconf=nms_key.pub --netconf-server yuma' > /etc/callhome/dhcp.conf
@@ -381,8 +382,8 @@ echo CALLHOME_DHCP_MODE=print > /etc/callhome/dhcp.conf
 @2
 printf 'ADDRESS=192.0.2.7\nVENDOR_SPECIFIC=8104c0000201\n' > /run/systemd/netif/leases/1
 printf 'VENDOR_SPECIFIC=8104c0000202\n' > /run/systemd/netif/leases/99999
-/etc/networkd-dispatcher/routable.d/callhome | grep -qx 192.0.2.1
-/etc/networkd-dispatcher/routable.d/callhome | wc -l | grep -qx 1
+/etc/networkd-dispatcher/routable.d/callhome | has -x 192.0.2.1
+/etc/networkd-dispatcher/routable.d/callhome | wc -l | has -x 1
 ! command -v systemd-analyze > /dev/null || systemd-analyze verify /etc/systemd/system/callhome-dhcp.path
 `,
 	"docs/oran.md udhcpc": `
@@ -398,5 +399,37 @@ chmod 755 /run/udhcpc.script
 END
 sh /run/udhcpc.sh > /run/udhcpc 2>&1 || { cat /run/udhcpc; exit 1; }
 await grep -qx 192.0.2.2 /run/udhcpc || { cat /run/udhcpc /run/udhcpc.env; exit 1; }
+`,
+	"README.md standing": `
+install_all
+useradd -m -s /bin/sh netop
+install -d -m 0700 -o netop -g netop ~netop/.ssh
+install -m 0600 -o netop -g netop nms_key.pub ~netop/.ssh/authorized_keys
+@1
+await callhome-mgr status > /dev/null
+{
+@2
+} > /run/status
+said /run/status '^nms '
+`,
+	"docs/operations.md standing": `
+install_all
+useradd -m -s /bin/sh netop
+install -d -m 0700 -o netop -g netop ~netop/.ssh
+install -m 0600 -o netop -g netop nms_key.pub ~netop/.ssh/authorized_keys
+manager
+@1
+@2
+callhome-mgr reload
+callhome-mgr status | has '^nms '
+`,
+	"docs/operations.md group": `
+install_all
+groupadd -r prometheus
+cat > /run/block <<'END'
+@1
+END
+bash -eu /run/block > /run/mgr.log 2>&1 &
+await test -S /run/callhome-metrics/socket
 `,
 }
