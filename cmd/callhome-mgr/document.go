@@ -66,6 +66,7 @@ func checkDocument(w io.Writer, file string, explicit bool, s *settings.Settings
 func initFlags() []cli.Flag {
 	return []cli.Flag{
 		&cli.StringSliceFlag{Name: "nms", Required: true, Usage: "`HOST[:PORT]` of the NETCONF client; may be repeated, the preferred one first"},
+		&cli.BoolFlag{Name: "each", DisableDefaultText: true, Usage: "keep a connection to each of them, not to the first that answers"},
 		&cli.StringSliceFlag{Name: "user", Usage: "`NAME=FILE`: this user may log in with the public keys in FILE, and nobody else; may be repeated. Without it sshd_config decides"},
 		&cli.StringFlag{Name: "netconf-server", Usage: "`NAME` of the NETCONF server's preset, as callhome-trigger has it"},
 		&cli.StringFlag{Name: "output", Usage: "write to `FILE`, which must not exist, instead of standard output"},
@@ -77,7 +78,7 @@ func initialise(c *cli.Context) error {
 	if c.Args().Present() {
 		return usage(fmt.Errorf("init takes no words, found %q", c.Args().First()))
 	}
-	o := config.InitOptions{NMS: c.StringSlice("nms"), Preset: c.String("netconf-server")}
+	o := config.InitOptions{NMS: c.StringSlice("nms"), Preset: c.String("netconf-server"), Each: c.Bool("each")}
 	keys, err := filepath.Glob(filepath.Join(config.DefaultKeyDir, "ssh_host_*_key"))
 	if err != nil {
 		return err

@@ -171,6 +171,7 @@ func TestInit(t *testing.T) {
 	for name, o := range map[string]InitOptions{
 		"one":  {NMS: []string{"nms.example"}, HostKeys: []string{"ssh_host_ed25519_key"}},
 		"all":  {NMS: []string{"nms.example:99", "[2001:db8::1]:830", "192.0.2.1"}, HostKeys: []string{"ssh_host_ed25519_key", "ssh_host_rsa_key"}, Users: []User{{"netconf", []string{line, line}}}, Preset: "yuma"},
+		"each": {NMS: []string{"a.example", "b.example:99"}, Each: true, HostKeys: []string{"k"}},
 		"zone": {NMS: []string{"fe80::1%eth0"}, HostKeys: []string{"k"}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -179,8 +180,15 @@ func TestInit(t *testing.T) {
 				t.Fatal(err)
 			}
 			c := parse(t, all, doc).Clients
-			if len(c) != 1 || len(c[0].Endpoints) != len(o.NMS) || len(c[0].Endpoints[0].HostKeys) != len(o.HostKeys) || len(c[0].Endpoints[0].Users) != len(o.Users) || c[0].Periodic != nil {
+			clients, endpoints := 1, len(o.NMS)
+			if o.Each {
+				clients, endpoints = endpoints, clients
+			}
+			if len(c) != clients || len(c[0].Endpoints) != endpoints || len(c[0].Endpoints[0].HostKeys) != len(o.HostKeys) || len(c[0].Endpoints[0].Users) != len(o.Users) || c[0].Periodic != nil {
 				t.Errorf("%+v\n%s", c, doc)
+			}
+			if o.Each && (c[1].Name != "b.example:99" || c[1].Endpoints[0].Host != "b.example" || c[1].Endpoints[0].Port != 99) {
+				t.Errorf("the second: %+v", c[1])
 			}
 			if name == "all" {
 				e := c[0].Endpoints

@@ -18,6 +18,8 @@ type InitOptions struct {
 	// NMS are the NETCONF client's endpoints, HOST or HOST:PORT, the preferred
 	// one first.
 	NMS []string
+	// Each makes each of NMS a NETCONF client of its own, all of them called.
+	Each bool
 	// HostKeys are the names of the key files of this machine, in the key
 	// directory.
 	HostKeys []string
@@ -41,8 +43,8 @@ func AuthorizedKeys(file []byte) []string {
 	return out
 }
 
-// Init returns a minimal document that keeps one persistent connection. It is
-// what Parse takes.
+// Init returns a minimal document that keeps one persistent connection, or with
+// Each one to each of NMS. It is what Parse takes.
 func Init(o InitOptions) ([]byte, error) {
 	switch {
 	case len(o.NMS) == 0:
@@ -77,22 +79,32 @@ func Init(o InitOptions) ([]byte, error) {
 		}
 		endpoints = append(endpoints, object{{"name", word}, {"ssh", stack}})
 	}
-	client := object{
-		{"name", "nms"},
-		{"endpoints", object{{"endpoint", endpoints}}},
-		{"connection-type", object{{"persistent", object{}}}},
+	clients := []any{initClient("nms", endpoints)}
+	if o.Each {
+		clients = nil
+		for i, word := range o.NMS {
+			clients = append(clients, initClient(word, endpoints[i:i+1]))
+		}
 	}
 	var out bytes.Buffer
 	enc := json.NewEncoder(&out)
 	enc.SetEscapeHTML(false)
 	enc.SetIndent("", "  ")
-	if err := enc.Encode(object{{"ietf-netconf-server:netconf-server", object{{"call-home", object{{"netconf-client", []any{client}}}}}}}); err != nil {
+	if err := enc.Encode(object{{"ietf-netconf-server:netconf-server", object{{"call-home", object{{"netconf-client", clients}}}}}}); err != nil {
 		return nil, fmt.Errorf("making a configuration: %w", err)
 	}
 	if _, faults := Parse(out.Bytes(), Features{}, Defaults{}); len(faults) > 0 {
 		return nil, fmt.Errorf("making a configuration: %s: %s", faults[0].Path, faults[0].Message)
 	}
 	return out.Bytes(), nil
+}
+
+func initClient(name string, endpoints []any) object {
+	return object{
+		{"name", name},
+		{"endpoints", object{{"endpoint", endpoints}}},
+		{"connection-type", object{{"persistent", object{}}}},
+	}
 }
 
 func initUsers(users []User) ([]any, error) {

@@ -2,6 +2,7 @@ package fdpass
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"io"
 	"net"
@@ -230,7 +231,7 @@ func TestEndOfStreamIsEOF(t *testing.T) {
 func TestRightsUnderstandsWhatTheKernelWrites(t *testing.T) {
 	creds := unix.UnixCredentials(&unix.Ucred{Pid: 1})
 	timestamp := bytes.Clone(unix.UnixRights(0))
-	timestamp[12] = unix.SCM_TIMESTAMP // struct cmsghdr: size, level, type
+	binary.NativeEndian.PutUint32(timestamp[unix.SizeofCmsghdr-4:], unix.SCM_TIMESTAMP) // struct cmsghdr: size, level, type
 	for _, tt := range []struct {
 		name    string
 		oob     []byte

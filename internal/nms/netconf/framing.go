@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"strconv"
 )
 
@@ -151,7 +152,7 @@ func (r *Reader) chunkSize() (int, error) {
 	if err != nil || !startsChunk(header) || digits[0] == '0' || digits[0] == '+' || size > maxChunk {
 		return 0, fmt.Errorf("%.20q where the length of a chunk should be", header)
 	}
-	return int(size), nil
+	return int(min(size, math.MaxInt)), nil // on 32 bits it is too long in any case
 }
 
 func startsChunk(header []byte) bool {
@@ -171,7 +172,7 @@ func Write(w io.Writer, framing Framing, message []byte) error {
 	switch {
 	case len(message) == 0:
 		return errors.New("an empty message cannot be sent")
-	case framing == Chunked && len(message) > maxChunk:
+	case framing == Chunked && uint64(len(message)) > maxChunk:
 		return ErrTooLong
 	case framing == Chunked:
 		framed = fmt.Appendf(nil, "\n#%d\n", len(message))

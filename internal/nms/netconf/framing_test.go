@@ -40,6 +40,7 @@ func TestReader(t *testing.T) {
 		{"a length beyond the standard's", Chunked, "\n#4294967296\n", nil, nil},
 		{"a length of many digits", Chunked, "\n#44444444444444\n", nil, nil},
 		{"a length beyond ours", Chunked, "\n#101\n", nil, ErrTooLong},
+		{"the longest length there is, which 32 bits would take for -1", Chunked, "\n#4294967295\n<a/>\n##\n", nil, ErrTooLong},
 		{"chunks beyond our length", Chunked, "\n#60\n" + strings.Repeat("x", 60) + "\n#41\n", nil, ErrTooLong},
 		{"carriage returns", Chunked, "\r\n#4\r\n<a/>\r\n##\r\n", nil, nil},
 		{"the other framing", Chunked, "<a/>]]>]]>", nil, nil},
@@ -140,5 +141,5 @@ func FuzzEndOfMessage(f *testing.F) {
 }
 
 func FuzzChunked(f *testing.F) {
-	fuzzFraming(f, Chunked, "<a/>", "\n#4\n<a/>\n##\n", "\n#1\nx\n#2\nyz\n##\n", "\n#4294967295\n", "\n##\n", fmt.Sprintf("\n#%d\n", 1<<40))
+	fuzzFraming(f, Chunked, "<a/>", "\n#4\n<a/>\n##\n", "\n#1\nx\n#2\nyz\n##\n", "\n#4294967295\n", "\n##\n", fmt.Sprintf("\n#%d\n", uint64(1)<<40))
 }

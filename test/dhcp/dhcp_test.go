@@ -1,0 +1,288 @@
+// Package dhcp_test holds the hooks of packaging/dhcp to what docs/oran.md says
+// of them: what callhome-dhcp makes of an option 43, and what it refuses.
+package dhcp_test
+
+import (
+	"bytes"
+	"encoding/hex"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"callhome/test/skips"
+)
+
+const script = "../../packaging/dhcp/callhome-dhcp"
+
+// shells are those that the hooks may meet on a device.
+var shells = [][]string{{"sh"}, {"bash"}, {"busybox", "sh"}}
+
+// tree is a root directory of its own for one run, with conf as dhcp.conf.
+func tree(t *testing.T, conf string) string {
+	t.Helper()
+	root := t.TempDir()
+	for _, dir := range []string{"etc/callhome", "var/lib/callhome", "bin"} {
+		if err := os.MkdirAll(filepath.Join(root, dir), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(t, filepath.Join(root, "etc/callhome/dhcp.conf"), conf, 0o644)
+	return root
+}
+
+func write(t *testing.T, name, text string, mode os.FileMode) {
+	t.Helper()
+	if err := os.WriteFile(name, []byte(text), mode); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func read(t *testing.T, name string) string {
+	t.Helper()
+	data, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(data)
+}
+
+// run gives a lease to callhome-dhcp in a shell.
+func run(t *testing.T, shell []string, root, iface, value string) (stdout, stderr string, status int) {
+	t.Helper()
+	need(t, shell[0])
+	words := append(append([]string{}, shell[1:]...), script, iface, value)
+	cmd := exec.Command(shell[0], words...)
+	cmd.Env = append(os.Environ(), "CALLHOME_DHCP_ROOT="+root)
+	var out, errs bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &errs
+	if err := cmd.Run(); cmd.ProcessState == nil {
+		t.Fatal(err)
+	}
+	return out.String(), errs.String(), cmd.ProcessState.ExitCode()
+}
+
+func need(t *testing.T, program string) {
+	t.Helper()
+	if _, err := exec.LookPath(program); err != nil {
+		skips.Story(t, program+" is not installed")
+	}
+}
+
+// sub is one sub-option.
+func sub(tag byte, value string) string { return string([]byte{tag, byte(len(value))}) + value }
+
+func plain(value string) string { return hex.EncodeToString([]byte(value)) }
+
+// colons writes an option as dhclient does.
+func colons(value string) string {
+	var words []string
+	for i := range len(value) {
+		words = append(words, fmt.Sprintf("%x", value[i]))
+	}
+	return strings.Join(words, ":")
+}
+
+const a1, a2 = "\xc0\x00\x02\x01", "\xc0\x00\x02\x02"
+
+func TestControllers(t *testing.T) {
+	for name, tt := range map[string]struct{ conf, value, want string }{
+		"one address":               {"", sub(0x81, a1), "192.0.2.1\n"},
+		"two in one":                {"", sub(0x81, a1+a2), "192.0.2.1\n192.0.2.2\n"},
+		"two in two":                {"", sub(0x81, a1) + sub(0x81, a2), "192.0.2.1\n192.0.2.2\n"},
+		"a name":                    {"", sub(0x82, "smo-1.example.net"), "smo-1.example.net\n"},
+		"a name with its dot":       {"", sub(0x82, "smo.example."), "smo.example\n"},
+		"both":                      {"", sub(0x82, "smo.example") + sub(0x81, a1), "192.0.2.1\n"},
+		"both, the name":            {"CALLHOME_DHCP_PREFER=name\n", sub(0x81, a1) + sub(0x82, "smo.example"), "smo.example\n"},
+		"SSH":                       {"", sub(0x81, a1) + sub(0x86, "\x00"), "192.0.2.1\n"},
+		"others' sub-options":       {"", sub(1, "\x7f\x00\x00\x01") + sub(0x83, "x;y") + sub(0x81, a1), "192.0.2.1\n"},
+		"padding and the end":       {"", "\x00\x00" + sub(0x81, a1) + "\xff;;;", "192.0.2.1\n"},
+		"the older class":           {"CALLHOME_DHCP_LEGACY=yes\n", sub(1, a2) + sub(0x81, a1), "192.0.2.2\n"},
+		"nothing":                   {"", "", ""},
+		"nothing of ours":           {"", sub(5, "x"), ""},
+		"of another interface":      {"CALLHOME_DHCP_INTERFACE=mgmt\n", sub(0x81, a1), ""},
+		"of the interface":          {"CALLHOME_DHCP_INTERFACE=eth0.7\n", sub(0x81, a1), "192.0.2.1\n"},
+		"as many as are understood": {"", sub(0x81, strings.Repeat(a1, 8)), strings.Repeat("192.0.2.1\n", 8)},
+	} {
+		for _, shell := range shells {
+			root := tree(t, tt.conf+"CALLHOME_DHCP_MODE=print\n")
+			for _, value := range []string{plain(tt.value), colons(tt.value), strings.ToUpper(plain(tt.value))} {
+				out, errs, status := run(t, shell, root, "eth0.7", value)
+				if out != tt.want || errs != "" || status != 0 {
+					t.Errorf("%s, %v, %q: %d %q %q, want %q", name, shell, value, status, out, errs, tt.want)
+				}
+			}
+		}
+	}
+}
+
+// Whoever is first to answer DHCP writes these values. None may make anything
+// happen, and what is said of it is one line without a byte of theirs.
+func TestHostileOptions(t *testing.T) {
+	good := sub(0x81, a1)
+	values := map[string]string{
+		"no hexadecimal":          "8104zz",
+		"a command":               "$(touch pwned)",
+		"a command's end":         "8104c0000201;touch pwned",
+		"backquotes":              "`touch pwned`",
+		"a line":                  plain(good) + "\ntouch pwned",
+		"an option":               "--config",
+		"a glob":                  "*",
+		"half a byte":             "8104c000020",
+		"an empty byte":           "81::4",
+		"a byte of three digits":  "081:4:c0:0:2:1",
+		"too long":                strings.Repeat("00", 1025),
+		"a name with a command":   plain(sub(0x82, "$(touch pwned).example")),
+		"a name with a line":      plain(good + sub(0x82, "a.example\ntouch pwned")),
+		"a name with a NUL":       plain(sub(0x82, "a.example\x00")),
+		"a name with a space":     plain(sub(0x82, "a.example --config /x")),
+		"a name with a quote":     plain(sub(0x82, `a.example","x":"`)),
+		"a name with a slash":     plain(sub(0x82, "../../etc/passwd")),
+		"a name in UTF-8":         plain(sub(0x82, "exämple.net")),
+		"a name with a percent":   plain(sub(0x82, "a%n.example")),
+		"a name with a backslash": plain(sub(0x82, `a\0056b.example`)),
+		"a name as an option":     plain(sub(0x82, "-oProxyCommand.example")),
+		"an empty label":          plain(sub(0x82, "a..example")),
+		"only a dot":              plain(sub(0x82, ".")),
+		"an empty name":           plain(sub(0x82, "")),
+		"a number as a name":      plain(sub(0x82, "127.0.0.1")),
+		"a name too long":         plain(sub(0x82, strings.Repeat("a", 254))),
+		"three bytes of address":  plain(sub(0x81, "\xc0\x00\x02")),
+		"no address":              plain(sub(0x81, "")),
+		"loopback":                plain(good + sub(0x81, "\x7f\x00\x00\x01")),
+		"multicast":               plain(sub(0x81, "\xe0\x00\x00\x01")),
+		"broadcast":               plain(sub(0x81, "\xff\xff\xff\xff")),
+		"this network":            plain(sub(0x81, "\x00\x00\x00\x00")),
+		"nine addresses":          plain(sub(0x81, strings.Repeat(a1, 9))),
+		"a length past the end":   plain(good + "\x81\xff" + a1),
+		"no length":               plain(good + "\x81"),
+		"TLS":                     plain(good + sub(0x86, "\x01")),
+		"a transport of 2 bytes":  plain(good + sub(0x86, "\x00\x00")),
+	}
+	for name, value := range values {
+		for _, shell := range shells {
+			root := tree(t, "CALLHOME_DHCP_MODE=print\n")
+			out, errs, status := run(t, shell, root, "eth0", value)
+			if out != "" || status != 65 || strings.Count(errs, "\n") != 1 || !strings.HasPrefix(errs, "callhome-dhcp: DHCP option 43 on eth0 is refused: ") || strings.Contains(errs, "pwned") {
+				t.Errorf("%s, %v: %d %q %q, want 65 and one line", name, shell, status, out, errs)
+			}
+			if _, err := os.Stat("pwned"); err == nil {
+				t.Fatalf("%s, %v: it was executed", name, shell)
+			}
+		}
+	}
+	for _, iface := range []string{"", "eth0;touch pwned", "../eth0", "a b", "eth0\n", "interface-of-16-", "$(touch pwned)"} {
+		out, errs, status := run(t, shells[0], tree(t, "CALLHOME_DHCP_MODE=print\n"), iface, plain(good))
+		if out != "" || status != 64 || strings.Contains(errs, "touch") {
+			t.Errorf("interface %q: %d %q %q, want 64", iface, status, out, errs)
+		}
+	}
+}
+
+func TestWrongSettings(t *testing.T) {
+	for conf, want := range map[string]string{
+		"CALLHOME_DHCP_MODE=explode\n":                       "CALLHOME_DHCP_MODE=configure",
+		"CALLHOME_DHCP_MODE=print\nCALLHOME_DHCP_PREFER=x\n": "CALLHOME_DHCP_PREFER=address",
+	} {
+		if _, errs, status := run(t, shells[0], tree(t, conf), "eth0", plain(sub(0x81, a1))); status != 78 || !strings.Contains(errs, want) {
+			t.Errorf("%q: %d %q, want 78 and %s", conf, status, errs, want)
+		}
+	}
+}
+
+// stub is a program that notes how it was called.
+func stub(t *testing.T, root, name, more string) {
+	write(t, filepath.Join(root, "bin", name), "#!/bin/sh\nprintf '"+name+"' >> '"+root+"/calls'\nprintf ' [%s]' \"$@\" >> '"+root+"/calls'\necho >> '"+root+"/calls'\n"+more, 0o755)
+}
+
+func TestCalls(t *testing.T) {
+	value := plain(sub(0x81, a1+a2))
+	for mode, want := range map[string]string{
+		"call":    "callhome-mgr [call] [--wait] [none] [--] [192.0.2.1]\ncallhome-mgr [call] [--wait] [none] [--] [192.0.2.2]\n",
+		"trigger": "callhome-trigger [--handover] [detach] [--] [192.0.2.1]\ncallhome-trigger [--handover] [detach] [--] [192.0.2.2]\n",
+	} {
+		for _, shell := range shells {
+			root := tree(t, "CALLHOME_DHCP_MODE="+mode+"\n")
+			stub(t, root, "callhome-mgr", "exit 69\n")
+			stub(t, root, "callhome-trigger", "exit 69\n")
+			// The first one that does not answer keeps the second from nothing.
+			if _, errs, status := run(t, shell, root, "eth0", value); status != 69 {
+				t.Errorf("%s, %v: %d %q, want 69", mode, shell, status, errs)
+			}
+			if got := read(t, root+"/calls"); got != want {
+				t.Errorf("%s, %v: called\n%swant\n%s", mode, shell, got, want)
+			}
+		}
+	}
+}
+
+func TestConfigure(t *testing.T) {
+	for _, shell := range shells {
+		root := tree(t, "CALLHOME_DHCP_INIT=--user netconf=/etc/k.pub --netconf-server yuma\n")
+		// A document is what it was asked for with.
+		stub(t, root, "callhome-mgr", `test "$1" = reload || echo "$*"`+"\n")
+		document := root + "/etc/callhome/callhome.json"
+		if err := os.Remove(root + "/var/lib/callhome"); err != nil {
+			t.Fatal(err) // it is made where it is not there
+		}
+		lease := func(value string, want int) string {
+			t.Helper()
+			_, errs, status := run(t, shell, root, "eth0", plain(value))
+			if status != want {
+				t.Fatalf("%v: status %d %q, want %d", shell, status, errs, want)
+			}
+			return errs
+		}
+		reloads := func() int { return strings.Count(read(t, root+"/calls"), "[reload]") }
+
+		lease(sub(0x81, a1), 0)
+		if got, want := read(t, document), "init --each --nms 192.0.2.1 --user netconf=/etc/k.pub --netconf-server yuma\n"; got != want {
+			t.Fatalf("%v: %q, want %q", shell, got, want)
+		}
+		lease(sub(0x81, a1), 0) // a renewal
+		if reloads() != 1 {
+			t.Errorf("%v: a renewal that changed nothing was told", shell)
+		}
+		lease(sub(0x81, a2), 0)
+		if got := read(t, document); !strings.Contains(got, "192.0.2.2") || reloads() != 2 {
+			t.Errorf("%v: another lease, and %q after %d reloads", shell, got, reloads())
+		}
+		// Interrupted between the two renames.
+		if err := os.Rename(root+"/var/lib/callhome/dhcp.json", root+"/var/lib/callhome/dhcp.json.next"); err != nil {
+			t.Fatal(err)
+		}
+		lease(sub(0x81, a1), 0)
+		// An administrator's document stays.
+		write(t, document, "{}", 0o644)
+		if errs := lease(sub(0x81, a2), 78); !strings.Contains(errs, "it stays") || read(t, document) != "{}" {
+			t.Errorf("%v: %q, document %q", shell, errs, read(t, document))
+		}
+		if left, err := filepath.Glob(document + ".*"); err != nil || left != nil {
+			t.Errorf("%v: left behind: %v %v", shell, left, err)
+		}
+	}
+}
+
+func TestAFailedDocumentChangesNothing(t *testing.T) {
+	root := tree(t, "")
+	stub(t, root, "callhome-mgr", "echo half; exit 78\n")
+	if _, errs, status := run(t, shells[0], root, "eth0", plain(sub(0x81, a1))); status != 78 {
+		t.Errorf("%d %q, want 78", status, errs)
+	}
+	if left, err := filepath.Glob(root + "/etc/callhome/callhome.json*"); err != nil || left != nil {
+		t.Errorf("written: %v %v", left, err)
+	}
+}
+
+func TestShellcheck(t *testing.T) {
+	need(t, "shellcheck")
+	files, err := filepath.Glob("../../packaging/dhcp/*-hook")
+	if err != nil || len(files) != 3 {
+		t.Fatal(files, err)
+	}
+	if out, err := exec.Command("shellcheck", append(files, script)...).CombinedOutput(); err != nil {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
