@@ -19,6 +19,7 @@ build: ## build the programs into bin/
 	@mkdir -p bin
 	$(BUILD) -o bin/callhome-trigger ./cmd/callhome-trigger
 	$(BUILD) -o bin/callhome-mgr ./cmd/callhome-mgr
+	$(BUILD) -o bin/callhome-nms ./cmd/callhome-nms
 
 .PHONY: deps
 deps: ## install the Debian packages that the tests and the demo need

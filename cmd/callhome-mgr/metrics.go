@@ -1,13 +1,8 @@
 package main
 
 import (
-	"fmt"
-	"net"
-
 	"callhome/internal/hook"
 	"callhome/internal/metrics"
-	"callhome/internal/sysexits"
-	"callhome/internal/unixlisten"
 
 	"github.com/urfave/cli/v2"
 )
@@ -27,7 +22,7 @@ func (w *watchers) startMetrics(c *cli.Context, h *hook.Hook) error {
 	if err != nil {
 		return usage(err)
 	}
-	l, err := listenMetrics(a)
+	l, err := metrics.Listen(a)
 	if err != nil {
 		return err
 	}
@@ -44,21 +39,4 @@ func (w *watchers) startMetrics(c *cli.Context, h *hook.Hook) error {
 	})
 	log.Info("served", "address", c.String("metrics"))
 	return nil
-}
-
-// listenMetrics opens the listener. Every local user may connect to either
-// kind: there is no word of anybody's in the figures.
-func listenMetrics(a metrics.Address) (net.Listener, error) {
-	if a.Network == "unix" {
-		l, err := unixlisten.Listen(a.Address, "metrics")
-		if err != nil {
-			return nil, err // not l, which is a nil of another type
-		}
-		return l, nil
-	}
-	l, err := net.Listen(a.Network, a.Address)
-	if err != nil {
-		return nil, sysexits.New(sysexits.Unavailable, "use another --metrics", fmt.Errorf("listening for metrics: %w", err))
-	}
-	return l, nil
 }

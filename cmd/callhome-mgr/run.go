@@ -6,7 +6,6 @@ import (
 	"net"
 	"os"
 	"os/signal"
-	"os/user"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -17,6 +16,7 @@ import (
 	"callhome/internal/logging"
 	"callhome/internal/manager"
 	"callhome/internal/proto"
+	"callhome/internal/service"
 	"callhome/internal/session"
 	"callhome/internal/settings"
 	"callhome/internal/sshdexec"
@@ -72,7 +72,7 @@ func runDaemon(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	access, err := accessOf(c, log)
+	access, err := api.AccessOf(c.String("group"), c.String("read-group"), log)
 	if err != nil {
 		return err
 	}
@@ -110,8 +110,8 @@ func runDaemon(c *cli.Context) error {
 		return err
 	}
 	go d.awaitEnd(listener)
-	go watchdog(c.Context, log, func() { _ = m.Status() })
-	notify(log, sddaemon.SdNotifyReady)
+	go service.Watchdog(c.Context, log, func() { _ = m.Status() })
+	service.Notify(log, sddaemon.SdNotifyReady)
 	log.Info("ready", "version", version, "socket", c.String("socket"), "sessions", len(m.Sessions()))
 	err = api.NewServer(d, access, log).Serve(listener)
 	m.Close() // after the last answer: what happened until then was told
@@ -124,8 +124,7 @@ func (d *daemon) awaitEnd(l *net.UnixListener) {
 	hup := make(chan os.Signal, 1)
 	signal.Notify(hup, unix.SIGHUP)
 	defer l.Close()
-	defer notify(d.log, sddaemon.SdNotifyStopping)
-	defer d.conf.keeper.Close() // it makes calls too
+	defer service.Notify(d.log, sddaemon.SdNotifyStopping)
 	defer d.Stop()              // so that no call is begun that nobody answers
 	defer d.conf.keeper.Close() // it makes calls, too
 	for {
@@ -186,30 +185,6 @@ func loadConfig(c *cli.Context) (*manager.Config, error) {
 		return nil, sysexits.New(sysexits.Config, "", fmt.Errorf("ssh-call-home-executable %q is not an absolute path", program))
 	}
 	return &manager.Config{Settings: s, Executable: program}, nil
-}
-
-func accessOf(c *cli.Context, log hclog.Logger) (api.Access, error) {
-	var a api.Access
-	for name, to := range map[string]*[]uint32{c.String("group"): &a.Full, c.String("read-group"): &a.Read} {
-		if name == "" {
-			continue
-		}
-		g, err := user.LookupGroup(name)
-		var unknown user.UnknownGroupError
-		if errors.As(err, &unknown) {
-			log.Warn("no such group, so only root may call", "group", name)
-			continue
-		}
-		if err != nil {
-			return a, fmt.Errorf("looking up the group %s: %w", name, err)
-		}
-		gid, err := strconv.ParseUint(g.Gid, 10, 32)
-		if err != nil {
-			return a, fmt.Errorf("looking up the group %s: %w", name, err)
-		}
-		*to = append(*to, uint32(gid))
-	}
-	return a, nil
 }
 
 // listen opens the API's socket, or takes the one that systemd passes

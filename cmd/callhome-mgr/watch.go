@@ -4,6 +4,7 @@ import (
 	"context"
 	"sync"
 
+	"callhome/internal/hub"
 	"callhome/internal/proto"
 
 	"github.com/hashicorp/go-hclog"
@@ -63,37 +64,12 @@ func (w *watchers) end() {
 	w.fed.Wait()
 }
 
-// follow hands all events from now on to handle, one after another, until the
-// manager stops or the watchers end. Where handle was too slow, the manager
-// has ended the subscription: missed is told before the next event.
+// follow hands all events from now on to handle, until the manager stops or the
+// watchers end.
 func (w *watchers) follow(who string, missed func(), handle func(proto.Event)) {
-	events, cancel := w.source.Subscribe()
-	w.wg.Go(func() {
-		for {
-			stop := context.AfterFunc(w.ctx, cancel)
-			for e := range events {
-				handle(e)
-			}
-			stop()
-			if w.ctx.Err() != nil {
-				return
-			}
-			events, cancel = w.source.Subscribe()
-			select {
-			case e, open := <-events:
-				if !open {
-					return // the manager has stopped
-				}
-				w.gap(who, missed)
-				handle(e)
-			default:
-				w.gap(who, missed)
-			}
-		}
-	})
-}
-
-func (w *watchers) gap(who string, missed func()) {
-	w.log.Warn("events were missed, too many came at a time", "by", who)
-	missed()
+	follower := hub.Follow(w.ctx, w.source.Subscribe, func() {
+		w.log.Warn("events were missed, too many came at a time", "by", who)
+		missed()
+	}, handle)
+	w.wg.Go(follower)
 }

@@ -215,6 +215,16 @@ func TestWhoMayCallWhat(t *testing.T) {
 	}
 }
 
+func TestAccessOf(t *testing.T) {
+	a, err := AccessOf("root", "no-such-group-here", hclog.NewNullLogger())
+	if err != nil || len(a.Full) != 1 || a.Full[0] != 0 || a.Read != nil {
+		t.Errorf("got %+v, %v", a, err)
+	}
+	if a, err := AccessOf("", "", hclog.NewNullLogger()); err != nil || a.Full != nil {
+		t.Errorf("without names: %+v, %v", a, err)
+	}
+}
+
 func TestTheKernelKnowsThePeer(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "s")
 	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
@@ -228,7 +238,7 @@ func TestTheKernelKnowsThePeer(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	p, err := peerOf(c)
+	p, err := PeerOf(c)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -402,7 +412,9 @@ func TestAClientPassesADescriptorWithOneCall(t *testing.T) {
 	if err := c.Call(t.Context(), proto.MethodAdopt, proto.AdoptParams{Host: "n"}, nil); err != nil {
 		t.Fatal(err)
 	}
-	r.Close()
+	if err := r.Close(); !errors.Is(err, os.ErrClosed) {
+		t.Errorf("it was left open: %v", err)
+	}
 	if got := <-b.adopted; got != "that one" {
 		t.Errorf("adopted %q", got)
 	}

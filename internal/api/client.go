@@ -103,7 +103,7 @@ func DialTo[E any](path string, d Daemon) (*ClientOf[E], error) {
 // Close ends the connection.
 func (c *ClientOf[E]) Close() error { return c.rpc.Close() }
 
-// Pass sends f with the next call, whose method takes it. It borrows f.
+// Pass sends f with the next call, whose method takes it, and closes it then.
 func (c *ClientOf[E]) Pass(f *os.File) { c.line.pass.Store(f) }
 
 // Call calls a method; result may be nil. The daemon's own errors come as
@@ -126,5 +126,6 @@ func (c *ClientOf[E]) Call(ctx context.Context, method string, params, result an
 	return r.UnmarshalResult(result)
 }
 
-// Events returns what comes after a subscribe, until the connection ends.
+// Events returns what comes after a subscribe, until the connection ends. Who
+// has subscribed must take them: answers come behind them.
 func (c *ClientOf[E]) Events() <-chan E { return c.line.events }

@@ -24,7 +24,7 @@ type line struct {
 	most int   // bytes of one message
 	read int64 // bytes of all messages that next returned
 
-	pass atomic.Pointer[os.File] // goes with the next message; borrowed
+	pass atomic.Pointer[os.File] // goes with the next message; ours
 }
 
 func newLine(c *net.UnixConn, most int) *line {
@@ -94,12 +94,15 @@ func (l *line) Send(message []byte) error {
 
 func (l *line) write(message []byte) error {
 	if f := l.pass.Swap(nil); f != nil {
-		return fdpass.Send(l.conn, message, f)
+		return errors.Join(fdpass.Send(l.conn, message, f), f.Close())
 	}
 	_, err := l.conn.Write(message)
 	return err
 }
 
 func (l *line) Close() error {
+	if f := l.pass.Swap(nil); f != nil {
+		f.Close()
+	}
 	return errors.Join(fdpass.Close(l.conn), l.fds.Close())
 }

@@ -25,8 +25,8 @@ type Access struct {
 	Read []uint32 // groups that may call those that change nothing
 }
 
-// allows reports whether p may call methods: all of them, or the reading ones.
-func (a Access) allows(p Peer) (full, read bool) {
+// Allows reports whether p may call methods: all of them, or the reading ones.
+func (a Access) Allows(p Peer) (full, read bool) {
 	full = p.UID == 0 || anyOf(p.Groups, a.Full)
 	return full, full || anyOf(p.Groups, a.Read)
 }
@@ -38,7 +38,8 @@ func anyOf(have, wanted []uint32) bool {
 // maxGroups is the kernel's NGROUPS_MAX.
 const maxGroups = 65536
 
-func peerOf(c *net.UnixConn) (Peer, error) {
+// PeerOf asks the kernel who is at the other end of c.
+func PeerOf(c *net.UnixConn) (Peer, error) {
 	raw, err := c.SyscallConn()
 	if err != nil {
 		return Peer{}, err

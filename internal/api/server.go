@@ -132,7 +132,7 @@ func (s *Server) Serve(l listener) error {
 		if err != nil {
 			return err
 		}
-		peer, err := peerOf(c)
+		peer, err := PeerOf(c)
 		if err == nil {
 			err = s.enter(c, peer)
 		}
@@ -184,7 +184,7 @@ func (s *Server) enter(c *net.UnixConn, p Peer) error {
 }
 
 func (s *Server) stranger(p Peer) bool {
-	full, read := s.access.allows(p)
+	full, read := s.access.Allows(p)
 	return !full && !read
 }
 
@@ -319,7 +319,7 @@ func (a *assigner) Assign(_ context.Context, method string) jrpc2.Handler {
 
 // guard lets a caller through who may, and logs what changes something.
 func (s *Server) guard(name string, m Method, p Peer) jrpc2.Handler {
-	full, read := s.access.allows(p)
+	full, read := s.access.Allows(p)
 	return func(ctx context.Context, r *jrpc2.Request) (any, error) {
 		if !full && !(read && m.Reading) {
 			s.warnings.Warn("call refused", "method", name, "uid", p.UID, "pid", p.PID)

@@ -2,9 +2,13 @@ package metrics
 
 import (
 	"fmt"
+	"net"
 	"net/netip"
 	"path/filepath"
 	"strings"
+
+	"callhome/internal/sysexits"
+	"callhome/internal/unixlisten"
 )
 
 // Address is where the metrics can be had.
@@ -38,4 +42,21 @@ func ParseAddress(s string) (Address, error) {
 		return Address{}, fmt.Errorf("metrics address %q: port 0 is none", s)
 	}
 	return Address{"tcp", a.String()}, nil
+}
+
+// Listen opens the listener. Every local user may connect to either kind: there
+// is no word of anybody's in the figures.
+func Listen(a Address) (net.Listener, error) {
+	if a.Network == "unix" {
+		l, err := unixlisten.Listen(a.Address, "metrics")
+		if err != nil {
+			return nil, err // not l, which is a nil of another type
+		}
+		return l, nil
+	}
+	l, err := net.Listen(a.Network, a.Address)
+	if err != nil {
+		return nil, sysexits.New(sysexits.Unavailable, "use another --metrics", fmt.Errorf("listening for metrics: %w", err))
+	}
+	return l, nil
 }

@@ -11,10 +11,12 @@ import "errors"
 const (
 	OK          = 0
 	Usage       = 64 // the command line was not understood; nothing was opened
+	DataErr     = 65 // the device answered an operation with rpc-error
 	NoInput     = 66 // a file that is needed is not there: host key, sshd_config
 	NoHost      = 68 // the name of the NETCONF client does not resolve
 	Unavailable = 69 // nobody answered: refused, unreachable, timed out
 	OSErr       = 71 // the operating system failed us
+	Protocol    = 76 // the peer does not speak SSH or NETCONF as it should
 	NoPerm      = 77 // not permitted
 	Config      = 78 // a setting or sshd_config is wrong
 )

@@ -22,6 +22,7 @@ var (
 	held   = flag.Int("held", 500, "sessions held for memory and idle CPU")
 	idle   = flag.Duration("idle", 30*time.Second, "how long to watch the idle daemon")
 	bin    = flag.String("bin", "bin", "directory of the programs")
+	step   = flag.String("step", "", "measure this alone: banner, hello, throughput, holding or station")
 	give   = flag.String("give", "", "be the ProxyCommand of ssh: pass on the descriptor that comes from this socket")
 )
 
@@ -48,14 +49,23 @@ func measureAll() error {
 		return err
 	}
 	defer f.end()
-	for _, step := range []func(*fixture) error{banner, hello, throughput, holding} {
-		if err := step(f); err != nil {
+	for _, s := range steps {
+		if *step != "" && *step != s.name {
+			continue
+		}
+		if err := s.run(f); err != nil {
 			return err
 		}
 		fmt.Println()
 	}
 	return nil
 }
+
+// steps are all measurements, in their order.
+var steps = []struct {
+	name string
+	run  func(*fixture) error
+}{{"banner", banner}, {"hello", hello}, {"throughput", throughput}, {"holding", holding}, {"station", manyDevices}}
 
 // furnished says that we are in a mount namespace of our own.
 const furnished = "CALLHOME_BENCH_FURNISHED"

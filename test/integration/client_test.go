@@ -31,6 +31,8 @@ var clients = []struct {
 	{"ncclient", false, (*nms).Ncclient},
 	{"libnetconf2", true, (*nms).Libnetconf2},
 	{"ssh", true, (*nms).SshNetconf},
+	{"accept", true, (*nms).AcceptNetconf},
+	{"console", true, (*nms).ConsoleNetconf},
 }
 
 // steps is what the clients of our own clients/ directory print.
@@ -93,7 +95,7 @@ func (n *nms) SshCommand(addr string, args ...string) *exec.Cmd {
 	need(n.t, "ssh")
 	argv := []string{"/usr/bin/ssh", "-F", "none"}
 	for _, option := range []string{
-		"ProxyCommand=" + binDir + "/fdpass-listen " + addr,
+		"ProxyCommand=" + n.proxyCommand(addr),
 		"ProxyUseFdpass=yes",
 		"HostKeyAlias=" + alias,
 		"UserKnownHostsFile=" + n.knownHosts,
@@ -109,6 +111,14 @@ func (n *nms) SshCommand(addr string, args ...string) *exec.Cmd {
 		argv = append(argv, "-o", option)
 	}
 	return n.here(append(argv, args...)...)
+}
+
+// proxyCommand is what waits for the call on ssh's behalf.
+func (n *nms) proxyCommand(addr string) string {
+	if n.accept == nil {
+		return binDir + "/fdpass-listen " + addr
+	}
+	return strings.Join(append([]string{binDir + "/callhome-nms accept --listen", addr}, n.accept...), " ")
 }
 
 // Ssh runs it and waits until it listens; args come before the destination.
@@ -129,12 +139,67 @@ func (n *nms) SshNetconf(server *netconfd, addr, value string) *client {
 		s.Hello(server)
 		s.Ask("get-config", `<get-config><source><running/></source></get-config>`, "<data")
 		s.Ask("edit-config", `<edit-config><target><running/></target><config>`+
-			`<system xmlns="urn:ietf:params:xml:ns:yang:ietf-system"><location>`+value+`</location></system>`+
-			`</config></edit-config>`, "<ok")
+			editLocation(value)+`</config></edit-config>`, "<ok")
 		s.Ask("get-config", `<get-config><source><running/></source></get-config>`, value)
 		s.Close()
 		return nil
 	}}
+}
+
+// AcceptNetconf is the same with `callhome-nms accept` as the ProxyCommand.
+func (n *nms) AcceptNetconf(server *netconfd, addr, value string) *client {
+	n.accept = []string{}
+	return n.SshNetconf(server, addr, value)
+}
+
+// ConsoleNetconf is `callhome-nms console` with the same dialogue.
+func (n *nms) ConsoleNetconf(_ *netconfd, addr, value string) *client {
+	n.t.Helper()
+	edit := writeFile(n.t, filepath.Join(n.dir, "edit.xml"), editLocation(value), 0o600)
+	p := n.Console(addr, "--timeout", consoleTimeout, "--get-config", "--edit-config", edit, "--get-config", "running", "--close-session")
+	return &client{p, func() error { return ended(p, "<data", "<ok", value) }}
+}
+
+// consoleTimeout is longer than ended waits: a netconfd that forgot a request
+// takes it when the session ends, and then nothing tells that it had forgotten.
+const consoleTimeout = "15s"
+
+// ended wants a console to have ended well, with parts of its output in their
+// order.
+func ended(p *process, parts ...string) error {
+	if !p.over(patience / 2) {
+		return fmt.Errorf("%s still runs after %v", p.name, patience/2)
+	}
+	if !p.state.Success() {
+		return fmt.Errorf("%s: %v: %s", p.name, p.state, p.Stderr())
+	}
+	rest := p.Stdout()
+	for _, part := range parts {
+		_, after, ok := strings.Cut(rest, part)
+		if !ok {
+			return fmt.Errorf("%s: no %q in what is left:\n%s", p.name, part, rest)
+		}
+		rest = after
+	}
+	return nil
+}
+
+// Console runs it and waits until it listens.
+func (n *nms) Console(addr string, options ...string) *process {
+	n.t.Helper()
+	p := start(n.t, "callhome-nms console", n.ConsoleCommand(append([]string{"--listen", addr, "--device", alias}, options...)...))
+	p.AwaitListening(addr)
+	return p
+}
+
+// ConsoleCommand is the console with the station's keys and known hosts.
+func (n *nms) ConsoleCommand(options ...string) *exec.Cmd {
+	argv := []string{binDir + "/callhome-nms", "console", "--user", n.user, "--privKeyFile", n.key, "--known-hosts", n.knownHosts}
+	return n.here(append(argv, options...)...)
+}
+
+func editLocation(value string) string {
+	return `<system xmlns="urn:ietf:params:xml:ns:yang:ietf-system"><location>` + value + `</location></system>`
 }
 
 // finish is Finish for a story that tells one session.

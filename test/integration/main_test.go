@@ -112,7 +112,7 @@ func build(dir string) error {
 	}
 	packages := []string{"callhome/test/integration/clients/fdpass-listen"}
 	given := os.Getenv("CALLHOME_BIN_DIR")
-	for _, program := range []string{"callhome-trigger", "callhome-mgr"} {
+	for _, program := range []string{"callhome-trigger", "callhome-mgr", "callhome-nms"} {
 		if given == "" {
 			packages = append(packages, "callhome/cmd/"+program)
 		} else if err := copyFile(filepath.Join(given, program), filepath.Join(dir, program), 0o755); err != nil {

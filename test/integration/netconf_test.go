@@ -6,7 +6,9 @@ import (
 	"bufio"
 	"fmt"
 	"os"
+	"os/exec"
 	"strings"
+	"testing"
 	"time"
 )
 
@@ -33,19 +35,25 @@ func (n *nms) Netconf(addr string, options ...string) *netconf {
 func (n *nms) startNetconf(addr string, options ...string) *netconf {
 	n.t.Helper()
 	cmd := n.SshCommand(addr, append(append([]string(nil), options...), "-s", n.user+"@"+alias, "netconf")...)
+	return converse(n.t, "ssh", cmd)
+}
+
+// converse starts a command that is a NETCONF session on its stdin and stdout.
+func converse(t *testing.T, name string, cmd *exec.Cmd) *netconf {
+	t.Helper()
 	stdin, in, err := os.Pipe()
 	if err != nil {
-		n.t.Fatal(err)
+		t.Fatal(err)
 	}
 	defer stdin.Close()
 	out, stdout, err := os.Pipe()
 	if err != nil {
-		n.t.Fatal(err)
+		t.Fatal(err)
 	}
 	defer stdout.Close()
-	n.t.Cleanup(func() { in.Close(); out.Close() })
+	t.Cleanup(func() { in.Close(); out.Close() })
 	cmd.Stdin, cmd.Stdout = stdin, stdout
-	return &netconf{process: start(n.t, "ssh", cmd), in: in, out: out, reader: bufio.NewReader(out)}
+	return &netconf{process: start(t, name, cmd), in: in, out: out, reader: bufio.NewReader(out)}
 }
 
 // Hello exchanges capabilities with the server, which comes first, and waits

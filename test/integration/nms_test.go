@@ -22,8 +22,9 @@ type nms struct {
 	user       string
 	key        string // private key file
 	knownHosts string
-	hostKey    string // public key file of its device, for clients that pin a key
-	netns      string // network namespace it lives in; "" for ours
+	hostKey    string   // public key file of its device, for clients that pin a key
+	netns      string   // network namespace it lives in; "" for ours
+	accept     []string // options of callhome-nms accept, which ssh then listens with; nil: a listener of the tests' own
 }
 
 // alias is the name under which a station knows its device. Where a device

@@ -1,4 +1,6 @@
-package main
+// Package service tells systemd how a daemon of ours is: ready, well, stopping
+// (sd_notify(3)). The daemons' mains call it. Without systemd it does nothing.
+package service
 
 import (
 	"context"
@@ -8,18 +10,18 @@ import (
 	"github.com/hashicorp/go-hclog"
 )
 
-// notify tells systemd how the daemon is (sd_notify(3)). Without systemd
-// nobody listens, which is no fault.
-func notify(log hclog.Logger, state string) {
+// Notify tells systemd one state, as go-systemd names them. That nobody listens
+// is no fault.
+func Notify(log hclog.Logger, state string) {
 	if _, err := sddaemon.SdNotify(false, state); err != nil {
 		log.Warn("systemd could not be told", "state", state, "error", err)
 	}
 }
 
-// watchdog tells systemd that the daemon is well for as long as it answers:
+// Watchdog tells systemd that the daemon is well for as long as it answers:
 // alive has to come back. It returns with ctx, or at once where systemd does
 // not ask.
-func watchdog(ctx context.Context, log hclog.Logger, alive func()) {
+func Watchdog(ctx context.Context, log hclog.Logger, alive func()) {
 	every, err := sddaemon.SdWatchdogEnabled(false)
 	if err != nil || every == 0 {
 		return
@@ -32,7 +34,7 @@ func watchdog(ctx context.Context, log hclog.Logger, alive func()) {
 			return
 		case <-tick.C:
 			alive()
-			notify(log, sddaemon.SdNotifyWatchdog)
+			Notify(log, sddaemon.SdNotifyWatchdog)
 		}
 	}
 }

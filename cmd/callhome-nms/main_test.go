@@ -1,0 +1,189 @@
+package main
+
+import (
+	"bytes"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"callhome/internal/fdpass"
+	"callhome/internal/sysexits"
+
+	"golang.org/x/sys/unix"
+)
+
+// command runs the program's main function with its outputs in files.
+func command(t *testing.T, stdout *os.File, args ...string) (int, string) {
+	t.Helper()
+	dir := t.TempDir()
+	stderr, err := os.Create(filepath.Join(dir, "stderr"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stderr.Close()
+	oldOut, oldErr := os.Stdout, os.Stderr
+	os.Stderr = stderr
+	if stdout != nil {
+		os.Stdout = stdout
+	}
+	defer func() { os.Stdout, os.Stderr = oldOut, oldErr }()
+	code := run(t.Context(), append([]string{"callhome-nms"}, args...))
+	said, err := os.ReadFile(stderr.Name())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return code, string(said)
+}
+
+func TestUsage(t *testing.T) {
+	t.Setenv("HOME", t.TempDir())
+	t.Setenv("SSH_AUTH_SOCK", "")
+	for args, want := range map[string]string{
+		"":                                       "no command given",
+		"bogus":                                  `no command "bogus"`,
+		"accept":                                 "standard output is not the socket",
+		"accept word":                            "a word too many",
+		"accept --device a/b":                    "is no name for a device",
+		"accept --timeout soon":                  "timeout",
+		"console":                                "no operation given",
+		"console --get":                          "either --listen or --host",
+		"console --get --listen --host h":        "either --listen or --host",
+		"console --get --listen":                 "--listen needs --device",
+		"console --listen 127.0.0.1 --get":       "--listen needs --device",
+		"console --get --listen word extra":      "a word too many",
+		"console --get -p secret --listen":       "can be read by every user",
+		"console --get --listen --proto tcp":     "there is no --proto tcp",
+		"console --get -v 1.2":                   `no base version "1.2"`,
+		"console --get -s html":                  "no style",
+		"console --commit --db x":                "--commit has no --db",
+		"console --get --listen --device a*":     "is no name for a device",
+		"console --get --host h --fingerprint x": "is no fingerprint",
+	} {
+		code, said := command(t, nil, strings.Fields(args)...)
+		if code != sysexits.Usage || strings.Count(said, "\n") != 1 || !strings.HasPrefix(said, "callhome-nms: ") || !strings.Contains(said, want) {
+			t.Errorf("%q: status %d\n%swant %q", args, code, said, want)
+		}
+	}
+}
+
+// ssh is what a ProxyCommand's standard output is with ProxyUseFdpass.
+func ssh(t *testing.T) (*net.UnixConn, *os.File) {
+	t.Helper()
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ours, theirs := os.NewFile(uintptr(fds[0]), "ssh"), os.NewFile(uintptr(fds[1]), "stdout")
+	defer ours.Close()
+	conn, err := net.FileConn(ours)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close(); theirs.Close() })
+	return conn.(*net.UnixConn), theirs
+}
+
+// freeAddr is an address that nobody listens on, as far as one can know.
+func freeAddr(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
+
+// phone calls until somebody listens.
+func phone(t *testing.T, addr string) net.Conn {
+	t.Helper()
+	for deadline := time.Now().Add(10 * time.Second); ; {
+		c, err := net.Dial("tcp", addr)
+		if err == nil {
+			t.Cleanup(func() { c.Close() })
+			return c
+		}
+		if time.Now().After(deadline) {
+			t.Fatal(err)
+		}
+	}
+}
+
+// The socket that ssh gets is the device's connection with every byte in it.
+func TestAcceptPassesTheSocket(t *testing.T) {
+	for _, device := range []string{"", "edge7"} {
+		conn, stdout := ssh(t)
+		addr := freeAddr(t)
+		args := []string{"accept", "--listen", addr, "--timeout", "10s"}
+		if device != "" {
+			args = append(args, "--device", device)
+		}
+		type result struct {
+			code int
+			said string
+		}
+		done := make(chan result, 1)
+		go func() { code, said := command(t, stdout, args...); done <- result{code, said} }()
+		if device != "" {
+			if _, err := io.WriteString(phone(t, addr), "SSH-2.0-x edge8\r\n"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		const banner = "DEVICE-ID: edge7\r\nSSH-2.0-x\r\n"
+		if _, err := io.WriteString(phone(t, addr), banner); err != nil {
+			t.Fatal(err)
+		}
+		_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
+		n, f, err := fdpass.Recv(conn, make([]byte, 1))
+		if err != nil || n != 1 {
+			t.Fatal(n, err)
+		}
+		defer f.Close()
+		if r := <-done; r.code != sysexits.OK || (device == "") != (r.said == "") {
+			t.Errorf("status %d\n%s", r.code, r.said)
+		}
+		var flags int
+		raw, err := f.SyscallConn()
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = raw.Control(func(fd uintptr) { flags, err = unix.FcntlInt(fd, unix.F_GETFL, 0) })
+		if err != nil || flags&unix.O_NONBLOCK != 0 {
+			t.Errorf("the socket is not blocking: flags %#x, %v", flags, err)
+		}
+		fd := int(f.Fd())
+		if nodelay, err := unix.GetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY); nodelay != 1 || err != nil {
+			t.Errorf("TCP_NODELAY is %d, %v", nodelay, err)
+		}
+		got := make([]byte, len(banner))
+		if _, err := io.ReadFull(f, got); err != nil || !bytes.Equal(got, []byte(banner)) {
+			t.Errorf("%q, %v", got, err)
+		}
+	}
+}
+
+func TestAcceptEnds(t *testing.T) {
+	_, stdout := ssh(t)
+	code, said := command(t, stdout, "accept", "--listen", freeAddr(t), "--timeout", "10ms", "--device", "edge7")
+	if code != sysexits.Unavailable || !strings.Contains(said, "waiting for a call home of edge7: nobody called in time") {
+		t.Errorf("status %d\n%s", code, said)
+	}
+	conn, stdout := ssh(t)
+	conn.Close()
+	if code, said = command(t, stdout, "accept", "--listen", freeAddr(t)); code != sysexits.Unavailable || !strings.Contains(said, "ssh has gone") {
+		t.Errorf("status %d\n%s", code, said)
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	_, stdout = ssh(t)
+	if code, said = command(t, stdout, "accept", "--listen", l.Addr().String()); code != sysexits.Unavailable || !strings.Contains(said, "another program has the port") {
+		t.Errorf("status %d\n%s", code, said)
+	}
+}

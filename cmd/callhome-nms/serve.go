@@ -1,0 +1,276 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"slices"
+	"sync"
+	"time"
+
+	"callhome/internal/api"
+	"callhome/internal/logging"
+	"callhome/internal/nms/control"
+	"callhome/internal/nms/door"
+	"callhome/internal/nms/listen"
+	"callhome/internal/nms/nmsproto"
+	"callhome/internal/nms/registry"
+	"callhome/internal/nms/station"
+	"callhome/internal/proto"
+	"callhome/internal/service"
+	"callhome/internal/sysexits"
+	"callhome/internal/unixlisten"
+
+	"github.com/coreos/go-systemd/v22/activation"
+	sddaemon "github.com/coreos/go-systemd/v22/daemon"
+	"github.com/urfave/cli/v2"
+	"golang.org/x/sys/unix"
+)
+
+func serveCommand() *cli.Command {
+	d := station.Defaults()
+	return &cli.Command{Name: "serve", Usage: "be the daemon that holds the connections of many devices", Action: serve, Flags: slices.Concat([]cli.Flag{
+		&cli.StringSliceFlag{Name: "listen", Usage: "wait for calls on `ADDRESS`, ADDRESS:PORT or :PORT; may be repeated; by default every address, port 4334"},
+		&cli.StringSliceFlag{Name: "proxy-from", Usage: "believe, and demand, the PROXY header of the load balancers in `NETWORK`; may be repeated"},
+		&cli.StringFlag{Name: "registry", Value: "/etc/callhome-nms/devices", Usage: "`DIR` with one file a device"},
+		socketFlag(),
+		&cli.StringFlag{Name: "device-sockets", Value: "/run/callhome-nms/devices", Usage: "keep a socket with plain NETCONF in `DIR` for each connected device; empty for none"},
+		&cli.StringFlag{Name: "group", Value: "callhome-nms", Usage: "`GROUP` that may use and adopt devices"},
+		&cli.StringFlag{Name: "read-group", Usage: "`GROUP` that may look at them"},
+		&cli.StringFlag{Name: "user", Usage: "log in as `USER` where a device's entry names nobody"},
+		&cli.StringFlag{Name: "key-file", Usage: "and with the private key in `FILE`, or the certificate beside it"},
+		&cli.StringFlag{Name: "password-file", Usage: "or with the password in `FILE`"},
+		&cli.StringFlag{Name: "duplicate", Value: string(d.Duplicate), Usage: "`refuse or replace`: what becomes of a second live device with one id"},
+		&cli.IntFlag{Name: "max-unauthenticated", Value: d.MaxUnauthenticated, Usage: "at most `N` connections that are not logged in"},
+		&cli.IntFlag{Name: "max-per-source", Value: d.MaxPerSource, Usage: "and of those `N` from one address"},
+		&cli.DurationFlag{Name: "login-time", Value: d.LoginTime, Usage: "`TIME` from accept to login"},
+		&cli.DurationFlag{Name: "keepalive", Value: d.KeepaliveEvery, Usage: "ask a device for a sign of life every `TIME`"},
+		&cli.DurationFlag{Name: "keepalive-time", Value: d.KeepaliveTime, Usage: "give it up after `TIME` without an answer"},
+		&cli.DurationFlag{Name: "probe-time", Value: d.ProbeTime, Usage: "when a device calls again, its old connection has `TIME` to show that it is alive"},
+		&cli.StringFlag{Name: "log-format", Value: "text", Usage: "`text or json`"},
+		&cli.StringFlag{Name: "log-level", Value: "info", Usage: "`LEVEL` debug, info, warn or error"},
+		&cli.BoolFlag{Name: "syslog", Usage: "log to syslog (facility daemon) instead of stderr"},
+	}, watchFlags())}
+}
+
+func socketFlag() cli.Flag {
+	return &cli.StringFlag{Name: "socket", Value: nmsproto.DefaultSocket, EnvVars: []string{"CALLHOME_NMS_SOCKET"}, Usage: "the daemon's `SOCKET`"}
+}
+
+// daemon is the Backend: the station, and what only the process knows.
+type daemon struct {
+	*station.Station
+	registry  *registry.Registry
+	listening []string
+	begun     time.Time
+	log       *logging.Logger
+}
+
+func serve(c *cli.Context) error {
+	if c.Args().Present() {
+		return usage(fmt.Errorf("serve takes no words, found %q", c.Args().First()))
+	}
+	log, err := logging.New(logging.Options{Name: "callhome-nms", Format: c.String("log-format"), Level: c.String("log-level"), Syslog: c.Bool("syslog")})
+	if err != nil {
+		return err
+	}
+	config, change, err := stationConfig(c)
+	if err != nil {
+		return err
+	}
+	access, err := api.AccessOf(c.String("group"), c.String("read-group"), log)
+	if err != nil {
+		return err
+	}
+	calls, socket, err := openSockets(c)
+	if err != nil {
+		return err
+	}
+	defer calls.Close()
+	defer socket.Close()
+	s, err := station.New(config)
+	if err != nil {
+		return usage(err)
+	}
+	d := &daemon{Station: s, registry: config.Registry, begun: time.Now().UTC(), log: log}
+	for _, a := range calls.Addrs() {
+		d.listening = append(d.listening, a.String())
+	}
+	w, err := watch(c, d)
+	if err != nil {
+		return err
+	}
+	defer w.end()
+	doors, err := openDoors(c, s, access, log)
+	if err != nil {
+		return err
+	}
+	d.changed(change, nil)
+	service.Notify(log, sddaemon.SdNotifyReady)
+	log.Info("ready", "version", version, "listening", d.listening, "socket", c.String("socket"), "devices", len(config.Registry.Entries()))
+	err = d.run(c.Context, calls, socket, access, doors)
+	log.Info("stopped")
+	return err
+}
+
+// run serves until ctx ends.
+func (d *daemon) run(ctx context.Context, calls *listen.Listener, socket *net.UnixListener, access api.Access, doors *door.Doors) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	failed := make(chan error, 2)
+	attempt := func(f func() error) {
+		wg.Go(func() {
+			if err := f(); err != nil {
+				failed <- err
+				cancel()
+			}
+		})
+	}
+	attempt(func() error { return d.registry.Watch(ctx, d.changed) })
+	attempt(func() error { return control.NewServer(d, access, d.log.Named("control")).Serve(socket) })
+	wg.Go(func() { service.Watchdog(ctx, d.log, func() { _ = d.Status() }) })
+	if doors != nil {
+		wg.Go(func() { doors.Run(ctx) })
+	}
+	hup := make(chan os.Signal, 1)
+	signal.Notify(hup, unix.SIGHUP)
+	defer signal.Stop(hup)
+	wg.Go(func() {
+		for {
+			select {
+			case <-ctx.Done():
+				service.Notify(d.log, sddaemon.SdNotifyStopping)
+				return
+			case <-hup:
+				_ = d.Reload() // it logs what is wrong
+			}
+		}
+	})
+	err := d.Serve(ctx, calls)
+	// The sessions have ended with the station, so nobody waits for an answer.
+	socket.Close()
+	cancel()
+	wg.Wait()
+	select {
+	case first := <-failed:
+		return errors.Join(err, first)
+	default:
+		return err
+	}
+}
+
+// stationConfig reads the command line and the registry.
+func stationConfig(c *cli.Context) (config station.Config, change registry.Change, err error) {
+	config = station.Config{
+		Credential:         station.Credential{User: c.String("user"), KeyFile: c.String("key-file"), PasswordFile: c.String("password-file")},
+		Duplicate:          registry.Duplicate(c.String("duplicate")),
+		MaxUnauthenticated: c.Int("max-unauthenticated"), MaxPerSource: c.Int("max-per-source"),
+		LoginTime: c.Duration("login-time"), KeepaliveEvery: c.Duration("keepalive"), KeepaliveTime: c.Duration("keepalive-time"), ProbeTime: c.Duration("probe-time"),
+	}
+	if config.Credential.KeyFile != "" && config.Credential.PasswordFile != "" {
+		return config, change, usage(errors.New("key-file and password-file, expected one of them"))
+	}
+	if config.Balancers, err = listen.ParseNets(c.StringSlice("proxy-from")); err != nil {
+		return config, change, err
+	}
+	dir, err := filepath.Abs(c.String("registry"))
+	if err == nil {
+		config.Registry, change, err = registry.Open(dir)
+	}
+	if err != nil {
+		return config, change, sysexits.New(sysexits.NoInput, "make the directory, or name another with --registry", err)
+	}
+	return config, change, nil
+}
+
+// openSockets opens what calls and callers come to, or takes what systemd passes
+// (sd_listen_fds(3)): TCP sockets for the former, a Unix socket for the latter.
+func openSockets(c *cli.Context) (*listen.Listener, *net.UnixListener, error) {
+	passed, err := activation.Listeners()
+	if err != nil {
+		return nil, nil, fmt.Errorf("using systemd's sockets: %w", err)
+	}
+	var tcp []*net.TCPListener
+	var socket *net.UnixListener
+	for _, l := range passed {
+		switch l := l.(type) {
+		case *net.TCPListener:
+			tcp = append(tcp, l)
+		case *net.UnixListener:
+			socket = l
+		default:
+			return nil, nil, sysexits.New(sysexits.Config, "correct the socket unit", errors.New("using systemd's sockets: there is one that is neither a listening TCP nor Unix socket"))
+		}
+	}
+	var calls *listen.Listener
+	if len(tcp) > 0 {
+		calls = listen.New(tcp...)
+	} else if calls, err = listen.Open(c.StringSlice("listen")); err != nil {
+		return nil, nil, err
+	}
+	if socket == nil {
+		if socket, err = unixlisten.Listen(c.String("socket"), "control"); err != nil {
+			calls.Close()
+			return nil, nil, err
+		}
+	}
+	return calls, socket, nil
+}
+
+func openDoors(c *cli.Context, s *station.Station, access api.Access, log *logging.Logger) (*door.Doors, error) {
+	if c.String("device-sockets") == "" {
+		return nil, nil
+	}
+	return door.New(c.String("device-sockets"), s, access, log.Named("sockets"))
+}
+
+// changed takes in what is new in the registry.
+func (d *daemon) changed(c registry.Change, err error) {
+	if err != nil {
+		d.log.Error("registry not read", "error", err)
+		return
+	}
+	if len(c.Added)+len(c.Changed)+len(c.Removed) > 0 || c.Revoked {
+		d.log.Info("registry read", "devices", len(d.registry.Entries()), "added", len(c.Added), "changed", len(c.Changed), "removed", len(c.Removed), "revocations-changed", c.Revoked)
+	}
+	for _, p := range c.Problems {
+		d.Tell(nmsproto.Event{Event: nmsproto.EventRegistry, Cause: p.File + ": " + p.Error})
+	}
+	d.Recheck()
+}
+
+// Reload reads the registry again.
+func (d *daemon) Reload() error {
+	c, err := d.registry.Reload()
+	d.changed(c, err)
+	if err != nil {
+		return proto.NewError(proto.CodeOS, err.Error())
+	}
+	return nil
+}
+
+// List is every device, stranger and problem.
+func (d *daemon) List() nmsproto.DeviceList {
+	out := nmsproto.DeviceList{Devices: d.Devices(), Unknown: d.Strangers(), Problems: []nmsproto.Problem{}}
+	for _, p := range d.registry.Problems() {
+		out.Problems = append(out.Problems, nmsproto.Problem(p))
+	}
+	return out
+}
+
+// Status is the daemon's own.
+func (d *daemon) Status() nmsproto.Status {
+	s := d.Stats()
+	return nmsproto.Status{
+		Version: version, PID: os.Getpid(), Since: d.begun, Listening: d.listening, Devices: s.Devices, Sessions: s.SessionsNow,
+		Unauthenticated: s.Unauthenticated, Unknown: s.Strangers, Calls: s.Calls,
+	}
+}
+
+var _ control.Backend = (*daemon)(nil)

@@ -1,0 +1,119 @@
+package console
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+
+	"callhome/internal/nms/netconf"
+)
+
+// Lines is where commands come from: a terminal with history, or a file. The
+// end of the input is io.EOF.
+type Lines interface {
+	ReadLine(prompt string) (string, error)
+}
+
+// Interact does the requests and then runs one command a line until the input,
+// the session or ctx ends. A line that begins with "<" is XML and goes on until its elements are whole, or
+// to an empty line. What fails is said through c.Warn, and the session goes on.
+func (c *Console) Interact(ctx context.Context, s *netconf.Session, requests []*Request, in Lines, name string) error {
+	if _, err := c.doAll(ctx, s, requests); err != nil {
+		return err
+	}
+	for {
+		line, err := in.ReadLine(name + "> ")
+		line = strings.TrimSpace(line)
+		switch {
+		case errors.Is(err, io.EOF) && line == "":
+			c.close(s)
+			return c.writeError()
+		case err != nil && !errors.Is(err, io.EOF):
+			return fmt.Errorf("reading a command: %w", err)
+		}
+		closed := false
+		if _, isWord := words[line]; line != "" && !isWord {
+			name, err := c.command(ctx, s, in, line)
+			if err != nil {
+				c.Warn(err.Error())
+			}
+			closed = name == "close-session" && err == nil
+		}
+		switch words[line] {
+		case "help":
+			c.help()
+		case "quit":
+			c.close(s)
+			return c.writeError()
+		}
+		if closed {
+			return c.writeError()
+		}
+		select {
+		case <-s.Ended():
+			return broken(s.Err())
+		case <-ctx.Done():
+			return nil
+		default:
+		}
+		if err := c.writeError(); err != nil {
+			return err
+		}
+	}
+}
+
+// words are the commands that are no operations, by all their names.
+var words = map[string]string{"help": "help", "?": "help", "quit": "quit", "exit": "quit"}
+
+// command does what a line says and returns the operation's name.
+func (c *Console) command(ctx context.Context, s *netconf.Session, in Lines, line string) (string, error) {
+	if strings.HasPrefix(line, "<") {
+		name, operation, err := document(in, line)
+		if err != nil {
+			return "", err
+		}
+		return name, c.send(ctx, s, Printable(name), operation)
+	}
+	r, err := parseLine(line)
+	if err != nil {
+		return "", err
+	}
+	return r.Operation.Name, c.do(ctx, s, r)
+}
+
+// document reads on until the elements are whole; name is the first one's.
+func document(in Lines, text string) (name, content string, err error) {
+	for {
+		content, first, err := netconf.Content([]byte(text))
+		if err == nil && first.Local == "rpc" {
+			err = errors.New("leave the <rpc> out: it belongs to the console")
+		}
+		if err == nil || !netconf.Unfinished(err) {
+			return first.Local, string(content), err
+		}
+		line, end := in.ReadLine("... ")
+		if end != nil || line == "" {
+			return "", "", err
+		}
+		text += "\n" + line
+	}
+}
+
+func (c *Console) help() {
+	var b strings.Builder
+	t := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
+	for _, o := range Operations {
+		takes := ""
+		for _, name := range o.Takes {
+			takes += " --" + name
+		}
+		fmt.Fprintf(t, "%s %s\t%s\t%s\n", o.Name, o.word(), o.Usage, takes)
+	}
+	fmt.Fprintf(t, "<...>\tXML is sent as it is, in <rpc>\n")
+	fmt.Fprintf(t, "help, quit\t\n")
+	t.Flush()
+	c.write([]byte(b.String()))
+}

@@ -1,0 +1,347 @@
+// Package console owns what an operator can ask of a NETCONF server and how the
+// answers are shown: the table of operations with their options, a script of
+// several in one session, the interactive mode. `callhome-nms console` gives it
+// a session. It opens no connection and knows no data model; replies are shown
+// as they came, or with other white space between their elements.
+package console
+
+import (
+	"encoding/xml"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"callhome/internal/nms/netconf"
+	"callhome/internal/sysexits"
+)
+
+// Arity is whether an operation has a word behind its name.
+type Arity string
+
+// The arities.
+const (
+	None     Arity = "none"
+	Optional Arity = "optional"
+	Required Arity = "required"
+)
+
+// Operation is one row of what can be asked.
+type Operation struct {
+	Name  string // as an option, and in interactive mode as a command
+	Arity Arity
+	Value string // what the word is
+	Usage string
+	Takes []string // names of the modifiers that it understands
+	build func(*Request) (string, error)
+}
+
+// Modifier is an option of operations.
+type Modifier struct {
+	Name, Short, Value, Usage string
+	check                     func(string) error
+}
+
+// Request is an operation with its word and its modifiers.
+type Request struct {
+	Operation *Operation
+	word      string
+	with      map[string][]string
+	xml       string // what stands in <rpc>; "" for what needs no request
+}
+
+// Namespaces of operations that are not the base protocol's.
+const (
+	monitoringNS   = "urn:ietf:params:xml:ns:yang:ietf-netconf-monitoring"    // RFC 6022
+	withDefaultsNS = "urn:ietf:params:xml:ns:yang:ietf-netconf-with-defaults" // RFC 6243
+	notificationNS = "urn:ietf:params:xml:ns:netconf:notification:1.0"        // RFC 5277
+)
+
+var filters = []string{"xpath", "ns", "subtree"}
+
+// Operations is the table, in the order of RFC 6241. Names and words are those
+// of netconf-console where it has them.
+var Operations = []*Operation{
+	{Name: "hello", Arity: None, Usage: "show what the server said first: its capabilities", build: func(*Request) (string, error) { return "", nil }},
+	{Name: "get", Arity: None, Usage: "configuration and state", Takes: append([]string{"with-defaults"}, filters...), build: get},
+	{Name: "get-config", Arity: Optional, Value: "DB", Usage: "configuration (running)", Takes: append([]string{"db", "with-defaults"}, filters...), build: getConfig},
+	{Name: "edit-config", Arity: Required, Value: "FILE", Usage: "change the configuration by what stands in FILE",
+		Takes: []string{"db", "default-operation", "test-option", "error-option"}, build: editConfig},
+	{Name: "copy-config", Arity: Optional, Value: "FILE", Usage: "replace the configuration --db by FILE, or by --source",
+		Takes: []string{"db", "source", "with-defaults"}, build: copyConfig},
+	{Name: "copy-running-to-startup", Arity: None, Usage: "the same from running to startup",
+		build: func(*Request) (string, error) {
+			return "<copy-config><target><startup/></target><source><running/></source></copy-config>", nil
+		}},
+	{Name: "delete-config", Arity: Required, Value: "DB", Usage: "delete a configuration", build: on("delete-config", "target")},
+	{Name: "lock", Arity: Optional, Value: "DB", Usage: "lock a configuration (running)", Takes: []string{"db"}, build: on("lock", "target")},
+	{Name: "unlock", Arity: Optional, Value: "DB", Usage: "unlock it (running)", Takes: []string{"db"}, build: on("unlock", "target")},
+	{Name: "validate", Arity: Optional, Value: "DB", Usage: "validate a configuration (running)", Takes: []string{"db"}, build: on("validate", "source")},
+	{Name: "commit", Arity: None, Usage: "make the candidate the running configuration", build: plain("commit")},
+	{Name: "discard-changes", Arity: None, Usage: "make the candidate the running configuration's copy", build: plain("discard-changes")},
+	{Name: "kill-session", Arity: Required, Value: "ID", Usage: "end another session", build: killSession},
+	{Name: "close-session", Arity: None, Usage: "end this session", build: plain("close-session")},
+	{Name: "get-schema", Arity: Required, Value: "NAME[@REVISION]", Usage: "a YANG module; pretty shows its text alone", build: getSchema},
+	{Name: "create-subscription", Arity: Optional, Value: "STREAM", Usage: "print notifications as they come (NETCONF)",
+		Takes: append([]string{"start-time", "stop-time"}, filters...), build: createSubscription},
+	{Name: "rpc", Arity: Required, Value: "FILE", Usage: "any operation: FILE is what stands in <rpc>", build: rpc},
+}
+
+// Modifiers is the table of their options.
+var Modifiers = []*Modifier{
+	{Name: "db", Value: "DB", Usage: "running, candidate, startup or a URL", check: func(s string) error { _, err := datastore(s); return err }},
+	{Name: "source", Value: "DB", Usage: "of copy-config", check: func(s string) error { _, err := datastore(s); return err }},
+	{Name: "xpath", Short: "x", Value: "XPATH", Usage: "filter"},
+	{Name: "ns", Value: "PREFIX=URI", Usage: "a prefix in XPATH; repeatable", check: func(s string) error { _, err := namespace(s); return err }},
+	{Name: "subtree", Value: "FILE", Usage: "filter"},
+	{Name: "with-defaults", Value: "MODE", Usage: "explicit, trim, report-all or report-all-tagged", check: oneOf("explicit", "trim", "report-all", "report-all-tagged")},
+	{Name: "default-operation", Value: "WORD", Usage: "of edit-config: merge, replace or none", check: oneOf("merge", "replace", "none")},
+	{Name: "test-option", Short: "t", Value: "WORD", Usage: "of edit-config: test-then-set, set or test-only", check: oneOf("test-then-set", "set", "test-only")},
+	{Name: "error-option", Value: "WORD", Usage: "of edit-config: stop-on-error, continue-on-error or rollback-on-error",
+		check: oneOf("stop-on-error", "continue-on-error", "rollback-on-error")},
+	{Name: "start-time", Value: "TIME", Usage: "replay from then on; 2026-01-31T12:00:00 in UTC, or with Z or an offset", check: func(s string) error { _, err := dateTime(s); return err }},
+	{Name: "stop-time", Value: "TIME", Usage: "and stop then", check: func(s string) error { _, err := dateTime(s); return err }},
+}
+
+// prepare builds the request, so that whatever is wrong with it is said before
+// anybody is called: files are read here.
+func (r *Request) prepare() (err error) {
+	if r.xml, err = r.Operation.build(r); err != nil {
+		return fmt.Errorf("%s: %w", r.Operation.Name, err)
+	}
+	return nil
+}
+
+func (r *Request) one(modifier, otherwise string) string {
+	if all := r.with[modifier]; len(all) > 0 {
+		return all[len(all)-1]
+	}
+	return otherwise
+}
+
+func plain(name string) func(*Request) (string, error) {
+	return func(*Request) (string, error) { return "<" + name + "/>", nil }
+}
+
+// on is an operation on one configuration.
+func on(name, role string) func(*Request) (string, error) {
+	return func(r *Request) (string, error) {
+		db, err := r.db()
+		return "<" + name + "><" + role + ">" + db + "</" + role + "></" + name + ">", err
+	}
+}
+
+// db is the configuration that the word or --db names.
+func (r *Request) db() (string, error) {
+	if r.word != "" && r.with["db"] != nil {
+		return "", usage(errors.New("the configuration is named twice"))
+	}
+	if r.word != "" {
+		return datastore(r.word)
+	}
+	return datastore(r.one("db", "running"))
+}
+
+var name = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_.-]*$`)
+
+func datastore(s string) (string, error) {
+	switch {
+	case name.MatchString(s):
+		return "<" + s + "/>", nil
+	case strings.Contains(s, "://"):
+		return "<url>" + netconf.Escape(s) + "</url>", nil
+	}
+	return "", usage(fmt.Errorf("%q names no configuration", s))
+}
+
+func namespace(s string) (string, error) {
+	prefix, uri, _ := strings.Cut(s, "=")
+	if !name.MatchString(prefix) || uri == "" {
+		return "", usage(fmt.Errorf("%q is not PREFIX=URI", s))
+	}
+	return fmt.Sprintf(` xmlns:%s="%s"`, prefix, netconf.Escape(uri)), nil
+}
+
+func dateTime(s string) (string, error) {
+	for _, layout := range []string{time.RFC3339, "2006-01-02T15:04:05"} {
+		if t, err := time.Parse(layout, s); err == nil {
+			return t.Format(time.RFC3339Nano), nil
+		}
+	}
+	return "", usage(fmt.Errorf("%q is no time like 2026-01-31T12:00:00Z", s))
+}
+
+func oneOf(words ...string) func(string) error {
+	return func(s string) error {
+		if slices.Contains(words, s) {
+			return nil
+		}
+		return usage(fmt.Errorf("%q is none of %s", s, strings.Join(words, ", ")))
+	}
+}
+
+func usage(err error) error { return sysexits.New(sysexits.Usage, "", err) }
+
+// filter is the filter that was asked for, or nothing.
+func (r *Request) filter() (string, error) {
+	xpath, file := r.one("xpath", ""), r.one("subtree", "")
+	switch {
+	case xpath != "" && file != "":
+		return "", usage(errors.New("--xpath and --subtree exclude each other"))
+	case xpath != "":
+		prefixes := ""
+		for _, s := range r.with["ns"] {
+			prefix, err := namespace(s)
+			if err != nil {
+				return "", err
+			}
+			prefixes += prefix
+		}
+		return `<filter type="xpath"` + prefixes + ` select="` + netconf.Escape(xpath) + `"/>`, nil
+	case file != "":
+		content, _, err := readXML(file)
+		return `<filter type="subtree">` + content + `</filter>`, err
+	}
+	return "", nil
+}
+
+// defaults is the with-defaults parameter.
+func (r *Request) defaults() string {
+	if mode := r.one("with-defaults", ""); mode != "" {
+		return `<with-defaults xmlns="` + withDefaultsNS + `">` + mode + `</with-defaults>`
+	}
+	return ""
+}
+
+func get(r *Request) (string, error) {
+	filter, err := r.filter()
+	return "<get>" + filter + r.defaults() + "</get>", err
+}
+
+func getConfig(r *Request) (string, error) {
+	db, err := r.db()
+	if err != nil {
+		return "", err
+	}
+	filter, err := r.filter()
+	return "<get-config><source>" + db + "</source>" + filter + r.defaults() + "</get-config>", err
+}
+
+// config is a file's <config>, which it may bring itself.
+func config(file string) (string, error) {
+	content, root, err := readXML(file)
+	if err != nil || root.Local == "config" && (root.Space == "" || root.Space == "urn:ietf:params:xml:ns:netconf:base:1.0") {
+		return content, err
+	}
+	return "<config>" + content + "</config>", nil
+}
+
+func editConfig(r *Request) (string, error) {
+	db, err := datastore(r.one("db", "running"))
+	if err != nil {
+		return "", err
+	}
+	content, err := config(r.word)
+	options := ""
+	for _, o := range []string{"default-operation", "test-option", "error-option"} {
+		if value := r.one(o, ""); value != "" {
+			options += "<" + o + ">" + value + "</" + o + ">"
+		}
+	}
+	return "<edit-config><target>" + db + "</target>" + options + content + "</edit-config>", err
+}
+
+func copyConfig(r *Request) (string, error) {
+	target, err := datastore(r.one("db", "running"))
+	if err != nil {
+		return "", err
+	}
+	var source string
+	switch from := r.one("source", ""); {
+	case (from == "") == (r.word == ""):
+		return "", usage(errors.New("either FILE or --source says what to copy"))
+	case from != "":
+		source, err = datastore(from)
+	default:
+		source, err = config(r.word)
+	}
+	return "<copy-config><target>" + target + "</target><source>" + source + "</source>" + r.defaults() + "</copy-config>", err
+}
+
+func killSession(r *Request) (string, error) {
+	if _, err := strconv.ParseUint(r.word, 10, 32); err != nil {
+		return "", usage(fmt.Errorf("%q is no session-id", r.word))
+	}
+	return "<kill-session><session-id>" + r.word + "</session-id></kill-session>", nil
+}
+
+func getSchema(r *Request) (string, error) {
+	module, revision, _ := strings.Cut(r.word, "@")
+	if revision != "" {
+		revision = "<version>" + netconf.Escape(revision) + "</version>"
+	}
+	return `<get-schema xmlns="` + monitoringNS + `"><identifier>` + netconf.Escape(module) + "</identifier>" + revision + "</get-schema>", nil
+}
+
+func createSubscription(r *Request) (string, error) {
+	filter, err := r.filter()
+	if err != nil {
+		return "", err
+	}
+	stream, times := "", ""
+	if r.word != "" {
+		stream = "<stream>" + netconf.Escape(r.word) + "</stream>"
+	}
+	for _, t := range []struct{ modifier, element string }{{"start-time", "startTime"}, {"stop-time", "stopTime"}} {
+		if value := r.one(t.modifier, ""); value != "" {
+			when, err := dateTime(value)
+			if err != nil {
+				return "", err
+			}
+			times += "<" + t.element + ">" + when + "</" + t.element + ">"
+		}
+	}
+	return `<create-subscription xmlns="` + notificationNS + `">` + stream + filter + times + "</create-subscription>", nil
+}
+
+func rpc(r *Request) (string, error) {
+	content, root, err := readXML(r.word)
+	if err == nil && root.Local == "rpc" {
+		err = usage(fmt.Errorf("%s has the <rpc> around the operation, which belongs to the console", r.word))
+	}
+	return content, err
+}
+
+// maxFile bounds what is read from a file, in bytes.
+const maxFile = netconf.MaxMessage
+
+// readXML reads elements from a file, or from standard input where it is "-".
+func readXML(file string) (string, xml.Name, error) {
+	var in io.Reader = os.Stdin
+	if file != "-" {
+		f, err := os.Open(file)
+		if err != nil {
+			return "", xml.Name{}, sysexits.New(sysexits.NoInput, "", err)
+		}
+		defer f.Close()
+		in = f
+	}
+	text, err := io.ReadAll(io.LimitReader(in, maxFile+1))
+	if err == nil && len(text) > maxFile {
+		err = errors.New("it is too long")
+	}
+	var content []byte
+	var first xml.Name
+	if err == nil {
+		content, first, err = netconf.Content(text)
+	}
+	if err != nil {
+		return "", first, sysexits.New(sysexits.NoInput, "", fmt.Errorf("reading %s: %w", file, err))
+	}
+	return string(content), first, nil
+}

@@ -1,0 +1,201 @@
+// Package control serves a management station over its Unix socket, and is the
+// way for our own commands to call it, as package api is for the manager: it
+// owns the table of methods, and how a session's bytes get from the station to
+// whoever asked. What a method does is the Backend's; framing, peers and limits
+// are package api's.
+package control
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+
+	"callhome/internal/api"
+	"callhome/internal/nms/nmsproto"
+	"callhome/internal/nms/station"
+	"callhome/internal/proto"
+
+	"github.com/creachadair/jrpc2"
+	"github.com/hashicorp/go-hclog"
+	"golang.org/x/sys/unix"
+)
+
+// Backend is what the methods do.
+type Backend interface {
+	List() nmsproto.DeviceList
+	Adopt(nmsproto.AdoptParams) (nmsproto.Device, error)
+	// Connect owns the socket.
+	Connect(ctx context.Context, device string, sock station.Duplex) (nmsproto.ConnectResult, error)
+	Subscribe() (last []nmsproto.Event, events <-chan nmsproto.Event, cancel func())
+	Status() nmsproto.Status
+	Reload() error
+}
+
+// limits are those of the socket. A session is a connection here, and one user
+// may be the way to every device.
+var limits = api.Limits{All: 8192, PerUser: 4096}
+
+// NewServer returns a server; its Serve makes it work.
+func NewServer(b Backend, a api.Access, log hclog.Logger) *api.Server {
+	return api.NewServerOf(func(c *api.Conn) map[string]api.Method { return methods(b, c) }, a, limits, log)
+}
+
+func methods(b Backend, c *api.Conn) map[string]api.Method {
+	return map[string]api.Method{
+		nmsproto.MethodDevices: {Reading: true, Handle: api.Plain(func(context.Context) (nmsproto.DeviceList, error) { return b.List(), nil })},
+		nmsproto.MethodStatus:  {Reading: true, Handle: api.Plain(func(context.Context) (nmsproto.Status, error) { return b.Status(), nil })},
+		nmsproto.MethodSubscribe: {Reading: true, Handle: api.Plain(func(ctx context.Context) (nmsproto.EventList, error) {
+			last, err := api.Subscribe(ctx, c, b.Subscribe)
+			return nmsproto.EventList{Events: last}, err
+		})},
+		nmsproto.MethodAdopt: {Handle: api.Typed(func(_ context.Context, p nmsproto.AdoptParams) (nmsproto.Device, error) {
+			if err := mayAdopt(c.Peer, p); err != nil {
+				return nmsproto.Device{}, err
+			}
+			return b.Adopt(p)
+		})},
+		nmsproto.MethodReload: {Handle: api.Plain(func(context.Context) (nmsproto.Nothing, error) {
+			return nmsproto.Nothing{}, b.Reload()
+		})},
+		nmsproto.MethodConnect: {Handle: connect(b, c)},
+	}
+}
+
+// mayAdopt keeps files from those who may not read them: a password file of the
+// caller's choice would be sent to a device of the caller's choice.
+func mayAdopt(p api.Peer, a nmsproto.AdoptParams) error {
+	if p.UID != 0 && a.KeyFile+a.PasswordFile != "" {
+		return proto.NewError(proto.CodeAccessDenied, "adopt with a key or password file needs root; without, the station's own credential is used")
+	}
+	return nil
+}
+
+func connect(b Backend, c *api.Conn) jrpc2.Handler {
+	return api.Typed(func(ctx context.Context, p nmsproto.ConnectParams) (nmsproto.ConnectResult, error) {
+		f := c.Take(ctx)
+		if f == nil {
+			return nmsproto.ConnectResult{}, proto.NewError(proto.CodeBadType, "no socket came with the message")
+		}
+		sock, err := duplex(f)
+		if err != nil {
+			return nmsproto.ConnectResult{}, proto.NewError(proto.CodeBadType, err.Error())
+		}
+		return b.Connect(ctx, p.Device, sock)
+	})
+}
+
+// duplex takes ownership of f, which must be a connected stream socket.
+func duplex(f *os.File) (station.Duplex, error) {
+	conn, err := net.FileConn(f)
+	f.Close()
+	if err != nil {
+		return nil, fmt.Errorf("what came with the message is no socket: %w", err)
+	}
+	switch c := conn.(type) {
+	case *net.UnixConn:
+		return c, nil
+	case *net.TCPConn:
+		return c, nil
+	}
+	conn.Close()
+	return nil, errors.New("what came with the message is no stream socket")
+}
+
+// Client calls a station.
+type Client = api.ClientOf[nmsproto.Event]
+
+// Dial connects to the station at path. Errors carry their exit status.
+func Dial(path string) (*Client, error) {
+	return api.DialTo[nmsproto.Event](path, api.Daemon{
+		Name: "callhome-nms serve", Start: "start it with systemctl start callhome-nms, or callhome-nms serve",
+	})
+}
+
+// Stream is a netconf session with a device, through the station.
+type Stream struct {
+	*net.UnixConn
+	client *Client
+	ended  chan struct{}
+	result nmsproto.ConnectResult
+	err    error
+}
+
+// Open asks the station for a session, which ends with ctx at the latest. What
+// is wrong is seen as the stream's end, and then told by Wait.
+func Open(ctx context.Context, path, device string) (*Stream, error) {
+	c, err := Dial(path)
+	if err != nil {
+		return nil, err
+	}
+	ours, theirs, err := socketpair()
+	if err != nil {
+		c.Close()
+		return nil, err
+	}
+	s := &Stream{UnixConn: ours, client: c, ended: make(chan struct{})}
+	c.Pass(theirs)
+	go func() {
+		defer close(s.ended)
+		s.err = c.Call(ctx, nmsproto.MethodConnect, nmsproto.ConnectParams{Device: device}, &s.result)
+		c.Close()
+	}()
+	return s, nil
+}
+
+// Read reads what the device says. A station that ends a session has not always
+// read all that was sent, which the kernel tells as a reset; it is an end like
+// others, and Wait says why.
+func (s *Stream) Read(p []byte) (int, error) {
+	n, err := s.UnixConn.Read(p)
+	if errors.Is(err, unix.ECONNRESET) {
+		return n, io.EOF
+	}
+	return n, err
+}
+
+// Wait returns how the session ended, when it has.
+func (s *Stream) Wait() (nmsproto.ConnectResult, error) {
+	<-s.ended
+	return s.result, s.err
+}
+
+// Close ends the session.
+func (s *Stream) Close() error {
+	return errors.Join(s.UnixConn.Close(), s.client.Close())
+}
+
+// Join lets in and out be the session's, until that ends. The end of in is
+// passed on and ends nothing else.
+func (s *Stream) Join(in io.Reader, out io.Writer) (nmsproto.ConnectResult, error) {
+	go func() {
+		// A read of ours that waits goes with the process.
+		_, _ = io.Copy(s.UnixConn, in)
+		_ = s.CloseWrite()
+	}()
+	_, copyErr := io.Copy(out, struct{ io.Reader }{s}) // not UnixConn's WriteTo
+	if copyErr != nil {
+		s.Close() // nobody reads any more
+		<-s.ended
+		return s.result, fmt.Errorf("passing on what the device says: %w", copyErr)
+	}
+	return s.Wait()
+}
+
+func socketpair() (ours *net.UnixConn, theirs *os.File, err error) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		return nil, nil, fmt.Errorf("making a pair of sockets: %w", err)
+	}
+	theirs = os.NewFile(uintptr(fds[1]), "session")
+	f := os.NewFile(uintptr(fds[0]), "session")
+	defer f.Close()
+	c, err := net.FileConn(f)
+	if err != nil {
+		theirs.Close()
+		return nil, nil, fmt.Errorf("making a pair of sockets: %w", err)
+	}
+	return c.(*net.UnixConn), theirs, nil
+}

@@ -1,0 +1,218 @@
+package control
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"callhome/internal/api"
+	"callhome/internal/nms/nmsproto"
+	"callhome/internal/nms/station"
+	"callhome/internal/proto"
+
+	"github.com/hashicorp/go-hclog"
+)
+
+// backend sends back what it gets, in capitals.
+type backend struct {
+	cancelled chan struct{} // gets one for each session that its caller left
+}
+
+func (*backend) List() nmsproto.DeviceList {
+	return nmsproto.DeviceList{Devices: []nmsproto.Device{{ID: "edge7"}}}
+}
+
+func (*backend) Adopt(p nmsproto.AdoptParams) (nmsproto.Device, error) {
+	return nmsproto.Device{ID: p.ID}, nil
+}
+
+func (b *backend) Connect(ctx context.Context, device string, sock station.Duplex) (nmsproto.ConnectResult, error) {
+	defer sock.Close()
+	status := 3
+	switch device {
+	case "edge7":
+	case "waits":
+		_, _ = sock.Write([]byte("x"))
+		<-ctx.Done()
+		b.cancelled <- struct{}{}
+		return nmsproto.ConnectResult{}, ctx.Err()
+	default:
+		return nmsproto.ConnectResult{}, proto.NewError(proto.CodeNoExists, "there is no device "+device)
+	}
+	words, err := io.ReadAll(sock)
+	if err != nil {
+		return nmsproto.ConnectResult{}, err
+	}
+	_, err = sock.Write(bytes.ToUpper(words))
+	return nmsproto.ConnectResult{ExitStatus: &status, Stderr: "bye", Received: uint64(len(words))}, err
+}
+
+func (*backend) Subscribe() ([]nmsproto.Event, <-chan nmsproto.Event, func()) {
+	c := make(chan nmsproto.Event, 1)
+	c <- nmsproto.Event{Event: "now"}
+	return []nmsproto.Event{{Event: "before"}}, c, func() {}
+}
+
+func (*backend) Status() nmsproto.Status { return nmsproto.Status{PID: 5} }
+func (*backend) Reload() error           { return nil }
+
+func serve(t *testing.T, b *backend) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "s")
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error)
+	go func() {
+		done <- NewServer(b, api.Access{Full: []uint32{uint32(os.Getgid())}}, hclog.NewNullLogger()).Serve(l)
+	}()
+	t.Cleanup(func() {
+		l.Close()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+	return path
+}
+
+func TestASessionIsJoined(t *testing.T) {
+	s, err := Open(t.Context(), serve(t, &backend{}), "edge7")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out strings.Builder
+	// The end of the input reaches the device, whose answer still comes.
+	r, err := s.Join(strings.NewReader("hello"), &out)
+	if err != nil || out.String() != "HELLO" || r.ExitStatus == nil || *r.ExitStatus != 3 || r.Stderr != "bye" {
+		t.Errorf("got %q, %+v, %v", out.String(), r, err)
+	}
+}
+
+func TestWhatCannotBeJoined(t *testing.T) {
+	path := serve(t, &backend{})
+	s, err := Open(t.Context(), path, "edge8")
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The input has no end of its own, and nobody reads it.
+	r, w := io.Pipe()
+	go func() { _, _ = w.Write([]byte("hello")) }()
+	never := io.Reader(r)
+	var e *proto.Error
+	if _, err := s.Join(never, io.Discard); !errors.As(err, &e) || e.Code != proto.CodeNoExists {
+		t.Errorf("got %v", err)
+	}
+	if _, err := Open(t.Context(), path+"none", "edge7"); err == nil || !strings.Contains(err.Error(), "callhome-nms serve does not run") {
+		t.Errorf("got %v", err)
+	}
+	c, err := Dial(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if err := c.Call(t.Context(), nmsproto.MethodConnect, nmsproto.ConnectParams{Device: "edge7"}, nil); err == nil || !strings.Contains(err.Error(), "no socket came") {
+		t.Errorf("got %v", err)
+	}
+	f, err := os.Open(os.DevNull)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Pass(f)
+	if err := c.Call(t.Context(), nmsproto.MethodConnect, nmsproto.ConnectParams{Device: "edge7"}, nil); err == nil || !strings.Contains(err.Error(), "is no socket") {
+		t.Errorf("got %v", err)
+	}
+}
+
+// Whether the caller closes, or is killed, the session ends at the station.
+func TestACallerThatLeavesEndsItsSession(t *testing.T) {
+	b := &backend{cancelled: make(chan struct{}, 1)}
+	s, err := Open(t.Context(), serve(t, b), "waits")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.ReadFull(s, make([]byte, 1)); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Close(); err != nil {
+		t.Error(err)
+	}
+	select {
+	case <-b.cancelled:
+	case <-time.After(20 * time.Second):
+		t.Fatal("the session goes on")
+	}
+	if _, err := s.Wait(); err == nil {
+		t.Error("it ended well")
+	}
+}
+
+// A reader that is gone ends the session too.
+func TestAReaderThatIsGoneEndsTheSession(t *testing.T) {
+	s, err := Open(t.Context(), serve(t, &backend{}), "edge7")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Join(strings.NewReader("hello"), broken{}); !errors.Is(err, io.ErrClosedPipe) {
+		t.Errorf("got %v", err)
+	}
+}
+
+type broken struct{}
+
+func (broken) Write([]byte) (int, error) { return 0, io.ErrClosedPipe }
+
+// What the daemon can read must not get out by way of a device that somebody
+// made up.
+func TestOnlyRootNamesFiles(t *testing.T) {
+	for _, tt := range []struct {
+		uid uint32
+		p   nmsproto.AdoptParams
+		ok  bool
+	}{
+		{0, nmsproto.AdoptParams{PasswordFile: "/p"}, true},
+		{5, nmsproto.AdoptParams{PasswordFile: "/p"}, false},
+		{5, nmsproto.AdoptParams{KeyFile: "/k"}, false},
+		{5, nmsproto.AdoptParams{ID: "edge7", User: "u"}, true},
+	} {
+		if err := mayAdopt(api.Peer{UID: tt.uid}, tt.p); (err == nil) != tt.ok {
+			t.Errorf("user %d with %+v: %v", tt.uid, tt.p, err)
+		}
+	}
+}
+
+func TestTheOtherMethods(t *testing.T) {
+	c, err := Dial(serve(t, &backend{}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	var list nmsproto.DeviceList
+	var status nmsproto.Status
+	var device nmsproto.Device
+	var last nmsproto.EventList
+	for method, call := range map[string]struct{ params, result any }{
+		nmsproto.MethodDevices:   {nil, &list},
+		nmsproto.MethodStatus:    {nil, &status},
+		nmsproto.MethodAdopt:     {nmsproto.AdoptParams{ID: "edge9"}, &device},
+		nmsproto.MethodReload:    {nil, nil},
+		nmsproto.MethodSubscribe: {nil, &last},
+	} {
+		if err := c.Call(t.Context(), method, call.params, call.result); err != nil {
+			t.Errorf("%s: %v", method, err)
+		}
+	}
+	if list.Devices[0].ID != "edge7" || status.PID != 5 || device.ID != "edge9" || last.Events[0].Event != "before" {
+		t.Errorf("got %+v, %+v, %+v, %+v", list, status, device, last)
+	}
+	if e := <-c.Events(); e.Event != "now" {
+		t.Errorf("got %+v", e)
+	}
+}

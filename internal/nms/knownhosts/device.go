@@ -1,0 +1,316 @@
+// Package knownhosts decides whether the peer of a call home is the device that
+// it should be (RFC 8071 section 2, C5 and C6): by its host key, its
+// fingerprint, or a certificate of a given CA, looked up by the device's name.
+// Where a call comes from, and from which port, is never asked: a device calls
+// from wherever it is, and an entry per address would let the next one pass as
+// new. The console and `serve` call it for each handshake. It opens no
+// connection, and writes one file at most: --accept-new's.
+package knownhosts
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"net"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"callhome/internal/sysexits"
+
+	"golang.org/x/crypto/ssh"
+)
+
+// Options is what is known of a device.
+type Options struct {
+	// Files are known_hosts files (sshd(8)), with @cert-authority and @revoked;
+	// one that does not exist is empty.
+	Files []string
+	// Port is for a device that is reached the ordinary way by host and port,
+	// as ssh(1) looks that up; "" for one that is known by its name.
+	Port string
+	// Keys, Fingerprints (SHA256:...) and Authorities are known beside those.
+	Keys         []ssh.PublicKey
+	Fingerprints []string
+	Authorities  []ssh.PublicKey
+	// Principal must stand in a certificate; "" is the device's name.
+	Principal string
+	// Revoked are revocation lists as in RevokedHostKeys, ssh_config(5): public
+	// keys one a line, or a KRL. They are read anew for each check.
+	Revoked []string
+	// AcceptNew is the file in which the key of a device of which nothing is
+	// known is recorded, under the device's name; "" refuses such a device.
+	AcceptNew string
+}
+
+// Reason is why a peer was refused.
+type Reason string
+
+// The reasons.
+const (
+	Unknown     Reason = "unknown"     // nothing is known of the device
+	Changed     Reason = "changed"     // another key than the known ones
+	Revoked     Reason = "revoked"     // the key, or its certificate, or its CA
+	Certificate Reason = "certificate" // of a known CA, but not good for this device now
+)
+
+// Refusal says why a peer is not the device. Its words come from here and from
+// the key, none from the peer beyond what quoting bounds.
+type Refusal struct {
+	Reason      Reason
+	Name        string // the device's
+	KeyType     string // of the key that was shown
+	Fingerprint string // of that key, SHA256
+	detail      string
+}
+
+func (r *Refusal) Error() string { return r.detail }
+
+// Device is one device's identity. Its methods are for any goroutine.
+type Device struct {
+	Name string
+
+	options      Options
+	fingerprints map[string]bool
+	revocations  []*revocations
+	isRevoked    func(ssh.PublicKey) error // by @revoked
+
+	mu          sync.Mutex // guards what follows: accept-new adds to it
+	keys        []known
+	authorities []known
+}
+
+// known is a key with where it stands.
+type known struct {
+	key   ssh.PublicKey
+	place string
+}
+
+// New reads what is known of the device of that name.
+func New(name string, o Options) (*Device, error) {
+	name, err := Name(name)
+	if o.Port != "" {
+		err = nil // ssh's own rules
+	}
+	if err != nil {
+		return nil, err
+	}
+	if o.Principal == "" {
+		o.Principal = name
+	}
+	d := &Device{Name: name, options: o, fingerprints: make(map[string]bool)}
+	for _, f := range o.Fingerprints {
+		if f, err = fingerprint(f); err != nil {
+			return nil, err
+		}
+		d.fingerprints[f] = true
+	}
+	address := net.JoinHostPort(name, "22") // no port, for known_hosts
+	if o.Port != "" {
+		address = net.JoinHostPort(name, o.Port)
+	}
+	if d.keys, d.authorities, d.isRevoked, err = lookUp(address, o.Files); err != nil {
+		return nil, err
+	}
+	for _, k := range o.Keys {
+		d.keys = append(d.keys, known{k, "pinned"})
+	}
+	for _, k := range o.Authorities {
+		d.authorities = append(d.authorities, known{k, "given CA"})
+	}
+	for _, file := range o.Revoked {
+		r, err := openRevocations(file)
+		if err != nil {
+			return nil, err
+		}
+		d.revocations = append(d.revocations, r)
+	}
+	return d, nil
+}
+
+// maxName is DNS' bound for a name.
+const maxName = 253
+
+// Name returns a device's name as it is looked up, in lower case as ssh does
+// with HostKeyAlias. The error says that it is none: it would be a pattern, or
+// more than one word, in a known_hosts file.
+func Name(name string) (string, error) {
+	lower := strings.ToLower(name)
+	good := func(r rune) bool {
+		return r >= 'a' && r <= 'z' || r >= '0' && r <= '9' || strings.ContainsRune("-_.", r)
+	}
+	if lower == "" || len(lower) > maxName || strings.HasPrefix(lower, "-") || strings.IndexFunc(lower, func(r rune) bool { return !good(r) }) >= 0 {
+		return lower, sysexits.New(sysexits.Usage, "it is made of letters, digits and -_.", fmt.Errorf("%.300q is no name for a device", name))
+	}
+	return lower, nil
+}
+
+// fingerprint checks a fingerprint as ssh-keygen -l prints it.
+func fingerprint(s string) (string, error) {
+	trimmed := strings.TrimRight(s, "=")
+	if !strings.HasPrefix(trimmed, "SHA256:") || len(trimmed) != len("SHA256:")+43 {
+		return "", sysexits.New(sysexits.Usage, "`ssh-keygen -l -f KEY.pub` prints it, SHA256: and 43 characters", fmt.Errorf("%.100q is no fingerprint", s))
+	}
+	return trimmed, nil
+}
+
+// Host key algorithms in our order of preference, which is OpenSSH's. None with
+// SHA-1 is among them.
+var (
+	certificateAlgorithms = []string{
+		ssh.CertAlgoED25519v01, ssh.CertAlgoECDSA256v01, ssh.CertAlgoECDSA384v01, ssh.CertAlgoECDSA521v01,
+		ssh.CertAlgoRSASHA512v01, ssh.CertAlgoRSASHA256v01,
+	}
+	keyAlgorithms = []struct {
+		keyType    string
+		algorithms []string
+	}{
+		{ssh.KeyAlgoED25519, []string{ssh.KeyAlgoED25519}},
+		{ssh.KeyAlgoECDSA256, []string{ssh.KeyAlgoECDSA256}},
+		{ssh.KeyAlgoECDSA384, []string{ssh.KeyAlgoECDSA384}},
+		{ssh.KeyAlgoECDSA521, []string{ssh.KeyAlgoECDSA521}},
+		{ssh.KeyAlgoRSA, []string{ssh.KeyAlgoRSASHA512, ssh.KeyAlgoRSASHA256}},
+	}
+)
+
+// Algorithms are the host key algorithms to offer in the handshake: those of
+// what is known. Else a server with several keys would choose one that is not
+// known though it has one that is.
+func (d *Device) Algorithms() []string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	var all []string
+	if len(d.authorities) > 0 {
+		all = append(all, certificateAlgorithms...)
+	}
+	any := len(d.fingerprints) > 0 || len(d.keys) == 0 && len(d.authorities) == 0
+	for _, row := range keyAlgorithms {
+		if any || slices.ContainsFunc(d.keys, func(k known) bool { return k.key.Type() == row.keyType }) {
+			all = append(all, row.algorithms...)
+		}
+	}
+	if len(all) == 0 {
+		// Known by a key of a type that we do not take: let it be shown another
+		// one, and refuse that with both in the message.
+		all = append(all, ssh.KeyAlgoED25519)
+	}
+	return all
+}
+
+// Check says whether a key that the peer has proved to hold is the device's.
+// The error is a *Refusal in a *sysexits.Error, or tells why a revocation list
+// or known_hosts could not be used, which refuses the peer as well.
+func (d *Device) Check(key ssh.PublicKey) error {
+	if err := d.checkRevoked(key); err != nil {
+		return err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if cert, ok := key.(*ssh.Certificate); ok {
+		if in(d.authorities, cert.SignatureKey) {
+			return d.checkCertificate(cert)
+		}
+		key = cert.Key // of a CA that we do not know it proves as much as its key
+	}
+	switch {
+	case in(d.keys, key) || d.fingerprints[ssh.FingerprintSHA256(key)]:
+		return nil
+	case len(d.keys)+len(d.fingerprints)+len(d.authorities) > 0:
+		return d.changed(key)
+	case d.options.AcceptNew == "":
+		return d.refuse(Unknown, key, "compare the fingerprint with the device's own (`ssh-keygen -l -f` there), then record it with --accept-new",
+			"nothing is known of device "+d.Name)
+	}
+	if err := record(d.options.AcceptNew, d.address(), key); err != nil {
+		return err
+	}
+	d.keys = append(d.keys, known{key, d.options.AcceptNew})
+	return nil
+}
+
+func (d *Device) address() string {
+	if d.options.Port == "" {
+		return d.Name
+	}
+	return net.JoinHostPort(d.Name, d.options.Port)
+}
+
+func in(list []known, key ssh.PublicKey) bool {
+	return slices.ContainsFunc(list, func(k known) bool { return equal(k.key, key) })
+}
+
+func equal(a, b ssh.PublicKey) bool { return bytes.Equal(a.Marshal(), b.Marshal()) }
+
+func (d *Device) changed(key ssh.PublicKey) error {
+	var expected []string
+	for _, k := range d.keys {
+		expected = append(expected, fmt.Sprintf("%s (%s)", ssh.FingerprintSHA256(k.key), k.place))
+	}
+	for f := range d.fingerprints {
+		expected = append(expected, f)
+	}
+	for _, k := range d.authorities {
+		expected = append(expected, fmt.Sprintf("a certificate of CA %s (%s)", ssh.FingerprintSHA256(k.key), k.place))
+	}
+	slices.Sort(expected)
+	return d.refuse(Changed, key, "it is another device, or somebody in its name; if its key was replaced on purpose, replace what is known of it",
+		"this is not device "+d.Name+" as it is known, "+strings.Join(expected, " or "))
+}
+
+// refuse ends the message with the key that was shown.
+func (d *Device) refuse(reason Reason, key ssh.PublicKey, hint, detail string) error {
+	r := &Refusal{Reason: reason, Name: d.Name, KeyType: key.Type(), Fingerprint: ssh.FingerprintSHA256(plain(key))}
+	r.detail = fmt.Sprintf("%s: it showed %s %s", detail, r.KeyType, r.Fingerprint)
+	return sysexits.New(sysexits.NoPerm, hint, r)
+}
+
+// plain is the key that a certificate is for, or the key itself.
+func plain(key ssh.PublicKey) ssh.PublicKey {
+	if cert, ok := key.(*ssh.Certificate); ok {
+		return cert.Key
+	}
+	return key
+}
+
+func (d *Device) checkCertificate(cert *ssh.Certificate) error {
+	invalid := func(why string) error {
+		return d.refuse(Certificate, cert, "the CA has to issue another one (`ssh-keygen -s CA -h -n "+d.options.Principal+"`)",
+			fmt.Sprintf("the certificate of device %s (%.100q, serial %d) %s", d.Name, cert.KeyId, cert.Serial, why))
+	}
+	const layout = "2006-01-02 15:04:05 MST"
+	now := uint64(time.Now().Unix())
+	switch {
+	case cert.CertType != ssh.HostCert:
+		return invalid("is not one for hosts")
+	case len(cert.ValidPrincipals) == 0:
+		return invalid("names no principal, so it would do for every device")
+	case !slices.Contains(cert.ValidPrincipals, d.options.Principal):
+		return invalid(fmt.Sprintf("is for %.200q, not for %s", cert.ValidPrincipals, d.options.Principal))
+	case cert.ValidBefore != ssh.CertTimeInfinity && now >= cert.ValidBefore:
+		return invalid("expired at " + time.Unix(int64(cert.ValidBefore), 0).UTC().Format(layout))
+	case now < cert.ValidAfter:
+		return invalid("is not valid before " + time.Unix(int64(cert.ValidAfter), 0).UTC().Format(layout))
+	case cert.Signature.Format == ssh.KeyAlgoRSA:
+		return invalid("is signed with SHA-1")
+	}
+	checker := ssh.CertChecker{}
+	if err := checker.CheckCert(d.options.Principal, cert); err != nil {
+		return invalid("does not hold: " + strings.TrimPrefix(err.Error(), "ssh: "))
+	}
+	return nil
+}
+
+func (d *Device) checkRevoked(key ssh.PublicKey) error {
+	err := d.isRevoked(key)
+	for _, r := range d.revocations {
+		if err == nil {
+			err = r.check(key)
+		}
+	}
+	var revoked *revokedError
+	if errors.As(err, &revoked) {
+		return d.refuse(Revoked, key, "if the list is right, give the device a new key", fmt.Sprintf("the key of device %s is revoked in %s", d.Name, revoked.place))
+	}
+	return err
+}

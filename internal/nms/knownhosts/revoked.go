@@ -1,0 +1,115 @@
+package knownhosts
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"time"
+
+	"callhome/internal/sysexits"
+
+	"golang.org/x/crypto/ssh"
+)
+
+// revokedError says where a key is revoked.
+type revokedError struct{ place string }
+
+func (e *revokedError) Error() string { return "revoked in " + e.place }
+
+// revocations is one list. What cannot be read revokes everything, as with
+// ssh's RevokedHostKeys.
+type revocations struct{ file string }
+
+// krlMagic begins a KRL (PROTOCOL.krl of OpenSSH). What is in one is left to
+// ssh-keygen: serial numbers, key ids, hashes, ranges.
+var krlMagic = []byte("SSHKRL\n\x00")
+
+func openRevocations(file string) (*revocations, error) {
+	r := &revocations{file}
+	text, err := r.read()
+	if err != nil {
+		return nil, err
+	}
+	if bytes.HasPrefix(text, krlMagic) {
+		if _, err := exec.LookPath("ssh-keygen"); err != nil {
+			return nil, sysexits.New(sysexits.NoInput, "install openssh-client", fmt.Errorf("reading the revocation list %s: it is a KRL, and ssh-keygen, which reads those, is not there", file))
+		}
+		return r, nil
+	}
+	_, err = parseKeys(file, text)
+	return r, err
+}
+
+func (r *revocations) read() ([]byte, error) {
+	text, err := os.ReadFile(r.file)
+	if err != nil {
+		return nil, sysexits.New(sysexits.NoInput, "without it every key counts as revoked", fmt.Errorf("reading the revocation list: %w", err))
+	}
+	return text, nil
+}
+
+// check looks for a key, and with a certificate for its key and its CA.
+func (r *revocations) check(key ssh.PublicKey) error {
+	text, err := r.read()
+	if err != nil {
+		return err
+	}
+	if bytes.HasPrefix(text, krlMagic) {
+		return r.askKeygen(key)
+	}
+	listed, err := parseKeys(r.file, text)
+	if err != nil {
+		return err
+	}
+	shown := []ssh.PublicKey{plain(key)}
+	if cert, ok := key.(*ssh.Certificate); ok {
+		shown = append(shown, cert.SignatureKey)
+	}
+	for _, k := range listed {
+		for _, s := range shown {
+			if equal(plain(k), s) {
+				return &revokedError{r.file}
+			}
+		}
+	}
+	return nil
+}
+
+// keygenTime is how long ssh-keygen may take for what takes milliseconds.
+const keygenTime = 10 * time.Second
+
+// askKeygen has ssh-keygen look a key up in a KRL. It reads keys from files
+// only, so the key goes into one.
+func (r *revocations) askKeygen(key ssh.PublicKey) error {
+	failed := func(err error) error {
+		return fmt.Errorf("asking ssh-keygen about the revocation list %s: %w", r.file, err)
+	}
+	dir, err := os.MkdirTemp("", "callhome-nms-")
+	if err != nil {
+		return failed(err)
+	}
+	defer os.RemoveAll(dir)
+	file := filepath.Join(dir, "key.pub")
+	if err := os.WriteFile(file, ssh.MarshalAuthorizedKey(key), 0o600); err != nil {
+		return failed(err)
+	}
+	list, err := filepath.Abs(r.file)
+	if err != nil {
+		return failed(err)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), keygenTime)
+	defer cancel()
+	out, err := exec.CommandContext(ctx, "ssh-keygen", "-Q", "-f", list, file).CombinedOutput()
+	var exit *exec.ExitError
+	switch {
+	case err == nil:
+		return nil
+	case errors.As(err, &exit) && bytes.HasSuffix(bytes.TrimSpace(out), []byte("REVOKED")):
+		return &revokedError{r.file}
+	}
+	return failed(fmt.Errorf("%w: %.200q", err, out))
+}

@@ -1,0 +1,304 @@
+package listen
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"callhome/internal/sysexits"
+
+	"golang.org/x/sys/unix"
+)
+
+const patience = 10 * time.Second
+
+func open(t *testing.T, addrs ...string) *Listener {
+	t.Helper()
+	l, err := Open(addrs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	return l
+}
+
+func call(t *testing.T, addr netip.AddrPort) net.Conn {
+	t.Helper()
+	c, err := net.DialTimeout("tcp", addr.String(), patience)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	return c
+}
+
+func accept(t *testing.T, l *Listener) *net.TCPConn {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	c, err := l.Accept(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	return c
+}
+
+func TestParse(t *testing.T) {
+	for _, row := range []struct{ addr, network, full string }{
+		{"", "tcp", ":4334"},
+		{":830", "tcp", ":830"},
+		{"192.0.2.1", "tcp4", "192.0.2.1:4334"},
+		{"192.0.2.1:1", "tcp4", "192.0.2.1:1"},
+		{"0.0.0.0:1", "tcp4", "0.0.0.0:1"},
+		{"::", "tcp6", "[::]:4334"},
+		{"[::1]:7", "tcp6", "[::1]:7"},
+		{"fe80::1%lo", "tcp6", "[fe80::1%lo]:4334"},
+		{"nms.example", "", ""},
+		{"nms.example:1", "", ""},
+		{"192.0.2.1:ssh", "", ""},
+		{"192.0.2.1:70000", "", ""},
+		{"[::1]", "", ""},
+	} {
+		network, full, err := parse(row.addr)
+		if network != row.network || full != row.full || (err == nil) != (row.full != "") {
+			t.Errorf("parse(%q) = %q, %q, %v", row.addr, network, full, err)
+		}
+	}
+}
+
+// Calls on all addresses come out of one Accept, with the options that they
+// keep when another program gets the socket.
+func TestAcceptOnSeveralAddresses(t *testing.T) {
+	l := open(t, "127.0.0.1:0", "[::1]:0", ":0")
+	for i, addr := range l.Addrs() {
+		if addr.Addr().IsUnspecified() {
+			addr = netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), addr.Port())
+		}
+		from := call(t, addr)
+		c := accept(t, l)
+		if got, want := addrPort(c.RemoteAddr()), addrPort(from.LocalAddr()); got != want {
+			t.Errorf("address %d: a call from %v, want %v", i, got, want)
+		}
+		for what, option := range map[string]struct{ level, name, want int }{
+			"TCP_NODELAY":      {unix.IPPROTO_TCP, unix.TCP_NODELAY, 1},
+			"SO_KEEPALIVE":     {unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1},
+			"TCP_KEEPIDLE":     {unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, 30},
+			"TCP_KEEPINTVL":    {unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, 10},
+			"TCP_KEEPCNT":      {unix.IPPROTO_TCP, unix.TCP_KEEPCNT, 6},
+			"TCP_USER_TIMEOUT": {unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, 90_000},
+		} {
+			if got := getsockopt(t, c, option.level, option.name); got != option.want {
+				t.Errorf("address %d: %s is %d, want %d", i, what, got, option.want)
+			}
+		}
+	}
+}
+
+func getsockopt(t *testing.T, c *net.TCPConn, level, name int) (value int) {
+	t.Helper()
+	raw, err := c.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var getErr error
+	if err := errors.Join(raw.Control(func(fd uintptr) { value, getErr = unix.GetsockoptInt(int(fd), level, name) }), getErr); err != nil {
+		t.Fatal(err)
+	}
+	return value
+}
+
+// Both families' wildcards go together on one port.
+func TestWildcardsOfBothFamilies(t *testing.T) {
+	port := open(t, "0.0.0.0:0").Addrs()[0].Port()
+	open(t, fmt.Sprintf("[::]:%d", port))
+}
+
+func TestFrom(t *testing.T) {
+	l := open(t, ":0")
+	var err error
+	if l.From, err = ParseNets([]string{"127.0.0.2", "192.0.2.77/24"}); err != nil {
+		t.Fatal(err)
+	}
+	refused := make(chan netip.AddrPort, 1)
+	l.Refused = func(from netip.AddrPort) { refused <- from }
+	dial := func(from string) net.Conn {
+		d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}, Timeout: patience}
+		c, err := d.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", l.Addrs()[0].Port()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { c.Close() })
+		return c
+	}
+	stranger := dial("127.0.0.1")
+	friend := dial("127.0.0.2")
+	if c := accept(t, l); addrPort(c.RemoteAddr()) != addrPort(friend.LocalAddr()) {
+		t.Errorf("a call from %v", c.RemoteAddr())
+	}
+	if got := <-refused; got != addrPort(stranger.LocalAddr()) {
+		t.Errorf("%v was refused", got)
+	}
+	_ = stranger.SetDeadline(time.Now().Add(patience))
+	if n, err := stranger.Read(make([]byte, 1)); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("the stranger's connection is open: %d, %v", n, err)
+	}
+	if got := l.From[1].String(); got != "192.0.2.0/24" {
+		t.Errorf("network %s", got)
+	}
+	for _, word := range []string{"", "any", "192.0.2.1/33", "fe80::1%lo"} {
+		if _, err := ParseNets([]string{word}); sysexits.Code(err) != sysexits.Usage {
+			t.Errorf("%q is taken for a network: %v", word, err)
+		}
+	}
+}
+
+func TestAcceptEnds(t *testing.T) {
+	l := open(t, "127.0.0.1:0", "[::1]:0")
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := l.Accept(ctx); !errors.Is(err, context.Canceled) {
+		t.Errorf("with its context cancelled: %v", err)
+	}
+	waiting := call(t, l.Addrs()[1])
+	if err := errors.Join(l.Close(), l.Close()); err != nil {
+		t.Error(err)
+	}
+	if _, err := l.Accept(t.Context()); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("after Close: %v", err)
+	}
+	_ = waiting.SetDeadline(time.Now().Add(patience))
+	if _, err := waiting.Read(make([]byte, 1)); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("a call that nobody took is open after Close: %v", err)
+	}
+}
+
+func TestOpenFails(t *testing.T) {
+	taken := open(t, "127.0.0.1:0").Addrs()[0].String()
+	for _, row := range []struct {
+		addrs []string
+		code  int
+		words string
+	}{
+		{[]string{"127.0.0.1:0", taken}, sysexits.Unavailable, "listening on " + taken + ": another program has the port"},
+		{[]string{"192.0.2.1:0"}, sysexits.Usage, "no address of this machine"},
+		{[]string{"nowhere"}, sysexits.Usage, "is no address to listen on"},
+	} {
+		l, err := Open(row.addrs)
+		if err == nil {
+			l.Close()
+			t.Errorf("%q can be listened on", row.addrs)
+		} else if sysexits.Code(err) != row.code || sysexits.Hint(err) == "" || !strings.Contains(err.Error(), row.words) {
+			t.Errorf("%q: %v (status %d, hint %q)", row.addrs, err, sysexits.Code(err), sysexits.Hint(err))
+		}
+	}
+}
+
+// meet makes a Trial of calls that say a word: "good" succeeds, what says
+// nothing waits for its context to end, all else fails.
+func meet(t *testing.T, limit time.Duration, goOn bool) (Trial[*net.TCPConn], chan string) {
+	failures := make(chan string, 2*atOnce)
+	return Trial[*net.TCPConn]{
+		Limit: limit,
+		Try: func(ctx context.Context, conn *net.TCPConn) (*net.TCPConn, error) {
+			stop := context.AfterFunc(ctx, func() { conn.Close() })
+			word := make([]byte, 4)
+			_, err := conn.Read(word)
+			if stop() && string(word) == "good" {
+				return conn, nil
+			}
+			conn.Close()
+			return nil, fmt.Errorf("it said %q: %w", word, err)
+		},
+		Failed: func(from netip.AddrPort, err error) bool {
+			failures <- err.Error()
+			return goOn
+		},
+	}, failures
+}
+
+func TestFirst(t *testing.T) {
+	l := open(t, "127.0.0.1:0")
+	trial, failures := meet(t, patience, true)
+	silent := call(t, l.Addrs()[0])
+	if _, err := call(t, l.Addrs()[0]).Write([]byte("bad!")); err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		<-failures // so the bad one is over
+		c, err := net.Dial("tcp", l.Addrs()[0].String())
+		if err == nil {
+			_, _ = c.Write([]byte("good"))
+			defer c.Close()
+			_, _ = c.Read(make([]byte, 1))
+		}
+	}()
+	got, err := First(t.Context(), l, trial)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got.Close()
+	_ = silent.SetDeadline(time.Now().Add(patience))
+	if _, err := silent.Read(make([]byte, 1)); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("the silent one's connection is open: %v", err)
+	}
+}
+
+func TestFirstEnds(t *testing.T) {
+	l := open(t, "127.0.0.1:0")
+	trial, _ := meet(t, patience, false)
+	if _, err := call(t, l.Addrs()[0]).Write([]byte("bad!")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := First(t.Context(), l, trial); err == nil || !strings.Contains(err.Error(), `it said "bad!"`) {
+		t.Errorf("%v", err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+	defer cancel()
+	if _, err := First(ctx, l, trial); !errors.Is(err, ErrNone) {
+		t.Errorf("%v", err)
+	}
+	ctx, cancel = context.WithCancel(t.Context())
+	cancel()
+	if _, err := First(ctx, l, trial); !errors.Is(err, context.Canceled) {
+		t.Errorf("%v", err)
+	}
+}
+
+// Silent peers, more than are tried at once, keep nobody out, long before the
+// time that each may take is over.
+func TestFirstWithSilentPeers(t *testing.T) {
+	l := open(t, "127.0.0.1:0")
+	trial, failures := meet(t, time.Hour, true)
+	done := make(chan error, 1)
+	go func() {
+		c, err := First(t.Context(), l, trial)
+		if err == nil {
+			c.Close()
+		}
+		done <- err
+	}()
+	for range atOnce + 10 {
+		call(t, l.Addrs()[0])
+	}
+	for range 10 {
+		<-failures // the oldest
+	}
+	if _, err := call(t, l.Addrs()[0]).Write([]byte("good")); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case err := <-done:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(patience):
+		t.Error("nobody gets in")
+	}
+}

@@ -1,0 +1,444 @@
+package login
+
+import (
+	"bytes"
+	"context"
+	"crypto/ed25519"
+	"crypto/rand"
+	"encoding/pem"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"callhome/internal/nms/knownhosts"
+	"callhome/internal/sysexits"
+
+	"golang.org/x/crypto/ssh"
+	"golang.org/x/crypto/ssh/agent"
+)
+
+const patience = 10 * time.Second
+
+type key struct {
+	ssh.Signer
+	private ed25519.PrivateKey
+}
+
+func newKey(t *testing.T) key {
+	t.Helper()
+	_, private, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	signer, err := ssh.NewSignerFromKey(private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return key{signer, private}
+}
+
+// locked is a key of these tests, good for nothing else, with the passphrase
+// "open"; ssh-keygen -a 1, as the usual 16 rounds take a second.
+const locked = `-----BEGIN OPENSSH PRIVATE KEY-----
+b3BlbnNzaC1rZXktdjEAAAAACmFlczI1Ni1jdHIAAAAGYmNyeXB0AAAAGAAAABA+J5LTLR
+5VALM1e7SZwXlXAAAAAQAAAAEAAAAzAAAAC3NzaC1lZDI1NTE5AAAAINSGYQAUgp/d5CE6
++M4+FO6dKfcC6Wo6yUg+qkkLKevEAAAAkNhY6SyNL55gW2kn0uAdDEGzl5Fg1bB1vcCT5J
+uJqQjmYlPu0BSFiULu1dJbMqfI+my6BxLLEZJa7+iYifbcLGKxKBYQIZ0dWPojNt7APcvX
+X2BAsPWy4ElQQfVCrHF5dNJ1yr+eDMv7uQYzMX+q/glKeFRv+ZNlrQfw3do5l6VhVQtfgo
+OfVyOhbCESIowrPA==
+-----END OPENSSH PRIVATE KEY-----
+`
+
+// file writes the private key as ssh-keygen does.
+func (k key) file(t *testing.T, mode os.FileMode) string {
+	t.Helper()
+	block, err := ssh.MarshalPrivateKey(k.private, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return write(t, string(pem.EncodeToMemory(block)), mode)
+}
+
+func write(t *testing.T, text string, mode os.FileMode) string {
+	t.Helper()
+	name := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(name, []byte(text), mode); err != nil {
+		t.Fatal(err)
+	}
+	return name
+}
+
+// device is an SSH server with one host key that lets some keys and one password
+// in, and has a netconf subsystem that echoes.
+type device struct {
+	host  key
+	users []ssh.PublicKey
+}
+
+const password = "sesame"
+
+func (d device) serve(conn net.Conn) {
+	config := &ssh.ServerConfig{
+		PublicKeyCallback: func(_ ssh.ConnMetadata, k ssh.PublicKey) (*ssh.Permissions, error) {
+			if c, ok := k.(*ssh.Certificate); ok {
+				k = c.Key
+			}
+			for _, user := range d.users {
+				if bytes.Equal(k.Marshal(), user.Marshal()) {
+					return nil, nil
+				}
+			}
+			return nil, errors.New("no")
+		},
+		KeyboardInteractiveCallback: func(_ ssh.ConnMetadata, ask ssh.KeyboardInteractiveChallenge) (*ssh.Permissions, error) {
+			answers, err := ask("", "", []string{"Password: "}, []bool{false})
+			if err != nil || answers[0] != password {
+				return nil, errors.New("no")
+			}
+			return nil, nil
+		},
+	}
+	config.AddHostKey(d.host)
+	_, channels, requests, err := ssh.NewServerConn(conn, config)
+	if err != nil {
+		conn.Close()
+		return
+	}
+	go ssh.DiscardRequests(requests)
+	for c := range channels {
+		channel, requests, err := c.Accept()
+		if err != nil {
+			return
+		}
+		go func() {
+			for r := range requests {
+				isNetconf := r.Type == "subsystem" && string(r.Payload[4:]) == "netconf"
+				_ = r.Reply(isNetconf, nil)
+				if isNetconf {
+					go func() { _, _ = io.Copy(channel, channel); channel.Close() }()
+				}
+			}
+		}()
+	}
+}
+
+// call gives our end of a call home from whatever serves the other one.
+func call(t *testing.T, serve func(net.Conn)) net.Conn {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	theirs, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { theirs.Close() })
+	ours, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { ours.Close() })
+	go serve(theirs)
+	return ours
+}
+
+func know(t *testing.T, keys ...ssh.PublicKey) *knownhosts.Device {
+	t.Helper()
+	d, err := knownhosts.New("edge7", knownhosts.Options{Keys: keys})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
+
+func methods(t *testing.T, c Credentials) []ssh.AuthMethod {
+	t.Helper()
+	m, closer, err := c.Methods("op")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { closer.Close() })
+	return m
+}
+
+func try(t *testing.T, serve func(net.Conn), d *knownhosts.Device, c Credentials, max time.Duration) (*Client, net.Conn, error) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), max)
+	defer cancel()
+	conn := call(t, serve)
+	client, err := Do(ctx, conn, d, "op", methods(t, c))
+	if err == nil {
+		t.Cleanup(func() { client.Close() })
+	}
+	return client, conn, err
+}
+
+// Every way to log in ends at a netconf channel.
+func TestWaysToLogIn(t *testing.T) {
+	host, user := newKey(t), newKey(t)
+	certificate := &ssh.Certificate{Key: user.PublicKey(), CertType: ssh.UserCert, ValidPrincipals: []string{"op"}, ValidBefore: ssh.CertTimeInfinity}
+	if err := certificate.SignCert(rand.Reader, newKey(t)); err != nil {
+		t.Fatal(err)
+	}
+	certified := user.file(t, 0o600)
+	if err := os.WriteFile(certified+"-cert.pub", ssh.MarshalAuthorizedKey(certificate), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	socket := filepath.Join(t.TempDir(), "agent")
+	l, err := net.Listen("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	ring := agent.NewKeyring()
+	if err := ring.Add(agent.AddedKey{PrivateKey: user.private}); err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go func() { _ = agent.ServeAgent(ring, conn) }()
+		}
+	}()
+	lockedKey, err := ssh.ParsePrivateKeyWithPassphrase([]byte(locked), []byte("open"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	prompt := func(question string) (string, error) {
+		if strings.Contains(question, "passphrase") {
+			return "open", nil
+		}
+		return password, nil
+	}
+	for name, c := range map[string]Credentials{
+		"key file":                    {KeyFiles: []string{newKey(t).file(t, 0o600), user.file(t, 0o400)}},
+		"key file with a passphrase":  {KeyFiles: []string{write(t, locked, 0o600)}, Prompt: prompt},
+		"key file with a certificate": {KeyFiles: []string{certified}},
+		"default key":                 {DefaultKeys: []string{"/nonexistent/key", user.file(t, 0o600)}},
+		"agent":                       {AgentSocket: socket},
+		"password file":               {PasswordFile: write(t, password+"\nmore\n", 0o600)},
+		"password asked for":          {Prompt: prompt},
+		"password after a wrong key":  {KeyFiles: []string{newKey(t).file(t, 0o600)}, PasswordFile: write(t, password, 0o600)},
+	} {
+		t.Run(name, func(t *testing.T) {
+			client, _, err := try(t, device{host, []ssh.PublicKey{user.PublicKey(), lockedKey.PublicKey()}}.serve, know(t, host.PublicKey()), c, patience)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if client.Fingerprint != ssh.FingerprintSHA256(host.PublicKey()) {
+				t.Errorf("fingerprint %s", client.Fingerprint)
+			}
+			channel, err := client.Netconf(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			echo := make([]byte, 3)
+			if _, err := channel.Write([]byte("abc")); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := io.ReadFull(channel, echo); err != nil || string(echo) != "abc" {
+				t.Errorf("%q, %v", echo, err)
+			}
+		})
+	}
+}
+
+func TestFailures(t *testing.T) {
+	host, user := newKey(t), newKey(t)
+	good := Credentials{KeyFiles: []string{user.file(t, 0o600)}}
+	said := func(words string) func(net.Conn) {
+		return func(c net.Conn) { _, _ = io.WriteString(c, words); c.Close() }
+	}
+	silent := func(c net.Conn) { _, _ = io.Copy(io.Discard, c) }
+	for _, row := range []struct {
+		name  string
+		serve func(net.Conn)
+		known key
+		creds Credentials
+		max   time.Duration
+		code  int
+		words string
+	}{
+		{"another host key", device{host, []ssh.PublicKey{user.PublicKey()}}.serve, newKey(t), good, patience, sysexits.NoPerm, "this is not device edge7"},
+		{"wrong user key", device{host, []ssh.PublicKey{user.PublicKey()}}.serve, host, Credentials{KeyFiles: []string{newKey(t).file(t, 0o600)}}, patience, sysexits.NoPerm, "logging in: unable to authenticate"},
+		{"wrong password", device{host, nil}.serve, host, Credentials{PasswordFile: write(t, "wrong", 0o600)}, patience, sysexits.NoPerm, "logging in: "},
+		{"garbage", said("HTTP/1.0 400 \x1b[2J\r\n\r\n"), host, good, patience, sysexits.Protocol, `version string: it began with "HTTP/1.0 400 \x1b[2J\r\n\r\n"`},
+		{"garbage without end", func(c net.Conn) { _, _ = io.WriteString(c, strings.Repeat("x", 1<<12)); silent(c) }, host, good, patience, sysexits.Protocol, `it began with "xxx`},
+		{"hanging up", said(""), host, good, patience, sysexits.Protocol, "version string: it closed the connection"},
+		{"silent", silent, host, good, 50 * time.Millisecond, sysexits.Protocol, "version string: it did not answer in time"},
+		{"version and no more", func(c net.Conn) { _, _ = io.WriteString(c, "X: y\r\nSSH-2.0-x\r\n"); silent(c) }, host, good, 50 * time.Millisecond, sysexits.Protocol, "exchanging keys: it did not answer"},
+		{"hanging up after the version", said("SSH-2.0-x\r\n"), host, good, patience, sysexits.Protocol, "exchanging keys: "},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			_, conn, err := try(t, row.serve, know(t, row.known.PublicKey()), row.creds, row.max)
+			if err == nil || sysexits.Code(err) != row.code || !strings.Contains(err.Error(), row.words) {
+				t.Errorf("%v (status %d)\nwant %q (%d)", err, sysexits.Code(err), row.words, row.code)
+			}
+			var final *Error
+			if errors.As(err, &final) != strings.HasPrefix(row.words, "logging in") {
+				t.Errorf("%v: final is %v", err, final)
+			}
+			if _, err := conn.Write([]byte("x")); err == nil {
+				t.Error("the connection is still open")
+			}
+		})
+	}
+}
+
+func TestNoSubsystem(t *testing.T) {
+	host, user := newKey(t), newKey(t)
+	serve := func(conn net.Conn) {
+		config := &ssh.ServerConfig{NoClientAuth: true}
+		config.AddHostKey(host)
+		_, channels, requests, err := ssh.NewServerConn(conn, config)
+		if err != nil {
+			return
+		}
+		go ssh.DiscardRequests(requests)
+		for c := range channels {
+			if _, requests, err := c.Accept(); err == nil {
+				go ssh.DiscardRequests(requests)
+			}
+		}
+	}
+	client, _, err := try(t, serve, know(t, host.PublicKey()), Credentials{KeyFiles: []string{user.file(t, 0o600)}}, patience)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := client.Netconf(t.Context()); sysexits.Code(err) != sysexits.Unavailable || !strings.Contains(err.Error(), "the device has none") {
+		t.Errorf("%v", err)
+	}
+}
+
+// A device that does not agree to a channel's end cannot hold us.
+func TestCloseDoesNotWait(t *testing.T) {
+	host, user := newKey(t), newKey(t)
+	done := make(chan struct{})
+	defer close(done)
+	serve := func(conn net.Conn) {
+		config := &ssh.ServerConfig{NoClientAuth: true}
+		config.AddHostKey(host)
+		_, channels, requests, err := ssh.NewServerConn(&deaf{Conn: conn, done: done}, config)
+		if err != nil {
+			return
+		}
+		go ssh.DiscardRequests(requests)
+		for c := range channels {
+			if _, requests, err := c.Accept(); err == nil {
+				go func() {
+					for r := range requests {
+						_ = r.Reply(true, nil)
+						conn.(*net.TCPConn).SetReadDeadline(time.Unix(1, 0)) // from now on it hears nothing
+					}
+				}()
+			}
+		}
+	}
+	client, _, err := try(t, serve, know(t, host.PublicKey()), Credentials{KeyFiles: []string{user.file(t, 0o600)}}, patience)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stream, err := client.Netconf(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	read := make(chan error, 1)
+	go func() { _, err := stream.Read(make([]byte, 1)); read <- err }()
+	stream.Close()
+	select {
+	case err := <-read:
+		if err == nil {
+			t.Error("a read succeeded")
+		}
+	case <-time.After(patience):
+		t.Error("a read still waits")
+	}
+}
+
+// deaf is a connection that after its read deadline is neither read nor closed.
+type deaf struct {
+	net.Conn
+	done chan struct{}
+}
+
+func (d *deaf) Read(p []byte) (int, error) {
+	n, err := d.Conn.Read(p)
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		<-d.done
+	}
+	return n, err
+}
+
+// A device that falls silent after the login is given up.
+func TestKeepAlive(t *testing.T) {
+	host, user := newKey(t), newKey(t)
+	silent := make(chan struct{})
+	defer close(silent)
+	serve := func(conn net.Conn) {
+		config := &ssh.ServerConfig{NoClientAuth: true}
+		config.AddHostKey(host)
+		_, _, requests, err := ssh.NewServerConn(conn, config)
+		if err != nil {
+			return
+		}
+		for i := 0; i < 2; i++ { // two answers, then none
+			if r := <-requests; r != nil {
+				_ = r.Reply(false, nil)
+			}
+		}
+		<-silent
+	}
+	client, _, err := try(t, serve, know(t, host.PublicKey()), Credentials{KeyFiles: []string{user.file(t, 0o600)}}, patience)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan struct{})
+	go func() { client.KeepAlive(20 * time.Millisecond); close(ended) }()
+	select {
+	case <-ended:
+	case <-time.After(patience):
+		t.Fatal("the client still waits")
+	}
+	if err := client.Wait(); err == nil {
+		t.Error("the connection ended in order")
+	}
+}
+
+func TestCredentialsThatCannotBeUsed(t *testing.T) {
+	user := newKey(t)
+	other := user.file(t, 0o600)
+	if err := os.WriteFile(other+"-cert.pub", ssh.MarshalAuthorizedKey(newKey(t).PublicKey()), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for _, row := range []struct {
+		name  string
+		c     Credentials
+		code  int
+		words string
+	}{
+		{"nothing", Credentials{}, sysexits.NoInput, "nothing to log in with"},
+		{"no such key", Credentials{KeyFiles: []string{"/nonexistent/key"}}, sysexits.NoInput, "/nonexistent/key"},
+		{"no key", Credentials{KeyFiles: []string{write(t, "nonsense", 0o600)}}, sysexits.NoInput, "reading the private key"},
+		{"a key that all can read", Credentials{KeyFiles: []string{user.file(t, 0o644)}}, sysexits.NoPerm, "others can read"},
+		{"a passphrase and nobody to ask", Credentials{KeyFiles: []string{write(t, locked, 0o600)}}, sysexits.NoInput, "passphrase"},
+		{"a certificate for another key", Credentials{KeyFiles: []string{other}}, sysexits.NoInput, "no certificate for that key"},
+		{"an empty password", Credentials{PasswordFile: write(t, "\n", 0o600)}, sysexits.NoInput, "no password"},
+		{"a password that all can read", Credentials{PasswordFile: write(t, "x", 0o604)}, sysexits.NoPerm, "others can read"},
+		{"an agent that is gone", Credentials{AgentSocket: "/nonexistent/agent"}, sysexits.NoInput, "nothing to log in with"},
+	} {
+		_, _, err := row.c.Methods("op")
+		if sysexits.Code(err) != row.code || !strings.Contains(err.Error(), row.words) {
+			t.Errorf("%s: %v (status %d)", row.name, err, sysexits.Code(err))
+		}
+	}
+}

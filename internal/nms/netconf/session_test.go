@@ -1,0 +1,257 @@
+package netconf
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+const helloBoth = `<hello xmlns="urn:ietf:params:xml:ns:netconf:base:1.0"><capabilities>` +
+	`<capability>urn:ietf:params:netconf:base:1.0</capability><capability> urn:ietf:params:netconf:base:1.1 </capability>` +
+	`<capability>urn:x?module=y&amp;revision=z</capability></capabilities><session-id>7</session-id></hello>`
+
+var hello10 = strings.Replace(helloBoth, "base:1.1", "nothing", 1)
+
+// server is the other end of a session, told by the test line by line.
+type server struct {
+	t *testing.T
+	net.Conn
+	r *Reader
+}
+
+// meet opens a session with a server that says that hello.
+func meet(t *testing.T, hello string, o Options) (*Session, *server) {
+	t.Helper()
+	ours, theirs := net.Pipe()
+	s := &server{t, theirs, NewReader(theirs)}
+	greeted := make(chan string, 1)
+	go func() {
+		_ = Write(theirs, EndOfMessage, []byte(hello))
+		got, _ := s.r.Next()
+		greeted <- string(got)
+	}()
+	session, err := Open(t.Context(), ours, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { theirs.Close(); session.Close() })
+	got := <-greeted
+	for _, v := range o.Versions {
+		if !strings.Contains(got, "base:"+string(v)+"<") {
+			t.Errorf("the client's hello lacks base:%s: %s", v, got)
+		}
+	}
+	s.r.Framing = session.Framing
+	return session, s
+}
+
+func (s *server) say(message string) {
+	if err := Write(s.Conn, s.r.Framing, []byte(message)); err != nil {
+		s.t.Errorf("the server cannot write: %v", err)
+	}
+}
+
+func (s *server) hear() string {
+	message, err := s.r.Next()
+	if err != nil {
+		s.t.Errorf("the server cannot read: %v", err)
+	}
+	return string(message)
+}
+
+func reply(id int, body string) string {
+	return fmt.Sprintf(`<nc:rpc-reply xmlns:nc="urn:ietf:params:xml:ns:netconf:base:1.0" message-id="%d">%s</nc:rpc-reply>`, id, body)
+}
+
+func TestVersions(t *testing.T) {
+	for _, row := range []struct {
+		server string
+		ours   []Framing
+		want   Framing
+	}{
+		{helloBoth, nil, Chunked},
+		{helloBoth, []Framing{EndOfMessage}, EndOfMessage},
+		{hello10, []Framing{EndOfMessage, Chunked}, EndOfMessage},
+	} {
+		session, s := meet(t, row.server, Options{Versions: row.ours})
+		if session.Framing != row.want || session.ID != "7" || session.Capabilities[2] != "urn:x?module=y&revision=z" {
+			t.Errorf("framing %s, session %s, %q", session.Framing, session.ID, session.Capabilities)
+		}
+		go func() {
+			s.hear()
+			s.say(reply(1, "<nc:ok/>"))
+		}()
+		r, err := session.Do(t.Context(), []byte("<get/>"))
+		if err != nil || string(r.Raw) != reply(1, "<nc:ok/>") || len(r.Errors) != 0 {
+			t.Errorf("%v %v", r, err)
+		}
+	}
+}
+
+func TestBadHello(t *testing.T) {
+	for name, hello := range map[string]string{
+		"no session-id":   strings.Replace(helloBoth, "<session-id>7</session-id>", "", 1),
+		"session-id zero": strings.Replace(helloBoth, ">7<", ">0<", 1),
+		"no base version": strings.ReplaceAll(helloBoth, "netconf:base:1.", "netconf:base:2."),
+		"something else":  reply(1, "<nc:ok/>"),
+		"no namespace":    "<hello/>",
+		"no XML":          "login: ",
+		"document type":   "<!DOCTYPE hello>" + helloBoth,
+	} {
+		t.Run(name, func(t *testing.T) {
+			if name == "no base version" {
+				hello = strings.ReplaceAll(hello, "xmlns=\"urn:ietf:params:xml:ns:netconf:base:2.0", "xmlns=\""+baseNS)
+			}
+			ours, theirs := net.Pipe()
+			defer theirs.Close()
+			go func() { _, _ = io.Copy(io.Discard, theirs) }()
+			go func() { _ = Write(theirs, EndOfMessage, []byte(hello)) }()
+			if _, err := Open(t.Context(), ours, Options{}); err == nil || !strings.HasPrefix(err.Error(), "exchanging hellos: ") {
+				t.Errorf("%v", err)
+			}
+			if _, err := ours.Write([]byte("x")); err == nil {
+				t.Error("the connection is still open")
+			}
+		})
+	}
+}
+
+func TestServerThatSaysNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ours, theirs := net.Pipe()
+		go func() { _, _ = io.Copy(io.Discard, theirs) }()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		if _, err := Open(ctx, ours, Options{}); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("%v", err)
+		}
+	})
+}
+
+// Replies find their request in whatever order they come, notifications come
+// between them, and what was given up is dropped.
+func TestRepliesAndNotifications(t *testing.T) { synctest.Test(t, repliesAndNotifications) }
+
+func repliesAndNotifications(t *testing.T) {
+	notes := make(chan string, 1)
+	session, s := meet(t, helloBoth, Options{Notification: func(m []byte) { notes <- string(m) }})
+	const note = `<notification xmlns="urn:ietf:params:xml:ns:netconf:notification:1.0"><eventTime>x</eventTime></notification>`
+
+	given, cancel := context.WithCancel(t.Context())
+	dropped := make(chan error, 1)
+	go func() { _, err := session.Do(given, []byte("<first/>")); dropped <- err }()
+	if got := s.hear(); !strings.Contains(got, `message-id="1"`) || !strings.Contains(got, "<first/>") {
+		t.Errorf("heard %s", got)
+	}
+	synctest.Wait() // for the request to be written to its end
+	cancel()
+	if err := <-dropped; !errors.Is(err, context.Canceled) {
+		t.Errorf("%v", err)
+	}
+	second, third := make(chan *Reply, 1), make(chan *Reply, 1)
+	go func() { r, _ := session.Do(t.Context(), []byte("<second/>")); second <- r }()
+	s.hear()
+	go func() { r, _ := session.Do(t.Context(), []byte("<third/>")); third <- r }()
+	s.hear()
+	for _, m := range []string{reply(3, "<nc:three/>"), note, reply(1, "<nc:one/>"), reply(2, "<nc:two/>")} {
+		s.say(m)
+	}
+	if r := <-third; !strings.Contains(string(r.Raw), "three") {
+		t.Errorf("the third got %s", r.Raw)
+	}
+	if r := <-second; !strings.Contains(string(r.Raw), "two") {
+		t.Errorf("the second got %s", r.Raw)
+	}
+	if got := <-notes; got != note {
+		t.Errorf("noted %s", got)
+	}
+}
+
+func TestErrors(t *testing.T) {
+	session, s := meet(t, hello10, Options{})
+	go func() {
+		s.hear()
+		s.say(reply(1, `<nc:rpc-error><nc:error-type>application</nc:error-type><nc:error-tag>data-missing</nc:error-tag>`+
+			`<nc:error-severity>error</nc:error-severity><nc:error-path xmlns:y="urn:y">/y:a</nc:error-path>`+
+			`<nc:error-message xml:lang="en">it is
+			not there</nc:error-message><nc:error-info><y/></nc:error-info></nc:rpc-error>`+
+			`<nc:rpc-error><nc:error-severity>warning</nc:error-severity></nc:rpc-error><nc:data><rpc-error/></nc:data>`))
+	}()
+	r, err := session.Do(t.Context(), []byte("<get/>"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(r.Errors) != 2 || len(r.Failed()) != 1 || r.Errors[0].Error() != "data-missing (application): it is not there at /y:a, info <y/>" {
+		t.Errorf("%v", r.Errors)
+	}
+}
+
+// What the server must not send ends the session, and whoever waits is told.
+func TestSessionEnds(t *testing.T) {
+	for _, row := range []struct{ name, message, want string }{
+		{"a reply that nobody asked for", reply(9, "<nc:ok/>"), `a reply to message "9", which was not sent`},
+		{"another root", "<surprise/>", "<surprise> where a reply"},
+		{"no XML", "\x1b[2J", "no XML"},
+		{"a second root", reply(1, "<nc:ok/>") + "<x/>", "second root"},
+		{"cut short", strings.TrimSuffix(reply(1, "<nc:ok/>"), "</nc:rpc-reply>"), "no XML"},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			session, s := meet(t, helloBoth, Options{})
+			go func() { s.hear(); s.say(row.message) }()
+			_, err := session.Do(t.Context(), []byte("<get/>"))
+			if err == nil || !strings.Contains(err.Error(), row.want) {
+				t.Errorf("%v", err)
+			}
+			<-session.Ended()
+		})
+	}
+	session, s := meet(t, helloBoth, Options{})
+	go func() { s.hear(); s.Close() }()
+	if _, err := session.Do(t.Context(), []byte("<get/>")); !errors.Is(err, ErrEnded) {
+		t.Errorf("%v", err)
+	}
+}
+
+// An operation cannot end its own <rpc> and begin another one.
+func TestOperationStaysInItsRpc(t *testing.T) {
+	session, _ := meet(t, hello10, Options{})
+	for _, operation := range []string{`</rpc><rpc xmlns="` + baseNS + `">`, "<get>", "</rpc>]]>]]><rpc>", "<a>]]>]]></a>"} {
+		if _, err := session.Do(t.Context(), []byte(operation)); err == nil {
+			t.Errorf("%q was sent", operation)
+		}
+	}
+}
+
+// Whatever a server sends is refused or understood, and never more than that.
+func FuzzMessages(f *testing.F) {
+	for _, s := range []string{helloBoth, reply(1, "<nc:ok/>"), reply(1, "<nc:rpc-error><nc:error-tag>x</nc:error-tag></nc:rpc-error>"), "<!DOCTYPE x><x/>", "<x/><y/>", "x"} {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, message []byte) {
+		whole := wellFormed(message) == nil
+		if _, err := parseHello(message); err == nil && !whole {
+			t.Errorf("%q is taken for a hello", message)
+		}
+		if _, _, err := Content(message); whole && err != nil {
+			t.Errorf("%q is one element and cannot be content: %v", message, err)
+		}
+		r, err := parseReply(message)
+		if (err == nil) != whole {
+			t.Errorf("%q is taken for a reply: %v", message, err)
+		}
+		if err != nil {
+			return
+		}
+		for _, e := range r.Errors {
+			if strings.ContainsAny(e.Error(), "\n\r") {
+				t.Errorf("%q is more than a line", e.Error())
+			}
+		}
+	})
+}

@@ -1,0 +1,124 @@
+package netconf
+
+import (
+	"bytes"
+	"encoding/xml"
+	"errors"
+	"io"
+	"reflect"
+	"strings"
+	"testing"
+)
+
+func TestPretty(t *testing.T) {
+	for _, row := range []struct{ name, in, want string }{
+		{"nested", `<a><b>1</b><c/></a>`, "<a>\n  <b>1</b>\n  <c/>\n</a>\n"},
+		{"other layout", "\n<a>\n<b>1</b>\n\n\t<c></c>\n</a>\n", "<a>\n  <b>1</b>\n  <c></c>\n</a>\n"},
+		{"namespaces and attributes as they came",
+			`<nc:a  xmlns:nc="urn:x" xmlns='urn:y' nc:z='"'><nc:b xmlns:nc="urn:q"/></nc:a>`,
+			"<nc:a  xmlns:nc=\"urn:x\" xmlns='urn:y' nc:z='\"'>\n  <nc:b xmlns:nc=\"urn:q\"/>\n</nc:a>\n"},
+		{"a leaf of white space", "<a><b>  </b><c>\n</c></a>", "<a>\n  <b>  </b>\n  <c>\n</c>\n</a>\n"},
+		{"escapes and CDATA", "<a><b>&lt;&#10;&amp;</b><c><![CDATA[ ]]></c></a>", "<a>\n  <b>&lt;&#10;&amp;</b>\n  <c><![CDATA[ ]]></c>\n</a>\n"},
+		{"mixed content", "<p>hello <b>x</b> world</p>", "<p>hello <b>x</b> world</p>\n"},
+		{"declaration and comment", "<?xml version='1.0'?><!-- c --><a><!-- d --></a>", "<?xml version='1.0'?>\n<!-- c -->\n<a><!-- d --></a>\n"},
+		{"empty root", "<a/>", "<a/>\n"},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			got, err := Pretty([]byte(row.in))
+			if err != nil || string(got) != row.want {
+				t.Errorf("%v\n%s\nwant\n%s", err, got, row.want)
+			}
+		})
+	}
+	for _, in := range []string{"<a><b></a>", "<a>", "no <xml"} {
+		if got, err := Pretty([]byte(in)); err == nil || string(got) != in {
+			t.Errorf("%q became %q without an error", in, got)
+		}
+	}
+}
+
+// Whatever comes in, what comes out says the same.
+func FuzzPretty(f *testing.F) {
+	for _, s := range []string{"<a><b>1</b><c/></a>", "<a>x<b/>y</a>", "<a xmlns:p='q' p:r=\"s\"><!-- c --><?pi x?> </a>", "<a><![CDATA[ ]]></a>", "<a>"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, in string) {
+		out, err := Pretty([]byte(in))
+		if err != nil {
+			return
+		}
+		if before, after := words(t, []byte(in)), words(t, out); !reflect.DeepEqual(before, after) {
+			t.Fatalf("%q\nbecame %q:\n%q\n%q", in, out, before, after)
+		}
+		again, err := Pretty(out)
+		if err != nil || !bytes.Equal(again, out) {
+			t.Fatalf("%q\nand again %q, %v", out, again, err)
+		}
+	})
+}
+
+// words are a document's tokens without the white space between elements.
+func words(t *testing.T, document []byte) (all []string) {
+	t.Helper()
+	d := xml.NewDecoder(bytes.NewReader(bytes.TrimSpace(document)))
+	text := ""
+	flush := func(leaf bool) {
+		if text = strings.ReplaceAll(text, "\r", "\n"); leaf || strings.TrimSpace(text) != "" {
+			all = append(all, "text "+strings.TrimRight(text, " \n\t"))
+		}
+		text = ""
+	}
+	leaf := false
+	for {
+		from := d.InputOffset()
+		token, err := d.Token()
+		if errors.Is(err, io.EOF) {
+			return all
+		}
+		if err != nil {
+			t.Fatalf("%q: %v", document, err)
+		}
+		raw := string(bytes.TrimSpace(document)[from:d.InputOffset()])
+		switch token := token.(type) {
+		case xml.CharData:
+			text += string(token)
+			continue
+		case xml.StartElement:
+			flush(false)
+			leaf = true
+		case xml.EndElement:
+			flush(leaf)
+			leaf = false
+		default:
+			flush(false)
+		}
+		all = append(all, raw)
+	}
+}
+
+func TestContent(t *testing.T) {
+	for _, row := range []struct{ in, want string }{
+		{"<a/>", "<a/>"},
+		{"\ufeff<?xml version=\"1.0\"?>\n<!-- c -->\n<a><b/></a>\n", "<a><b/></a>"},
+		{"<?xml version=\"1.0\"?><a/>\n<b/>", "<a/>\n<b/>"},
+		{"<a/>text", ""},
+		{"<a/></a>", ""},
+		{"<a/></rpc><rpc>", ""},
+		{"<a>", ""},
+		{"", ""},
+		{"<!DOCTYPE a [<!ENTITY x 'y'>]><a>&x;</a>", ""},
+	} {
+		got, _, err := Content([]byte(row.in))
+		if string(got) != row.want || (err == nil) != (row.want != "") {
+			t.Errorf("%q: %q, %v; want %q", row.in, got, err, row.want)
+		}
+	}
+}
+
+func TestUnfinished(t *testing.T) {
+	for in, want := range map[string]bool{"": true, "<a>": true, "<a": true, "<a><b/>": true, "<!-- ": true, "<a></b>": false, "x": false, "<a/>": false} {
+		if _, _, err := Content([]byte(in)); Unfinished(err) != want {
+			t.Errorf("%q: %v", in, err)
+		}
+	}
+}

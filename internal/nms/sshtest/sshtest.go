@@ -1,0 +1,105 @@
+// Package sshtest stands in for devices where an sshd each would cost too much:
+// host keys, and an SSH server with a netconf subsystem. Tests and the benchmark
+// call it. It is a part of no program, and tells nothing of how stock sshd
+// behaves.
+package sshtest
+
+import (
+	"crypto/ed25519"
+	"crypto/rand"
+	"errors"
+	"io"
+	"net"
+	"strings"
+	"testing"
+
+	"golang.org/x/crypto/ssh"
+)
+
+// NewKey makes an ed25519 key.
+func NewKey() (ssh.Signer, error) {
+	_, key, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		return nil, err
+	}
+	return ssh.NewSignerFromKey(key)
+}
+
+// NewSigner is NewKey for a test.
+func NewSigner(t testing.TB) ssh.Signer {
+	t.Helper()
+	s, err := NewKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// Line is a public key as it stands in a .pub file, without a comment.
+func Line(k ssh.PublicKey) string { return strings.TrimSpace(string(ssh.MarshalAuthorizedKey(k))) }
+
+// LetIn is the configuration of a server that lets one key in, and whoever has
+// it.
+func LetIn(host ssh.Signer, user ssh.PublicKey) *ssh.ServerConfig {
+	config := &ssh.ServerConfig{PublicKeyCallback: func(_ ssh.ConnMetadata, k ssh.PublicKey) (*ssh.Permissions, error) {
+		if Line(k) != Line(user) {
+			return nil, errors.New("another key")
+		}
+		return nil, nil
+	}}
+	config.AddHostKey(host)
+	return config
+}
+
+// Server is a device's end of connections.
+type Server struct {
+	Config *ssh.ServerConfig
+	// Netconf is the subsystem; nil for none. It returns the exit status.
+	Netconf func(ssh.Channel) uint32
+	Mute    bool // no request is answered
+}
+
+// Echo is a subsystem that sends back what it gets.
+func Echo(c ssh.Channel) uint32 {
+	_, _ = io.Copy(c, c)
+	return 0
+}
+
+// Serve serves a connection, which it owns, to its end.
+func (s *Server) Serve(conn net.Conn) {
+	defer conn.Close()
+	c, channels, requests, err := ssh.NewServerConn(conn, s.Config)
+	if err != nil {
+		return
+	}
+	defer c.Close()
+	go func() {
+		for r := range requests {
+			if !s.Mute {
+				_ = r.Reply(false, nil)
+			}
+		}
+	}()
+	for n := range channels {
+		ch, requests, err := n.Accept()
+		if err != nil {
+			return
+		}
+		go s.session(ch, requests)
+	}
+}
+
+func (s *Server) session(ch ssh.Channel, requests <-chan *ssh.Request) {
+	for r := range requests {
+		ok := r.Type == "subsystem" && s.Netconf != nil
+		_ = r.Reply(ok, nil)
+		if !ok {
+			continue
+		}
+		go func() {
+			status := s.Netconf(ch)
+			_, _ = ch.SendRequest("exit-status", false, ssh.Marshal(struct{ Status uint32 }{status}))
+			ch.Close()
+		}()
+	}
+}

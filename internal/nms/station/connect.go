@@ -1,0 +1,70 @@
+package station
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"callhome/internal/nms/nmsproto"
+	"callhome/internal/proto"
+)
+
+// Connect opens a netconf channel to a device and joins it to sock, which it
+// owns, until one of them ends or ctx does. Errors are *proto.Error.
+func (s *Station) Connect(ctx context.Context, id string, sock Duplex) (nmsproto.ConnectResult, error) {
+	defer sock.Close()
+	if s.config.Registry.Entry(id) == nil {
+		return nmsproto.ConnectResult{}, s.failed(proto.NewError(proto.CodeNoExists, fmt.Sprintf("there is no device %.80q", id)))
+	}
+	s.mu.Lock()
+	var h *held
+	seen := "it has not called yet"
+	if d := s.devices[id]; d != nil {
+		h = d.held
+		if d.seen.LastError != "" {
+			seen = d.seen.LastError
+		}
+	}
+	s.mu.Unlock()
+	if h == nil {
+		return nmsproto.ConnectResult{}, s.failed(proto.StageError(proto.StageSession, fmt.Sprintf("device %s is not connected: %s", id, seen), proto.ErrorData{Reason: seen}))
+	}
+	c, err := h.open(ctx)
+	if err != nil {
+		return nmsproto.ConnectResult{}, s.failed(err)
+	}
+	h.sessions.Add(1)
+	s.mu.Lock()
+	s.stats.Sessions++
+	s.stats.SessionsNow++
+	s.mu.Unlock()
+	out := join(c, sock, ctx.Done())
+	h.sessions.Add(-1)
+	s.mu.Lock()
+	s.stats.SessionsNow--
+	s.stats.Sent += out.Sent
+	s.stats.Received += out.Received
+	s.mu.Unlock()
+	if out.ExitStatus != nil || out.Signal != "" || ctx.Err() != nil {
+		return out, nil
+	}
+	// The channel may be the first to see the end of its connection.
+	select {
+	case <-h.done:
+		why := h.why()
+		return out, proto.StageError(proto.StageSession, fmt.Sprintf("the connection of %s ended: %s", id, why), proto.ErrorData{Address: h.address.String(), Reason: why})
+	case <-time.After(afterChannel):
+		return out, nil
+	}
+}
+
+// afterChannel is how long after a channel's end without a word its connection
+// may be seen to end.
+const afterChannel = 100 * time.Millisecond
+
+func (s *Station) failed(err error) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.stats.SessionsFailed++
+	return err
+}

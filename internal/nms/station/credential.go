@@ -1,0 +1,38 @@
+package station
+
+import (
+	"fmt"
+
+	"callhome/internal/nms/handshake"
+	"callhome/internal/nms/login"
+	"callhome/internal/nms/registry"
+)
+
+// Credential is how to log in to a device whose entry does not say.
+type Credential struct {
+	User, KeyFile, PasswordFile string
+}
+
+// loginFor reads what an entry names. The files are read at each login, so that
+// a new one needs no restart and no secret stays in memory.
+func (c Credential) loginFor(e *registry.Entry) (*handshake.Login, error) {
+	user, keyFile, passwordFile := e.User, e.KeyFile, e.PasswordFile
+	if user == "" {
+		user = c.User
+	}
+	if keyFile == "" && passwordFile == "" {
+		keyFile, passwordFile = c.KeyFile, c.PasswordFile
+	}
+	from := login.Credentials{PasswordFile: passwordFile}
+	switch {
+	case user == "":
+		return nil, fmt.Errorf("no user: the entry of %s names none and the station has no default", e.ID)
+	case keyFile != "":
+		from = login.Credentials{KeyFiles: []string{keyFile}}
+	case passwordFile == "":
+		return nil, fmt.Errorf("no credential: the entry of %s names none and the station has no default", e.ID)
+	}
+	// Nothing is open that would have to be closed: that is for an agent.
+	auth, _, err := from.Methods(user)
+	return &handshake.Login{User: user, Auth: auth}, err
+}

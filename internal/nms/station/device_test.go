@@ -1,0 +1,201 @@
+package station
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"callhome/internal/nms/nmsproto"
+	"callhome/internal/nms/registry"
+	"callhome/internal/nms/sshtest"
+
+	"golang.org/x/crypto/ssh"
+)
+
+// standIn is a device that is an SSH server in this process.
+type standIn struct {
+	host     ssh.Signer
+	user     string
+	password string
+	// netconf is its subsystem; nil for none. It returns the exit status.
+	netconf func(ssh.Channel) uint32
+	mute    bool // it answers no request
+}
+
+// newStandIn is a device whose subsystem sends back what it gets.
+func newStandIn(t testing.TB) *standIn {
+	return &standIn{host: sshtest.NewSigner(t), user: "netconf", password: "secret", netconf: sshtest.Echo}
+}
+
+// serve is the device's side of a connection; it returns at its end.
+func (d *standIn) serve(conn net.Conn) {
+	config := &ssh.ServerConfig{
+		ServerVersion: "SSH-2.0-StandIn",
+		PasswordCallback: func(c ssh.ConnMetadata, p []byte) (*ssh.Permissions, error) {
+			if c.User() != d.user || string(p) != d.password {
+				return nil, errors.New("wrong")
+			}
+			return nil, nil
+		},
+	}
+	config.AddHostKey(d.host)
+	(&sshtest.Server{Config: config, Netconf: d.netconf, Mute: d.mute}).Serve(conn)
+}
+
+// site is a station with a registry of its own.
+type site struct {
+	t testing.TB
+	*Station
+	dir    string
+	events <-chan nmsproto.Event
+}
+
+// newSite starts a station whose default login is the stand-ins'.
+func newSite(t testing.TB, change func(*Config)) *site {
+	t.Helper()
+	dir := t.TempDir()
+	password := filepath.Join(dir, "password")
+	if err := os.WriteFile(password, []byte("secret\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r, _, err := registry.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := Defaults()
+	c.Registry, c.Credential = r, Credential{User: "netconf", PasswordFile: password}
+	if change != nil {
+		change(&c)
+	}
+	s, err := New(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, events, _ := s.Subscribe()
+	t.Cleanup(s.stop)
+	return &site{t, s, dir, events}
+}
+
+// know writes an entry with that device's key and further members.
+func (s *site) know(id string, d *standIn, more string) {
+	s.t.Helper()
+	s.write(id, fmt.Sprintf(`{"id": %q, "host-keys": [%q]%s}`, id, sshtest.Line(d.host.PublicKey()), more))
+}
+
+func (s *site) write(id, text string) {
+	s.t.Helper()
+	if err := os.WriteFile(filepath.Join(s.dir, id+".json"), []byte(text), 0o600); err != nil {
+		s.t.Fatal(err)
+	}
+	if _, err := s.config.Registry.Reload(); err != nil {
+		s.t.Fatal(err)
+	}
+	if p := s.config.Registry.Problems(); len(p) > 0 {
+		s.t.Fatal(p)
+	}
+}
+
+// from makes an accepted connection look as if it came from there.
+type from struct {
+	net.Conn
+	address string
+}
+
+func (f from) RemoteAddr() net.Addr { return net.TCPAddrFromAddrPort(mustAddr(f.address)) }
+
+// call is a call home of a device from an address; it returns the device's end.
+func (s *site) call(address string, serve func(net.Conn)) net.Conn {
+	station, device := bufferedPipe()
+	go serve(device)
+	s.t.Cleanup(func() { device.Close() })
+	s.Take(from{station, address})
+	return device
+}
+
+// await waits for an event and returns it.
+func (s *site) await(name string) nmsproto.Event {
+	s.t.Helper()
+	timeout := time.After(time.Minute)
+	for {
+		select {
+		case e, ok := <-s.events:
+			if !ok {
+				s.t.Fatalf("the station stopped instead of %s", name)
+			}
+			if e.Event == name {
+				return e
+			}
+			s.t.Logf("passed over: %+v", e)
+		case <-timeout:
+			s.t.Fatalf("no event %s", name)
+		}
+	}
+}
+
+// bufferedPipe is a connection within the process whose writers do not wait,
+// as a socket's do not: SSH's two ends both begin with writing.
+func bufferedPipe() (a, b net.Conn) {
+	x, y := net.Pipe()
+	return x, newBuffered(y)
+}
+
+type buffered struct {
+	net.Conn
+	mu     sync.Mutex
+	cond   *sync.Cond
+	queue  [][]byte
+	closed bool
+}
+
+func newBuffered(c net.Conn) *buffered {
+	b := &buffered{Conn: c}
+	b.cond = sync.NewCond(&b.mu)
+	go b.pump()
+	return b
+}
+
+func (b *buffered) pump() {
+	for {
+		b.mu.Lock()
+		for len(b.queue) == 0 && !b.closed {
+			b.cond.Wait()
+		}
+		if len(b.queue) == 0 {
+			b.mu.Unlock()
+			b.Conn.Close()
+			return
+		}
+		p := b.queue[0]
+		b.queue = b.queue[1:]
+		b.mu.Unlock()
+		if _, err := b.Conn.Write(p); err != nil {
+			b.Conn.Close()
+			return
+		}
+	}
+}
+
+func (b *buffered) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.closed {
+		return 0, net.ErrClosed
+	}
+	b.queue = append(b.queue, append([]byte(nil), p...))
+	b.cond.Signal()
+	return len(p), nil
+}
+
+func (b *buffered) Close() error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.closed = true
+	b.cond.Signal()
+	// Whoever reads must not wait for what is queued.
+	return b.Conn.SetReadDeadline(time.Unix(1, 0))
+}

@@ -1,0 +1,236 @@
+package station
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"callhome/internal/nms/registry"
+	"callhome/internal/nms/sshtest"
+
+	"golang.org/x/crypto/ssh"
+	"golang.org/x/sys/unix"
+)
+
+func socketpair(t testing.TB) (a, b *net.UnixConn) {
+	t.Helper()
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	conns := make([]*net.UnixConn, 2)
+	for i, fd := range fds {
+		f := os.NewFile(uintptr(fd), "socketpair")
+		c, err := net.FileConn(f)
+		if err := errors.Join(err, f.Close()); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { c.Close() })
+		conns[i] = c.(*net.UnixConn)
+	}
+	return conns[0], conns[1]
+}
+
+// room is a lobby whose guests' ends are written down.
+type room struct {
+	*lobby
+	left []string
+}
+
+func (r *room) enters(t *testing.T, address string, ok bool) uint64 {
+	t.Helper()
+	name := fmt.Sprintf("%s#%d", address, r.next+1)
+	id, evicted, got := r.enter(netip.MustParseAddr(address), func() { r.left = append(r.left, name) })
+	if got != ok {
+		t.Errorf("%s: got in %v", name, got)
+	}
+	if got {
+		evicted()
+	}
+	return id
+}
+
+func TestLobby(t *testing.T) {
+	t.Run("the oldest silent one of a full source makes room", func(t *testing.T) {
+		r := room{lobby: newLobby(10, 2)}
+		first := r.enters(t, "192.0.2.1", true)
+		r.speaks(first)
+		r.enters(t, "192.0.2.1", true)
+		r.enters(t, "192.0.2.2", true)
+		third := r.enters(t, "192.0.2.1", true)
+		if fmt.Sprint(r.left) != "[192.0.2.1#2]" {
+			t.Errorf("left: %v", r.left)
+		}
+		r.speaks(third)
+		r.enters(t, "192.0.2.1", false) // all speak
+		r.exit(first)
+		r.exit(first)
+		r.enters(t, "192.0.2.1", true)
+	})
+	t.Run("of a full house, the source with the most silent ones", func(t *testing.T) {
+		r := room{lobby: newLobby(5, 4)}
+		r.enters(t, "192.0.2.2", true)
+		for range 3 {
+			r.enters(t, "192.0.2.1", true)
+		}
+		r.speaks(r.enters(t, "192.0.2.3", true))
+		r.enters(t, "192.0.2.4", true)
+		r.enters(t, "192.0.2.5", true)
+		if fmt.Sprint(r.left) != "[192.0.2.1#2 192.0.2.1#3]" {
+			t.Errorf("left: %v", r.left)
+		}
+	})
+	t.Run("a customer's IPv6 network is one source", func(t *testing.T) {
+		r := room{lobby: newLobby(10, 1)}
+		r.speaks(r.enters(t, "2001:db8::1", true))
+		r.enters(t, "2001:db8::ffff", false)
+		r.enters(t, "2001:db8:0:1::1", true)
+		r.speaks(r.enters(t, "::ffff:192.0.2.1", true))
+		r.enters(t, "192.0.2.1", false)
+	})
+	t.Run("a balancer's connection is its caller's", func(t *testing.T) {
+		r := room{lobby: newLobby(10, 1)}
+		a, b := r.enters(t, "ff00::1", true), r.enters(t, "ff01::1", true)
+		if !r.move(a, netip.MustParseAddr("192.0.2.1")) || r.move(b, netip.MustParseAddr("192.0.2.1")) || r.move(99, netip.MustParseAddr("192.0.2.7")) {
+			t.Error("moved otherwise")
+		}
+		r.exit(a)
+		r.exit(b)
+		if len(r.guests) != 0 || len(r.sources) != 0 {
+			t.Errorf("left: %v, %v", r.guests, r.sources)
+		}
+	})
+}
+
+func TestQuiet(t *testing.T) {
+	var q quiet
+	now := time.Now()
+	told := 0
+	for range 100 {
+		if unsaid, ok := q.tell(now); ok {
+			told++
+			if unsaid != 0 {
+				t.Errorf("%d unsaid", unsaid)
+			}
+		}
+	}
+	if told != quietMost {
+		t.Errorf("told %d", told)
+	}
+	if unsaid, ok := q.tell(now.Add(quietWindow)); !ok || unsaid != 100-quietMost {
+		t.Errorf("then %d, %v", unsaid, ok)
+	}
+	if unsaid, ok := q.tell(now.Add(quietWindow)); !ok || unsaid != 0 {
+		t.Errorf("then %d, %v", unsaid, ok)
+	}
+}
+
+// Anybody can make new keys, so the list of them has an end.
+func TestStrangersAreBounded(t *testing.T) {
+	s := make(strangers)
+	first := sshtest.NewSigner(t).PublicKey()
+	now := time.Now()
+	s.note(first, "a", "b", now)
+	for n := range maxStrangers {
+		s.note(sshtest.NewSigner(t).PublicKey(), "a", "b", now.Add(time.Duration(n+1)*time.Second))
+	}
+	if len(s) != maxStrangers || s[ssh.FingerprintSHA256(first)] != nil {
+		t.Errorf("%d are kept, the first: %v", len(s), s[ssh.FingerprintSHA256(first)])
+	}
+	list := s.list()
+	for i := range list[1:] {
+		if list[i].Last.Before(list[i+1].Last) {
+			t.Fatal("the list is not in order")
+		}
+	}
+}
+
+func TestCredential(t *testing.T) {
+	dir := t.TempDir()
+	file := func(name, text string, mode os.FileMode) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, []byte(text), mode); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	password := file("password", "secret\n", 0o600)
+	entry := func(change func(*registry.Entry)) *registry.Entry {
+		e := &registry.Entry{ID: "edge7"}
+		change(e)
+		return e
+	}
+	full := Credential{User: "default", PasswordFile: password}
+	for _, tt := range []struct {
+		name  string
+		c     Credential
+		entry func(*registry.Entry)
+		user  string
+		err   string
+	}{
+		{"the default", full, func(*registry.Entry) {}, "default", ""},
+		{"the entry's user", full, func(e *registry.Entry) { e.User = "own" }, "own", ""},
+		{"no user", Credential{PasswordFile: password}, func(*registry.Entry) {}, "", "no user: the entry of edge7"},
+		{"no credential", Credential{User: "u"}, func(*registry.Entry) {}, "", "no credential: the entry of edge7"},
+		{"everybody can read it", full, func(e *registry.Entry) { e.PasswordFile = file("loose", "x", 0o644) }, "", "others can read"},
+		{"empty", full, func(e *registry.Entry) { e.PasswordFile = file("none", "\n", 0o600) }, "", "there is no password"},
+		{"no key", full, func(e *registry.Entry) { e.KeyFile = file("key", "hello", 0o600) }, "", "no key found"},
+		{"a directory", full, func(e *registry.Entry) { e.KeyFile = dir }, "", "is a directory"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			login, err := tt.c.loginFor(entry(tt.entry))
+			if tt.err != "" {
+				if err == nil || !strings.Contains(err.Error(), tt.err) {
+					t.Errorf("got %v, want %q", err, tt.err)
+				}
+				return
+			}
+			if err != nil || login.User != tt.user || len(login.Auth) == 0 {
+				t.Errorf("got %+v, %v", login, err)
+			}
+		})
+	}
+}
+
+// Whatever a balancer sends, what follows the header comes through whole, and
+// what is no header is an error.
+func FuzzProxyHeader(f *testing.F) {
+	f.Add([]byte("PROXY TCP4 192.0.2.9 10.0.0.1 1234 4334\r\nSSH-2.0-x\r\n"))
+	f.Add([]byte("PROXY UNKNOWN\r\n"))
+	f.Add([]byte("\r\n\r\n\x00\r\nQUIT\n\x21\x11\x00\x0c\xc0\x00\x02\x09\x0a\x00\x00\x01\x04\xd2\x10\xeeSSH"))
+	f.Add([]byte("\r\n\r\n\x00\r\nQUIT\n\x21\x31\x00\xd8" + strings.Repeat("x", 216)))
+	f.Add([]byte("\r\n\r\n\x00\r\nQUIT\n\x20\x00\xff\xff"))
+	f.Fuzz(func(t *testing.T, sent []byte) {
+		conn, from, err := readHeader(&bytesConn{r: bytes.NewReader(sent)})
+		if err != nil {
+			if conn != nil || from.IsValid() || strings.ContainsAny(err.Error(), "\r\n") {
+				t.Fatalf("%v with %v, %v", err, conn, from)
+			}
+			return
+		}
+		if !from.IsValid() || from.Addr().Is4In6() {
+			t.Fatalf("the caller is %v", from)
+		}
+		rest, err := io.ReadAll(bufio.NewReader(conn))
+		if err != nil || !bytes.HasSuffix(sent, rest) || len(rest) == len(sent) {
+			t.Fatalf("behind the header: %q, %v", rest, err)
+		}
+	})
+}
+
+// bytesConn is a connection that only says something.
+type bytesConn struct {
+	net.Conn
+	r io.Reader
+}
+
+func (c *bytesConn) Read(p []byte) (int, error) { return c.r.Read(p) }

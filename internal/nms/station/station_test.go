@@ -1,0 +1,615 @@
+package station
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"callhome/internal/nms/nmsproto"
+	"callhome/internal/nms/registry"
+	"callhome/internal/nms/sshtest"
+	"callhome/internal/proto"
+
+	"golang.org/x/crypto/ssh"
+)
+
+func mustAddr(s string) netip.AddrPort { return netip.MustParseAddrPort(s) }
+
+func (s *site) mustBe(id string, state nmsproto.State, lastError string) nmsproto.Device {
+	s.t.Helper()
+	d, ok := s.Device(id)
+	if !ok || d.State != state || !strings.Contains(d.LastError, lastError) || lastError == "" && d.LastError != "" {
+		s.t.Errorf("%s is %+v, want %s with error %q", id, d, state, lastError)
+	}
+	return d
+}
+
+func TestADeviceIsHeldAndKnownByItsKey(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, a, b := newSite(t, nil), newStandIn(t), newStandIn(t)
+		b.user = "other"
+		s.know("edge7", a, `, "labels": {"site": "x"}`)
+		s.know("edge8", b, `, "user": "other"`)
+		s.mustBe("edge7", nmsproto.NeverSeen, "")
+		// The address is the same, and says nothing.
+		s.call("192.0.2.1:1001", b.serve)
+		if e := s.await(nmsproto.EventUp); e.Device != "edge8" || e.HostKey != ssh.FingerprintSHA256(b.host.PublicKey()) {
+			t.Errorf("got %+v", e)
+		}
+		s.call("192.0.2.1:1002", a.serve)
+		s.await(nmsproto.EventUp)
+		d := s.mustBe("edge7", nmsproto.Connected, "")
+		if d.Address != "192.0.2.1:1002" || d.Software != "SSH-2.0-StandIn" || d.User != "netconf" || d.Calls != 1 || d.Labels["site"] != "x" || d.Since == nil {
+			t.Errorf("it is %+v", d)
+		}
+		// Hours of silence and keepalives later it is there still.
+		time.Sleep(5 * time.Hour)
+		s.mustBe("edge7", nmsproto.Connected, "")
+		if st := s.Stats(); st.Unauthenticated != 0 || st.Devices[nmsproto.Connected] != 2 || st.Outcomes[LoggedIn] != 2 {
+			t.Errorf("stats %+v", st)
+		}
+	})
+}
+
+func TestWhoDoesNotGetIn(t *testing.T) {
+	for _, tt := range []struct {
+		name    string
+		prepare func(*site, *standIn)
+		serve   func(*standIn) func(net.Conn) // nil: the device's own
+		event   string
+		outcome Outcome
+		cause   string
+		device  string // that it is noted at
+	}{
+		{"an unknown key", func(*site, *standIn) {}, nil, nmsproto.EventUnknown, Stranger, "no device has this host key", ""},
+		{"a revoked key", func(s *site, d *standIn) {
+			s.know("edge7", d, "")
+			revoke(s, d.host.PublicKey())
+		}, nil, nmsproto.EventRefused, Invalid, "is revoked", ""},
+		{"our password is wrong", func(s *site, d *standIn) {
+			s.know("edge7", d, "")
+			d.password = "other"
+		}, nil, nmsproto.EventRefused, NoLogin, "login failed: unable to authenticate", "edge7"},
+		{"the password is not there", func(s *site, d *standIn) { s.know("edge7", d, `, "password-file": "/none"`) }, nil,
+			nmsproto.EventRefused, NoLogin, "reading the password: open /none: no such file", "edge7"},
+		{"nothing is said", func(*site, *standIn) {}, func(*standIn) func(net.Conn) { return silent }, nmsproto.EventRefused, NoSSH, "no SSH version: nothing more came within 30s", ""},
+		{"not SSH", func(*site, *standIn) {}, func(*standIn) func(net.Conn) { return says("HTTP/1.1 400 \x1b[2J\r\n\r\n") }, nmsproto.EventRefused, NoSSH, "no key exchange", ""},
+		{"gone at once", func(*site, *standIn) {}, func(*standIn) func(net.Conn) { return func(c net.Conn) { c.Close() } }, nmsproto.EventRefused, NoSSH, "no SSH version", ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s, d := newSite(t, nil), newStandIn(t)
+				tt.prepare(s, d)
+				serve := d.serve
+				if tt.serve != nil {
+					serve = tt.serve(d)
+				}
+				s.call("192.0.2.1:1001", serve)
+				e := s.await(tt.event)
+				if !strings.Contains(e.Cause, tt.cause) || e.Device != tt.device || e.Address != "192.0.2.1:1001" || strings.ContainsAny(e.Cause+e.Software, "\x1b\r\n") {
+					t.Errorf("got %+v", e)
+				}
+				synctest.Wait()
+				if st := s.Stats(); st.Outcomes[tt.outcome] != 1 || st.Unauthenticated != 0 {
+					t.Errorf("stats %+v", st)
+				}
+				if tt.device != "" {
+					s.mustBe(tt.device, nmsproto.NeverSeen, tt.cause)
+				}
+			})
+		})
+	}
+}
+
+func silent(c net.Conn) { _, _ = io.Copy(io.Discard, c) }
+
+func says(words string) func(net.Conn) {
+	return func(c net.Conn) {
+		_, _ = io.WriteString(c, words)
+		silent(c)
+	}
+}
+
+func revoke(s *site, k ssh.PublicKey) {
+	s.t.Helper()
+	if err := os.WriteFile(filepath.Join(s.dir, registry.RevokedFile), []byte(sshtest.Line(k)), 0o600); err != nil {
+		s.t.Fatal(err)
+	}
+	if _, err := s.config.Registry.Reload(); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+func TestAnUnknownCallerIsAdopted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, d := newSite(t, nil), newStandIn(t)
+		for n := range 3 {
+			s.call(fmt.Sprintf("192.0.2.1:%d", 1001+n), d.serve)
+			s.await(nmsproto.EventUnknown)
+		}
+		list := s.Strangers()
+		if len(list) != 1 || list[0].Calls != 3 || list[0].Address != "192.0.2.1:1003" || list[0].Key != sshtest.Line(d.host.PublicKey()) {
+			t.Fatalf("strangers %+v", list)
+		}
+		for _, wrong := range []nmsproto.AdoptParams{
+			{HostKey: list[0].HostKey, ID: "../edge7"},
+			{HostKey: "SHA256:none", ID: "edge7"},
+			{HostKey: list[0].HostKey, ID: "edge7", User: "a\nb"},
+			{HostKey: list[0].HostKey, ID: "edge7", KeyFile: "id"},
+		} {
+			var e *proto.Error
+			if _, err := s.Adopt(wrong); !errors.As(err, &e) {
+				t.Errorf("%+v: got %v", wrong, err)
+			}
+		}
+		if _, err := s.Adopt(nmsproto.AdoptParams{HostKey: list[0].HostKey, ID: "edge7"}); err != nil {
+			t.Fatal(err)
+		}
+		s.await(nmsproto.EventAdopted)
+		s.call("192.0.2.1:1009", d.serve)
+		s.await(nmsproto.EventUp)
+		s.mustBe("edge7", nmsproto.Connected, "")
+		if list := s.Strangers(); len(list) != 0 {
+			t.Errorf("strangers %+v", list)
+		}
+	})
+}
+
+// The old connection is asked whether it is alive, and nothing else decides.
+func TestADeviceCallsAgain(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		mute   bool // the old connection is dead
+		policy string
+		event  string
+		held   string // whose address stays
+	}{
+		{"the old one is dead", true, "", nmsproto.EventReplaced, "192.0.2.2:2"},
+		{"both live", false, "", nmsproto.EventDuplicate, "192.0.2.1:1"},
+		{"both live, and the newer is wanted", false, `, "duplicate": "replace"`, nmsproto.EventReplaced, "192.0.2.2:2"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s, d := newSite(t, nil), newStandIn(t)
+				s.know("edge7", d, tt.policy)
+				old := *d
+				old.mute = tt.mute
+				s.call("192.0.2.1:1", old.serve)
+				s.await(nmsproto.EventUp)
+				begun := time.Now()
+				s.call("192.0.2.2:2", d.serve)
+				e := s.await(tt.event)
+				if took := time.Since(begun); took > s.config.ProbeTime {
+					t.Errorf("it took %v", took)
+				}
+				if e.Device != "edge7" || e.Address != "192.0.2.2:2" || !strings.Contains(e.Cause, "192.0.2.1:1") {
+					t.Errorf("got %+v", e)
+				}
+				synctest.Wait()
+				if info, _ := s.Device("edge7"); info.State != nmsproto.Connected || info.Address != tt.held {
+					t.Errorf("it is %+v", info)
+				}
+				// The other connection's end is no end of the device's.
+				time.Sleep(time.Second)
+				if n := s.Stats().Devices[nmsproto.Connected]; n != 1 {
+					t.Errorf("%d are connected", n)
+				}
+			})
+		})
+	}
+}
+
+func TestAVanishedDeviceIsNoticed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, d := newSite(t, nil), newStandIn(t)
+		d.mute = true
+		s.know("edge7", d, "")
+		s.call("192.0.2.1:1", d.serve)
+		s.await(nmsproto.EventUp)
+		begun := time.Now()
+		e := s.await(nmsproto.EventDown)
+		if took := time.Since(begun); took > s.config.KeepaliveEvery+s.config.KeepaliveTime || !strings.Contains(e.Cause, "no answer to a keepalive within 15s") {
+			t.Errorf("after %v: %+v", took, e)
+		}
+		s.mustBe("edge7", nmsproto.Lost, "no answer")
+	})
+}
+
+func TestAConnectionDoesNotOutliveItsEntry(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		change func(*site, *standIn)
+		cause  string
+	}{
+		{"the file is gone", func(s *site, _ *standIn) {
+			if err := os.Remove(filepath.Join(s.dir, "edge7.json")); err != nil {
+				s.t.Fatal(err)
+			}
+		}, "does not have its key any more"},
+		{"another key", func(s *site, _ *standIn) { s.know("edge7", newStandIn(s.t), "") }, "does not have its key any more"},
+		{"revoked", func(s *site, d *standIn) { revoke(s, d.host.PublicKey()) }, "is revoked"},
+		{"another label", func(s *site, d *standIn) { s.know("edge7", d, `, "labels": {"a": "b"}`) }, ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s, d := newSite(t, nil), newStandIn(t)
+				s.know("edge7", d, "")
+				s.call("192.0.2.1:1", d.serve)
+				s.await(nmsproto.EventUp)
+				tt.change(s, d)
+				if _, err := s.config.Registry.Reload(); err != nil {
+					t.Fatal(err)
+				}
+				s.Recheck()
+				if tt.cause == "" {
+					synctest.Wait()
+					s.mustBe("edge7", nmsproto.Connected, "")
+					return
+				}
+				if e := s.await(nmsproto.EventDown); !strings.Contains(e.Cause, tt.cause) {
+					t.Errorf("got %+v", e)
+				}
+			})
+		})
+	}
+}
+
+// Silent connections have their time and their number, and a device gets in
+// among them, from the same address too.
+func TestSilentConnectionsKeepNobodyOut(t *testing.T) {
+	for _, address := range []string{"192.0.2.1:9999", "192.0.2.2:9999"} {
+		t.Run(address, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s, d := newSite(t, nil), newStandIn(t)
+				s.know("edge7", d, "")
+				for n := range 500 {
+					s.call(fmt.Sprintf("192.0.2.1:%d", 1000+n), silent)
+				}
+				if n := s.Stats().Unauthenticated; n != s.config.MaxPerSource {
+					t.Errorf("%d connections wait", n)
+				}
+				begun := time.Now()
+				s.call(address, d.serve)
+				s.await(nmsproto.EventUp)
+				if took := time.Since(begun); took > 0 {
+					t.Errorf("it took %v", took)
+				}
+				time.Sleep(s.config.LoginTime)
+				synctest.Wait()
+				st := s.Stats()
+				if st.Unauthenticated != 0 || st.Outcomes[NoRoom]+st.Outcomes[NoSSH] != 500 {
+					t.Errorf("stats %+v", st)
+				}
+			})
+		})
+	}
+}
+
+func TestManyDevicesAtOnce(t *testing.T) {
+	const many = 100
+	s := newSite(t, func(c *Config) { c.MaxPerSource = 2 * many })
+	for n := range many {
+		d := newStandIn(t)
+		s.know(fmt.Sprintf("d%d", n), d, "")
+		go s.call(fmt.Sprintf("192.0.2.1:%d", 1000+n), d.serve)
+	}
+	for range many {
+		s.await(nmsproto.EventUp)
+	}
+	var wg sync.WaitGroup
+	for n := range many {
+		wg.Go(func() {
+			c := s.dial(fmt.Sprintf("d%d", n))
+			text := fmt.Sprintf("hello %d", n)
+			if got := c.say(text); got != text {
+				t.Errorf("device %d sent %q", n, got)
+			}
+			if r, err := c.end(); err != nil || r.ExitStatus == nil || *r.ExitStatus != 0 {
+				t.Errorf("device %d: %+v, %v", n, r, err)
+			}
+		})
+	}
+	wg.Wait()
+	if st := s.Stats(); st.Sessions != many || st.SessionsNow != 0 {
+		t.Errorf("stats %+v", st)
+	}
+}
+
+// caller is somebody with a session.
+type caller struct {
+	t    testing.TB
+	sock *net.UnixConn
+	done chan error
+	out  nmsproto.ConnectResult
+	stop context.CancelFunc
+}
+
+func (s *site) dial(id string) *caller {
+	s.t.Helper()
+	ours, theirs := socketpair(s.t)
+	ctx, cancel := context.WithCancel(context.Background())
+	c := &caller{t: s.t, sock: ours, done: make(chan error, 1), stop: cancel}
+	s.t.Cleanup(cancel)
+	go func() {
+		var err error
+		c.out, err = s.Connect(ctx, id, theirs)
+		c.done <- err
+	}()
+	return c
+}
+
+// say writes and reads as much.
+func (c *caller) say(text string) string {
+	c.t.Helper()
+	if _, err := io.WriteString(c.sock, text); err != nil {
+		c.t.Error(err)
+	}
+	got := make([]byte, len(text))
+	if _, err := io.ReadFull(c.sock, got); err != nil {
+		c.t.Error(err)
+	}
+	return string(got)
+}
+
+// end says the last word and waits for the device's.
+func (c *caller) end() (nmsproto.ConnectResult, error) {
+	c.t.Helper()
+	_ = c.sock.CloseWrite()
+	err := c.wait()
+	return c.out, err
+}
+
+func (c *caller) wait() error {
+	c.t.Helper()
+	select {
+	case err := <-c.done:
+		return err
+	case <-time.After(20 * time.Second):
+		c.t.Fatal("the session has no end")
+		return nil
+	}
+}
+
+// One site with real sockets for what becomes of a session's bytes.
+func joined(t *testing.T, netconf func(ssh.Channel) uint32) (*site, net.Conn) {
+	t.Helper()
+	s, d := newSite(t, nil), newStandIn(t)
+	d.netconf = netconf
+	s.know("edge7", d, "")
+	conn := s.call("192.0.2.1:1", d.serve)
+	s.await(nmsproto.EventUp)
+	return s, conn
+}
+
+// What is said comes back whole, though nobody reads for a while: nothing is
+// kept beyond the windows, nothing is lost.
+func TestASessionCarriesWhatItsReaderTakes(t *testing.T) {
+	s, _ := joined(t, sshtest.Echo)
+	c := s.dial("edge7")
+	const size = 24 << 20
+	wrote := make(chan error, 1)
+	var written int64
+	go func() {
+		n, err := io.Copy(c.sock, io.LimitReader(pattern{}, size))
+		written = n
+		wrote <- errors.Join(err, c.sock.CloseWrite())
+	}()
+	// Nobody reads: the writer comes to a stop long before the end.
+	select {
+	case err := <-wrote:
+		t.Fatalf("%d bytes went where nobody reads: %v", written, err)
+	case <-time.After(300 * time.Millisecond):
+	}
+	got, err := io.Copy(&patternChecker{t: t}, c.sock)
+	if err := errors.Join(err, <-wrote, c.wait()); err != nil || got != size {
+		t.Errorf("read %d of %d bytes: %v", got, size, err)
+	}
+	if c.out.Sent != size || c.out.Received != size {
+		t.Errorf("counted %+v", c.out)
+	}
+}
+
+// pattern is bytes that differ from their neighbours.
+type pattern struct{}
+
+func (pattern) Read(p []byte) (int, error) {
+	for i := range p {
+		p[i] = byte(i)
+	}
+	return len(p) &^ 0xff, nil
+}
+
+type patternChecker struct {
+	t *testing.T
+	n int
+}
+
+func (c *patternChecker) Write(p []byte) (int, error) {
+	for i, b := range p {
+		if b != byte(c.n+i) {
+			c.t.Fatalf("byte %d is %d", c.n+i, b)
+		}
+	}
+	c.n += len(p)
+	return len(p), nil
+}
+
+func TestHowASessionEnds(t *testing.T) {
+	for _, tt := range []struct {
+		name    string
+		netconf func(ssh.Channel) uint32
+		story   func(s *site, device net.Conn, c *caller)
+		status  int // -1 for none
+		stderr  string
+		err     string
+	}{
+		{"the caller has no more to say", sshtest.Echo, func(_ *site, _ net.Conn, c *caller) { _ = c.sock.CloseWrite() }, 0, "", ""},
+		{"the server ends first", func(ch ssh.Channel) uint32 {
+			_, _ = io.WriteString(ch.Stderr(), "no license\n")
+			return 3
+		}, func(*site, net.Conn, *caller) {}, 3, "no license\n", ""},
+		{"the caller is gone", func(ch ssh.Channel) uint32 {
+			for {
+				if _, err := ch.Write(make([]byte, 1<<10)); err != nil {
+					return 1
+				}
+			}
+		}, func(_ *site, _ net.Conn, c *caller) { c.sock.Close() }, -1, "", ""},
+		{"the caller is cancelled", func(ch ssh.Channel) uint32 {
+			_, _ = io.Copy(ch, ch)
+			select {} // and it never ends
+		}, func(_ *site, _ net.Conn, c *caller) {
+			c.say("x")
+			c.stop()
+		}, -1, "", ""},
+		{"the device is gone", sshtest.Echo, func(_ *site, device net.Conn, c *caller) {
+			c.say("x")
+			device.Close()
+		}, -1, "", "the connection of edge7 ended: the device closed the connection"},
+		{"no subsystem", nil, func(*site, net.Conn, *caller) {}, -1, "", "opening a netconf channel to edge7: the device has no netconf subsystem"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			s, device := joined(t, tt.netconf)
+			c := s.dial("edge7")
+			tt.story(s, device, c)
+			err := c.wait()
+			if tt.err == "" && err != nil || tt.err != "" && (err == nil || !strings.Contains(err.Error(), tt.err)) {
+				t.Errorf("got %v, want %q", err, tt.err)
+			}
+			if status := statusOf(c.out); status != tt.status || c.out.Stderr != tt.stderr {
+				t.Errorf("got %+v", c.out)
+			}
+			// The caller sees the end.
+			_ = c.sock.SetReadDeadline(time.Now().Add(20 * time.Second))
+			if _, err := io.Copy(io.Discard, c.sock); errors.Is(err, os.ErrDeadlineExceeded) {
+				t.Error("the socket is open still")
+			}
+			if st := s.Stats(); st.SessionsNow != 0 {
+				t.Errorf("%d sessions are left", st.SessionsNow)
+			}
+		})
+	}
+}
+
+func statusOf(r nmsproto.ConnectResult) int {
+	if r.ExitStatus == nil {
+		return -1
+	}
+	return *r.ExitStatus
+}
+
+func TestWhoCannotBeReached(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, d := newSite(t, nil), newStandIn(t)
+		s.know("edge7", d, "")
+		connect := func(id string) error {
+			a, b := net.Pipe()
+			defer a.Close()
+			_, err := s.Connect(t.Context(), id, duplexPipe{b})
+			return err
+		}
+		for id, want := range map[string]string{"edge7": "device edge7 is not connected: it has not called yet", "edge8": `there is no device "edge8"`} {
+			if err := connect(id); err == nil || err.Error() != want {
+				t.Errorf("got %v, want %q", err, want)
+			}
+		}
+		d.mute = true
+		s.call("192.0.2.1:1", d.serve)
+		s.await(nmsproto.EventDown)
+		if err := connect("edge7"); err == nil || !strings.Contains(err.Error(), "not connected: no answer to a keepalive") {
+			t.Errorf("got %v", err)
+		}
+		if st := s.Stats(); st.SessionsFailed != 3 || st.Sessions != 0 {
+			t.Errorf("stats %+v", st)
+		}
+	})
+}
+
+// duplexPipe is for where nothing is joined.
+type duplexPipe struct{ net.Conn }
+
+func (d duplexPipe) CloseWrite() error { return nil }
+
+func TestABalancersHeaderNamesTheCaller(t *testing.T) {
+	v2 := "\r\n\r\n\x00\r\nQUIT\n\x21\x11\x00\x0c\xc0\x00\x02\x09\x0a\x00\x00\x01\x04\xd2\x10\xee"
+	for _, tt := range []struct{ name, from, header, event, address, cause string }{
+		{"version 1", "10.0.0.1:5", "PROXY TCP4 192.0.2.9 10.0.0.1 1234 4334\r\n", nmsproto.EventUp, "192.0.2.9:1234", ""},
+		{"version 1, IPv6", "10.0.0.1:5", "PROXY TCP6 2001:db8::9 2001:db8::1 1234 4334\r\n", nmsproto.EventUp, "[2001:db8::9]:1234", ""},
+		{"version 2", "10.0.0.1:5", v2, nmsproto.EventUp, "192.0.2.9:1234", ""},
+		{"none", "10.0.0.1:5", "", nmsproto.EventRefused, "10.0.0.1:5", "no PROXY header"},
+		{"wrong", "10.0.0.1:5", "PROXY TCP4 x y 1 2\r\n", nmsproto.EventRefused, "10.0.0.1:5", "no PROXY header"},
+		{"nobody's", "10.0.0.1:5", "PROXY UNKNOWN\r\n", "", "", ""},
+		// Whoever is not named as trusted may claim what he likes.
+		{"from elsewhere", "192.0.2.66:5", "PROXY TCP4 192.0.2.9 10.0.0.1 1234 4334\r\n", nmsproto.EventUp, "192.0.2.66:5", ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := newSite(t, func(c *Config) { c.Balancers = []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")} })
+				d := newStandIn(t)
+				s.know("edge7", d, "")
+				s.call(tt.from, func(c net.Conn) {
+					_, _ = io.WriteString(c, tt.header)
+					d.serve(c)
+				})
+				if tt.event == "" {
+					synctest.Wait()
+					if st := s.Stats(); st.Unauthenticated != 0 || len(st.Outcomes) != len(Outcomes) {
+						t.Errorf("stats %+v", st)
+					}
+					return
+				}
+				if e := s.await(tt.event); e.Address != tt.address || !strings.Contains(e.Cause, tt.cause) {
+					t.Errorf("got %+v", e)
+				}
+			})
+		})
+	}
+}
+
+func TestAStoppedStationHasNothingLeft(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, d := newSite(t, nil), newStandIn(t)
+		s.know("edge7", d, "")
+		s.call("192.0.2.1:1", d.serve)
+		s.await(nmsproto.EventUp)
+		s.call("192.0.2.1:2", silent)
+		s.stop()
+		if st := s.Stats(); st.Unauthenticated != 0 || st.Devices[nmsproto.Connected] != 0 {
+			t.Errorf("stats %+v", st)
+		}
+		s.call("192.0.2.1:3", d.serve) // closed at once
+		synctest.Wait()
+		if st := s.Stats(); st.Unauthenticated != 0 {
+			t.Errorf("stats %+v", st)
+		}
+	})
+}
+
+func TestCheck(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		change func(*Config)
+		err    string
+	}{
+		{"the defaults", func(*Config) {}, ""},
+		{"no time", func(c *Config) { c.KeepaliveTime = 0 }, "keepalive-time 0s: expected a time above 0"},
+		{"no place", func(c *Config) { c.MaxPerSource = 0 }, "expected at least 1"},
+		{"no policy", func(c *Config) { c.Duplicate = "both" }, "none of refuse, replace"},
+	} {
+		c := Defaults()
+		tt.change(&c)
+		if err := c.Check(); tt.err == "" && err != nil || tt.err != "" && (err == nil || !strings.Contains(err.Error(), tt.err)) {
+			t.Errorf("%s: %v", tt.name, err)
+		}
+	}
+}

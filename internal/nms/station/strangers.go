@@ -1,0 +1,82 @@
+package station
+
+import (
+	"cmp"
+	"slices"
+	"strings"
+	"time"
+
+	"callhome/internal/nms/nmsproto"
+
+	"golang.org/x/crypto/ssh"
+)
+
+// maxStrangers bounds the list of unknown keys: anybody can make new ones.
+const maxStrangers = 256
+
+// strangers are the keys that called and that no device has. The one that
+// called longest ago makes room.
+type strangers map[string]*nmsproto.Unknown
+
+func (s strangers) note(key ssh.PublicKey, address, software string, now time.Time) *nmsproto.Unknown {
+	plain, id := plainKey(key)
+	fingerprint := ssh.FingerprintSHA256(plain)
+	u := s[fingerprint]
+	if u == nil {
+		if len(s) >= maxStrangers {
+			s.forgetOldest()
+		}
+		u = &nmsproto.Unknown{HostKey: fingerprint, Key: strings.TrimSpace(string(ssh.MarshalAuthorizedKey(plain))), First: now}
+		s[fingerprint] = u
+	}
+	u.Certificate, u.Address, u.Software, u.Last = id, address, software, now
+	u.Calls++
+	return u
+}
+
+func (s strangers) forgetOldest() {
+	var oldest *nmsproto.Unknown
+	for _, u := range s {
+		if oldest == nil || u.Last.Before(oldest.Last) {
+			oldest = u
+		}
+	}
+	delete(s, oldest.HostKey)
+}
+
+// list is a copy, who called last first.
+func (s strangers) list() []nmsproto.Unknown {
+	out := make([]nmsproto.Unknown, 0, len(s))
+	for _, u := range s {
+		out = append(out, *u)
+	}
+	slices.SortFunc(out, func(a, b nmsproto.Unknown) int {
+		return cmp.Or(b.Last.Compare(a.Last), strings.Compare(a.HostKey, b.HostKey))
+	})
+	return out
+}
+
+// plainKey is a certificate's key and its name for people, or the key itself.
+func plainKey(key ssh.PublicKey) (plain ssh.PublicKey, certificate string) {
+	if c, ok := key.(*ssh.Certificate); ok {
+		return c.Key, printable(c.KeyId)
+	}
+	return key, ""
+}
+
+// maxPrinted bounds what a peer can put into a line of ours, in bytes.
+const maxPrinted = 300
+
+// printable is a peer's word, fit for one line of a log, an event or a
+// terminal.
+func printable(s string) string {
+	if len(s) > maxPrinted {
+		s = s[:maxPrinted] + "..."
+	}
+	return strings.Map(func(r rune) rune {
+		if r < ' ' || r > '~' {
+			return '?'
+		}
+		return r
+	}, s)
+}
