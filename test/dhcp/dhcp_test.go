@@ -224,6 +224,9 @@ func TestConfigure(t *testing.T) {
 		// A document is what it was asked for with.
 		stub(t, root, "callhome-mgr", `test "$1" = reload || echo "$*"`+"\n")
 		document := root + "/etc/callhome/callhome.json"
+		if err := os.Remove(root + "/var/lib/callhome"); err != nil {
+			t.Fatal(err) // it is made where it is not there
+		}
 		lease := func(value string, want int) string {
 			t.Helper()
 			_, errs, status := run(t, shell, root, "eth0", plain(value))
