@@ -2,11 +2,16 @@
 
 GO        ?= go
 # No cgo: the programs are static. urfave/cli's documentation generator and
-# spelling suggestions are left out; they cost space and start-up time.
-TAGS      := urfave_cli_no_docs,urfave_cli_no_suggest
-VERSION   := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+# spelling suggestions are left out; they cost space and start-up time. So is
+# HTTP/2: metrics are served without TLS, where nobody speaks it.
+TAGS      := urfave_cli_no_docs,urfave_cli_no_suggest,nethttpomithttp2
+VERSION   := $(shell packaging/version)
 LDFLAGS   := -s -w -X main.version=$(VERSION)
 BUILD     := CGO_ENABLED=0 $(GO) build -trimpath -tags $(TAGS) -ldflags '$(LDFLAGS)'
+# The newest of which every dependency can be had from the module proxy.
+NFPM      := github.com/goreleaser/nfpm/v2/cmd/nfpm@v2.44.1
+# ARCH=amd64, say, builds packages for that alone; all are in packaging/build.
+ARCH      ?=
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 FUZZTIME  ?= 10s
 
@@ -44,8 +49,27 @@ integration: deps build ## stories with the real sshd, ssh, netconfd, ncclient, 
 	status=$$?; \
 	echo "skipped in all: $$(wc -l < $$list)"; sed 's/^/  /' $$list; rm -f $$list; exit $$status
 
+.PHONY: packages-test
+packages-test: deps ## build, install, upgrade, remove, purge the packages in Debian trees (root)
+	@list=$$(mktemp); \
+	CALLHOME_SKIP_LIST=$$list $(GO) test -count=1 -v -tags integration -timeout 20m ./test/packages/; \
+	status=$$?; \
+	echo "skipped in all: $$(wc -l < $$list)"; sed 's/^/  /' $$list; rm -f $$list; exit $$status
+
 .PHONY: test
-test: unit integration ## all tests
+test: unit integration packages-test ## all tests
+
+.PHONY: packages
+packages: ## .deb and .rpm for ARCH, or all architectures, in dist/; prints their sizes
+	GO="$(GO)" TAGS="$(TAGS)" NFPM="$(NFPM)" VERSION="$(VERSION)" packaging/build $(ARCH)
+
+.PHONY: release
+release: ## all packages, the source and the SBOMs in dist/, with checksums
+	GO="$(GO)" TAGS="$(TAGS)" NFPM="$(NFPM)" VERSION="$(VERSION)" packaging/release $(ARCH)
+
+.PHONY: units
+units: ## what systemd says of the units, and how exposed it finds them
+	packaging/units
 
 .PHONY: fuzz
 fuzz: ## each fuzz target for FUZZTIME
@@ -73,4 +97,4 @@ demo: deps build ## one call home on this machine, every step shown (root)
 
 .PHONY: clean
 clean: ## remove what was built
-	rm -rf bin
+	rm -rf bin dist

@@ -130,6 +130,9 @@ func (g *configuration) apply(base *settings.Settings) error {
 	}
 	g.keeper.Apply(next, base)
 	g.keeper.Applied(len(next.Clients))
+	if len(next.Clients) == 0 {
+		g.log.Info("no client is kept connected, a call home is made when it is asked for", "config", g.file)
+	}
 	if err := provision.Sweep(g.dir, keep); err != nil {
 		g.log.Warn("files that no client has any more could not be removed", "error", err)
 	}

@@ -1,0 +1,141 @@
+//go:build integration
+
+package packages
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"callhome/test/skips"
+
+	"golang.org/x/sys/unix"
+)
+
+// The test binary runs twice: on the machine, to build the packages, which may
+// need Go modules; then in namespaces of its own, to tell the stories. Process
+// 1 there is a shell, which reaps what a daemon leaves behind.
+const (
+	stageEnv    = "CALLHOME_PACKAGES_STAGE"
+	workshopEnv = "CALLHOME_PACKAGES_DIR"
+)
+
+// The versions that are built: formerly is upgraded to now.
+const (
+	formerly = "0.1.0~1"
+	now      = "0.1.0~2"
+)
+
+// Directories of the workshop.
+const (
+	dirFormerly = "formerly"
+	dirNow      = "now"
+	dirAgain    = "again" // now's, built elsewhere
+)
+
+func TestMain(m *testing.M) {
+	flag.Parse()
+	switch {
+	case flag.Lookup("test.list").Value.String() != "":
+		os.Exit(m.Run())
+	case os.Getenv(stageEnv) != "":
+		os.Exit(insideMain(m))
+	case os.Geteuid() != 0:
+		os.Exit(skips.All("the packages' stories: they need root for Debian trees"))
+	}
+	os.Exit(outerMain())
+}
+
+func outerMain() int {
+	workshop, err := os.MkdirTemp("", "callhome-packages-")
+	if err == nil {
+		defer os.RemoveAll(workshop)
+		err = buildAll(workshop)
+	}
+	if err != nil {
+		fmt.Println(err)
+		return 1
+	}
+	args := []string{"--mount", "--pid", "--net", "--ipc", "--uts", "--fork", "--kill-child", "--mount-proc", "sh", "-c", `"$@"; exit $?`, "stories", "/proc/self/exe"}
+	self, err := os.Executable()
+	if err != nil {
+		fmt.Println(err)
+		return 1
+	}
+	args[len(args)-1] = self
+	cmd := exec.Command("unshare", append(args, os.Args[1:]...)...)
+	cmd.Env = append(os.Environ(), stageEnv+"=1", workshopEnv+"="+workshop)
+	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+	cmd.SysProcAttr = &unix.SysProcAttr{Pdeathsig: unix.SIGKILL}
+	if err := cmd.Run(); cmd.ProcessState == nil {
+		fmt.Println("making the namespaces:", err)
+		return 1
+	}
+	return max(cmd.ProcessState.ExitCode(), 0)
+}
+
+func insideMain(m *testing.M) int {
+	if out, err := exec.Command("ip", "link", "set", "lo", "up").CombinedOutput(); err != nil {
+		fmt.Printf("setting the loopback up: %v\n%s", err, out)
+		return 1
+	}
+	code := m.Run()
+	skips.Print(os.Stdout)
+	return code
+}
+
+// buildAll builds the packages of this machine's architecture, and the listener
+// of the stock ssh.
+func buildAll(workshop string) error {
+	source, err := filepath.Abs("../..")
+	if err != nil {
+		return err
+	}
+	arch, err := exec.Command("dpkg", "--print-architecture").Output()
+	if err != nil {
+		return fmt.Errorf("asking dpkg for its architecture: %w", err)
+	}
+	elsewhere := filepath.Join(workshop, "a copy")
+	if err := copySource(source, elsewhere); err != nil {
+		return err
+	}
+	for _, b := range []struct{ from, to, version, packages, formats string }{
+		{source, dirFormerly, formerly, "callhome callhome-nms", "deb"},
+		{source, dirNow, now, "callhome callhome-small callhome-nms", "deb rpm"},
+		{elsewhere, dirAgain, now, "callhome callhome-small callhome-nms", "deb rpm"},
+	} {
+		cmd := exec.Command(filepath.Join(b.from, "packaging/build"), "-o", filepath.Join(workshop, b.to), strings.TrimSpace(string(arch)))
+		cmd.Env = append(os.Environ(), "VERSION="+b.version, "PACKAGES="+b.packages, "FORMATS="+b.formats, "SOURCE_DATE_EPOCH=1700000000")
+		if b.to == dirAgain {
+			cmd.Env = append(cmd.Env, "TZ=Pacific/Auckland", "LC_ALL=C", "USER=somebody", "HOSTNAME=elsewhere")
+		}
+		out, err := cmd.CombinedOutput()
+		if err != nil {
+			return fmt.Errorf("building %s: %w\n%s", b.to, err, out)
+		}
+		fmt.Printf("%s:\n%s", b.to, out)
+	}
+	cmd := exec.Command("go", "build", "-trimpath", "-o", workshop, "callhome/test/integration/clients/fdpass-listen")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("building fdpass-listen: %w\n%s", err, out)
+	}
+	return nil
+}
+
+// copySource copies what git has, as it is in the working tree; git itself
+// stays behind.
+func copySource(from, to string) error {
+	if err := os.Mkdir(to, 0o755); err != nil {
+		return err
+	}
+	cmd := exec.Command("sh", "-c", `git -C "$1" ls-files -z --cached --others --exclude-standard | tar -C "$1" --null --ignore-failed-read -T - -c | tar -C "$2" -x`, "sh", from, to)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("copying the source: %w\n%s", err, out)
+	}
+	return nil
+}
