@@ -71,6 +71,17 @@ func TestEveryBlockSaysHowItIsHeld(t *testing.T) {
 	}
 }
 
+// What git writes where it could not merge is in no document.
+func TestNoConflictIsLeft(t *testing.T) {
+	for name, text := range documents(t) {
+		for line := range strings.Lines(text) {
+			if strings.HasPrefix(line, "<<<<<<< ") || strings.HasPrefix(line, ">>>>>>> ") {
+				t.Errorf("%s: %s", name, line)
+			}
+		}
+	}
+}
+
 // testName is a test that prose names.
 var testName = regexp.MustCompile("`((?:Test|Fuzz)[A-Z]\\w+)`")
 
