@@ -60,6 +60,7 @@ netconf_user() {
 install_all() {
 	build
 	install -m 0755 bin/callhome-trigger bin/callhome-mgr /usr/sbin/
+	install -m 0755 bin/callhome-nms /usr/bin/
 	install -D -m 0644 packaging/sshd_config /etc/callhome/sshd_config
 	install -m 0644 packaging/trigger.conf /etc/callhome/trigger.conf
 	groupadd -r callhome
@@ -431,5 +432,49 @@ cat > /run/block <<'END'
 END
 bash -eu /run/block > /run/mgr.log 2>&1 &
 await test -S /run/callhome-metrics/socket
+`,
+	"docs/nms.md ssh": `
+install_all
+my_netconf
+@file /root/.ssh/config 1
+chmod 600 /root/.ssh/config
+sed 's/^/edge7 /' /etc/ssh/ssh_host_ed25519_key.pub > /root/.ssh/known_hosts
+( sleep 60 | ssh -l netconf -i nms_key edge7 -s netconf > /run/station 2>&1 ) &
+await listening
+callhome-trigger --device-id edge7 --handover detach nms.example.net
+await said /run/station '<hello'
+`,
+	"docs/nms-serve.md serve": `
+install_all
+groupadd -r callhome-nms
+useradd -r -g callhome-nms callhome-nms
+mkdir -p /var/lib/extrausers
+echo CALLHOME_NETCONF_SERVER=yuma >> /etc/callhome/trigger.conf
+netconfd --port=830 --superuser=netconf --log=/var/log/netconfd.log > /dev/null 2>&1 &
+await netconfd_answers
+cat > /run/block <<'END'
+@1
+END
+bash -eu /run/block > /run/serve 2>&1 &
+await listening
+await callhome-nms devices > /dev/null
+cat /etc/callhome-nms/id_ed25519.pub > ~netconf/.ssh/authorized_keys
+callhome-trigger --handover detach nms.example.net
+key=$(ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub | cut -d' ' -f2)
+await callhome-nms devices adopt "$key" --id edge7
+device_is() { callhome-nms devices > /run/devices && said /run/devices "^edge7 *$1"; }
+device_is connected || callhome-trigger --handover detach nms.example.net
+await device_is connected
+@2
+@3
+said /var/lib/extrausers/passwd '^dev+edge7:'
+`,
+	"docs/nms-serve.md sshd": `
+cp packaging/sshd_config /run/sshd_config
+sed -i '/^ForceCommand/d' /run/sshd_config
+mkdir -p /run/sshd
+@file /run/sshd_config 1
+/usr/sbin/sshd -t -f /run/sshd_config
+/usr/sbin/sshd -T -f /run/sshd_config -C user=dev+edge7,host=x,addr=192.0.2.1,laddr=192.0.2.2,lport=830 | has -i '^forcecommand /usr/bin/callhome-nms connect --login-prefix dev+$'
 `,
 }
