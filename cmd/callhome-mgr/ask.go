@@ -89,7 +89,7 @@ func status(c *cli.Context) error {
 		err := m.Call(c.Context, proto.MethodStatus, nil, &st)
 		return st, func(w io.Writer) {
 			fmt.Fprintf(w, "callhome-mgr %s, PID %d, running for %s\n", st.Version, st.PID, age(st.Since))
-			fmt.Fprintf(w, "%d sessions; %d calls, %d of them failed before the login\n", st.Sessions, st.Calls, st.Failed)
+			fmt.Fprintf(w, "%s; %s, %d of them failed before the login\n", count(st.Sessions, "session"), count(int(st.Calls), "call"), st.Failed)
 			fmt.Fprintln(w, configurationInWords(st.Config))
 			if len(st.Clients) > 0 {
 				fmt.Fprintln(w)
@@ -230,6 +230,11 @@ func printEvent(w io.Writer, e proto.Event) {
 	fmt.Fprintf(w, "%s %s: %s", e.Time.Format(time.RFC3339Nano), subject(e), e.Event)
 	if e.Outage != 0 {
 		fmt.Fprintf(w, " after %v", e.Outage.Round(time.Millisecond))
+	}
+	if e.Event == proto.EventConfigRefused {
+		fmt.Fprintln(w)
+		fmt.Fprintln(w, indented(e.Words))
+		return
 	}
 	for _, words := range []string{e.Session.Cause, e.Words} {
 		if words != "" {

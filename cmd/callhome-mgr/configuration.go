@@ -223,9 +223,9 @@ func (g *configuration) watch(ctx context.Context, follow bool, reload func()) e
 	return nil
 }
 
-// maxConfig bounds the document, in bytes: 1,000 clients with their keys have
-// some three million.
-const maxConfig = 16 << 20
+// maxConfig bounds what is read of the document, in bytes; config.Parse has the
+// bound of what it takes.
+const maxConfig = 8 << 20
 
 // readConfig reads and checks a document. One that is not there and was not
 // named is as one without clients.
@@ -250,8 +250,38 @@ func readConfig(file string, explicit bool, sshd string) (*config.Config, error)
 		return nil, sysexits.New(sysexits.Config, "", err)
 	}
 	c, faults := config.Parse(doc, features, config.Defaults{})
-	if err := faults.Err(); err != nil {
+	err = faults.Err()
+	if err == nil {
+		err = missing(c)
+	}
+	if err != nil {
 		return nil, sysexits.New(sysexits.Config, "", fmt.Errorf("%s is refused whole:\n%w", file, err))
 	}
 	return c, nil
+}
+
+// missing returns what a configuration names that this machine has not: with a
+// host key less sshd would not start, or be another device to the client.
+func missing(c *config.Config) error {
+	var errs []error
+	for _, client := range c.Clients {
+		at := "/ietf-netconf-server:netconf-server/call-home/netconf-client[name='" + client.Name + "']"
+		if client.Hook != "" {
+			h := hook.Config{Program: client.Hook, Events: proto.Events, Timeout: hook.DefaultTimeout}
+			if err := h.Check(); err != nil {
+				errs = append(errs, fmt.Errorf("%s/callhome:hook: %w", at, err))
+			}
+		}
+		for _, e := range client.Endpoints {
+			for _, k := range e.HostKeys {
+				if k.Path == "" {
+					continue
+				}
+				if _, err := os.Stat(k.Path); err != nil {
+					errs = append(errs, fmt.Errorf("%s/endpoints/endpoint[name='%s']: host key %s: %w", at, e.Name, k.Name, err))
+				}
+			}
+		}
+	}
+	return errors.Join(errs...)
 }

@@ -316,14 +316,33 @@ func TestCheckDocument(t *testing.T) {
 	if err := checkDocument(&out, d.file, true, d.base); err != nil {
 		t.Fatal(err)
 	}
-	want := "client nms: persistent, 192.0.2.1 port 4334\n" + d.file + ": 1 clients\n"
-	if out.String() != want {
+	want := "client nms: persistent, 192.0.2.1 port 4334\n" + d.file + ": 1 client\n"
+	if !strings.HasSuffix(out.String(), want) {
 		t.Errorf("got %q, want %q", out.String(), want)
 	}
 	d.has(strings.Replace(document(`"colour": "red",`), `"persistent": {}`, `"periodic": {"period": 0}`, 1))
 	err := checkDocument(&out, d.file, true, d.base)
 	if sysexits.Code(err) != sysexits.Config || !strings.Contains(err.Error(), "colour") || !strings.Contains(err.Error(), "period") {
 		t.Errorf("it says %v", err)
+	}
+}
+
+// What the document names must be on this machine: check and reload say so, and
+// where.
+func TestWhatIsMissingIsRefused(t *testing.T) {
+	for name, c := range map[string]config.Client{
+		"/callhome:hook: looking at the hook: stat /nonexistent":                            {Name: "noc", Hook: "/nonexistent"},
+		"/endpoints/endpoint[name='east']: host key nokey: stat /nonexistent/nokey: no such": {Name: "noc", Endpoints: []config.Endpoint{{Name: "east", HostKeys: []config.HostKey{{Name: "nokey", Path: "/nonexistent/nokey"}}}}},
+	} {
+		err := missing(&config.Config{Clients: []config.Client{c}})
+		want := "/ietf-netconf-server:netconf-server/call-home/netconf-client[name='noc']" + name
+		if err == nil || !strings.HasPrefix(err.Error(), want) {
+			t.Errorf("got %v, want %s", err, want)
+		}
+	}
+	here := config.Client{Name: "noc", Hook: "/bin/true", Endpoints: []config.Endpoint{{HostKeys: []config.HostKey{{Path: "/bin/sh"}, {Private: []byte("x")}}}}}
+	if err := missing(&config.Config{Clients: []config.Client{here}}); err != nil {
+		t.Error(err)
 	}
 }
 
@@ -360,11 +379,11 @@ func TestClientTable(t *testing.T) {
 			LastError: &proto.LastError{Time: time.Now(), Stage: proto.StageTCP, Message: "connection\nrefused"}},
 	})
 	lines := strings.Split(out.String(), "\n")
-	if len(lines) != 4 || strings.Contains(out.String(), "\x1b") {
+	if len(lines) != 7 || strings.Contains(out.String(), "\x1b") {
 		t.Fatalf("got %q", out.String())
 	}
-	for i, want := range []string{"CLIENT STATE FOR ENDPOINT ADDRESS USER SESSION CONNECTIONS FAILED NEXT ATTEMPT LAST ERROR",
-		`n\x1b[2Jms serving 0s a 192.0.2.1:4334 netop 7 3 0`, `b waiting 0s x 0 4 in 1m30s 0s ago, tcp: connection\nrefused`} {
+	for i, want := range []string{"CLIENT STATE FOR ENDPOINT ADDRESS USER SESSION FAILED NEXT",
+		`n\x1b[2Jms serving 0s a 192.0.2.1:4334 netop 7 0`, `b waiting 0s x 4 in 1m30s`, "", "last errors:", `b, 0s ago, tcp: connection\nrefused`} {
 		if got := strings.Join(strings.Fields(lines[i]), " "); got != want {
 			t.Errorf("line %d is %q, want %q", i, got, want)
 		}
@@ -374,10 +393,10 @@ func TestClientTable(t *testing.T) {
 func TestConfigurationInWords(t *testing.T) {
 	now := time.Now()
 	for want, s := range map[string]proto.ConfigStatus{
-		"no configuration, so no standing connections":                                            {},
-		"configuration f with 2 clients, applied 0s ago":                                          {File: "f", Applied: &now, Clients: 2},
-		`configuration f with 2 clients, applied 0s ago; the one read last was refused: a\nb`:     {File: "f", Applied: &now, Clients: 2, Error: "a\nb"},
-		"no configuration, so no standing connections; the one read last was refused: line 1: no": {Error: "line 1: no"},
+		"no configuration, so no standing connections":                                                  {},
+		"configuration f with 2 clients, applied 0s ago":                                                {File: "f", Applied: &now, Clients: 2},
+		"configuration f with 2 clients, applied 0s ago\nthe one read last was refused:\n  a\n  b\\x1b": {File: "f", Applied: &now, Clients: 2, Error: "a\nb\x1b"},
+		"no configuration, so no standing connections\nthe one read last was refused:\n  line 1: no":    {Error: "line 1: no"},
 	} {
 		if got := configurationInWords(s); got != want {
 			t.Errorf("got %q, want %q", got, want)

@@ -4,8 +4,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
+	"os/user"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -48,10 +51,17 @@ func checkDocument(w io.Writer, file string, explicit bool, s *settings.Settings
 	if err != nil {
 		return err
 	}
+	if _, err := os.Stat(file); errors.Is(err, fs.ErrNotExist) {
+		fmt.Fprintf(w, "%s is not there, so there are no standing connections\n", file)
+		return nil
+	}
+	for _, name := range strangers(found) {
+		fmt.Fprintf(w, "warning: the user %s is not on this machine, as far as /etc/passwd knows\n", printable(name))
+	}
 	for _, client := range found.Clients {
 		kind := "persistent"
 		if client.Periodic != nil {
-			kind = "every " + client.Periodic.Period.String()
+			kind = "every " + strings.TrimSuffix(strings.TrimSuffix(client.Periodic.Period.String(), "0s"), "0m")
 		}
 		var to []string
 		for _, e := range client.Endpoints {
@@ -59,13 +69,29 @@ func checkDocument(w io.Writer, file string, explicit bool, s *settings.Settings
 		}
 		fmt.Fprintf(w, "client %s: %s, %s\n", printable(client.Name), kind, strings.Join(to, ", "))
 	}
-	fmt.Fprintf(w, "%s: %d clients\n", file, len(found.Clients))
+	fmt.Fprintf(w, "%s: %s\n", file, count(len(found.Clients), "client"))
 	return nil
+}
+
+// strangers returns the users of a configuration that the machine has not.
+func strangers(c *config.Config) []string {
+	var out []string
+	for _, client := range c.Clients {
+		for _, e := range client.Endpoints {
+			for _, u := range e.Users {
+				var unknown user.UnknownUserError
+				if _, err := user.Lookup(u.Name); errors.As(err, &unknown) && !slices.Contains(out, u.Name) {
+					out = append(out, u.Name)
+				}
+			}
+		}
+	}
+	return out
 }
 
 func initFlags() []cli.Flag {
 	return []cli.Flag{
-		&cli.StringSliceFlag{Name: "nms", Required: true, Usage: "`HOST[:PORT]` of the NETCONF client; may be repeated, the preferred one first"},
+		&cli.StringSliceFlag{Name: "nms", Usage: "`HOST[:PORT]` of the NETCONF client; may be repeated, the preferred one first"},
 		&cli.BoolFlag{Name: "each", DisableDefaultText: true, Usage: "keep a connection to each of them, not to the first that answers"},
 		&cli.StringSliceFlag{Name: "user", Usage: "`NAME=FILE`: this user may log in with the public keys in FILE, and nobody else; may be repeated. Without it sshd_config decides"},
 		&cli.StringFlag{Name: "netconf-server", Usage: "`NAME` of the NETCONF server's preset, as callhome-trigger has it"},
@@ -75,9 +101,6 @@ func initFlags() []cli.Flag {
 
 // initialise is callhome-mgr init: a minimal document for this machine.
 func initialise(c *cli.Context) error {
-	if c.Args().Present() {
-		return usage(fmt.Errorf("init takes no words, found %q", c.Args().First()))
-	}
 	o := config.InitOptions{NMS: c.StringSlice("nms"), Preset: c.String("netconf-server"), Each: c.Bool("each")}
 	keys, err := filepath.Glob(filepath.Join(config.DefaultKeyDir, "ssh_host_*_key"))
 	if err != nil {
@@ -93,15 +116,21 @@ func initialise(c *cli.Context) error {
 		}
 		o.Users = append(o.Users, u)
 	}
+	if len(o.NMS) == 0 {
+		return usage(errors.New("init needs a NETCONF client to call: --nms HOST[:PORT]"))
+	}
 	doc, err := config.Init(o)
 	if err != nil {
-		return sysexits.New(sysexits.Config, "", err)
+		return usage(err)
 	}
 	if c.String("output") == "" {
 		_, err := os.Stdout.Write(doc)
 		return err
 	}
 	f, err := os.OpenFile(c.String("output"), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if errors.Is(err, fs.ErrExist) {
+		return usage(fmt.Errorf("%s is there already and is not replaced", c.String("output")))
+	}
 	if err != nil {
 		return sysexits.New(sysexits.NoPerm, "", fmt.Errorf("writing the configuration: %w", err))
 	}
@@ -126,36 +155,58 @@ func userOf(word string) (config.User, error) {
 	return u, nil
 }
 
-// clientTable prints the configured clients.
+// clientTable prints the configured clients, and below it what failed last: in
+// the table it would be wider than a terminal.
 func clientTable(w io.Writer, list []proto.ClientStatus) {
 	t := newTable(w)
-	fmt.Fprintln(t, "CLIENT\tSTATE\tFOR\tENDPOINT\tADDRESS\tUSER\tSESSION\tCONNECTIONS\tFAILED\tNEXT ATTEMPT\tLAST ERROR")
+	fmt.Fprintln(t, "CLIENT\tSTATE\tFOR\tENDPOINT\tADDRESS\tUSER\tSESSION\tFAILED\tNEXT")
 	for _, c := range list {
-		session, next, failure := "", "", ""
+		session, next := "", ""
 		if c.Session != 0 {
 			session = fmt.Sprint(c.Session)
 		}
 		if c.NextAttempt != nil {
 			next = "in " + max(0, time.Until(*c.NextAttempt)).Round(100*time.Millisecond).String()
 		}
-		if e := c.LastError; e != nil {
-			failure = fmt.Sprintf("%s ago, %s: %s", age(e.Time), e.Stage, e.Message)
-		}
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%d\t%d\t%s\t%s\n", printable(c.Client), c.State, age(c.Since), printable(c.Endpoint), c.Address, printable(c.User), session, c.Connections, c.Failures, next, printable(failure))
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%d\t%s\n", printable(c.Client), c.State, age(c.Since), printable(c.Endpoint), c.Address, printable(c.User), session, c.Failures, next)
 	}
 	t.Flush()
+	title := "\nlast errors:\n"
+	for _, c := range list {
+		if e := c.LastError; e != nil {
+			fmt.Fprintf(w, "%s  %s, %s ago, %s: %s\n", title, printable(c.Client), age(e.Time), e.Stage, printable(e.Message))
+			title = ""
+		}
+	}
 }
 
 // configurationInWords says which configuration is in force.
 func configurationInWords(s proto.ConfigStatus) string {
 	words := "no configuration, so no standing connections"
 	if s.Applied != nil {
-		words = fmt.Sprintf("configuration %s with %d clients, applied %s ago", s.File, s.Clients, age(*s.Applied))
+		words = fmt.Sprintf("configuration %s with %s, applied %s ago", s.File, count(s.Clients, "client"), age(*s.Applied))
 	}
 	if s.Error != "" {
-		words += "; the one read last was refused: " + printable(s.Error)
+		words += "\nthe one read last was refused:\n" + indented(s.Error)
 	}
 	return words
+}
+
+// indented makes lines from outside fit for a terminal and keeps them lines.
+func indented(text string) string {
+	var out []string
+	for line := range strings.Lines(text) {
+		out = append(out, "  "+printable(strings.TrimRight(line, "\n")))
+	}
+	return strings.Join(out, "\n")
+}
+
+// count is "1 client", "2 clients".
+func count(n int, what string) string {
+	if n != 1 {
+		what += "s"
+	}
+	return fmt.Sprintf("%d %s", n, what)
 }
 
 // state prints the clients as the state tree of our YANG module.

@@ -123,8 +123,19 @@ func commands() []*cli.Command {
 	}
 	for _, c := range list {
 		c.OnUsageError = usageError
+		if c.ArgsUsage == "" {
+			c.Before = noWords
+		}
 	}
 	return list
+}
+
+// noWords refuses words after a command that takes none.
+func noWords(c *cli.Context) error {
+	if c.Args().Present() {
+		return usage(fmt.Errorf("%s takes no words, found %q", c.Command.Name, c.Args().First()))
+	}
+	return nil
 }
 
 func usageError(_ *cli.Context, err error, _ bool) error { return usage(err) }

@@ -56,9 +56,6 @@ type daemon struct {
 // runDaemon is callhome-mgr run: it serves until it is told to stop. Sessions
 // go on without it.
 func runDaemon(c *cli.Context) error {
-	if c.Args().Present() {
-		return usage(fmt.Errorf("run takes no words, found %q", c.Args().First()))
-	}
 	// The hook and the executable shall have nothing that whoever started the
 	// daemon left open. systemd's socket is ours too, but not theirs.
 	if err := sshdexec.SweepDescriptors(); err != nil {
@@ -71,6 +68,11 @@ func runDaemon(c *cli.Context) error {
 	config, err := loadConfig(c)
 	if err != nil {
 		return err
+	}
+	if file := c.String("config"); c.IsSet("config") {
+		if _, err := os.Stat(file); err != nil {
+			return sysexits.New(sysexits.NoInput, "", fmt.Errorf("looking for the configuration: %w", err))
+		}
 	}
 	access, err := api.AccessOf(c.String("group"), c.String("read-group"), log)
 	if err != nil {
@@ -211,9 +213,9 @@ func logEvent(log hclog.Logger, e proto.Event) {
 	s := e.Session
 	level := hclog.Info
 	switch e.Event {
-	case proto.EventFailed, proto.EventRefused, proto.EventNoSubsystem, proto.EventAttemptFailed, proto.EventEndpointExhausted, proto.EventLost, proto.EventTrouble:
+	case proto.EventFailed, proto.EventRefused, proto.EventNoSubsystem, proto.EventAttemptFailed, proto.EventEndpointExhausted, proto.EventLost, proto.EventTrouble, proto.EventAllExhausted:
 		level = hclog.Warn
-	case proto.EventAllExhausted, proto.EventGivenUp, proto.EventConfigRefused:
+	case proto.EventGivenUp, proto.EventConfigRefused:
 		level = hclog.Error
 	case proto.EventLog:
 		level = hclog.Debug

@@ -160,7 +160,7 @@ func TestLogEvent(t *testing.T) {
 			`[INFO]  recovered: outage=1.235s client=b`},
 		{proto.Event{Event: proto.EventLost, Client: &proto.ClientStatus{Client: "b"}}, `[WARN]  lost: client=b`},
 		{proto.Event{Event: proto.EventGivenUp, Client: &proto.ClientStatus{Client: "b"}}, `[ERROR] given-up: client=b`},
-		{proto.Event{Event: proto.EventAllExhausted, Client: &proto.ClientStatus{Client: "b"}}, `[ERROR] all-endpoints-exhausted: client=b`},
+		{proto.Event{Event: proto.EventAllExhausted, Client: &proto.ClientStatus{Client: "b"}}, `[WARN]  all-endpoints-exhausted: client=b`},
 		{proto.Event{Event: proto.EventConfigApplied, Words: "2 clients"}, `[INFO]  configuration-applied: words="2 clients"`},
 		{proto.Event{Event: proto.EventConfigRefused, Words: "line 1: x\nline 2: y"}, `[ERROR] configuration-refused: words="line 1: x\nline 2: y"`},
 		{proto.Event{Event: proto.EventLog, Session: proto.SessionInfo{Session: 7}, Words: "x"}, ""},

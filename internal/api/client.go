@@ -92,7 +92,7 @@ func DialTo[E any](path string, d Daemon) (*ClientOf[E], error) {
 	case errors.Is(err, fs.ErrPermission):
 		return nil, sysexits.New(sysexits.NoPerm, "run as root or as a member of the group callhome", fmt.Errorf("calling %s at %s: permission denied", d.Name, path))
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
-		return nil, sysexits.New(sysexits.Unavailable, d.Start, fmt.Errorf("%s does not run: nobody answers at %s", d.Name, path))
+		return nil, sysexits.New(sysexits.Unavailable, d.Start, fmt.Errorf("nobody answers at %s: %s does not run", path, d.Name))
 	case err != nil:
 		return nil, sysexits.New(sysexits.OSErr, "", fmt.Errorf("calling %s: %w", d.Name, err))
 	}

@@ -78,7 +78,10 @@ func (r *record) learn(l sshdlog.Line) {
 		r.User, r.Method, r.Key, r.Cert = l.User, l.Method, l.Fingerprint, l.Cert
 		r.LastWords = ""
 	case sshdlog.Refused:
-		r.LastWords = l.Words
+		// "Failed publickey" follows what tells why.
+		if !strings.HasPrefix(l.Words, "Failed ") || strings.HasPrefix(r.LastWords, "Failed ") || r.LastWords == "" {
+			r.LastWords = l.Words
+		}
 	case sshdlog.Broken:
 		r.Broken, r.LastWords = true, l.Words
 	case sshdlog.NoSubsystem:

@@ -70,6 +70,7 @@ func TestEndsAreToldApart(t *testing.T) {
 		{"closed by <close-session>, then by the client", []string{lineConnected, lineAccepted, lineSubsystem, lineFinished, lineGone}, 0, "", proto.EventClosed, proto.StageSession, "client closed", proto.EndClosed, true},
 		{"the client is gone, and then its session", []string{lineConnected, lineAccepted, lineSubsystem, lineGone, lineFinished}, 0, "", proto.EventClosed, proto.StageSession, "client closed", proto.EndClosed, false},
 		{"one session closed, the next one lost", []string{lineConnected, lineAccepted, lineSubsystem, lineFinished, lineSubsystem, lineGone}, 0, "", proto.EventClosed, proto.StageSession, "client closed", proto.EndClosed, false},
+		{"why the key was refused", []string{lineConnected, "Authentication refused: bad ownership or modes for directory /run", lineFailed, lineGaveUp}, 255, "", proto.EventFailed, proto.StageAuth, "client gave up its login: Authentication refused: bad ownership or modes for directory /run", proto.EndRefused, false},
 		{"a broken packet", []string{lineConnected, lineAccepted, lineSubsystem, lineCorrupt}, 255, "", proto.EventClosed, proto.StageSession, "packet that is not ssh's", proto.EndProtocol, false},
 	}
 	for _, tt := range tests {
