@@ -41,9 +41,15 @@ type heard struct {
 // most is how many bytes are read at a time.
 const most = 256 << 10
 
+// buffers are what logs are read into: all sessions' logs in turn, so that each
+// costs none of its own.
+var buffers = sync.Pool{New: func() any { return new([maxLine]byte) }}
+
 // read returns whole lines that are new, and whether there may be more.
 func (t *tail) read() (lines []heard, more bool, err error) {
-	buf := make([]byte, maxLine)
+	pooled := buffers.Get().(*[maxLine]byte)
+	defer buffers.Put(pooled)
+	buf := pooled[:]
 	for start := t.offset; t.offset-start < most; {
 		n, err := t.file.ReadAt(buf, t.offset)
 		if err != nil && err != io.EOF {
