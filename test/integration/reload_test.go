@@ -138,7 +138,7 @@ func TestInitMakesADocumentThatWorks(t *testing.T) {
 	host, port := splitAddr(t, nms.Addr)
 	check := start(t, "callhome-mgr", s.Manager("check", file))
 	check.MustExit(0)
-	contains(t, "check", check.Stdout(), "client nms: persistent, "+host+" port "+port, "1 clients")
+	contains(t, "check", check.Stdout(), "client nms: persistent, "+host+" port "+port, ": 1 client")
 	k := s.Keep(readFile(t, file))
 	if session := k.AwaitServing(patience, "nms"); session.User != netop {
 		t.Errorf("the session is %+v", session)
