@@ -101,6 +101,7 @@ func serve(c *cli.Context) error {
 		return usage(err)
 	}
 	d := &daemon{Station: s, registry: config.Registry, begun: time.Now().UTC(), log: log}
+	s.Changed = d.changed
 	for _, a := range calls.Addrs() {
 		d.listening = append(d.listening, a.String())
 	}

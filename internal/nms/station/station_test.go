@@ -165,6 +165,65 @@ func TestAnUnknownCallerIsAdopted(t *testing.T) {
 	})
 }
 
+// Who reads the directory first sees what others changed in it, and passes it on.
+func TestAdoptTellsWhatElseIsNew(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, d, stranger := newSite(t, nil), newStandIn(t), newStandIn(t)
+		s.know("edge7", d, "")
+		var changes []registry.Change
+		own := s.Changed
+		s.Changed = func(c registry.Change, err error) {
+			changes = append(changes, c)
+			own(c, err)
+		}
+		s.call("192.0.2.1:1", d.serve)
+		s.await(nmsproto.EventUp)
+		s.call("192.0.2.1:2", stranger.serve)
+		s.await(nmsproto.EventUnknown)
+		list := filepath.Join(s.dir, registry.RevokedFile)
+		if err := os.WriteFile(list, []byte(sshtest.Line(d.host.PublicKey())), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.Adopt(nmsproto.AdoptParams{HostKey: s.Strangers()[0].HostKey, ID: "edge8"}); err != nil {
+			t.Fatal(err)
+		}
+		if e := s.await(nmsproto.EventDown); e.Device != "edge7" || !strings.Contains(e.Cause, "is revoked") {
+			t.Errorf("got %+v", e)
+		}
+		if len(changes) != 1 || !changes[0].Revoked || len(changes[0].Added) != 1 {
+			t.Errorf("changes %+v", changes)
+		}
+	})
+}
+
+// A key that became somebody's meanwhile makes no second device, and no file.
+func TestAFailedAdoptLeavesNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, d := newSite(t, nil), newStandIn(t)
+		s.call("192.0.2.1:1", d.serve)
+		s.await(nmsproto.EventUnknown)
+		text := fmt.Sprintf(`{"id": "a", "host-keys": [%q]}`, sshtest.Line(d.host.PublicKey()))
+		if err := os.WriteFile(filepath.Join(s.dir, "a.json"), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		s.Changed = func(c registry.Change, err error) {
+			if err != nil || len(c.Problems) > 0 {
+				t.Errorf("told %+v, %v", c, err)
+			}
+		}
+		var e *proto.Error
+		if _, err := s.Adopt(nmsproto.AdoptParams{HostKey: s.Strangers()[0].HostKey, ID: "edge7"}); !errors.As(err, &e) || e.Code != proto.CodeBadType || !strings.Contains(err.Error(), "is a's") {
+			t.Errorf("got %v", err)
+		}
+		if _, err := os.Stat(filepath.Join(s.dir, "edge7.json")); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("its file: %v", err)
+		}
+		if p := s.config.Registry.Problems(); len(p) != 0 || s.config.Registry.Entry("a") == nil {
+			t.Errorf("problems %v", p)
+		}
+	})
+}
+
 // The old connection is asked whether it is alive, and nothing else decides.
 func TestADeviceCallsAgain(t *testing.T) {
 	for _, tt := range []struct {
