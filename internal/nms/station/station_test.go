@@ -82,7 +82,7 @@ func TestWhoDoesNotGetIn(t *testing.T) {
 		}, nil, nmsproto.EventRefused, NoLogin, "login failed: unable to authenticate", "edge7"},
 		{"the password is not there", func(s *site, d *standIn) { s.know("edge7", d, `, "password-file": "/none"`) }, nil,
 			nmsproto.EventRefused, NoLogin, "reading the password: open /none: no such file", "edge7"},
-		{"nothing is said", func(*site, *standIn) {}, func(*standIn) func(net.Conn) { return silent }, nmsproto.EventRefused, NoSSH, "no SSH version: nothing more came within 30s", ""},
+		{"nothing is said", func(*site, *standIn) {}, func(*standIn) func(net.Conn) { return quietly }, nmsproto.EventRefused, NoSSH, "no SSH version: nothing more came within 30s", ""},
 		{"not SSH", func(*site, *standIn) {}, func(*standIn) func(net.Conn) { return says("HTTP/1.1 400 \x1b[2J\r\n\r\n") }, nmsproto.EventRefused, NoSSH, "no key exchange", ""},
 		{"gone at once", func(*site, *standIn) {}, func(*standIn) func(net.Conn) { return func(c net.Conn) { c.Close() } }, nmsproto.EventRefused, NoSSH, "no SSH version", ""},
 	} {
@@ -111,12 +111,12 @@ func TestWhoDoesNotGetIn(t *testing.T) {
 	}
 }
 
-func silent(c net.Conn) { _, _ = io.Copy(io.Discard, c) }
+func quietly(c net.Conn) { _, _ = io.Copy(io.Discard, c) }
 
 func says(words string) func(net.Conn) {
 	return func(c net.Conn) {
 		_, _ = io.WriteString(c, words)
-		silent(c)
+		quietly(c)
 	}
 }
 
@@ -332,7 +332,7 @@ func TestSilentConnectionsKeepNobodyOut(t *testing.T) {
 				s, d := newSite(t, nil), newStandIn(t)
 				s.know("edge7", d, "")
 				for n := range 500 {
-					s.call(fmt.Sprintf("192.0.2.1:%d", 1000+n), silent)
+					s.call(fmt.Sprintf("192.0.2.1:%d", 1000+n), quietly)
 				}
 				if n := s.Stats().Unauthenticated; n != s.config.MaxPerSource {
 					t.Errorf("%d connections wait", n)
@@ -348,6 +348,32 @@ func TestSilentConnectionsKeepNobodyOut(t *testing.T) {
 				st := s.Stats()
 				if st.Unauthenticated != 0 || st.Outcomes[NoRoom]+st.Outcomes[NoSSH] != 500 {
 					t.Errorf("stats %+v", st)
+				}
+			})
+		})
+	}
+}
+
+// Nor do those who say what costs nothing: a byte, or the line that SSH begins
+// with.
+func TestCheapWordsKeepNobodyOut(t *testing.T) {
+	for _, words := range []string{"S", "SSH-2.0-x", "hello\r\nSSH-2.0-x\r\n"} {
+		t.Run(words, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s, d := newSite(t, func(c *Config) { c.MaxUnauthenticated, c.MaxPerSource = 64, 16 }), newStandIn(t)
+				s.know("edge7", d, "")
+				for n := range s.config.MaxUnauthenticated {
+					s.call(fmt.Sprintf("[2001:db8:0:%x::1]:%d", n/s.config.MaxPerSource, 1000+n), says(words))
+				}
+				synctest.Wait()
+				if n := s.Stats().Unauthenticated; n != s.config.MaxUnauthenticated {
+					t.Fatalf("%d connections wait", n)
+				}
+				s.call("198.51.100.7:5", d.serve)
+				s.await(nmsproto.EventUp)
+				synctest.Wait()
+				if n := s.Stats().Outcomes[NoRoom]; n != 1 {
+					t.Errorf("%d had to make room", n)
 				}
 			})
 		})
@@ -641,7 +667,7 @@ func TestAStoppedStationHasNothingLeft(t *testing.T) {
 		s.know("edge7", d, "")
 		s.call("192.0.2.1:1", d.serve)
 		s.await(nmsproto.EventUp)
-		s.call("192.0.2.1:2", silent)
+		s.call("192.0.2.1:2", quietly)
 		s.stop()
 		if st := s.Stats(); st.Unauthenticated != 0 || st.Devices[nmsproto.Connected] != 0 {
 			t.Errorf("stats %+v", st)
