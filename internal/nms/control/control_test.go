@@ -201,6 +201,29 @@ func TestAnInterruptedSessionEnds(t *testing.T) {
 	}
 }
 
+// So does a read of whoever joins it himself.
+func TestAnInterruptedReadEnds(t *testing.T) {
+	b := &backend{ending: make(chan struct{})}
+	path := serve(t, b)
+	t.Cleanup(func() { close(b.ending) })
+	ctx, cancel := context.WithCancel(t.Context())
+	s, err := Open(ctx, path, "stays")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.ReadFull(s, make([]byte, 1)); err != nil {
+		t.Fatal(err)
+	}
+	cancel()
+	_ = s.SetReadDeadline(time.Now().Add(20 * time.Second))
+	if n, err := s.Read(make([]byte, 1)); n != 0 || err != io.EOF {
+		t.Errorf("got %d bytes, %v", n, err)
+	}
+	if _, err := s.Wait(); !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v", err)
+	}
+}
+
 // A reader that is gone ends the session too.
 func TestAReaderThatIsGoneEndsTheSession(t *testing.T) {
 	s, err := Open(t.Context(), serve(t, &backend{}), "edge7")

@@ -189,6 +189,11 @@ func TestABrokenListOfRevokedKeysRevokesAllAtTheStart(t *testing.T) {
 		t.Errorf("change %+v", c)
 	}
 	check()
+	write(t, dir, RevokedFile, "# nobody\n")
+	if c := mustReload(t, r); !c.Revoked || len(r.Problems()) != 0 {
+		t.Errorf("change %+v, problems %v", c, r.Problems())
+	}
+	wants(t, r, a, "a", "")
 	write(t, dir, RevokedFile, sshtest.Line(a))
 	if c := mustReload(t, r); !c.Revoked || len(r.Problems()) != 0 {
 		t.Errorf("change %+v, problems %v", c, r.Problems())
