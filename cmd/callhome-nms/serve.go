@@ -21,6 +21,7 @@ import (
 	"callhome/internal/nms/registry"
 	"callhome/internal/nms/station"
 	"callhome/internal/proto"
+	"callhome/internal/ration"
 	"callhome/internal/service"
 	"callhome/internal/sysexits"
 	"callhome/internal/unixlisten"
@@ -92,11 +93,15 @@ func serve(c *cli.Context) error {
 	}
 	defer calls.Close()
 	defer socket.Close()
+	warnings := ration.NewWarnings(log)
+	defer warnings.Rest()
+	calls.Passed = func(err error) { warnings.Warn("calls cannot be accepted for now", "error", err) }
 	s, err := station.New(config)
 	if err != nil {
 		return usage(err)
 	}
 	d := &daemon{Station: s, registry: config.Registry, begun: time.Now().UTC(), log: log}
+	s.Changed = d.changed
 	for _, a := range calls.Addrs() {
 		d.listening = append(d.listening, a.String())
 	}

@@ -118,13 +118,15 @@ func Dial(path string) (*Client, error) {
 type Stream struct {
 	*net.UnixConn
 	client *Client
+	over   <-chan struct{} // the context's end
 	ended  chan struct{}
 	result nmsproto.ConnectResult
 	err    error
 }
 
-// Open asks the station for a session, which ends with ctx at the latest. What
-// is wrong is seen as the stream's end, and then told by Wait.
+// Open asks the station for a session, which ends with ctx at the latest,
+// whether the station answers that or not. What is wrong is seen as the
+// stream's end, and then told by Wait.
 func Open(ctx context.Context, path, device string) (*Stream, error) {
 	c, err := Dial(path)
 	if err != nil {
@@ -135,23 +137,34 @@ func Open(ctx context.Context, path, device string) (*Stream, error) {
 		c.Close()
 		return nil, err
 	}
-	s := &Stream{UnixConn: ours, client: c, ended: make(chan struct{})}
+	s := &Stream{UnixConn: ours, client: c, over: ctx.Done(), ended: make(chan struct{})}
 	c.Pass(theirs)
 	go func() {
 		defer close(s.ended)
 		s.err = c.Call(ctx, nmsproto.MethodConnect, nmsproto.ConnectParams{Device: device}, &s.result)
 		c.Close()
+		if s.err != nil && ctx.Err() != nil {
+			s.err = fmt.Errorf("the session with %s was interrupted: %w", device, ctx.Err())
+			ours.Close() // the station may leave its end open
+		}
 	}()
 	return s, nil
 }
 
 // Read reads what the device says. A station that ends a session has not always
 // read all that was sent, which the kernel tells as a reset; it is an end like
-// others, and Wait says why.
+// others, as the context's is, and Wait says why.
 func (s *Stream) Read(p []byte) (int, error) {
 	n, err := s.UnixConn.Read(p)
 	if errors.Is(err, unix.ECONNRESET) {
 		return n, io.EOF
+	}
+	if errors.Is(err, net.ErrClosed) {
+		select {
+		case <-s.over:
+			return n, io.EOF
+		default:
+		}
 	}
 	return n, err
 }
@@ -175,7 +188,16 @@ func (s *Stream) Join(in io.Reader, out io.Writer) (nmsproto.ConnectResult, erro
 		_, _ = io.Copy(s.UnixConn, in)
 		_ = s.CloseWrite()
 	}()
-	_, copyErr := io.Copy(out, struct{ io.Reader }{s}) // not UnixConn's WriteTo
+	copied := make(chan error, 1)
+	go func() {
+		_, err := io.Copy(out, struct{ io.Reader }{s}) // not UnixConn's WriteTo
+		copied <- err
+	}()
+	var copyErr error
+	select {
+	case copyErr = <-copied:
+	case <-s.over: // a write of ours that waits goes with the process too
+	}
 	if copyErr != nil {
 		s.Close() // nobody reads any more
 		<-s.ended

@@ -23,6 +23,7 @@ import (
 // backend sends back what it gets, in capitals.
 type backend struct {
 	cancelled chan struct{} // gets one for each session that its caller left
+	ending    chan struct{} // until then other sessions stay
 }
 
 func (*backend) List() nmsproto.DeviceList {
@@ -43,6 +44,16 @@ func (b *backend) Connect(ctx context.Context, device string, sock station.Duple
 		<-ctx.Done()
 		b.cancelled <- struct{}{}
 		return nmsproto.ConnectResult{}, ctx.Err()
+	case "stays":
+		_, _ = sock.Write([]byte("x"))
+		<-b.ending
+		return nmsproto.ConnectResult{}, nil
+	case "talks":
+		for {
+			if _, err := sock.Write(make([]byte, 1<<10)); err != nil {
+				return nmsproto.ConnectResult{}, err
+			}
+		}
 	default:
 		return nmsproto.ConnectResult{}, proto.NewError(proto.CodeNoExists, "there is no device "+device)
 	}
@@ -151,6 +162,65 @@ func TestACallerThatLeavesEndsItsSession(t *testing.T) {
 	}
 	if _, err := s.Wait(); err == nil {
 		t.Error("it ended well")
+	}
+}
+
+// Who interrupts a session need not wait: not for a station that does not end
+// it, nor for a reader that takes nothing.
+func TestAnInterruptedSessionEnds(t *testing.T) {
+	for _, device := range []string{"stays", "talks"} {
+		t.Run(device, func(t *testing.T) {
+			b := &backend{ending: make(chan struct{})}
+			path := serve(t, b)
+			t.Cleanup(func() { close(b.ending) })
+			ctx, cancel := context.WithCancel(t.Context())
+			s, err := Open(ctx, path, device)
+			if err != nil {
+				t.Fatal(err)
+			}
+			in, _ := io.Pipe() // nobody says anything
+			read, out := io.Pipe()
+			done := make(chan error, 1)
+			go func() {
+				_, err := s.Join(in, out)
+				done <- err
+			}()
+			if _, err := io.ReadFull(read, make([]byte, 1)); err != nil {
+				t.Fatal(err)
+			}
+			cancel()
+			select {
+			case err := <-done:
+				if !errors.Is(err, context.Canceled) || !strings.Contains(err.Error(), "the session with "+device+" was interrupted") {
+					t.Errorf("got %v", err)
+				}
+			case <-time.After(20 * time.Second):
+				t.Fatal("it goes on")
+			}
+		})
+	}
+}
+
+// So does a read of whoever joins it himself.
+func TestAnInterruptedReadEnds(t *testing.T) {
+	b := &backend{ending: make(chan struct{})}
+	path := serve(t, b)
+	t.Cleanup(func() { close(b.ending) })
+	ctx, cancel := context.WithCancel(t.Context())
+	s, err := Open(ctx, path, "stays")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.ReadFull(s, make([]byte, 1)); err != nil {
+		t.Fatal(err)
+	}
+	cancel()
+	_ = s.SetReadDeadline(time.Now().Add(20 * time.Second))
+	if n, err := s.Read(make([]byte, 1)); n != 0 || err != io.EOF {
+		t.Errorf("got %d bytes, %v", n, err)
+	}
+	if _, err := s.Wait(); !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v", err)
 	}
 }
 

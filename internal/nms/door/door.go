@@ -14,9 +14,11 @@ import (
 	"strings"
 	"sync"
 
+	"callhome/internal/accept"
 	"callhome/internal/api"
 	"callhome/internal/nms/nmsproto"
 	"callhome/internal/nms/station"
+	"callhome/internal/ration"
 
 	"github.com/hashicorp/go-hclog"
 )
@@ -41,8 +43,10 @@ type Doors struct {
 	access  api.Access
 	station Station
 	log     hclog.Logger
-	open    map[string]*net.UnixListener // Run's alone
-	wg      sync.WaitGroup
+	// warnings are those that have a cause outside, at any rate.
+	warnings *ration.Warnings
+	open     map[string]*net.UnixListener // Run's alone
+	wg       sync.WaitGroup
 }
 
 // New makes the directory, and removes the sockets that a former station left
@@ -62,11 +66,12 @@ func New(dir string, s Station, a api.Access, log hclog.Logger) (*Doors, error) 
 			}
 		}
 	}
-	return &Doors{dir: dir, station: s, access: a, log: log, open: make(map[string]*net.UnixListener)}, nil
+	return &Doors{dir: dir, station: s, access: a, log: log, warnings: ration.NewWarnings(log), open: make(map[string]*net.UnixListener)}, nil
 }
 
 // Run opens and closes doors as devices come and go, until ctx ends.
 func (d *Doors) Run(ctx context.Context) {
+	defer d.warnings.Rest()
 	defer d.wg.Wait()
 	defer d.closeAll()
 	for ctx.Err() == nil {
@@ -140,7 +145,9 @@ func (d *Doors) closeAll() {
 func (d *Doors) serve(ctx context.Context, id string, l *net.UnixListener) {
 	places := make(chan struct{}, maxConns)
 	for {
-		c, err := l.AcceptUnix()
+		c, err := accept.Patiently(l.AcceptUnix, func(err error) {
+			d.warnings.Warn("connections to a device cannot be accepted for now", "device", id, "error", err)
+		})
 		if err != nil {
 			if !errors.Is(err, net.ErrClosed) {
 				d.log.Error("a device's socket failed", "device", id, "error", err)

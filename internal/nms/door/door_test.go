@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -18,6 +19,7 @@ import (
 	"callhome/internal/nms/station"
 
 	"github.com/hashicorp/go-hclog"
+	"golang.org/x/sys/unix"
 )
 
 // hall is a station whose devices say their name.
@@ -160,6 +162,61 @@ func TestWhoMayNotGetsNothing(t *testing.T) {
 	done := make(chan struct{})
 	go func() { defer close(done); d.Run(ctx) }()
 	eventually(t, func() error { return ask(filepath.Join(d.dir, "a.sock"), "") })
+	cancel()
+	<-done
+}
+
+// words is a log that a test waits for.
+type words chan string
+
+func (w words) Write(p []byte) (int, error) {
+	w <- string(p)
+	return len(p), nil
+}
+
+// A process that has no descriptor to spare has one again later.
+func TestADoorOutlivesAShortageOfDescriptors(t *testing.T) {
+	h := &hall{devices: map[string]nmsproto.State{"a": nmsproto.Connected}}
+	log := make(words, 16)
+	d, err := New(t.TempDir(), h, own(), hclog.New(&hclog.LoggerOptions{Output: log}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() { defer close(done); d.Run(ctx) }()
+	path := filepath.Join(d.dir, "a.sock")
+	eventually(t, func() error { return ask(path, "I am a") })
+	<-log // that session's end
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	none := limit
+	none.Cur = 1
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &none); err != nil {
+		t.Fatal(err)
+	}
+	err = unix.Connect(fd, &unix.SockaddrUnix{Name: path})
+	var said string
+	select {
+	case said = <-log:
+	case <-time.After(20 * time.Second):
+	}
+	if err := errors.Join(err, unix.Setrlimit(unix.RLIMIT_NOFILE, &limit)); err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(said, "cannot be accepted for now") || !strings.Contains(said, "device=a") {
+		t.Errorf("the log says %q", said)
+	}
+	if err := ask(path, "I am a"); err != nil {
+		t.Error(err)
+	}
 	cancel()
 	<-done
 }

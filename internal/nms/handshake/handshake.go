@@ -90,7 +90,7 @@ func (e *Error) Unwrap() error { return e.Err }
 type Options struct {
 	// HostKeys are the host key algorithms to ask for, the best first.
 	HostKeys []string
-	// Spoke, if set, is called when the peer's first byte has come.
+	// Spoke, if set, is called when the peer's version has come, the whole line.
 	Spoke func()
 }
 
@@ -190,6 +190,7 @@ type recording struct {
 	reading sync.Mutex // held while a read is under way
 	mu      sync.Mutex // guards the fields that follow
 	in, out []byte
+	line    int // where the line of in begins that is not all there
 	closed  bool
 }
 
@@ -202,14 +203,30 @@ func (r *recording) Read(p []byte) (int, error) {
 	n, err := r.Conn.Read(p)
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if n > 0 && len(r.in) == 0 && r.spoke != nil {
-		r.spoke()
-	}
 	r.in = append(r.in, p[:n]...)
+	if r.spoke != nil && r.saidVersion() {
+		r.spoke()
+		r.spoke = nil
+	}
 	if len(r.in) > maxExchange {
 		return n, fmt.Errorf("the key exchange has more than %d bytes", maxExchange)
 	}
 	return n, err
+}
+
+// saidVersion reports whether one of the lines that came since it was asked last
+// is an SSH version. It is called with mu held.
+func (r *recording) saidVersion() bool {
+	for {
+		line, _, whole := bytes.Cut(r.in[r.line:], []byte("\n"))
+		if !whole {
+			return false
+		}
+		r.line += len(line) + 1
+		if bytes.HasPrefix(line, []byte("SSH-")) {
+			return true
+		}
+	}
 }
 
 func (r *recording) Write(p []byte) (int, error) {

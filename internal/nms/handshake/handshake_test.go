@@ -156,6 +156,32 @@ func TestWhatFailsSaysHowFarItCame(t *testing.T) {
 	}
 }
 
+// A peer has spoken when its version is there as a whole, in whatever pieces.
+func TestOnlyAVersionIsSpeech(t *testing.T) {
+	for words, want := range map[string]int{
+		"S": 0, "SSH-2.0-x": 0, "hello\nnot SSH-2.0-x\n": 0,
+		"SSH-2.0-x\n": 1, "hello\r\nSSH-2.0-x\r\nSSH-2.0-y\r\n": 1,
+	} {
+		for _, pieces := range []int{1, len(words)} {
+			station, device := pair(t)
+			spoke := 0
+			r := &recording{Conn: station, spoke: func() { spoke++ }}
+			if _, err := device.Write([]byte(words)); err != nil {
+				t.Fatal(err)
+			}
+			device.Close()
+			for piece := make([]byte, len(words)/pieces); ; {
+				if _, err := r.Read(piece); err != nil {
+					break
+				}
+			}
+			if spoke != want {
+				t.Errorf("%q in %d pieces: spoke %d times, want %d", words, pieces, spoke, want)
+			}
+		}
+	}
+}
+
 func TestASilentPeerIsGivenUpAtTheDeadline(t *testing.T) {
 	station, _ := pair(t)
 	begun := time.Now()

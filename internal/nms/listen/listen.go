@@ -35,12 +35,15 @@ const userTimeout = 90 * time.Second
 type Listener struct {
 	// From are the networks that calls are taken from; empty: from everywhere.
 	From []netip.Prefix
-	// Refused, if set, is told of each call from elsewhere. Both fields are set
-	// before the first Accept.
+	// Refused, if set, is told of each call from elsewhere.
 	Refused func(from netip.AddrPort)
+	// Passed, if set, is told of each time a call could not be accepted that may
+	// be accepted later. The fields are set before the first Accept.
+	Passed func(error)
 
 	listeners []*net.TCPListener
 	calls     chan *net.TCPConn
+	passed    chan error
 	failed    chan error
 	closed    chan struct{}
 	closeOnce sync.Once
@@ -118,7 +121,7 @@ func parse(addr string) (network, full string, err error) {
 // New returns a Listener on sockets that somebody else opened (systemd), which
 // it owns then.
 func New(listeners ...*net.TCPListener) *Listener {
-	l := &Listener{listeners: listeners, calls: make(chan *net.TCPConn), failed: make(chan error), closed: make(chan struct{})}
+	l := &Listener{listeners: listeners, calls: make(chan *net.TCPConn), passed: make(chan error), failed: make(chan error), closed: make(chan struct{})}
 	for _, one := range listeners {
 		l.loops.Go(func() { l.loop(one) })
 	}
@@ -146,6 +149,10 @@ func (l *Listener) Accept(ctx context.Context) (*net.TCPConn, error) {
 			return nil, net.ErrClosed
 		case err := <-l.failed:
 			return nil, err
+		case err := <-l.passed:
+			if l.Passed != nil {
+				l.Passed(err)
+			}
 		case conn := <-l.calls:
 			from := addrPort(conn.RemoteAddr())
 			if !l.takes(from.Addr()) {
@@ -202,6 +209,10 @@ func (l *Listener) loop(one *net.TCPListener) {
 		case errors.Is(err, net.ErrClosed):
 			return
 		case isPassing(err):
+			select {
+			case l.passed <- fmt.Errorf("accepting calls on %v: %w", one.Addr(), errors.Unwrap(err)):
+			default: // nobody accepts
+			}
 			select {
 			case <-time.After(pause):
 			case <-l.closed:

@@ -302,3 +302,52 @@ func TestFirstWithSilentPeers(t *testing.T) {
 		t.Error("nobody gets in")
 	}
 }
+
+// A process that has no descriptor to spare has one again later.
+func TestAShortageOfDescriptorsIsToldAndPasses(t *testing.T) {
+	l := open(t, "127.0.0.1:0")
+	passed := make(chan error, 1000)
+	l.Passed = func(err error) { passed <- err }
+	accepted := make(chan error, 1)
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	none := limit
+	none.Cur = 1
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &none); err != nil {
+		t.Fatal(err)
+	}
+	err = unix.Connect(fd, &unix.SockaddrInet4{Port: int(l.Addrs()[0].Port()), Addr: [4]byte{127, 0, 0, 1}})
+	go func() {
+		c, err := l.Accept(t.Context())
+		if err == nil {
+			c.Close()
+		}
+		accepted <- err
+	}()
+	var told error
+	select {
+	case told = <-passed:
+	case <-time.After(patience):
+	}
+	if err := errors.Join(err, unix.Setrlimit(unix.RLIMIT_NOFILE, &limit)); err != nil {
+		t.Fatal(err)
+	}
+	if !errors.Is(told, unix.EMFILE) {
+		t.Errorf("told %v", told)
+	}
+	select {
+	case err := <-accepted:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(patience):
+		t.Error("the call is not accepted")
+	}
+}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/xml"
 	"errors"
+	"fmt"
 	"io"
 	"strings"
 )
@@ -50,12 +51,18 @@ func Content(document []byte) (content []byte, first xml.Name, err error) {
 	}
 }
 
-const indent = "  "
+// margin is the indent of the deepest level that has one of its own. Deeper
+// elements begin where that does: a device chooses how deep they are, and with
+// an indent for each level a small message would fill the memory.
+var margin = strings.Repeat("  ", 32)
+
+// maxDepth is how deep elements are laid out. No data model comes near it.
+const maxDepth = 1000
 
 // Pretty returns a message with each element on a line of its own. It changes
 // white space between elements and nothing else: every tag, with its prefix,
 // namespaces and attributes, every text and comment is copied as it came. What
-// is no XML comes back as it is, with an error.
+// is no XML, or nested deeper than maxDepth, comes back as it is, with an error.
 func Pretty(message []byte) ([]byte, error) {
 	message = bytes.TrimSpace(message)
 	d := xml.NewDecoder(bytes.NewReader(message))
@@ -70,6 +77,9 @@ func Pretty(message []byte) ([]byte, error) {
 			return message, malformed(err)
 		}
 		p.token(token, message[from:d.InputOffset()])
+		if p.depth > maxDepth {
+			return message, fmt.Errorf("laying out a message: its elements are more than %d deep", maxDepth)
+		}
 	}
 }
 
@@ -119,7 +129,7 @@ func (p *printer) line() {
 	if p.isText {
 		p.out = append(p.out, p.pending...)
 	} else if len(p.out) > 0 {
-		p.out = append(append(p.out, '\n'), strings.Repeat(indent, p.depth)...)
+		p.out = append(append(p.out, '\n'), margin[:min(2*p.depth, len(margin))]...)
 	}
 	p.pending, p.isText = nil, false
 }

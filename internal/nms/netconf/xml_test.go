@@ -37,6 +37,25 @@ func TestPretty(t *testing.T) {
 	}
 }
 
+// A device chooses how deep its elements are, and not how much memory that takes.
+func TestPrettyOfDeepElements(t *testing.T) {
+	nested := func(depth int) string {
+		return strings.Repeat("<a>", depth) + strings.Repeat("</a>", depth)
+	}
+	in := nested(maxDepth)
+	got, err := Pretty([]byte(in))
+	if most := 2 * maxDepth * (len("</a>\n") + len(margin)); err != nil || len(got) > most {
+		t.Errorf("%d levels became %d bytes, expected at most %d: %v", maxDepth, len(got), most, err)
+	}
+	if squeezed := strings.NewReplacer(" ", "", "\n", "").Replace(string(got)); squeezed != in {
+		t.Error("it says something else")
+	}
+	in = nested(maxDepth + 1)
+	if got, err := Pretty([]byte(in)); err == nil || !strings.Contains(err.Error(), "more than 1000 deep") || string(got) != in {
+		t.Errorf("more levels became %d bytes, %v", len(got), err)
+	}
+}
+
 // Whatever comes in, what comes out says the same.
 func FuzzPretty(f *testing.F) {
 	for _, s := range []string{"<a><b>1</b><c/></a>", "<a>x<b/>y</a>", "<a xmlns:p='q' p:r=\"s\"><!-- c --><?pi x?> </a>", "<a><![CDATA[ ]]></a>", "<a>"} {

@@ -20,6 +20,9 @@ func (r *Registry) Lookup(key ssh.PublicKey, now time.Time) (*Entry, error) {
 	if isCert {
 		plain = cert.Key
 	}
+	if r.revoked == nil {
+		return nil, fmt.Errorf("%s cannot be read, so every key counts as revoked", RevokedFile)
+	}
 	if r.revoked[ssh.FingerprintSHA256(plain)] {
 		return nil, fmt.Errorf("host key %s is revoked", ssh.FingerprintSHA256(plain))
 	}

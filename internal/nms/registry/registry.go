@@ -48,7 +48,7 @@ type Registry struct {
 	byKey    map[string]string // a key's wire form -> id
 	byName   map[caName]string // -> id
 	cas      map[string]bool   // wire forms
-	revoked  map[string]bool   // fingerprints
+	revoked  map[string]bool   // fingerprints; nil: the list could not be read yet
 	problems map[string]string // file name -> what is wrong with it
 }
 
@@ -75,7 +75,9 @@ func (c Change) Any() bool {
 	return len(c.Added)+len(c.Changed)+len(c.Removed)+len(c.Problems) > 0 || c.Revoked
 }
 
-// Open reads the directory. What is wrong in it is a Problem, not an error.
+// Open reads the directory. What is wrong in it is a Problem, not an error;
+// where that is the list of revoked keys, Lookup refuses every key until it can
+// be read.
 func Open(dir string) (*Registry, Change, error) {
 	r := &Registry{dir: dir, entries: make(map[string]*Entry)}
 	c, err := r.Reload()
@@ -97,8 +99,12 @@ func (r *Registry) Reload() (Change, error) {
 	next := &set{entries: make(map[string]*Entry), byKey: make(map[string]string), byName: make(map[caName]string), cas: make(map[string]bool), problems: make(map[string]string)}
 	revoked, err := readRevoked(filepath.Join(r.dir, RevokedFile))
 	if err != nil {
-		// What was revoked stays so.
+		// What was revoked stays so. Of a list that was never read that is
+		// everything: whom it means is not known.
 		next.problems[RevokedFile] = err.Error()
+		if wasRevoked == nil {
+			next.problems[RevokedFile] += "; until it is corrected every key counts as revoked"
+		}
 		revoked = wasRevoked
 	}
 	var fresh []*Entry
@@ -130,7 +136,8 @@ func (r *Registry) Reload() (Change, error) {
 		}
 	}
 	c := difference(former, next.entries)
-	c.Revoked = !maps.Equal(wasRevoked, revoked)
+	mended := wasRevoked == nil && wasWrong[RevokedFile] != "" && revoked != nil
+	c.Revoked = mended || !maps.Equal(wasRevoked, revoked)
 	for _, name := range slices.Sorted(maps.Keys(next.problems)) {
 		if wasWrong[name] != next.problems[name] {
 			c.Problems = append(c.Problems, Problem{name, next.problems[name]})
@@ -297,6 +304,13 @@ func (r *Registry) Entries() []*Entry {
 	return out
 }
 
+// Problem is what is wrong with an entry's file, "" where nothing is.
+func (r *Registry) Problem(id string) string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.problems[id+suffix]
+}
+
 // Problems returns the files that are not in force, by name.
 func (r *Registry) Problems() []Problem {
 	r.mu.Lock()
@@ -328,6 +342,17 @@ func (r *Registry) Add(e *Entry) error {
 		return fmt.Errorf("adding device %s: %w", e.ID, os.ErrExist)
 	} else if err != nil {
 		return fmt.Errorf("adding device %s: %w", e.ID, err)
+	}
+	return nil
+}
+
+// Remove takes an entry's file away. Reload sees that it is gone.
+func (r *Registry) Remove(id string) error {
+	if err := CheckID(id); err != nil {
+		return fmt.Errorf("removing a device: %w", err)
+	}
+	if err := os.Remove(filepath.Join(r.dir, id+suffix)); err != nil {
+		return fmt.Errorf("removing device %s: %w", id, err)
 	}
 	return nil
 }

@@ -167,6 +167,41 @@ func TestARevokedKeyIsNobodys(t *testing.T) {
 	}
 }
 
+// Whom a list means that cannot be read is not known, so it means everybody.
+func TestABrokenListOfRevokedKeysRevokesAllAtTheStart(t *testing.T) {
+	dir := t.TempDir()
+	a, b, none := sshtest.NewSigner(t).PublicKey(), sshtest.NewSigner(t).PublicKey(), sshtest.NewSigner(t).PublicKey()
+	write(t, dir, "a.json", pinned("a", a))
+	write(t, dir, "b.json", pinned("b", b))
+	write(t, dir, RevokedFile, sshtest.Line(a)+"\n"+sshtest.Line(b)[:40])
+	r := mustOpen(t, dir)
+	check := func() {
+		t.Helper()
+		for _, k := range []ssh.PublicKey{a, b, none} {
+			wants(t, r, k, "", "revoked_keys cannot be read")
+		}
+		if p := r.Problems(); len(p) != 1 || !strings.HasPrefix(p[0].Error, "line 2: ") || !strings.Contains(p[0].Error, "every key counts as revoked") {
+			t.Errorf("problems %v", p)
+		}
+	}
+	check()
+	if c := mustReload(t, r); c.Any() {
+		t.Errorf("change %+v", c)
+	}
+	check()
+	write(t, dir, RevokedFile, "# nobody\n")
+	if c := mustReload(t, r); !c.Revoked || len(r.Problems()) != 0 {
+		t.Errorf("change %+v, problems %v", c, r.Problems())
+	}
+	wants(t, r, a, "a", "")
+	write(t, dir, RevokedFile, sshtest.Line(a))
+	if c := mustReload(t, r); !c.Revoked || len(r.Problems()) != 0 {
+		t.Errorf("change %+v, problems %v", c, r.Problems())
+	}
+	wants(t, r, a, "", "is revoked")
+	wants(t, r, b, "b", "")
+}
+
 // A file that is wrong leaves the entry as it was, and says in which line.
 func TestAHalfWrittenFileChangesNothing(t *testing.T) {
 	dir := t.TempDir()

@@ -3,6 +3,7 @@ package station
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"callhome/internal/nms/nmsproto"
@@ -31,18 +32,27 @@ func (s *Station) Adopt(p nmsproto.AdoptParams) (nmsproto.Device, error) {
 		return bad(err)
 	}
 	e := &registry.Entry{ID: p.ID, HostKeys: []ssh.PublicKey{key}, User: p.User, KeyFile: p.KeyFile, PasswordFile: p.PasswordFile, Labels: p.Labels}
-	if err := s.config.Registry.Add(e); err != nil {
+	r := s.config.Registry
+	if err := r.Add(e); err != nil {
 		return bad(err)
 	}
-	if _, err := s.config.Registry.Reload(); err != nil {
+	change, err := r.Reload()
+	if err != nil {
+		err = errors.Join(err, r.Remove(p.ID))
 		return nmsproto.Device{}, proto.NewError(proto.CodeOS, err.Error())
 	}
-	if s.config.Registry.Entry(p.ID) == nil {
-		for _, problem := range s.config.Registry.Problems() {
-			if problem.File == p.ID+".json" {
-				return bad(errors.New(problem.Error))
-			}
-		}
+	problem := r.Problem(p.ID)
+	change.Problems = slices.DeleteFunc(change.Problems, func(q registry.Problem) bool { return problem != "" && q.Error == problem })
+	// Others may have changed the directory too, and who reads it first is the
+	// only one to see what.
+	s.Changed(change, nil)
+	if problem != "" {
+		err := errors.Join(errors.New(problem), r.Remove(p.ID))
+		s.Changed(r.Reload())
+		return bad(err)
+	}
+	if r.Entry(p.ID) == nil {
+		return bad(fmt.Errorf("the file of %s was removed meanwhile", p.ID))
 	}
 	s.mu.Lock()
 	delete(s.strangers, p.HostKey)

@@ -34,7 +34,11 @@ func (c *call) run() {
 	if !ok {
 		return
 	}
-	login, err := handshake.Do(conn, deadline, handshake.Options{HostKeys: s.config.Registry.Algorithms(), Spoke: c.spoke}, c.identify)
+	login, err := handshake.Do(conn, deadline, handshake.Options{HostKeys: s.config.Registry.Algorithms(), Spoke: func() { _ = c.reached(speaking) }}, c.identify)
+	if err == nil && !c.reached(loggedIn) { // another one had the place at this very moment
+		login.Close()
+		err = net.ErrClosed
+	}
 	if err != nil {
 		evicted := c.leave()
 		c.failed(err, evicted)
@@ -98,11 +102,13 @@ func (c *call) pastBalancer(deadline time.Time) (net.Conn, bool) {
 	return conn, true
 }
 
-func (c *call) spoke() {
+// reached says how far the call has come, and reports whether it still has its
+// place in the lobby.
+func (c *call) reached(at stage) bool {
 	s := c.station
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.lobby.speaks(c.guest)
+	return s.lobby.reaches(c.guest, at)
 }
 
 // leave gives the place in the lobby back and reports whether it was taken
@@ -143,6 +149,12 @@ func (c *call) failed(err error, evicted bool) {
 		e.HostKey = ssh.FingerprintSHA256(plain)
 	}
 	switch {
+	case evicted && c.err == nil:
+		e.Cause = "not logged in yet, and another connection needed the place"
+		if e.Software == "" {
+			e.Cause = "silent, and another connection needed the place"
+		}
+		s.refused(NoRoom, e)
 	case c.entry != nil && c.err == nil:
 		e.Cause = "login failed: " + printable(err.Error())
 		c.blame(e, NoLogin)
@@ -154,9 +166,6 @@ func (c *call) failed(err error, evicted bool) {
 	case c.err != nil:
 		e.Cause = c.err.Error()
 		s.refused(Invalid, e)
-	case evicted:
-		e.Cause = "silent, and another connection needed the place"
-		s.refused(NoRoom, e)
 	default:
 		e.Cause = c.noSSH(h)
 		s.refused(NoSSH, e)

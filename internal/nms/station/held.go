@@ -24,6 +24,8 @@ type held struct {
 	address  netip.AddrPort
 	since    time.Time
 	sessions atomic.Int64
+	// unanswered are channels whose end we have sent and the device has not.
+	unanswered atomic.Int64
 
 	endOnce sync.Once
 	cause   string // why we ended it; written before done is closed
@@ -129,6 +131,7 @@ const channelTime = 20 * time.Second
 // channel is a session with the device's netconf subsystem.
 type channel struct {
 	ssh.Channel
+	of       *held
 	requests <-chan *ssh.Request
 }
 
@@ -191,7 +194,7 @@ func (h *held) start() (*channel, error) {
 	}
 	ok, err := c.SendRequest("subsystem", true, ssh.Marshal(struct{ Name string }{"netconf"}))
 	if err == nil && ok {
-		return &channel{c, requests}, nil
+		return &channel{c, h, requests}, nil
 	}
 	c.Close()
 	go ssh.DiscardRequests(requests)

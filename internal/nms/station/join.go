@@ -2,6 +2,7 @@ package station
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"sync"
@@ -26,74 +27,128 @@ const maxStderr = 4 << 10
 // SSH's own window.
 const copyBuffer = 16 << 10
 
-// lingerTime is how long a device may be silent after the caller has said its
-// last word. A caller that has closed its socket altogether looks the same.
+// lingerTime is how long no byte may flow to the caller once the caller or the
+// device has said its last word. A caller that has closed its socket altogether
+// looks the same.
 const lingerTime = 30 * time.Second
+
+// leaveTime is how long a device may take to answer our end of a channel, and a
+// caller what is left for him after his session was ended.
+const leaveTime = 3 * time.Second
 
 // join lets bytes flow both ways, each as fast as its reader takes them, until
 // the device closes the channel or ended is closed. The end of one direction is
-// passed on and leaves the other open. It closes both.
+// passed on and leaves the other open. It closes both, and waits for nobody for
+// good: neither for a device that does not answer the end nor for a caller that
+// does not read.
 func join(c *channel, sock Duplex, ended <-chan struct{}) (out nmsproto.ConnectResult) {
 	var sent, received atomic.Uint64
 	activity := make(chan struct{}, 1)
-	said := make(chan struct{}) // the caller's last word
-	var upwards sync.WaitGroup
-	upwards.Go(func() {
+	broken := make(chan struct{}, 2) // a direction ended in the middle
+	said := make(chan struct{})      // the caller's last word
+	go func() {
 		defer close(said)
 		if _, err := io.CopyBuffer(counted{c, &sent, nil}, plainReader{sock}, make([]byte, copyBuffer)); err != nil && !errors.Is(err, io.EOF) {
-			c.Close()
+			broken <- struct{}{}
 			return
 		}
 		_ = c.CloseWrite()
-	})
+	}()
 	var down sync.WaitGroup
 	down.Go(func() {
 		if _, err := io.CopyBuffer(counted{sock, &received, activity}, plainReader{c}, make([]byte, copyBuffer)); err != nil {
-			c.Close() // nobody reads any more
+			broken <- struct{}{} // nobody reads any more
 		}
 		_ = sock.CloseWrite()
 	})
 	var errs tail
 	down.Go(func() { _, _ = io.Copy(&errs, c.Stderr()) })
-
-	watched := make(chan struct{})
+	told := make(chan struct{}) // the device's last word
 	go func() {
-		watch(c, said, activity, ended, watched)
+		defer close(told)
+		down.Wait()
 	}()
-	for r := range c.requests {
-		exit(r, &out)
+
+	finished := converse(c, ended, &out, flow{activity, broken, said, told})
+	sock.Close() // wakes both directions
+	if finished {
+		<-told
+		<-said
 	}
-	close(watched)
-	down.Wait()
-	sock.Close() // wakes the other direction
-	upwards.Wait()
-	c.Close()
 	out.Sent, out.Received, out.Stderr = sent.Load(), received.Load(), errs.String()
 	return out
 }
 
-// watch closes the channel when its time is over, until done is closed.
-func watch(c *channel, said, activity, ended, done <-chan struct{}) {
-	var linger <-chan time.Time
-	for {
+// flow is what is seen of the bytes of a session.
+type flow struct {
+	activity, broken <-chan struct{} // get one each time
+	said, told       <-chan struct{} // are closed
+}
+
+// converse follows a session and ends it when its time is over. It reports
+// whether the device has closed the channel; if not, the channel is left.
+func converse(c *channel, ended <-chan struct{}, out *nmsproto.ConnectResult, f flow) (closed bool) {
+	var linger, leave <-chan time.Time
+	hangUp := func() {
+		if leave == nil {
+			leave = time.After(leaveTime)
+			go c.Close() // a connection that takes nothing holds it up
+		}
+	}
+	requests, said := c.requests, f.said
+	for requests != nil || f.told != nil {
 		select {
-		case <-done:
-			return
-		case <-ended:
-			c.Close()
-			return
+		case r, ok := <-requests:
+			if ok {
+				exit(r, out)
+				continue
+			}
+			// What the device has said is the caller's still, as long as he takes it.
+			requests, linger = nil, time.After(lingerTime)
+			if ended != nil {
+				leave = nil
+			}
+		case <-f.told:
+			f.told = nil
 		case <-said:
-			said = nil
-			linger = time.After(lingerTime)
-		case <-activity:
+			said, linger = nil, time.After(lingerTime)
+		case <-f.activity:
 			if linger != nil {
 				linger = time.After(lingerTime)
 			}
+		case <-f.broken:
+			if requests != nil {
+				hangUp()
+			}
 		case <-linger:
-			c.Close()
-			return
+			hangUp()
+		case <-ended:
+			ended = nil
+			hangUp()
+		case <-leave:
+			if requests != nil {
+				c.of.left(requests)
+			}
+			return requests == nil
 		}
 	}
+	return true
+}
+
+// maxLeft is how many channels of a connection may wait for the device's answer
+// to their end. Each can hold a window of bytes.
+const maxLeft = 8
+
+// left sees a channel out whose end the device has not answered. A device that
+// makes a habit of that loses its connection.
+func (h *held) left(requests <-chan *ssh.Request) {
+	if h.unanswered.Add(1) > maxLeft {
+		h.end(fmt.Sprintf("the ends of %d sessions were not answered within %v", maxLeft+1, leaveTime))
+	}
+	go func() {
+		ssh.DiscardRequests(requests)
+		h.unanswered.Add(-1)
+	}()
 }
 
 // exit understands how the subsystem ended (RFC 4254 section 6.10).
@@ -144,9 +199,14 @@ func (c counted) Write(p []byte) (int, error) {
 type plainReader struct{ io.Reader }
 
 // tail keeps the end of what is written to it.
-type tail struct{ text []byte }
+type tail struct {
+	mu   sync.Mutex // guards text
+	text []byte
+}
 
 func (t *tail) Write(p []byte) (int, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
 	t.text = append(t.text, p...)
 	if more := len(t.text) - maxStderr; more > 0 {
 		t.text = append(t.text[:0], t.text[more:]...)
@@ -154,4 +214,8 @@ func (t *tail) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-func (t *tail) String() string { return string(t.text) }
+func (t *tail) String() string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return string(t.text)
+}

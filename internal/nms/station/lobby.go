@@ -3,9 +3,11 @@ package station
 import "net/netip"
 
 // lobby decides who may wait for a login: how many in total and from one
-// source. Those who have not said a word yet make room for newcomers, the
-// oldest of the source that has the most of them; whoever has begun to speak
-// SSH stays until its time is over. It is pure.
+// source. Those who have not said yet that they speak SSH make room for
+// newcomers, the oldest of the source that has the most of them. With nobody
+// silent in a full house it is the oldest of the source that has the most
+// guests, as long as that has more than one: saying so costs nothing. Whoever is
+// logged in stays. It is pure.
 type lobby struct {
 	total, perSource int
 
@@ -17,9 +19,18 @@ type lobby struct {
 // guest is one connection.
 type guest struct {
 	source netip.Addr
-	spoke  bool
+	stage  stage
 	leave  func() // cuts the connection off
 }
+
+// stage is how far a guest has come.
+type stage int
+
+const (
+	silent stage = iota
+	speaking
+	loggedIn
+)
 
 func newLobby(total, perSource int) *lobby {
 	return &lobby{total: total, perSource: perSource, guests: make(map[uint64]*guest), sources: make(map[netip.Addr]int)}
@@ -42,13 +53,11 @@ func (l *lobby) enter(from netip.Addr, leave func()) (id uint64, evicted func(),
 	source := sourceOf(from)
 	switch {
 	case l.sources[source] >= l.perSource:
-		evicted = l.evict(func(s netip.Addr) bool { return s == source })
+		evicted = l.evict(silent, func(s netip.Addr) bool { return s == source })
 	case len(l.guests) >= l.total:
-		counts, most := l.silent(), 0
-		for _, n := range counts {
-			most = max(most, n)
+		if evicted = l.evictOfMost(silent, 1); evicted == nil {
+			evicted = l.evictOfMost(speaking, 2)
 		}
-		evicted = l.evict(func(s netip.Addr) bool { return counts[s] == most })
 	default:
 		evicted = func() {}
 	}
@@ -61,23 +70,25 @@ func (l *lobby) enter(from netip.Addr, leave func()) (id uint64, evicted func(),
 	return l.next, evicted, true
 }
 
-// silent counts the connections that have not spoken, by source.
-func (l *lobby) silent() map[netip.Addr]int {
-	out := make(map[netip.Addr]int)
+// evictOfMost evicts one at that stage of the source that has the most of them,
+// and at least so many.
+func (l *lobby) evictOfMost(at stage, least int) func() {
+	counts, most := make(map[netip.Addr]int), least
 	for _, g := range l.guests {
-		if !g.spoke {
-			out[g.source]++
+		if g.stage == at {
+			counts[g.source]++
+			most = max(most, counts[g.source])
 		}
 	}
-	return out
+	return l.evict(at, func(s netip.Addr) bool { return counts[s] == most })
 }
 
-// evict forgets the oldest silent connection of a source that is meant and
-// returns what cuts it off; nil where there is none.
-func (l *lobby) evict(meant func(netip.Addr) bool) func() {
+// evict forgets the oldest connection at that stage of a source that is meant
+// and returns what cuts it off; nil where there is none.
+func (l *lobby) evict(at stage, meant func(netip.Addr) bool) func() {
 	var oldest uint64
 	for id, g := range l.guests {
-		if !g.spoke && meant(g.source) && (oldest == 0 || id < oldest) {
+		if g.stage == at && meant(g.source) && (oldest == 0 || id < oldest) {
 			oldest = id
 		}
 	}
@@ -102,11 +113,14 @@ func (l *lobby) move(id uint64, to netip.Addr) bool {
 	return true
 }
 
-// speaks says that a connection has begun to speak.
-func (l *lobby) speaks(id uint64) {
-	if g := l.guests[id]; g != nil {
-		g.spoke = true
+// reaches says how far a connection has come. It reports whether that is still
+// there.
+func (l *lobby) reaches(id uint64, s stage) bool {
+	g := l.guests[id]
+	if g != nil {
+		g.stage = s
 	}
+	return g != nil
 }
 
 // exit forgets a connection, which may have been forgotten before.

@@ -63,14 +63,14 @@ func TestLobby(t *testing.T) {
 	t.Run("the oldest silent one of a full source makes room", func(t *testing.T) {
 		r := room{lobby: newLobby(10, 2)}
 		first := r.enters(t, "192.0.2.1", true)
-		r.speaks(first)
+		r.reaches(first, speaking)
 		r.enters(t, "192.0.2.1", true)
 		r.enters(t, "192.0.2.2", true)
 		third := r.enters(t, "192.0.2.1", true)
 		if fmt.Sprint(r.left) != "[192.0.2.1#2]" {
 			t.Errorf("left: %v", r.left)
 		}
-		r.speaks(third)
+		r.reaches(third, speaking)
 		r.enters(t, "192.0.2.1", false) // all speak
 		r.exit(first)
 		r.exit(first)
@@ -82,19 +82,33 @@ func TestLobby(t *testing.T) {
 		for range 3 {
 			r.enters(t, "192.0.2.1", true)
 		}
-		r.speaks(r.enters(t, "192.0.2.3", true))
+		r.reaches(r.enters(t, "192.0.2.3", true), speaking)
 		r.enters(t, "192.0.2.4", true)
 		r.enters(t, "192.0.2.5", true)
 		if fmt.Sprint(r.left) != "[192.0.2.1#2 192.0.2.1#3]" {
 			t.Errorf("left: %v", r.left)
 		}
 	})
+	t.Run("where all speak, the source with the most, if it has several", func(t *testing.T) {
+		r := room{lobby: newLobby(4, 4)}
+		r.reaches(r.enters(t, "192.0.2.2", true), speaking)
+		r.reaches(r.enters(t, "192.0.2.1", true), loggedIn)
+		for range 2 {
+			r.reaches(r.enters(t, "192.0.2.1", true), speaking)
+		}
+		r.reaches(r.enters(t, "192.0.2.3", true), speaking)
+		if fmt.Sprint(r.left) != "[192.0.2.1#3]" {
+			t.Errorf("left: %v", r.left)
+		}
+		r.enters(t, "192.0.2.4", false)
+		r.enters(t, "192.0.2.1", false)
+	})
 	t.Run("a customer's IPv6 network is one source", func(t *testing.T) {
 		r := room{lobby: newLobby(10, 1)}
-		r.speaks(r.enters(t, "2001:db8::1", true))
+		r.reaches(r.enters(t, "2001:db8::1", true), speaking)
 		r.enters(t, "2001:db8::ffff", false)
 		r.enters(t, "2001:db8:0:1::1", true)
-		r.speaks(r.enters(t, "::ffff:192.0.2.1", true))
+		r.reaches(r.enters(t, "::ffff:192.0.2.1", true), speaking)
 		r.enters(t, "192.0.2.1", false)
 	})
 	t.Run("a balancer's connection is its caller's", func(t *testing.T) {

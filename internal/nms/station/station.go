@@ -72,7 +72,10 @@ type Station struct {
 	hub    hub.Hub[nmsproto.Event]
 	// Timed, if set before the first call, is told how long a login took.
 	Timed func(time.Duration)
-	wg    sync.WaitGroup
+	// Changed is told what is new in the registry when the station has read it.
+	// It has to Recheck, as New's does, and is set before the first call.
+	Changed func(registry.Change, error)
+	wg      sync.WaitGroup
 
 	mu        sync.Mutex // guards the fields that follow; held for look-ups only
 	lobby     *lobby
@@ -94,10 +97,12 @@ func New(c Config) (*Station, error) {
 	if err := c.Check(); err != nil {
 		return nil, err
 	}
-	return &Station{
+	s := &Station{
 		config: c, lobby: newLobby(c.MaxUnauthenticated, c.MaxPerSource), devices: make(map[string]*device),
 		strangers: make(strangers), quiet: make(map[string]*quiet), stats: Stats{Outcomes: make(map[Outcome]uint64)},
-	}, nil
+	}
+	s.Changed = func(registry.Change, error) { s.Recheck() }
+	return s, nil
 }
 
 // Calls is where calls come from.

@@ -82,7 +82,7 @@ func TestWhoDoesNotGetIn(t *testing.T) {
 		}, nil, nmsproto.EventRefused, NoLogin, "login failed: unable to authenticate", "edge7"},
 		{"the password is not there", func(s *site, d *standIn) { s.know("edge7", d, `, "password-file": "/none"`) }, nil,
 			nmsproto.EventRefused, NoLogin, "reading the password: open /none: no such file", "edge7"},
-		{"nothing is said", func(*site, *standIn) {}, func(*standIn) func(net.Conn) { return silent }, nmsproto.EventRefused, NoSSH, "no SSH version: nothing more came within 30s", ""},
+		{"nothing is said", func(*site, *standIn) {}, func(*standIn) func(net.Conn) { return quietly }, nmsproto.EventRefused, NoSSH, "no SSH version: nothing more came within 30s", ""},
 		{"not SSH", func(*site, *standIn) {}, func(*standIn) func(net.Conn) { return says("HTTP/1.1 400 \x1b[2J\r\n\r\n") }, nmsproto.EventRefused, NoSSH, "no key exchange", ""},
 		{"gone at once", func(*site, *standIn) {}, func(*standIn) func(net.Conn) { return func(c net.Conn) { c.Close() } }, nmsproto.EventRefused, NoSSH, "no SSH version", ""},
 	} {
@@ -111,12 +111,12 @@ func TestWhoDoesNotGetIn(t *testing.T) {
 	}
 }
 
-func silent(c net.Conn) { _, _ = io.Copy(io.Discard, c) }
+func quietly(c net.Conn) { _, _ = io.Copy(io.Discard, c) }
 
 func says(words string) func(net.Conn) {
 	return func(c net.Conn) {
 		_, _ = io.WriteString(c, words)
-		silent(c)
+		quietly(c)
 	}
 }
 
@@ -161,6 +161,65 @@ func TestAnUnknownCallerIsAdopted(t *testing.T) {
 		s.mustBe("edge7", nmsproto.Connected, "")
 		if list := s.Strangers(); len(list) != 0 {
 			t.Errorf("strangers %+v", list)
+		}
+	})
+}
+
+// Who reads the directory first sees what others changed in it, and passes it on.
+func TestAdoptTellsWhatElseIsNew(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, d, stranger := newSite(t, nil), newStandIn(t), newStandIn(t)
+		s.know("edge7", d, "")
+		var changes []registry.Change
+		own := s.Changed
+		s.Changed = func(c registry.Change, err error) {
+			changes = append(changes, c)
+			own(c, err)
+		}
+		s.call("192.0.2.1:1", d.serve)
+		s.await(nmsproto.EventUp)
+		s.call("192.0.2.1:2", stranger.serve)
+		s.await(nmsproto.EventUnknown)
+		list := filepath.Join(s.dir, registry.RevokedFile)
+		if err := os.WriteFile(list, []byte(sshtest.Line(d.host.PublicKey())), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.Adopt(nmsproto.AdoptParams{HostKey: s.Strangers()[0].HostKey, ID: "edge8"}); err != nil {
+			t.Fatal(err)
+		}
+		if e := s.await(nmsproto.EventDown); e.Device != "edge7" || !strings.Contains(e.Cause, "is revoked") {
+			t.Errorf("got %+v", e)
+		}
+		if len(changes) != 1 || !changes[0].Revoked || len(changes[0].Added) != 1 {
+			t.Errorf("changes %+v", changes)
+		}
+	})
+}
+
+// A key that became somebody's meanwhile makes no second device, and no file.
+func TestAFailedAdoptLeavesNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, d := newSite(t, nil), newStandIn(t)
+		s.call("192.0.2.1:1", d.serve)
+		s.await(nmsproto.EventUnknown)
+		text := fmt.Sprintf(`{"id": "a", "host-keys": [%q]}`, sshtest.Line(d.host.PublicKey()))
+		if err := os.WriteFile(filepath.Join(s.dir, "a.json"), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		s.Changed = func(c registry.Change, err error) {
+			if err != nil || len(c.Problems) > 0 {
+				t.Errorf("told %+v, %v", c, err)
+			}
+		}
+		var e *proto.Error
+		if _, err := s.Adopt(nmsproto.AdoptParams{HostKey: s.Strangers()[0].HostKey, ID: "edge7"}); !errors.As(err, &e) || e.Code != proto.CodeBadType || !strings.Contains(err.Error(), "is a's") {
+			t.Errorf("got %v", err)
+		}
+		if _, err := os.Stat(filepath.Join(s.dir, "edge7.json")); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("its file: %v", err)
+		}
+		if p := s.config.Registry.Problems(); len(p) != 0 || s.config.Registry.Entry("a") == nil {
+			t.Errorf("problems %v", p)
 		}
 	})
 }
@@ -273,7 +332,7 @@ func TestSilentConnectionsKeepNobodyOut(t *testing.T) {
 				s, d := newSite(t, nil), newStandIn(t)
 				s.know("edge7", d, "")
 				for n := range 500 {
-					s.call(fmt.Sprintf("192.0.2.1:%d", 1000+n), silent)
+					s.call(fmt.Sprintf("192.0.2.1:%d", 1000+n), quietly)
 				}
 				if n := s.Stats().Unauthenticated; n != s.config.MaxPerSource {
 					t.Errorf("%d connections wait", n)
@@ -289,6 +348,32 @@ func TestSilentConnectionsKeepNobodyOut(t *testing.T) {
 				st := s.Stats()
 				if st.Unauthenticated != 0 || st.Outcomes[NoRoom]+st.Outcomes[NoSSH] != 500 {
 					t.Errorf("stats %+v", st)
+				}
+			})
+		})
+	}
+}
+
+// Nor do those who say what costs nothing: a byte, or the line that SSH begins
+// with.
+func TestCheapWordsKeepNobodyOut(t *testing.T) {
+	for _, words := range []string{"S", "SSH-2.0-x", "hello\r\nSSH-2.0-x\r\n"} {
+		t.Run(words, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s, d := newSite(t, func(c *Config) { c.MaxUnauthenticated, c.MaxPerSource = 64, 16 }), newStandIn(t)
+				s.know("edge7", d, "")
+				for n := range s.config.MaxUnauthenticated {
+					s.call(fmt.Sprintf("[2001:db8:0:%x::1]:%d", n/s.config.MaxPerSource, 1000+n), says(words))
+				}
+				synctest.Wait()
+				if n := s.Stats().Unauthenticated; n != s.config.MaxUnauthenticated {
+					t.Fatalf("%d connections wait", n)
+				}
+				s.call("198.51.100.7:5", d.serve)
+				s.await(nmsproto.EventUp)
+				synctest.Wait()
+				if n := s.Stats().Outcomes[NoRoom]; n != 1 {
+					t.Errorf("%d had to make room", n)
 				}
 			})
 		})
@@ -582,7 +667,7 @@ func TestAStoppedStationHasNothingLeft(t *testing.T) {
 		s.know("edge7", d, "")
 		s.call("192.0.2.1:1", d.serve)
 		s.await(nmsproto.EventUp)
-		s.call("192.0.2.1:2", silent)
+		s.call("192.0.2.1:2", quietly)
 		s.stop()
 		if st := s.Stats(); st.Unauthenticated != 0 || st.Devices[nmsproto.Connected] != 0 {
 			t.Errorf("stats %+v", st)
