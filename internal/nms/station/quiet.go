@@ -18,7 +18,9 @@ type quiet struct {
 
 // tell reports whether to tell an event now, and how many were not.
 func (q *quiet) tell(now time.Time) (unsaid int, ok bool) {
-	if now.Sub(q.begun) >= quietWindow {
+	// A clock that was set back must not make the window last until it is there
+	// again.
+	if now.Sub(q.begun) >= quietWindow || now.Before(q.begun) {
 		q.begun, q.told = now, 0
 	}
 	if q.told >= quietMost {

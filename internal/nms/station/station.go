@@ -207,7 +207,8 @@ func addrPort(a net.Addr) netip.AddrPort {
 // tell publishes an event; some kinds can be caused by anybody at any rate, and
 // are told in measure.
 func (s *Station) tell(e nmsproto.Event) {
-	e.Time = time.Now().UTC()
+	now := time.Now() // UTC would take its monotonic reading
+	e.Time = now.UTC()
 	if e.Event == nmsproto.EventRefused || e.Event == nmsproto.EventUnknown || e.Event == nmsproto.EventDuplicate {
 		s.mu.Lock()
 		q := s.quiet[e.Event]
@@ -215,7 +216,7 @@ func (s *Station) tell(e nmsproto.Event) {
 			q = new(quiet)
 			s.quiet[e.Event] = q
 		}
-		unsaid, ok := q.tell(e.Time)
+		unsaid, ok := q.tell(now)
 		s.mu.Unlock()
 		if !ok {
 			return
