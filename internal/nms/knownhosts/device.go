@@ -17,6 +17,7 @@ import (
 	"sync"
 	"time"
 
+	"callhome/internal/nms/hostkey"
 	"callhome/internal/sysexits"
 
 	"golang.org/x/crypto/ssh"
@@ -155,25 +156,6 @@ func fingerprint(s string) (string, error) {
 	return trimmed, nil
 }
 
-// Host key algorithms in our order of preference, which is OpenSSH's. None with
-// SHA-1 is among them.
-var (
-	certificateAlgorithms = []string{
-		ssh.CertAlgoED25519v01, ssh.CertAlgoECDSA256v01, ssh.CertAlgoECDSA384v01, ssh.CertAlgoECDSA521v01,
-		ssh.CertAlgoRSASHA512v01, ssh.CertAlgoRSASHA256v01,
-	}
-	keyAlgorithms = []struct {
-		keyType    string
-		algorithms []string
-	}{
-		{ssh.KeyAlgoED25519, []string{ssh.KeyAlgoED25519}},
-		{ssh.KeyAlgoECDSA256, []string{ssh.KeyAlgoECDSA256}},
-		{ssh.KeyAlgoECDSA384, []string{ssh.KeyAlgoECDSA384}},
-		{ssh.KeyAlgoECDSA521, []string{ssh.KeyAlgoECDSA521}},
-		{ssh.KeyAlgoRSA, []string{ssh.KeyAlgoRSASHA512, ssh.KeyAlgoRSASHA256}},
-	}
-)
-
 // Algorithms are the host key algorithms to offer in the handshake: those of
 // what is known. Else a server with several keys would choose one that is not
 // known though it has one that is.
@@ -182,12 +164,12 @@ func (d *Device) Algorithms() []string {
 	defer d.mu.Unlock()
 	var all []string
 	if len(d.authorities) > 0 {
-		all = append(all, certificateAlgorithms...)
+		all = append(all, hostkey.Certificates...)
 	}
 	any := len(d.fingerprints) > 0 || len(d.keys) == 0 && len(d.authorities) == 0
-	for _, row := range keyAlgorithms {
-		if any || slices.ContainsFunc(d.keys, func(k known) bool { return k.key.Type() == row.keyType }) {
-			all = append(all, row.algorithms...)
+	for _, row := range hostkey.Keys {
+		if any || slices.ContainsFunc(d.keys, func(k known) bool { return k.key.Type() == row.Type }) {
+			all = append(all, row.Algorithms...)
 		}
 	}
 	if len(all) == 0 {
@@ -291,8 +273,9 @@ func (d *Device) checkCertificate(cert *ssh.Certificate) error {
 		return invalid("expired at " + time.Unix(int64(cert.ValidBefore), 0).UTC().Format(layout))
 	case now < cert.ValidAfter:
 		return invalid("is not valid before " + time.Unix(int64(cert.ValidAfter), 0).UTC().Format(layout))
-	case cert.Signature.Format == ssh.KeyAlgoRSA:
-		return invalid("is signed with SHA-1")
+	}
+	if err := hostkey.CheckSignature(cert); err != nil {
+		return invalid(err.Error())
 	}
 	checker := ssh.CertChecker{}
 	if err := checker.CheckCert(d.options.Principal, cert); err != nil {

@@ -5,6 +5,7 @@ import (
 	"crypto/ed25519"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/rsa"
 	"errors"
 	"fmt"
 	"os"
@@ -166,6 +167,15 @@ func TestCertificates(t *testing.T) {
 			}
 		})
 	}
+	private, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		t.Fatal(err)
+	}
+	old, err := ssh.NewSignerWithAlgorithms(signer(t, private).(ssh.AlgorithmSigner), []string{ssh.KeyAlgoRSA})
+	if err != nil {
+		t.Fatal(err)
+	}
+	wants(t, "SHA-1", open(t, Options{Authorities: []ssh.PublicKey{old.PublicKey()}}), certify(t, old, key, nil), Certificate)
 	forged := certify(t, ca, key, nil)
 	forged.Key = newKey(t).PublicKey()
 	wants(t, "a certificate that was changed", open(t, Options{Authorities: []ssh.PublicKey{ca.PublicKey()}}), forged, Certificate)
