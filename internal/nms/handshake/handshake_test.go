@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"bytes"
 	"crypto/rand"
-	"crypto/rsa"
 	"encoding/binary"
 	"errors"
 	"io"
@@ -301,14 +300,7 @@ func TestPacketsAreFollowedToTheLastInTheClear(t *testing.T) {
 // same, as keys take long to make), for a few names.
 func rsaHost(t *testing.T) ssh.Signer {
 	t.Helper()
-	key, err := rsa.GenerateKey(rand.Reader, 4096)
-	if err != nil {
-		t.Fatal(err)
-	}
-	host, err := ssh.NewSignerFromKey(key)
-	if err != nil {
-		t.Fatal(err)
-	}
+	host := sshtest.NewRSA(t, 4096)
 	c := &ssh.Certificate{Key: host.PublicKey(), CertType: ssh.HostCert, KeyId: "edge7", ValidPrincipals: []string{"edge7", "edge7.example"}, ValidBefore: ssh.CertTimeInfinity}
 	if err := c.SignCert(rand.Reader, host); err != nil {
 		t.Fatal(err)

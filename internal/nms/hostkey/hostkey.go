@@ -49,10 +49,10 @@ var signatures = []string{
 // little. That the signature holds is not its question.
 func CheckSignature(c *ssh.Certificate) error {
 	switch format := c.Signature.Format; {
-	case format == ssh.KeyAlgoRSA || format == ssh.InsecureKeyAlgoDSA:
+	case format == ssh.KeyAlgoRSA:
 		return fmt.Errorf("is signed with SHA-1 (%s)", format)
 	case !slices.Contains(signatures, format):
-		return fmt.Errorf("is signed with %.80q, which is not known", format)
+		return fmt.Errorf("is signed with %.80q, which does not count", format)
 	}
 	return nil
 }

@@ -2,7 +2,6 @@ package hostkey
 
 import (
 	"crypto/rand"
-	"crypto/rsa"
 	"slices"
 	"strings"
 	"testing"
@@ -13,27 +12,16 @@ import (
 )
 
 func TestHowACASigns(t *testing.T) {
-	key, err := rsa.GenerateKey(rand.Reader, 2048)
-	if err != nil {
-		t.Fatal(err)
-	}
-	plain, err := ssh.NewSignerFromKey(key)
-	if err != nil {
-		t.Fatal(err)
-	}
+	ca := sshtest.NewRSA(t, 2048)
 	for algorithm, words := range map[string]string{
 		ssh.KeyAlgoRSA: "is signed with SHA-1 (ssh-rsa)", ssh.KeyAlgoRSASHA256: "", ssh.KeyAlgoRSASHA512: "",
 	} {
-		ca, err := ssh.NewSignerWithAlgorithms(plain.(ssh.AlgorithmSigner), []string{algorithm})
-		if err != nil {
-			t.Fatal(err)
-		}
-		wants(t, certify(t, ca), words)
+		wants(t, certify(t, sshtest.SigningAs(t, ca, algorithm)), words)
 	}
 	good := certify(t, sshtest.NewSigner(t))
 	wants(t, good, "")
 	good.Signature.Format = "x\n"
-	wants(t, good, `is signed with "x\n", which is not known`)
+	wants(t, good, `is signed with "x\n", which does not count`)
 }
 
 func certify(t *testing.T, ca ssh.Signer) *ssh.Certificate {

@@ -184,25 +184,52 @@ func (d *Device) Algorithms() []string {
 // The error is a *Refusal in a *sysexits.Error, or tells why a revocation list
 // or known_hosts could not be used, which refuses the peer as well.
 func (d *Device) Check(key ssh.PublicKey) error {
-	if err := d.checkRevoked(key); err != nil {
+	// What costs a process is asked last: anybody can call with some key.
+	if err := d.checkRevoked(key, (*revocations).checkLines); err != nil {
 		return err
 	}
+	isNew, err := d.recognise(key)
+	if err != nil {
+		return err
+	}
+	if err := d.checkRevoked(key, (*revocations).check); err != nil || !isNew {
+		return err
+	}
+	return d.learn(plain(key))
+}
+
+// recognise says whether a key is the device's as far as revocation lists do not
+// matter. isNew is one of which nothing is known and that is to be recorded.
+func (d *Device) recognise(key ssh.PublicKey) (isNew bool, err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if cert, ok := key.(*ssh.Certificate); ok {
 		if in(d.authorities, cert.SignatureKey) {
-			return d.checkCertificate(cert)
+			return false, d.checkCertificate(cert)
 		}
 		key = cert.Key // of a CA that we do not know it proves as much as its key
 	}
 	switch {
 	case in(d.keys, key) || d.fingerprints[ssh.FingerprintSHA256(key)]:
-		return nil
+		return false, nil
 	case len(d.keys)+len(d.fingerprints)+len(d.authorities) > 0:
-		return d.changed(key)
+		return false, d.changed(key)
 	case d.options.AcceptNew == "":
-		return d.refuse(Unknown, key, "compare the fingerprint with the device's own (`ssh-keygen -l -f` there), then record it with --accept-new",
+		return false, d.refuse(Unknown, key, "compare the fingerprint with the device's own (`ssh-keygen -l -f` there), then record it with --accept-new",
 			"nothing is known of device "+d.Name)
+	}
+	return true, nil
+}
+
+// learn records a new device's key, unless another peer was quicker.
+func (d *Device) learn(key ssh.PublicKey) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	switch {
+	case in(d.keys, key):
+		return nil
+	case len(d.keys) > 0:
+		return d.changed(key)
 	}
 	if err := record(d.options.AcceptNew, d.address(), key); err != nil {
 		return err
@@ -284,11 +311,12 @@ func (d *Device) checkCertificate(cert *ssh.Certificate) error {
 	return nil
 }
 
-func (d *Device) checkRevoked(key ssh.PublicKey) error {
+// checkRevoked asks known_hosts, and the lists in that way.
+func (d *Device) checkRevoked(key ssh.PublicKey, ask func(*revocations, ssh.PublicKey) error) error {
 	err := d.isRevoked(key)
 	for _, r := range d.revocations {
 		if err == nil {
-			err = r.check(key)
+			err = ask(r, key)
 		}
 	}
 	var revoked *revokedError

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
-	"crypto/rsa"
 	"errors"
 	"fmt"
 	"os"
@@ -135,16 +134,12 @@ func TestADeviceIsFoundByItsCertificate(t *testing.T) {
 
 // As stock ssh, and the console.
 func TestACertificateSignedWithSHA1IsRefused(t *testing.T) {
-	ca := newRSA(t)
+	ca := sshtest.NewRSA(t, 2048)
 	dir := t.TempDir()
 	write(t, dir, "edge7.json", fmt.Sprintf(`{"id": "edge7", "cas": [%q], "principals": ["edge7.example"]}`, sshtest.Line(ca.PublicKey())))
 	r := mustOpen(t, dir)
 	for algorithm, words := range map[string]string{ssh.KeyAlgoRSA: `certificate "edge" (serial 7): it is signed with SHA-1`, ssh.KeyAlgoRSASHA512: ""} {
-		s, err := ssh.NewSignerWithAlgorithms(ca.(ssh.AlgorithmSigner), []string{algorithm})
-		if err != nil {
-			t.Fatal(err)
-		}
-		wants(t, r, certificate(t, s, sshtest.NewSigner(t), nil), "edge7", words)
+		wants(t, r, certificate(t, sshtest.SigningAs(t, ca, algorithm), sshtest.NewSigner(t), nil), "edge7", words)
 	}
 }
 
@@ -330,27 +325,14 @@ func TestAnEntryChangesNothingForOtherDevices(t *testing.T) {
 	dir := t.TempDir()
 	r := mustOpen(t, dir)
 	before := r.Algorithms()
-	write(t, dir, "a.json", pinned("a", newRSA(t).PublicKey()))
-	write(t, dir, "b.json", fmt.Sprintf(`{"id": "b", "cas": [%q], "principals": ["b"]}`, sshtest.Line(newRSA(t).PublicKey())))
+	write(t, dir, "a.json", pinned("a", sshtest.NewRSA(t, 2048).PublicKey()))
+	write(t, dir, "b.json", fmt.Sprintf(`{"id": "b", "cas": [%q], "principals": ["b"]}`, sshtest.Line(sshtest.NewRSA(t, 2048).PublicKey())))
 	if c := mustReload(t, r); len(c.Added) != 2 {
 		t.Fatalf("read %+v", c)
 	}
 	if after := r.Algorithms(); !slices.Equal(before, after) {
 		t.Errorf("asked for %v, and now for %v", before, after)
 	}
-}
-
-func newRSA(t *testing.T) ssh.Signer {
-	t.Helper()
-	key, err := rsa.GenerateKey(rand.Reader, 2048)
-	if err != nil {
-		t.Fatal(err)
-	}
-	s, err := ssh.NewSignerFromKey(key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return s
 }
 
 // A file that appears, changes and goes is seen without being asked for.
