@@ -110,7 +110,16 @@ func TestALateChannelIsClosed(t *testing.T) {
 						break // it is closed
 					}
 				}
-				for range requests { // to the channel's end
+				closed := make(chan struct{})
+				go func() {
+					for range requests {
+					}
+					close(closed)
+				}()
+				select {
+				case <-closed:
+				case <-time.After(time.Minute):
+					t.Error("the channel is open still")
 				}
 				ch.Close()
 				synctest.Wait()
