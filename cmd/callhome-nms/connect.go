@@ -1,12 +1,14 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"strings"
 
+	"callhome/internal/nms/console"
 	"callhome/internal/nms/control"
 	"callhome/internal/nms/nmsproto"
 	"callhome/internal/nms/registry"
@@ -33,6 +35,10 @@ func (e exitStatus) Error() string { return fmt.Sprintf("exit status %d", int(e)
 // signalled is the exit status of ssh for a program that a signal ended.
 const signalled = 255
 
+// failed is ours for a status that is not 0 and whose low byte, which is all
+// that a program can end with, is.
+const failed = 255
+
 // connect is for a NETCONF client what `ssh DEVICE -s netconf` is: bytes both
 // ways, the end of the input passed on, the subsystem's exit status.
 func connect(c *cli.Context) error {
@@ -46,12 +52,16 @@ func connect(c *cli.Context) error {
 	}
 	defer s.Close()
 	r, err := s.Join(os.Stdin, os.Stdout)
-	fmt.Fprint(os.Stderr, r.Stderr)
+	passOn(os.Stderr, r)
 	if err != nil {
 		return withExit(err)
 	}
 	return exitOf(device, r)
 }
+
+// passOn prints what the subsystem said on stderr. Those are the device's words,
+// and the reader may be a terminal, or a log that a person reads on one later.
+func passOn(w io.Writer, r nmsproto.ConnectResult) { fmt.Fprint(w, console.Tame(r.Stderr)) }
 
 // reachHeld reaches a device through the daemon that holds its connection.
 func reachHeld(c *cli.Context, device string) (*reached, error) {
@@ -86,7 +96,7 @@ func exitOf(device string, r nmsproto.ConnectResult) error {
 	case r.Signal != "":
 		return sysexits.New(signalled, "", fmt.Errorf("the netconf subsystem of %s was ended by SIG%s", device, printable(r.Signal)))
 	case r.ExitStatus != nil && *r.ExitStatus != 0:
-		return exitStatus(*r.ExitStatus & 0xff)
+		return exitStatus(cmp.Or(*r.ExitStatus&0xff, failed))
 	}
 	return nil
 }

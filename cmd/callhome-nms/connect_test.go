@@ -79,6 +79,8 @@ func TestASessionsEndIsTheProgramsEnd(t *testing.T) {
 		{nmsproto.ConnectResult{ExitStatus: status(0)}, 0},
 		{nmsproto.ConnectResult{ExitStatus: status(3)}, 3},
 		{nmsproto.ConnectResult{ExitStatus: status(-1)}, 255},
+		{nmsproto.ConnectResult{ExitStatus: status(256)}, failed},
+		{nmsproto.ConnectResult{ExitStatus: status(0x7fffff00)}, failed},
 		{nmsproto.ConnectResult{Signal: "SEGV\n"}, signalled},
 	} {
 		err := exitOf("edge7", tt.r)
@@ -89,6 +91,14 @@ func TestASessionsEndIsTheProgramsEnd(t *testing.T) {
 		if got != tt.want {
 			t.Errorf("%+v: exit status %d (%v), want %d", tt.r, got, err, tt.want)
 		}
+	}
+}
+
+func TestADevicesWordsSteerNoTerminal(t *testing.T) {
+	var out bytes.Buffer
+	passOn(&out, nmsproto.ConnectResult{Stderr: "no license\n\x1b]0;x\x07\u009b2J\u202e"})
+	if got, want := out.String(), "no license\n\ufffd]0;x\ufffd\ufffd2J\ufffd"; got != want {
+		t.Errorf("%q was printed, want %q", got, want)
 	}
 }
 

@@ -190,7 +190,9 @@ func adopt(c *cli.Context) error {
 		if err := m.Call(c.Context, nmsproto.MethodAdopt, p, &d); err != nil {
 			return err
 		}
-		return show(c, d, func(w io.Writer) { fmt.Fprintf(w, "%s is a device now; its next call gets in\n", d.ID) })
+		return show(c, d, func(w io.Writer) {
+			fmt.Fprintf(w, "%s is a device now; its next call gets in. If it has other host keys, add them to its file\n", d.ID)
+		})
 	})
 }
 

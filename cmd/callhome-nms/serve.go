@@ -69,6 +69,8 @@ type daemon struct {
 	listening []string
 	begun     time.Time
 	log       *logging.Logger
+	// sharesPassword: devices whose entry names no credential learn a password.
+	sharesPassword bool
 }
 
 func serve(c *cli.Context) error {
@@ -100,7 +102,7 @@ func serve(c *cli.Context) error {
 	if err != nil {
 		return usage(err)
 	}
-	d := &daemon{Station: s, registry: config.Registry, begun: time.Now().UTC(), log: log}
+	d := &daemon{Station: s, registry: config.Registry, begun: time.Now().UTC(), log: log, sharesPassword: config.Credential.PasswordFile != ""}
 	s.Changed = d.changed
 	for _, a := range calls.Addrs() {
 		d.listening = append(d.listening, a.String())
@@ -258,6 +260,18 @@ func (d *daemon) Reload() error {
 		return proto.NewError(proto.CodeOS, err.Error())
 	}
 	return nil
+}
+
+// Adopt makes a device of somebody who called. A device that is logged in to
+// with a password learns it, so a caller of the group must not be able to make
+// one of his own of it: where the station's own credential is a password, the
+// entry has to name one, and that is for root (package control).
+func (d *daemon) Adopt(p nmsproto.AdoptParams) (nmsproto.Device, error) {
+	if d.sharesPassword && p.KeyFile+p.PasswordFile == "" {
+		return nmsproto.Device{}, proto.NewError(proto.CodeAccessDenied,
+			"the device would learn the station's own password: name a credential with --key-file or --password-file, as root")
+	}
+	return d.Station.Adopt(p)
 }
 
 // List is every device, stranger and problem.

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"time"
+	"unicode"
 
 	"callhome/internal/nms/netconf"
 	"callhome/internal/sysexits"
@@ -247,8 +248,18 @@ func (c *Console) writeError() error {
 	return c.err
 }
 
+// steering is what turns the direction of writing or begins a line without
+// being a control character: the marks and overrides of Unicode's bidirectional
+// algorithm (UAX 9), and the separators of lines and paragraphs.
+var steering = &unicode.RangeTable{R16: []unicode.Range16{
+	{Lo: 0x061c, Hi: 0x061c, Stride: 1},
+	{Lo: 0x200e, Hi: 0x200f, Stride: 1},
+	{Lo: 0x2028, Hi: 0x202e, Stride: 1},
+	{Lo: 0x2066, Hi: 0x2069, Stride: 1},
+}}
+
 // Tame replaces what could steer a terminal: control characters of both ranges
-// but newline and tab, and those that turn the direction of writing.
+// but newline and tab, and what turns the direction of writing or begins a line.
 func Tame(s string) string {
 	return strings.Map(func(r rune) rune {
 		switch {
@@ -256,7 +267,7 @@ func Tame(s string) string {
 			return r
 		case r == '\r':
 			return -1
-		case r < ' ' || r >= 0x7f && r < 0xa0, r >= 0x202a && r <= 0x202e, r >= 0x2066 && r <= 0x2069:
+		case unicode.IsControl(r), unicode.Is(steering, r):
 			return '\ufffd'
 		}
 		return r

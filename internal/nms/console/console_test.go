@@ -372,7 +372,10 @@ func TestTame(t *testing.T) {
 		"a\n\tb":                 "a\n\tb",
 		"\x1b[2J\x9b\x07":        "\ufffd[2J\ufffd\ufffd",
 		"\u009b2J \u202ex\u2066": "\ufffd2J \ufffdx\ufffd",
+		"\u200ea\u200fb\u061cc":  "\ufffda\ufffdb\ufffdc",
+		"a\u2028b\u2029c":        "a\ufffdb\ufffdc",
 		"ä€":                     "ä€",
+		"\u200b\u2027\u202f":     "\u200b\u2027\u202f", // they steer nothing
 	} {
 		if got := Tame(in); got != want {
 			t.Errorf("%q became %q, want %q", in, got, want)

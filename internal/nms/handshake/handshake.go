@@ -29,7 +29,6 @@ import (
 	"bytes"
 	"crypto/rand"
 	"errors"
-	"fmt"
 	"io"
 	"net"
 	"strings"
@@ -176,9 +175,10 @@ func (e *plainError) Error() string { return e.text }
 
 func (e *plainError) Unwrap() error { return e.err }
 
-// maxExchange bounds what is kept of a key exchange, in bytes: two messages of
-// a few hundred and one with a certificate, and a peer may put others between.
-const maxExchange = 256 << 10
+// maxExchange bounds what is kept of a key exchange, in bytes, and each message
+// of it. Some 4 KiB are what ML-KEM and an RSA certificate of 4096 bits need; a
+// peer may put others between.
+const maxExchange = 32 << 10
 
 // recording is the connection of the rehearsal.
 type recording struct {
@@ -191,6 +191,7 @@ type recording struct {
 	mu      sync.Mutex // guards the fields that follow
 	in, out []byte
 	line    int // where the line of in begins that is not all there
+	packets packets
 	closed  bool
 }
 
@@ -208,8 +209,8 @@ func (r *recording) Read(p []byte) (int, error) {
 		r.spoke()
 		r.spoke = nil
 	}
-	if len(r.in) > maxExchange {
-		return n, fmt.Errorf("the key exchange has more than %d bytes", maxExchange)
+	if err := r.packets.check(r.in); err != nil {
+		return 0, err
 	}
 	return n, err
 }

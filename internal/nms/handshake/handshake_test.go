@@ -1,10 +1,14 @@
 package handshake
 
 import (
+	"bufio"
 	"bytes"
+	"crypto/rand"
+	"encoding/binary"
 	"errors"
 	"io"
 	"net"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -242,4 +246,114 @@ func FuzzPeer(f *testing.F) {
 			t.Fatal("logged in to nobody")
 		}
 	})
+}
+
+// A few bytes of a peer's must not make the library hold room for many, nor
+// many be kept.
+func TestALargeExchangeIsRefusedAtOnce(t *testing.T) {
+	for _, tt := range []struct{ name, says, words string }{
+		{"a packet that is announced", "SSH-2.0-x\r\n\x00\x03\xff\xff", "a packet of 262143 bytes, at most 32768 are taken"},
+		{"behind words", "I am edge7\r\nSSH-2.0-x\r\n\x00\x03\xff\xff\x04", "a packet of 262143 bytes"},
+		{"the second one", "SSH-2.0-x\r\n" + kexInit(t) + "\xff\xff\xff\xff", "a packet of 4294967295 bytes"},
+		{"words without end", strings.Repeat(strings.Repeat("x", 200)+"\r\n", maxExchange/200), "more than 32768 bytes"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			station, other := pair(t)
+			go func() {
+				_, _ = io.WriteString(other, tt.says)
+				_, _ = io.Copy(io.Discard, other)
+			}()
+			begun := time.Now()
+			_, err := Do(station, soon(), Options{}, nil)
+			if err == nil || !strings.Contains(err.Error(), tt.words) {
+				t.Errorf("got %v, want %q", err, tt.words)
+			}
+			if took := time.Since(begun); took > 10*time.Second {
+				t.Errorf("it took %v", took)
+			}
+		})
+	}
+}
+
+// kexInit is the first packet of the library's server.
+func kexInit(t *testing.T) string {
+	t.Helper()
+	client, other := pair(t)
+	device(other, sshtest.NewSigner(t), "", "u", "p")
+	if _, err := io.WriteString(client, "SSH-2.0-x\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	in := bufio.NewReader(client)
+	if _, err := in.ReadString('\n'); err != nil {
+		t.Fatal(err)
+	}
+	head, err := in.Peek(4)
+	if err != nil {
+		t.Fatal(err)
+	}
+	packet := make([]byte, 4+binary.BigEndian.Uint32(head))
+	if _, err := io.ReadFull(in, packet); err != nil {
+		t.Fatal(err)
+	}
+	return string(packet)
+}
+
+// Lengths are read in the clear only, however the bytes come.
+func TestPacketsAreFollowedToTheLastInTheClear(t *testing.T) {
+	packet := func(kind byte, length int) []byte {
+		p := make([]byte, 4+length)
+		binary.BigEndian.PutUint32(p, uint32(length))
+		p[5] = kind
+		return p
+	}
+	in := slices.Concat([]byte("hello\r\nSSH-2.0-x\r\n"), packet(20, 1000), packet(31, 3000), packet(msgNewKeys, 12), bytes.Repeat([]byte{0xff}, 100))
+	for _, step := range []int{1, 7, 4096, len(in)} {
+		var p packets
+		for n := 0; n < len(in); {
+			n = min(len(in), n+step)
+			if err := p.check(in[:n]); err != nil {
+				t.Errorf("in steps of %d: after %d bytes: %v", step, n, err)
+				break
+			}
+		}
+		if !p.encrypted {
+			t.Errorf("in steps of %d: the last one was not seen", step)
+		}
+	}
+}
+
+// rsaHost is a host key of 4096 bits with a certificate of a CA of as many (the
+// same, as keys take long to make), for a few names.
+func rsaHost(t *testing.T) ssh.Signer {
+	t.Helper()
+	host := sshtest.NewRSA(t, 4096)
+	c := &ssh.Certificate{Key: host.PublicKey(), CertType: ssh.HostCert, KeyId: "edge7", ValidPrincipals: []string{"edge7", "edge7.example"}, ValidBefore: ssh.CertTimeInfinity}
+	if err := c.SignCert(rand.Reader, host); err != nil {
+		t.Fatal(err)
+	}
+	s, err := ssh.NewCertSigner(c, host)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// The largest exchange that there is in practice has room four times over.
+func TestALargeExchangeFits(t *testing.T) {
+	station, other := pair(t)
+	host := rsaHost(t)
+	device(other, host, ssh.KeyExchangeMLKEM768X25519, "u", "p")
+	r := &recording{Conn: station, deadline: soon()}
+	if err := station.SetDeadline(r.deadline); err != nil {
+		t.Fatal(err)
+	}
+	o := Options{HostKeys: []string{ssh.CertAlgoRSASHA512v01}}
+	_, key, err := rehearse(r, o, func(ssh.PublicKey) (*Login, error) { return &Login{User: "u"}, nil })
+	if err != nil || key.Type() != ssh.CertAlgoRSAv01 {
+		t.Fatalf("got %v, %v", key, err)
+	}
+	t.Logf("%d bytes", len(r.in))
+	if len(r.in) > maxExchange/4 {
+		t.Errorf("the exchange has %d bytes, at most %d are taken", len(r.in), maxExchange)
+	}
 }

@@ -17,6 +17,7 @@ import (
 	"sync"
 	"time"
 
+	"callhome/internal/nms/hostkey"
 	"callhome/internal/sysexits"
 
 	"golang.org/x/crypto/ssh"
@@ -155,25 +156,6 @@ func fingerprint(s string) (string, error) {
 	return trimmed, nil
 }
 
-// Host key algorithms in our order of preference, which is OpenSSH's. None with
-// SHA-1 is among them.
-var (
-	certificateAlgorithms = []string{
-		ssh.CertAlgoED25519v01, ssh.CertAlgoECDSA256v01, ssh.CertAlgoECDSA384v01, ssh.CertAlgoECDSA521v01,
-		ssh.CertAlgoRSASHA512v01, ssh.CertAlgoRSASHA256v01,
-	}
-	keyAlgorithms = []struct {
-		keyType    string
-		algorithms []string
-	}{
-		{ssh.KeyAlgoED25519, []string{ssh.KeyAlgoED25519}},
-		{ssh.KeyAlgoECDSA256, []string{ssh.KeyAlgoECDSA256}},
-		{ssh.KeyAlgoECDSA384, []string{ssh.KeyAlgoECDSA384}},
-		{ssh.KeyAlgoECDSA521, []string{ssh.KeyAlgoECDSA521}},
-		{ssh.KeyAlgoRSA, []string{ssh.KeyAlgoRSASHA512, ssh.KeyAlgoRSASHA256}},
-	}
-)
-
 // Algorithms are the host key algorithms to offer in the handshake: those of
 // what is known. Else a server with several keys would choose one that is not
 // known though it has one that is.
@@ -182,12 +164,12 @@ func (d *Device) Algorithms() []string {
 	defer d.mu.Unlock()
 	var all []string
 	if len(d.authorities) > 0 {
-		all = append(all, certificateAlgorithms...)
+		all = append(all, hostkey.Certificates...)
 	}
 	any := len(d.fingerprints) > 0 || len(d.keys) == 0 && len(d.authorities) == 0
-	for _, row := range keyAlgorithms {
-		if any || slices.ContainsFunc(d.keys, func(k known) bool { return k.key.Type() == row.keyType }) {
-			all = append(all, row.algorithms...)
+	for _, row := range hostkey.Keys {
+		if any || slices.ContainsFunc(d.keys, func(k known) bool { return k.key.Type() == row.Type }) {
+			all = append(all, row.Algorithms...)
 		}
 	}
 	if len(all) == 0 {
@@ -202,25 +184,52 @@ func (d *Device) Algorithms() []string {
 // The error is a *Refusal in a *sysexits.Error, or tells why a revocation list
 // or known_hosts could not be used, which refuses the peer as well.
 func (d *Device) Check(key ssh.PublicKey) error {
-	if err := d.checkRevoked(key); err != nil {
+	// What costs a process is asked last: anybody can call with some key.
+	if err := d.checkRevoked(key, (*revocations).checkLines); err != nil {
 		return err
 	}
+	isNew, err := d.recognise(key)
+	if err != nil {
+		return err
+	}
+	if err := d.checkRevoked(key, (*revocations).check); err != nil || !isNew {
+		return err
+	}
+	return d.learn(plain(key))
+}
+
+// recognise says whether a key is the device's as far as revocation lists do not
+// matter. isNew is one of which nothing is known and that is to be recorded.
+func (d *Device) recognise(key ssh.PublicKey) (isNew bool, err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if cert, ok := key.(*ssh.Certificate); ok {
 		if in(d.authorities, cert.SignatureKey) {
-			return d.checkCertificate(cert)
+			return false, d.checkCertificate(cert)
 		}
 		key = cert.Key // of a CA that we do not know it proves as much as its key
 	}
 	switch {
 	case in(d.keys, key) || d.fingerprints[ssh.FingerprintSHA256(key)]:
-		return nil
+		return false, nil
 	case len(d.keys)+len(d.fingerprints)+len(d.authorities) > 0:
-		return d.changed(key)
+		return false, d.changed(key)
 	case d.options.AcceptNew == "":
-		return d.refuse(Unknown, key, "compare the fingerprint with the device's own (`ssh-keygen -l -f` there), then record it with --accept-new",
+		return false, d.refuse(Unknown, key, "compare the fingerprint with the device's own (`ssh-keygen -l -f` there), then record it with --accept-new",
 			"nothing is known of device "+d.Name)
+	}
+	return true, nil
+}
+
+// learn records a new device's key, unless another peer was quicker.
+func (d *Device) learn(key ssh.PublicKey) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	switch {
+	case in(d.keys, key):
+		return nil
+	case len(d.keys) > 0:
+		return d.changed(key)
 	}
 	if err := record(d.options.AcceptNew, d.address(), key); err != nil {
 		return err
@@ -291,8 +300,9 @@ func (d *Device) checkCertificate(cert *ssh.Certificate) error {
 		return invalid("expired at " + time.Unix(int64(cert.ValidBefore), 0).UTC().Format(layout))
 	case now < cert.ValidAfter:
 		return invalid("is not valid before " + time.Unix(int64(cert.ValidAfter), 0).UTC().Format(layout))
-	case cert.Signature.Format == ssh.KeyAlgoRSA:
-		return invalid("is signed with SHA-1")
+	}
+	if err := hostkey.CheckSignature(cert); err != nil {
+		return invalid(err.Error())
 	}
 	checker := ssh.CertChecker{}
 	if err := checker.CheckCert(d.options.Principal, cert); err != nil {
@@ -301,11 +311,12 @@ func (d *Device) checkCertificate(cert *ssh.Certificate) error {
 	return nil
 }
 
-func (d *Device) checkRevoked(key ssh.PublicKey) error {
+// checkRevoked asks known_hosts, and the lists in that way.
+func (d *Device) checkRevoked(key ssh.PublicKey, ask func(*revocations, ssh.PublicKey) error) error {
 	err := d.isRevoked(key)
 	for _, r := range d.revocations {
 		if err == nil {
-			err = r.check(key)
+			err = ask(r, key)
 		}
 	}
 	var revoked *revokedError

@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"callhome/internal/nms/sshtest"
 	"callhome/internal/sysexits"
 
 	"golang.org/x/crypto/ssh"
@@ -166,6 +167,8 @@ func TestCertificates(t *testing.T) {
 			}
 		})
 	}
+	old := sshtest.SigningAs(t, sshtest.NewRSA(t, 2048), ssh.KeyAlgoRSA)
+	wants(t, "SHA-1", open(t, Options{Authorities: []ssh.PublicKey{old.PublicKey()}}), certify(t, old, key, nil), Certificate)
 	forged := certify(t, ca, key, nil)
 	forged.Key = newKey(t).PublicKey()
 	wants(t, "a certificate that was changed", open(t, Options{Authorities: []ssh.PublicKey{ca.PublicKey()}}), forged, Certificate)
@@ -247,6 +250,36 @@ func TestKRL(t *testing.T) {
 	broken := write(t, string(krlMagic)+"nonsense")
 	if err := open(t, Options{Keys: []ssh.PublicKey{mine}, Revoked: []string{broken}}).Check(mine); err == nil || !strings.Contains(err.Error(), broken) {
 		t.Errorf("with a broken KRL: %v", err)
+	}
+}
+
+// A caller whose key is not the device's anyway costs no process.
+func TestAKRLIsAskedForKnownKeysOnly(t *testing.T) {
+	bin := t.TempDir()
+	asked := filepath.Join(bin, "asked")
+	if err := os.WriteFile(filepath.Join(bin, "ssh-keygen"), []byte("#!/bin/sh\necho >> "+asked+"\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("PATH", bin+":"+os.Getenv("PATH"))
+	mine, other, ca := newKey(t).PublicKey(), newKey(t).PublicKey(), newKey(t)
+	krl := write(t, string(krlMagic))
+	count := func() int {
+		text, _ := os.ReadFile(asked)
+		return len(text)
+	}
+	d := open(t, Options{Keys: []ssh.PublicKey{mine}, Authorities: []ssh.PublicKey{ca.PublicKey()}, Revoked: []string{krl}})
+	expired := certify(t, ca, other, func(c *ssh.Certificate) { c.ValidBefore = 1 })
+	wants(t, "another key", d, other, Changed)
+	wants(t, "an expired certificate", d, expired, Certificate)
+	wants(t, "nobody's", open(t, Options{Revoked: []string{krl}}), other, Unknown)
+	if n := count(); n != 0 {
+		t.Errorf("ssh-keygen was asked %d times", n)
+	}
+	wants(t, "the device's", d, mine, "")
+	record := filepath.Join(t.TempDir(), "new")
+	wants(t, "a new one", open(t, Options{AcceptNew: record, Revoked: []string{krl}}), mine, "")
+	if n := count(); n != 2 {
+		t.Errorf("ssh-keygen was asked %d times, want 2", n)
 	}
 }
 

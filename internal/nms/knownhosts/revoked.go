@@ -54,12 +54,21 @@ func (r *revocations) read() ([]byte, error) {
 
 // check looks for a key, and with a certificate for its key and its CA.
 func (r *revocations) check(key ssh.PublicKey) error {
+	return r.look(key, r.askKeygen)
+}
+
+// checkLines is check, of a list that is no KRL.
+func (r *revocations) checkLines(key ssh.PublicKey) error {
+	return r.look(key, func(ssh.PublicKey) error { return nil })
+}
+
+func (r *revocations) look(key ssh.PublicKey, inKRL func(ssh.PublicKey) error) error {
 	text, err := r.read()
 	if err != nil {
 		return err
 	}
 	if bytes.HasPrefix(text, krlMagic) {
-		return r.askKeygen(key)
+		return inKRL(key)
 	}
 	listed, err := parseKeys(r.file, text)
 	if err != nil {

@@ -144,7 +144,8 @@ type Event struct {
 	HostKey     string    `json:"host-key,omitempty"` // fingerprint
 	Certificate string    `json:"certificate,omitempty"`
 	Cause       string    `json:"cause,omitempty"`
-	// Unsaid is how many events of the kind were left out before this one.
+	// Unsaid is how many events of the kind, or with up, down and replaced of
+	// the device, were left out before this one.
 	Unsaid int `json:"unsaid,omitempty"`
 }
 

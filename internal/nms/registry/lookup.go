@@ -5,6 +5,8 @@ import (
 	"strings"
 	"time"
 
+	"callhome/internal/nms/hostkey"
+
 	"golang.org/x/crypto/ssh"
 )
 
@@ -49,6 +51,9 @@ func (r *Registry) certified(cert *ssh.Certificate, now time.Time) (*Entry, erro
 	}
 	if cert.CertType != ssh.HostCert {
 		return nil, fail("it is none for a host")
+	}
+	if err := hostkey.CheckSignature(cert); err != nil {
+		return nil, fail("it " + err.Error())
 	}
 	if len(cert.ValidPrincipals) == 0 {
 		return nil, fail("it names no principal, so it does not say which device it is")

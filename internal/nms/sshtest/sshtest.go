@@ -7,6 +7,7 @@ package sshtest
 import (
 	"crypto/ed25519"
 	"crypto/rand"
+	"crypto/rsa"
 	"errors"
 	"io"
 	"net"
@@ -33,6 +34,30 @@ func NewSigner(t testing.TB) ssh.Signer {
 		t.Fatal(err)
 	}
 	return s
+}
+
+// NewRSA makes an RSA key of so many bits.
+func NewRSA(t testing.TB, bits int) ssh.Signer {
+	t.Helper()
+	key, err := rsa.GenerateKey(rand.Reader, bits)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := ssh.NewSignerFromKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// SigningAs is a signer that signs in one way only, as ssh-rsa.
+func SigningAs(t testing.TB, s ssh.Signer, algorithm string) ssh.Signer {
+	t.Helper()
+	out, err := ssh.NewSignerWithAlgorithms(s.(ssh.AlgorithmSigner), []string{algorithm})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
 }
 
 // Line is a public key as it stands in a .pub file, without a comment.

@@ -26,6 +26,7 @@ type held struct {
 	sessions atomic.Int64
 	// unanswered are channels whose end we have sent and the device has not.
 	unanswered atomic.Int64
+	opening    atomic.Int64 // channels that the device has not answered
 
 	endOnce sync.Once
 	cause   string // why we ended it; written before done is closed
@@ -128,6 +129,10 @@ func causeOf(err error) string {
 // the subsystem.
 const channelTime = 20 * time.Second
 
+// maxOpening bounds how many channels of a device are being opened. Each that it
+// never answers is kept until its connection ends: SSH has no way to give one up.
+const maxOpening = 64
+
 // channel is a session with the device's netconf subsystem.
 type channel struct {
 	ssh.Channel
@@ -135,71 +140,78 @@ type channel struct {
 	requests <-chan *ssh.Request
 }
 
+// discard ends a channel that nobody wants.
+func (c *channel) discard() {
+	c.Close()
+	go ssh.DiscardRequests(c.requests)
+}
+
 // open opens one. Errors are *proto.Error.
 func (h *held) open(ctx context.Context) (*channel, error) {
+	if h.opening.Add(1) > maxOpening {
+		h.opening.Add(-1)
+		return nil, proto.NewError(proto.CodeBusy, fmt.Sprintf("opening a netconf channel to %s: the device has not answered to %d others yet", h.id, maxOpening))
+	}
 	type result struct {
 		c   *channel
 		err error
 	}
-	opened, gone := make(chan result, 1), make(chan struct{})
+	opened := make(chan result)
+	wanted, cancel := context.WithTimeout(ctx, channelTime)
+	defer cancel() // whoever is late then has nobody to give the channel to
 	go func() {
-		c, err := h.start()
+		defer h.opening.Add(-1)
+		c, err := h.start(wanted)
 		select {
-		case <-gone:
+		case opened <- result{c, err}:
+		case <-wanted.Done():
 			if err == nil {
-				c.Close()
-				go ssh.DiscardRequests(c.requests)
+				c.discard()
 			}
-		default:
-			opened <- result{c, err}
 		}
 	}()
-	fail := func(why string) (*channel, error) {
-		close(gone)
-		// It may have been opened at this very moment.
-		select {
-		case r := <-opened:
-			if r.err == nil {
-				r.c.Close()
-				go ssh.DiscardRequests(r.c.requests)
-			}
-		default:
-		}
-		return nil, proto.StageError(proto.StageSession, fmt.Sprintf("opening a netconf channel to %s: %s", h.id, why), proto.ErrorData{Address: h.address.String(), Reason: why})
-	}
+	why := ""
 	select {
 	case r := <-opened:
 		return r.c, r.err
 	case <-h.done:
-		return fail("its connection ended: " + h.why())
-	case <-ctx.Done():
-		return fail("the caller has gone")
-	case <-time.After(channelTime):
-		return fail(fmt.Sprintf("no answer within %v", channelTime))
+		why = "its connection ended: " + h.why()
+	case <-wanted.Done():
+		why = fmt.Sprintf("no answer within %v", channelTime)
+		if ctx.Err() != nil {
+			why = "the caller has gone"
+		}
 	}
+	return nil, h.notOpened(proto.StageSession, why)
 }
 
-// start opens a channel and starts the subsystem in it.
-func (h *held) start() (*channel, error) {
-	fail := func(stage proto.Stage, why string) error {
-		return proto.StageError(stage, fmt.Sprintf("opening a netconf channel to %s: %s", h.id, why), proto.ErrorData{Address: h.address.String(), Reason: why})
-	}
-	c, requests, err := h.conn.OpenChannel("session", nil)
+func (h *held) notOpened(stage proto.Stage, why string) error {
+	return proto.StageError(stage, fmt.Sprintf("opening a netconf channel to %s: %s", h.id, why), proto.ErrorData{Address: h.address.String(), Reason: why})
+}
+
+// start opens a channel and starts the subsystem in it. One that is not wanted
+// any more is closed, whatever the device has answered so far.
+func (h *held) start(wanted context.Context) (*channel, error) {
+	opened, requests, err := h.conn.OpenChannel("session", nil)
 	var refused *ssh.OpenChannelError
 	switch {
 	case errors.As(err, &refused):
-		return nil, fail(proto.StageSession, "the device refuses: "+printable(refused.Message))
+		return nil, h.notOpened(proto.StageSession, "the device refuses: "+printable(refused.Message))
 	case err != nil:
-		return nil, fail(proto.StageSession, causeOf(err))
+		return nil, h.notOpened(proto.StageSession, causeOf(err))
 	}
+	c := &channel{opened, h, requests}
+	given := context.AfterFunc(wanted, c.discard)
 	ok, err := c.SendRequest("subsystem", true, ssh.Marshal(struct{ Name string }{"netconf"}))
-	if err == nil && ok {
-		return &channel{c, h, requests}, nil
+	switch {
+	case !given():
+		return nil, wanted.Err() // nobody reads it
+	case err == nil && ok:
+		return c, nil
 	}
-	c.Close()
-	go ssh.DiscardRequests(requests)
+	c.discard()
 	if err != nil {
-		return nil, fail(proto.StageSession, causeOf(err))
+		return nil, h.notOpened(proto.StageSession, causeOf(err))
 	}
-	return nil, fail(proto.StageSubsystem, "the device has no netconf subsystem")
+	return nil, h.notOpened(proto.StageSubsystem, "the device has no netconf subsystem")
 }

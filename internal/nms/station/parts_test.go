@@ -148,6 +148,39 @@ func TestQuiet(t *testing.T) {
 	}
 }
 
+func TestAClockSetBackSilencesNothing(t *testing.T) {
+	var q quiet
+	// Without a monotonic reading, as after a journey through a file.
+	now := time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC)
+	for range quietMost {
+		q.tell(now)
+	}
+	now = now.Add(-365 * 24 * time.Hour)
+	for range 1000 {
+		now = now.Add(time.Minute)
+		if _, ok := q.tell(now); !ok {
+			t.Fatalf("silent at %v", now)
+		}
+	}
+}
+
+// Who called last is kept and stands first, whatever the clock says.
+func TestAClockSetBackForgetsNoNewStranger(t *testing.T) {
+	s := make(strangers)
+	now := time.Now()
+	for range maxStrangers {
+		s.note(sshtest.NewSigner(t).PublicKey(), "a", "b", now)
+	}
+	now = now.Add(-24 * time.Hour)
+	first, second := sshtest.NewSigner(t).PublicKey(), sshtest.NewSigner(t).PublicKey()
+	s.note(first, "a", "b", now)
+	s.note(second, "a", "b", now)
+	list := s.list()
+	if len(list) != maxStrangers || list[0].HostKey != ssh.FingerprintSHA256(second) || list[1].HostKey != ssh.FingerprintSHA256(first) {
+		t.Errorf("%d are kept, at the top %+v", len(list), list[:2])
+	}
+}
+
 // Anybody can make new keys, so the list of them has an end.
 func TestStrangersAreBounded(t *testing.T) {
 	s := make(strangers)

@@ -65,15 +65,13 @@ func (s *Station) seat(h *held, e *registry.Entry) bool {
 // who does. With nobody there it is refused only when the station stops.
 func (s *Station) trySeat(h, old *held) (*held, bool) {
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	d := s.deviceOf(h.id)
 	if s.stopping {
-		s.mu.Unlock()
 		return nil, false
 	}
 	if d.held != old {
-		now := d.held
-		s.mu.Unlock()
-		return now, false
+		return d.held, false
 	}
 	since := h.since
 	plain, certificate := plainKey(h.key)
@@ -85,11 +83,10 @@ func (s *Station) trySeat(h, old *held) (*held, bool) {
 	}
 	s.stats.Outcomes[LoggedIn]++
 	event := nmsproto.Event{Event: nmsproto.EventUp, Device: h.id, Address: d.seen.Address, Software: d.seen.Software, HostKey: d.seen.HostKey, Certificate: certificate}
-	s.mu.Unlock()
 	if old != nil {
 		event.Event, event.Cause = nmsproto.EventReplaced, "the connection from "+old.address.String()+" was given up"
 	}
-	s.tell(event)
+	s.tellLocked(event)
 	return nil, true
 }
 
@@ -111,15 +108,13 @@ func (s *Station) duplicate(h, old *held) {
 func (s *Station) unseat(h *held) {
 	now, cause := time.Now().UTC(), h.why()
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	d := s.devices[h.id]
 	if d.held != h {
-		s.mu.Unlock()
 		return
 	}
 	d.held = nil
 	d.seen.State, d.seen.Since = nmsproto.Lost, &now
 	d.seen.LastError, d.seen.ErrorTime = cause, &now
-	event := nmsproto.Event{Event: nmsproto.EventDown, Device: h.id, Address: d.seen.Address, Software: d.seen.Software, HostKey: d.seen.HostKey, Certificate: d.seen.Certificate, Cause: cause}
-	s.mu.Unlock()
-	s.tell(event)
+	s.tellLocked(nmsproto.Event{Event: nmsproto.EventDown, Device: h.id, Address: d.seen.Address, Software: d.seen.Software, HostKey: d.seen.HostKey, Certificate: d.seen.Certificate, Cause: cause})
 }

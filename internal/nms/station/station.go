@@ -88,8 +88,10 @@ type Station struct {
 
 // device is what is known of one besides its entry.
 type device struct {
-	held *held // nil where it is not connected
-	seen nmsproto.Device
+	held    *held // nil where it is not connected
+	seen    nmsproto.Device
+	comings coming
+	later   *time.Timer // tells the last of comings; nil where none waits
 }
 
 // New returns a station.
@@ -102,6 +104,7 @@ func New(c Config) (*Station, error) {
 		strangers: make(strangers), quiet: make(map[string]*quiet), stats: Stats{Outcomes: make(map[Outcome]uint64)},
 	}
 	s.Changed = func(registry.Change, error) { s.Recheck() }
+	s.hub.Spare = func(e nmsproto.Event) bool { return anybodys[e.Event] }
 	return s, nil
 }
 
@@ -147,6 +150,7 @@ func (s *Station) stop() {
 		h.end("the station stops")
 	}
 	s.wg.Wait()
+	s.tellLast()
 	s.hub.Close()
 }
 
@@ -209,25 +213,72 @@ func addrPort(a net.Addr) netip.AddrPort {
 	return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
 }
 
-// tell publishes an event; some kinds can be caused by anybody at any rate, and
-// are told in measure.
+// tell publishes an event. What anybody, or one device, can cause at any rate is
+// told in measure.
 func (s *Station) tell(e nmsproto.Event) {
-	e.Time = time.Now().UTC()
-	if e.Event == nmsproto.EventRefused || e.Event == nmsproto.EventUnknown || e.Event == nmsproto.EventDuplicate {
-		s.mu.Lock()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.tellLocked(e)
+}
+
+// tellLocked is called with mu held, so that a device's events are told in the
+// order of what happened to it.
+func (s *Station) tellLocked(e nmsproto.Event) {
+	now := time.Now() // UTC would take its monotonic reading
+	e.Time = now.UTC()
+	switch {
+	case anybodys[e.Event]:
 		q := s.quiet[e.Event]
 		if q == nil {
 			q = new(quiet)
 			s.quiet[e.Event] = q
 		}
-		unsaid, ok := q.tell(e.Time)
-		s.mu.Unlock()
-		if !ok {
-			return
+		var ok bool
+		if e.Unsaid, ok = q.tell(now); ok {
+			s.hub.Publish(e)
 		}
-		e.Unsaid = unsaid
+	case comings[e.Event]:
+		s.tellComing(e, now)
+	default:
+		s.hub.Publish(e)
 	}
-	s.hub.Publish(e)
+}
+
+// tellComing tells a device's coming or going now, or once it is its turn and
+// nothing has followed. It is called with mu held.
+func (s *Station) tellComing(e nmsproto.Event, now time.Time) {
+	d := s.deviceOf(e.Device)
+	told, wait := d.comings.tell(e, now)
+	if told != nil {
+		s.hub.Publish(*told)
+		return
+	}
+	if d.later == nil {
+		d.later = time.AfterFunc(wait, func() {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			d.later = nil
+			if last := d.comings.takeLast(); last != nil {
+				s.tellComing(*last, time.Now())
+			}
+		})
+	}
+}
+
+// tellLast tells what waits for its turn, at the end.
+func (s *Station) tellLast() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, d := range s.devices {
+		if d.later != nil {
+			d.later.Stop()
+			d.later = nil
+		}
+		if last := d.comings.takeLast(); last != nil {
+			last.Unsaid = d.comings.unsaid
+			s.hub.Publish(*last)
+		}
+	}
 }
 
 // Tell publishes an event of somebody else's.

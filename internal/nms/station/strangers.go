@@ -2,6 +2,7 @@ package station
 
 import (
 	"cmp"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -16,9 +17,16 @@ const maxStrangers = 256
 
 // strangers are the keys that called and that no device has. The one that
 // called longest ago makes room.
-type strangers map[string]*nmsproto.Unknown
+type strangers map[string]*stranger
 
-func (s strangers) note(key ssh.PublicKey, address, software string, now time.Time) *nmsproto.Unknown {
+type stranger struct {
+	nmsproto.Unknown
+	// turn is higher than that of all who called before. Their times do not say
+	// who was first, as the clock can be set.
+	turn uint64
+}
+
+func (s strangers) note(key ssh.PublicKey, address, software string, now time.Time) {
 	plain, id := plainKey(key)
 	fingerprint := ssh.FingerprintSHA256(plain)
 	u := s[fingerprint]
@@ -26,18 +34,20 @@ func (s strangers) note(key ssh.PublicKey, address, software string, now time.Ti
 		if len(s) >= maxStrangers {
 			s.forgetOldest()
 		}
-		u = &nmsproto.Unknown{HostKey: fingerprint, Key: strings.TrimSpace(string(ssh.MarshalAuthorizedKey(plain))), First: now}
+		u = &stranger{Unknown: nmsproto.Unknown{HostKey: fingerprint, Key: strings.TrimSpace(string(ssh.MarshalAuthorizedKey(plain))), First: now}}
 		s[fingerprint] = u
 	}
 	u.Certificate, u.Address, u.Software, u.Last = id, address, software, now
 	u.Calls++
-	return u
+	for _, other := range s {
+		u.turn = max(u.turn, other.turn+1)
+	}
 }
 
 func (s strangers) forgetOldest() {
-	var oldest *nmsproto.Unknown
+	var oldest *stranger
 	for _, u := range s {
-		if oldest == nil || u.Last.Before(oldest.Last) {
+		if oldest == nil || u.turn < oldest.turn {
 			oldest = u
 		}
 	}
@@ -47,12 +57,9 @@ func (s strangers) forgetOldest() {
 // list is a copy, who called last first.
 func (s strangers) list() []nmsproto.Unknown {
 	out := make([]nmsproto.Unknown, 0, len(s))
-	for _, u := range s {
-		out = append(out, *u)
+	for _, u := range slices.SortedFunc(maps.Values(s), func(a, b *stranger) int { return cmp.Compare(b.turn, a.turn) }) {
+		out = append(out, u.Unknown)
 	}
-	slices.SortFunc(out, func(a, b nmsproto.Unknown) int {
-		return cmp.Or(b.Last.Compare(a.Last), strings.Compare(a.HostKey, b.HostKey))
-	})
 	return out
 }
 

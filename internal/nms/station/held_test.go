@@ -1,0 +1,146 @@
+package station
+
+import (
+	"io"
+	"net"
+	"runtime"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"callhome/internal/nms/nmsproto"
+	"callhome/internal/proto"
+
+	"golang.org/x/crypto/ssh"
+)
+
+// hesitates lets anybody in, and hands out the channels that it is asked for
+// instead of answering.
+func (d *standIn) hesitates(asked chan<- ssh.NewChannel) func(net.Conn) {
+	return func(conn net.Conn) {
+		config := &ssh.ServerConfig{PasswordCallback: func(ssh.ConnMetadata, []byte) (*ssh.Permissions, error) { return nil, nil }}
+		config.AddHostKey(d.host)
+		_, channels, requests, err := ssh.NewServerConn(conn, config)
+		if err != nil {
+			return
+		}
+		go func() {
+			for r := range requests {
+				_ = r.Reply(false, nil)
+			}
+		}()
+		for c := range channels {
+			asked <- c
+		}
+	}
+}
+
+// opens asks for a session and wants that error.
+func (s *site) opens(id, words string) {
+	s.t.Helper()
+	a, b := net.Pipe()
+	defer a.Close()
+	go func() { _, _ = io.Copy(io.Discard, a) }()
+	_, err := s.Connect(s.t.Context(), id, duplexPipe{b})
+	if err == nil || !strings.Contains(err.Error(), words) {
+		s.t.Errorf("got %v, want %q", err, words)
+	}
+}
+
+// What a device never answers costs a bounded number of goroutines.
+func TestUnansweredOpensAreBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, d := newSite(t, nil), newStandIn(t)
+		s.know("edge7", d, "")
+		s.call("192.0.2.1:1", d.hesitates(make(chan ssh.NewChannel, 10*maxOpening)))
+		s.await(nmsproto.EventUp)
+		for range maxOpening {
+			s.opens("edge7", "no answer within 20s")
+		}
+		synctest.Wait()
+		before := runtime.NumGoroutine()
+		begun := time.Now()
+		for range 2 * maxOpening {
+			s.opens("edge7", "has not answered to 64 others yet")
+		}
+		synctest.Wait()
+		if now := runtime.NumGoroutine(); now > before || time.Since(begun) > 0 {
+			t.Errorf("%d goroutines, %d before; it took %v", now, before, time.Since(begun))
+		}
+		s.mustBe("edge7", nmsproto.Connected, "")
+	})
+}
+
+// A channel that comes too late is closed, at whatever point, and what the
+// device asks in it does not hold the connection up.
+func TestALateChannelIsClosed(t *testing.T) {
+	for _, tt := range []struct {
+		name    string
+		answers bool // to the opening in time, to the subsystem late
+	}{{"opened late", false}, {"the subsystem is late", true}} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s, d := newSite(t, nil), newStandIn(t)
+				s.know("edge7", d, "")
+				asked := make(chan ssh.NewChannel, 1)
+				s.call("192.0.2.1:1", d.hesitates(asked))
+				s.await(nmsproto.EventUp)
+				h := s.devices["edge7"].held
+				var ch ssh.Channel
+				var requests <-chan *ssh.Request
+				accepted := make(chan struct{})
+				accept := func() {
+					defer close(accepted)
+					var err error
+					if ch, requests, err = (<-asked).Accept(); err != nil {
+						t.Error(err)
+					}
+				}
+				if tt.answers {
+					go accept()
+				}
+				s.opens("edge7", "no answer within 20s")
+				if !tt.answers {
+					go accept()
+				}
+				<-accepted
+				for range 100 { // more than are kept for who does not read them
+					if _, err := ch.SendRequest("env", false, nil); err != nil {
+						break // it is closed
+					}
+				}
+				closed := make(chan struct{})
+				go func() {
+					for range requests {
+					}
+					close(closed)
+				}()
+				select {
+				case <-closed:
+				case <-time.After(time.Minute):
+					t.Error("the channel is open still")
+				}
+				ch.Close()
+				synctest.Wait()
+				if n := h.opening.Load(); n != 0 {
+					t.Errorf("%d are being opened", n)
+				}
+				if !h.alive(time.Second) {
+					t.Error("the connection hangs")
+				}
+			})
+		})
+	}
+}
+
+// A device that is asked too much at a time is busy, which is no fault of the
+// connection.
+func TestTooManyOpensAreBusy(t *testing.T) {
+	h := &held{id: "edge7"}
+	h.opening.Store(maxOpening)
+	_, err := h.open(t.Context())
+	if e, ok := err.(*proto.Error); !ok || e.Code != proto.CodeBusy || h.opening.Load() != maxOpening {
+		t.Errorf("got %v, %d are being opened", err, h.opening.Load())
+	}
+}
