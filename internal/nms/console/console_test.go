@@ -337,7 +337,8 @@ func TestNotifications(t *testing.T) {
 		}
 	}), Plain)
 	s, _ = meet(t, c, map[string]string{"create-subscription notes": "<x/>"})
-	if err := c.Run(ctx, s, must(t, "--create-subscription")); err != nil || !strings.Contains(shown, "<x/>") {
+	// The notification can come before the answer to the subscription does.
+	if err := c.Run(ctx, s, must(t, "--create-subscription")); err != nil && !strings.Contains(err.Error(), "interrupted") || !strings.Contains(shown, "<x/>") {
 		t.Errorf("%v\n%s", err, shown)
 	}
 }
