@@ -38,7 +38,7 @@ func TestASessionKeepsItsOwner(t *testing.T) {
 	if info := s.Info(); info.Client != nms.Client || info.Endpoint != nms.Endpoint {
 		t.Errorf("the session is %+v", info)
 	}
-	for _, e := range all.events {
+	for _, e := range all.list() {
 		if e.Session.Client != nms.Client {
 			t.Errorf("%s is told of the client %q", e.Event, e.Session.Client)
 		}

@@ -20,10 +20,14 @@ type told struct {
 	events []proto.Event
 }
 
-func (t *told) names() (out []string) {
+func (t *told) list() []proto.Event {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	for _, e := range t.events {
+	return slices.Clone(t.events)
+}
+
+func (t *told) names() (out []string) {
+	for _, e := range t.list() {
 		out = append(out, e.Event)
 	}
 	return out
