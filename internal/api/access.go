@@ -12,7 +12,7 @@ import (
 // AccessOf looks up the groups that may call every method and those that change
 // nothing; "" is none. A group that is not there is one without members.
 func AccessOf(full, read string, log hclog.Logger) (Access, error) {
-	var a Access
+	a := Access{Group: full}
 	for _, g := range []struct {
 		name string
 		to   *[]uint32

@@ -496,3 +496,17 @@ func FuzzRequest(f *testing.F) {
 		}
 	})
 }
+
+func TestARefusalNamesTheDaemonsOwnGroup(t *testing.T) {
+	for group, want := range map[string]string{
+		"callhome":     "m needs root or the group callhome",
+		"callhome-nms": "m needs root or the group callhome-nms",
+		"":             "m needs root",
+	} {
+		s := NewServer(&backend{}, Access{Group: group}, hclog.NewNullLogger())
+		_, err := s.guard("m", Method{}, Peer{UID: 1000})(t.Context(), nil)
+		if refused, ok := err.(*jrpc2.Error); !ok || refused.Message != want {
+			t.Errorf("with the group %q: %v, want %q", group, err, want)
+		}
+	}
+}

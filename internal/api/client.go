@@ -32,10 +32,11 @@ type ClientOf[E any] struct {
 	line *eventLine[E]
 }
 
-// Daemon is who shall answer, in the words of errors.
-type Daemon struct{ Name, Start string }
+// Daemon is who shall answer, in the words of errors: the name, what starts it,
+// and the group that the package gives it.
+type Daemon struct{ Name, Start, Group string }
 
-var manager = Daemon{"callhome-mgr", "start it with systemctl start callhome-mgr, or callhome-mgr run"}
+var manager = Daemon{"callhome-mgr", "start it with systemctl start callhome-mgr, or callhome-mgr run", "callhome"}
 
 // eventLine takes the events out of what comes, in their order: jrpc2 hands
 // notifications on in any.
@@ -90,7 +91,7 @@ func DialTo[E any](path string, d Daemon) (*ClientOf[E], error) {
 	conn, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: path, Net: "unix"})
 	switch {
 	case errors.Is(err, fs.ErrPermission):
-		return nil, sysexits.New(sysexits.NoPerm, "run as root or as a member of the group callhome", fmt.Errorf("calling %s at %s: permission denied", d.Name, path))
+		return nil, sysexits.New(sysexits.NoPerm, "run as root or as a member of the group "+d.Group, fmt.Errorf("calling %s at %s: permission denied", d.Name, path))
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
 		return nil, sysexits.New(sysexits.Unavailable, d.Start, fmt.Errorf("nobody answers at %s: %s does not run", path, d.Name))
 	case err != nil:

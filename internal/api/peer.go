@@ -21,14 +21,23 @@ func (p Peer) String() string { return fmt.Sprintf("uid %d pid %d", p.UID, p.PID
 
 // Access says who may call what. Root may call everything.
 type Access struct {
-	Full []uint32 // groups that may call every method
-	Read []uint32 // groups that may call those that change nothing
+	Full  []uint32 // groups that may call every method
+	Read  []uint32 // groups that may call those that change nothing
+	Group string   // the name of Full's, for who is refused; "" if only root may
 }
 
 // Allows reports whether p may call methods: all of them, or the reading ones.
 func (a Access) Allows(p Peer) (full, read bool) {
 	full = p.UID == 0 || anyOf(p.Groups, a.Full)
 	return full, full || anyOf(p.Groups, a.Read)
+}
+
+// needs is what a caller lacks who may not call a method.
+func (a Access) needs() string {
+	if a.Group == "" {
+		return " needs root"
+	}
+	return " needs root or the group " + a.Group
 }
 
 func anyOf(have, wanted []uint32) bool {

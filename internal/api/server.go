@@ -323,7 +323,7 @@ func (s *Server) guard(name string, m Method, p Peer) jrpc2.Handler {
 	return func(ctx context.Context, r *jrpc2.Request) (any, error) {
 		if !full && !(read && m.Reading) {
 			s.warnings.Warn("call refused", "method", name, "uid", p.UID, "pid", p.PID)
-			return nil, rpcError(proto.NewError(proto.CodeAccessDenied, name+" needs root or the group callhome"))
+			return nil, rpcError(proto.NewError(proto.CodeAccessDenied, name+s.access.needs()))
 		}
 		ctx, cancel := context.WithCancelCause(ctx)
 		defer cancel(nil)

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"callhome/test/docs/markdown"
 )
 
 // tests are all tests of the repository, by name.
@@ -51,20 +53,20 @@ func sources(t *testing.T, ends ...string) map[string]bool {
 func TestEveryBlockSaysHowItIsHeld(t *testing.T) {
 	known := tests(t)
 	for name, text := range documents(t) {
-		for _, b := range blocks(name, text) {
-			at := fmt.Sprintf("%s:%d", b.file, b.line)
-			kind, rest, _ := strings.Cut(b.marker, ": ")
+		for _, b := range markdown.Blocks(name, text) {
+			at := fmt.Sprintf("%s:%d", b.File, b.Line)
+			kind, rest, _ := strings.Cut(b.Marker, ": ")
 			switch {
 			case kind == "tested by":
 				if !known[rest] {
 					t.Errorf("%s: there is no %s", at, rest)
 				}
-			case b.marker != "":
-			case strings.HasPrefix(b.info, "json"):
-				if !json.Valid([]byte(b.text)) {
+			case b.Marker != "":
+			case strings.HasPrefix(b.Info, "json"):
+				if !json.Valid([]byte(b.Text)) {
 					t.Errorf("%s: not JSON", at)
 				}
-			case b.info != "text":
+			case b.Info != "text":
 				t.Errorf("%s: nothing says how it is held to the programs: run, tested by, or not run", at)
 			}
 		}

@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"callhome/test/docs/markdown"
 	"callhome/test/skips"
 )
 
@@ -37,17 +38,17 @@ func scripts(t *testing.T) map[string][]string {
 	t.Helper()
 	out := make(map[string][]string)
 	for name, text := range documents(t) {
-		for _, b := range blocks(name, text) {
-			if !strings.HasPrefix(b.marker, "run: ") {
+		for _, b := range markdown.Blocks(name, text) {
+			if !strings.HasPrefix(b.Marker, "run: ") {
 				continue
 			}
-			m := runMarker.FindStringSubmatch(b.marker)
+			m := runMarker.FindStringSubmatch(b.Marker)
 			if m == nil {
-				t.Errorf("%s:%d: %q is not understood", b.file, b.line, b.marker)
+				t.Errorf("%s:%d: %q is not understood", b.File, b.Line, b.Marker)
 				continue
 			}
 			var lines, left []string
-			for line := range strings.Lines(b.text) {
+			for line := range strings.Lines(b.Text) {
 				if m[2] != "" && strings.HasPrefix(line, m[2]) {
 					left = append(left, line)
 					continue
@@ -55,7 +56,7 @@ func scripts(t *testing.T) map[string][]string {
 				lines = append(lines, line)
 			}
 			if m[2] != "" && left == nil {
-				t.Errorf("%s:%d: no line begins with %q", b.file, b.line, m[2])
+				t.Errorf("%s:%d: no line begins with %q", b.File, b.Line, m[2])
 			}
 			out[name+" "+m[1]] = append(out[name+" "+m[1]], strings.Join(lines, ""))
 		}

@@ -56,6 +56,9 @@ func outerMain() int {
 		defer os.RemoveAll(workshop)
 		err = buildAll(workshop)
 	}
+	if why := buildTree(); err == nil && why != nil {
+		err = os.WriteFile(filepath.Join(workshop, noTree), []byte(why.Error()), 0o644)
+	}
 	if err != nil {
 		fmt.Println(err)
 		return 1

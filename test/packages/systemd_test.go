@@ -12,8 +12,6 @@ import (
 	"time"
 
 	"callhome/test/skips"
-
-	"golang.org/x/sys/unix"
 )
 
 // The same with systemd as process 1, which restarts the daemon with what is in
@@ -21,16 +19,9 @@ import (
 // it; this knows what has to come of each step.
 func TestSystemd(t *testing.T) {
 	d := openTree(t, "trixie")
-	for _, sub := range []string{"/run", "/dev", "/proc"} { // boot makes its own
-		if err := unix.Unmount(d.root+sub, unix.MNT_DETACH); err != nil {
-			t.Fatal(err)
-		}
-	}
+	d.bare(t)
 	if _, err := os.Stat(d.root + "/usr/lib/systemd/systemd"); err != nil {
 		skips.Story(t, "the trixie tree has no systemd")
-	}
-	if err := os.Mkdir(d.root+"/story", 0o755); err != nil {
-		t.Fatal(err)
 	}
 	dir := t.TempDir()
 	say(t, "ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", dir+"/key")

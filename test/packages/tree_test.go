@@ -26,17 +26,21 @@ type tree struct {
 	root         string // where the two are one
 }
 
+// trees is the directory of the cached ones.
+func trees() string {
+	if dir := os.Getenv("CALLHOME_TREES"); dir != "" {
+		return dir
+	}
+	return "/var/cache/callhome-test"
+}
+
 // openTree mounts a tree with a /proc, a /dev and an empty /run, as a device
 // has them at boot.
 func openTree(t *testing.T, name string) *tree {
 	t.Helper()
-	cache := os.Getenv("CALLHOME_TREES")
-	if cache == "" {
-		cache = "/var/cache/callhome-test"
-	}
-	lower := filepath.Join(cache, name)
+	lower := filepath.Join(trees(), name)
 	if _, err := os.Stat(lower + "/usr/sbin/sshd"); err != nil {
-		skips.Story(t, fmt.Sprintf("no Debian %s tree in %s; make integration makes it", name, cache))
+		skips.Story(t, fmt.Sprintf("no Debian %s tree in %s; make integration makes it", name, trees()))
 	}
 	base := t.TempDir()
 	mount := func(source, target, kind string, flags uintptr, data string) {

@@ -110,7 +110,7 @@ type Client = api.ClientOf[nmsproto.Event]
 // Dial connects to the station at path. Errors carry their exit status.
 func Dial(path string) (*Client, error) {
 	return api.DialTo[nmsproto.Event](path, api.Daemon{
-		Name: "callhome-nms serve", Start: "start it with systemctl start callhome-nms, or callhome-nms serve",
+		Name: "callhome-nms serve", Start: "start it with systemctl start callhome-nms, or callhome-nms serve", Group: "callhome-nms",
 	})
 }
 

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 
 	"callhome/internal/sysexits"
 
@@ -169,6 +170,17 @@ func (c Credentials) signers(file string) ([]ssh.Signer, error) {
 	return []ssh.Signer{certified, signer}, err
 }
 
+// tooOpen reports whether a file's mode lets others than its owner at it. What
+// systemd passes as a credential is root's, mode 0440 with the group root: the
+// group's bits are the mask of the ACL that names the service's user.
+func tooOpen(info os.FileInfo) bool {
+	mode := info.Mode().Perm()
+	if stat, ok := info.Sys().(*syscall.Stat_t); ok && stat.Uid == 0 && stat.Gid == 0 {
+		mode &^= 0o040
+	}
+	return mode&0o077 != 0
+}
+
 // readSecret reads a file that is for its owner alone.
 func readSecret(what, file string) ([]byte, error) {
 	f, err := os.Open(file)
@@ -177,7 +189,7 @@ func readSecret(what, file string) ([]byte, error) {
 	}
 	defer f.Close()
 	info, err := f.Stat()
-	if err == nil && info.Mode().IsRegular() && info.Mode().Perm()&0o077 != 0 {
+	if err == nil && info.Mode().IsRegular() && tooOpen(info) {
 		return nil, sysexits.New(sysexits.NoPerm, "chmod 600 "+file, fmt.Errorf("reading the %s: others can read %s", what, file))
 	}
 	text, err := io.ReadAll(io.LimitReader(f, maxSecret))

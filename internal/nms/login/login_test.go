@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -443,6 +444,35 @@ func TestCredentialsThatCannotBeUsed(t *testing.T) {
 		_, _, err := row.c.Methods("op")
 		if sysexits.Code(err) != row.code || !strings.Contains(err.Error(), row.words) {
 			t.Errorf("%s: %v (status %d)", row.name, err, sysexits.Code(err))
+		}
+	}
+}
+
+// info is what the kernel says of a file.
+type info struct {
+	os.FileInfo
+	mode     os.FileMode
+	uid, gid uint32
+}
+
+func (i info) Mode() os.FileMode { return i.mode }
+func (i info) Sys() any          { return &syscall.Stat_t{Uid: i.uid, Gid: i.gid} }
+
+func TestASystemdCredentialIsASecret(t *testing.T) {
+	for _, test := range []struct {
+		what string
+		file info
+		want bool
+	}{
+		{"a file of its owner's", info{mode: 0o600, uid: 1000, gid: 1000}, false},
+		{"a systemd credential", info{mode: 0o440}, false},
+		{"one that all can read", info{mode: 0o444}, true},
+		{"one that the group root can write", info{mode: 0o460}, true},
+		{"root's, for another group", info{mode: 0o440, gid: 1000}, true},
+		{"a user's, for the group root", info{mode: 0o440, uid: 1000}, true},
+	} {
+		if got := tooOpen(test.file); got != test.want {
+			t.Errorf("%s: too open is %v", test.what, got)
 		}
 	}
 }

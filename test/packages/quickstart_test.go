@@ -1,0 +1,220 @@
+//go:build integration
+
+package packages
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"callhome/test/docs/markdown"
+	"callhome/test/skips"
+
+	"golang.org/x/sys/unix"
+)
+
+// withNetconfd is Debian 13 with what the quick start needs beside our packages:
+// the NETCONF server of the device and the station's ncclient.
+const withNetconfd = "trixie-netconfd"
+
+// noTree is the file of the workshop that says why there is no such tree.
+const noTree = "no-tree"
+
+// buildTree makes it, if it is not cached yet, with the apt of the tree that it
+// is made of: it needs the network, which the stories have not.
+func buildTree() error {
+	from, dir := filepath.Join(trees(), "trixie"), filepath.Join(trees(), withNetconfd)
+	if _, err := os.Stat(dir + "/usr/sbin/netconfd"); err == nil {
+		return nil
+	}
+	if _, err := os.Stat(from + "/usr/sbin/sshd"); err != nil {
+		return fmt.Errorf("no Debian trixie tree in %s; make integration makes it", trees())
+	}
+	// Two runs at once, or one that was ended, must not leave half a tree under
+	// the name.
+	half, err := os.MkdirTemp(trees(), withNetconfd+".new-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(half)
+	cmd := exec.Command("timeout", "-k", "5", "300", "sh", "-ec", `
+		mount --make-rprivate /
+		cp -a "$1/." "$2"
+		mount -t proc proc "$2/proc"
+		mount --rbind /dev "$2/dev"
+		cp "$2/etc/resolv.conf" "$2/run/resolv.conf" 2>/dev/null || :
+		cat /etc/resolv.conf > "$2/etc/resolv.conf"
+		chroot "$2" sh -ec 'apt-get -q update; apt-get -q -y --no-install-recommends install netconfd python3-ncclient; apt-get clean; rm -rf /var/lib/apt/lists/*'
+		if [ -e "$2/run/resolv.conf" ]; then cat "$2/run/resolv.conf" > "$2/etc/resolv.conf"; rm "$2/run/resolv.conf"; fi`, "sh", from, half)
+	cmd.Env = append(os.Environ(), "DEBIAN_FRONTEND=noninteractive", "LC_ALL=C", "PATH=/usr/sbin:/usr/bin:/sbin:/bin")
+	cmd.SysProcAttr = &unix.SysProcAttr{Unshareflags: unix.CLONE_NEWNS}
+	if out, err := cmd.CombinedOutput(); err != nil {
+		lines := strings.Split(strings.TrimSpace(string(out)), "\n")
+		return fmt.Errorf("installing netconfd and ncclient in a Debian tree: %w: %s", err, lines[len(lines)-1])
+	}
+	err = os.Rename(half, dir)
+	if _, there := os.Stat(dir + "/usr/sbin/netconfd"); there == nil {
+		return nil // made by us, or meanwhile by another run
+	}
+	return err
+}
+
+// quickStart are the blocks of README's "Install from packages", in their order.
+type quickStart struct {
+	stationInstall, device, daemon, adopt, console, ssh, ncclient, purgeDevice, purgeStation string
+}
+
+func readQuickStart(t *testing.T) (q quickStart) {
+	t.Helper()
+	text, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	places := []*string{&q.stationInstall, &q.device, &q.daemon, &q.adopt, &q.console, &q.ssh, &q.ncclient, &q.purgeDevice, &q.purgeStation}
+	var found []string
+	for _, b := range markdown.Blocks("README.md", string(text)) {
+		if b.Marker == "tested by: "+t.Name() {
+			found = append(found, b.Text)
+		}
+	}
+	if len(found) != len(places) {
+		t.Fatalf("README has %d blocks for %s, which knows %d", len(found), t.Name(), len(places))
+	}
+	for i, place := range places {
+		*place = found[i]
+	}
+	return q
+}
+
+// Messages of a NETCONF client.
+const (
+	hello     = `<hello xmlns="urn:ietf:params:xml:ns:netconf:base:1.0"><capabilities><capability>urn:ietf:params:netconf:base:1.0</capability></capabilities></hello>`
+	getConfig = `<rpc xmlns="urn:ietf:params:xml:ns:netconf:base:1.0" message-id="%s"><get-config><source><running/></source></get-config></rpc>`
+	bye       = `<rpc xmlns="urn:ietf:params:xml:ns:netconf:base:1.0" message-id="bye"><close-session/></rpc>`
+)
+
+// ask wants the running configuration through the session.
+func (k *talk) ask(t *testing.T, id string) {
+	t.Helper()
+	before := len(k.said())
+	k.say(t, fmt.Sprintf(getConfig, id))
+	k.await(t, `message-id="`+id+`"`)
+	await(t, 10*time.Second, "the answer is whole", func() error {
+		if answer := k.said()[before:]; !strings.Contains(answer, "<data") || !strings.Contains(answer, "]]>]]>") {
+			return fmt.Errorf("it is %q", answer)
+		}
+		return nil
+	})
+}
+
+// notOurs is what systemd, apt, the operator and this test write, and nobody else.
+var notOurs = []string{"/etc/.updated", "/var/.updated", "/var/lib/systemd/timers", "/var/lib/apt/", "/root/", "/etc/hosts:", "/story"}
+
+// README's quick start to the letter, on two machines with systemd and a wire
+// between them: the packages installed, the calls taken by ncclient, by stock ssh
+// and by callhome-nms, the running configuration answered to each; a session
+// that outlives the upgrade and the removal; and nothing left of the packages.
+func TestQuickStart(t *testing.T) {
+	if why, err := os.ReadFile(workshop(noTree)); err == nil {
+		skips.Story(t, string(why))
+	}
+	q := readQuickStart(t)
+	device, station := boot(t, "device", withNetconfd), boot(t, "station", withNetconfd)
+	link(t, device, station, "192.0.2.1/24", "192.0.2.2/24")
+	put := func(m *machine, name, from string) {
+		t.Helper()
+		m.file(t, "/root/"+name, from)
+	}
+	version := func(dir, name string) string { return theOne(t, workshop(dir, name+"_*.deb")) }
+	put(device, "callhome_1.deb", version(dirFormerly, "callhome"))
+	put(station, "callhome-nms_1.deb", version(dirFormerly, "callhome-nms"))
+	device.run(t, "echo '192.0.2.2 nms.example.net' >> /etc/hosts")
+
+	station.run(t, q.stationInstall)
+	put(device, "nms.pub", station.root+"/root/nms.pub")
+	said := device.run(t, q.device)
+	expect(t, "the device", said, "callhome-mgr "+formerly, "nms.example.net")
+	put(station, "edge7.pub", device.root+"/root/edge7.pub")
+
+	// ncclient first: it cannot listen on a port that was in use just now, and
+	// leaves one that nobody can listen on for a minute, which is not waited for.
+	say(t, "nsenter", "--target", fmt.Sprint(station.pid), "--net", "sh", "-c", "echo 0 > /proc/sys/net/ipv4/tcp_max_tw_buckets")
+	ncclient := station.talk(t, q.ncclient)
+	select {
+	case err := <-ncclient.end:
+		if err != nil {
+			t.Fatalf("ncclient: %v\n%s\n%s", err, ncclient.said(), device.run(t, "callhome-mgr status; callhome-mgr events"))
+		}
+		expect(t, "ncclient", ncclient.said(), "<data")
+	case <-time.After(40 * time.Second):
+		t.Fatalf("ncclient waits:\n%s", ncclient.said())
+	}
+
+	await(t, 10*time.Second, "ncclient's port is free", func() error {
+		if out := say(t, "nsenter", "--target", fmt.Sprint(station.pid), "--net", "ss", "-Hant", "sport = :4334"); out != "" {
+			return errors.New(out)
+		}
+		return nil
+	})
+
+	ssh := station.talk(t, q.ssh)
+	ssh.await(t, "]]>]]>")
+	ssh.say(t, hello)
+	time.Sleep(time.Second) // as above, for netconfd
+	ssh.ask(t, "before")
+	sessions := func() string {
+		return device.run(t, `callhome-mgr sessions --json | grep -o '"session":[0-9]*\|"pid":[0-9]*'`)
+	}
+	before := sessions()
+
+	put(device, "callhome_2.deb", version(dirNow, "callhome"))
+	device.run(t, "rm callhome_1.deb; apt install ./callhome_*.deb")
+	expect(t, "callhome-mgr status", device.run(t, "callhome-mgr status"), "callhome-mgr "+now)
+	if after := sessions(); after != before {
+		t.Errorf("the sessions were %s before the upgrade, and are %s", before, after)
+	}
+	ssh.ask(t, "upgraded")
+	ssh.say(t, bye)
+	ssh.await(t, `message-id="bye"`)
+	<-ssh.end
+
+	station.run(t, q.daemon)
+	await(t, 40*time.Second, "the device is adopted", func() error {
+		out, err := station.try(q.adopt)
+		if err != nil {
+			return fmt.Errorf("%w: %s", err, out)
+		}
+		return nil
+	})
+	await(t, 20*time.Second, "the console shows the configuration", func() error {
+		out, err := station.try(q.console)
+		if err == nil && !strings.Contains(out, "<data") {
+			err = os.ErrInvalid
+		}
+		if err != nil {
+			return fmt.Errorf("%w: %s", err, out)
+		}
+		return nil
+	})
+
+	device.run(t, q.purgeDevice)
+	station.run(t, q.purgeStation)
+	const ours = "find /etc /usr /var/lib /run /root -name '*callhome*' -not -path '/var/lib/dpkg/*' -not -path '/root/*.deb'"
+	device.run(t, "userdel -rf netconf 2> /dev/null")
+	for _, m := range []*machine{device, station} {
+		if left := m.run(t, ours); left != "" {
+			t.Errorf("left on the %s:\n%s", m.name, left)
+		}
+		for _, change := range m.changes(t) {
+			if !slices.ContainsFunc(notOurs, func(prefix string) bool { return strings.HasPrefix(change, prefix) }) {
+				t.Errorf("changed on the %s: %s", m.name, change)
+			}
+		}
+	}
+}
