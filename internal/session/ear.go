@@ -104,8 +104,9 @@ func (e *ear) takeIn(exit *int) (any bool) {
 	}()
 	for len(e.pending) > 0 {
 		l := e.pending[0]
-		if l.Kind == sshdlog.Authenticated && e.s.awaitsLogin() && !e.s.env.prove(e.s.process(), l.User) {
+		if l.Kind == sshdlog.Authenticated && e.s.awaitsLogin() {
 			switch {
+			case exit == nil && e.s.env.prove(e.s.process(), l.User):
 			case exit == nil && e.mayWait():
 				return any
 			case exit != nil && endedLikeALogin(e.pending[1:], *exit):

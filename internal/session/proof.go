@@ -5,6 +5,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"sync"
 )
 
 // sshd's log is not to be trusted in one thing: it writes a user's name and a
@@ -59,13 +60,23 @@ func uidOf(pid int) int {
 	return uid
 }
 
+// listsChildren reports whether the kernel keeps lists of children
+// (CONFIG_PROC_CHILDREN).
+var listsChildren = sync.OnceValue(func() bool {
+	_, err := os.Stat("/proc/thread-self/children")
+	return err == nil
+})
+
 // childrenOf returns a process's children. Where the kernel keeps no list of
 // them it is found from all processes.
 func childrenOf(pid int) []int {
+	if !listsChildren() {
+		return childrenOfAll()[pid]
+	}
 	n := strconv.Itoa(pid)
 	data, err := os.ReadFile("/proc/" + n + "/task/" + n + "/children")
 	if err != nil {
-		return childrenOfAll()[pid]
+		return nil // it is gone
 	}
 	var out []int
 	for _, word := range strings.Fields(string(data)) {
