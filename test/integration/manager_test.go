@@ -500,7 +500,7 @@ func TestOthersMayNotCall(t *testing.T) {
 	host, port := splitAddr(t, l.Addr())
 	writer := as(netopID, "call", host, port)
 	writer.MustExit(77)
-	contains(t, "the refusal", writer.Stderr(), "netconf_ssh_call_home needs root or the group callhome")
+	contains(t, "the refusal", writer.Stderr(), "netconf_ssh_call_home needs root or the group root")
 	stranger := as(54321, "status")
 	stranger.MustExit(77)
 	l.Nobody()
