@@ -167,3 +167,71 @@ func (c *chatter) tell(now time.Time) (ok bool, left int) {
 	c.left++
 	return false, left
 }
+
+// run reads the log until sshd has exited, and the rest of it then.
+func (s *Session) run(exited <-chan int) {
+	wake := make(chan struct{}, 1)
+	s.env.Watch.add(s.id(), wake)
+	defer s.env.Watch.drop(s.id())
+	e := &ear{s: s, tail: tail{offset: s.rec.Offset, punched: s.rec.Offset}}
+	defer e.close()
+	again := time.NewTimer(0) // what is there already
+	defer again.Stop()
+	for {
+		select {
+		case <-wake:
+		case <-again.C:
+		case exit := <-exited:
+			e.listen(&exit)
+			s.exited(exit)
+			return
+		}
+		if next := e.listen(nil); next > 0 {
+			again.Reset(next)
+		}
+	}
+}
+
+// hear takes in a line of the log.
+func (s *Session) hear(l heard, c *chatter) {
+	s.mu.Lock()
+	before := s.rec.State
+	if before == proto.StateCalling && l.Remote != "" {
+		// The program of Execute has its connection now.
+		s.rec.State = proto.StateStarting
+	}
+	events := s.rec.apply(l.Line)
+	after := s.rec.State
+	needSock := s.sock == nil && after != proto.StateCalling
+	id := s.rec.Process
+	s.rec.Offset = l.end
+	s.mu.Unlock()
+	if needSock {
+		s.setSock(socketOf(id))
+	}
+	if before == proto.StateCalling && after != before {
+		s.tell(proto.EventConnected, "")
+	}
+	for _, e := range events {
+		if e == proto.EventLog {
+			ok, left := c.tell(time.Now())
+			if left > 0 {
+				s.tell(proto.EventLog, fmt.Sprintf("%d lines of sshd's were left out here", left))
+			}
+			if !ok {
+				continue
+			}
+		}
+		s.tell(e, l.Words)
+	}
+	if before != after {
+		s.wake()
+	}
+}
+
+// awaitsLogin reports whether a login would count now.
+func (s *Session) awaitsLogin() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Contains(beforeLogin, s.rec.State)
+}

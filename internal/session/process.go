@@ -122,11 +122,14 @@ func signal(pidfd *os.File, sig unix.Signal) {
 // endTree ends sshd and whatever it started: SIGTERM, then SIGKILL for what is
 // left. It returns when all are gone. Pidfds, not the process group, are what
 // is signalled: sshd puts the subsystem in a session of its own, and a group's
-// number can be in use again.
-func endTree(id Identity) {
+// number can be in use again. An error says that it could not even be begun.
+func endTree(id Identity) error {
 	leader, err := id.open()
+	if errors.Is(err, unix.ESRCH) {
+		return nil // gone
+	}
 	if err != nil {
-		return // gone
+		return err
 	}
 	all := append(descendants(id.PID), leader)
 	defer func() {
@@ -139,9 +142,10 @@ func endTree(id Identity) {
 			signal(f, sig)
 		}
 		if awaitAll(all, termTime) {
-			return
+			break
 		}
 	}
+	return nil
 }
 
 // awaitAll waits for all processes to end, at most d.

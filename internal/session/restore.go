@@ -79,7 +79,7 @@ func restore(env *Env, id int) (s *Session, known bool, err error) {
 	if openErr != nil && !errors.Is(openErr, unix.ESRCH) {
 		return nil, false, errors.Join(err, openErr)
 	}
-	s = &Session{env: env, rec: *rec, done: make(chan struct{}), changed: make(chan struct{})}
+	s = of(env, *rec)
 	exited := make(chan int, 1)
 	if openErr != nil {
 		exited <- -1

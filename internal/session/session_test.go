@@ -241,3 +241,33 @@ func TestAStateFileIsWrittenLater(t *testing.T) {
 		t.Error("it is not written")
 	}
 }
+
+// Whoever comes first ends a session; what was told of the end stays so.
+func TestASessionEndsOnce(t *testing.T) {
+	for range 50 {
+		env, all := newEnv(t)
+		s := New(env, 1, proto.CallParams{Host: "nms", Port: 1}, "manager", Owner{})
+		var both sync.WaitGroup
+		both.Go(func() { s.Fail(proto.StageName, "no such host") })
+		both.Go(func() { s.Kill("somebody") })
+		both.Wait()
+		info, told := awaitDone(t, s), all.list()
+		if len(told) != 2 || told[1].Session.Cause != info.Cause || told[1].Session.End != info.End {
+			t.Fatalf("told %+v, and the session is %+v", told, info)
+		}
+		if s.Context().Err() == nil {
+			t.Fatal("its context goes on")
+		}
+	}
+}
+
+// That a process cannot be looked at does not mean that it is gone.
+func TestEndTreeTellsGoneFromUnknown(t *testing.T) {
+	gone := Identity{PID: os.Getpid(), StartTime: 1}
+	if err := endTree(gone); err != nil {
+		t.Errorf("gone: %v", err)
+	}
+	if err := endTree(Identity{PID: -1}); err == nil {
+		t.Error("what is no process was ended")
+	}
+}
