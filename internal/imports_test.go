@@ -19,154 +19,179 @@ import (
 // What is not here must not be: first think whether the importing package
 // needs to know that much, then add a row.
 var arrows = []struct{ from, to, reason string }{
-	{"cmd/callhome-trigger", "internal/logging", "a failure is logged once, here"},
-	{"cmd/callhome-trigger", "internal/preflight", "--check"},
-	{"cmd/callhome-trigger", "internal/settings", "its options are that table"},
-	{"cmd/callhome-trigger", "internal/sysexits", "its exit status"},
-	{"cmd/callhome-trigger", "internal/trigger", "makes the call"},
-
-	{"cmd/callhome-mgr", "internal/api", "serves it, and asks a running manager"},
+	// Commands.
+	{"cmd/callhome-mgr", "internal/daemon", "opens its sockets and notifies systemd"},
+	{"cmd/callhome-mgr", "internal/device/api", "serves the API and calls a running manager"},
+	{"cmd/callhome-mgr", "internal/device/config", "reads the standing connections"},
+	{"cmd/callhome-mgr", "internal/device/manager", "runs it"},
+	{"cmd/callhome-mgr", "internal/device/metrics", "counts the manager's events"},
+	{"cmd/callhome-mgr", "internal/device/preflight", "check"},
+	{"cmd/callhome-mgr", "internal/device/provision", "the configuration's files for sshd"},
+	{"cmd/callhome-mgr", "internal/device/reconnect", "runs it"},
+	{"cmd/callhome-mgr", "internal/device/session", "makes the directory of their files, and hands sessions from manager to standing"},
+	{"cmd/callhome-mgr", "internal/device/settings", "a session's options are the trigger's"},
+	{"cmd/callhome-mgr", "internal/device/sysevents", "news of the network, the clock and the configuration's file"},
 	{"cmd/callhome-mgr", "internal/hook", "wires it to the manager's events"},
 	{"cmd/callhome-mgr", "internal/logging", "makes the logger that all share"},
-	{"cmd/callhome-mgr", "internal/manager", "runs it"},
-	{"cmd/callhome-mgr", "internal/metrics", "wires them to the manager's events"},
-	{"cmd/callhome-mgr", "internal/config", "reads the standing connections"},
-	{"cmd/callhome-mgr", "internal/outside", "news of the network, the clock and the configuration's file"},
-	{"cmd/callhome-mgr", "internal/preflight", "check"},
-	{"cmd/callhome-mgr", "internal/provision", "the configuration's files for sshd"},
-	{"cmd/callhome-mgr", "internal/sshdexec", "asks sshd what a configuration may want of it"},
-	{"cmd/callhome-mgr", "internal/standing", "runs it"},
 	{"cmd/callhome-mgr", "internal/proto", "prints the API's own types"},
-	{"cmd/callhome-mgr", "internal/session", "makes the directory of their files, and hands sessions from manager to standing"},
-	{"cmd/callhome-mgr", "internal/settings", "a session's options are the trigger's"},
+	{"cmd/callhome-mgr", "internal/pubsub", "the log, the metrics and the hook follow the manager's events"},
+	{"cmd/callhome-mgr", "internal/rpc", "the groups that may call"},
+	{"cmd/callhome-mgr", "internal/scrape", "serves the metrics"},
+	{"cmd/callhome-mgr", "internal/sshdexec", "asks sshd what a configuration may want of it"},
 	{"cmd/callhome-mgr", "internal/sysexits", "its exit status"},
-	{"cmd/callhome-mgr", "internal/unixlisten", "opens the socket of the API"},
-	{"cmd/callhome-mgr", "internal/hub", "the log, the metrics and the hook follow the manager's events"},
-	{"cmd/callhome-mgr", "internal/service", "tells systemd how the daemon is"},
 
-	{"test/simulate", "internal/schedule", "what it plays is the daemon's own"},
-	{"test/simulate", "internal/proto", "at which stage a call failed"},
-
-	{"cmd/callhome-nms", "internal/api", "who may call the daemon"},
+	{"cmd/callhome-nms", "internal/daemon", "opens its sockets and notifies systemd"},
+	{"cmd/callhome-nms", "internal/fdpass", "accept gives ssh the socket"},
 	{"cmd/callhome-nms", "internal/hook", "wires it to the station's events"},
-	{"cmd/callhome-nms", "internal/hub", "the log, the metrics and the hook follow the station's events"},
 	{"cmd/callhome-nms", "internal/logging", "makes the logger that all share"},
-	{"cmd/callhome-nms", "internal/metrics", "serves the figures"},
+	{"cmd/callhome-nms", "internal/nms/announce", "accept --device"},
+	{"cmd/callhome-nms", "internal/nms/console", "what the console does"},
 	{"cmd/callhome-nms", "internal/nms/control", "serves the station, and asks a running one"},
-	{"cmd/callhome-nms", "internal/nms/door", "keeps the devices' sockets"},
-	{"cmd/callhome-nms", "internal/nms/figures", "wires them to the station's events"},
+	{"cmd/callhome-nms", "internal/nms/devsock", "keeps the devices' sockets"},
+	{"cmd/callhome-nms", "internal/nms/knownhosts", "options say what is known of a device"},
 	{"cmd/callhome-nms", "internal/nms/listen", "opens what calls come to"},
+	{"cmd/callhome-nms", "internal/nms/login", "logs in to a device"},
+	{"cmd/callhome-nms", "internal/nms/metrics", "wires them to the station's events"},
+	{"cmd/callhome-nms", "internal/nms/netconf", "the console's session"},
 	{"cmd/callhome-nms", "internal/nms/nmsproto", "prints the daemon's own types"},
 	{"cmd/callhome-nms", "internal/nms/registry", "which devices there are"},
 	{"cmd/callhome-nms", "internal/nms/station", "runs it"},
 	{"cmd/callhome-nms", "internal/proto", "a daemon's error has its exit status"},
-	{"cmd/callhome-nms", "internal/ration", "warns of calls that the machine has no room for"},
-	{"cmd/callhome-nms", "internal/service", "tells systemd how the daemon is"},
+	{"cmd/callhome-nms", "internal/pubsub", "the log, the metrics and the hook follow the station's events"},
+	{"cmd/callhome-nms", "internal/ratelimit", "warns of calls that the machine has no room for"},
+	{"cmd/callhome-nms", "internal/rpc", "who may call the daemon"},
+	{"cmd/callhome-nms", "internal/scrape", "serves the metrics"},
 	{"cmd/callhome-nms", "internal/sysexits", "its exit status"},
-	{"cmd/callhome-nms", "internal/unixlisten", "opens the control socket"},
-	{"cmd/callhome-nms", "internal/fdpass", "accept gives ssh the socket"},
-	{"cmd/callhome-nms", "internal/nms/announce", "accept --device"},
-	{"cmd/callhome-nms", "internal/nms/console", "what the console does"},
-	{"cmd/callhome-nms", "internal/nms/knownhosts", "options say what is known of a device"},
-	{"cmd/callhome-nms", "internal/nms/login", "logs in to a device"},
-	{"cmd/callhome-nms", "internal/nms/netconf", "the console's session"},
 
+	{"cmd/callhome-trigger", "internal/device/preflight", "--check"},
+	{"cmd/callhome-trigger", "internal/device/settings", "its options are that table"},
+	{"cmd/callhome-trigger", "internal/device/trigger", "makes the call"},
+	{"cmd/callhome-trigger", "internal/logging", "a failure is logged once, here"},
+	{"cmd/callhome-trigger", "internal/sysexits", "its exit status"},
+
+	{"test/simulate", "internal/device/schedule", "what it plays is the daemon's own"},
+	{"test/simulate", "internal/proto", "at which stage a call failed"},
+
+	// The device wing.
+	{"internal/device/api", "internal/proto", "the types of its methods"},
+	{"internal/device/api", "internal/rpc", "serves its methods and calls them"},
+
+	{"internal/device/config", "internal/device/dial", "options of a connection"},
+	{"internal/device/config", "internal/device/settings", "an endpoint becomes the trigger's settings"},
+	{"internal/device/config", "internal/proto", "the state tree of its module"},
+	{"internal/device/config", "internal/sshdexec", "what the sshd of this machine can do"},
+
+	{"internal/device/connect", "internal/device/dial", "the race between the addresses"},
+	{"internal/device/connect", "internal/device/proxy", "the way through a proxy"},
+	{"internal/device/connect", "internal/device/resolve", "a name's addresses"},
+	{"internal/device/connect", "internal/device/settings", "whom to call and how"},
+	{"internal/device/connect", "internal/sshdexec", "how an opaque word is written"},
+	{"internal/device/connect", "internal/sysexits", "each failure has its exit status"},
+
+	{"internal/device/manager", "internal/device/connect", "makes the connections"},
+	{"internal/device/manager", "internal/device/dial", "takes one that was made elsewhere"},
+	{"internal/device/manager", "internal/device/session", "what becomes of a connection"},
+	{"internal/device/manager", "internal/device/settings", "what each call home shall be like"},
+	{"internal/device/manager", "internal/proto", "what it tells the API's callers"},
+	{"internal/device/manager", "internal/pubsub", "tells subscribers what happens"},
+	{"internal/device/manager", "internal/sysexits", "why a call home failed"},
+
+	{"internal/device/metrics", "internal/hook", "counts how the hook's runs ended"},
+	{"internal/device/metrics", "internal/proto", "events are what it counts"},
+	{"internal/device/metrics", "internal/scrape", "answers a scrape"},
+
+	{"internal/device/preflight", "internal/device/connect", "tries where a call home would leave from"},
+	{"internal/device/preflight", "internal/device/settings", "looks at what a call home would use"},
+	{"internal/device/preflight", "internal/sshdexec", "asks sshd with the arguments it would get"},
+	{"internal/device/preflight", "internal/sysexits", "the exit status that a call home would end with"},
+
+	{"internal/device/provision", "internal/device/config", "what a file is"},
+
+	{"internal/device/proxy", "internal/device/settings", "which proxy, and whom to reach"},
+	{"internal/device/proxy", "internal/sysexits", "each failure has its exit status"},
+
+	{"internal/device/reconnect", "internal/device/config", "whom to keep connected"},
+	{"internal/device/reconnect", "internal/device/schedule", "decides"},
+	{"internal/device/reconnect", "internal/device/session", "what becomes of a call"},
+	{"internal/device/reconnect", "internal/device/settings", "what a call is made with"},
+	{"internal/device/reconnect", "internal/proto", "tells how its clients are"},
+
+	{"internal/device/resolve", "internal/device/dial", "questions leave the way the connection does"},
+	{"internal/device/resolve", "internal/sysexits", "each failure has its exit status"},
+
+	{"internal/device/schedule", "internal/proto", "the stage of a failure"},
+
+	{"internal/device/session", "internal/device/dial", "owns a connection"},
+	{"internal/device/session", "internal/device/sshdlog", "understands what sshd says"},
+	{"internal/device/session", "internal/proto", "its state has the API's names"},
+	{"internal/device/session", "internal/sshdexec", "starts sshd"},
+	{"internal/device/session", "internal/sysexits", "an sshd that cannot start has an exit status"},
+
+	{"internal/device/settings", "internal/device/dial", "options of the connection"},
+	{"internal/device/settings", "internal/proto", "the bounds and built-in values that the API has too"},
+	{"internal/device/settings", "internal/sshdexec", "options of sshd, which it checks itself"},
+	{"internal/device/settings", "internal/sysexits", "a wrong value's exit status depends on its source"},
+
+	{"internal/device/trigger", "internal/device/connect", "makes the connection"},
+	{"internal/device/trigger", "internal/device/dial", "owns it then"},
+	{"internal/device/trigger", "internal/device/settings", "what was asked for"},
+	{"internal/device/trigger", "internal/fdpass", "hands the socket to the manager"},
+	{"internal/device/trigger", "internal/proto", "the words of that"},
+	{"internal/device/trigger", "internal/sshdexec", "hands the socket to sshd"},
+	{"internal/device/trigger", "internal/sysexits", "each failure has its exit status"},
+
+	// The station wing.
 	{"internal/nms/console", "internal/nms/netconf", "asks over a session"},
 	{"internal/nms/console", "internal/sysexits", "a wrong word, and an rpc-error, has its exit status"},
-	{"internal/trigger", "internal/connect", "makes the connection"},
-	{"internal/trigger", "internal/dial", "owns it then"},
-	{"internal/trigger", "internal/fdpass", "hands the socket to the manager"},
-	{"internal/trigger", "internal/proto", "the words of that"},
-	{"internal/trigger", "internal/settings", "what was asked for"},
-	{"internal/trigger", "internal/sshdexec", "hands the socket to sshd"},
-	{"internal/trigger", "internal/sysexits", "each failure has its exit status"},
 
-	{"internal/manager", "internal/connect", "makes the connections"},
-	{"internal/manager", "internal/hub", "tells subscribers what happens"},
-	{"internal/manager", "internal/dial", "takes one that was made elsewhere"},
-	{"internal/manager", "internal/proto", "what it tells the API's callers"},
-	{"internal/manager", "internal/session", "what becomes of a connection"},
-	{"internal/manager", "internal/settings", "what each call home shall be like"},
-	{"internal/manager", "internal/sysexits", "why a call home failed"},
-
-	{"internal/standing", "internal/config", "whom to keep connected"},
-	{"internal/standing", "internal/proto", "tells how its clients are"},
-	{"internal/standing", "internal/schedule", "decides"},
-	{"internal/standing", "internal/session", "what becomes of a call"},
-	{"internal/standing", "internal/settings", "what a call is made with"},
-	{"internal/schedule", "internal/proto", "the stage of a failure"},
-
-	{"internal/connect", "internal/dial", "the race between the addresses"},
-	{"internal/connect", "internal/proxy", "the way through a proxy"},
-	{"internal/connect", "internal/resolve", "a name's addresses"},
-	{"internal/connect", "internal/settings", "whom to call and how"},
-	{"internal/connect", "internal/sshdexec", "how an opaque word is written"},
-	{"internal/connect", "internal/sysexits", "each failure has its exit status"},
-
-	{"internal/session", "internal/dial", "owns a connection"},
-	{"internal/session", "internal/proto", "its state has the API's names"},
-	{"internal/session", "internal/sshdexec", "starts sshd"},
-	{"internal/session", "internal/sshdlog", "understands what sshd says"},
-	{"internal/session", "internal/sysexits", "an sshd that cannot start has an exit status"},
-
-	{"internal/api", "internal/accept", "has callers while the machine has room for them"},
-	{"internal/api", "internal/fdpass", "a socket comes with adopt"},
-	{"internal/api", "internal/proto", "the API's words"},
-	{"internal/api", "internal/sysexits", "a manager that does not answer is a failure of the command line"},
-	{"internal/api", "internal/ration", "warns of refusals"},
-	{"internal/hook", "internal/proto", "an event is what it passes on"},
-	{"internal/hook", "internal/ration", "warns of events that it was not run for"},
-	{"internal/metrics", "internal/accept", "has callers while the machine has room for them"},
-	{"internal/metrics", "internal/proto", "events are what it counts"},
-	{"internal/metrics", "internal/ration", "warns where it has not"},
-	{"internal/metrics", "internal/sysexits", "an address that is taken is a failure of the command line"},
-	{"internal/metrics", "internal/unixlisten", "they can be served at a Unix socket"},
-
-	{"internal/config", "internal/proto", "the state tree of its module"},
-	{"internal/config", "internal/dial", "options of a connection"},
-	{"internal/config", "internal/settings", "an endpoint becomes the trigger's settings"},
-	{"internal/config", "internal/sshdexec", "what the sshd of this machine can do"},
-
-	{"internal/provision", "internal/config", "what a file is"},
-	{"internal/preflight", "internal/connect", "tries where a call home would leave from"},
-	{"internal/preflight", "internal/settings", "looks at what a call home would use"},
-	{"internal/preflight", "internal/sshdexec", "asks sshd with the arguments it would get"},
-	{"internal/preflight", "internal/sysexits", "the exit status that a call home would end with"},
-	{"internal/settings", "internal/dial", "options of the connection"},
-	{"internal/settings", "internal/proto", "the bounds and built-in values that the API has too"},
-	{"internal/settings", "internal/sshdexec", "options of sshd, which it checks itself"},
-	{"internal/settings", "internal/sysexits", "a wrong value's exit status depends on its source"},
-	{"internal/proxy", "internal/settings", "which proxy, and whom to reach"},
-	{"internal/proxy", "internal/sysexits", "each failure has its exit status"},
-	{"internal/resolve", "internal/dial", "questions leave the way the connection does"},
-	{"internal/resolve", "internal/sysexits", "each failure has its exit status"},
-	{"internal/nms/control", "internal/api", "framing, peers and limits are the manager's"},
 	{"internal/nms/control", "internal/nms/nmsproto", "the words of its methods"},
 	{"internal/nms/control", "internal/nms/station", "a session's socket is what that joins"},
 	{"internal/nms/control", "internal/proto", "its errors"},
-	{"internal/nms/door", "internal/accept", "has callers while the machine has room for them"},
-	{"internal/nms/door", "internal/ration", "warns where it has not"},
-	{"internal/nms/door", "internal/api", "who is at the other end, and may he"},
-	{"internal/nms/door", "internal/nms/nmsproto", "a device's state"},
-	{"internal/nms/door", "internal/nms/station", "a session's socket is what that joins"},
-	{"internal/nms/figures", "internal/hook", "how its runs ended"},
-	{"internal/nms/figures", "internal/nms/nmsproto", "events and states are what it counts"},
-	{"internal/nms/figures", "internal/nms/station", "its counts"},
-	{"internal/nms/knownhosts", "internal/nms/hostkey", "algorithms, and how a CA may sign"},
-	{"internal/nms/registry", "internal/nms/hostkey", "the same for devices of the registry"},
-	{"internal/nms/station", "internal/hub", "tells subscribers what happens"},
-	{"internal/nms/station", "internal/nms/handshake", "logs in to a device"},
-	{"internal/nms/station", "internal/nms/login", "reads the credentials"},
-	{"internal/nms/station", "internal/nms/registry", "asks it whose a key is"},
-	{"internal/nms/station", "internal/nms/nmsproto", "what it tells its callers"},
-	{"internal/nms/station", "internal/proto", "errors have the codes and stages of the manager's"},
+	{"internal/nms/control", "internal/rpc", "framing, peers and limits are the manager's"},
 
-	{"internal/unixlisten", "internal/sysexits", "a socket that is somebody else's is a failure of the command line"},
+	{"internal/nms/devsock", "internal/daemon", "has callers while the machine has room for them"},
+	{"internal/nms/devsock", "internal/nms/nmsproto", "a device's state"},
+	{"internal/nms/devsock", "internal/nms/station", "a session's socket is what that joins"},
+	{"internal/nms/devsock", "internal/ratelimit", "warns where it has not"},
+	{"internal/nms/devsock", "internal/rpc", "who is at the other end, and may he"},
+
+	{"internal/nms/knownhosts", "internal/nms/hostkey", "algorithms, and how a CA may sign"},
 	{"internal/nms/knownhosts", "internal/sysexits", "a device that is not the right one has its exit status"},
+
+	{"internal/nms/listen", "internal/sysexits", "an address that cannot be had is a failure of the command line"},
+
 	{"internal/nms/login", "internal/nms/knownhosts", "is it the device"},
 	{"internal/nms/login", "internal/sysexits", "each failure has its exit status"},
-	{"internal/nms/listen", "internal/sysexits", "an address that cannot be had is a failure of the command line"},
+
+	{"internal/nms/metrics", "internal/hook", "how its runs ended"},
+	{"internal/nms/metrics", "internal/nms/nmsproto", "events and states are what it counts"},
+	{"internal/nms/metrics", "internal/nms/station", "its counts"},
+
+	{"internal/nms/registry", "internal/nms/hostkey", "the same for devices of the registry"},
+
+	{"internal/nms/station", "internal/nms/handshake", "logs in to a device"},
+	{"internal/nms/station", "internal/nms/login", "reads the credentials"},
+	{"internal/nms/station", "internal/nms/nmsproto", "what it tells its callers"},
+	{"internal/nms/station", "internal/nms/registry", "asks it whose a key is"},
+	{"internal/nms/station", "internal/proto", "errors have the codes and stages of the manager's"},
+	{"internal/nms/station", "internal/pubsub", "tells subscribers what happens"},
+
+	// Shared rooms.
+	{"internal/daemon", "internal/sysexits", "a socket that is somebody else's is a failure of the command line"},
+
+	{"internal/hook", "internal/ratelimit", "warns of events that it was not run for"},
+
 	{"internal/logging", "internal/sysexits", "a log that cannot be opened is a failure of the command line"},
+
+	{"internal/rpc", "internal/daemon", "has callers while the machine has room for them"},
+	{"internal/rpc", "internal/fdpass", "a socket comes with adopt"},
+	{"internal/rpc", "internal/proto", "the API's words"},
+	{"internal/rpc", "internal/ratelimit", "warns of refusals"},
+	{"internal/rpc", "internal/sysexits", "a manager that does not answer is a failure of the command line"},
+
+	{"internal/scrape", "internal/daemon", "accepts connections, opens the Unix socket"},
+	{"internal/scrape", "internal/ratelimit", "rate-limits warnings about connections"},
+	{"internal/scrape", "internal/sysexits", "an address in use has an exit status"},
 }
 
 // thirdParty is a module that others wrote.
@@ -177,18 +202,18 @@ type thirdParty struct {
 
 // modules are all that others wrote, with who may use them and what for.
 var modules = []thirdParty{
-	{"golang.org/x/sys", "system calls", []string{"cmd/callhome-mgr", "cmd/callhome-nms", "internal/accept", "internal/api", "internal/connect", "internal/dial", "internal/fdpass", "internal/hook", "internal/nms/announce", "internal/nms/control", "internal/nms/knownhosts", "internal/nms/listen", "internal/outside", "internal/preflight", "internal/resolve", "internal/session", "internal/sshdexec", "internal/trigger", "internal/unixlisten"}},
+	{"golang.org/x/sys", "system calls", []string{"cmd/callhome-mgr", "cmd/callhome-nms", "internal/daemon", "internal/rpc", "internal/device/connect", "internal/device/dial", "internal/fdpass", "internal/hook", "internal/nms/announce", "internal/nms/control", "internal/nms/knownhosts", "internal/nms/listen", "internal/device/sysevents", "internal/device/preflight", "internal/device/resolve", "internal/device/session", "internal/sshdexec", "internal/device/trigger", "internal/daemon"}},
 	{"gonum.org/v1/plot", "draws the simulation's figures; no program that is shipped knows it", []string{"test/simulate"}},
 	{"github.com/guptarohit/asciigraph", "the same for the terminal", []string{"test/simulate"}},
-	{"golang.org/x/net", "SOCKS5, and a bound on connections", []string{"internal/metrics", "internal/proxy"}},
-	{"golang.org/x/crypto", "SSH's forms of keys and certificates; and the SSH client of the management side: on a device SSH is sshd's", []string{"internal/config", "internal/nms/handshake", "internal/nms/hostkey", "internal/nms/knownhosts", "internal/nms/login", "internal/nms/registry", "internal/nms/sshtest", "internal/nms/station"}},
+	{"golang.org/x/net", "SOCKS5, and a bound on connections", []string{"internal/device/proxy", "internal/scrape"}},
+	{"golang.org/x/crypto", "SSH's forms of keys and certificates; and the SSH client of the management side: on a device SSH is sshd's", []string{"internal/device/config", "internal/nms/handshake", "internal/nms/hostkey", "internal/nms/knownhosts", "internal/nms/login", "internal/nms/registry", "internal/nms/sshtest", "internal/nms/station"}},
 	{"github.com/urfave/cli/v2", "command lines; nothing below main knows them", []string{"cmd/callhome-mgr", "cmd/callhome-nms", "cmd/callhome-trigger"}},
-	{"github.com/hashicorp/go-hclog", "logging", []string{"cmd/callhome-mgr", "cmd/callhome-nms", "internal/api", "internal/hook", "internal/logging", "internal/metrics", "internal/nms/control", "internal/nms/door", "internal/ration", "internal/service", "internal/standing", "internal/trigger"}},
-	{"github.com/coreos/go-systemd/v22", "tells systemd that a daemon is ready, and how it fares; takes its sockets", []string{"cmd/callhome-mgr", "cmd/callhome-nms", "internal/service"}},
-	{"github.com/creachadair/jrpc2", "JSON-RPC 2.0", []string{"internal/api", "internal/nms/control"}},
-	{"github.com/fsnotify/fsnotify", "waits for a log's next line, and for a change of a configuration or the registry", []string{"internal/nms/registry", "internal/outside", "internal/session"}},
-	{"github.com/vishvananda/netlink", "rtnetlink", []string{"internal/outside"}},
-	{"github.com/prometheus/client_golang", "metrics in Prometheus' format", []string{"internal/metrics", "internal/nms/figures"}},
+	{"github.com/hashicorp/go-hclog", "logging", []string{"cmd/callhome-mgr", "cmd/callhome-nms", "internal/daemon", "internal/device/api", "internal/device/metrics", "internal/device/reconnect", "internal/device/trigger", "internal/hook", "internal/logging", "internal/nms/control", "internal/nms/devsock", "internal/ratelimit", "internal/rpc", "internal/scrape"}},
+	{"github.com/coreos/go-systemd/v22", "tells systemd that a daemon is ready, and how it fares; takes its sockets", []string{"cmd/callhome-mgr", "cmd/callhome-nms", "internal/daemon"}},
+	{"github.com/creachadair/jrpc2", "JSON-RPC 2.0", []string{"internal/device/api", "internal/nms/control", "internal/rpc"}},
+	{"github.com/fsnotify/fsnotify", "waits for a log's next line, and for a change of a configuration or the registry", []string{"internal/nms/registry", "internal/device/sysevents", "internal/device/session"}},
+	{"github.com/vishvananda/netlink", "rtnetlink", []string{"internal/device/sysevents"}},
+	{"github.com/prometheus/client_golang", "metrics in Prometheus' format", []string{"internal/device/metrics", "internal/nms/metrics", "internal/scrape"}},
 	{"golang.org/x/term", "passwords without echo, and the console's lines with history", []string{"cmd/callhome-nms"}},
 	{"github.com/pires/go-proxyproto", "the header of a load balancer", []string{"internal/nms/station"}},
 }
@@ -239,6 +264,29 @@ func sources(t *testing.T) map[string]*source {
 		t.Fatalf("found only %d packages", len(out))
 	}
 	return out
+}
+
+// The device's rooms and the station's know nothing of each other, and what both
+// share knows neither: each wing can be read, built and shipped alone.
+func TestTheWingsDoNotImportEachOther(t *testing.T) {
+	wing := func(pkg string) string {
+		for _, w := range []string{"internal/device", "internal/nms"} {
+			if pkg == w || strings.HasPrefix(pkg, w+"/") {
+				return w
+			}
+		}
+		return ""
+	}
+	for from, s := range sources(t) {
+		if !strings.HasPrefix(from, "internal/") {
+			continue
+		}
+		for to := range s.imports {
+			if to, ours := strings.CutPrefix(to, module); ours && wing(to) != "" && wing(to) != wing(from) {
+				t.Errorf("%s imports %s: a wing imports nothing of the other, and a shared room nothing of either", from, to)
+			}
+		}
+	}
 }
 
 func TestPackagesKnowOnlyWhatTheyMay(t *testing.T) {

@@ -12,9 +12,9 @@ import (
 	"text/tabwriter"
 	"time"
 
-	"callhome/internal/api"
+	"callhome/internal/device/api"
+	"callhome/internal/device/settings"
 	"callhome/internal/proto"
-	"callhome/internal/settings"
 	"callhome/internal/sysexits"
 
 	"github.com/urfave/cli/v2"

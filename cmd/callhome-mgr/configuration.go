@@ -13,16 +13,16 @@ import (
 	"sync"
 	"time"
 
-	"callhome/internal/config"
+	"callhome/internal/device/config"
+	"callhome/internal/device/manager"
+	"callhome/internal/device/provision"
+	"callhome/internal/device/reconnect"
+	"callhome/internal/device/session"
+	"callhome/internal/device/settings"
+	"callhome/internal/device/sysevents"
 	"callhome/internal/hook"
-	"callhome/internal/manager"
-	"callhome/internal/outside"
 	"callhome/internal/proto"
-	"callhome/internal/provision"
-	"callhome/internal/session"
-	"callhome/internal/settings"
 	"callhome/internal/sshdexec"
-	"callhome/internal/standing"
 	"callhome/internal/sysexits"
 
 	"github.com/hashicorp/go-hclog"
@@ -46,7 +46,7 @@ type configuration struct {
 	explicit bool // the file was named and must be there
 	dir      string
 	log      hclog.Logger
-	keeper   *standing.Keeper
+	keeper   *reconnect.Keeper
 
 	applying sync.Mutex // held while one is applied, before mu; guards the next two
 	files    []config.File
@@ -57,8 +57,8 @@ type configuration struct {
 	hooks  map[string]*hook.Hook // by client
 }
 
-func newConfiguration(c *cli.Context, caller standing.Caller, log hclog.Logger) *configuration {
-	k := standing.New(caller, standing.Options{
+func newConfiguration(c *cli.Context, caller reconnect.Caller, log hclog.Logger) *configuration {
+	k := reconnect.New(caller, reconnect.Options{
 		Dir:   c.String("clients-dir"),
 		Last:  filepath.Join(c.String("data-dir"), "last-connected.json"),
 		Slots: filepath.Join(c.String("state-dir"), "slots.json"),
@@ -69,7 +69,7 @@ func newConfiguration(c *cli.Context, caller standing.Caller, log hclog.Logger) 
 // caller is the manager, as package standing wants it.
 type caller struct{ *manager.Manager }
 
-func (c caller) Keep(s *settings.Settings, owner session.Owner) (standing.Session, error) {
+func (c caller) Keep(s *settings.Settings, owner session.Owner) (reconnect.Session, error) {
 	made, err := c.Manager.Keep(s, owner)
 	if err != nil {
 		return nil, err // not made, which is a nil of another type
@@ -77,8 +77,8 @@ func (c caller) Keep(s *settings.Settings, owner session.Owner) (standing.Sessio
 	return made, nil
 }
 
-func (c caller) Kept() []standing.Session {
-	var out []standing.Session
+func (c caller) Kept() []reconnect.Session {
+	var out []reconnect.Session
 	for _, s := range c.Manager.Kept() {
 		out = append(out, s)
 	}
@@ -172,7 +172,7 @@ func (g *configuration) hooksOf(next *config.Config) (map[string]*hook.Hook, err
 			out[c.Name] = h
 			continue
 		}
-		h, err := newHook(hook.Config{Program: c.Hook, Events: proto.Events, Timeout: hook.DefaultTimeout}, g.log.Named("hook"))
+		h, err := newHook(hook.Config{Program: c.Hook, Known: proto.Events, Events: proto.Events, Timeout: hook.DefaultTimeout}, g.log.Named("hook"))
 		if err != nil {
 			return nil, fmt.Errorf("hook of the client %q: %w", c.Name, err)
 		}
@@ -194,7 +194,7 @@ func (g *configuration) handle(e proto.Event) {
 	h := g.hooks[name]
 	g.mu.Unlock()
 	if h != nil {
-		h.Handle(e)
+		h.Handle(hookEvent(e))
 	}
 }
 
@@ -208,16 +208,16 @@ func (g *configuration) Status() proto.ConfigStatus {
 // watch follows the world until ctx ends: the network, the clock and, with
 // follow, the file.
 func (g *configuration) watch(ctx context.Context, follow bool, reload func()) error {
-	if err := outside.Network(ctx.Done(), g.keeper.Network); err != nil {
+	if err := sysevents.Network(ctx.Done(), g.keeper.Network); err != nil {
 		g.log.Warn("an address or a link that comes back will not be noticed", "error", err)
 	}
-	if err := outside.Clock(ctx.Done(), g.keeper.ClockSet); err != nil {
+	if err := sysevents.Clock(ctx.Done(), g.keeper.ClockSet); err != nil {
 		g.log.Warn("a clock that is set will not be noticed", "error", err)
 	}
 	if !follow {
 		return nil
 	}
-	if err := outside.File(ctx.Done(), g.file, reload); err != nil {
+	if err := sysevents.File(ctx.Done(), g.file, reload); err != nil {
 		return sysexits.New(sysexits.OSErr, "", err)
 	}
 	return nil
@@ -267,7 +267,7 @@ func missing(c *config.Config) error {
 	for _, client := range c.Clients {
 		at := "/ietf-netconf-server:netconf-server/call-home/netconf-client[name='" + client.Name + "']"
 		if client.Hook != "" {
-			h := hook.Config{Program: client.Hook, Events: proto.Events, Timeout: hook.DefaultTimeout}
+			h := hook.Config{Program: client.Hook, Known: proto.Events, Events: proto.Events, Timeout: hook.DefaultTimeout}
 			if err := h.Check(); err != nil {
 				errs = append(errs, fmt.Errorf("%s/callhome:hook: %w", at, err))
 			}

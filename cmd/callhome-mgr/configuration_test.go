@@ -11,12 +11,12 @@ import (
 	"testing"
 	"time"
 
-	"callhome/internal/config"
+	"callhome/internal/device/config"
+	"callhome/internal/device/reconnect"
+	"callhome/internal/device/session"
+	"callhome/internal/device/settings"
 	"callhome/internal/hook"
 	"callhome/internal/proto"
-	"callhome/internal/session"
-	"callhome/internal/settings"
-	"callhome/internal/standing"
 	"callhome/internal/sysexits"
 
 	"github.com/hashicorp/go-hclog"
@@ -29,10 +29,10 @@ type noCalls struct {
 	told []proto.Event
 }
 
-func (*noCalls) Keep(*settings.Settings, session.Owner) (standing.Session, error) {
+func (*noCalls) Keep(*settings.Settings, session.Owner) (reconnect.Session, error) {
 	return nil, proto.NewError(proto.CodeShutdown, "callhome-mgr is stopping")
 }
-func (*noCalls) Kept() []standing.Session { return nil }
+func (*noCalls) Kept() []reconnect.Session { return nil }
 
 func (n *noCalls) Tell(e proto.Event) {
 	n.mu.Lock()
@@ -68,7 +68,7 @@ func newDevice(t *testing.T, explicit bool) *device {
 	d.base.Sshd.Sshd = program(t, "sshd", "echo OpenSSH_9.8p1 >&2")
 	d.configuration = &configuration{
 		file: filepath.Join(dir, "callhome.json"), explicit: explicit, dir: filepath.Join(dir, "clients"), log: hclog.NewNullLogger(),
-		keeper: standing.New(d.manager, standing.Options{Dir: filepath.Join(dir, "clients")}, hclog.NewNullLogger()), hooks: make(map[string]*hook.Hook),
+		keeper: reconnect.New(d.manager, reconnect.Options{Dir: filepath.Join(dir, "clients")}, hclog.NewNullLogger()), hooks: make(map[string]*hook.Hook),
 	}
 	t.Cleanup(d.keeper.Close)
 	return d

@@ -12,11 +12,11 @@ import (
 	"strings"
 	"time"
 
-	"callhome/internal/api"
-	"callhome/internal/config"
-	"callhome/internal/preflight"
+	"callhome/internal/device/api"
+	"callhome/internal/device/config"
+	"callhome/internal/device/preflight"
+	"callhome/internal/device/settings"
 	"callhome/internal/proto"
-	"callhome/internal/settings"
 	"callhome/internal/sysexits"
 
 	"github.com/urfave/cli/v2"

@@ -4,16 +4,26 @@ import (
 	"errors"
 
 	"callhome/internal/hook"
+	"callhome/internal/proto"
 	"callhome/internal/sysexits"
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/urfave/cli/v2"
 )
 
+// defaultHookEvents are the events that a hook runs on unless --hook-event names
+// others.
+var defaultHookEvents = []string{proto.EventConnected, proto.EventAuthenticated, proto.EventFailed, proto.EventClosed}
+
+// hookEvent is an event of the manager as package hook takes it.
+func hookEvent(e proto.Event) hook.Event {
+	return hook.Event{Name: e.Event, About: []any{"session", e.Session.Session}, Value: e}
+}
+
 func hookFlags() []cli.Flag {
 	return []cli.Flag{
 		&cli.StringFlag{Name: "hook", Usage: "run `PROGRAM` on events, with the event as a line of JSON on its standard input"},
-		&cli.StringSliceFlag{Name: "hook-event", Value: cli.NewStringSlice(hook.DefaultEvents...), Usage: "run the hook on `EVENT`; may be repeated"},
+		&cli.StringSliceFlag{Name: "hook-event", Value: cli.NewStringSlice(defaultHookEvents...), Usage: "run the hook on `EVENT`; may be repeated"},
 		&cli.DurationFlag{Name: "hook-timeout", Value: hook.DefaultTimeout, Usage: "kill the hook when it takes longer than `TIME`"},
 	}
 }
@@ -26,11 +36,11 @@ func (w *watchers) startHook(c *cli.Context) (*hook.Hook, error) {
 		}
 		return nil, nil
 	}
-	h, err := newHook(hook.Config{Program: c.String("hook"), Events: c.StringSlice("hook-event"), Timeout: c.Duration("hook-timeout")}, w.log.Named("hook"))
+	h, err := newHook(hook.Config{Program: c.String("hook"), Known: proto.Events, Events: c.StringSlice("hook-event"), Timeout: c.Duration("hook-timeout")}, w.log.Named("hook"))
 	if err != nil {
 		return nil, err
 	}
-	w.follow("hook", func() {}, h.Handle)
+	w.follow("hook", func() {}, func(e proto.Event) { h.Handle(hookEvent(e)) })
 	w.fed.Go(func() {
 		<-w.served.Done()
 		h.Close()

@@ -12,7 +12,7 @@ import (
 	"os/signal"
 	"slices"
 
-	"callhome/internal/api"
+	"callhome/internal/device/api"
 	"callhome/internal/proto"
 	"callhome/internal/sysexits"
 

@@ -3,8 +3,9 @@
 package main
 
 import (
+	"callhome/internal/device/metrics"
 	"callhome/internal/hook"
-	"callhome/internal/metrics"
+	"callhome/internal/scrape"
 
 	"github.com/urfave/cli/v2"
 )
@@ -20,22 +21,22 @@ func (w *watchers) startMetrics(c *cli.Context, h *hook.Hook) error {
 	if !c.IsSet("metrics") {
 		return nil
 	}
-	a, err := metrics.ParseAddress(c.String("metrics"))
+	a, err := scrape.ParseAddress(c.String("metrics"))
 	if err != nil {
 		return usage(err)
 	}
-	l, err := metrics.Listen(a)
+	l, err := scrape.Listen(a)
 	if err != nil {
 		return err
 	}
 	m := metrics.New(w.source, version)
 	if h != nil {
-		m.AddHook(func() metrics.HookCounts { return metrics.HookCounts(h.Counts()) })
+		m.AddHook(h.Counts)
 	}
 	w.follow("metrics", m.Missed, m.Handle)
 	log := w.log.Named("metrics")
 	w.fed.Go(func() {
-		if err := metrics.Serve(w.served, l, m.Handler(log), log); err != nil {
+		if err := scrape.Serve(w.served, l, m.Handler(log), log); err != nil {
 			log.Error("metrics are no longer served", "error", err)
 		}
 	})

@@ -12,16 +12,16 @@ import (
 	"sync"
 	"time"
 
-	"callhome/internal/api"
+	"callhome/internal/daemon"
+	"callhome/internal/device/api"
+	"callhome/internal/device/manager"
+	"callhome/internal/device/session"
+	"callhome/internal/device/settings"
 	"callhome/internal/logging"
-	"callhome/internal/manager"
 	"callhome/internal/proto"
-	"callhome/internal/service"
-	"callhome/internal/session"
-	"callhome/internal/settings"
+	"callhome/internal/rpc"
 	"callhome/internal/sshdexec"
 	"callhome/internal/sysexits"
-	"callhome/internal/unixlisten"
 
 	sddaemon "github.com/coreos/go-systemd/v22/daemon"
 	"github.com/hashicorp/go-hclog"
@@ -43,8 +43,8 @@ func runFlags() []cli.Flag {
 	}, configurationFlags(), metricsFlags(), hookFlags())
 }
 
-// daemon is the Backend: the manager, and what only the process can do.
-type daemon struct {
+// backend is the API's Backend: the manager, and what only the process can do.
+type backend struct {
 	*manager.Manager
 	conf     *configuration
 	c        *cli.Context
@@ -74,7 +74,7 @@ func runDaemon(c *cli.Context) error {
 			return sysexits.New(sysexits.NoInput, "", fmt.Errorf("looking for the configuration: %w", err))
 		}
 	}
-	access, err := api.AccessOf(c.String("group"), c.String("read-group"), log)
+	access, err := rpc.AccessOf(c.String("group"), c.String("read-group"), log)
 	if err != nil {
 		return err
 	}
@@ -94,7 +94,7 @@ func runDaemon(c *cli.Context) error {
 		return err
 	}
 	conf := newConfiguration(c, caller{m}, log)
-	d := &daemon{Manager: m, conf: conf, c: c, log: log, stop: make(chan struct{})}
+	d := &backend{Manager: m, conf: conf, c: c, log: log, stop: make(chan struct{})}
 	w, err := watch(c, d, log)
 	if err != nil {
 		return err
@@ -112,8 +112,8 @@ func runDaemon(c *cli.Context) error {
 		return err
 	}
 	go d.awaitEnd(listener)
-	go service.Watchdog(c.Context, log, func() { _ = m.Status() })
-	service.Notify(log, sddaemon.SdNotifyReady)
+	go daemon.Watchdog(c.Context, log, func() { _ = m.Status() })
+	daemon.Notify(log, sddaemon.SdNotifyReady)
 	log.Info("ready", "version", version, "socket", c.String("socket"), "sessions", len(m.Sessions()))
 	err = api.NewServer(d, access, log).Serve(listener)
 	m.Close() // after the last answer: what happened until then was told
@@ -122,11 +122,11 @@ func runDaemon(c *cli.Context) error {
 }
 
 // awaitEnd turns signals into what they mean, until one ends the daemon.
-func (d *daemon) awaitEnd(l *net.UnixListener) {
+func (d *backend) awaitEnd(l *net.UnixListener) {
 	hup := make(chan os.Signal, 1)
 	signal.Notify(hup, unix.SIGHUP)
 	defer l.Close()
-	defer service.Notify(d.log, sddaemon.SdNotifyStopping)
+	defer daemon.Notify(d.log, sddaemon.SdNotifyStopping)
 	defer d.Stop()              // so that no call is begun that nobody answers
 	defer d.conf.keeper.Close() // it makes calls, too
 	for {
@@ -142,7 +142,7 @@ func (d *daemon) awaitEnd(l *net.UnixListener) {
 }
 
 // Reload reads the settings again; a wrong one leaves those in force.
-func (d *daemon) Reload() error {
+func (d *backend) Reload() error {
 	config, err := loadConfig(d.c)
 	if err != nil {
 		d.conf.keeper.Refused(err.Error())
@@ -156,17 +156,17 @@ func (d *daemon) Reload() error {
 }
 
 // Status returns the manager's own state, with that of the configured clients.
-func (d *daemon) Status() proto.Status {
+func (d *backend) Status() proto.Status {
 	st := d.Manager.Status()
 	st.Config, st.Clients = d.conf.Status(), d.Clients()
 	return st
 }
 
 // Clients returns those of the configuration.
-func (d *daemon) Clients() []proto.ClientStatus { return d.conf.keeper.Status() }
+func (d *backend) Clients() []proto.ClientStatus { return d.conf.keeper.Status() }
 
 // Reopen opens the log's file again.
-func (d *daemon) Reopen() error {
+func (d *backend) Reopen() error {
 	if err := d.log.Reopen(); err != nil {
 		return proto.NewError(proto.CodeOS, err.Error())
 	}
@@ -174,7 +174,7 @@ func (d *daemon) Reopen() error {
 }
 
 // Shutdown ends the daemon after the answer.
-func (d *daemon) Shutdown() { d.stopOnce.Do(func() { close(d.stop) }) }
+func (d *backend) Shutdown() { d.stopOnce.Do(func() { close(d.stop) }) }
 
 // loadConfig reads the trigger's settings, which hold for the daemon too.
 func loadConfig(c *cli.Context) (*manager.Config, error) {
@@ -192,7 +192,7 @@ func loadConfig(c *cli.Context) (*manager.Config, error) {
 // listen opens the API's socket, or takes the one that systemd passes
 // (sd_listen_fds(3)). Every user may connect: who may call is decided by the
 // kernel's word for who it is.
-func listen(path string, _ api.Access) (*net.UnixListener, error) {
+func listen(path string, _ rpc.Access) (*net.UnixListener, error) {
 	if os.Getenv("LISTEN_PID") == strconv.Itoa(os.Getpid()) && os.Getenv("LISTEN_FDS") == "1" {
 		f := os.NewFile(3, "LISTEN_FD_3")
 		defer f.Close()
@@ -206,7 +206,7 @@ func listen(path string, _ api.Access) (*net.UnixListener, error) {
 		}
 		return u, nil
 	}
-	return unixlisten.Listen(path, "API")
+	return daemon.ListenUnix(path, "API")
 }
 
 func logEvent(log hclog.Logger, e proto.Event) {

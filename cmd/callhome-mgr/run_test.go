@@ -6,7 +6,7 @@ import (
 	"path/filepath"
 	"testing"
 
-	"callhome/internal/settings"
+	"callhome/internal/device/settings"
 	"callhome/internal/sysexits"
 
 	"golang.org/x/sys/unix"

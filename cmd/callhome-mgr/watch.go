@@ -4,8 +4,8 @@ import (
 	"context"
 	"sync"
 
-	"callhome/internal/hub"
 	"callhome/internal/proto"
+	"callhome/internal/pubsub"
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/urfave/cli/v2"
@@ -67,7 +67,7 @@ func (w *watchers) end() {
 // follow hands all events from now on to handle, until the manager stops or the
 // watchers end.
 func (w *watchers) follow(who string, missed func(), handle func(proto.Event)) {
-	follower := hub.Follow(w.ctx, w.source.Subscribe, func() {
+	follower := pubsub.Follow(w.ctx, w.source.Subscribe, func() {
 		w.log.Warn("events were missed, too many came at a time", "by", who)
 		missed()
 	}, handle)

@@ -12,19 +12,18 @@ import (
 	"sync"
 	"time"
 
-	"callhome/internal/api"
+	"callhome/internal/daemon"
 	"callhome/internal/logging"
 	"callhome/internal/nms/control"
-	"callhome/internal/nms/door"
+	"callhome/internal/nms/devsock"
 	"callhome/internal/nms/listen"
 	"callhome/internal/nms/nmsproto"
 	"callhome/internal/nms/registry"
 	"callhome/internal/nms/station"
 	"callhome/internal/proto"
-	"callhome/internal/ration"
-	"callhome/internal/service"
+	"callhome/internal/ratelimit"
+	"callhome/internal/rpc"
 	"callhome/internal/sysexits"
-	"callhome/internal/unixlisten"
 
 	"github.com/coreos/go-systemd/v22/activation"
 	sddaemon "github.com/coreos/go-systemd/v22/daemon"
@@ -63,7 +62,7 @@ func socketFlag() cli.Flag {
 }
 
 // daemon is the Backend: the station, and what only the process knows.
-type daemon struct {
+type backend struct {
 	*station.Station
 	registry  *registry.Registry
 	listening []string
@@ -85,7 +84,7 @@ func serve(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	access, err := api.AccessOf(c.String("group"), c.String("read-group"), log)
+	access, err := rpc.AccessOf(c.String("group"), c.String("read-group"), log)
 	if err != nil {
 		return err
 	}
@@ -95,14 +94,14 @@ func serve(c *cli.Context) error {
 	}
 	defer calls.Close()
 	defer socket.Close()
-	warnings := ration.NewWarnings(log)
+	warnings := ratelimit.NewWarnings(log)
 	defer warnings.Rest()
 	calls.Passed = func(err error) { warnings.Warn("calls cannot be accepted for now", "error", err) }
 	s, err := station.New(config)
 	if err != nil {
 		return usage(err)
 	}
-	d := &daemon{Station: s, registry: config.Registry, begun: time.Now().UTC(), log: log, sharesPassword: config.Credential.PasswordFile != ""}
+	d := &backend{Station: s, registry: config.Registry, begun: time.Now().UTC(), log: log, sharesPassword: config.Credential.PasswordFile != ""}
 	s.Changed = d.changed
 	for _, a := range calls.Addrs() {
 		d.listening = append(d.listening, a.String())
@@ -117,7 +116,7 @@ func serve(c *cli.Context) error {
 		return err
 	}
 	d.changed(change, nil)
-	service.Notify(log, sddaemon.SdNotifyReady)
+	daemon.Notify(log, sddaemon.SdNotifyReady)
 	log.Info("ready", "version", version, "listening", d.listening, "socket", c.String("socket"), "devices", len(config.Registry.Entries()))
 	err = d.run(c.Context, calls, socket, access, doors)
 	log.Info("stopped")
@@ -125,7 +124,7 @@ func serve(c *cli.Context) error {
 }
 
 // run serves until ctx ends.
-func (d *daemon) run(ctx context.Context, calls *listen.Listener, socket *net.UnixListener, access api.Access, doors *door.Doors) error {
+func (d *backend) run(ctx context.Context, calls *listen.Listener, socket *net.UnixListener, access rpc.Access, doors *devsock.Doors) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var wg sync.WaitGroup
@@ -141,7 +140,7 @@ func (d *daemon) run(ctx context.Context, calls *listen.Listener, socket *net.Un
 	}
 	attempt(func() error { return d.registry.Watch(ctx, d.changed) })
 	attempt(func() error { return control.NewServer(d, access, d.log.Named("control")).Serve(socket) })
-	wg.Go(func() { service.Watchdog(ctx, d.log, func() { _ = d.Status() }) })
+	wg.Go(func() { daemon.Watchdog(ctx, d.log, func() { _ = d.Status() }) })
 	if doors != nil {
 		wg.Go(func() { doors.Run(ctx) })
 	}
@@ -152,7 +151,7 @@ func (d *daemon) run(ctx context.Context, calls *listen.Listener, socket *net.Un
 		for {
 			select {
 			case <-ctx.Done():
-				service.Notify(d.log, sddaemon.SdNotifyStopping)
+				daemon.Notify(d.log, sddaemon.SdNotifyStopping)
 				return
 			case <-hup:
 				_ = d.Reload() // it logs what is wrong
@@ -222,7 +221,7 @@ func openSockets(c *cli.Context) (*listen.Listener, *net.UnixListener, error) {
 		return nil, nil, err
 	}
 	if socket == nil {
-		if socket, err = unixlisten.Listen(c.String("socket"), "control"); err != nil {
+		if socket, err = daemon.ListenUnix(c.String("socket"), "control"); err != nil {
 			calls.Close()
 			return nil, nil, err
 		}
@@ -230,15 +229,15 @@ func openSockets(c *cli.Context) (*listen.Listener, *net.UnixListener, error) {
 	return calls, socket, nil
 }
 
-func openDoors(c *cli.Context, s *station.Station, access api.Access, log *logging.Logger) (*door.Doors, error) {
+func openDoors(c *cli.Context, s *station.Station, access rpc.Access, log *logging.Logger) (*devsock.Doors, error) {
 	if c.String("device-sockets") == "" {
 		return nil, nil
 	}
-	return door.New(c.String("device-sockets"), s, access, log.Named("sockets"))
+	return devsock.New(c.String("device-sockets"), s, access, log.Named("sockets"))
 }
 
 // changed takes in what is new in the registry.
-func (d *daemon) changed(c registry.Change, err error) {
+func (d *backend) changed(c registry.Change, err error) {
 	if err != nil {
 		d.log.Error("registry not read", "error", err)
 		return
@@ -253,7 +252,7 @@ func (d *daemon) changed(c registry.Change, err error) {
 }
 
 // Reload reads the registry again.
-func (d *daemon) Reload() error {
+func (d *backend) Reload() error {
 	c, err := d.registry.Reload()
 	d.changed(c, err)
 	if err != nil {
@@ -266,7 +265,7 @@ func (d *daemon) Reload() error {
 // with a password learns it, so a caller of the group must not be able to make
 // one of his own of it: where the station's own credential is a password, the
 // entry has to name one, and that is for root (package control).
-func (d *daemon) Adopt(p nmsproto.AdoptParams) (nmsproto.Device, error) {
+func (d *backend) Adopt(p nmsproto.AdoptParams) (nmsproto.Device, error) {
 	if d.sharesPassword && p.KeyFile+p.PasswordFile == "" {
 		return nmsproto.Device{}, proto.NewError(proto.CodeAccessDenied,
 			"the device would learn the station's own password: name a credential with --key-file or --password-file, as root")
@@ -275,7 +274,7 @@ func (d *daemon) Adopt(p nmsproto.AdoptParams) (nmsproto.Device, error) {
 }
 
 // List is every device, stranger and problem.
-func (d *daemon) List() nmsproto.DeviceList {
+func (d *backend) List() nmsproto.DeviceList {
 	out := nmsproto.DeviceList{Devices: d.Devices(), Unknown: d.Strangers(), Problems: []nmsproto.Problem{}}
 	for _, p := range d.registry.Problems() {
 		out.Problems = append(out.Problems, nmsproto.Problem(p))
@@ -284,7 +283,7 @@ func (d *daemon) List() nmsproto.DeviceList {
 }
 
 // Status is the daemon's own.
-func (d *daemon) Status() nmsproto.Status {
+func (d *backend) Status() nmsproto.Status {
 	s := d.Stats()
 	return nmsproto.Status{
 		Version: version, PID: os.Getpid(), Since: d.begun, Listening: d.listening, Devices: s.Devices, Sessions: s.SessionsNow,
@@ -292,4 +291,4 @@ func (d *daemon) Status() nmsproto.Status {
 	}
 }
 
-var _ control.Backend = (*daemon)(nil)
+var _ control.Backend = (*backend)(nil)

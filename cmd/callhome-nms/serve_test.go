@@ -37,7 +37,7 @@ func TestASharedPasswordIsForRootToGiveAway(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			d := &daemon{Station: s, sharesPassword: tt.sharesPassword}
+			d := &backend{Station: s, sharesPassword: tt.sharesPassword}
 			_, err = d.Adopt(tt.p)
 			var e *proto.Error
 			if !errors.As(err, &e) || e.Code != tt.code || !strings.Contains(e.Error(), tt.words) {

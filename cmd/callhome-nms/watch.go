@@ -7,10 +7,10 @@ import (
 	"sync"
 
 	"callhome/internal/hook"
-	"callhome/internal/hub"
-	"callhome/internal/metrics"
-	"callhome/internal/nms/figures"
+	"callhome/internal/nms/metrics"
 	"callhome/internal/nms/nmsproto"
+	"callhome/internal/pubsub"
+	"callhome/internal/scrape"
 	"callhome/internal/sysexits"
 
 	"github.com/hashicorp/go-hclog"
@@ -32,16 +32,16 @@ func watchFlags() []cli.Flag {
 // watchers are those who are told what happens and change nothing: the log, the
 // metrics, the hook.
 type watchers struct {
-	daemon *daemon
-	ctx    context.Context // ends with them
-	cancel context.CancelFunc
-	wg     sync.WaitGroup
+	backend *backend
+	ctx     context.Context // ends with them
+	cancel  context.CancelFunc
+	wg      sync.WaitGroup
 }
 
 // watch starts those that the command line asks for. They have subscribed when
 // it returns.
-func watch(c *cli.Context, d *daemon) (*watchers, error) {
-	w := &watchers{daemon: d}
+func watch(c *cli.Context, d *backend) (*watchers, error) {
+	w := &watchers{backend: d}
 	w.ctx, w.cancel = context.WithCancel(context.Background())
 	w.follow("log", func(e nmsproto.Event) { logEvent(d.log, e) })
 	h, err := w.startHook(c)
@@ -62,11 +62,11 @@ func (w *watchers) end() {
 
 func (w *watchers) follow(who string, handle func(nmsproto.Event)) {
 	subscribe := func() (<-chan nmsproto.Event, func()) {
-		_, events, cancel := w.daemon.Subscribe()
+		_, events, cancel := w.backend.Subscribe()
 		return events, cancel
 	}
-	w.wg.Go(hub.Follow(w.ctx, subscribe, func() {
-		w.daemon.log.Warn("events were missed, too many came at a time", "by", who)
+	w.wg.Go(pubsub.Follow(w.ctx, subscribe, func() {
+		w.backend.log.Warn("events were missed, too many came at a time", "by", who)
 	}, handle))
 }
 
@@ -80,12 +80,12 @@ func (w *watchers) startHook(c *cli.Context) (*hook.Hook, error) {
 	}
 	h, err := hook.New(hook.Config{
 		Program: c.String("hook"), Events: c.StringSlice("hook-event"), Known: nmsproto.Events, Timeout: c.Duration("hook-timeout"),
-	}, w.daemon.log.Named("hook"))
+	}, w.backend.log.Named("hook"))
 	if err != nil {
 		return nil, sysexits.New(sysexits.Config, "", err)
 	}
 	w.follow("hook", func(e nmsproto.Event) {
-		h.HandleAny(hook.Event{Name: e.Event, About: []any{"device", e.Device}, Value: e})
+		h.Handle(hook.Event{Name: e.Event, About: []any{"device", e.Device}, Value: e})
 	})
 	w.wg.Go(func() {
 		<-w.ctx.Done()
@@ -99,23 +99,23 @@ func (w *watchers) startMetrics(c *cli.Context, h *hook.Hook) error {
 	if !c.IsSet("metrics") {
 		return nil
 	}
-	a, err := metrics.ParseAddress(c.String("metrics"))
+	a, err := scrape.ParseAddress(c.String("metrics"))
 	if err != nil {
 		return usage(err)
 	}
-	l, err := metrics.Listen(a)
+	l, err := scrape.Listen(a)
 	if err != nil {
 		return err
 	}
-	f := figures.New(w.daemon.Stats, version)
+	f := metrics.New(w.backend.Stats, version)
 	if h != nil {
 		f.AddHook(h.Counts)
 	}
-	w.daemon.Timed = f.LoggedIn
+	w.backend.Timed = f.LoggedIn
 	w.follow("metrics", f.Handle)
-	log := w.daemon.log.Named("metrics")
+	log := w.backend.log.Named("metrics")
 	w.wg.Go(func() {
-		if err := metrics.Serve(w.ctx, l, metrics.HandlerFor(f.Registry, log), log); err != nil {
+		if err := scrape.Serve(w.ctx, l, scrape.Handler(f.Registry, log), log); err != nil {
 			log.Error("metrics are no longer served", "error", err)
 		}
 	})

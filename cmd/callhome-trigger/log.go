@@ -3,8 +3,8 @@ package main
 import (
 	"os"
 
+	"callhome/internal/device/settings"
 	"callhome/internal/logging"
-	"callhome/internal/settings"
 	"callhome/internal/sysexits"
 )
 

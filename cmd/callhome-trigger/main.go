@@ -9,10 +9,10 @@ import (
 	"slices"
 	"strings"
 
-	"callhome/internal/preflight"
-	"callhome/internal/settings"
+	"callhome/internal/device/preflight"
+	"callhome/internal/device/settings"
+	"callhome/internal/device/trigger"
 	"callhome/internal/sysexits"
-	"callhome/internal/trigger"
 
 	"github.com/urfave/cli/v2"
 )

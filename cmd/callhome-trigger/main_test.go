@@ -16,7 +16,7 @@ import (
 	"testing"
 	"time"
 
-	"callhome/internal/settings"
+	"callhome/internal/device/settings"
 	"callhome/internal/sysexits"
 )
 

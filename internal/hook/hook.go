@@ -1,8 +1,8 @@
 // Package hook runs the operator's program on chosen events, with the event as
-// one line of JSON on its standard input. It owns when that is done, how many
-// run at a time, and that each one ends. cmd/callhome-mgr feeds it. It changes
-// nothing in the daemon, hands the program no word from outside but on its
-// standard input, and makes nobody wait. callhome-nms feeds it events of its own.
+// one line of JSON on its standard input. It owns when the program runs, how many
+// run at a time, and that each run ends. Both daemons feed it their events. It
+// never changes anything in a daemon, never passes text from outside as an
+// argument or in the environment, and never makes the publisher wait.
 package hook
 
 import (
@@ -19,8 +19,7 @@ import (
 	"sync"
 	"time"
 
-	"callhome/internal/proto"
-	"callhome/internal/ration"
+	"callhome/internal/ratelimit"
 
 	"github.com/hashicorp/go-hclog"
 	"golang.org/x/sys/unix"
@@ -29,26 +28,19 @@ import (
 // DefaultTimeout is how long one run may take.
 const DefaultTimeout = 10 * time.Second
 
-// DefaultEvents are what a hook is run on.
-var DefaultEvents = []string{proto.EventConnected, proto.EventAuthenticated, proto.EventFailed, proto.EventClosed}
-
 // Config is what the operator wants.
 type Config struct {
-	Program string // an absolute path
-	Events  []string
-	Known   []string // what Events may name; nil for the manager's
+	Program string   // an absolute path
+	Events  []string // the names of the events to run it on
+	Known   []string // the names that Events may hold
 	Timeout time.Duration
 }
 
 // Check refuses what cannot work or is unwise.
 func (c *Config) Check() error {
-	known := c.Known
-	if known == nil {
-		known = proto.Events
-	}
 	for _, e := range c.Events {
-		if !slices.Contains(known, e) {
-			return fmt.Errorf("hook event %q is none of %s", e, strings.Join(known, ", "))
+		if !slices.Contains(c.Known, e) {
+			return fmt.Errorf("hook event %q is none of %s", e, strings.Join(c.Known, ", "))
 		}
 	}
 	if c.Timeout <= 0 {
@@ -96,7 +88,7 @@ type Hook struct {
 
 	mu     sync.Mutex // guards the fields that follow; never held while something runs
 	queue  queue
-	drops  ration.Ration
+	drops  ratelimit.Ration
 	counts Counts
 	closed bool
 }
@@ -111,14 +103,9 @@ func New(c Config, log hclog.Logger) (*Hook, error) {
 	return h, nil
 }
 
-// Handle is HandleAny for an event of the manager's.
-func (h *Hook) Handle(e proto.Event) {
-	h.HandleAny(Event{Name: e.Event, About: []any{"session", e.Session.Session}, Value: e})
-}
-
-// HandleAny runs the program on an event that it is wanted for, now or when one
+// Handle runs the program on an event that it is wanted for, now or when one
 // of those running has ended. It returns at once.
-func (h *Hook) HandleAny(e Event) {
+func (h *Hook) Handle(e Event) {
 	if !slices.Contains(h.config.Events, e.Name) {
 		return
 	}

@@ -15,7 +15,7 @@ import (
 	"time"
 
 	"callhome/internal/proto"
-	"callhome/internal/ration"
+	"callhome/internal/ratelimit"
 
 	"github.com/hashicorp/go-hclog"
 )
@@ -57,7 +57,7 @@ func TestCheck(t *testing.T) {
 		{"no time", func(c *Config) { c.Timeout = 0 }, "above 0"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			c := Config{Program: good, Events: DefaultEvents, Timeout: time.Second}
+			c := Config{Program: good, Known: proto.Events, Events: wanted, Timeout: time.Second}
 			tt.change(&c)
 			_, err := New(c, hclog.NewNullLogger())
 			if tt.err == "" && err != nil || tt.err != "" && (err == nil || !strings.Contains(err.Error(), tt.err)) {
@@ -102,7 +102,7 @@ func (r *runs) run(ctx context.Context, _, _ string, line []byte) result {
 func hookOf(r *runs) (*Hook, *bytes.Buffer) {
 	var text bytes.Buffer
 	h := &Hook{
-		config: Config{Program: "/hook", Events: DefaultEvents, Timeout: DefaultTimeout},
+		config: Config{Program: "/hook", Known: proto.Events, Events: wanted, Timeout: DefaultTimeout},
 		log:    hclog.New(&hclog.LoggerOptions{Output: &text, Mutex: new(sync.Mutex), DisableTime: true}),
 		run:    r.run,
 	}
@@ -115,15 +115,15 @@ func TestHandleRunsWhatIsWanted(t *testing.T) {
 		r := &runs{}
 		h, _ := hookOf(r)
 		for _, name := range proto.Events {
-			h.Handle(proto.Event{Event: name})
+			h.Handle(eventOf(proto.Event{Event: name}))
 			synctest.Wait()
 			time.Sleep(time.Second)
 		}
 		h.Close()
-		if got := h.Counts(); got != (Counts{OK: uint64(len(DefaultEvents))}) {
+		if got := h.Counts(); got != (Counts{OK: uint64(len(wanted))}) {
 			t.Errorf("got %+v", got)
 		}
-		for _, name := range DefaultEvents {
+		for _, name := range wanted {
 			if !slices.ContainsFunc(r.order, func(line string) bool { return strings.Contains(line, `"event":"`+name+`"`) }) {
 				t.Errorf("not run on %s", name)
 			}
@@ -138,7 +138,7 @@ func TestHandleBoundsWhatRunsAndWaits(t *testing.T) {
 		begun := time.Now()
 		const more = 100
 		for n := range maxRunning + maxWaiting + more {
-			h.Handle(numbered(n))
+			h.Handle(numberedEvent(n))
 		}
 		if took := time.Since(begun); took != 0 {
 			t.Errorf("the caller waited for %s", took)
@@ -149,7 +149,7 @@ func TestHandleBoundsWhatRunsAndWaits(t *testing.T) {
 		if got := strings.Count(text.String(), "not run"); got != 1 {
 			t.Errorf("drops were logged %d times at once:\n%s", got, text)
 		}
-		time.Sleep(2 * ration.Every)
+		time.Sleep(2 * ratelimit.Every)
 		if got := h.Counts(); got != (Counts{OK: maxRunning + maxWaiting, Dropped: more}) {
 			t.Errorf("got %+v in the end", got)
 		}
@@ -169,7 +169,7 @@ func TestOrder(t *testing.T) {
 		h, _ := hookOf(r)
 		const events = 40
 		for n := range events {
-			h.Handle(numbered(n))
+			h.Handle(numberedEvent(n))
 			synctest.Wait()
 			time.Sleep(time.Millisecond) // so that of four, one is the first to end
 		}
@@ -193,7 +193,7 @@ func TestTimeout(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := &runs{takes: time.Hour}
 		h, text := hookOf(r)
-		h.Handle(numbered(1))
+		h.Handle(numberedEvent(1))
 		time.Sleep(DefaultTimeout - time.Nanosecond)
 		if got := h.Counts(); got != (Counts{}) {
 			t.Errorf("got %+v before the time", got)
@@ -215,7 +215,7 @@ func TestClose(t *testing.T) {
 		r := &runs{takes: time.Hour}
 		h, text := hookOf(r)
 		for n := range maxRunning + 10 {
-			h.Handle(numbered(n))
+			h.Handle(numberedEvent(n))
 		}
 		synctest.Wait()
 		begun := time.Now()
@@ -226,7 +226,7 @@ func TestClose(t *testing.T) {
 		if r.now != 0 {
 			t.Errorf("%d still run", r.now)
 		}
-		h.Handle(numbered(99))
+		h.Handle(numberedEvent(99))
 		synctest.Wait()
 		if got := h.Counts(); got != (Counts{Stopped: maxRunning, Dropped: 11}) {
 			t.Errorf("got %+v", got)
@@ -253,7 +253,7 @@ func TestWhatIsLogged(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				h, text := hookOf(&runs{result: tt.result})
-				h.Handle(numbered(7))
+				h.Handle(numberedEvent(7))
 				time.Sleep(time.Second)
 				h.Close()
 				for _, want := range tt.want {

@@ -218,7 +218,7 @@ exec sleep 1000`)
 
 func TestHookRunsItsProgram(t *testing.T) {
 	program := script(t, `exec cat >"$0.out"`)
-	h, err := New(Config{Program: program, Events: []string{proto.EventFailed}, Timeout: patience}, hclog.NewNullLogger())
+	h, err := New(Config{Program: program, Known: proto.Events, Events: []string{proto.EventFailed}, Timeout: patience}, hclog.NewNullLogger())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -227,7 +227,7 @@ func TestHookRunsItsProgram(t *testing.T) {
 		Time: time.Date(2026, 1, 2, 3, 4, 5, 6, time.UTC), Event: proto.EventFailed, Words: "a\nb\x00",
 		Session: proto.SessionInfo{Session: 7, Host: "nms.example", Stage: proto.StageTCP, Cause: "connection refused"},
 	}
-	h.Handle(sent)
+	h.Handle(eventOf(sent))
 	text := told(t, program)
 	var got proto.Event
 	if err := json.Unmarshal([]byte(text), &got); err != nil || got != sent || strings.Contains(text, "\n") {

@@ -6,6 +6,16 @@ import (
 	"callhome/internal/proto"
 )
 
+// wanted are the events that the hooks of the tests run on.
+var wanted = []string{proto.EventConnected, proto.EventAuthenticated, proto.EventFailed, proto.EventClosed}
+
+// eventOf is an event as callhome-mgr hands it to its hook.
+func eventOf(e proto.Event) Event {
+	return Event{Name: e.Event, About: []any{"session", e.Session.Session}, Value: e}
+}
+
+func numberedEvent(n int) Event { return eventOf(numbered(n)) }
+
 func numbered(n int) proto.Event {
 	return proto.Event{Event: proto.EventConnected, Session: proto.SessionInfo{Session: n}}
 }

@@ -19,9 +19,9 @@ import (
 	"strings"
 	"testing"
 
-	"callhome/internal/config"
+	"callhome/internal/device/config"
+	"callhome/internal/device/settings"
 	"callhome/internal/proto"
-	"callhome/internal/settings"
 	"callhome/test/skips"
 )
 

@@ -12,7 +12,7 @@ import (
 	"strings"
 	"time"
 
-	"callhome/internal/api"
+	"callhome/internal/device/api"
 	"callhome/internal/proto"
 	"callhome/internal/sshdexec"
 

@@ -133,7 +133,7 @@ var verbs = regexp.MustCompile(`%[-+#0-9.]*[a-z]|\\n`)
 
 // Each message that troubleshooting.md explains is one that is printed: each
 // piece of it between two … stands in a source file of ours, or is sshd's own
-// and stands in internal/sshdlog, which knows sshd's lines.
+// and stands in internal/device/sshdlog, which knows sshd's lines.
 func TestQuotedMessagesAreTheSources(t *testing.T) {
 	var text strings.Builder
 	for name := range sources(t, ".go", "callhome-dhcp") {

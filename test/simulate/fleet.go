@@ -4,8 +4,8 @@ import (
 	"math/rand/v2"
 	"time"
 
+	"callhome/internal/device/schedule"
 	"callhome/internal/proto"
-	"callhome/internal/schedule"
 )
 
 // Fleet is what is simulated: devices that all had a session with an NMS when

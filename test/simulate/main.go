@@ -1,5 +1,5 @@
 // simulate plays what a fleet of devices does to an NMS that was away, in
-// virtual time and with the daemon's own scheduling (internal/schedule), beside
+// virtual time and with the daemon's own scheduling (internal/device/schedule), beside
 // what other implementations do. `make simulate` runs it; it opens no socket
 // and asserts nothing.
 package main
@@ -11,7 +11,7 @@ import (
 	"os"
 	"time"
 
-	"callhome/internal/schedule"
+	"callhome/internal/device/schedule"
 )
 
 // options are what the flags say.

@@ -4,7 +4,7 @@ import (
 	"math"
 	"time"
 
-	"callhome/internal/schedule"
+	"callhome/internal/device/schedule"
 )
 
 // caller decides for one device when to call which endpoint.

@@ -1,8 +1,8 @@
 // Package control serves a management station over its Unix socket, and is the
-// way for our own commands to call it, as package api is for the manager: it
+// way for our own commands to call it, as package api is on a device: it
 // owns the table of methods, and how a session's bytes get from the station to
 // whoever asked. What a method does is the Backend's; framing, peers and limits
-// are package api's.
+// are package rpc's.
 package control
 
 import (
@@ -13,10 +13,10 @@ import (
 	"net"
 	"os"
 
-	"callhome/internal/api"
 	"callhome/internal/nms/nmsproto"
 	"callhome/internal/nms/station"
 	"callhome/internal/proto"
+	"callhome/internal/rpc"
 
 	"github.com/creachadair/jrpc2"
 	"github.com/hashicorp/go-hclog"
@@ -36,28 +36,28 @@ type Backend interface {
 
 // limits are those of the socket. A session is a connection here, and one user
 // may be the way to every device.
-var limits = api.Limits{All: 8192, PerUser: 4096}
+var limits = rpc.Limits{All: 8192, PerUser: 4096}
 
 // NewServer returns a server; its Serve makes it work.
-func NewServer(b Backend, a api.Access, log hclog.Logger) *api.Server {
-	return api.NewServerOf(func(c *api.Conn) map[string]api.Method { return methods(b, c) }, a, limits, log)
+func NewServer(b Backend, a rpc.Access, log hclog.Logger) *rpc.Server {
+	return rpc.NewServer(func(c *rpc.Conn) map[string]rpc.Method { return methods(b, c) }, a, limits, log)
 }
 
-func methods(b Backend, c *api.Conn) map[string]api.Method {
-	return map[string]api.Method{
-		nmsproto.MethodDevices: {Reading: true, Handle: api.Plain(func(context.Context) (nmsproto.DeviceList, error) { return b.List(), nil })},
-		nmsproto.MethodStatus:  {Reading: true, Handle: api.Plain(func(context.Context) (nmsproto.Status, error) { return b.Status(), nil })},
-		nmsproto.MethodSubscribe: {Reading: true, Handle: api.Plain(func(ctx context.Context) (nmsproto.EventList, error) {
-			last, err := api.Subscribe(ctx, c, b.Subscribe)
+func methods(b Backend, c *rpc.Conn) map[string]rpc.Method {
+	return map[string]rpc.Method{
+		nmsproto.MethodDevices: {Reading: true, Handle: rpc.Plain(func(context.Context) (nmsproto.DeviceList, error) { return b.List(), nil })},
+		nmsproto.MethodStatus:  {Reading: true, Handle: rpc.Plain(func(context.Context) (nmsproto.Status, error) { return b.Status(), nil })},
+		nmsproto.MethodSubscribe: {Reading: true, Handle: rpc.Plain(func(ctx context.Context) (nmsproto.EventList, error) {
+			last, err := rpc.Subscribe(ctx, c, b.Subscribe)
 			return nmsproto.EventList{Events: last}, err
 		})},
-		nmsproto.MethodAdopt: {Handle: api.Typed(func(_ context.Context, p nmsproto.AdoptParams) (nmsproto.Device, error) {
+		nmsproto.MethodAdopt: {Handle: rpc.Typed(func(_ context.Context, p nmsproto.AdoptParams) (nmsproto.Device, error) {
 			if err := mayAdopt(c.Peer, p); err != nil {
 				return nmsproto.Device{}, err
 			}
 			return b.Adopt(p)
 		})},
-		nmsproto.MethodReload: {Handle: api.Plain(func(context.Context) (nmsproto.Nothing, error) {
+		nmsproto.MethodReload: {Handle: rpc.Plain(func(context.Context) (nmsproto.Nothing, error) {
 			return nmsproto.Nothing{}, b.Reload()
 		})},
 		nmsproto.MethodConnect: {Handle: connect(b, c)},
@@ -66,15 +66,15 @@ func methods(b Backend, c *api.Conn) map[string]api.Method {
 
 // mayAdopt keeps files from those who may not read them: a password file of the
 // caller's choice would be sent to a device of the caller's choice.
-func mayAdopt(p api.Peer, a nmsproto.AdoptParams) error {
+func mayAdopt(p rpc.Peer, a nmsproto.AdoptParams) error {
 	if p.UID != 0 && a.KeyFile+a.PasswordFile != "" {
 		return proto.NewError(proto.CodeAccessDenied, "adopt with a key or password file needs root; without, the station's own credential is used")
 	}
 	return nil
 }
 
-func connect(b Backend, c *api.Conn) jrpc2.Handler {
-	return api.Typed(func(ctx context.Context, p nmsproto.ConnectParams) (nmsproto.ConnectResult, error) {
+func connect(b Backend, c *rpc.Conn) jrpc2.Handler {
+	return rpc.Typed(func(ctx context.Context, p nmsproto.ConnectParams) (nmsproto.ConnectResult, error) {
 		f := c.Take(ctx)
 		if f == nil {
 			return nmsproto.ConnectResult{}, proto.NewError(proto.CodeBadType, "no socket came with the message")
@@ -105,11 +105,11 @@ func duplex(f *os.File) (station.Duplex, error) {
 }
 
 // Client calls a station.
-type Client = api.ClientOf[nmsproto.Event]
+type Client = rpc.Client[nmsproto.Event]
 
 // Dial connects to the station at path. Errors carry their exit status.
 func Dial(path string) (*Client, error) {
-	return api.DialTo[nmsproto.Event](path, api.Daemon{
+	return rpc.Dial[nmsproto.Event](path, rpc.Daemon{
 		Name: "callhome-nms serve", Start: "start it with systemctl start callhome-nms, or callhome-nms serve", Group: "callhome-nms",
 	})
 }

@@ -12,10 +12,10 @@ import (
 	"testing"
 	"time"
 
-	"callhome/internal/api"
 	"callhome/internal/nms/nmsproto"
 	"callhome/internal/nms/station"
 	"callhome/internal/proto"
+	"callhome/internal/rpc"
 
 	"github.com/hashicorp/go-hclog"
 )
@@ -83,7 +83,7 @@ func serve(t *testing.T, b *backend) string {
 	}
 	done := make(chan error)
 	go func() {
-		done <- NewServer(b, api.Access{Full: []uint32{uint32(os.Getgid())}}, hclog.NewNullLogger()).Serve(l)
+		done <- NewServer(b, rpc.Access{Full: []uint32{uint32(os.Getgid())}}, hclog.NewNullLogger()).Serve(l)
 	}()
 	t.Cleanup(func() {
 		l.Close()
@@ -252,7 +252,7 @@ func TestOnlyRootNamesFiles(t *testing.T) {
 		{5, nmsproto.AdoptParams{KeyFile: "/k"}, false},
 		{5, nmsproto.AdoptParams{ID: "edge7", User: "u"}, true},
 	} {
-		if err := mayAdopt(api.Peer{UID: tt.uid}, tt.p); (err == nil) != tt.ok {
+		if err := mayAdopt(rpc.Peer{UID: tt.uid}, tt.p); (err == nil) != tt.ok {
 			t.Errorf("user %d with %+v: %v", tt.uid, tt.p, err)
 		}
 	}

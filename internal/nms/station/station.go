@@ -15,9 +15,9 @@ import (
 	"sync"
 	"time"
 
-	"callhome/internal/hub"
 	"callhome/internal/nms/nmsproto"
 	"callhome/internal/nms/registry"
+	"callhome/internal/pubsub"
 )
 
 // Config is how a station behaves.
@@ -69,7 +69,7 @@ func (c *Config) Check() error {
 // goroutines.
 type Station struct {
 	config Config
-	hub    hub.Hub[nmsproto.Event]
+	hub    pubsub.Hub[nmsproto.Event]
 	// Timed, if set before the first call, is told how long a login took.
 	Timed func(time.Duration)
 	// Changed is told what is new in the registry when the station has read it.

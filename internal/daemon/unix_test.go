@@ -1,0 +1,67 @@
+package daemon
+
+import (
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+func TestListenUnix(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		before func(t *testing.T, path string) // what is there
+		err    string                          // a part of it; "" for none
+	}{
+		{"nothing there, not even the directory", func(t *testing.T, path string) {
+			if err := os.Remove(filepath.Dir(path)); err != nil {
+				t.Fatal(err)
+			}
+		}, ""},
+		{"a socket that nobody answers", func(t *testing.T, path string) {
+			l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+			if err != nil {
+				t.Fatal(err)
+			}
+			l.SetUnlinkOnClose(false)
+			l.Close()
+		}, ""},
+		{"a file", func(t *testing.T, path string) {
+			if err := os.WriteFile(path, []byte("dear"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}, "is no socket"},
+		{"a link", func(t *testing.T, path string) {
+			if err := os.Symlink("/etc/passwd", path); err != nil {
+				t.Fatal(err)
+			}
+		}, "is no socket"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "s")
+			tt.before(t, path)
+			was, _ := os.Lstat(path)
+			l, err := ListenUnix(path, "test")
+			if tt.err != "" {
+				if err == nil || !strings.Contains(err.Error(), tt.err) {
+					t.Errorf("got %v, want %q", err, tt.err)
+				}
+				if is, err := os.Lstat(path); err != nil || !os.SameFile(is, was) {
+					t.Errorf("what was there is not any more: %v", err)
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o666 {
+				t.Errorf("got %v, %v", info.Mode(), err)
+			}
+			l.Close()
+			if _, err := os.Lstat(path); !os.IsNotExist(err) {
+				t.Errorf("the socket outlives its listener: %v", err)
+			}
+		})
+	}
+}

@@ -1,0 +1,91 @@
+// Package api is callhome-mgr's API: which methods there are, what each takes and
+// returns in the types of package proto, and what it asks of the Backend. Framing,
+// peers, access and limits are package rpc's. cmd/callhome-mgr serves it, and its
+// commands call it with Dial. It never makes a call home itself.
+package api
+
+import (
+	"context"
+	"os"
+
+	"callhome/internal/proto"
+	"callhome/internal/rpc"
+
+	"github.com/creachadair/jrpc2"
+	"github.com/hashicorp/go-hclog"
+)
+
+// Backend is what the methods do.
+type Backend interface {
+	Call(context.Context, proto.CallParams) (proto.SessionInfo, error)
+	Adopt(context.Context, proto.AdoptParams, *os.File) (proto.SessionInfo, error)
+	Kill(id int, who string) (proto.SessionInfo, error)
+	Sessions() []proto.SessionInfo
+	Status() proto.Status
+	AwaitStart(context.Context) error
+	SubscribeSince() (last []proto.Event, events <-chan proto.Event, cancel func())
+	// Reload, Reopen and Shutdown are the daemon's own.
+	Reload() error
+	Reopen() error
+	Shutdown()
+}
+
+// limits on the connections of the API's socket.
+var limits = rpc.Limits{All: 1024, PerUser: 64}
+
+// NewServer returns the server of the API; Serve makes it work.
+func NewServer(b Backend, a rpc.Access, log hclog.Logger) *rpc.Server {
+	return rpc.NewServer(func(c *rpc.Conn) map[string]rpc.Method { return methods(b, c) }, a, limits, log)
+}
+
+// methods is the table of the API for one connection.
+func methods(b Backend, c *rpc.Conn) map[string]rpc.Method {
+	call := func(ctx context.Context, q proto.CallParams) (proto.SessionInfo, error) { return b.Call(ctx, q) }
+	table := map[string]jrpc2.Handler{
+		proto.MethodCallHome:       rpc.Typed(call),
+		proto.MethodCallHomeOpaque: rpc.Typed(call),
+		proto.MethodUserSessions: rpc.Plain(func(context.Context) (proto.SessionList, error) {
+			return proto.SessionList{Sessions: b.Sessions()}, nil
+		}),
+		proto.MethodKillUserSession: rpc.Typed(func(_ context.Context, q proto.SessionParams) (proto.SessionInfo, error) {
+			return b.Kill(q.Session, c.Peer.String())
+		}),
+		proto.MethodReloadConfig: rpc.Plain(func(context.Context) (proto.Nothing, error) { return proto.Nothing{}, b.Reload() }),
+		proto.MethodReopenLogs:   rpc.Plain(func(context.Context) (proto.Nothing, error) { return proto.Nothing{}, b.Reopen() }),
+		proto.MethodStop: rpc.Plain(func(context.Context) (proto.Nothing, error) {
+			b.Shutdown()
+			return proto.Nothing{}, nil
+		}),
+		proto.MethodWaitStart: rpc.Plain(func(ctx context.Context) (proto.Status, error) {
+			err := b.AwaitStart(ctx)
+			return b.Status(), err
+		}),
+		proto.MethodStatus: rpc.Plain(func(context.Context) (proto.Status, error) { return b.Status(), nil }),
+		proto.MethodSubscribe: rpc.Plain(func(ctx context.Context) (proto.EventList, error) {
+			last, err := rpc.Subscribe(ctx, c, b.SubscribeSince)
+			return proto.EventList{Events: last}, err
+		}),
+		proto.MethodAdopt: rpc.Typed(func(ctx context.Context, q proto.AdoptParams) (proto.SessionInfo, error) {
+			sock := c.Take(ctx)
+			if sock == nil {
+				return proto.SessionInfo{}, proto.NewError(proto.CodeBadType, "no descriptor came with the message")
+			}
+			return b.Adopt(ctx, q, sock)
+		}),
+	}
+	out := make(map[string]rpc.Method, len(table))
+	for name, h := range table {
+		out[name] = rpc.Method{Handle: h, Reading: proto.ReadOnly(name)}
+	}
+	return out
+}
+
+// Client calls a manager.
+type Client = rpc.Client[proto.Event]
+
+// Dial connects to the manager at path. Errors carry their exit status.
+func Dial(path string) (*Client, error) {
+	return rpc.Dial[proto.Event](path, rpc.Daemon{
+		Name: "callhome-mgr", Start: "start it with systemctl start callhome-mgr, or callhome-mgr run", Group: "callhome",
+	})
+}

@@ -1,0 +1,424 @@
+// Package manager owns the set of call-home sessions: it makes each call,
+// knows every session by number, tells subscribers what happens, and finds the
+// sessions of a former manager again. The API serves it; cmd/callhome-mgr wires
+// it. It holds no lock while it dials, starts or ends anything, so no caller,
+// NETCONF client or session makes another one wait.
+package manager
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+	"unicode/utf8"
+
+	"callhome/internal/device/connect"
+	"callhome/internal/device/dial"
+	"callhome/internal/device/session"
+	"callhome/internal/device/settings"
+	"callhome/internal/proto"
+	"callhome/internal/pubsub"
+	"callhome/internal/sysexits"
+)
+
+// Config is what a call home is made with.
+type Config struct {
+	// Settings are those of the trigger, without a target: the source policy
+	// of the connection, and sshd.
+	Settings *settings.Settings
+	// Executable makes the calls instead, where it is set: ConfD's
+	// sshCallHomeExecutable.
+	Executable string
+}
+
+// Limits of a manager.
+const (
+	maxCalls  = 4096 // calls and sessions at a time
+	maxRecent = 64   // ended sessions that Status shows
+)
+
+// Manager is the set of sessions.
+type Manager struct {
+	version string
+	env     session.Env
+	config  atomic.Pointer[Config]
+	begun   time.Time
+	wg      sync.WaitGroup
+
+	mu       sync.Mutex // guards the fields that follow; held for map look-ups only
+	sessions map[int]*session.Session
+	open     int                 // sessions, and those admitted that have no number yet
+	recent   []proto.SessionInfo // newest last
+	calls    uint64
+	failed   uint64
+	stopping bool
+
+	started chan struct{} // closed when Restore is done
+	hub     pubsub.Hub[proto.Event]
+}
+
+// New returns a manager of that version whose sessions have their files in dir
+// (session.PrepareDir). Restore must follow.
+func New(version, dir string, c *Config) (*Manager, error) {
+	watch, err := session.NewWatch(dir)
+	if err != nil {
+		return nil, err
+	}
+	m := &Manager{version: version, begun: time.Now().UTC(), sessions: make(map[int]*session.Session), started: make(chan struct{})}
+	m.config.Store(c)
+	m.hub.Spare = func(e proto.Event) bool { return e.Event == proto.EventLog }
+	m.env = session.Env{Dir: dir, Watch: watch, Tell: m.tell}
+	return m, nil
+}
+
+// SetConfig is what later calls are made with; sessions keep what they have.
+func (m *Manager) SetConfig(c *Config) { m.config.Store(c) }
+
+// Restore takes over the sessions of a former manager. The error says what was
+// not readable; the manager works all the same, and goes on trying.
+func (m *Manager) Restore() error {
+	found, left, err := session.Restore(&m.env)
+	m.restored(found)
+	if len(left) > 0 {
+		go m.restoreLeft(left)
+	}
+	close(m.started)
+	return err
+}
+
+// retryRestore is how long to wait before looking again for what keeps a
+// session from being restored: too few descriptors, too little memory.
+const retryRestore = 5 * time.Second
+
+func (m *Manager) restoreLeft(left []int) {
+	for len(left) > 0 {
+		time.Sleep(retryRestore)
+		if m.isStopping() {
+			return
+		}
+		var found []*session.Session
+		found, left, _ = session.RestoreThese(&m.env, left)
+		m.restored(found)
+	}
+}
+
+func (m *Manager) restored(found []*session.Session) {
+	for _, s := range found {
+		m.mu.Lock()
+		m.open++
+		m.mu.Unlock()
+		m.keep(s)
+	}
+}
+
+func (m *Manager) isStopping() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.stopping
+}
+
+// AwaitStart returns when Restore is done.
+func (m *Manager) AwaitStart(ctx context.Context) error {
+	select {
+	case <-m.started:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// Stop refuses further calls. Subscribers go on hearing what happens.
+func (m *Manager) Stop() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.stopping = true
+}
+
+// Close stops watching, after Stop. Sessions go on.
+func (m *Manager) Close() {
+	m.hub.Close()
+	m.env.Watch.Close()
+}
+
+// tell is every session's way to the subscribers and the counters.
+func (m *Manager) tell(e proto.Event) {
+	if e.Event == proto.EventFailed {
+		m.mu.Lock()
+		m.failed++
+		m.mu.Unlock()
+	}
+	m.hub.Publish(e)
+}
+
+// Subscribe returns a channel of all events from now on; it is closed by
+// cancel, at Close, or when the subscriber falls too far behind.
+func (m *Manager) Subscribe() (events <-chan proto.Event, cancel func()) {
+	_, events, cancel = m.hub.Subscribe()
+	return events, cancel
+}
+
+// SubscribeSince is Subscribe with what happened last before it.
+func (m *Manager) SubscribeSince() (last []proto.Event, events <-chan proto.Event, cancel func()) {
+	return m.hub.Subscribe()
+}
+
+// admit makes room for one more session; keep or abandon must follow.
+func (m *Manager) admit() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	switch {
+	case m.stopping:
+		return proto.NewError(proto.CodeShutdown, "callhome-mgr is stopping")
+	case m.open >= maxCalls:
+		return proto.NewError(proto.CodeBusy, fmt.Sprintf("%d sessions are open, no more are taken", maxCalls))
+	}
+	m.calls++
+	m.open++
+	return nil
+}
+
+// abandon gives back the room of a session that came to nothing.
+func (m *Manager) abandon() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.open--
+}
+
+// keep lists an admitted session until it has ended.
+func (m *Manager) keep(s *session.Session) {
+	id := s.Info().Session
+	m.mu.Lock()
+	m.sessions[id] = s
+	m.mu.Unlock()
+	m.wg.Add(1)
+	go func() {
+		defer m.wg.Done()
+		<-s.Done()
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		m.open--
+		delete(m.sessions, id)
+		m.recent = append(m.recent, s.Info())
+		if len(m.recent) > maxRecent {
+			m.recent = slices.Delete(m.recent, 0, len(m.recent)-maxRecent)
+		}
+	}()
+}
+
+// begin makes a session that has no connection yet.
+func (m *Manager) begin(p proto.CallParams, via string, owner session.Owner) (*session.Session, error) {
+	if err := m.admit(); err != nil {
+		return nil, err
+	}
+	id, err := session.Next(m.env.Dir)
+	if err != nil {
+		m.abandon()
+		return nil, proto.NewError(proto.CodeOS, err.Error())
+	}
+	s := session.New(&m.env, id, p, via, owner)
+	m.keep(s)
+	return s, nil
+}
+
+// Call makes a call home and returns when it has come as far as p.Wait says.
+// The call goes on when ctx ends before. Errors are *proto.Error.
+func (m *Manager) Call(ctx context.Context, p proto.CallParams) (proto.SessionInfo, error) {
+	words := []string{p.Host}
+	target, err := settings.ParseWords(words)
+	if err != nil {
+		return proto.SessionInfo{}, proto.NewError(proto.CodeBadType, err.Error())
+	}
+	if p.Port != 0 && target.Port != 0 && p.Port != target.Port {
+		return proto.SessionInfo{}, proto.NewError(proto.CodeBadType, fmt.Sprintf("port given twice, in host %q and as %d", p.Host, p.Port))
+	}
+	p.Port = cmp.Or(p.Port, target.Port, proto.DefaultPort)
+	p.Host, target.Port, target.Opaque = target.Host, p.Port, p.Opaque
+	if err := checkOpaque(p.Opaque); err != nil {
+		return proto.SessionInfo{}, proto.NewError(proto.CodeBadType, err.Error())
+	}
+	until, ok := waits[p.Wait]
+	if !ok {
+		return proto.SessionInfo{}, proto.NewError(proto.CodeBadType, fmt.Sprintf("wait %q is none of none, tcp, ssh, netconf", p.Wait))
+	}
+	c := m.config.Load()
+	via := "manager"
+	if c.Executable != "" {
+		via = "executable"
+	}
+	s, err := m.begin(p, via, session.Owner{})
+	if err != nil {
+		return proto.SessionInfo{}, err
+	}
+	go m.make(s, c, target)
+	return await(ctx, s, until)
+}
+
+// Keep makes a call home for a client of the configuration, with settings of
+// its own, and returns at once. Errors are *proto.Error; what becomes of the
+// call is the session's to tell. An executable makes no such calls: it could be
+// told no more than host and port.
+func (m *Manager) Keep(s *settings.Settings, owner session.Owner) (*session.Session, error) {
+	made, err := m.begin(proto.CallParams{Host: s.Host, Port: s.Port, Opaque: s.Opaque}, "manager", owner)
+	if err != nil {
+		return nil, err
+	}
+	go m.make(made, &Config{Settings: s}, s.Target)
+	return made, nil
+}
+
+// Kept returns the sessions that belong to the configuration.
+func (m *Manager) Kept() []*session.Session {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var out []*session.Session
+	for _, s := range m.sessions {
+		if s.Owner().Client != "" {
+			out = append(out, s)
+		}
+	}
+	return out
+}
+
+// Tell hands an event to the subscribers that is none of a session's.
+func (m *Manager) Tell(e proto.Event) { m.hub.Publish(e) }
+
+// checkOpaque refuses what cannot be passed on as it came: JSON puts U+FFFD in
+// place of each byte that is not UTF-8, and of half a surrogate pair.
+func checkOpaque(opaque string) error {
+	if strings.ContainsRune(opaque, utf8.RuneError) {
+		return errors.New("opaque is not UTF-8, or holds U+FFFD, which stands for what is not")
+	}
+	return settings.CheckOpaque(opaque)
+}
+
+// waits says which state each wait is for.
+var waits = map[proto.Wait]proto.State{
+	proto.WaitNone:    proto.StateCalling,
+	"":                proto.StateStarting,
+	proto.WaitTCP:     proto.StateStarting,
+	proto.WaitSSH:     proto.StateAuthenticated,
+	proto.WaitNetconf: proto.StateServing,
+}
+
+// await waits for a state and turns an early end into the caller's error.
+func await(ctx context.Context, s *session.Session, until proto.State) (proto.SessionInfo, error) {
+	info, err := s.Await(ctx, until)
+	if errors.Is(err, session.ErrEnded) {
+		return info, failure(info)
+	}
+	var why *proto.Error
+	if errors.As(err, &why) {
+		return info, why
+	}
+	if err != nil {
+		return info, proto.NewError(proto.CodeUnavailable, err.Error())
+	}
+	return info, nil
+}
+
+func failure(info proto.SessionInfo) *proto.Error {
+	where := info.Remote
+	if where == "" {
+		where = fmt.Sprintf("%s port %d", info.Host, info.Port)
+	}
+	return proto.StageError(info.Stage, fmt.Sprintf("call home to %s failed at %s: %s", where, info.Stage, info.Cause),
+		proto.ErrorData{Address: where, Reason: info.Cause, Session: info.Session})
+}
+
+// make runs a call: name, connection, handover. What becomes of it is the
+// session's to tell.
+func (m *Manager) make(s *session.Session, c *Config, t settings.Target) {
+	if c.Executable != "" {
+		_ = s.Execute(c.Executable)
+		return
+	}
+	to := *c.Settings
+	to.Target = t
+	conn, err := connect.To(&to)
+	if err != nil {
+		stage := proto.StageTCP
+		if sysexits.Code(err) == sysexits.NoHost {
+			stage = proto.StageName
+		}
+		s.Fail(stage, err.Error())
+		return
+	}
+	_ = s.Start(c.Settings.Sshd, conn)
+}
+
+// Adopt serves a connection that somebody else made. The socket belongs to the
+// manager from here on, also on error.
+func (m *Manager) Adopt(ctx context.Context, p proto.AdoptParams, sock *os.File) (proto.SessionInfo, error) {
+	conn, err := dial.Adopt(sock)
+	if err != nil {
+		sock.Close()
+		return proto.SessionInfo{}, proto.NewError(proto.CodeBadType, err.Error())
+	}
+	target, err := settings.ParseWords([]string{p.Host})
+	if err != nil {
+		sock.Close()
+		return proto.SessionInfo{}, proto.NewError(proto.CodeBadType, err.Error())
+	}
+	if err := checkOpaque(p.Opaque); err != nil {
+		sock.Close()
+		return proto.SessionInfo{}, proto.NewError(proto.CodeBadType, err.Error())
+	}
+	s, err := m.begin(proto.CallParams{Host: target.Host, Port: cmp.Or(p.Port, target.Port, proto.DefaultPort), Opaque: p.Opaque}, "adopted", session.Owner{})
+	if err != nil {
+		sock.Close()
+		return proto.SessionInfo{}, err
+	}
+	if err := s.Start(m.config.Load().Settings.Sshd, conn); err != nil {
+		return proto.SessionInfo{}, failure(s.Info())
+	}
+	return await(ctx, s, proto.StateStarting)
+}
+
+// Kill ends a session for the named caller and returns when it is gone.
+func (m *Manager) Kill(id int, who string) (proto.SessionInfo, error) {
+	m.mu.Lock()
+	s := m.sessions[id]
+	m.mu.Unlock()
+	if s == nil {
+		return proto.SessionInfo{}, proto.NewError(proto.CodeNoExists, fmt.Sprintf("there is no session %d", id))
+	}
+	s.Kill(who)
+	return s.Info(), nil
+}
+
+// Sessions returns all sessions that have not ended, by number.
+func (m *Manager) Sessions() []proto.SessionInfo {
+	m.mu.Lock()
+	list := make([]*session.Session, 0, len(m.sessions))
+	for _, s := range m.sessions {
+		list = append(list, s)
+	}
+	m.mu.Unlock()
+	out := make([]proto.SessionInfo, len(list))
+	for i, s := range list {
+		out[i] = s.Info()
+	}
+	slices.SortFunc(out, func(a, b proto.SessionInfo) int { return a.Session - b.Session })
+	return out
+}
+
+// Status returns the manager's own state.
+func (m *Manager) Status() proto.Status {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	recent := append([]proto.SessionInfo{}, m.recent...) // [] in JSON, not null
+	slices.Reverse(recent)
+	st := proto.Status{Version: m.version, PID: os.Getpid(), Since: m.begun, Sessions: len(m.sessions), Calls: m.calls, Failed: m.failed, Recent: recent}
+	select {
+	case <-m.started:
+		st.Started = true
+	default:
+	}
+	return st
+}

@@ -1,0 +1,539 @@
+package preflight
+
+import (
+	"errors"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+
+	"callhome/internal/device/dial"
+	"callhome/internal/device/settings"
+	"callhome/internal/sshdexec"
+	"callhome/internal/sysexits"
+
+	"golang.org/x/sys/unix"
+)
+
+// here is a file that is there on every machine.
+const here = "/etc/passwd"
+
+// config reads a configuration as sshd -T prints it.
+func config(lines ...string) map[string][]string { return parseDump(strings.Join(lines, "\n") + "\n") }
+
+func sshd(c sshdexec.Command) *settings.Settings { return &settings.Settings{Sshd: c} }
+
+// The square of each check and what it may find. mend is a part of the advice.
+func TestChecks(t *testing.T) {
+	dir := t.TempDir()
+	for _, tt := range []struct {
+		name  string
+		check func(*machine) []Finding
+		m     machine
+		want  []Finding
+	}{
+		{"sshd is not there", checkSshd, machine{s: sshd(sshdexec.Command{Sshd: "/nonexistent/sshd"})},
+			[]Finding{{Missing, "/nonexistent/sshd is not there", "apt install openssh-server, or set --sshd", sysexits.NoInput}}},
+		{"another program", checkSshd, machine{s: sshd(sshdexec.Command{Sshd: here})},
+			[]Finding{{Missing, here + " does not say that it is OpenSSH", "set --sshd to OpenSSH's sshd", sysexits.Config}}},
+		{"an sshd before those that were tested", checkSshd, machine{s: sshd(sshdexec.Command{Sshd: here}), version: "OpenSSH_8.3p1", major: 8, minor: 3},
+			[]Finding{{Warning, here + " is OpenSSH_8.3p1; callhome is tested with 8.4 to 10.x", "use OpenSSH 8.4 or later", 0}}},
+		{"one far before", checkSshd, machine{s: sshd(sshdexec.Command{Sshd: here}), version: "OpenSSH_7.9p1", major: 7, minor: 9},
+			[]Finding{{Warning, here + " is OpenSSH_7.9p1; callhome is tested with 8.4 to 10.x", "use OpenSSH 8.4 or later", 0}}},
+		{"the first tested one", checkSshd, machine{s: sshd(sshdexec.Command{Sshd: here}), version: "OpenSSH_8.4p1", major: 8, minor: 4},
+			[]Finding{{Good, here + ", OpenSSH_8.4p1", "", 0}}},
+		{"10.x", checkSshd, machine{s: sshd(sshdexec.Command{Sshd: here}), version: "OpenSSH_10.3p1", major: 10, minor: 3},
+			[]Finding{{Good, here + ", OpenSSH_10.3p1", "", 0}}},
+
+		{"no configuration", checkConfig, machine{s: sshd(sshdexec.Command{Config: "/nonexistent/c"})},
+			[]Finding{{Missing, "/nonexistent/c is not there", "install packaging/sshd_config there, or set --sshd-config", sysexits.NoInput}}},
+		{"no sshd to ask", checkConfig, machine{s: sshd(sshdexec.Command{Config: here})}, nil},
+		{"accepted", checkConfig, machine{s: sshd(sshdexec.Command{Config: here}), version: "x", testOK: true},
+			[]Finding{{Good, "sshd -t accepts " + here + " and the options beside it", "", 0}}},
+		{"refused", checkConfig, machine{s: sshd(sshdexec.Command{Config: here}), version: "x", testWords: "/c: line 1: Bad configuration option: X\r\n\r\n/c: terminating, 1 bad configuration options\r\n"},
+			[]Finding{{Missing, "sshd -t: /c: line 1: Bad configuration option: X", "mend that line; sshd_config(5)", sysexits.Config},
+				{Missing, "sshd -t: /c: terminating, 1 bad configuration options", "mend that line; sshd_config(5)", sysexits.Config}}},
+		{"an option refused", checkConfig, machine{s: sshd(sshdexec.Command{Config: here}), version: "x", testWords: "command-line: line 0: Bad configuration option: X\r\n"},
+			[]Finding{{Missing, "sshd -t: command-line: line 0: Bad configuration option: X", "mend --sshd-option; sshd_config(5)", sysexits.Config}}},
+		{"refused for what other checks tell", checkConfig, machine{s: sshd(sshdexec.Command{Config: here}), version: "x",
+			testWords: "Unable to load host key: /k\r\nsshd: no hostkeys available -- exiting.\r\nMissing privilege separation directory: /run/sshd\r\n"},
+			[]Finding{{Good, "sshd -t finds no fault in " + here + " itself", "", 0}}},
+
+		{"keys, no sshd to ask", checkHostKeys, machine{}, nil},
+		{"keys", checkHostKeys, machine{s: sshd(sshdexec.Command{}), version: "x", testOK: true, config: config("hostkey "+here, "hostkey /nonexistent/k")},
+			[]Finding{{Good, "1 of 2 there", "", 0}}},
+		{"keys of one's own that are not there", checkHostKeys, machine{s: sshd(sshdexec.Command{HostKeys: []string{"/nonexistent/a", here, "/nonexistent/b"}}), version: "x"},
+			[]Finding{{Missing, "/nonexistent/a is not there", "make it with ssh-keygen -t ed25519 -N '' -f /nonexistent/a", sysexits.NoInput},
+				{Missing, "/nonexistent/b is not there", "make it with ssh-keygen -t ed25519 -N '' -f /nonexistent/b", sysexits.NoInput}}},
+		{"no keys", checkHostKeys, machine{s: sshd(sshdexec.Command{}), version: "x", testWords: "Unable to load host key: /k\r\nsshd: no hostkeys available -- exiting.\r\n"},
+			[]Finding{{Warning, "Unable to load host key: /k; sshd goes on without this key", "ssh-keygen -A makes missing default keys; a key needs mode 0600", 0},
+				{Missing, "sshd: no hostkeys available -- exiting.", "ssh-keygen -A, or set --host-key", sysexits.NoInput}}},
+		{"keys that are root's", checkHostKeys, machine{uid: 1, user: "op", s: sshd(sshdexec.Command{}), version: "x",
+			testWords: "Unable to load host key: " + here + "\r\nUnable to load host key: /nonexistent/k\r\nUnable to load host key: " + here + "\r\nsshd: no hostkeys available -- exiting.\r\n"},
+			[]Finding{{Missing, here + ", " + here + " are not for op to read", "make one of op's own: ssh-keygen -q -t ed25519 -N '' -f ~/host_key, and set --host-key", sysexits.NoInput}}},
+		{"default keys that are root's", checkHostKeys, machine{uid: 1, user: "op", s: sshd(sshdexec.Command{}), version: "x", testWords: "sshd: no hostkeys available -- exiting.\r\n", defaultKeys: here[:len(here)-1] + "[d]"},
+			[]Finding{{Missing, here + " are not for op to read", "make one of op's own: ssh-keygen -q -t ed25519 -N '' -f ~/host_key, and set --host-key", sysexits.NoInput}}},
+		{"default keys that nobody made", checkHostKeys, machine{uid: 1, user: "op", s: sshd(sshdexec.Command{}), version: "x", testWords: "sshd: no hostkeys available -- exiting.\r\n", defaultKeys: "/nonexistent/*"},
+			[]Finding{{Missing, "sshd: no hostkeys available -- exiting.", "ssh-keygen -A, or set --host-key", sysexits.NoInput}}},
+		{"keys that nobody made, without root's rights", checkHostKeys, machine{uid: 1, user: "op", s: sshd(sshdexec.Command{}), version: "x",
+			testWords: "Unable to load host key: /nonexistent/k\r\nsshd: no hostkeys available -- exiting.\r\n"},
+			[]Finding{{Warning, "Unable to load host key: /nonexistent/k; sshd goes on without this key", "ssh-keygen -A makes missing default keys; a key needs mode 0600", 0},
+				{Missing, "sshd: no hostkeys available -- exiting.", "ssh-keygen -A, or set --host-key", sysexits.NoInput}}},
+		{"keys, and no dump of the configuration", checkHostKeys, machine{s: sshd(sshdexec.Command{}), version: "x"}, nil},
+
+		{"no certificate", checkHostCertificates, machine{s: sshd(sshdexec.Command{}), config: config("hostcertificate none")}, nil},
+		{"a certificate", checkHostCertificates, machine{s: sshd(sshdexec.Command{HostCertificates: []string{here}}), config: config("hostcertificate " + here)},
+			[]Finding{{Good, here, "", 0}}},
+		{"a certificate of no file", checkHostCertificates, machine{s: sshd(sshdexec.Command{HostCertificates: []string{"/nonexistent/c"}})},
+			[]Finding{{Missing, "/nonexistent/c is not there", "sign the host key: ssh-keygen -s CA -I ID -h -n NAME KEY.pub", sysexits.NoInput}}},
+		{"a certificate that sshd passes over", checkHostCertificates, machine{s: sshd(sshdexec.Command{}), testWords: "No matching private key for certificate: /c\r\n", config: config("hostcertificate /c")},
+			[]Finding{{Warning, "No matching private key for certificate: /c; sshd goes on without it, and a client that trusts the CA alone will refuse the device", "sign the host key: ssh-keygen -s CA -I ID -h -n NAME KEY.pub", 0}}},
+
+		{"no CA", checkUserCA, machine{config: config("trustedusercakeys none", "revokedkeys none")}, nil},
+		{"a CA", checkUserCA, machine{config: config("trustedusercakeys " + here)}, []Finding{{Good, here, "", 0}}},
+		{"a CA that is not there", checkUserCA, machine{config: config("trustedusercakeys /nonexistent/ca")},
+			[]Finding{{Warning, "trustedusercakeys names /nonexistent/ca, which is not there; sshd says nothing and refuses the logins that need it", "put the file there, or take the option out", 0}}},
+		{"a list of revoked keys that is not there", checkUserCA, machine{config: config("revokedkeys /nonexistent/r")},
+			[]Finding{{Warning, "revokedkeys names /nonexistent/r, which is not there; sshd says nothing and refuses the logins that need it", "put the file there, or take the option out", 0}}},
+		{"principals of each user", checkUserCA, machine{config: config("authorizedprincipalsfile /etc/ssh/%u", "authorizedprincipalsfile .ssh/p")}, nil},
+
+		{"no subsystem", checkSubsystem, machine{s: sshd(sshdexec.Command{}), config: config("subsystem sftp /bin/sh")},
+			[]Finding{{Missing, "no command for the netconf subsystem", "set --netconf-server or --subsystem", sysexits.Config}}},
+		{"the configuration's subsystem", checkSubsystem, machine{s: sshd(sshdexec.Command{}), config: config("subsystem sftp /nonexistent/x", "subsystem netconf /bin/sh -c x")},
+			[]Finding{{Good, "/bin/sh -c x", "", 0}}},
+		{"a subsystem of one's own wins", checkSubsystem, machine{s: sshd(sshdexec.Command{Subsystem: "/bin/sh"}), config: config("subsystem netconf /nonexistent/x")},
+			[]Finding{{Good, "/bin/sh", "", 0}}},
+		{"a subsystem that sees another port", checkSubsystem, machine{s: sshd(sshdexec.Command{Subsystem: `"/bin/sh" -x`, SSHConnectionPort: 830})},
+			[]Finding{{Good, `"/bin/sh" -x, which sees server port 830`, "", 0}}},
+		{"a program that is not there", checkSubsystem, machine{s: sshd(sshdexec.Command{Subsystem: "/nonexistent/x -a"})},
+			[]Finding{{Missing, "/nonexistent/x cannot be executed: stat /nonexistent/x: no such file or directory", "install the NETCONF server, or set --subsystem", sysexits.Config}}},
+		{"a program without its path", checkSubsystem, machine{s: sshd(sshdexec.Command{Subsystem: "netconf-subsystem"})},
+			[]Finding{{Warning, "netconf-subsystem is looked for in the PATH that sshd gives the user, which has no sbin", "set --subsystem with the program's absolute path", 0}}},
+		{"a file that is no program", checkSubsystem, machine{s: sshd(sshdexec.Command{Subsystem: here})},
+			[]Finding{{Missing, here + " cannot be executed: permission denied", "install the NETCONF server, or set --subsystem", sysexits.Config}}},
+
+		{"netconfd is not there", checkSubsystem, machine{s: sshd(sshdexec.Command{Subsystem: program(t, "netconf-subsystem") + " --ncxserver-sockname=830@/nonexistent/ncx"})},
+			[]Finding{{Missing, "no netconfd answers at /nonexistent/ncx: no such file or directory", "start netconfd, or set --subsystem with its --ncxserver-sockname=PORT@PATH", sysexits.Unavailable}}},
+
+		{"from anywhere", checkSource, machine{s: &settings.Settings{}}, nil},
+		{"from an address of ours", checkSource, machine{s: &settings.Settings{Dial: dial.Options{LocalAddress: netip.MustParseAddr("127.0.0.1"), Interface: "lo"}}},
+			[]Finding{{Good, "127.0.0.1, interface lo", "", 0}}},
+		{"from an address that is not ours", checkSource, machine{s: &settings.Settings{Dial: dial.Options{LocalAddress: netip.MustParseAddr("192.0.2.77")}}},
+			[]Finding{{Missing, "binding to the local address 192.0.2.77:0: cannot assign requested address", "check --local-address, --interface and --netns", sysexits.Config}}},
+		{"from no interface", checkSource, machine{s: &settings.Settings{Dial: dial.Options{Interface: "nosuch0"}}},
+			[]Finding{{Missing, "binding to the interface nosuch0: no such device", "check --local-address, --interface and --netns", sysexits.Config}}},
+		{"from no namespace", checkSource, machine{s: &settings.Settings{Dial: dial.Options{Netns: "/nonexistent/ns"}}},
+			[]Finding{{Missing, "opening the network namespace: open /nonexistent/ns: no such file or directory", "check --local-address, --interface and --netns", sysexits.Config}}},
+
+		{"shells, no configuration", checkShells, machine{}, nil},
+
+		{"a log file", checkLog, machine{s: &settings.Settings{SshdLog: filepath.Join(dir, "log")}}, []Finding{{Good, filepath.Join(dir, "log"), "", 0}}},
+		{"a log in no directory", checkLog, machine{s: &settings.Settings{SshdLog: "/nonexistent/d/log"}},
+			[]Finding{{Missing, "/nonexistent/d/log cannot be written: no such file or directory", "make its directory, or set another --sshd-log", sysexits.OSErr}}},
+		{"a log below a file", checkLog, machine{s: &settings.Settings{SshdLog: here + "/log"}},
+			[]Finding{{Missing, here + "/log cannot be written: not a directory", "set another --sshd-log, which this user can write", sysexits.OSErr}}},
+		{"a log that is no file", checkLog, machine{s: &settings.Settings{SshdLog: os.DevNull}},
+			[]Finding{{Missing, "/dev/null cannot be written: it is not a regular file, and anything else can block the session", "set another --sshd-log, which this user can write", sysexits.OSErr}}},
+		{"a log that may block", checkLog, machine{s: &settings.Settings{SshdLog: "stderr"}},
+			[]Finding{{Warning, "standard error: a pipe that nobody reads blocks the session when it is full", "set --sshd-log auto where the caller does not read all of it", 0}}},
+
+		{"no manager", checkManager, machine{s: &settings.Settings{Handover: settings.HandoverAuto, ManagerSocket: "/nonexistent/m"}},
+			[]Finding{{Good, "none at /nonexistent/m; not needed for --handover auto", "", 0}}},
+		{"no manager where one is needed", checkManager, machine{s: &settings.Settings{Handover: settings.HandoverManager, ManagerSocket: "/nonexistent/m"}},
+			[]Finding{{Missing, "no manager answers at /nonexistent/m", "start callhome-mgr, or use --handover exec", sysexits.Unavailable}}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			if got := tt.check(&tt.m); !reflect.DeepEqual(got, tt.want) {
+				t.Errorf("finds\n%+v, want\n%+v", got, tt.want)
+			}
+		})
+	}
+}
+
+// What sshd says of the directory, and the command that mends it.
+func TestCheckPrivsep(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		m    machine
+		want []Finding
+	}{
+		{"no sshd to ask", machine{}, nil},
+		{"not root, with PAM", machine{uid: 1, user: "op", s: sshd(sshdexec.Command{})},
+			[]Finding{{Warning, "not running as root: sshd can log in nobody but op, and only without PAM", "set --sshd-option UsePAM=no and have clients log in as op, or run as root", 0}}},
+		{"not root, without PAM", machine{uid: 1, user: "op", s: sshd(sshdexec.Command{}), config: config("usepam no")},
+			[]Finding{{Good, "not needed: without root's rights sshd logs in nobody but op", "", 0}}},
+		{"not root, without PAM, and an sshd that does not say", machine{uid: 1, user: "op", s: sshd(sshdexec.Command{Options: []string{"usepam=No"}})},
+			[]Finding{{Good, "not needed: without root's rights sshd logs in nobody but op", "", 0}}},
+		{"in order", machine{version: "x", testWords: "other\r\n"}, []Finding{{Good, "directory in order", "", 0}}},
+		{"it cannot be made", machine{version: "x", privsepErr: unix.EROFS}, []Finding{{Missing, "read-only file system", "install -d -m 0755 /run/sshd", sysexits.OSErr}}},
+		{"another one is missing", machine{version: "x", testWords: "Missing privilege separation directory: /opt/empty\r\n"},
+			[]Finding{{Missing, "Missing privilege separation directory: /opt/empty", "install -d -o root -g root -m 0755 /opt/empty", sysexits.Config}}},
+		{"of somebody else", machine{version: "x", testWords: "/run/sshd must be owned by root and not group or world-writable.\r\n"},
+			[]Finding{{Missing, "/run/sshd must be owned by root and not group or world-writable.", "install -d -o root -g root -m 0755 /run/sshd", sysexits.Config}}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			if got := checkPrivsep(&tt.m); !reflect.DeepEqual(got, tt.want) {
+				t.Errorf("finds\n%+v, want\n%+v", got, tt.want)
+			}
+		})
+	}
+}
+
+// Who may log in is who counts.
+func TestMayLogIn(t *testing.T) {
+	root, op, locked := account{name: "root", shell: "/bin/bash"}, account{name: "op", uid: 1000, shell: "/bin/bash"}, account{name: "away", uid: 1001, shell: "/usr/sbin/nologin"}
+	all := []account{root, {name: "daemon", uid: 1, shell: "/bin/sh"}, op, locked, {name: "nobody", uid: 65534, shell: "/bin/sh"}}
+	for _, tt := range []struct {
+		name   string
+		uid    int
+		config map[string][]string
+		want   []account
+	}{
+		{"all ordinary ones", 0, config("port 22"), []account{root, op}},
+		{"not root where it may not", 0, config("permitrootlogin no"), []account{op}},
+		{"root with a key", 0, config("permitrootlogin without-password"), []account{root, op}},
+		{"those that AllowUsers names", 0, config("allowusers away root"), []account{root, locked}},
+		{"nobody of this machine", 0, config("allowusers no-such-user-0"), nil},
+		{"only ourselves without root's rights", 1000, config("port 22"), []account{op}},
+		{"not even that", 1000, config("allowusers root"), nil},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			if got := mayLogIn(&machine{uid: tt.uid, config: tt.config}, all); !slices.Equal(got, tt.want) {
+				t.Errorf("%+v, want %+v", got, tt.want)
+			}
+		})
+	}
+	if got, want := checkShells(&machine{config: config("allowusers no-such-user-0")}), good("none runs start-up files"); !reflect.DeepEqual(got, want) {
+		t.Errorf("nobody: %+v, want %+v", got, want)
+	}
+}
+
+// Where the log goes without --sshd-log depends on who we are and on what runs.
+func TestCheckLogWhereNothingWasSet(t *testing.T) {
+	_, none := os.Stat("/dev/log")
+	for dest, want := range map[string]Finding{
+		"auto":   {Good, "/run/callhome/log, one file a session", "", 0},
+		"syslog": {Good, "syslog", "", 0},
+	} {
+		switch {
+		case dest == "syslog" && none != nil:
+			want = Finding{Missing, "/dev/log is not there", "start syslog, or set --sshd-log", sysexits.OSErr}
+		case dest == "auto" && os.Geteuid() != 0 && none != nil:
+			want = Finding{Missing, "/run/callhome/log cannot be written, and no syslog runs", "set --sshd-log to a file that this user can write", sysexits.NoPerm}
+		case dest == "auto" && os.Geteuid() != 0:
+			want = Finding{Good, "syslog, as /run/callhome/log cannot be written by this user", "", 0}
+		}
+		if got := checkLog(&machine{s: &settings.Settings{SshdLog: dest}}); !reflect.DeepEqual(got, []Finding{want}) {
+			t.Errorf("%s: finds\n%+v, want\n%+v", dest, got, want)
+		}
+	}
+}
+
+// The square of sshd's keepalive and TCP's: who notices first that the client
+// has gone, and when.
+func TestCheckKeepalive(t *testing.T) {
+	for _, tt := range []struct {
+		name            string
+		major, minor    int
+		interval, count string
+		tcp             dial.KeepAlive
+		want            Finding
+	}{
+		{"sshd first", 9, 9, "5", "3", dial.KeepAlive{Idle: 30, Interval: 10, Count: 6}, Finding{Good, "a silent client is dropped after 20 s, by sshd", "", 0}},
+		{"sshd alone", 9, 9, "30", "3", dial.KeepAlive{}, Finding{Good, "a silent client is dropped after 120 s, by sshd", "", 0}},
+		{"TCP first", 9, 9, "30", "3", dial.KeepAlive{Idle: 30, Interval: 10, Count: 6}, Finding{Good, "a silent client is dropped after 90 s by TCP, after 120 s by sshd", "", 0}},
+		{"TCP alone, as sshd does not ask", 9, 9, "0", "3", dial.KeepAlive{Idle: 30, Interval: 10, Count: 6}, Finding{Warning, "TCP alone, after 90 s; RFC 8071 section 4.1 asks for SSH's", "set --ssh-keepalive 30,3", 0}},
+		{"TCP alone, as sshd asks for ever", 9, 9, "30", "0", dial.KeepAlive{Idle: 30, Interval: 10, Count: 6}, Finding{Warning, "TCP alone, after 90 s; RFC 8071 section 4.1 asks for SSH's", "set --ssh-keepalive 30,3", 0}},
+		{"both at once", 9, 9, "30", "2", dial.KeepAlive{Idle: 30, Interval: 10, Count: 6}, Finding{Good, "a silent client is dropped after 90 s by TCP, after 90 s by sshd", "", 0}},
+		{"an sshd that does not say", 9, 9, "", "", dial.KeepAlive{}, Finding{Warning, "none: a client that vanishes without a word holds its session for ever", "set --ssh-keepalive 30,3 and --tcp-keepalive 30,10,6", 0}},
+		{"nobody", 9, 9, "0", "0", dial.KeepAlive{}, Finding{Warning, "none: a client that vanishes without a word holds its session for ever", "set --ssh-keepalive 30,3 and --tcp-keepalive 30,10,6", 0}},
+		{"the last before the slow ones", 9, 1, "5", "3", dial.KeepAlive{}, Finding{Good, "a silent client is dropped after 20 s, by sshd", "", 0}},
+		{"the first slow one", 9, 2, "5", "3", dial.KeepAlive{}, Finding{Good, "a silent client is dropped after 40 s, by sshd, as this version takes twice as long (mended in 9.5)", "", 0}},
+		{"the last slow one", 9, 4, "5", "3", dial.KeepAlive{}, Finding{Good, "a silent client is dropped after 40 s, by sshd, as this version takes twice as long (mended in 9.5)", "", 0}},
+		{"the first behind them", 9, 5, "5", "3", dial.KeepAlive{}, Finding{Good, "a silent client is dropped after 20 s, by sshd", "", 0}},
+		{"the same minor number of another version", 10, 2, "5", "3", dial.KeepAlive{}, Finding{Good, "a silent client is dropped after 20 s, by sshd", "", 0}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			m := machine{major: tt.major, minor: tt.minor, s: &settings.Settings{Dial: dial.Options{KeepAlive: tt.tcp}},
+				config: config("clientaliveinterval "+tt.interval, "clientalivecountmax "+tt.count)}
+			if tt.interval == "" {
+				m.config = config("port 22")
+			}
+			if got := checkKeepalive(&m); !reflect.DeepEqual(got, []Finding{tt.want}) {
+				t.Errorf("finds\n%+v, want\n%+v", got, tt.want)
+			}
+		})
+	}
+	if got := checkKeepalive(&machine{}); got != nil {
+		t.Errorf("without an sshd to ask: %+v", got)
+	}
+}
+
+// Root may use any socket, so the error is made here.
+func TestAManagerThatMayNotBeUsed(t *testing.T) {
+	const reach = "give /run/callhome mode 0755 and this user the group callhome"
+	for how, want := range map[settings.Handover]Finding{
+		settings.HandoverManager: {Missing, "the one at /run/callhome/mgr.sock may not be used by this user", reach + ", or use --handover exec", sysexits.NoPerm},
+		settings.HandoverAuto:    {Warning, "the one at /run/callhome/mgr.sock may not be used by this user; --handover auto does without it", reach, 0},
+		settings.HandoverExec:    {Good, "none at /run/callhome/mgr.sock; not needed for --handover exec", "", 0},
+	} {
+		s := &settings.Settings{Handover: how, ManagerSocket: "/run/callhome/mgr.sock"}
+		if got := managerFindings(s, &net.OpError{Op: "dial", Err: os.NewSyscallError("connect", unix.EACCES)}); !reflect.DeepEqual(got, []Finding{want}) {
+			t.Errorf("%s: finds\n%+v, want\n%+v", how, got, want)
+		}
+	}
+}
+
+func TestNetconfdThatAnswers(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "ncx")
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	command := program(t, "netconf-subsystem") + " --ncxserver-sockname=830@" + path
+	m := machine{s: sshd(sshdexec.Command{Subsystem: command})}
+	if got, want := checkSubsystem(&m), []Finding{{Good, command, "", 0}}; !reflect.DeepEqual(got, want) {
+		t.Errorf("finds %+v, want %+v", got, want)
+	}
+}
+
+func TestNetconfdSocket(t *testing.T) {
+	for command, want := range map[string]string{
+		"/usr/sbin/netconf-subsystem":                                     "/tmp/ncxserver.sock",
+		`"/usr/sbin/netconf-subsystem" --ncxserver-sockname=830@/run/ncx`: "/run/ncx",
+		"/usr/sbin/netconf-subsystem '--ncxserver-sockname=830@/run/ncx'": "/run/ncx",
+		"/usr/local/bin/netconf-subsys":                                   "",
+		"/bin/sh -c netconf-subsystem":                                    "",
+	} {
+		if got := netconfdSocket(strings.Fields(command)); got != want {
+			t.Errorf("%s: %q, want %q", command, got, want)
+		}
+	}
+}
+
+// The directory of the sessions' logs is made by the first call home.
+func TestLogDirFindings(t *testing.T) {
+	dir := t.TempDir()
+	for path, want := range map[string]Finding{
+		dir:              {Good, dir + ", one file a session", "", 0},
+		dir + "/a/b/log": {Good, dir + "/a/b/log, one file a session", "", 0},
+		here:             {Missing, here + " cannot be written: not a directory", "make way for the directory, or set --sshd-log", sysexits.OSErr},
+		here + "/log":    {Missing, here + "/log cannot be written: not a directory", "make way for the directory, or set --sshd-log", sysexits.OSErr},
+	} {
+		if got := logDirFindings(path); !reflect.DeepEqual(got, []Finding{want}) {
+			t.Errorf("%s: finds\n%+v, want\n%+v", path, got, want)
+		}
+	}
+}
+
+// program makes an executable file of that name.
+func program(t *testing.T, name string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), name)
+	if err := os.WriteFile(path, []byte("#!/bin/sh\n"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func TestAManagerThatAnswers(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "m")
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	m := machine{s: &settings.Settings{Handover: settings.HandoverManager, ManagerSocket: path}}
+	if got, want := checkManager(&m), []Finding{{Good, "answers at " + path, "", 0}}; !reflect.DeepEqual(got, want) {
+		t.Errorf("finds %+v, want %+v", got, want)
+	}
+}
+
+func TestReadAccounts(t *testing.T) {
+	passwd := "root:x:0:0:root:/root:/bin/bash\n" +
+		"# a comment\n" +
+		"\n" +
+		"+::::::\n" +
+		"netconf:x:1001:1001:a:b:/home/netconf:/bin/sh\n" + // a colon too many
+		"short:x:1002\n" +
+		"odd:x:uid:0::/:/bin/sh\n" +
+		"op:x:1003:100:Operator,,,:/home/op:\n"
+	want := []account{
+		{name: "root", uid: 0, home: "/root", shell: "/bin/bash"},
+		{name: "netconf", uid: 1001, home: "b", shell: "/home/netconf"},
+		{name: "op", uid: 1003, home: "/home/op", shell: ""},
+	}
+	if got := readAccounts(strings.NewReader(passwd)); !slices.Equal(got, want) {
+		t.Errorf("got %+v, want %+v", got, want)
+	}
+}
+
+func TestAllowedUsers(t *testing.T) {
+	got := allowedUsers(config("allowusers root", "allowusers op@192.0.2.* adm*", "allowusers !x a?b net"))
+	if want := map[string]bool{"root": true, "op": true, "net": true}; !reflect.DeepEqual(got, want) {
+		t.Errorf("got %v, want %v", got, want)
+	}
+}
+
+func TestIsOrdinary(t *testing.T) {
+	for a, want := range map[account]bool{
+		{name: "root", uid: 0}:       true,
+		{name: "daemon", uid: 1}:     false,
+		{name: "sshd", uid: 999}:     false,
+		{name: "op", uid: 1000}:      true,
+		{name: "nobody", uid: 65534}: false,
+	} {
+		if got := isOrdinary(a); got != want {
+			t.Errorf("%+v: %v, want %v", a, got, want)
+		}
+	}
+}
+
+func TestShellFindings(t *testing.T) {
+	home := t.TempDir()
+	for _, file := range []string{".bashrc", ".cshrc", ".config/fish/config.fish"} {
+		path := filepath.Join(home, file)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o700), os.WriteFile(path, nil, 0o600)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	user := func(shell, home string) account { return account{name: "op", uid: 1000, shell: shell, home: home} }
+	root := account{name: "root", shell: "/bin/bash", home: home}
+	const (
+		costs  = " before a session; it costs time and is the user's own code"
+		others = "have clients log in as a user with the shell /bin/sh, and name that in AllowUsers"
+		change = others + "; usermod -s /bin/sh op, where that account is for NETCONF alone"
+	)
+	ends := func(shell string) []Finding {
+		return []Finding{{Warning, "user op has the shell " + shell + ": it can log in, and the subsystem ends at once", "usermod -s /bin/sh op", 0}}
+	}
+	runs := func(mend, files string) []Finding {
+		return []Finding{{Warning, "login shells run " + files + costs, mend, 0}}
+	}
+	for _, tt := range []struct {
+		name string
+		uid  int
+		who  []account
+		want []Finding
+	}{
+		{"sh", 0, []account{user("/bin/sh", home)}, nil},
+		{"dash", 0, []account{user("/bin/dash", home)}, nil},
+		{"none", 0, []account{user("", home)}, nil},
+		{"bash without its file", 0, []account{user("/bin/bash", "/nonexistent")}, nil},
+		{"zsh without its file", 0, []account{user("/bin/zsh", home)}, nil},
+		{"bash", 0, []account{user("/bin/bash", home)}, runs(change, home+"/.bashrc")},
+		{"tcsh", 0, []account{user("/bin/tcsh", home)}, runs(change, home+"/.cshrc")},
+		{"fish", 0, []account{user("/usr/bin/fish", home)}, runs(change, home+"/.config/fish/config.fish")},
+		// Nobody is to change root's shell for us.
+		{"root", 0, []account{root}, runs(others, home+"/.bashrc")},
+		{"root and another", 0, []account{root, user("/bin/bash", home)}, runs(change, home+"/.bashrc, "+home+"/.bashrc")},
+		{"ourselves", 1000, []account{user("/bin/bash", home)}, runs("chsh -s /bin/sh, where the account is for NETCONF alone", home+"/.bashrc")},
+		{"many", 0, slices.Repeat([]account{user("/bin/bash", home)}, 5), runs(change, home+"/.bashrc, "+home+"/.bashrc, "+home+"/.bashrc and 2 more")},
+		{"nologin", 0, []account{user("/usr/sbin/nologin", home)}, ends("/usr/sbin/nologin")},
+		{"false, and bash", 0, []account{user("/bin/false", home), root}, append(ends("/bin/false"), runs(others, home+"/.bashrc")...)},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			if got := shellFindings(&machine{uid: tt.uid}, tt.who); !reflect.DeepEqual(got, tt.want) {
+				t.Errorf("%+v, want %+v", got, tt.want)
+			}
+		})
+	}
+}
+
+// A whole report: its columns, the order, the last line and the exit status.
+func TestRun(t *testing.T) {
+	good := &settings.Settings{
+		Sshd:          sshdexec.Command{Config: here, Subsystem: "/bin/sh", HostCertificates: nil},
+		SshdLog:       filepath.Join(t.TempDir(), "log"),
+		Handover:      settings.HandoverExec,
+		ManagerSocket: "/nonexistent/m",
+	}
+	// No user of this machine is looked at: none is called so.
+	accepts := `case "$1" in -T) echo "hostkey ` + here + `"; echo "allowusers no-such-user-0"; echo "clientaliveinterval 30"; echo "clientalivecountmax 3";; esac`
+	for _, tt := range []struct {
+		name   string
+		change func(*settings.Settings)
+		code   int
+		lines  []string // some of them
+		last   string
+	}{
+		{"all is well, or all but root's rights", func(*settings.Settings) {}, sysexits.OK,
+			[]string{"ok       subsystem             /bin/sh", "ok       host keys             1 of 1 there", "ok       login shells          none runs start-up files"},
+			"A call home can be made."},
+		{"a warning", func(s *settings.Settings) { s.SshdLog = "stderr" }, sysexits.OK,
+			[]string{"warning  log                   standard error: a pipe that nobody reads blocks the session when it is full",
+				"                               -> set --sshd-log auto where the caller does not read all of it"},
+			"A call home can be made; read the warnings."},
+		{"something is missing", func(s *settings.Settings) { s.Sshd.Subsystem = "/nonexistent/x" }, sysexits.Config,
+			[]string{"MISSING  subsystem             /nonexistent/x cannot be executed: stat /nonexistent/x: no such file or directory"},
+			"A call home would fail: mend what is MISSING."},
+		{"of several missing things the first gives the exit status", func(s *settings.Settings) {
+			s.Sshd.Config, s.Sshd.Subsystem, s.SshdLog = "/nonexistent/c", "/nonexistent/x", "stderr"
+		}, sysexits.NoInput,
+			[]string{"MISSING  configuration         /nonexistent/c is not there", "warning  log                   standard error: a pipe that nobody reads blocks the session when it is full"},
+			"A call home would fail: mend what is MISSING."},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			s := *good
+			s.Sshd.Sshd = fakeSshd(t, "OpenSSH_9.9p2, x", accepts)
+			tt.change(&s)
+			var out strings.Builder
+			if code := Run(&out, &s); code != tt.code {
+				t.Errorf("exit status %d, want %d", code, tt.code)
+			}
+			lines := strings.Split(strings.TrimSuffix(out.String(), "\n"), "\n")
+			last := lines[len(lines)-1]
+			if os.Geteuid() != 0 && tt.code == sysexits.OK {
+				tt.last = "A call home can be made; read the warnings."
+			}
+			if last != tt.last {
+				t.Errorf("ends with %q, want %q", last, tt.last)
+			}
+			for _, want := range tt.lines {
+				if !slices.Contains(lines, want) {
+					t.Errorf("no line %q in\n%s", want, &out)
+				}
+			}
+		})
+	}
+}
+
+// The real sshd, where this machine has one, understands what it is asked.
+func TestLookAtTheRealSshd(t *testing.T) {
+	path, err := exec.LookPath("/usr/sbin/sshd")
+	if err != nil {
+		t.Skip("no /usr/sbin/sshd here")
+	}
+	key := filepath.Join(t.TempDir(), "key")
+	if out, err := exec.Command("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	s := sshd(sshdexec.Command{Sshd: path, Config: os.DevNull, HostKeys: []string{key}, Opaque: "a \"b\" 'c' \\ %d # é", Subsystem: `/bin/sh -c 'echo "x"'`, SSHConnectionPort: 830, VersionAddendum: "dev-1"})
+	if err := os.MkdirAll(sshdexec.PrivsepDir, 0o755); err != nil && os.Geteuid() == 0 {
+		t.Fatal(err)
+	}
+	m := look(s)
+	if m.version == "" || m.major < 8 || !m.testOK {
+		t.Fatalf("version %q, %d.%d, sshd -t said %q", m.version, m.major, m.minor, m.testWords)
+	}
+	for key, want := range map[string][]string{
+		"hostkey":         {key},
+		"subsystem":       {"netconf netconf"},
+		"versionaddendum": {"dev-1"},
+		"loglevel":        {"VERBOSE"},
+		"setenv":          {"CALLHOME_OPAQUE=a %22b%22 'c' %5C %25d # é"},
+	} {
+		if got := m.config[key]; !slices.Equal(got, want) {
+			t.Errorf("%s is %q, want %q", key, got, want)
+		}
+	}
+	if got := m.config["forcecommand"]; len(got) != 1 || !strings.HasSuffix(got[0], `exec /bin/sh -c '\''echo "x"'\'''`) {
+		t.Errorf("forcecommand is %q", got)
+	}
+}

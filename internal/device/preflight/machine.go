@@ -1,0 +1,150 @@
+package preflight
+
+import (
+	"bytes"
+	"context"
+	"os"
+	"os/exec"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"callhome/internal/device/settings"
+	"callhome/internal/sshdexec"
+)
+
+// sshdTime bounds each question to sshd.
+const sshdTime = 10 * time.Second
+
+// socketTime bounds each connect to a Unix socket.
+const socketTime = 2 * time.Second
+
+// machine is what the checks look at, asked for once.
+type machine struct {
+	s         *settings.Settings
+	uid       int    // ours
+	user      string // and its name
+	version   string // "OpenSSH_9.2p1 ...", "" where sshd does not run
+	major     int
+	minor     int
+	config    map[string][]string // sshd -T: keyword in lower case to its values
+	testWords string              // what sshd -t had to say
+	testOK    bool
+	// privsepErr is why the privilege separation directory cannot be made.
+	privsepErr error
+	// defaultKeys is a pattern of the files that sshd takes host keys from
+	// where nothing else is set.
+	defaultKeys string
+}
+
+// number returns the value of a keyword that has a number, 0 where it has none.
+func (m *machine) number(keyword string) int {
+	values := m.config[keyword]
+	if len(values) == 0 {
+		return 0
+	}
+	n, _ := strconv.Atoi(values[0])
+	return n
+}
+
+// pam reports whether sshd asks PAM, as far as can be told.
+func (m *machine) pam() bool {
+	if v := m.config["usepam"]; len(v) > 0 {
+		return v[0] != "no"
+	}
+	return !slices.ContainsFunc(m.s.Sshd.Options, func(o string) bool { return strings.EqualFold(o, "UsePAM=no") })
+}
+
+func look(s *settings.Settings) *machine {
+	m := &machine{s: s, uid: os.Geteuid(), privsepErr: sshdexec.MakePrivsepDir(), defaultKeys: "/etc/ssh/ssh_host_*_key"}
+	m.user = "user " + strconv.Itoa(m.uid)
+	for _, a := range accounts() {
+		if a.uid == m.uid {
+			m.user = a.name
+			break
+		}
+	}
+	// Before 9.2 -V is an unknown option, whose complaint has the version too.
+	out, _ := ask(s, "-V")
+	m.version, m.major, m.minor = parseVersion(out)
+	if m.version == "" {
+		return m
+	}
+	args := s.Sshd.TestArgs()
+	m.testWords, m.testOK = ask(s, append([]string{"-t"}, args...)...)
+	if dump, ok := ask(s, append([]string{"-T"}, args...)...); ok {
+		m.config = parseDump(dump)
+	}
+	return m
+}
+
+// ask runs sshd and returns what it printed, on either descriptor.
+func ask(s *settings.Settings, args ...string) (string, bool) {
+	ctx, cancel := context.WithTimeout(context.Background(), sshdTime)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, s.Sshd.Sshd, args...)
+	cmd.Env = sshdexec.Environ()
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	err := cmd.Run()
+	return out.String(), err == nil
+}
+
+// parseVersion finds "OpenSSH_9.2p1 Debian-2, ..." in sshd's words.
+func parseVersion(words string) (version string, major, minor int) {
+	i := strings.Index(words, "OpenSSH_")
+	if i < 0 {
+		return "", 0, 0
+	}
+	version, _, _ = strings.Cut(words[i:], "\n")
+	version, _, _ = strings.Cut(version, ",")
+	number := strings.TrimPrefix(version, "OpenSSH_")
+	end := strings.IndexFunc(number, func(r rune) bool { return r != '.' && (r < '0' || r > '9') })
+	if end >= 0 {
+		number = number[:end]
+	}
+	a, b, _ := strings.Cut(number, ".")
+	major, _ = strconv.Atoi(a)
+	minor, _ = strconv.Atoi(b)
+	return strings.TrimSpace(version), major, minor
+}
+
+// parseDump reads sshd -T: "keyword value" lines. 10.x writes the keywords in
+// CamelCase, versions before in lower case.
+func parseDump(dump string) map[string][]string {
+	config := make(map[string][]string)
+	for line := range strings.Lines(dump) {
+		key, value, ok := strings.Cut(strings.TrimRight(line, "\r\n"), " ")
+		if ok {
+			key = strings.ToLower(key)
+			config[key] = append(config[key], value)
+		}
+	}
+	return config
+}
+
+// said returns the lines of sshd -t that hold one of words.
+func (m *machine) said(words ...string) []string {
+	var out []string
+	for line := range strings.Lines(m.testWords) {
+		for _, w := range words {
+			if strings.Contains(line, w) {
+				out = append(out, clean(line))
+				break
+			}
+		}
+	}
+	return out
+}
+
+// clean makes a line of another program's fit to print.
+func clean(line string) string {
+	q := strconv.Quote(strings.TrimSpace(line))
+	return strings.ReplaceAll(q[1:len(q)-1], `\"`, `"`)
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
+}

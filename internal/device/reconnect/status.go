@@ -1,0 +1,91 @@
+package reconnect
+
+import (
+	"time"
+
+	"callhome/internal/device/schedule"
+	"callhome/internal/proto"
+)
+
+// states are the schedule's phases in the API's words. Idle is a moment at the
+// start.
+var states = map[schedule.Phase]proto.ClientState{
+	schedule.Idle: proto.ClientWaiting, schedule.Waiting: proto.ClientWaiting, schedule.Dialing: proto.ClientDialing,
+	schedule.Handed: proto.ClientHandedOver, schedule.Open: proto.ClientAuthenticated, schedule.Stopped: proto.ClientStopped,
+}
+
+// events are the schedule's words in the API's.
+var events = map[schedule.Word]string{
+	schedule.AttemptFailed: proto.EventAttemptFailed, schedule.EndpointExhausted: proto.EventEndpointExhausted,
+	schedule.AllExhausted: proto.EventAllExhausted, schedule.GivenUp: proto.EventGivenUp,
+	schedule.ConnectionLost: proto.EventLost, schedule.Recovered: proto.EventRecovered,
+}
+
+// Status returns what is known of the client now.
+func (c *client) Status() proto.ClientStatus {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.status
+}
+
+// show changes what is known.
+func (c *client) show(change func(*proto.ClientStatus)) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	was := c.status.State
+	change(&c.status)
+	if c.status.State != was {
+		c.status.Since = time.Now().UTC()
+	}
+}
+
+// learn puts a step of the schedule into the status.
+func (c *client) learn(e schedule.Event, info proto.SessionInfo, before schedule.State) {
+	now, p := &c.state, &c.policy
+	c.show(func(s *proto.ClientStatus) {
+		served := s.State == proto.ClientServing || e.Kind == schedule.Found && info.State == proto.StateServing
+		s.State = states[now.Phase]
+		switch {
+		case now.Phase == schedule.Waiting && !now.Due && p.Period > 0:
+			s.State = proto.ClientIdle
+		case now.Phase == schedule.Open && served:
+			s.State = proto.ClientServing
+		}
+		s.Endpoint = c.conf.Endpoints[now.Endpoint].Name
+		s.Attempts, s.Failures = now.Attempts, now.Failures
+		if now.Phase == schedule.Open {
+			s.Attempts = 0 // until the session turns out to be a short one
+		}
+		s.AttemptsLeft = p.MaxAttempts - s.Attempts
+		s.NextAttempt = nil
+		if now.Phase == schedule.Waiting {
+			at := now.At.Round(0).UTC()
+			s.NextAttempt = &at
+		}
+		switch e.Kind {
+		case schedule.Failed, schedule.Ended:
+			if !info.Graceful {
+				s.LastError = &proto.LastError{Time: time.Now().UTC(), Stage: info.Stage, End: info.End, Message: info.Cause}
+			}
+			s.Session, s.User, s.Address = 0, "", ""
+		case schedule.Connected, schedule.LoggedIn, schedule.Found:
+			s.Session, s.User, s.Address = info.Session, info.User, info.Remote
+		}
+		if before.Phase == schedule.Handed && now.Phase == schedule.Open {
+			s.Connections++
+		}
+	})
+}
+
+// tell publishes the schedule's words.
+func (c *client) tell(do schedule.Do, info proto.SessionInfo) {
+	for _, w := range do.Tell {
+		status := c.Status()
+		e := event(events[w], &status, "")
+		e.Session = info
+		if w == schedule.Recovered {
+			e.Outage = do.Outage
+		}
+		c.k.caller.Tell(e)
+	}
+}

@@ -1,0 +1,162 @@
+package session
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"callhome/internal/device/sshdlog"
+	"callhome/internal/proto"
+)
+
+func sample(id int) *record {
+	return &record{Version: recordVersion, Process: Identity{PID: 100, StartTime: 5}, Offset: 7,
+		SessionInfo: proto.SessionInfo{Session: id, State: proto.StateServing, Host: "nms", Port: 4334, User: "netconf", Since: stamp(), PID: 100}}
+}
+
+func TestARecordComesBackAsItWas(t *testing.T) {
+	dir := t.TempDir()
+	r := sample(3)
+	if err := r.write(dir); err != nil {
+		t.Fatal(err)
+	}
+	data, err := os.ReadFile(recordPath(dir, 3))
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := parseRecord(data, 3)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if *got != *r {
+		t.Errorf("wrote %+v, read %+v", r, got)
+	}
+	if left, _ := filepath.Glob(filepath.Join(dir, "*.tmp")); left != nil {
+		t.Errorf("left over: %v", left)
+	}
+}
+
+func TestADoubtfulRecordIsRefused(t *testing.T) {
+	whole, err := json.Marshal(sample(3))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, data := range map[string]string{
+		"empty":             "",
+		"half written":      string(whole[:len(whole)/2]),
+		"an older version":  strings.Replace(string(whole), `"version":1`, `"version":0`, 1),
+		"another session's": strings.Replace(string(whole), `"session":3`, `"session":4`, 1),
+		"no process":        strings.Replace(string(whole), `"start-time":5`, `"start-time":0`, 1),
+		"init":              strings.Replace(string(whole), `"process":{"pid":100`, `"process":{"pid":1`, 1),
+		"before the start":  strings.Replace(string(whole), `"offset":7`, `"offset":-7`, 1),
+		"too large":         string(whole) + strings.Repeat(" ", maxRecord),
+	} {
+		if r, err := parseRecord([]byte(data), 3); err == nil {
+			t.Errorf("%s: taken for %+v", name, r)
+		}
+	}
+}
+
+func FuzzParseRecord(f *testing.F) {
+	whole, _ := json.Marshal(sample(3))
+	f.Add(whole)
+	f.Add([]byte(`{"version":1,"session":3,"process":{"pid":2,"start-time":1}}`))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		r, err := parseRecord(data, 3)
+		if err == nil && (r.Session != 3 || r.Process.PID <= 1 || r.Offset < 0) {
+			t.Fatalf("%q was taken for %+v", data, r)
+		}
+	})
+}
+
+func TestNumbersAreNotUsedTwice(t *testing.T) {
+	dir := t.TempDir()
+	for want := 1; want <= 12; want++ {
+		if got, err := Next(dir); err != nil || got != want {
+			t.Fatalf("Next: %d, %v; expected %d", got, err, want)
+		}
+	}
+	// The note is lost, a session's files are there: go on above them.
+	if err := sample(40).write(dir); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "last"), []byte("nonsense"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := Next(dir); err != nil || got != 41 {
+		t.Errorf("Next: %d, %v; expected 41", got, err)
+	}
+	if got, err := Next(dir); err != nil || got != 42 {
+		t.Errorf("Next: %d, %v; expected 42", got, err)
+	}
+}
+
+func TestALogIsReadLineByLineAsItGrows(t *testing.T) {
+	name := filepath.Join(t.TempDir(), "1.log")
+	w, err := os.OpenFile(name, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	f, err := os.OpenFile(name, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	tail := &tail{file: f}
+	read := func() (kinds []sshdlog.Kind) {
+		t.Helper()
+		lines, _, err := tail.read()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, l := range lines {
+			kinds = append(kinds, l.Kind)
+		}
+		return kinds
+	}
+	write := func(s string) {
+		t.Helper()
+		if _, err := w.WriteString(s); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(lineConnected[:20])
+	if got := read(); got != nil {
+		t.Errorf("half a line was read: %v", got)
+	}
+	write(lineConnected[20:] + "\r\n" + lineAccepted + "\r\n" + lineSubsystem[:9])
+	if got := read(); len(got) != 2 || got[0] != sshdlog.Connected || got[1] != sshdlog.Authenticated {
+		t.Errorf("read %v", got)
+	}
+	write(lineSubsystem[9:] + "\n")
+	if got := read(); len(got) != 1 || got[0] != sshdlog.Subsystem {
+		t.Errorf("read %v", got)
+	}
+	// A line that never ends comes in pieces and does not hold up the rest.
+	write(strings.Repeat("x", 3*maxLine) + "\n" + lineGone + "\n")
+	got := read()
+	if len(got) < 2 || got[len(got)-1] != sshdlog.Closed {
+		t.Errorf("read %v", got)
+	}
+}
+
+func TestAnIdentityIsOneProcess(t *testing.T) {
+	id, err := identify(os.Getpid())
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := id.open()
+	if err != nil {
+		t.Fatalf("our own process: %v", err)
+	}
+	f.Close()
+	other := id
+	other.StartTime++
+	if f, err := other.open(); err == nil {
+		f.Close()
+		t.Error("a process of the same number and another start was opened")
+	}
+}

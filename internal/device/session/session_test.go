@@ -1,0 +1,273 @@
+package session
+
+import (
+	"errors"
+	"net"
+	"os"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"callhome/internal/device/dial"
+	"callhome/internal/proto"
+	"callhome/internal/sshdexec"
+)
+
+// told collects what a session tells.
+type told struct {
+	mu     sync.Mutex
+	events []proto.Event
+}
+
+func (t *told) list() []proto.Event {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return slices.Clone(t.events)
+}
+
+func (t *told) names() (out []string) {
+	for _, e := range t.list() {
+		out = append(out, e.Event)
+	}
+	return out
+}
+
+func newEnv(t *testing.T) (*Env, *told) {
+	t.Helper()
+	dir := t.TempDir()
+	w, err := NewWatch(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { w.Close() })
+	all := &told{}
+	return &Env{Dir: dir, Watch: w, Tell: func(e proto.Event) {
+		all.mu.Lock()
+		defer all.mu.Unlock()
+		all.events = append(all.events, e)
+	}, proven: func(Identity, string) bool { return true }}, all // a stub has no processes that show it
+}
+
+// connection is a connected socket, and the station's end of it.
+func connection(t *testing.T) (*dial.Conn, net.Conn) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	c, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	station, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { station.Close() })
+	f, err := c.(*net.TCPConn).File()
+	c.Close()
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn, err := dial.Adopt(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return conn, station
+}
+
+// stub makes a script that stands for sshd.
+func stub(t *testing.T, script string) sshdexec.Command {
+	t.Helper()
+	path := t.TempDir() + "/sshd"
+	if err := os.WriteFile(path, []byte("#!/bin/sh\n"+script+"\n"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	return sshdexec.Command{Sshd: path, Config: "/dev/null"}
+}
+
+func awaitDone(t *testing.T, s *Session) proto.SessionInfo {
+	t.Helper()
+	select {
+	case <-s.Done():
+	case <-time.After(20 * time.Second):
+		t.Fatalf("the session does not end: %+v", s.Info())
+	}
+	return s.Info()
+}
+
+// A call that is ended while it has no connection ends at once, and what its
+// dialling brings later is closed.
+func TestACallIsEndedBeforeItHasAConnection(t *testing.T) {
+	env, all := newEnv(t)
+	s := New(env, 1, proto.CallParams{Host: "nms", Port: 1}, "manager", Owner{})
+	s.Kill("somebody")
+	info := awaitDone(t, s)
+	if info.State != proto.StateClosed || info.Cause != "ended by somebody" {
+		t.Errorf("the session is %+v", info)
+	}
+	conn, station := connection(t)
+	if err := s.Start(stub(t, "exit 1"), conn); !errors.Is(err, ErrEnded) {
+		t.Errorf("Start: %v", err)
+	}
+	_ = station.SetReadDeadline(time.Now().Add(20 * time.Second))
+	if n, err := station.Read(make([]byte, 1)); n != 0 || err == nil {
+		t.Errorf("the connection is open: %d, %v", n, err)
+	}
+	s.Fail(proto.StageTCP, "too late")
+	if got := all.names(); !slices.Equal(got, []string{proto.EventCalling, proto.EventFailed}) {
+		t.Errorf("told %v", got)
+	}
+}
+
+func TestASessionTellsItsStoryAndLeavesNothing(t *testing.T) {
+	env, all := newEnv(t)
+	s := New(env, 1, proto.CallParams{Host: "nms", Port: 1}, "manager", Owner{})
+	conn, station := connection(t)
+	cmd := stub(t, "printf '%s\\r\\n' '"+lineConnected+"' '"+lineAccepted+"' \""+lineSubsystem+"\" >&2; exec cat")
+	if err := s.Start(cmd, conn); err != nil {
+		t.Fatal(err)
+	}
+	info, err := s.Await(t.Context(), proto.StateServing)
+	if err != nil || info.User != "netconf" {
+		t.Errorf("got %+v, %v", info, err)
+	}
+	if now := s.Info(); now.Stats == nil {
+		t.Error("no figures of the connection")
+	}
+	station.Close()
+	last := awaitDone(t, s)
+	if last.Stats == nil || last.Ended == nil || last.Stage != proto.StageSession {
+		t.Errorf("the ended session is %+v", last)
+	}
+	want := []string{proto.EventCalling, proto.EventConnected, proto.EventKeyExchange, proto.EventAuthenticated, proto.EventSubsystem, proto.EventClosed}
+	if got := all.names(); !slices.Equal(got, want) {
+		t.Errorf("told %v, expected %v", got, want)
+	}
+	if left, err := os.ReadDir(env.Dir); err != nil || len(left) != 0 {
+		t.Errorf("left over: %v, %v", left, err)
+	}
+}
+
+func TestAnSshdThatCannotBeStartedIsAFailedHandover(t *testing.T) {
+	env, _ := newEnv(t)
+	s := New(env, 1, proto.CallParams{Host: "nms", Port: 1}, "manager", Owner{})
+	conn, _ := connection(t)
+	if err := s.Start(sshdexec.Command{Sshd: "/nonexistent/sshd"}, conn); err == nil {
+		t.Error("it was started")
+	}
+	if info := awaitDone(t, s); info.Stage != proto.StageHandover {
+		t.Errorf("the session is %+v", info)
+	}
+	if left, err := os.ReadDir(env.Dir); err != nil || len(left) != 0 {
+		t.Errorf("left over: %v, %v", left, err)
+	}
+}
+
+// Many wait, one kills, all at once: everybody is let go, the end is told once.
+func TestManyWaitAndOneKills(t *testing.T) {
+	for range 20 {
+		env, all := newEnv(t)
+		s := New(env, 1, proto.CallParams{Host: "nms", Port: 1}, "manager", Owner{})
+		conn, _ := connection(t)
+		var wg sync.WaitGroup
+		for range 8 {
+			wg.Go(func() { _, _ = s.Await(t.Context(), proto.StateServing) })
+		}
+		wg.Go(func() { _ = s.Start(stub(t, "exec cat"), conn) })
+		wg.Go(func() { s.Kill("somebody") })
+		wg.Wait()
+		awaitDone(t, s)
+		ends := 0
+		for _, e := range all.names() {
+			if e == proto.EventFailed || e == proto.EventClosed {
+				ends++
+			}
+		}
+		if ends != 1 {
+			t.Fatalf("the end was told %d times: %v", ends, all.names())
+		}
+	}
+}
+
+// A session that has failed keeps its cause when somebody ends it too late.
+func TestAnEndThatComesTooLateChangesNothing(t *testing.T) {
+	env, _ := newEnv(t)
+	s := New(env, 1, proto.CallParams{Host: "nms", Port: 1}, "manager", Owner{})
+	s.Fail(proto.StageName, "no such host")
+	s.Kill("uid 0 pid 1")
+	if info := s.Info(); info.Cause != "no such host" || info.Stage != proto.StageName {
+		t.Errorf("it ended at %s because %q", info.Stage, info.Cause)
+	}
+}
+
+// What cannot be found out about a session is no reason to forget it.
+func TestARestoreThatFailsLeavesTheFiles(t *testing.T) {
+	env, all := newEnv(t)
+	if err := os.Mkdir(recordPath(env.Dir, 7), 0o700); err != nil { // reading it fails, for anybody
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(logPath(env.Dir, 7), []byte(lineConnected+"\r\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	found, left, err := Restore(env)
+	if len(found) != 0 || !slices.Equal(left, []int{7}) || err == nil {
+		t.Errorf("found %d, left %v, %v", len(found), left, err)
+	}
+	if _, err := os.Stat(logPath(env.Dir, 7)); err != nil || len(all.names()) != 0 {
+		t.Errorf("its log: %v; told %v", err, all.names())
+	}
+}
+
+// A state file that could not be written is written as soon as it can be.
+func TestAStateFileIsWrittenLater(t *testing.T) {
+	env, all := newEnv(t)
+	s := New(env, 3, proto.CallParams{Host: "nms", Port: 1}, "manager", Owner{})
+	obstacle := recordPath(env.Dir, 3) + ".tmp"
+	if err := os.Mkdir(obstacle, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	s.save()
+	s.save()
+	if got := all.names(); !slices.Equal(got, []string{proto.EventCalling, proto.EventTrouble}) || !s.isUnsaved() {
+		t.Errorf("told %v", got)
+	}
+	if err := os.Remove(obstacle); err != nil {
+		t.Fatal(err)
+	}
+	if s.save(); s.isUnsaved() {
+		t.Error("it is not written")
+	}
+}
+
+// Whoever comes first ends a session; what was told of the end stays so.
+func TestASessionEndsOnce(t *testing.T) {
+	for range 50 {
+		env, all := newEnv(t)
+		s := New(env, 1, proto.CallParams{Host: "nms", Port: 1}, "manager", Owner{})
+		var both sync.WaitGroup
+		both.Go(func() { s.Fail(proto.StageName, "no such host") })
+		both.Go(func() { s.Kill("somebody") })
+		both.Wait()
+		info, told := awaitDone(t, s), all.list()
+		if len(told) != 2 || told[1].Session.Cause != info.Cause || told[1].Session.End != info.End {
+			t.Fatalf("told %+v, and the session is %+v", told, info)
+		}
+		if s.Context().Err() == nil {
+			t.Fatal("its context goes on")
+		}
+	}
+}
+
+// That a process cannot be looked at does not mean that it is gone.
+func TestEndTreeTellsGoneFromUnknown(t *testing.T) {
+	gone := Identity{PID: os.Getpid(), StartTime: 1}
+	if err := endTree(gone); err != nil {
+		t.Errorf("gone: %v", err)
+	}
+	if err := endTree(Identity{PID: -1}); err == nil {
+		t.Error("what is no process was ended")
+	}
+}

@@ -1,0 +1,198 @@
+package trigger
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"strings"
+	"time"
+
+	"callhome/internal/device/dial"
+	"callhome/internal/device/settings"
+	"callhome/internal/sshdexec"
+	"callhome/internal/sysexits"
+
+	"golang.org/x/sys/unix"
+)
+
+// checkFiles looks, before anything is opened, for what sshd would miss only
+// after the NETCONF client has been called.
+func checkFiles(s *settings.Settings) error {
+	if s.Handover == settings.HandoverManager {
+		return nil // the manager has its own
+	}
+	if err := regular(s.Sshd.Sshd, unix.X_OK); err != nil {
+		return missing("sshd", s.Sshd.Sshd, err, "install OpenSSH's server, or set --sshd")
+	}
+	// A directory would be an empty configuration to sshd: all is allowed.
+	if err := regular(s.Sshd.Config, unix.R_OK); err != nil {
+		return missing("sshd's configuration", s.Sshd.Config, err, "install packaging/sshd_config there, or set --sshd-config")
+	}
+	for _, k := range s.Sshd.HostKeys {
+		if err := regular(k, unix.R_OK); err != nil {
+			return missing("the host key", k, err, "make it with ssh-keygen -t ed25519 -N '' -f "+k)
+		}
+	}
+	for _, k := range s.Sshd.HostCertificates {
+		if err := regular(k, unix.R_OK); err != nil {
+			return missing("the host certificate", k, err, "sign the host key with ssh-keygen -s CA -h")
+		}
+	}
+	if s.Sshd.Subsystem != "" {
+		return nil
+	}
+	config, err := os.ReadFile(s.Sshd.Config)
+	if err != nil {
+		return missing("sshd's configuration", s.Sshd.Config, err, "make it readable")
+	}
+	if !servesNetconf(string(config)) {
+		return sysexits.New(sysexits.Config, "set --netconf-server or --subsystem, for every call in "+settings.DefaultsFile,
+			fmt.Errorf("no command for the netconf subsystem is set, and %s has none", s.Sshd.Config))
+	}
+	return nil
+}
+
+// regular reports why path is not a regular file that we may use so.
+func regular(path string, mode uint32) error {
+	var st unix.Stat_t
+	if err := unix.Stat(path, &st); err != nil {
+		return err
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFREG {
+		return errors.New("not a regular file")
+	}
+	return unix.Access(path, mode)
+}
+
+func missing(what, path string, err error, hint string) error {
+	code := sysexits.NoInput
+	if errors.Is(err, fs.ErrPermission) {
+		code, hint = sysexits.NoPerm, "make it accessible to this user, or run as root"
+	}
+	var p *fs.PathError
+	if errors.As(err, &p) {
+		err = p.Err
+	}
+	return sysexits.New(code, hint, fmt.Errorf("%s %s: %w", what, path, err))
+}
+
+// servesNetconf reports whether an sshd_config may define the subsystem: it
+// says so, or includes what may say so.
+func servesNetconf(config string) bool {
+	for line := range strings.Lines(config) {
+		words := strings.Fields(strings.Replace(line, "=", " ", 1))
+		if len(words) == 0 {
+			continue
+		}
+		if strings.EqualFold(words[0], "Include") ||
+			strings.EqualFold(words[0], "Subsystem") && len(words) > 1 && strings.Trim(words[1], `"`) == "netconf" {
+			return true
+		}
+	}
+	return false
+}
+
+// toSshd hands the connection to sshd: exec, or detach. It borrows log.
+func toSshd(s *settings.Settings, c *dial.Conn, log *sshdexec.Log) error {
+	if !log.Syslog {
+		// A log that cannot be written (a full disk) must not keep the device
+		// from calling home.
+		_ = log.Head(time.Now(), s.Host, c.Remote, c.Local, s.Opaque)
+	}
+	s.Sshd.Syslog = log.Syslog
+	if s.Handover == settings.HandoverDetach {
+		return detach(&s.Sshd, c, log)
+	}
+	return notTaken(s.Sshd.Become(c.File, log.File), c)
+}
+
+// seeClient is the advice where the client ended the connection.
+const seeClient = "see why the NETCONF client closes connections"
+
+// notTaken gives a failed start of sshd its exit status.
+func notTaken(err error, c *dial.Conn) error {
+	if errors.Is(err, unix.ENOTCONN) {
+		return wasReset(c)
+	}
+	return sysexits.New(osCode(err), "", err)
+}
+
+// wasReset says that the client has reset the connection meanwhile.
+func wasReset(c *dial.Conn) error {
+	return sysexits.New(sysexits.Unavailable, seeClient, fmt.Errorf("%v accepted the connection and reset it before it was handed over", c.Remote))
+}
+
+func osCode(err error) int {
+	if errors.Is(err, fs.ErrPermission) {
+		return sysexits.NoPerm
+	}
+	return sysexits.OSErr
+}
+
+// takeTime bounds how long sshd may take from its start to its first byte.
+const takeTime = 15 * time.Second
+
+// detach starts sshd and returns when it has taken the socket, which its
+// version string on the wire proves. The session's log outlives us.
+func detach(cmd *sshdexec.Command, c *dial.Conn, log *sshdexec.Log) error {
+	before := bytesSent(c.File)
+	p, err := cmd.Start(c.File, log.File)
+	if err != nil {
+		return notTaken(err, c)
+	}
+	defer p.Release()
+	for end := time.Now().Add(takeTime); time.Now().Before(end); {
+		// The kernel has no event for "a byte was sent", so look every 2 ms.
+		var info unix.WaitStatus
+		if pid, _ := unix.Wait4(p.Pid, &info, unix.WNOHANG, nil); pid == p.Pid && bytesSent(c.File) == before {
+			return refusedBySshd(info, c, log)
+		}
+		if bytesSent(c.File) > before {
+			return nil
+		}
+		time.Sleep(2 * time.Millisecond)
+	}
+	_ = unix.Kill(-p.Pid, unix.SIGKILL)
+	return sysexits.New(sysexits.OSErr, "run sshd -t -f "+cmd.Config, fmt.Errorf("sshd took longer than %v to start and was ended", takeTime))
+}
+
+func bytesSent(sock *os.File) uint64 {
+	info, err := unix.GetsockoptTCPInfo(int(sock.Fd()), unix.IPPROTO_TCP, unix.TCP_INFO)
+	if err != nil {
+		return 0
+	}
+	return info.Bytes_sent
+}
+
+// silence says where an sshd's words are that are not in a file, or that there
+// are none.
+func silence(log *sshdexec.Log) string {
+	if log.Syslog {
+		return "its words are in syslog"
+	}
+	if info, err := log.File.Stat(); err == nil && !info.Mode().IsRegular() {
+		return "its words are on standard error"
+	}
+	return "it said nothing"
+}
+
+// refusedBySshd turns the words of an sshd that ended before it said anything
+// to the client into an error.
+func refusedBySshd(status unix.WaitStatus, c *dial.Conn, log *sshdexec.Log) error {
+	words := log.Tail(3)
+	if strings.Contains(words, "Connection from ") {
+		// It had begun: the client was gone by then.
+		return sysexits.New(sysexits.Unavailable, seeClient,
+			fmt.Errorf("%v accepted the connection and closed it before SSH began: %s", c.Remote, words))
+	}
+	if words == "" {
+		words = silence(log)
+	}
+	code := sysexits.Config
+	if strings.Contains(words, "no hostkeys available") {
+		code = sysexits.NoInput
+	}
+	return sysexits.New(code, "callhome-trigger --check tells what is missing",
+		fmt.Errorf("sshd ended with status %d before it took the connection to %v: %s", status.ExitStatus(), c.Remote, words))
+}

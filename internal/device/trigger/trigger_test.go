@@ -1,0 +1,434 @@
+package trigger
+
+import (
+	"errors"
+	"io"
+	"io/fs"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"callhome/internal/device/settings"
+	"callhome/internal/sshdexec"
+	"callhome/internal/sysexits"
+
+	"github.com/hashicorp/go-hclog"
+	"golang.org/x/sys/unix"
+)
+
+// program makes an executable script that stands for sshd.
+func program(t *testing.T, script string) string {
+	t.Helper()
+	return file(t, "sshd", "#!/bin/sh\n"+script+"\n", 0o700)
+}
+
+func file(t *testing.T, name, text string, mode os.FileMode) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), name)
+	if err := os.WriteFile(path, []byte(text), mode); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// listen is a NETCONF client that awaits call homes.
+func listen(t *testing.T) (net.Listener, settings.Target) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	return l, settings.Target{Host: "127.0.0.1", Port: netip.MustParseAddrPort(l.Addr().String()).Port()}
+}
+
+func refused(t *testing.T) settings.Target {
+	t.Helper()
+	l, target := listen(t)
+	l.Close()
+	return target
+}
+
+func accept(t *testing.T, l net.Listener) net.Conn {
+	t.Helper()
+	c, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	if err := c.SetDeadline(time.Now().Add(20 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// call returns settings for a call home that lacks nothing.
+func call(t *testing.T, to settings.Target) *settings.Settings {
+	t.Helper()
+	return &settings.Settings{
+		Target:         to,
+		Handover:       settings.HandoverDetach,
+		ManagerSocket:  "/nonexistent/mgr.sock",
+		ConnectTimeout: 10 * time.Second,
+		Attempts:       1,
+		Sshd:           sshdexec.Command{Sshd: program(t, "exit 1"), Config: file(t, "sshd_config", "", 0o600), Subsystem: "/s"},
+		SshdLog:        filepath.Join(t.TempDir(), "log"),
+	}
+}
+
+var quiet = hclog.NewNullLogger()
+
+// Every class of failure with its exit status, in the order in which a call
+// meets them; what fails first is told.
+func TestRunTellsWhatFailed(t *testing.T) {
+	nobody := refused(t)
+	_, client := listen(t)
+	for _, tt := range []struct {
+		name   string
+		change func(*testing.T, *settings.Settings)
+		code   int
+		says   string
+		hint   string
+	}{
+		{"no sshd", func(_ *testing.T, s *settings.Settings) { s.Sshd.Sshd = "/nonexistent/sshd" },
+			sysexits.NoInput, "sshd /nonexistent/sshd: no such file or directory", "install OpenSSH's server, or set --sshd"},
+		{"sshd is a directory", func(t *testing.T, s *settings.Settings) { s.Sshd.Sshd = t.TempDir() },
+			sysexits.NoInput, ": not a regular file", "install OpenSSH's server, or set --sshd"},
+		// sshd would read it as an empty file, which allows everything.
+		{"the configuration is a directory", func(t *testing.T, s *settings.Settings) { s.Sshd.Config = t.TempDir() },
+			sysexits.NoInput, ": not a regular file", "install packaging/sshd_config there, or set --sshd-config"},
+		{"the configuration is a device", func(_ *testing.T, s *settings.Settings) { s.Sshd.Config = os.DevNull },
+			sysexits.NoInput, "sshd's configuration /dev/null: not a regular file", "install packaging/sshd_config there, or set --sshd-config"},
+		{"sshd is no program", func(t *testing.T, s *settings.Settings) { s.Sshd.Sshd = file(t, "x", "", 0o600) },
+			sysexits.NoPerm, "permission denied", "make it accessible to this user, or run as root"},
+		{"no configuration", func(_ *testing.T, s *settings.Settings) { s.Sshd.Config = "/nonexistent/c" },
+			sysexits.NoInput, "sshd's configuration /nonexistent/c: no such file or directory", "install packaging/sshd_config there, or set --sshd-config"},
+		{"a later host key is missing", func(_ *testing.T, s *settings.Settings) {
+			s.Sshd.HostKeys = []string{s.Sshd.Config, "/nonexistent/k"}
+		}, sysexits.NoInput, "the host key /nonexistent/k: no such file or directory", "make it with ssh-keygen -t ed25519 -N '' -f /nonexistent/k"},
+		{"no host certificate", func(_ *testing.T, s *settings.Settings) { s.Sshd.HostCertificates = []string{"/nonexistent/c"} },
+			sysexits.NoInput, "the host certificate /nonexistent/c: no such file or directory", "sign the host key with ssh-keygen -s CA -h"},
+		{"no subsystem", func(_ *testing.T, s *settings.Settings) { s.Sshd.Subsystem = "" },
+			sysexits.Config, "no command for the netconf subsystem is set, and ", "set --netconf-server or --subsystem, for every call in /etc/callhome/trigger.conf"},
+		{"no manager", func(_ *testing.T, s *settings.Settings) { s.Handover = settings.HandoverManager },
+			sysexits.Unavailable, "no manager answers at /nonexistent/mgr.sock: no such file or directory", "start callhome-mgr, or use --handover exec"},
+		{"no such name", func(_ *testing.T, s *settings.Settings) { s.Host = "nms.onion" },
+			sysexits.NoHost, "name nms.onion does not resolve: ", "check the name, /etc/hosts and the name servers in /etc/resolv.conf"},
+		{"nobody there", func(_ *testing.T, s *settings.Settings) { s.Target = nobody },
+			sysexits.Unavailable, "nobody answered at 127.0.0.1 port ", "check that the NETCONF client listens there and that no firewall is in between"},
+		{"nobody in time", func(_ *testing.T, s *settings.Settings) { s.ConnectTimeout = -1 },
+			sysexits.Unavailable, "nobody answered at 127.0.0.1 port ", "check that the NETCONF client listens there and that no firewall is in between"},
+		{"no such interface", func(_ *testing.T, s *settings.Settings) { s.Dial.Interface = "nosuch0" },
+			sysexits.Config, ": binding to the interface nosuch0: no such device", "check --local-address, --interface and --netns"},
+		{"no such namespace", func(_ *testing.T, s *settings.Settings) { s.Dial.Netns = "/nonexistent/ns" },
+			sysexits.Config, ": opening the network namespace: open /nonexistent/ns: no such file or directory", "check --local-address, --interface and --netns"},
+		{"not an address of ours", func(_ *testing.T, s *settings.Settings) {
+			s.Dial.LocalAddress = netip.MustParseAddr("192.0.2.77")
+		}, sysexits.Config, ": binding to the local address 192.0.2.77:0: cannot assign requested address", "check --local-address, --interface and --netns"},
+		{"a port of somebody else's", func(t *testing.T, s *settings.Settings) {
+			_, taken := listen(t)
+			s.Dial.LocalPort = taken.Port
+		}, sysexits.OSErr, "address already in use", ""},
+		{"no proxy", func(_ *testing.T, s *settings.Settings) { s.Proxy = settings.Proxy{Scheme: "http", Target: nobody} },
+			sysexits.Unavailable, "nobody answered at the proxy 127.0.0.1 port ", "check --proxy, that the proxy listens there and that no firewall is in between"},
+		{"not a namespace", func(_ *testing.T, s *settings.Settings) { s.Dial.Netns = s.Sshd.Config },
+			sysexits.Config, ": not a network namespace", "check --local-address, --interface and --netns"},
+		// A port may call itself, and is then its own peer.
+		{"nobody but itself", func(_ *testing.T, s *settings.Settings) { s.Target, s.Dial.LocalPort = nobody, nobody.Port },
+			sysexits.Unavailable, ": nobody listens there, the connection came back to itself", "leave out --local-port, or call the NETCONF client's own address and port"},
+		{"no credentials for the proxy", func(_ *testing.T, s *settings.Settings) {
+			s.Proxy = settings.Proxy{Scheme: "http", Target: s.Target, Credentials: "/nonexistent/c"}
+		}, sysexits.NoInput, "reading the proxy's credentials: open /nonexistent/c: no such file or directory", "create it with one line user:password and mode 0600"},
+		{"no place for the log", func(_ *testing.T, s *settings.Settings) { s.SshdLog = "/nonexistent/d/log" },
+			sysexits.OSErr, "opening the log for sshd: open /nonexistent/d/log: no such file or directory", "set --sshd-log to syslog or to a file that can be written"},
+		{"no interpreter for what should be sshd", func(t *testing.T, s *settings.Settings) {
+			s.Sshd.Sshd = file(t, "sshd", "#!/nonexistent/sh\n", 0o700)
+		}, sysexits.OSErr, "starting sshd: fork/exec ", ""},
+		{"an sshd that ends", func(t *testing.T, s *settings.Settings) {
+			s.Sshd.Sshd = program(t, `printf '%s\r\n' "/c line 1: Bad configuration option: X" "terminating" >&2; exit 255`)
+		}, sysexits.Config, "sshd ended with status 255 before it took the connection to 127.0.0.1:PORT: /c line 1: Bad configuration option: X; terminating", "callhome-trigger --check tells what is missing"},
+		{"an sshd without keys", func(t *testing.T, s *settings.Settings) {
+			s.Sshd.Sshd = program(t, `echo "sshd: no hostkeys available -- exiting." >&2; exit 1`)
+		}, sysexits.NoInput, "sshd ended with status 1 before it took the connection to 127.0.0.1:PORT: sshd: no hostkeys available -- exiting.", "callhome-trigger --check tells what is missing"},
+		{"an sshd whose client has gone", func(t *testing.T, s *settings.Settings) {
+			s.Sshd.Sshd = program(t, `echo "Connection from 192.0.2.1 port 1 on 192.0.2.2 port 2" >&2; exit 255`)
+		}, sysexits.Unavailable, "127.0.0.1:PORT accepted the connection and closed it before SSH began: Connection from 192.0.2.1 port 1 on 192.0.2.2 port 2", "see why the NETCONF client closes connections"},
+		{"an sshd that ends without a word", func(t *testing.T, s *settings.Settings) { s.Sshd.Sshd = program(t, `exit 3`) },
+			sysexits.Config, "sshd ended with status 3 before it took the connection to 127.0.0.1:PORT: it said nothing", "callhome-trigger --check tells what is missing"},
+		{"opaque bytes for the manager", func(_ *testing.T, s *settings.Settings) { s.Handover, s.Opaque = settings.HandoverManager, "a\xffb\n" },
+			sysexits.Usage, `OPAQUE "a\xffb\n" is not UTF-8, and nothing else can be told to the manager`, "encode it, or use --handover exec, which carries any bytes"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			s := call(t, client)
+			tt.change(t, s)
+			err := Run(s, quiet)
+			if err == nil {
+				t.Fatal("succeeds")
+			}
+			if code := sysexits.Code(err); code != tt.code {
+				t.Errorf("exit status %d, want %d", code, tt.code)
+			}
+			tt.says = strings.ReplaceAll(tt.says, "PORT", strconv.Itoa(int(client.Port)))
+			if !strings.Contains(err.Error(), tt.says) || strings.Contains(err.Error(), "\n") {
+				t.Errorf("says\n%v, want in it\n%s", err, tt.says)
+			}
+			if hint := sysexits.Hint(err); hint != tt.hint {
+				t.Errorf("advises %q, want %q", hint, tt.hint)
+			}
+		})
+	}
+}
+
+func TestCheckFilesLeavesSshdToTheManager(t *testing.T) {
+	s := &settings.Settings{Handover: settings.HandoverManager, Sshd: sshdexec.Command{Sshd: "/nonexistent/sshd"}}
+	if err := checkFiles(s); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestCheckFilesTakesTheConfigurationsSubsystem(t *testing.T) {
+	s := call(t, settings.Target{})
+	s.Sshd.Subsystem, s.Sshd.Config = "", file(t, "sshd_config", "Subsystem netconf /s\n", 0o600)
+	if err := checkFiles(s); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestServesNetconf(t *testing.T) {
+	for _, tt := range []struct {
+		name, config string
+		want         bool
+	}{
+		{"nothing", "", false},
+		{"the subsystem", "Port 22\nSubsystem netconf /s\n", true},
+		{"behind empty lines", "\n \t\r\n\nSubsystem netconf /s", true},
+		{"keywords in another case", "\t subsystem\tnetconf /s", true},
+		{"with an equals sign", "Subsystem=netconf /s\n", true},
+		{"with an equals sign and spaces", "Subsystem = netconf /s\n", true},
+		{"with quotes", "Subsystem \"netconf\" /s\n", true},
+		{"with CRLF", "Port 22\r\nSubsystem netconf /s\r\n", true},
+		{"another file may have it", "Include /etc/ssh/sshd_config.d/*.conf\n", true},
+		{"a comment", "#Subsystem netconf /s\n# Include x\n", false},
+		{"another subsystem", "Subsystem sftp netconf\nSubsystem netconf2 /s\n", false},
+		{"names have case", "Subsystem NETCONF /s\n", false},
+		{"no name", "Subsystem\n", false},
+		{"as another's value", "Banner Subsystem netconf\n", false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			if got := servesNetconf(tt.config); got != tt.want {
+				t.Errorf("%v, want %v", got, tt.want)
+			}
+		})
+	}
+}
+
+func openDescriptors(t *testing.T) int {
+	t.Helper()
+	entries, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(entries)
+}
+
+// The square of how to hand over and what is at the manager's socket.
+func TestFindManager(t *testing.T) {
+	dir := shortDir(t)
+	answers := filepath.Join(dir, "answers")
+	l, err := net.Listen("unix", answers)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	stale := filepath.Join(dir, "stale")
+	dead, err := net.ListenUnix("unix", &net.UnixAddr{Name: stale})
+	if err != nil {
+		t.Fatal(err)
+	}
+	dead.SetUnlinkOnClose(false)
+	dead.Close()
+	const no = "no manager answers at "
+	for _, tt := range []struct {
+		socket string
+		says   string // with --handover manager; "" where one answers
+	}{
+		{answers, ""},
+		{filepath.Join(dir, "none"), ": no such file or directory"},
+		{stale, ": connection refused"},
+		{file(t, "plain", "", 0o600), ": connection refused"},
+		{"/" + strings.Repeat("x", 200), ": invalid argument"},
+	} {
+		for _, how := range []settings.Handover{settings.HandoverExec, settings.HandoverDetach, settings.HandoverAuto, settings.HandoverManager} {
+			before := openDescriptors(t)
+			f, err := findManager(&settings.Settings{Handover: how, ManagerSocket: tt.socket})
+			wantFile := tt.says == "" && (how == settings.HandoverAuto || how == settings.HandoverManager)
+			wantErr := tt.says != "" && how == settings.HandoverManager
+			if (f != nil) != wantFile || (err != nil) != wantErr {
+				t.Errorf("%s, %s: %v, %v", how, tt.socket, f, err)
+			}
+			if wantErr && (sysexits.Code(err) != sysexits.Unavailable || err.Error() != no+tt.socket+tt.says) {
+				t.Errorf("%s, %s: exit status %d with %v", how, tt.socket, sysexits.Code(err), err)
+			}
+			if f != nil {
+				if flags, err := unix.FcntlInt(f.Fd(), unix.F_GETFD, 0); err != nil || flags&unix.FD_CLOEXEC == 0 {
+					t.Errorf("the manager's socket would survive an exec: flags %#x, %v", flags, err)
+				}
+				f.Close()
+			}
+			if open := openDescriptors(t); open != before {
+				t.Errorf("%s, %s: %d descriptors are left", how, tt.socket, open-before)
+			}
+		}
+	}
+}
+
+// What is known to fail before the call is told before it.
+func TestNobodyIsCalledInVain(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		change func(*testing.T, *settings.Settings)
+	}{
+		{"no place for sshd's log", func(_ *testing.T, s *settings.Settings) { s.SshdLog = "/nonexistent/d/log" }},
+		{"a log that would block", func(_ *testing.T, s *settings.Settings) { s.SshdLog = os.DevNull }},
+		{"opaque bytes that the manager cannot be told", func(t *testing.T, s *settings.Settings) {
+			s.Handover, s.Opaque = settings.HandoverAuto, "\xff"
+			s.ManagerSocket, _ = manager(t, taken)
+		}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			l, client := listen(t)
+			s := call(t, client)
+			tt.change(t, s)
+			before := openDescriptors(t)
+			if err := Run(s, quiet); err == nil {
+				t.Error("succeeds")
+			}
+			// The manager of the test closes its end when it has seen ours closed.
+			open := openDescriptors(t)
+			for end := time.Now().Add(5 * time.Second); open > before && time.Now().Before(end); open = openDescriptors(t) {
+				time.Sleep(time.Millisecond)
+			}
+			if open > before {
+				t.Errorf("%d descriptors are left", open-before)
+			}
+			if err := l.(*net.TCPListener).SetDeadline(time.Now().Add(20 * time.Millisecond)); err != nil {
+				t.Fatal(err)
+			}
+			if c, err := l.Accept(); err == nil {
+				t.Errorf("%v was called", c.LocalAddr())
+			}
+		})
+	}
+}
+
+// sshd gets any bytes where no manager is.
+func TestOpaqueBytesWithoutAManager(t *testing.T) {
+	l, client := listen(t)
+	s := call(t, client)
+	s.Handover, s.Opaque = settings.HandoverAuto, "a\xff"
+	if m, err := findManager(s); m != nil || err != nil {
+		t.Errorf("%v, %v", m, err)
+	}
+	s.Handover = settings.HandoverDetach
+	s.Sshd.Sshd, s.Announce, s.DeviceID = program(t, "echo SSH-2.0-standin"), true, "x"
+	if err := Run(s, quiet); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := io.ReadAll(accept(t, l)); err != nil || !strings.Contains(string(got), "OPAQUE: a\xff\r\n") {
+		t.Errorf("the client reads %q, %v", got, err)
+	}
+}
+
+// A manager whose queue is full is not waited for for ever.
+func TestAFullQueueIsNotWaitedForForEver(t *testing.T) {
+	path := filepath.Join(shortDir(t), "m")
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	if err := errors.Join(unix.Bind(fd, &unix.SockaddrUnix{Name: path}), unix.Listen(fd, 0)); err != nil {
+		t.Fatal(err)
+	}
+	const wait = 20 * time.Millisecond
+	for n := 0; ; n++ {
+		start := time.Now()
+		f, err := connectManager(path, wait)
+		if err == nil && n < 3 {
+			defer f.Close() // takes a place in the queue
+			continue
+		}
+		if took := time.Since(start); err != unix.EAGAIN || took < wait/2 || took > 10*time.Second {
+			t.Errorf("the queue is full: %v after %v", err, took)
+		}
+		return
+	}
+}
+
+// Root may go everywhere, so the error is made here.
+func TestADirectoryThatIsClosed(t *testing.T) {
+	err := noManager("/run/callhome/mgr.sock", unix.EACCES)
+	want := "give /run/callhome mode 0755 and this user the group callhome, or use --handover exec"
+	if sysexits.Code(err) != sysexits.NoPerm || sysexits.Hint(err) != want || err.Error() != "the manager's socket /run/callhome/mgr.sock may not be used: permission denied" {
+		t.Errorf("exit status %d with %v; %s", sysexits.Code(err), err, sysexits.Hint(err))
+	}
+}
+
+func TestDiscardRemovesOnlyItsOwn(t *testing.T) {
+	dir := t.TempDir()
+	for name, want := range map[string]bool{dir + "/a.log": false, file(t, "b.log", "", 0o600): true} {
+		f, err := os.Create(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		discard(&sshdexec.Log{File: f}, dir)
+		if _, err := os.Stat(name); (err == nil) != want {
+			t.Errorf("%s is there: %v, want %v", name, err == nil, want)
+		}
+	}
+	discard(nil, dir)
+}
+
+// Where sshd's words are when there is no file to read them from.
+func TestSilence(t *testing.T) {
+	null, err := os.Open(os.DevNull)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer null.Close()
+	empty, err := os.Open(file(t, "log", "", 0o600))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer empty.Close()
+	for want, log := range map[string]*sshdexec.Log{
+		"its words are in syslog":         {File: null, Syslog: true},
+		"its words are on standard error": {File: null},
+		"it said nothing":                 {File: empty},
+	} {
+		if got := silence(log); got != want {
+			t.Errorf("%+v: %q, want %q", log, got, want)
+		}
+	}
+}
+
+// shortDir is a directory for Unix sockets: their names have 107 bytes at most.
+func shortDir(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := os.RemoveAll(dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			t.Error(err)
+		}
+	})
+	return dir
+}

@@ -1,0 +1,176 @@
+// Package devsock keeps a Unix socket for each connected device, with plain
+// NETCONF on it for clients that speak that: DIR/ID.sock is there as long as
+// the device is. It owns those sockets and who may connect; what becomes of a
+// connection is the station's. It knows nothing of SSH.
+package devsock
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+
+	"callhome/internal/daemon"
+	"callhome/internal/nms/nmsproto"
+	"callhome/internal/nms/station"
+	"callhome/internal/ratelimit"
+	"callhome/internal/rpc"
+
+	"github.com/hashicorp/go-hclog"
+)
+
+// Suffix is what a socket's name has behind the device's id.
+const Suffix = ".sock"
+
+// maxConns bounds the sessions of one device that come this way.
+const maxConns = 64
+
+// Station is what is behind the doors.
+type Station interface {
+	Subscribe() (last []nmsproto.Event, events <-chan nmsproto.Event, cancel func())
+	Devices() []nmsproto.Device
+	Device(id string) (nmsproto.Device, bool)
+	Connect(ctx context.Context, id string, sock station.Duplex) (nmsproto.ConnectResult, error)
+}
+
+// Doors are the sockets of one directory.
+type Doors struct {
+	dir     string
+	access  rpc.Access
+	station Station
+	log     hclog.Logger
+	// warnings are those that have a cause outside, at any rate.
+	warnings *ratelimit.Warnings
+	open     map[string]*net.UnixListener // Run's alone
+	wg       sync.WaitGroup
+}
+
+// New makes the directory, and removes the sockets that a former station left
+// there.
+func New(dir string, s Station, a rpc.Access, log hclog.Logger) (*Doors, error) {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return nil, fmt.Errorf("making the directory of the devices' sockets: %w", err)
+	}
+	files, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, fmt.Errorf("reading the directory of the devices' sockets: %w", err)
+	}
+	for _, f := range files {
+		if f.Type() == os.ModeSocket && strings.HasSuffix(f.Name(), Suffix) {
+			if err := os.Remove(filepath.Join(dir, f.Name())); err != nil {
+				return nil, fmt.Errorf("removing a former station's socket: %w", err)
+			}
+		}
+	}
+	return &Doors{dir: dir, station: s, access: a, log: log, warnings: ratelimit.NewWarnings(log), open: make(map[string]*net.UnixListener)}, nil
+}
+
+// Run opens and closes doors as devices come and go, until ctx ends.
+func (d *Doors) Run(ctx context.Context) {
+	defer d.warnings.Rest()
+	defer d.wg.Wait()
+	defer d.closeAll()
+	for ctx.Err() == nil {
+		_, events, cancel := d.station.Subscribe()
+		stop := context.AfterFunc(ctx, cancel)
+		connected := make(map[string]bool)
+		for _, device := range d.station.Devices() {
+			connected[device.ID] = true
+			d.sync(ctx, device.ID)
+		}
+		for id := range d.open {
+			if !connected[id] {
+				d.sync(ctx, id) // it is no device any more
+			}
+		}
+		n := 0
+		for e := range events {
+			n++
+			if e.Device != "" {
+				d.sync(ctx, e.Device)
+			}
+		}
+		stop()
+		if n == 0 {
+			return // the station has stopped
+		}
+	}
+}
+
+// sync makes a device's door what its state says.
+func (d *Doors) sync(ctx context.Context, id string) {
+	info, _ := d.station.Device(id)
+	l := d.open[id]
+	switch {
+	case info.State == nmsproto.Connected && l == nil:
+		path := filepath.Join(d.dir, id+Suffix)
+		l, err := listen(path)
+		if err != nil {
+			d.log.Error("a device has no socket", "device", id, "error", err)
+			return
+		}
+		d.open[id] = l
+		d.wg.Go(func() { d.serve(ctx, id, l) })
+	case info.State != nmsproto.Connected && l != nil:
+		l.Close()
+		delete(d.open, id)
+	}
+}
+
+func listen(path string) (*net.UnixListener, error) {
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	if err != nil {
+		return nil, err
+	}
+	// Every user may connect: who may go on, the kernel's word for him decides.
+	if err := os.Chmod(path, 0o666); err != nil {
+		l.Close()
+		return nil, err
+	}
+	return l, nil
+}
+
+func (d *Doors) closeAll() {
+	for id, l := range d.open {
+		l.Close()
+		delete(d.open, id)
+	}
+}
+
+// serve accepts connections until the door is closed.
+func (d *Doors) serve(ctx context.Context, id string, l *net.UnixListener) {
+	places := make(chan struct{}, maxConns)
+	for {
+		c, err := daemon.Accept(l.AcceptUnix, func(err error) {
+			d.warnings.Warn("connections to a device cannot be accepted for now", "device", id, "error", err)
+		})
+		if err != nil {
+			if !errors.Is(err, net.ErrClosed) {
+				d.log.Error("a device's socket failed", "device", id, "error", err)
+			}
+			return
+		}
+		peer, err := rpc.PeerOf(c)
+		if full, _ := d.access.Allows(peer); err != nil || !full {
+			d.log.Warn("connection refused", "device", id, "peer", peer.String(), "error", err)
+			c.Close()
+			continue
+		}
+		select {
+		case places <- struct{}{}:
+		default:
+			d.log.Warn("connection refused, the device has too many sessions", "device", id, "peer", peer.String())
+			c.Close()
+			continue
+		}
+		d.wg.Go(func() {
+			defer func() { <-places }()
+			out, err := d.station.Connect(ctx, id, c)
+			d.log.Info("session ended", "device", id, "peer", peer.String(), "sent", out.Sent, "received", out.Received, "error", err)
+		})
+	}
+}

@@ -1,0 +1,108 @@
+package rpc
+
+import (
+	"bufio"
+	"errors"
+	"net"
+	"os"
+	"sync/atomic"
+	"time"
+
+	"callhome/internal/fdpass"
+)
+
+// How long a message may take once its first byte is there, either way. A
+// connection without any may stay as long as it likes.
+const messageTime = 10 * time.Second
+
+// line is one message a line on a Unix socket, with the descriptors that may
+// come with them.
+type line struct {
+	conn *net.UnixConn
+	fds  *fdpass.Reader
+	r    *bufio.Reader
+	most int   // bytes of one message
+	read int64 // bytes of all messages that next returned
+
+	pass atomic.Pointer[os.File] // goes with the next message; ours
+}
+
+func newLine(c *net.UnixConn, most int) *line {
+	fds := fdpass.NewReader(c)
+	return &line{conn: c, fds: fds, r: bufio.NewReaderSize(fds, 4<<10), most: most}
+}
+
+var errTooLong = errors.New("a message is too long")
+
+// next returns the next message and the descriptor that came with it, now the
+// caller's, or nil. A connection with nothing to say costs its 4 KiB; a message
+// grows as it comes, to the line's limit.
+func (l *line) next() ([]byte, *os.File, error) {
+	if _, err := l.r.Peek(1); err != nil {
+		return nil, nil, err
+	}
+	if err := l.conn.SetReadDeadline(time.Now().Add(messageTime)); err != nil {
+		return nil, nil, err
+	}
+	var message []byte
+	for {
+		part, err := l.r.ReadSlice('\n')
+		message = append(message, part...)
+		if len(message) > l.most {
+			return nil, nil, errTooLong
+		}
+		if errors.Is(err, bufio.ErrBufferFull) {
+			continue
+		}
+		if err != nil {
+			return nil, nil, err
+		}
+		break
+	}
+	if err := l.conn.SetReadDeadline(time.Time{}); err != nil {
+		return nil, nil, err
+	}
+	l.read += int64(len(message))
+	f, err := l.fds.Take(l.read)
+	return message[:len(message)-1], f, err
+}
+
+// Recv returns the next message for a side that takes no descriptors.
+func (l *line) Recv() ([]byte, error) {
+	message, f, err := l.next()
+	if f != nil {
+		fdpass.Close(f)
+	}
+	return message, err
+}
+
+// notification begins what is no answer to anything.
+var notification = []byte(`{"jsonrpc":"2.0","method":`)
+
+// Send writes one message. A peer that does not read loses its connection.
+func (l *line) Send(message []byte) error {
+	if err := l.conn.SetWriteDeadline(time.Now().Add(messageTime)); err != nil {
+		return err
+	}
+	err := l.write(append(message, '\n'))
+	if err != nil {
+		// A part of the message may be on its way: nothing can follow it.
+		fdpass.Close(l.conn)
+	}
+	return err
+}
+
+func (l *line) write(message []byte) error {
+	if f := l.pass.Swap(nil); f != nil {
+		return errors.Join(fdpass.Send(l.conn, message, f), f.Close())
+	}
+	_, err := l.conn.Write(message)
+	return err
+}
+
+func (l *line) Close() error {
+	if f := l.pass.Swap(nil); f != nil {
+		f.Close()
+	}
+	return errors.Join(fdpass.Close(l.conn), l.fds.Close())
+}

@@ -1,0 +1,508 @@
+package rpc
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"callhome/internal/fdpass"
+	"callhome/internal/proto"
+
+	"github.com/creachadair/jrpc2"
+	"github.com/hashicorp/go-hclog"
+)
+
+// backend answers at once, unless block is set.
+type backend struct {
+	block   chan struct{} // Call waits for its end
+	calls   atomic.Int32  // begun
+	byHost  bool          // what comes with adopt holds the host's name
+	adopted chan string   // name of what came with adopt
+	events  chan proto.Event
+	killed  []string
+	mu      sync.Mutex
+}
+
+func (b *backend) Call(ctx context.Context, p proto.CallParams) (proto.SessionInfo, error) {
+	b.calls.Add(1)
+	if p.Host == "refused" {
+		return proto.SessionInfo{}, proto.StageError(proto.StageTCP, "nobody", proto.ErrorData{Address: "a", Reason: "connection refused"})
+	}
+	if b.block != nil {
+		select {
+		case <-b.block:
+		case <-ctx.Done():
+			return proto.SessionInfo{}, context.Cause(ctx)
+		}
+	}
+	return proto.SessionInfo{Session: 1, Host: p.Host, Opaque: p.Opaque}, nil
+}
+
+func (b *backend) Adopt(_ context.Context, p proto.AdoptParams, f *os.File) (proto.SessionInfo, error) {
+	defer f.Close()
+	data, _ := io.ReadAll(f)
+	if b.byHost && string(data) == p.Host {
+		data = nil // nothing to say
+	}
+	b.adopted <- string(data)
+	return proto.SessionInfo{Session: 2}, nil
+}
+
+func (b *backend) Kill(_ int, who string) (proto.SessionInfo, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.killed = append(b.killed, who)
+	return proto.SessionInfo{}, nil
+}
+
+func (b *backend) Sessions() []proto.SessionInfo { return []proto.SessionInfo{{Session: 7}} }
+func (b *backend) Status() proto.Status          { return proto.Status{PID: 5} }
+func (b *backend) SubscribeSince() ([]proto.Event, <-chan proto.Event, func()) {
+	return []proto.Event{{Event: "before"}}, b.events, func() {}
+}
+
+// serve runs a server for b in which the test's own user has those rights, and
+// returns its socket.
+func serve(t *testing.T, b *backend, a Access) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "s")
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error)
+	go func() { done <- newServer(b, a, hclog.NewNullLogger()).Serve(l) }()
+	t.Cleanup(func() {
+		l.Close()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+	return path
+}
+
+// full lets the test's own user call everything, whoever that is.
+func full() Access { return Access{Full: []uint32{uint32(os.Getgid())}} }
+
+func dial(t *testing.T, path string) *net.UnixConn {
+	t.Helper()
+	c, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: path, Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	if err := c.SetDeadline(time.Now().Add(20 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// ask sends one line and returns the answer.
+func ask(t *testing.T, c *net.UnixConn, line string) proto.Response {
+	t.Helper()
+	if _, err := io.WriteString(c, line+"\n"); err != nil {
+		t.Fatal(err)
+	}
+	return answer(t, bufio.NewReader(c))
+}
+
+func answer(t *testing.T, r *bufio.Reader) proto.Response {
+	t.Helper()
+	text, err := r.ReadBytes('\n')
+	if err != nil {
+		t.Fatalf("no answer: %v", err)
+	}
+	var out proto.Response
+	if err := json.Unmarshal(text, &out); err != nil {
+		t.Fatalf("%s: %v", text, err)
+	}
+	return out
+}
+
+const status = `{"jsonrpc":"2.0","id":1,"method":"call_home_status"}`
+
+func TestOneLineIsOneCall(t *testing.T) {
+	path := serve(t, &backend{}, full())
+	for _, tt := range []struct{ name, line, result, err string }{
+		{"a status", status, `"pid":5`, ""},
+		{"a call", `{"jsonrpc":"2.0","id":1,"method":"netconf_ssh_call_home","params":{"host":"nms"}}`, `"host":"nms"`, ""},
+		{"a call that fails", `{"jsonrpc":"2.0","id":1,"method":"netconf_ssh_call_home","params":{"host":"refused"}}`, "", "nobody"},
+		{"an unknown parameter", `{"jsonrpc":"2.0","id":1,"method":"netconf_ssh_call_home","params":{"hots":"nms"}}`, "", "invalid parameters"},
+		{"a parameter of another type", `{"jsonrpc":"2.0","id":1,"method":"netconf_ssh_call_home","params":{"host":5}}`, "", "invalid parameters"},
+		{"a port that is none", `{"jsonrpc":"2.0","id":1,"method":"netconf_ssh_call_home","params":{"host":"n","port":65536}}`, "", "invalid parameters"},
+		{"an unknown method", `{"jsonrpc":"2.0","id":1,"method":"reboot"}`, "", `there is no method "reboot"`},
+		{"no JSON", `hello`, "", "invalid"},
+		{"adopt without a descriptor", `{"jsonrpc":"2.0","id":1,"method":"adopt","params":{"host":"n","port":1}}`, "", "no descriptor"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			r := ask(t, dial(t, path), tt.line)
+			if tt.err != "" {
+				if r.Error == nil || !strings.Contains(r.Error.Message, tt.err) {
+					t.Errorf("got %s, %+v; expected an error with %q", r.Result, r.Error, tt.err)
+				}
+				return
+			}
+			if r.Error != nil || !strings.Contains(string(r.Result), tt.result) {
+				t.Errorf("got %s, %+v; expected %s", r.Result, r.Error, tt.result)
+			}
+		})
+	}
+}
+
+func TestAnErrorHasItsDataAtTheClient(t *testing.T) {
+	c, err := dialClient(serve(t, &backend{}, full()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	err = c.Call(t.Context(), proto.MethodCallHome, proto.CallParams{Host: "refused"}, nil)
+	var e *proto.Error
+	if !errors.As(err, &e) {
+		t.Fatalf("got %v", err)
+	}
+	want := proto.Error{Code: proto.CodeUnavailable, Message: "nobody", Data: proto.ErrorData{Name: "CALLHOME_ERR_UNAVAILABLE", Stage: proto.StageTCP, Address: "a", Reason: "connection refused", Retry: true}}
+	if *e != want {
+		t.Errorf("got %+v, expected %+v", *e, want)
+	}
+}
+
+// Each method against each of the rights that a caller can have.
+func TestWhoMayCallWhat(t *testing.T) {
+	own := []uint32{uint32(os.Getgid())}
+	methods := []string{
+		proto.MethodCallHome, proto.MethodCallHomeOpaque, proto.MethodUserSessions, proto.MethodKillUserSession, proto.MethodReloadConfig,
+		proto.MethodReopenLogs, proto.MethodStop, proto.MethodWaitStart, proto.MethodStatus, proto.MethodSubscribe, proto.MethodAdopt,
+	}
+	s := newServer(&backend{}, Access{}, hclog.NewNullLogger())
+	for _, tt := range []struct {
+		name       string
+		access     Access
+		peer       Peer
+		full, read bool
+	}{
+		{"root", Access{}, Peer{UID: 0}, true, true},
+		{"a stranger", Access{Full: own}, Peer{UID: 5, Groups: []uint32{77777}}, false, false},
+		{"the group", Access{Full: own}, Peer{UID: 5, Groups: own}, true, true},
+		{"the group, not as the first one", Access{Full: own}, Peer{UID: 5, Groups: append([]uint32{77777}, own...)}, true, true},
+		{"the reading group", Access{Read: own}, Peer{UID: 5, Groups: own}, false, true},
+	} {
+		s.access = tt.access
+		for _, m := range methods {
+			called := false
+			handle := func(context.Context, *jrpc2.Request) (any, error) { called = true; return nil, nil }
+			h := s.guard(m, Method{handle, proto.ReadOnly(m)}, tt.peer)
+			_, err := h(t.Context(), &jrpc2.Request{})
+			may := tt.full || tt.read && proto.ReadOnly(m)
+			if called != may || (err == nil) != may {
+				t.Errorf("%s, %s: called %v with %v, expected %v", tt.name, m, called, err, may)
+			}
+		}
+	}
+}
+
+func TestAccessOf(t *testing.T) {
+	a, err := AccessOf("root", "no-such-group-here", hclog.NewNullLogger())
+	if err != nil || len(a.Full) != 1 || a.Full[0] != 0 || a.Read != nil {
+		t.Errorf("got %+v, %v", a, err)
+	}
+	if a, err := AccessOf("", "", hclog.NewNullLogger()); err != nil || a.Full != nil {
+		t.Errorf("without names: %+v, %v", a, err)
+	}
+}
+
+func TestTheKernelKnowsThePeer(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	dial(t, path)
+	c, err := l.AcceptUnix()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	p, err := PeerOf(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if int(p.PID) != os.Getpid() || int(p.UID) != os.Getuid() || p.Groups[len(p.Groups)-1] != uint32(os.Getgid()) {
+		t.Errorf("the peer is %+v", p)
+	}
+	groups, err := os.Getgroups()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(p.Groups) != len(groups)+1 {
+		t.Errorf("groups %v, expected %v and the primary one", p.Groups, groups)
+	}
+}
+
+// What a bad caller does ends its own connection and nobody else's.
+func TestABadCallerHurtsOnlyItself(t *testing.T) {
+	path := serve(t, &backend{}, full())
+	for name, words := range map[string]string{
+		"a message without end":     strings.Repeat("x", proto.MaxLine+2),
+		"a message too long":        `{"jsonrpc":"2.0","id":1,"method":"call_home_status","params":{"x":"` + strings.Repeat("x", proto.MaxLine) + `"}}` + "\n",
+		"half a message, then gone": `{"jsonrpc":`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := dial(t, path)
+			// The server may end the connection before all is written.
+			_, _ = io.WriteString(c, words)
+			_ = c.CloseWrite()
+			if rest, err := io.ReadAll(c); err == nil && strings.Contains(string(rest), `"result"`) {
+				t.Errorf("it was answered: %s", rest)
+			}
+		})
+	}
+	if r := ask(t, dial(t, path), status); r.Error != nil {
+		t.Errorf("somebody else got %+v", r.Error)
+	}
+}
+
+// A thousand connections that say nothing take no time from another caller.
+func TestIdleConnectionsDelayNobody(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("without root one user's connections are limited to fewer")
+	}
+	path := serve(t, &backend{}, full())
+	for range 1000 {
+		dial(t, path)
+	}
+	if r := ask(t, dial(t, path), status); r.Error != nil {
+		t.Errorf("the caller got %+v", r.Error)
+	}
+}
+
+func TestAUsersShareOfConnectionsIsBounded(t *testing.T) {
+	group := []uint32{77}
+	s := newServer(&backend{}, Access{Full: group, Read: []uint32{78}}, hclog.NewNullLogger())
+	enter := func(n int, p Peer) (in int) {
+		for range n {
+			if s.enter(&net.UnixConn{}, p) == nil {
+				in++
+			}
+		}
+		return in
+	}
+	// Strangers come first, under as many numbers as one has (subuid(5)).
+	in := 0
+	for uid := range uint32(100) {
+		in += enter(100, Peer{UID: 100000 + uid, Groups: []uint32{100000 + uid}})
+	}
+	if in != maxStrangers {
+		t.Errorf("users without any right have %d connections, want %d", in, maxStrangers)
+	}
+	if n := enter(100, Peer{UID: 1000, Groups: group}); n != testLimits.PerUser {
+		t.Errorf("a user has %d connections, want %d", n, testLimits.PerUser)
+	}
+	if n := enter(100, Peer{UID: 1001, Groups: []uint32{78}}); n != testLimits.PerUser {
+		t.Errorf("one who may read has %d connections, want %d", n, testLimits.PerUser)
+	}
+	in = 0
+	for uid := range uint32(100) {
+		in += enter(100, Peer{UID: 2000 + uid, Groups: group})
+	}
+	if want := testLimits.All - 2*testLimits.PerUser; in != want {
+		t.Errorf("all the others have %d connections, want %d", in, want)
+	}
+	if n := enter(600, Peer{UID: 0}); n != 600 {
+		t.Errorf("root has %d connections, want all", n)
+	}
+	for c := range s.conns {
+		s.leave(c)
+	}
+	if len(s.conns) != 0 || len(s.uids) != 0 || s.strangers != 0 {
+		t.Errorf("left: %d connections, %v, %d strangers", len(s.conns), s.uids, s.strangers)
+	}
+}
+
+// A call that takes long holds up no other on the same connection, and ends
+// with it.
+func TestAWaitingCallHoldsUpNothing(t *testing.T) {
+	b := &backend{block: make(chan struct{})}
+	path := serve(t, b, full())
+	c := dial(t, path)
+	if _, err := io.WriteString(c, `{"jsonrpc":"2.0","id":1,"method":"netconf_ssh_call_home","params":{"host":"nms"}}`+"\n"); err != nil {
+		t.Fatal(err)
+	}
+	r := ask(t, c, strings.Replace(status, `"id":1`, `"id":2`, 1))
+	if r.ID != 2 || r.Error != nil {
+		t.Errorf("the status was answered by %+v", r)
+	}
+	close(b.block)
+	if r := answer(t, bufio.NewReader(c)); r.ID != 1 || r.Error != nil {
+		t.Errorf("the call was answered by %+v", r)
+	}
+}
+
+// `echo … | socat` has said all it has to say before it is answered.
+func TestTheEndOfTheRequestIsNotTheEndOfTheCaller(t *testing.T) {
+	b := &backend{block: make(chan struct{})}
+	c := dial(t, serve(t, b, full()))
+	if _, err := io.WriteString(c, `{"jsonrpc":"2.0","id":1,"method":"netconf_ssh_call_home","params":{"host":"nms"}}`+"\n"); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.CloseWrite(); err != nil {
+		t.Fatal(err)
+	}
+	close(b.block)
+	if r := answer(t, bufio.NewReader(c)); r.Error != nil || !strings.Contains(string(r.Result), "nms") {
+		t.Errorf("got %s, %+v", r.Result, r.Error)
+	}
+}
+
+func TestAdoptGetsTheDescriptorThatCame(t *testing.T) {
+	b := &backend{adopted: make(chan string, 1)}
+	c := dial(t, serve(t, b, full()))
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.WriteString("this one"); err != nil {
+		t.Fatal(err)
+	}
+	w.Close()
+	err = fdpass.Send(c, []byte(`{"jsonrpc":"2.0","id":1,"method":"adopt","params":{"host":"n","port":1}}`+"\n"), r)
+	r.Close()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if a := answer(t, bufio.NewReader(c)); a.Error != nil {
+		t.Fatalf("got %+v", a.Error)
+	}
+	if got := <-b.adopted; got != "this one" {
+		t.Errorf("adopted %q", got)
+	}
+}
+
+func TestAClientPassesADescriptorWithOneCall(t *testing.T) {
+	b := &backend{adopted: make(chan string, 1)}
+	c, err := dialClient(serve(t, b, full()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.WriteString("that one"); err != nil {
+		t.Fatal(err)
+	}
+	w.Close()
+	c.Pass(r)
+	if err := c.Call(t.Context(), proto.MethodAdopt, proto.AdoptParams{Host: "n"}, nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.Close(); !errors.Is(err, os.ErrClosed) {
+		t.Errorf("it was left open: %v", err)
+	}
+	if got := <-b.adopted; got != "that one" {
+		t.Errorf("adopted %q", got)
+	}
+	if err := c.Call(t.Context(), proto.MethodAdopt, proto.AdoptParams{Host: "n"}, nil); err == nil || !strings.Contains(err.Error(), "no descriptor") {
+		t.Errorf("the next call had one too: %v", err)
+	}
+}
+
+func TestASubscriberGetsWhatWasAndWhatComes(t *testing.T) {
+	b := &backend{events: make(chan proto.Event, 8)}
+	c, err := dialClient(serve(t, b, full()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	var last proto.EventList
+	if err := c.Call(t.Context(), proto.MethodSubscribe, nil, &last); err != nil {
+		t.Fatal(err)
+	}
+	if len(last.Events) != 1 || last.Events[0].Event != "before" {
+		t.Errorf("what was: %+v", last.Events)
+	}
+	for i := range 5 {
+		b.events <- proto.Event{Event: fmt.Sprint(i)}
+	}
+	for i := range 5 {
+		if e := <-c.Events(); e.Event != fmt.Sprint(i) {
+			t.Errorf("event %d is %+v", i, e)
+		}
+	}
+	close(b.events) // the manager stops
+	if e, open := <-c.Events(); open {
+		t.Errorf("an event after the end: %+v", e)
+	}
+}
+
+func FuzzRequest(f *testing.F) {
+	f.Add([]byte(status))
+	f.Add([]byte(`{"jsonrpc":"2.0","id":1,"method":"netconf_ssh_call_home","params":{"host":"nms","port":4334,"wait":"ssh"}}`))
+	f.Add([]byte(`[` + status + `,` + status + `]`))
+	f.Add([]byte(`{"jsonrpc":"2.0","method":"stop"}`))
+	f.Add([]byte("\x00\xff{"))
+	dir, err := os.MkdirTemp("", "api")
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Cleanup(func() { os.RemoveAll(dir) })
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: filepath.Join(dir, "s"), Net: "unix"})
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Cleanup(func() { l.Close() })
+	go func() {
+		_ = newServer(&backend{events: make(chan proto.Event)}, full(), hclog.NewNullLogger()).Serve(l)
+	}()
+	f.Fuzz(func(t *testing.T, message []byte) {
+		c, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: filepath.Join(dir, "s"), Net: "unix"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		_ = c.SetDeadline(time.Now().Add(5 * time.Second))
+		_, _ = c.Write(append(message, '\n'))
+		if _, err := c.Write([]byte(strings.Replace(status, `"id":1`, `"id":"last"`, 1) + "\n")); err != nil {
+			return // it was cut off
+		}
+		// Whatever came before, every line that comes back is JSON.
+		for r := bufio.NewReader(c); ; {
+			line, err := r.ReadBytes('\n')
+			if err != nil {
+				return
+			}
+			if !json.Valid(line) {
+				t.Fatalf("%q was answered by %q", message, line)
+			}
+			if strings.Contains(string(line), `"last"`) {
+				return
+			}
+		}
+	})
+}
+
+func TestARefusalNamesTheDaemonsOwnGroup(t *testing.T) {
+	for group, want := range map[string]string{
+		"callhome":     "m needs root or the group callhome",
+		"callhome-nms": "m needs root or the group callhome-nms",
+		"":             "m needs root",
+	} {
+		s := newServer(&backend{}, Access{Group: group}, hclog.NewNullLogger())
+		_, err := s.guard("m", Method{}, Peer{UID: 1000})(t.Context(), nil)
+		if refused, ok := err.(*jrpc2.Error); !ok || refused.Message != want {
+			t.Errorf("with the group %q: %v, want %q", group, err, want)
+		}
+	}
+}

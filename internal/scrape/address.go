@@ -1,0 +1,62 @@
+package scrape
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"path/filepath"
+	"strings"
+
+	"callhome/internal/daemon"
+	"callhome/internal/sysexits"
+)
+
+// Address is where the metrics can be had.
+type Address struct {
+	Network string // "tcp" or "unix"
+	Address string // as net.Listen takes it
+}
+
+// maxPath is how long the kernel lets a socket's path be (unix(7)).
+const maxPath = 107
+
+// ParseAddress reads ADDRESS:PORT or unix:PATH. The address must be a loopback
+// one: there is neither encryption nor a login.
+func ParseAddress(s string) (Address, error) {
+	if path, isUnix := strings.CutPrefix(s, "unix:"); isUnix {
+		switch {
+		case !filepath.IsAbs(path) || path != filepath.Clean(path):
+			return Address{}, fmt.Errorf("metrics address %q: expected unix: and an absolute path", s)
+		case len(path) > maxPath:
+			return Address{}, fmt.Errorf("metrics address %q: the path has %d bytes, at most %d are possible", s, len(path), maxPath)
+		}
+		return Address{"unix", path}, nil
+	}
+	a, err := netip.ParseAddrPort(s)
+	switch {
+	case err != nil:
+		return Address{}, fmt.Errorf("metrics address %q: expected a loopback address and port, as 127.0.0.1:9434 or [::1]:9434, or unix:/PATH", s)
+	case !a.Addr().IsLoopback():
+		return Address{}, fmt.Errorf("metrics address %q is not a loopback address: the figures are neither encrypted nor guarded by a login, so they are served on this machine only; use 127.0.0.1, [::1] or unix:/PATH and a proxy for others", s)
+	case a.Port() == 0:
+		return Address{}, fmt.Errorf("metrics address %q: port 0 is none", s)
+	}
+	return Address{"tcp", a.String()}, nil
+}
+
+// Listen opens the listener. Every local user may connect to either kind: there
+// is no word of anybody's in the figures.
+func Listen(a Address) (net.Listener, error) {
+	if a.Network == "unix" {
+		l, err := daemon.ListenUnix(a.Address, "metrics")
+		if err != nil {
+			return nil, err // not l, which is a nil of another type
+		}
+		return l, nil
+	}
+	l, err := net.Listen(a.Network, a.Address)
+	if err != nil {
+		return nil, sysexits.New(sysexits.Unavailable, "use another --metrics", fmt.Errorf("listening for metrics: %w", err))
+	}
+	return l, nil
+}

@@ -1,0 +1,73 @@
+// Package scrape serves Prometheus metrics over HTTP, on a loopback address or
+// a Unix socket. It owns the listener and its limits. Both daemons call it; what
+// is counted is theirs. Every local user may scrape: nothing secret may be
+// registered.
+package scrape
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/http"
+	"time"
+
+	"callhome/internal/daemon"
+	"callhome/internal/ratelimit"
+
+	"github.com/hashicorp/go-hclog"
+	"golang.org/x/net/netutil"
+)
+
+// Limits of the HTTP server. A scrape is one short request and some 20 KiB of
+// answer.
+const (
+	maxConns    = 16
+	maxHeader   = 8 << 10
+	requestTime = 2 * time.Second // for all of a request
+	answerTime  = 10 * time.Second
+	endTime     = time.Second // for scrapes under way when the daemon ends
+)
+
+// Serve answers HTTP on l until ctx ends, and closes l. What is being answered
+// then has a moment to get through.
+func Serve(ctx context.Context, l net.Listener, h http.Handler, log hclog.Logger) error {
+	server := &http.Server{
+		Handler:                      h,
+		ReadTimeout:                  requestTime,
+		WriteTimeout:                 answerTime,
+		MaxHeaderBytes:               maxHeader,
+		DisableGeneralOptionsHandler: true,
+		ErrorLog:                     log.StandardLogger(&hclog.StandardLoggerOptions{ForceLevel: hclog.Debug}),
+	}
+	// Anybody may connect, and who keeps a connection keeps it from another.
+	server.SetKeepAlivesEnabled(false)
+	ended := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(ended)
+		end, cancel := context.WithTimeout(context.WithoutCancel(ctx), endTime)
+		defer cancel()
+		if server.Shutdown(end) != nil {
+			server.Close()
+		}
+	})
+	err := server.Serve(netutil.LimitListener(patient{l, ratelimit.NewWarnings(log)}, maxConns))
+	if errors.Is(err, http.ErrServerClosed) {
+		<-ended
+		return nil
+	}
+	stop()
+	return err
+}
+
+// patient is a listener that sees out a lack of descriptors or memory.
+type patient struct {
+	net.Listener
+	warnings *ratelimit.Warnings
+}
+
+// Accept is net.Listener's.
+func (p patient) Accept() (net.Conn, error) {
+	return daemon.Accept(p.Listener.Accept, func(err error) {
+		p.warnings.Warn("connections cannot be accepted for now", "error", err)
+	})
+}
