@@ -69,7 +69,7 @@ func newConfiguration(c *cli.Context, caller reconnect.Caller, log hclog.Logger)
 // caller is the manager, as package standing wants it.
 type caller struct{ *manager.Manager }
 
-func (c caller) Keep(s *settings.Settings, owner session.Owner) (reconnect.Session, error) {
+func (c caller) Keep(s *settings.Call, owner session.Owner) (reconnect.Session, error) {
 	made, err := c.Manager.Keep(s, owner)
 	if err != nil {
 		return nil, err // not made, which is a nil of another type
@@ -87,7 +87,7 @@ func (c caller) Kept() []reconnect.Session {
 
 // apply reads the document and keeps its connections from then on, with base
 // for what it does not say. A document with a fault changes nothing.
-func (g *configuration) apply(base *settings.Settings) error {
+func (g *configuration) apply(base *settings.Call) error {
 	g.applying.Lock()
 	defer g.applying.Unlock()
 	// A file that is gone while there are clients is being replaced, or was lost:

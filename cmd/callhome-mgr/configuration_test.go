@@ -29,7 +29,7 @@ type noCalls struct {
 	told []proto.Event
 }
 
-func (*noCalls) Keep(*settings.Settings, session.Owner) (reconnect.Session, error) {
+func (*noCalls) Keep(*settings.Call, session.Owner) (reconnect.Session, error) {
 	return nil, proto.NewError(proto.CodeShutdown, "callhome-mgr is stopping")
 }
 func (*noCalls) Kept() []reconnect.Session { return nil }
@@ -57,14 +57,14 @@ func (n *noCalls) of(name string) (out []proto.Event) {
 type device struct {
 	*configuration
 	t       *testing.T
-	base    *settings.Settings
+	base    *settings.Call
 	manager *noCalls
 }
 
 func newDevice(t *testing.T, explicit bool) *device {
 	t.Helper()
 	dir := t.TempDir()
-	d := &device{t: t, base: &settings.Settings{}, manager: &noCalls{}}
+	d := &device{t: t, base: &settings.Call{}, manager: &noCalls{}}
 	d.base.Sshd.Sshd = program(t, "sshd", "echo OpenSSH_9.8p1 >&2")
 	d.configuration = &configuration{
 		file: filepath.Join(dir, "callhome.json"), explicit: explicit, dir: filepath.Join(dir, "clients"), log: hclog.NewNullLogger(),
@@ -313,7 +313,7 @@ func TestCheckDocument(t *testing.T) {
 	d := newDevice(t, true)
 	d.has(document(""))
 	var out bytes.Buffer
-	if err := checkDocument(&out, d.file, true, d.base); err != nil {
+	if err := checkDocument(&out, d.file, true, &settings.Settings{Call: *d.base}); err != nil {
 		t.Fatal(err)
 	}
 	want := "client nms: persistent, 192.0.2.1 port 4334\n" + d.file + ": 1 client\n"
@@ -321,7 +321,7 @@ func TestCheckDocument(t *testing.T) {
 		t.Errorf("got %q, want %q", out.String(), want)
 	}
 	d.has(strings.Replace(document(`"colour": "red",`), `"persistent": {}`, `"periodic": {"period": 0}`, 1))
-	err := checkDocument(&out, d.file, true, d.base)
+	err := checkDocument(&out, d.file, true, &settings.Settings{Call: *d.base})
 	if sysexits.Code(err) != sysexits.Config || !strings.Contains(err.Error(), "colour") || !strings.Contains(err.Error(), "period") {
 		t.Errorf("it says %v", err)
 	}
@@ -413,7 +413,7 @@ func TestInitMakesWhatCheckTakes(t *testing.T) {
 	}
 	d.has(string(doc))
 	var out bytes.Buffer
-	if err := checkDocument(&out, d.file, true, d.base); err != nil {
+	if err := checkDocument(&out, d.file, true, &settings.Settings{Call: *d.base}); err != nil {
 		t.Fatal(err)
 	}
 	if want := "client nms: persistent, nms.example.net port 4334, 2001:db8::1 port 830\n"; !strings.HasPrefix(out.String(), want) {

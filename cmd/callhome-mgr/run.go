@@ -106,7 +106,7 @@ func runDaemon(c *cli.Context) error {
 	}
 	// What is wrong is told as an event, which is logged; sessions that are
 	// there need this daemon all the same.
-	_ = conf.apply(config.Settings)
+	_ = conf.apply(config.Call)
 	defer conf.keeper.Close()
 	if err := conf.watch(w.ctx, c.Bool("follow-config"), func() { _ = d.Reload() }); err != nil {
 		return err
@@ -148,7 +148,7 @@ func (d *backend) Reload() error {
 		d.conf.keeper.Refused(err.Error())
 		return proto.NewError(proto.CodeBadConfig, err.Error())
 	}
-	if err := d.conf.apply(config.Settings); err != nil {
+	if err := d.conf.apply(config.Call); err != nil {
 		return proto.NewError(proto.CodeBadConfig, err.Error())
 	}
 	d.SetConfig(config)
@@ -186,7 +186,7 @@ func loadConfig(c *cli.Context) (*manager.Config, error) {
 	if program != "" && !filepath.IsAbs(program) {
 		return nil, sysexits.New(sysexits.Config, "", fmt.Errorf("ssh-call-home-executable %q is not an absolute path", program))
 	}
-	return &manager.Config{Settings: s, Executable: program}, nil
+	return &manager.Config{Call: &s.Call, Executable: program}, nil
 }
 
 // listen opens the API's socket, or takes the one that systemd passes

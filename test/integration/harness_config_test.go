@@ -56,7 +56,7 @@ func (d *device) configured(doc string) {
 	if err := provision.Write(dir, e.Files(dir)); err != nil {
 		d.t.Fatal(err)
 	}
-	s := e.Settings(settings.Settings{}, dir)
+	s := e.Call(settings.Call{}, dir)
 	d.options = []string{"--subsystem", s.Sshd.Subsystem, "--ssh-keepalive", fmt.Sprintf("%d,%d", s.Sshd.KeepAlive.Interval, s.Sshd.KeepAlive.CountMax)}
 	for flag, values := range map[string][]string{"--host-key": s.Sshd.HostKeys, "--host-certificate": s.Sshd.HostCertificates, "--sshd-option": s.Sshd.Options} {
 		for _, v := range values {

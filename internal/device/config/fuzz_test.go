@@ -57,7 +57,7 @@ func FuzzParse(f *testing.F) {
 
 func checkEndpoint(t *testing.T, e *Endpoint) {
 	t.Helper()
-	s := e.Settings(settings.Settings{Sshd: sshdexec.Command{Sshd: "/s", Config: "/c"}}, dir)
+	s := e.Call(settings.Call{Sshd: sshdexec.Command{Sshd: "/s", Config: "/c"}}, dir)
 	if err := s.Sshd.Check(); err != nil {
 		t.Error(err)
 	}

@@ -55,7 +55,7 @@ func (e *Endpoint) certificatePath(dir string, i int) string {
 	return filepath.Join(e.Dir(dir), fmt.Sprintf("host_key_%d-cert.pub", i))
 }
 
-// Files returns what must be on disk before sshd starts with e.Settings(…, dir).
+// Files returns what must be on disk before sshd starts with e.Call(…, dir).
 // It has private keys and passwords.
 func (e *Endpoint) Files(dir string) []File {
 	var files []File
@@ -105,10 +105,10 @@ func (k *HostKey) pem() []byte {
 	return pem.EncodeToMemory(block)
 }
 
-// Settings returns the trigger's settings for a call to this endpoint: base,
-// the daemon's own, with what the document says instead. dir is where the
+// Call returns what a call to this endpoint is made with: base, the daemon's own,
+// with what the document says instead. dir is where the
 // endpoint's Files are. Base is not changed.
-func (e *Endpoint) Settings(base settings.Settings, dir string) settings.Settings {
+func (e *Endpoint) Call(base settings.Call, dir string) settings.Call {
 	s := base
 	s.Target = settings.Target{Host: e.Host, Port: e.Port}
 	s.ConnectTimeout, s.Attempts = e.ConnectTimeout, 1
@@ -139,7 +139,7 @@ func (e *Endpoint) Settings(base settings.Settings, dir string) settings.Setting
 }
 
 // sshd sets what becomes of the connection once it stands.
-func (e *Endpoint) sshd(s *settings.Settings, dir string) {
+func (e *Endpoint) sshd(s *settings.Call, dir string) {
 	if len(e.HostKeys) > 0 {
 		s.Sshd.HostKeys, s.Sshd.HostCertificates = nil, nil
 	}

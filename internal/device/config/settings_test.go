@@ -17,16 +17,16 @@ import (
 
 // base is a daemon's own settings, each of which an endpoint must either keep
 // or replace.
-func base() settings.Settings {
+func base() settings.Call {
 	dscp := 46
-	return settings.Settings{
+	return settings.Call{
 		ConnectTimeout: time.Minute, Attempts: 9, RetryWait: time.Second,
 		Dial: dial.Options{LocalAddress: netip.MustParseAddr("192.0.2.77"), LocalPort: 830, Interface: "eth9", Netns: "/run/netns/x",
 			KeepAlive: dial.KeepAlive{Idle: 1, Interval: 1, Count: 1}, UserTimeout: 5 * time.Second, DSCP: &dscp},
 		Sshd: sshdexec.Command{Sshd: "/usr/sbin/sshd", Config: "/etc/callhome/sshd_config", HostKeys: []string{"/old"}, HostCertificates: []string{"/old-cert"},
 			Subsystem: "/old-subsystem", SSHConnectionPort: 830, KeepAlive: &sshdexec.KeepAlive{Interval: 99, CountMax: 9},
 			VersionAddendum: "old-id", DSCP: &dscp, Options: []string{"AllowUsers=root", "Banner=none"}},
-		DeviceID: "old-id", LogLevel: "info",
+		DeviceID: "old-id",
 	}
 }
 
@@ -44,39 +44,39 @@ func TestSettings(t *testing.T) {
 	for _, tt := range []struct {
 		name    string
 		edits   []edit
-		field   func(*settings.Settings) any
+		field   func(*settings.Call) any
 		want    any
 		options []string // that stand there beside LoginGraceTime and the daemon's
 	}{
 		{"target", []edit{{inTCP + "remote-address", `"nms.example"`}, {inTCP + "remote-port", `1234`}},
-			func(s *settings.Settings) any { return s.Target }, settings.Target{Host: "nms.example", Port: 1234}, nil},
-		{"IANA's port", nil, func(s *settings.Settings) any { return s.Port }, uint16(4334), nil},
+			func(s *settings.Call) any { return s.Target }, settings.Target{Host: "nms.example", Port: 1234}, nil},
+		{"IANA's port", nil, func(s *settings.Call) any { return s.Port }, uint16(4334), nil},
 		{"one attempt, for max-wait", []edit{{inClient + "reconnect-strategy/max-wait", `7`}},
-			func(s *settings.Settings) any { return []any{s.Attempts, s.ConnectTimeout} }, []any{1, 7 * time.Second}, nil},
+			func(s *settings.Call) any { return []any{s.Attempts, s.ConnectTimeout} }, []any{1, 7 * time.Second}, nil},
 		{"source", []edit{{inTCP + "local-address", `"192.0.2.9"`}, {inTCP + "local-port", `99`}, {inTCP + "callhome:interface", `"vrf-mgmt"`}, {inTCP + "callhome:dscp", `0`}},
-			func(s *settings.Settings) any {
+			func(s *settings.Call) any {
 				return []any{s.Dial.LocalAddress.String(), s.Dial.LocalPort, s.Dial.Interface, *s.Dial.DSCP, *s.Sshd.DSCP, s.Dial.Netns}
 			}, []any{"192.0.2.9", uint16(99), "vrf-mgmt", 0, 0, "/run/netns/x"}, nil},
 		{"the daemon's source", nil,
-			func(s *settings.Settings) any {
+			func(s *settings.Call) any {
 				return []any{s.Dial.LocalAddress.String(), s.Dial.LocalPort, s.Dial.Interface, *s.Dial.DSCP}
 			}, []any{"192.0.2.77", uint16(830), "eth9", 46}, nil},
 		{"any address, own port", []edit{{inTCP + "local-address", `"0.0.0.0"`}, {inTCP + "local-port", `99`}},
-			func(s *settings.Settings) any { return []any{s.Dial.LocalAddress.IsValid(), s.Dial.LocalPort} }, []any{false, uint16(99)}, nil},
+			func(s *settings.Call) any { return []any{s.Dial.LocalAddress.IsValid(), s.Dial.LocalPort} }, []any{false, uint16(99)}, nil},
 		{"SOCKS5", []edit{{inTCP + "proxy-server", `{"socks5-parameters": {"remote-address": "p.example", "authentication-parameters": {"username-password": {"username": "u", "cleartext-password": "p"}}}}`}},
-			func(s *settings.Settings) any { return s.Proxy }, settings.Proxy{Scheme: "socks5", Target: settings.Target{Host: "p.example", Port: 1080}, Credentials: d + "/proxy"}, nil},
+			func(s *settings.Call) any { return s.Proxy }, settings.Proxy{Scheme: "socks5", Target: settings.Target{Host: "p.example", Port: 1080}, Credentials: d + "/proxy"}, nil},
 		{"SOCKS4", []edit{{inTCP + "proxy-server", `{"socks4-parameters": {"remote-address": "2001:db8::9", "remote-port": 99}}`}, {inTCP + "local-address", `"2001:db8::1"`}},
-			func(s *settings.Settings) any { return s.Proxy }, settings.Proxy{Scheme: "socks4", Target: settings.Target{Host: "2001:db8::9", Port: 99}}, nil},
+			func(s *settings.Call) any { return s.Proxy }, settings.Proxy{Scheme: "socks4", Target: settings.Target{Host: "2001:db8::9", Port: 99}}, nil},
 		{"SOCKS4a", []edit{{inTCP + "remote-address", `"n.example"`}, {inTCP + "proxy-server", `{"socks4a-parameters": {"remote-address": "p.example"}}`}},
-			func(s *settings.Settings) any { return s.Proxy }, settings.Proxy{Scheme: "socks4a", Target: settings.Target{Host: "p.example", Port: 1080}}, nil},
+			func(s *settings.Call) any { return s.Proxy }, settings.Proxy{Scheme: "socks4a", Target: settings.Target{Host: "p.example", Port: 1080}}, nil},
 
-		{"host key", nil, func(s *settings.Settings) any { return []any{s.Sshd.HostKeys, s.Sshd.HostCertificates} }, []any{[]string{"/etc/ssh/hk"}, []string(nil)}, nil},
+		{"host key", nil, func(s *settings.Call) any { return []any{s.Sshd.HostKeys, s.Sshd.HostCertificates} }, []any{[]string{"/etc/ssh/hk"}, []string(nil)}, nil},
 		{"host certificate", []edit{{inPair, `{"hidden-private-key": [null], "public-key-format": "ietf-crypto-types:ssh-public-key-format", "public-key": ` + b64(certificate(t, ssh.HostCert)) + `}`}},
-			func(s *settings.Settings) any { return []any{s.Sshd.HostKeys, s.Sshd.HostCertificates} }, []any{[]string{"/etc/ssh/hk"}, []string{d + "/host_key_0-cert.pub"}}, nil},
+			func(s *settings.Call) any { return []any{s.Sshd.HostKeys, s.Sshd.HostCertificates} }, []any{[]string{"/etc/ssh/hk"}, []string{d + "/host_key_0-cert.pub"}}, nil},
 		{"host key inline", []edit{{inPair, `{"private-key-format": "ietf-crypto-types:one-asymmetric-key-format", "cleartext-private-key": ` + b64(pkcs8(edKey)) + `}`}},
-			func(s *settings.Settings) any { return s.Sshd.HostKeys }, []string{d + "/host_key_0"}, nil},
+			func(s *settings.Call) any { return s.Sshd.HostKeys }, []string{d + "/host_key_0"}, nil},
 		{"host key of the keystore", []edit{{inKey + "public-key", `{"central-keystore-reference": "genkey"}`}, {"ietf-keystore:keystore/asymmetric-keys/asymmetric-key", `[{"name": "genkey", "hidden-private-key": [null]}]`}},
-			func(s *settings.Settings) any { return s.Sshd.HostKeys }, []string{"/etc/ssh/genkey"}, nil},
+			func(s *settings.Call) any { return s.Sshd.HostKeys }, []string{"/etc/ssh/genkey"}, nil},
 
 		{"users", []edit{twoUsers}, nil, nil, []string{"AllowUsers=netconf noc.2", "AuthorizedKeysFile=" + d + "/keys/%u", "AuthorizedKeysCommand=none", "AuthenticationMethods=publickey", "TrustedUserCAKeys=none",
 			principals, "AuthorizedPrincipalsCommand=none"}},
@@ -90,19 +90,19 @@ func TestSettings(t *testing.T) {
 		{"idle soon", []edit{{inClient + "connection-type", `{"periodic": {"idle-timeout": 4}}`}}, nil, nil, []string{"ChannelTimeout=session:*=4", "UnusedConnectionTimeout=4"}},
 		{"idle for ever", []edit{{inClient + "connection-type", `{"periodic": {"idle-timeout": 0}}`}}, nil, nil, nil},
 
-		{"preset", []edit{{inNetconf + "callhome:netconf-server", `"yuma"`}}, func(s *settings.Settings) any { return []any{s.Sshd.Subsystem, s.Sshd.SSHConnectionPort} }, []any{"/usr/sbin/netconf-subsystem", uint16(830)}, nil},
-		{"subsystem", []edit{{inNetconf + "callhome:subsystem", `"/s --x"`}}, func(s *settings.Settings) any { return []any{s.Sshd.Subsystem, s.Sshd.SSHConnectionPort} }, []any{"/s --x", uint16(0)}, nil},
+		{"preset", []edit{{inNetconf + "callhome:netconf-server", `"yuma"`}}, func(s *settings.Call) any { return []any{s.Sshd.Subsystem, s.Sshd.SSHConnectionPort} }, []any{"/usr/sbin/netconf-subsystem", uint16(830)}, nil},
+		{"subsystem", []edit{{inNetconf + "callhome:subsystem", `"/s --x"`}}, func(s *settings.Call) any { return []any{s.Sshd.Subsystem, s.Sshd.SSHConnectionPort} }, []any{"/s --x", uint16(0)}, nil},
 		{"preset and port", []edit{{inNetconf + "callhome:netconf-server", `"clixon"`}, {inNetconf + "callhome:ssh-connection-port", `22`}},
-			func(s *settings.Settings) any { return []any{s.Sshd.Subsystem, s.Sshd.SSHConnectionPort} }, []any{"/usr/local/bin/clixon_netconf", uint16(22)}, nil},
-		{"the daemon's subsystem", nil, func(s *settings.Settings) any { return []any{s.Sshd.Subsystem, s.Sshd.SSHConnectionPort} }, []any{"/old-subsystem", uint16(830)}, nil},
-		{"device id", []edit{{inSSH + "callhome:device-id", `"d1"`}}, func(s *settings.Settings) any { return []any{s.Announce, s.DeviceID, s.Sshd.VersionAddendum} }, []any{false, "d1", "d1"}, nil},
-		{"announced", []edit{{inSSH + "callhome:device-id", `"d1"`}, {inSSH + "callhome:announce", `true`}}, func(s *settings.Settings) any { return []any{s.Announce, s.DeviceID, s.Sshd.VersionAddendum} }, []any{true, "d1", ""}, nil},
-		{"the daemon's id", nil, func(s *settings.Settings) any { return []any{s.Announce, s.DeviceID, s.Sshd.VersionAddendum} }, []any{false, "old-id", "old-id"}, nil},
+			func(s *settings.Call) any { return []any{s.Sshd.Subsystem, s.Sshd.SSHConnectionPort} }, []any{"/usr/local/bin/clixon_netconf", uint16(22)}, nil},
+		{"the daemon's subsystem", nil, func(s *settings.Call) any { return []any{s.Sshd.Subsystem, s.Sshd.SSHConnectionPort} }, []any{"/old-subsystem", uint16(830)}, nil},
+		{"device id", []edit{{inSSH + "callhome:device-id", `"d1"`}}, func(s *settings.Call) any { return []any{s.Announce, s.DeviceID, s.Sshd.VersionAddendum} }, []any{false, "d1", "d1"}, nil},
+		{"announced", []edit{{inSSH + "callhome:device-id", `"d1"`}, {inSSH + "callhome:announce", `true`}}, func(s *settings.Call) any { return []any{s.Announce, s.DeviceID, s.Sshd.VersionAddendum} }, []any{true, "d1", ""}, nil},
+		{"the daemon's id", nil, func(s *settings.Call) any { return []any{s.Announce, s.DeviceID, s.Sshd.VersionAddendum} }, []any{false, "old-id", "old-id"}, nil},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			e := endpoint(t, all, tt.edits...)
 			b := base()
-			s := e.Settings(b, dir)
+			s := e.Call(b, dir)
 			if !reflect.DeepEqual(b, base()) {
 				t.Error("the daemon's own settings have changed")
 			}
@@ -127,12 +127,12 @@ func sorted(s []string) []string {
 }
 
 func TestNoLoginTimer(t *testing.T) {
-	s := endpoint(t, all, edit{inClient + "callhome:re-call-home-no-ssh-timer", `0`}).Settings(settings.Settings{}, dir)
+	s := endpoint(t, all, edit{inClient + "callhome:re-call-home-no-ssh-timer", `0`}).Call(settings.Call{}, dir)
 	if len(s.Sshd.Options) != 0 {
 		t.Errorf("off, it makes %q", s.Sshd.Options)
 	}
 	c := parse(t, all, with(t, edit{inClient + "callhome:re-call-home-no-ssh-timer", `30`}))
-	s = c.Clients[0].Endpoints[0].Settings(settings.Settings{}, dir)
+	s = c.Clients[0].Endpoints[0].Call(settings.Call{}, dir)
 	if !slices.Equal(s.Sshd.Options, []string{"LoginGraceTime=30"}) || c.Clients[0].NoSSHTimer != 30*time.Second {
 		t.Errorf("%q, %v", s.Sshd.Options, c.Clients[0].NoSSHTimer)
 	}
@@ -184,7 +184,7 @@ func TestAliveness(t *testing.T) {
 			if !reflect.DeepEqual(e.ClientAlive, tt.ssh) || !reflect.DeepEqual(e.TCP, tt.tcp) || e.UserTimeout != tt.timeout {
 				t.Errorf("SSH %+v, TCP %+v, user timeout %v; want %+v, %+v, %v", e.ClientAlive, e.TCP, e.UserTimeout, tt.ssh, tt.tcp, tt.timeout)
 			}
-			got := e.Settings(base(), dir)
+			got := e.Call(base(), dir)
 			if tt.tcp == nil {
 				if got.Dial.KeepAlive != base().Dial.KeepAlive || got.Dial.UserTimeout != base().Dial.UserTimeout {
 					t.Errorf("%+v, want the daemon's", got.Dial)

@@ -52,7 +52,7 @@ func TestSshdTakesAnEndpoint(t *testing.T) {
 	if err := os.WriteFile(empty, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	s := e.Settings(settings.Settings{Sshd: sshdexec.Command{Sshd: sshd, Config: empty}}, dir)
+	s := e.Call(settings.Call{Sshd: sshdexec.Command{Sshd: sshd, Config: empty}}, dir)
 	if err := sshdexec.MakePrivsepDir(); err != nil {
 		t.Fatal(err)
 	}

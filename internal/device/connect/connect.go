@@ -26,7 +26,7 @@ import (
 // s.Announce. The caller owns the connection.
 // An error carries its exit status: sysexits.NoHost for a name that does not
 // resolve, sysexits.Unavailable where nobody answered.
-func To(s *settings.Settings) (conn *dial.Conn, err error) {
+func To(s *settings.Call) (conn *dial.Conn, err error) {
 	auth, err := proxy.ReadCredentials(s.Proxy.Credentials)
 	if err != nil {
 		return nil, err
@@ -51,7 +51,7 @@ func To(s *settings.Settings) (conn *dial.Conn, err error) {
 // announce writes the lines that RFC 4253 section 4.2 lets a server send before
 // its version string, in the form of Junos outbound-ssh: who is calling. Whoever
 // makes a connection announces it, whoever then has sshd serve it does not.
-func announce(conn *dial.Conn, s *settings.Settings) error {
+func announce(conn *dial.Conn, s *settings.Call) error {
 	lines := "MSG-ID: DEVICE-CONN-INFO\r\nMSG-VER: V1\r\nDEVICE-ID: " + s.DeviceID + "\r\n"
 	if s.Opaque != "" {
 		lines += "OPAQUE: " + sshdexec.EncodeOpaque(s.Opaque) + "\r\n"
@@ -62,7 +62,7 @@ func announce(conn *dial.Conn, s *settings.Settings) error {
 	return nil
 }
 
-func attempt(s *settings.Settings, auth *proxy.Auth) (*dial.Conn, error) {
+func attempt(s *settings.Call, auth *proxy.Auth) (*dial.Conn, error) {
 	deadline := time.Now().Add(s.ConnectTimeout)
 	next := s.Target
 	if s.Proxy.Scheme != "" {
@@ -109,7 +109,7 @@ func addresses(t settings.Target, o dial.Options, deadline time.Time) ([]netip.A
 }
 
 // dialError gives a failure of Dial its exit status and its words.
-func dialError(s *settings.Settings, err error) error {
+func dialError(s *settings.Call, err error) error {
 	whom, absent := fmt.Sprintf("%s port %d", s.Host, s.Port), "check that the NETCONF client listens there and that no firewall is in between"
 	if s.Proxy.Scheme != "" {
 		whom, absent = fmt.Sprintf("the proxy %s port %d", s.Proxy.Host, s.Proxy.Port), "check --proxy, that the proxy listens there and that no firewall is in between"

@@ -57,7 +57,7 @@ func TestWorthRetry(t *testing.T) {
 }
 
 func TestDialErrorHasAnExitStatus(t *testing.T) {
-	s := &settings.Settings{Target: settings.Target{Host: "nms", Port: 1}}
+	s := &settings.Call{Target: settings.Target{Host: "nms", Port: 1}}
 	failures := func(errs ...error) error {
 		e := &dial.Error{}
 		for _, err := range errs {
@@ -102,7 +102,7 @@ func TestAttemptsAndThePauseBetweenThem(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				s := &settings.Settings{Target: nobody, ConnectTimeout: 10 * time.Second, Attempts: tt.attempts, RetryWait: time.Hour}
+				s := &settings.Call{Target: nobody, ConnectTimeout: 10 * time.Second, Attempts: tt.attempts, RetryWait: time.Hour}
 				if tt.host == "" {
 					s.Dial.Interface = "nosuch0"
 				}
@@ -137,7 +137,7 @@ func TestAnAttemptSucceedsAfterOthersFailed(t *testing.T) {
 			c.Close()
 		}
 	}()
-	s := &settings.Settings{Target: settings.Target{Host: "nms.example", Port: 830}, ConnectTimeout: 10 * time.Second, Attempts: 5}
+	s := &settings.Call{Target: settings.Target{Host: "nms.example", Port: 830}, ConnectTimeout: 10 * time.Second, Attempts: 5}
 	s.Proxy = settings.Proxy{Scheme: "http", Target: proxy}
 	before := openDescriptors(t)
 	conn, err := To(s)
@@ -167,25 +167,25 @@ func TestToTellsWhatFailed(t *testing.T) {
 	nobody := refused(t)
 	for _, tt := range []struct {
 		name string
-		s    settings.Settings
+		s    settings.Call
 		code int
 		says string // at its beginning
 	}{
-		{"no such name", settings.Settings{Target: settings.Target{Host: "nms.onion", Port: 1}}, sysexits.NoHost, "name nms.onion does not resolve: "},
-		{"nobody there", settings.Settings{Target: nobody}, sysexits.Unavailable, "nobody answered at 127.0.0.1 port "},
-		{"no proxy", settings.Settings{Target: settings.Target{Host: "nms", Port: 1}, Proxy: settings.Proxy{Scheme: "socks5", Target: nobody}},
+		{"no such name", settings.Call{Target: settings.Target{Host: "nms.onion", Port: 1}}, sysexits.NoHost, "name nms.onion does not resolve: "},
+		{"nobody there", settings.Call{Target: nobody}, sysexits.Unavailable, "nobody answered at 127.0.0.1 port "},
+		{"no proxy", settings.Call{Target: settings.Target{Host: "nms", Port: 1}, Proxy: settings.Proxy{Scheme: "socks5", Target: nobody}},
 			sysexits.Unavailable, "nobody answered at the proxy 127.0.0.1 port "},
-		{"no such proxy, and the name of the client is not looked up here", settings.Settings{Target: nobody, Proxy: settings.Proxy{Scheme: "http", Target: settings.Target{Host: "proxy.onion", Port: 1}}},
+		{"no such proxy, and the name of the client is not looked up here", settings.Call{Target: nobody, Proxy: settings.Proxy{Scheme: "http", Target: settings.Target{Host: "proxy.onion", Port: 1}}},
 			sysexits.NoHost, "name proxy.onion does not resolve: "},
 		// It is not the name's fault.
-		{"a name, and no such namespace", settings.Settings{Target: settings.Target{Host: "nms.onion", Port: 1}, Dial: dial.Options{Netns: "/nonexistent/ns"}},
+		{"a name, and no such namespace", settings.Call{Target: settings.Target{Host: "nms.onion", Port: 1}, Dial: dial.Options{Netns: "/nonexistent/ns"}},
 			sysexits.Config, "connecting to nms.onion port 1: opening the network namespace: open /nonexistent/ns: "},
-		{"a name, and no such interface", settings.Settings{Target: settings.Target{Host: "nms.onion", Port: 1}, Dial: dial.Options{Interface: "nosuch0"}},
+		{"a name, and no such interface", settings.Call{Target: settings.Target{Host: "nms.onion", Port: 1}, Dial: dial.Options{Interface: "nosuch0"}},
 			sysexits.Config, "connecting to nms.onion port 1: binding to the interface nosuch0: no such device"},
-		{"a name, and a file that is no namespace", settings.Settings{Target: settings.Target{Host: "nms.onion", Port: 1}, Dial: dial.Options{Netns: "/etc/passwd"}},
+		{"a name, and a file that is no namespace", settings.Call{Target: settings.Target{Host: "nms.onion", Port: 1}, Dial: dial.Options{Netns: "/etc/passwd"}},
 			sysexits.Config, "connecting to nms.onion port 1: entering the network namespace /etc/passwd: not a network namespace"},
 		// Told before anybody is called.
-		{"no credentials", settings.Settings{Target: nobody, Proxy: settings.Proxy{Scheme: "http", Target: nobody, Credentials: "/nonexistent/c"}},
+		{"no credentials", settings.Call{Target: nobody, Proxy: settings.Proxy{Scheme: "http", Target: nobody, Credentials: "/nonexistent/c"}},
 			sysexits.NoInput, "reading the proxy's credentials: open /nonexistent/c: "},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

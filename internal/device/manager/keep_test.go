@@ -17,7 +17,7 @@ var owner = session.Owner{Client: "nms", Endpoint: "a", Config: "4b1d"}
 
 // station listens, and returns settings that lead to it and to an sshd that
 // says nothing.
-func station(t *testing.T, m *Manager) (*settings.Settings, net.Listener) {
+func station(t *testing.T, m *Manager) (*settings.Call, net.Listener) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -28,7 +28,7 @@ func station(t *testing.T, m *Manager) (*settings.Settings, net.Listener) {
 	if err := os.WriteFile(sshd, []byte("#!/bin/sh\nexec cat\n"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	with := *m.config.Load().Settings
+	with := *m.config.Load().Call
 	with.Target = settings.Target{Host: "127.0.0.1", Port: uint16(l.Addr().(*net.TCPAddr).Port)}
 	with.Sshd.Sshd = sshd
 	return &with, l
@@ -63,7 +63,7 @@ func TestTheConfigurationsSessions(t *testing.T) {
 	if _, err := made.Await(t.Context(), proto.StateStarting); err != nil {
 		t.Fatal(err)
 	}
-	m.SetConfig(&Config{Settings: with})
+	m.SetConfig(&Config{Call: with})
 	if _, err := m.Call(t.Context(), proto.CallParams{Host: with.Host, Port: with.Port}); err != nil {
 		t.Fatal(err)
 	}

@@ -29,9 +29,9 @@ import (
 
 // Config is what a call home is made with.
 type Config struct {
-	// Settings are those of the trigger, without a target: the source policy
-	// of the connection, and sshd.
-	Settings *settings.Settings
+	// Call is how each call home is made: the trigger's settings, without a
+	// target.
+	Call *settings.Call
 	// Executable makes the calls instead, where it is set: ConfD's
 	// sshCallHomeExecutable.
 	Executable string
@@ -263,12 +263,12 @@ func (m *Manager) Call(ctx context.Context, p proto.CallParams) (proto.SessionIn
 // its own, and returns at once. Errors are *proto.Error; what becomes of the
 // call is the session's to tell. An executable makes no such calls: it could be
 // told no more than host and port.
-func (m *Manager) Keep(s *settings.Settings, owner session.Owner) (*session.Session, error) {
+func (m *Manager) Keep(s *settings.Call, owner session.Owner) (*session.Session, error) {
 	made, err := m.begin(proto.CallParams{Host: s.Host, Port: s.Port, Opaque: s.Opaque}, "manager", owner)
 	if err != nil {
 		return nil, err
 	}
-	go m.make(made, &Config{Settings: s}, s.Target)
+	go m.make(made, &Config{Call: s}, s.Target)
 	return made, nil
 }
 
@@ -338,7 +338,7 @@ func (m *Manager) make(s *session.Session, c *Config, t settings.Target) {
 		_ = s.Execute(c.Executable)
 		return
 	}
-	to := *c.Settings
+	to := *c.Call
 	to.Target = t
 	conn, err := connect.To(&to)
 	if err != nil {
@@ -349,7 +349,7 @@ func (m *Manager) make(s *session.Session, c *Config, t settings.Target) {
 		s.Fail(stage, err.Error())
 		return
 	}
-	_ = s.Start(c.Settings.Sshd, conn)
+	_ = s.Start(c.Call.Sshd, conn)
 }
 
 // Adopt serves a connection that somebody else made. The socket belongs to the
@@ -374,7 +374,7 @@ func (m *Manager) Adopt(ctx context.Context, p proto.AdoptParams, sock *os.File)
 		sock.Close()
 		return proto.SessionInfo{}, err
 	}
-	if err := s.Start(m.config.Load().Settings.Sshd, conn); err != nil {
+	if err := s.Start(m.config.Load().Call.Sshd, conn); err != nil {
 		return proto.SessionInfo{}, failure(s.Info())
 	}
 	return await(ctx, s, proto.StateStarting)

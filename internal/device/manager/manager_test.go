@@ -21,7 +21,7 @@ func newManager(t *testing.T) *Manager {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m, err := New("1", t.TempDir(), &Config{Settings: s})
+	m, err := New("1", t.TempDir(), &Config{Call: &s.Call})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -26,7 +26,9 @@ const here = "/etc/passwd"
 // config reads a configuration as sshd -T prints it.
 func config(lines ...string) map[string][]string { return parseDump(strings.Join(lines, "\n") + "\n") }
 
-func sshd(c sshdexec.Command) *settings.Settings { return &settings.Settings{Sshd: c} }
+func sshd(c sshdexec.Command) *settings.Settings {
+	return &settings.Settings{Call: settings.Call{Sshd: c}}
+}
 
 // The square of each check and what it may find. mend is a part of the advice.
 func TestChecks(t *testing.T) {
@@ -121,13 +123,13 @@ func TestChecks(t *testing.T) {
 			[]Finding{{Missing, "no netconfd answers at /nonexistent/ncx: no such file or directory", "start netconfd, or set --subsystem with its --ncxserver-sockname=PORT@PATH", sysexits.Unavailable}}},
 
 		{"from anywhere", checkSource, machine{s: &settings.Settings{}}, nil},
-		{"from an address of ours", checkSource, machine{s: &settings.Settings{Dial: dial.Options{LocalAddress: netip.MustParseAddr("127.0.0.1"), Interface: "lo"}}},
+		{"from an address of ours", checkSource, machine{s: &settings.Settings{Call: settings.Call{Dial: dial.Options{LocalAddress: netip.MustParseAddr("127.0.0.1"), Interface: "lo"}}}},
 			[]Finding{{Good, "127.0.0.1, interface lo", "", 0}}},
-		{"from an address that is not ours", checkSource, machine{s: &settings.Settings{Dial: dial.Options{LocalAddress: netip.MustParseAddr("192.0.2.77")}}},
+		{"from an address that is not ours", checkSource, machine{s: &settings.Settings{Call: settings.Call{Dial: dial.Options{LocalAddress: netip.MustParseAddr("192.0.2.77")}}}},
 			[]Finding{{Missing, "binding to the local address 192.0.2.77:0: cannot assign requested address", "check --local-address, --interface and --netns", sysexits.Config}}},
-		{"from no interface", checkSource, machine{s: &settings.Settings{Dial: dial.Options{Interface: "nosuch0"}}},
+		{"from no interface", checkSource, machine{s: &settings.Settings{Call: settings.Call{Dial: dial.Options{Interface: "nosuch0"}}}},
 			[]Finding{{Missing, "binding to the interface nosuch0: no such device", "check --local-address, --interface and --netns", sysexits.Config}}},
-		{"from no namespace", checkSource, machine{s: &settings.Settings{Dial: dial.Options{Netns: "/nonexistent/ns"}}},
+		{"from no namespace", checkSource, machine{s: &settings.Settings{Call: settings.Call{Dial: dial.Options{Netns: "/nonexistent/ns"}}}},
 			[]Finding{{Missing, "opening the network namespace: open /nonexistent/ns: no such file or directory", "check --local-address, --interface and --netns", sysexits.Config}}},
 
 		{"shells, no configuration", checkShells, machine{}, nil},
@@ -259,7 +261,7 @@ func TestCheckKeepalive(t *testing.T) {
 		{"the same minor number of another version", 10, 2, "5", "3", dial.KeepAlive{}, Finding{Good, "a silent client is dropped after 20 s, by sshd", "", 0}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			m := machine{major: tt.major, minor: tt.minor, s: &settings.Settings{Dial: dial.Options{KeepAlive: tt.tcp}},
+			m := machine{major: tt.major, minor: tt.minor, s: &settings.Settings{Call: settings.Call{Dial: dial.Options{KeepAlive: tt.tcp}}},
 				config: config("clientaliveinterval "+tt.interval, "clientalivecountmax "+tt.count)}
 			if tt.interval == "" {
 				m.config = config("port 22")
@@ -449,7 +451,7 @@ func TestShellFindings(t *testing.T) {
 // A whole report: its columns, the order, the last line and the exit status.
 func TestRun(t *testing.T) {
 	good := &settings.Settings{
-		Sshd:          sshdexec.Command{Config: here, Subsystem: "/bin/sh", HostCertificates: nil},
+		Call:          settings.Call{Sshd: sshdexec.Command{Config: here, Subsystem: "/bin/sh", HostCertificates: nil}},
 		SshdLog:       filepath.Join(t.TempDir(), "log"),
 		Handover:      settings.HandoverExec,
 		ManagerSocket: "/nonexistent/m",

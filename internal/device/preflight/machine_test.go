@@ -115,7 +115,7 @@ func fakeSshd(t *testing.T, version, script string) string {
 
 func TestLookAsksSshd(t *testing.T) {
 	t.Setenv("LD_LIBRARY_PATH", "/nonexistent") // must not reach it
-	s := &settings.Settings{Sshd: sshdexec.Command{Config: "/c", HostKeys: []string{"/k"}}}
+	s := &settings.Settings{Call: settings.Call{Sshd: sshdexec.Command{Config: "/c", HostKeys: []string{"/k"}}}}
 
 	t.Run("about a configuration that it takes", func(t *testing.T) {
 		s.Sshd.Sshd = fakeSshd(t, "OpenSSH_9.2p1, x", `echo "argument $*"; echo "library ${LD_LIBRARY_PATH-none}" >&2`)

@@ -18,7 +18,7 @@ import (
 type client struct {
 	k      *Keeper
 	conf   config.Client
-	base   settings.Settings
+	base   settings.Call
 	policy schedule.Policy
 
 	news chan news
@@ -210,7 +210,7 @@ func (c *client) step(e schedule.Event, info proto.SessionInfo) {
 			continue
 		}
 		endpoint := &c.conf.Endpoints[c.state.Endpoint]
-		with := endpoint.Settings(c.base, c.k.opt.Dir)
+		with := endpoint.Call(c.base, c.k.opt.Dir)
 		made, err := c.k.caller.Keep(&with, owner(endpoint))
 		if err != nil {
 			// The manager is stopping, or full: as any attempt that failed.

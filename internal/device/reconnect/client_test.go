@@ -15,7 +15,7 @@ import (
 
 func TestAClientIsCalledAtOnceAndAgainWhenItIsLost(t *testing.T) {
 	play(t, Options{}, func(w *world, k *Keeper) {
-		k.Apply(clients(conf("nms", "a")), &settings.Settings{})
+		k.Apply(clients(conf("nms", "a")), &settings.Call{})
 		first := w.last()
 		if first.info.Host != "a.example" || first.owner.Client != "nms" || first.owner.Endpoint != "a" {
 			t.Errorf("the call is %+v of %+v", first.info, first.owner)
@@ -59,7 +59,7 @@ func TestAClientIsCalledAtOnceAndAgainWhenItIsLost(t *testing.T) {
 
 func TestAttemptsThatFailAreToldAndGoOn(t *testing.T) {
 	play(t, Options{}, func(w *world, k *Keeper) {
-		k.Apply(clients(conf("nms", "a", "b")), &settings.Settings{})
+		k.Apply(clients(conf("nms", "a", "b")), &settings.Call{})
 		for range 3 {
 			is(t, k, proto.ClientDialing)
 			w.last().refused()
@@ -100,7 +100,7 @@ func TestAttemptsThatFailAreToldAndGoOn(t *testing.T) {
 func TestACallThatIsNotTakenIsAnAttemptThatFailed(t *testing.T) {
 	play(t, Options{}, func(w *world, k *Keeper) {
 		w.err = errFull
-		k.Apply(clients(conf("nms", "a")), &settings.Settings{})
+		k.Apply(clients(conf("nms", "a")), &settings.Call{})
 		is(t, k, proto.ClientWaiting)
 		if s := status(t, k); s.LastError == nil || !strings.Contains(s.LastError.Message, "4096") || s.LastError.Stage != proto.StageHandover {
 			t.Errorf("the client is %+v", s)
@@ -116,7 +116,7 @@ func TestACallThatIsNotTakenIsAnAttemptThatFailed(t *testing.T) {
 
 func TestNewsOfTheNetworkCutAPauseShort(t *testing.T) {
 	play(t, Options{}, func(w *world, k *Keeper) {
-		k.Apply(clients(conf("nms", "a")), &settings.Settings{})
+		k.Apply(clients(conf("nms", "a")), &settings.Call{})
 		w.last().refused()
 		is(t, k, proto.ClientWaiting)
 		k.Network()
@@ -131,7 +131,7 @@ func TestNewsOfTheNetworkCutAPauseShort(t *testing.T) {
 // speaks NETCONF.
 func TestAClientThatIsServedStaysSo(t *testing.T) {
 	play(t, Options{}, func(w *world, k *Keeper) {
-		k.Apply(clients(conf("nms", "a")), &settings.Settings{})
+		k.Apply(clients(conf("nms", "a")), &settings.Call{})
 		w.last().serves()
 		since := status(t, k).Since
 		time.Sleep(time.Minute)
@@ -154,7 +154,7 @@ func TestNewsDoNotPileUp(t *testing.T) {
 		old := conf("busy", "a")
 		stubborn := w.found(old.Endpoints[0], proto.StateServing)
 		stubborn.stubborn = true
-		k.Apply(clients(off, conf("busy", "b")), &settings.Settings{})
+		k.Apply(clients(off, conf("busy", "b")), &settings.Call{})
 		synctest.Wait()
 		before := runtime.NumGoroutine()
 		for range 1000 {
@@ -174,7 +174,7 @@ func TestADisabledClientIsNotCalledAndItsSessionIsEnded(t *testing.T) {
 		c := conf("nms", "a")
 		found := w.found(c.Endpoints[0], proto.StateServing)
 		c.Enabled = false
-		k.Apply(clients(c), &settings.Settings{})
+		k.Apply(clients(c), &settings.Call{})
 		k.Network()
 		time.Sleep(time.Hour)
 		is(t, k, proto.ClientDisabled)
@@ -192,7 +192,7 @@ func TestALoginThatWasShortCounts(t *testing.T) {
 	}{"with NETCONF": {proto.StageSession, 1}, "without": {proto.StageSubsystem, 1}, "none": {proto.StageAuth, 0}} {
 		t.Run(name, func(t *testing.T) {
 			play(t, Options{}, func(w *world, k *Keeper) {
-				k.Apply(clients(periodic(conf("nms", "a"), config.Periodic{Period: time.Hour})), &settings.Settings{})
+				k.Apply(clients(periodic(conf("nms", "a"), config.Periodic{Period: time.Hour})), &settings.Call{})
 				w.last().ends(tt.stage, proto.EndDisconnected, "")
 				s := status(t, k)
 				if s.Connections != tt.want {
@@ -210,7 +210,7 @@ func TestAConnectionWithoutALoginIsDropped(t *testing.T) {
 	play(t, Options{}, func(w *world, k *Keeper) {
 		c := conf("nms", "a")
 		c.NoSSHTimer = 20 * time.Second
-		k.Apply(clients(c), &settings.Settings{})
+		k.Apply(clients(c), &settings.Call{})
 		w.last().becomes(proto.StateStarting)
 		time.Sleep(20*time.Second - time.Nanosecond)
 		first := w.last()
@@ -230,7 +230,7 @@ func TestAConnectionWithoutALoginIsDropped(t *testing.T) {
 func TestAPeriodicClientIsCalledAtItsTimes(t *testing.T) {
 	play(t, Options{}, func(w *world, k *Keeper) {
 		begun := time.Now() // midnight, in a bubble
-		k.Apply(clients(periodic(conf("nms", "a"), config.Periodic{Period: time.Hour, Anchor: begun.Add(20 * time.Minute)})), &settings.Settings{})
+		k.Apply(clients(periodic(conf("nms", "a"), config.Periodic{Period: time.Hour, Anchor: begun.Add(20 * time.Minute)})), &settings.Call{})
 		is(t, k, proto.ClientIdle)
 		if s := status(t, k); !s.Periodic || s.NextAttempt == nil || !s.NextAttempt.Equal(begun.Add(20*time.Minute)) {
 			t.Errorf("the client is %+v", s)
@@ -265,14 +265,14 @@ func TestTimesOutliveTheDaemon(t *testing.T) {
 	var begun time.Time
 	play(t, o, func(w *world, k *Keeper) {
 		begun = time.Now().UTC()
-		k.Apply(clients(c), &settings.Settings{})
+		k.Apply(clients(c), &settings.Call{})
 		w.last().serves()
 		w.last().ends(proto.StageSession, proto.EndIdle, "idle")
 		is(t, k, proto.ClientIdle)
 	})
 	play(t, o, func(w *world, k *Keeper) {
 		time.Sleep(10 * time.Minute)
-		k.Apply(clients(c), &settings.Settings{})
+		k.Apply(clients(c), &settings.Call{})
 		is(t, k, proto.ClientIdle)
 		if s := status(t, k); w.made() != 0 || !s.NextAttempt.Equal(begun.Add(time.Hour)) {
 			t.Errorf("%d calls, the next one at %v", w.made(), s.NextAttempt)
@@ -285,13 +285,13 @@ func TestTheEndpointConnectedToLastOutlivesTheDaemon(t *testing.T) {
 	c := conf("nms", "a", "b")
 	c.Reconnect.StartWith, c.Reconnect.MaxAttempts = config.LastConnected, 1
 	play(t, o, func(w *world, k *Keeper) {
-		k.Apply(clients(c), &settings.Settings{})
+		k.Apply(clients(c), &settings.Call{})
 		w.last().refused()
 		time.Sleep(time.Minute)
 		w.last().serves()
 	})
 	play(t, o, func(w *world, k *Keeper) {
-		k.Apply(clients(c), &settings.Settings{})
+		k.Apply(clients(c), &settings.Call{})
 		if e := w.last().owner.Endpoint; e != "b" {
 			t.Errorf("called %s first", e)
 		}
@@ -305,26 +305,26 @@ func TestWhatIsDueOutlivesTheDaemon(t *testing.T) {
 	o := Options{Slots: filepath.Join(t.TempDir(), "slots")}
 	c := periodic(conf("nms", "wrong"), config.Periodic{Period: 24 * time.Hour})
 	play(t, o, func(w *world, k *Keeper) {
-		k.Apply(clients(c), &settings.Settings{})
+		k.Apply(clients(c), &settings.Call{})
 		w.last().refused()
 		is(t, k, proto.ClientWaiting)
 		time.Sleep(10 * time.Second)
 		w.last().refused()
-		k.Apply(clients(periodic(conf("nms", "right"), *c.Periodic)), &settings.Settings{})
+		k.Apply(clients(periodic(conf("nms", "right"), *c.Periodic)), &settings.Call{})
 		if e := w.last().owner.Endpoint; e != "right" {
 			t.Errorf("called %s", e)
 		}
 	})
 	play(t, o, func(w *world, k *Keeper) {
 		time.Sleep(time.Hour)
-		k.Apply(clients(c), &settings.Settings{})
+		k.Apply(clients(c), &settings.Call{})
 		w.last().serves()
 		w.last().ends(proto.StageSession, proto.EndIdle, "idle")
 		is(t, k, proto.ClientIdle)
 	})
 	play(t, o, func(w *world, k *Keeper) {
 		time.Sleep(2 * time.Hour)
-		k.Apply(clients(c), &settings.Settings{})
+		k.Apply(clients(c), &settings.Call{})
 		is(t, k, proto.ClientIdle)
 	})
 }

@@ -68,7 +68,7 @@ func TestAPeerThatVanishesIsNoticedInTime(t *testing.T) {
 	play(t, Options{}, func(w *world, k *Keeper) {
 		c := conf("nms", "a")
 		c.Endpoints[0].SSH = &config.KeepAlive{Interval: 10 * time.Second, Count: 2}
-		k.Apply(clients(c), &settings.Settings{})
+		k.Apply(clients(c), &settings.Call{})
 		first := w.last()
 		first.heard = time.Now()
 		first.serves()
@@ -96,7 +96,7 @@ func TestWhoIsGuarded(t *testing.T) {
 		c.Endpoints[0].SSH = &config.KeepAlive{Interval: 10 * time.Second, Count: 2}
 		first := w.found(c.Endpoints[0], proto.StateServing)
 		first.heard = time.Now()
-		k.Apply(clients(c), &settings.Settings{})
+		k.Apply(clients(c), &settings.Call{})
 		synctest.Wait()
 		k.Close()
 		first.vanishes()
@@ -110,7 +110,7 @@ func TestWhoIsGuarded(t *testing.T) {
 		c.Endpoints[0].SSH = &config.KeepAlive{Interval: 10 * time.Second, Count: 2}
 		first := w.found(c.Endpoints[0], proto.StateServing)
 		first.heard = time.Now()
-		k.Apply(clients(c), &settings.Settings{})
+		k.Apply(clients(c), &settings.Call{})
 		first.vanishes()
 		time.Sleep(time.Minute)
 		if got := first.orders(); len(got) != 1 {

@@ -23,7 +23,7 @@ import (
 
 // Caller makes the calls: the manager.
 type Caller interface {
-	Keep(*settings.Settings, session.Owner) (Session, error)
+	Keep(*settings.Call, session.Owner) (Session, error)
 	Kept() []Session
 	Tell(proto.Event)
 }
@@ -41,7 +41,7 @@ type Session interface {
 
 // Options are what a Keeper works with.
 type Options struct {
-	// Dir is where the endpoints' files are (config.Endpoint.Settings).
+	// Dir is where the endpoints' files are (config.Endpoint.Call).
 	Dir string
 	// Last and Slots are the files that remember what was: over a boot, and
 	// until one. Neither is needed to start.
@@ -59,7 +59,7 @@ type Keeper struct {
 	// waits for goroutines; before mu. It guards base and closed, and that
 	// nobody else writes what mu guards.
 	applying sync.Mutex
-	base     settings.Settings
+	base     settings.Call
 	closed   bool
 
 	mu      sync.Mutex // guards the fields that follow; held for look-ups only
@@ -76,7 +76,7 @@ func New(c Caller, o Options, log hclog.Logger) *Keeper {
 // Apply keeps the connections of c from now on, and those of no other. Clients
 // that are the same as before, base included, notice nothing. Sessions of
 // clients or endpoints that are gone or changed are ended.
-func (k *Keeper) Apply(c *config.Config, base *settings.Settings) {
+func (k *Keeper) Apply(c *config.Config, base *settings.Call) {
 	k.applying.Lock()
 	defer k.applying.Unlock()
 	if k.closed {

@@ -19,7 +19,7 @@ func TestAReloadTouchesOnlyWhatChanged(t *testing.T) {
 		for _, name := range names(n) {
 			list = append(list, conf(name, "a"))
 		}
-		k.Apply(clients(list...), &settings.Settings{})
+		k.Apply(clients(list...), &settings.Call{})
 		synctest.Wait()
 		for _, c := range w.open() {
 			c.serves()
@@ -29,7 +29,7 @@ func TestAReloadTouchesOnlyWhatChanged(t *testing.T) {
 			list = slices.Clone(list)
 			list[i] = conf(list[i].Name, "a", "b")
 			list[i].Endpoints[0].Port++
-			k.Apply(clients(list...), &settings.Settings{})
+			k.Apply(clients(list...), &settings.Call{})
 			w.last().serves()
 			after := w.open()
 			same := 0
@@ -53,7 +53,7 @@ func TestAReloadTouchesOnlyWhatChanged(t *testing.T) {
 			}
 		}
 		time.Sleep(time.Hour)
-		k.Apply(clients(list...), &settings.Settings{})
+		k.Apply(clients(list...), &settings.Call{})
 		if s := k.Status()[99]; s.Since.After(time.Now().Add(-time.Hour)) {
 			t.Errorf("the same document began the client anew: %+v", s)
 		}
@@ -62,9 +62,9 @@ func TestAReloadTouchesOnlyWhatChanged(t *testing.T) {
 
 func TestOtherSettingsOfTheDaemonTouchNoSession(t *testing.T) {
 	play(t, Options{}, func(w *world, k *Keeper) {
-		k.Apply(clients(conf("nms", "a")), &settings.Settings{})
+		k.Apply(clients(conf("nms", "a")), &settings.Call{})
 		w.last().serves()
-		k.Apply(clients(conf("nms", "a")), &settings.Settings{DeviceID: "edge7"})
+		k.Apply(clients(conf("nms", "a")), &settings.Call{DeviceID: "edge7"})
 		is(t, k, proto.ClientServing)
 		if w.made() != 1 || len(w.last().orders()) != 0 {
 			t.Errorf("%d calls, orders %v", w.made(), w.last().orders())
@@ -79,12 +79,12 @@ func TestOtherSettingsOfTheDaemonTouchNoSession(t *testing.T) {
 
 func TestASessionWithoutAClientIsEnded(t *testing.T) {
 	play(t, Options{}, func(w *world, k *Keeper) {
-		k.Apply(clients(conf("nms", "a"), conf("other", "a")), &settings.Settings{})
+		k.Apply(clients(conf("nms", "a"), conf("other", "a")), &settings.Call{})
 		synctest.Wait()
 		for _, c := range w.open() {
 			c.serves()
 		}
-		k.Apply(clients(conf("other", "a")), &settings.Settings{})
+		k.Apply(clients(conf("other", "a")), &settings.Call{})
 		synctest.Wait()
 		if left := w.open(); len(left) != 1 || left[0].owner.Client != "other" {
 			t.Errorf("left %v", left)
@@ -96,12 +96,12 @@ func TestASessionWithoutAClientIsEnded(t *testing.T) {
 // however long that takes, and whatever is reloaded meanwhile.
 func TestAClientNeverHasTwoSessions(t *testing.T) {
 	play(t, Options{}, func(w *world, k *Keeper) {
-		k.Apply(clients(conf("nms", "a")), &settings.Settings{})
+		k.Apply(clients(conf("nms", "a")), &settings.Call{})
 		first := w.last()
 		first.stubborn = true
 		first.serves()
 		for _, endpoint := range []string{"b", "c", "d"} {
-			k.Apply(clients(conf("nms", endpoint)), &settings.Settings{})
+			k.Apply(clients(conf("nms", endpoint)), &settings.Call{})
 			time.Sleep(time.Minute)
 			if n := w.made(); n != 1 {
 				t.Fatalf("%d calls while the first session is there", n)
@@ -124,7 +124,7 @@ func TestSessionsOfAFormerRunGoOn(t *testing.T) {
 				first := w.found(c.Endpoints[1], state)
 				second := w.found(c.Endpoints[1], state)
 				gone := w.found(config.Endpoint{Client: "nms", Name: "z"}, state)
-				k.Apply(clients(c), &settings.Settings{})
+				k.Apply(clients(c), &settings.Call{})
 				is(t, k, want)
 				if s := status(t, k); s.Endpoint != "b" || s.Session != first.info.Session || w.made() != 3 {
 					t.Errorf("%d calls, and the client is %+v", w.made(), s)
@@ -146,12 +146,12 @@ func TestSessionsOfAFormerRunGoOn(t *testing.T) {
 
 func TestSessionsOutliveTheKeeper(t *testing.T) {
 	play(t, Options{}, func(w *world, k *Keeper) {
-		k.Apply(clients(conf("nms", "a")), &settings.Settings{})
+		k.Apply(clients(conf("nms", "a")), &settings.Call{})
 		w.last().serves()
 		k.Close()
 		k.Close() // once more is no fault
 		k.Network()
-		k.Apply(clients(conf("another", "a")), &settings.Settings{})
+		k.Apply(clients(conf("another", "a")), &settings.Call{})
 		if w.made() != 1 || len(w.last().orders()) != 0 {
 			t.Errorf("%d calls, orders %v", w.made(), w.last().orders())
 		}
@@ -161,10 +161,10 @@ func TestSessionsOutliveTheKeeper(t *testing.T) {
 // Who asks is answered while a configuration is applied, however long it takes.
 func TestStatusWaitsForNoReload(t *testing.T) {
 	play(t, Options{}, func(w *world, k *Keeper) {
-		k.Apply(clients(conf("nms", "a")), &settings.Settings{})
+		k.Apply(clients(conf("nms", "a")), &settings.Call{})
 		synctest.Wait()
 		w.hold = make(chan struct{})
-		go k.Apply(clients(conf("nms", "b")), &settings.Settings{})
+		go k.Apply(clients(conf("nms", "b")), &settings.Call{})
 		synctest.Wait() // in Kept
 		k.Network()
 		if s := status(t, k); s.Client != "nms" {
@@ -180,7 +180,7 @@ func TestStatusWaitsForNoReload(t *testing.T) {
 func TestClientsAreShownInTheConfigurationsOrder(t *testing.T) {
 	play(t, Options{}, func(w *world, k *Keeper) {
 		want := []string{"c", "a", "b"}
-		k.Apply(clients(conf("c", "x"), conf("a", "x"), conf("b", "x")), &settings.Settings{})
+		k.Apply(clients(conf("c", "x"), conf("a", "x"), conf("b", "x")), &settings.Call{})
 		var got []string
 		for _, s := range k.Status() {
 			got = append(got, s.Client)
@@ -218,7 +218,7 @@ func TestManyAskWhileOneReloads(t *testing.T) {
 			})
 		}
 		for i := range 100 {
-			k.Apply(clients(conf("nms", names(3)[i%3]), conf("other", "a")), &settings.Settings{})
+			k.Apply(clients(conf("nms", names(3)[i%3]), conf("other", "a")), &settings.Call{})
 		}
 		wg.Wait()
 		synctest.Wait()

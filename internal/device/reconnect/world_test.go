@@ -30,7 +30,7 @@ type world struct {
 	hold   chan struct{} // Kept waits for it, where there is one
 }
 
-func (w *world) Keep(s *settings.Settings, owner session.Owner) (Session, error) {
+func (w *world) Keep(s *settings.Call, owner session.Owner) (Session, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.err != nil {
@@ -119,7 +119,7 @@ func (w *world) found(e config.Endpoint, state proto.State) *call {
 // call is a session without a process.
 type call struct {
 	owner session.Owner
-	with  settings.Settings
+	with  settings.Call
 	done  chan struct{}
 
 	mu      sync.Mutex // guards the fields that follow

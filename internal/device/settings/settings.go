@@ -24,11 +24,11 @@ const DefaultsFile = "/etc/callhome/trigger.conf"
 // DefaultsEnv names another defaults file; it must then exist.
 const DefaultsEnv = "CALLHOME_DEFAULTS"
 
-// Settings is one call home as the caller wants it, every value checked.
-type Settings struct {
+// Call is what one call home is made with, every value checked: whom to call,
+// how to connect, and which sshd gets the socket. The rooms below the commands
+// take a Call; a change of it is a change for every client.
+type Call struct {
 	Target
-	Handover      Handover
-	ManagerSocket string
 
 	ConnectTimeout time.Duration
 	Attempts       int
@@ -37,10 +37,18 @@ type Settings struct {
 	Proxy          Proxy
 
 	Sshd     sshdexec.Command
-	SshdLog  string
 	Announce bool
 	DeviceID string
+}
 
+// Settings are all options: those of the call, and those of the program that
+// makes it.
+type Settings struct {
+	Call
+	Handover      Handover
+	ManagerSocket string
+
+	SshdLog   string
 	LogFormat string
 	LogLevel  string
 	Syslog    bool

@@ -67,17 +67,19 @@ func (g given) mustLoad(t *testing.T) (*Settings, map[string]Effective) {
 func TestBuiltInValues(t *testing.T) {
 	got, effective := given{words: []string{"nms"}}.mustLoad(t)
 	want := &Settings{
-		Target:         Target{Host: "nms", Port: 4334},
-		Handover:       HandoverAuto,
-		ManagerSocket:  "/run/callhome/mgr.sock",
-		ConnectTimeout: 5 * time.Second,
-		Attempts:       1,
-		RetryWait:      time.Second,
-		Dial:           dial.Options{KeepAlive: dial.KeepAlive{Idle: 30, Interval: 10, Count: 6}, UserTimeout: 90 * time.Second},
-		Sshd:           sshdexec.Command{Sshd: "/usr/sbin/sshd", Config: "/etc/callhome/sshd_config"},
-		SshdLog:        "auto",
-		LogFormat:      "text",
-		LogLevel:       "warn",
+		Call: Call{
+			Target:         Target{Host: "nms", Port: 4334},
+			ConnectTimeout: 5 * time.Second,
+			Attempts:       1,
+			RetryWait:      time.Second,
+			Dial:           dial.Options{KeepAlive: dial.KeepAlive{Idle: 30, Interval: 10, Count: 6}, UserTimeout: 90 * time.Second},
+			Sshd:           sshdexec.Command{Sshd: "/usr/sbin/sshd", Config: "/etc/callhome/sshd_config"},
+		},
+		Handover:      HandoverAuto,
+		ManagerSocket: "/run/callhome/mgr.sock",
+		SshdLog:       "auto",
+		LogFormat:     "text",
+		LogLevel:      "warn",
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got  %+v\nwant %+v", got, want)

@@ -46,7 +46,7 @@ func Run(s *settings.Settings, log hclog.Logger) error {
 		fields = append(fields, "opaque", hclog.Quote(s.Opaque)) // one line, whatever it holds
 	}
 	log.Info("calling home", fields...)
-	conn, err := connect.To(s)
+	conn, err := connect.To(&s.Call)
 	if err != nil {
 		discard(sshdLog, sshdexec.LogDir)
 		return err

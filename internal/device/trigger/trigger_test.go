@@ -71,13 +71,15 @@ func accept(t *testing.T, l net.Listener) net.Conn {
 func call(t *testing.T, to settings.Target) *settings.Settings {
 	t.Helper()
 	return &settings.Settings{
-		Target:         to,
-		Handover:       settings.HandoverDetach,
-		ManagerSocket:  "/nonexistent/mgr.sock",
-		ConnectTimeout: 10 * time.Second,
-		Attempts:       1,
-		Sshd:           sshdexec.Command{Sshd: program(t, "exit 1"), Config: file(t, "sshd_config", "", 0o600), Subsystem: "/s"},
-		SshdLog:        filepath.Join(t.TempDir(), "log"),
+		Call: settings.Call{
+			Target:         to,
+			ConnectTimeout: 10 * time.Second,
+			Attempts:       1,
+			Sshd:           sshdexec.Command{Sshd: program(t, "exit 1"), Config: file(t, "sshd_config", "", 0o600), Subsystem: "/s"},
+		},
+		Handover:      settings.HandoverDetach,
+		ManagerSocket: "/nonexistent/mgr.sock",
+		SshdLog:       filepath.Join(t.TempDir(), "log"),
 	}
 }
 
@@ -185,7 +187,7 @@ func TestRunTellsWhatFailed(t *testing.T) {
 }
 
 func TestCheckFilesLeavesSshdToTheManager(t *testing.T) {
-	s := &settings.Settings{Handover: settings.HandoverManager, Sshd: sshdexec.Command{Sshd: "/nonexistent/sshd"}}
+	s := &settings.Settings{Handover: settings.HandoverManager, Call: settings.Call{Sshd: sshdexec.Command{Sshd: "/nonexistent/sshd"}}}
 	if err := checkFiles(s); err != nil {
 		t.Error(err)
 	}
