@@ -26,11 +26,10 @@ var arrows = []struct{ from, to, reason string }{
 	{"cmd/callhome-mgr", "internal/device/manager", "runs it"},
 	{"cmd/callhome-mgr", "internal/device/metrics", "counts the manager's events"},
 	{"cmd/callhome-mgr", "internal/device/preflight", "check"},
-	{"cmd/callhome-mgr", "internal/device/provision", "the configuration's files for sshd"},
 	{"cmd/callhome-mgr", "internal/device/reconnect", "runs it"},
+	{"cmd/callhome-mgr", "internal/device/rollout", "puts the configuration in force"},
 	{"cmd/callhome-mgr", "internal/device/session", "makes the directory of their files, and hands sessions from manager to standing"},
 	{"cmd/callhome-mgr", "internal/device/settings", "a session's options are the trigger's"},
-	{"cmd/callhome-mgr", "internal/device/sysevents", "news of the network, the clock and the configuration's file"},
 	{"cmd/callhome-mgr", "internal/hook", "wires it to the manager's events"},
 	{"cmd/callhome-mgr", "internal/logging", "makes the logger that all share"},
 	{"cmd/callhome-mgr", "internal/proto", "prints the API's own types"},
@@ -118,6 +117,16 @@ var arrows = []struct{ from, to, reason string }{
 
 	{"internal/device/resolve", "internal/device/dial", "questions leave the way the connection does"},
 	{"internal/device/resolve", "internal/sysexits", "each failure has its exit status"},
+
+	{"internal/device/rollout", "internal/device/config", "the document and its files"},
+	{"internal/device/rollout", "internal/device/provision", "writes the files for sshd"},
+	{"internal/device/rollout", "internal/device/reconnect", "keeps the document's connections"},
+	{"internal/device/rollout", "internal/device/settings", "how a call is made as far as the document does not say"},
+	{"internal/device/rollout", "internal/device/sysevents", "changes of the network, the clock and the file"},
+	{"internal/device/rollout", "internal/hook", "runs a client's own hook"},
+	{"internal/device/rollout", "internal/proto", "what status and events say of the configuration"},
+	{"internal/device/rollout", "internal/sshdexec", "asks sshd which options it knows"},
+	{"internal/device/rollout", "internal/sysexits", "a document's fault has an exit status"},
 
 	{"internal/device/schedule", "internal/proto", "the stage of a failure"},
 
@@ -208,7 +217,7 @@ var modules = []thirdParty{
 	{"golang.org/x/net", "SOCKS5, and a bound on connections", []string{"internal/device/proxy", "internal/scrape"}},
 	{"golang.org/x/crypto", "SSH's forms of keys and certificates; and the SSH client of the management side: on a device SSH is sshd's", []string{"internal/device/config", "internal/nms/handshake", "internal/nms/hostkey", "internal/nms/knownhosts", "internal/nms/login", "internal/nms/registry", "internal/nms/sshtest", "internal/nms/station"}},
 	{"github.com/urfave/cli/v2", "command lines; nothing below main knows them", []string{"cmd/callhome-mgr", "cmd/callhome-nms", "cmd/callhome-trigger"}},
-	{"github.com/hashicorp/go-hclog", "logging", []string{"cmd/callhome-mgr", "cmd/callhome-nms", "internal/daemon", "internal/device/api", "internal/device/metrics", "internal/device/reconnect", "internal/device/trigger", "internal/hook", "internal/logging", "internal/nms/control", "internal/nms/devsock", "internal/ratelimit", "internal/rpc", "internal/scrape"}},
+	{"github.com/hashicorp/go-hclog", "logging", []string{"cmd/callhome-mgr", "cmd/callhome-nms", "internal/daemon", "internal/device/api", "internal/device/metrics", "internal/device/reconnect", "internal/device/rollout", "internal/device/trigger", "internal/hook", "internal/logging", "internal/nms/control", "internal/nms/devsock", "internal/ratelimit", "internal/rpc", "internal/scrape"}},
 	{"github.com/coreos/go-systemd/v22", "tells systemd that a daemon is ready, and how it fares; takes its sockets", []string{"cmd/callhome-mgr", "cmd/callhome-nms", "internal/daemon"}},
 	{"github.com/creachadair/jrpc2", "JSON-RPC 2.0", []string{"internal/device/api", "internal/nms/control", "internal/rpc"}},
 	{"github.com/fsnotify/fsnotify", "waits for a log's next line, and for a change of a configuration or the registry", []string{"internal/nms/registry", "internal/device/sysevents", "internal/device/session"}},

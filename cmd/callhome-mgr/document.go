@@ -15,6 +15,7 @@ import (
 	"callhome/internal/device/api"
 	"callhome/internal/device/config"
 	"callhome/internal/device/preflight"
+	"callhome/internal/device/rollout"
 	"callhome/internal/device/settings"
 	"callhome/internal/proto"
 	"callhome/internal/sysexits"
@@ -33,10 +34,10 @@ func check(c *cli.Context) error {
 		return usage(fmt.Errorf("check takes one FILE, found %q", strings.Join(c.Args().Slice(), " ")))
 	}
 	if c.NArg() == 1 {
-		return checkDocument(os.Stdout, c.Args().First(), true, s)
+		return checkDocument(os.Stdout, c.Args().First(), true, s.Sshd.Sshd)
 	}
 	code := preflight.Run(os.Stdout, s)
-	if err := checkDocument(os.Stdout, defaultConfig, false, s); err != nil {
+	if err := checkDocument(os.Stdout, defaultConfig, false, s.Sshd.Sshd); err != nil {
 		return err
 	}
 	if code != sysexits.OK {
@@ -46,8 +47,8 @@ func check(c *cli.Context) error {
 }
 
 // checkDocument says what a document asks for. Its faults are the error.
-func checkDocument(w io.Writer, file string, explicit bool, s *settings.Settings) error {
-	found, err := readConfig(file, explicit, s.Sshd.Sshd)
+func checkDocument(w io.Writer, file string, explicit bool, sshd string) error {
+	found, err := rollout.Read(file, explicit, sshd)
 	if err != nil {
 		return err
 	}

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 
+	"callhome/internal/device/rollout"
 	"callhome/internal/hook"
 	"callhome/internal/proto"
 	"callhome/internal/sysexits"
@@ -14,11 +15,6 @@ import (
 // defaultHookEvents are the events that a hook runs on unless --hook-event names
 // others.
 var defaultHookEvents = []string{proto.EventConnected, proto.EventAuthenticated, proto.EventFailed, proto.EventClosed}
-
-// hookEvent is an event of the manager as package hook takes it.
-func hookEvent(e proto.Event) hook.Event {
-	return hook.Event{Name: e.Event, About: []any{"session", e.Session.Session}, Value: e}
-}
 
 func hookFlags() []cli.Flag {
 	return []cli.Flag{
@@ -40,7 +36,7 @@ func (w *watchers) startHook(c *cli.Context) (*hook.Hook, error) {
 	if err != nil {
 		return nil, err
 	}
-	w.follow("hook", func() {}, func(e proto.Event) { h.Handle(hookEvent(e)) })
+	w.follow("hook", func() {}, func(e proto.Event) { h.Handle(rollout.Event(e)) })
 	w.fed.Go(func() {
 		<-w.served.Done()
 		h.Close()

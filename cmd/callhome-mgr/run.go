@@ -15,6 +15,8 @@ import (
 	"callhome/internal/daemon"
 	"callhome/internal/device/api"
 	"callhome/internal/device/manager"
+	"callhome/internal/device/reconnect"
+	"callhome/internal/device/rollout"
 	"callhome/internal/device/session"
 	"callhome/internal/device/settings"
 	"callhome/internal/logging"
@@ -28,6 +30,46 @@ import (
 	"github.com/urfave/cli/v2"
 	"golang.org/x/sys/unix"
 )
+
+const defaultConfig = "/etc/callhome/callhome.json"
+
+func configurationFlags() []cli.Flag {
+	return []cli.Flag{
+		&cli.StringFlag{Name: "config", Value: defaultConfig, Usage: "read the standing connections from `FILE`, an ietf-netconf-server document", EnvVars: []string{"CALLHOME_CONFIG"}},
+		&cli.BoolFlag{Name: "follow-config", Usage: "read the configuration again when its file is replaced"},
+		&cli.StringFlag{Name: "clients-dir", Value: "/run/callhome/clients", Usage: "write the configuration's keys for sshd below `DIR`"},
+		&cli.StringFlag{Name: "data-dir", Value: "/var/lib/callhome", Usage: "keep what must outlive a boot, the endpoints connected to last, in `DIR`"},
+	}
+}
+
+// newRollout returns what keeps the document's connections with calls of m.
+func newRollout(c *cli.Context, m *manager.Manager, log hclog.Logger) *rollout.Rollout {
+	keeper := reconnect.New(caller{m}, reconnect.Options{
+		Dir:   c.String("clients-dir"),
+		Last:  filepath.Join(c.String("data-dir"), "last-connected.json"),
+		Slots: filepath.Join(c.String("state-dir"), "slots.json"),
+	}, log)
+	return rollout.New(rollout.Options{File: c.String("config"), Explicit: c.IsSet("config"), Dir: c.String("clients-dir")}, keeper, log)
+}
+
+// caller is the manager as package reconnect wants it.
+type caller struct{ *manager.Manager }
+
+func (c caller) Keep(call *settings.Call, owner session.Owner) (reconnect.Session, error) {
+	made, err := c.Manager.Keep(call, owner)
+	if err != nil {
+		return nil, err // not made, which is a nil of another type
+	}
+	return made, nil
+}
+
+func (c caller) Kept() []reconnect.Session {
+	var out []reconnect.Session
+	for _, s := range c.Manager.Kept() {
+		out = append(out, s)
+	}
+	return out
+}
 
 func runFlags() []cli.Flag {
 	return slices.Concat([]cli.Flag{
@@ -46,7 +88,7 @@ func runFlags() []cli.Flag {
 // backend is the API's Backend: the manager, and what only the process can do.
 type backend struct {
 	*manager.Manager
-	conf     *configuration
+	rollout  *rollout.Rollout
 	c        *cli.Context
 	log      *logging.Logger
 	stop     chan struct{}
@@ -93,22 +135,22 @@ func runDaemon(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	conf := newConfiguration(c, caller{m}, log)
-	d := &backend{Manager: m, conf: conf, c: c, log: log, stop: make(chan struct{})}
+	conf := newRollout(c, m, log)
+	d := &backend{Manager: m, rollout: conf, c: c, log: log, stop: make(chan struct{})}
 	w, err := watch(c, d, log)
 	if err != nil {
 		return err
 	}
 	defer w.end()
-	w.follow("client hooks", func() {}, conf.handle)
+	w.follow("client hooks", func() {}, conf.Handle)
 	if err := m.Restore(); err != nil {
 		log.Warn("some sessions could not be restored as they were", "error", err)
 	}
 	// What is wrong is told as an event, which is logged; sessions that are
 	// there need this daemon all the same.
-	_ = conf.apply(config.Call)
-	defer conf.keeper.Close()
-	if err := conf.watch(w.ctx, c.Bool("follow-config"), func() { _ = d.Reload() }); err != nil {
+	_ = conf.Apply(config.Call)
+	defer conf.Close()
+	if err := conf.Watch(w.ctx, c.Bool("follow-config"), func() { _ = d.Reload() }); err != nil {
 		return err
 	}
 	go d.awaitEnd(listener)
@@ -127,8 +169,8 @@ func (d *backend) awaitEnd(l *net.UnixListener) {
 	signal.Notify(hup, unix.SIGHUP)
 	defer l.Close()
 	defer daemon.Notify(d.log, sddaemon.SdNotifyStopping)
-	defer d.Stop()              // so that no call is begun that nobody answers
-	defer d.conf.keeper.Close() // it makes calls, too
+	defer d.Stop()          // so that no call is begun that nobody answers
+	defer d.rollout.Close() // it makes calls, too
 	for {
 		select {
 		case <-hup:
@@ -145,10 +187,10 @@ func (d *backend) awaitEnd(l *net.UnixListener) {
 func (d *backend) Reload() error {
 	config, err := loadConfig(d.c)
 	if err != nil {
-		d.conf.keeper.Refused(err.Error())
+		d.rollout.Refused(err)
 		return proto.NewError(proto.CodeBadConfig, err.Error())
 	}
-	if err := d.conf.apply(config.Call); err != nil {
+	if err := d.rollout.Apply(config.Call); err != nil {
 		return proto.NewError(proto.CodeBadConfig, err.Error())
 	}
 	d.SetConfig(config)
@@ -158,12 +200,12 @@ func (d *backend) Reload() error {
 // Status returns the manager's own state, with that of the configured clients.
 func (d *backend) Status() proto.Status {
 	st := d.Manager.Status()
-	st.Config, st.Clients = d.conf.Status(), d.Clients()
+	st.Config, st.Clients = d.rollout.Status(), d.Clients()
 	return st
 }
 
 // Clients returns those of the configuration.
-func (d *backend) Clients() []proto.ClientStatus { return d.conf.keeper.Status() }
+func (d *backend) Clients() []proto.ClientStatus { return d.rollout.Clients() }
 
 // Reopen opens the log's file again.
 func (d *backend) Reopen() error {

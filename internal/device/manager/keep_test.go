@@ -126,11 +126,11 @@ func TestAStoppingManagerKeepsNothing(t *testing.T) {
 	}
 }
 
-func TestTellReachesTheSubscribers(t *testing.T) {
+func TestPublishReachesTheSubscribers(t *testing.T) {
 	m := newManager(t)
 	events, cancel := m.Subscribe()
 	defer cancel()
-	m.Tell(proto.Event{Event: proto.EventConfigApplied, Words: "2 clients"})
+	m.Publish(proto.Event{Event: proto.EventConfigApplied, Words: "2 clients"})
 	if e := <-events; e.Event != proto.EventConfigApplied || e.Words != "2 clients" {
 		t.Errorf("got %+v", e)
 	}

@@ -285,8 +285,8 @@ func (m *Manager) Kept() []*session.Session {
 	return out
 }
 
-// Tell hands an event to the subscribers that is none of a session's.
-func (m *Manager) Tell(e proto.Event) { m.hub.Publish(e) }
+// Publish sends the subscribers an event that is not of a session.
+func (m *Manager) Publish(e proto.Event) { m.hub.Publish(e) }
 
 // checkOpaque refuses what cannot be passed on as it came: JSON puts U+FFFD in
 // place of each byte that is not UTF-8, and of half a surrogate pair.

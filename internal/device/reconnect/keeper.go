@@ -25,7 +25,7 @@ import (
 type Caller interface {
 	Keep(*settings.Call, session.Owner) (Session, error)
 	Kept() []Session
-	Tell(proto.Event)
+	Publish(proto.Event)
 }
 
 // Session is one call, as far as it is followed here: *session.Session says
@@ -175,10 +175,10 @@ func event(name string, of *proto.ClientStatus, words string) proto.Event {
 
 // Applied tells that a configuration with n clients is in force now.
 func (k *Keeper) Applied(n int) {
-	k.caller.Tell(event(proto.EventConfigApplied, nil, fmt.Sprintf("%d clients", n)))
+	k.caller.Publish(event(proto.EventConfigApplied, nil, fmt.Sprintf("%d clients", n)))
 }
 
 // Refused tells that a configuration was refused, and why.
 func (k *Keeper) Refused(why string) {
-	k.caller.Tell(event(proto.EventConfigRefused, nil, why))
+	k.caller.Publish(event(proto.EventConfigRefused, nil, why))
 }

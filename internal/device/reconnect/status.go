@@ -86,6 +86,6 @@ func (c *client) tell(do schedule.Do, info proto.SessionInfo) {
 		if w == schedule.Recovered {
 			e.Outage = do.Outage
 		}
-		c.k.caller.Tell(e)
+		c.k.caller.Publish(e)
 	}
 }

@@ -53,7 +53,7 @@ func (w *world) Kept() []Session {
 	return out
 }
 
-func (w *world) Tell(e proto.Event) {
+func (w *world) Publish(e proto.Event) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.events = append(w.events, e)

@@ -1,7 +1,6 @@
-package main
+package rollout
 
 import (
-	"bytes"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -15,7 +14,6 @@ import (
 	"callhome/internal/device/reconnect"
 	"callhome/internal/device/session"
 	"callhome/internal/device/settings"
-	"callhome/internal/hook"
 	"callhome/internal/proto"
 	"callhome/internal/sysexits"
 
@@ -25,8 +23,8 @@ import (
 
 // noCalls is a manager that takes no calls.
 type noCalls struct {
-	mu   sync.Mutex // guards told
-	told []proto.Event
+	mu        sync.Mutex // guards published
+	published []proto.Event
 }
 
 func (*noCalls) Keep(*settings.Call, session.Owner) (reconnect.Session, error) {
@@ -34,17 +32,17 @@ func (*noCalls) Keep(*settings.Call, session.Owner) (reconnect.Session, error) {
 }
 func (*noCalls) Kept() []reconnect.Session { return nil }
 
-func (n *noCalls) Tell(e proto.Event) {
+func (n *noCalls) Publish(e proto.Event) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.told = append(n.told, e)
+	n.published = append(n.published, e)
 }
 
 // of returns the events of that name.
 func (n *noCalls) of(name string) (out []proto.Event) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	for _, e := range n.told {
+	for _, e := range n.published {
 		if e.Event == name {
 			out = append(out, e)
 		}
@@ -55,7 +53,7 @@ func (n *noCalls) of(name string) (out []proto.Event) {
 // device is a machine with an sshd that says its version, and a configuration
 // whose file is not there yet.
 type device struct {
-	*configuration
+	*Rollout
 	t       *testing.T
 	base    *settings.Call
 	manager *noCalls
@@ -66,11 +64,9 @@ func newDevice(t *testing.T, explicit bool) *device {
 	dir := t.TempDir()
 	d := &device{t: t, base: &settings.Call{}, manager: &noCalls{}}
 	d.base.Sshd.Sshd = program(t, "sshd", "echo OpenSSH_9.8p1 >&2")
-	d.configuration = &configuration{
-		file: filepath.Join(dir, "callhome.json"), explicit: explicit, dir: filepath.Join(dir, "clients"), log: hclog.NewNullLogger(),
-		keeper: reconnect.New(d.manager, reconnect.Options{Dir: filepath.Join(dir, "clients")}, hclog.NewNullLogger()), hooks: make(map[string]*hook.Hook),
-	}
-	t.Cleanup(d.keeper.Close)
+	o := Options{File: filepath.Join(dir, "callhome.json"), Explicit: explicit, Dir: filepath.Join(dir, "clients")}
+	d.Rollout = New(o, reconnect.New(d.manager, reconnect.Options{Dir: o.Dir}, hclog.NewNullLogger()), hclog.NewNullLogger())
+	t.Cleanup(d.Close)
 	return d
 }
 
@@ -102,14 +98,14 @@ func document(extras string) string {
 
 func (d *device) has(document string) {
 	d.t.Helper()
-	if err := os.WriteFile(d.file, []byte(document), 0o600); err != nil {
+	if err := os.WriteFile(d.File, []byte(document), 0o600); err != nil {
 		d.t.Fatal(err)
 	}
 }
 
 func (d *device) applies() {
 	d.t.Helper()
-	if err := d.apply(d.base); err != nil {
+	if err := d.Apply(d.base); err != nil {
 		d.t.Fatal(err)
 	}
 }
@@ -118,7 +114,7 @@ func (d *device) refuses(part string) {
 	d.t.Helper()
 	before := d.keeper.Status()
 	n := len(d.manager.of(proto.EventConfigRefused))
-	err := d.apply(d.base)
+	err := d.Apply(d.base)
 	if err == nil || !strings.Contains(err.Error(), part) {
 		d.t.Errorf("it says %v, expected %q", err, part)
 	}
@@ -129,8 +125,8 @@ func (d *device) refuses(part string) {
 	if st := d.Status(); !strings.Contains(st.Error, part) {
 		d.t.Errorf("status says %q", st.Error)
 	}
-	if told := d.manager.of(proto.EventConfigRefused); len(told) != n+1 || !strings.Contains(told[n].Words, part) {
-		d.t.Errorf("told %v", told)
+	if got := d.manager.of(proto.EventConfigRefused); len(got) != n+1 || !strings.Contains(got[n].Words, part) {
+		d.t.Errorf("published %v", got)
 	}
 }
 
@@ -139,13 +135,13 @@ func TestAConfigurationIsAppliedAndAnother(t *testing.T) {
 	d.has(document(""))
 	d.applies()
 	st := d.Status()
-	if st.File != d.file || st.Applied == nil || st.Clients != 1 || st.Error != "" {
+	if st.File != d.File || st.Applied == nil || st.Clients != 1 || st.Error != "" {
 		t.Errorf("status is %+v", st)
 	}
 	if list := d.keeper.Status(); len(list) != 1 || list[0].Client != "nms" {
 		t.Errorf("the clients are %+v", list)
 	}
-	keys, err := filepath.Glob(filepath.Join(d.dir, "*", "keys", "netop"))
+	keys, err := filepath.Glob(filepath.Join(d.Dir, "*", "keys", "netop"))
 	if err != nil || len(keys) != 1 {
 		t.Fatalf("the user's keys are in %v, %v", keys, err)
 	}
@@ -158,8 +154,8 @@ func TestAConfigurationIsAppliedAndAnother(t *testing.T) {
 	if _, err := os.Stat(keys[0]); err == nil {
 		t.Error("after two more configurations the keys are there")
 	}
-	if told := d.manager.of(proto.EventConfigApplied); len(told) != 3 || told[0].Words != "1 clients" {
-		t.Errorf("told %v", told)
+	if got := d.manager.of(proto.EventConfigApplied); len(got) != 3 || got[0].Words != "1 clients" {
+		t.Errorf("published %v", got)
 	}
 }
 
@@ -172,7 +168,7 @@ func TestAWrongConfigurationChangesNothing(t *testing.T) {
 		"no JSON":         {`{"ietf`, "line 1"},
 		"an unknown leaf": {document(`"colour": "red",`), "colour"},
 		"a missing hook":  {document(`"callhome:hook": "/nonexistent/hook",`), "hook"},
-		"too large":       {strings.Repeat(" ", maxConfig+1), "more than"},
+		"too large":       {strings.Repeat(" ", maxDocument+1), "more than"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			d.t = t
@@ -195,23 +191,23 @@ func TestAWrongConfigurationChangesNothing(t *testing.T) {
 // it. Where there are clients it was lost, or is being replaced.
 func TestAFileThatIsNotThere(t *testing.T) {
 	d := newDevice(t, false)
-	dir := d.dir
-	d.dir = "/nonexistent/clients" // needed by nobody
+	dir := d.Dir
+	d.Dir = "/nonexistent/clients" // needed by nobody
 	d.applies()
 	if st := d.Status(); st.Applied == nil || st.Clients != 0 {
 		t.Errorf("status is %+v", st)
 	}
-	d.dir = dir
+	d.Dir = dir
 	d.has(document(""))
 	d.applies()
-	if err := os.Remove(d.file); err != nil {
+	if err := os.Remove(d.File); err != nil {
 		t.Fatal(err)
 	}
 	d.refuses("no such file")
 
 	d = newDevice(t, true)
 	d.refuses("no such file")
-	if code := sysexits.Code(d.apply(d.base)); code != sysexits.NoInput {
+	if code := sysexits.Code(d.Apply(d.base)); code != sysexits.NoInput {
 		t.Errorf("exit status %d", code)
 	}
 }
@@ -220,15 +216,15 @@ func TestAFileThatIsNotThere(t *testing.T) {
 func TestManyFaultsAreCutShort(t *testing.T) {
 	d := newDevice(t, true)
 	d.has(`{"ietf-netconf-server:netconf-server": {` + strings.Repeat("\"x\": 1,\n", 5000) + `"y": 1}}`)
-	err := d.apply(d.base)
+	err := d.Apply(d.base)
 	if err == nil || len(err.Error()) < 2*maxFaults {
 		t.Fatalf("the caller is told %d bytes", len(fmt.Sprint(err)))
 	}
 	if n := len(d.Status().Error); n > maxFaults+100 {
 		t.Errorf("status has %d bytes", n)
 	}
-	if told := d.manager.of(proto.EventConfigRefused); len(told) != 1 || len(told[0].Words) > maxFaults+100 {
-		t.Errorf("the event has %d bytes", len(told[0].Words))
+	if got := d.manager.of(proto.EventConfigRefused); len(got) != 1 || len(got[0].Words) > maxFaults+100 {
+		t.Errorf("the event has %d bytes", len(got[0].Words))
 	}
 }
 
@@ -245,7 +241,7 @@ func TestStatusWaitsForNoDocument(t *testing.T) {
 	slow := *d.base
 	slow.Sshd.Sshd = fifo
 	applied := make(chan error)
-	go func() { applied <- d.apply(&slow) }()
+	go func() { applied <- d.Apply(&slow) }()
 	begun, err := os.OpenFile(fifo+".go", os.O_WRONLY, 0) // returns when sshd reads
 	if err != nil {
 		t.Fatal(err)
@@ -253,7 +249,7 @@ func TestStatusWaitsForNoDocument(t *testing.T) {
 	if st := d.Status(); st.Clients != 1 {
 		t.Errorf("status is %+v", st)
 	}
-	d.handle(proto.Event{Event: proto.EventLost, Client: &proto.ClientStatus{Client: "nms"}})
+	d.Handle(proto.Event{Event: proto.EventLost, Client: &proto.ClientStatus{Client: "nms"}})
 	select {
 	case err := <-applied:
 		t.Fatalf("it was applied before sshd had answered: %v", err)
@@ -281,7 +277,7 @@ func TestAClientsHook(t *testing.T) {
 		{Event: proto.EventFailed, Session: proto.SessionInfo{Client: "another"}},
 		{Event: proto.EventFailed},
 	} {
-		d.handle(e)
+		d.Handle(e)
 	}
 	deadline := time.Now().Add(20 * time.Second)
 	for first.Counts().OK < 2 && time.Now().Before(deadline) {
@@ -309,24 +305,6 @@ func TestAClientsHook(t *testing.T) {
 	}
 }
 
-func TestCheckDocument(t *testing.T) {
-	d := newDevice(t, true)
-	d.has(document(""))
-	var out bytes.Buffer
-	if err := checkDocument(&out, d.file, true, &settings.Settings{Call: *d.base}); err != nil {
-		t.Fatal(err)
-	}
-	want := "client nms: persistent, 192.0.2.1 port 4334\n" + d.file + ": 1 client\n"
-	if !strings.HasSuffix(out.String(), want) {
-		t.Errorf("got %q, want %q", out.String(), want)
-	}
-	d.has(strings.Replace(document(`"colour": "red",`), `"persistent": {}`, `"periodic": {"period": 0}`, 1))
-	err := checkDocument(&out, d.file, true, &settings.Settings{Call: *d.base})
-	if sysexits.Code(err) != sysexits.Config || !strings.Contains(err.Error(), "colour") || !strings.Contains(err.Error(), "period") {
-		t.Errorf("it says %v", err)
-	}
-}
-
 // What the document names must be on this machine: check and reload say so, and
 // where.
 func TestWhatIsMissingIsRefused(t *testing.T) {
@@ -343,80 +321,5 @@ func TestWhatIsMissingIsRefused(t *testing.T) {
 	here := config.Client{Name: "noc", Hook: "/bin/true", Endpoints: []config.Endpoint{{HostKeys: []config.HostKey{{Path: "/bin/sh"}, {Private: []byte("x")}}}}}
 	if err := missing(&config.Config{Clients: []config.Client{here}}); err != nil {
 		t.Error(err)
-	}
-}
-
-func TestUserOf(t *testing.T) {
-	keys := filepath.Join(t.TempDir(), "keys")
-	text := "# comment\nssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGJnW1VXG0Vw0Vxmzn7PfNOPcF2zmM4sQBMHzhs8tkQW me\n"
-	if err := os.WriteFile(keys, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	none := filepath.Join(t.TempDir(), "none")
-	if err := os.WriteFile(none, nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	for word, code := range map[string]int{
-		"netop=" + keys: sysexits.OK, "netop": sysexits.Usage, "=" + keys: sysexits.Usage, "netop=": sysexits.Usage,
-		"netop=/nonexistent": sysexits.NoInput, "netop=" + none: sysexits.NoInput,
-	} {
-		u, err := userOf(word)
-		if got := sysexits.Code(err); err == nil && code != sysexits.OK || err != nil && got != code {
-			t.Errorf("%s: %+v, %v", word, u, err)
-		}
-		if code == sysexits.OK && (u.Name != "netop" || len(u.Keys) != 1 || !strings.HasPrefix(u.Keys[0], "ssh-ed25519 ")) {
-			t.Errorf("%s is %+v", word, u)
-		}
-	}
-}
-
-func TestClientTable(t *testing.T) {
-	soon := time.Now().Add(90 * time.Second)
-	var out bytes.Buffer
-	clientTable(&out, []proto.ClientStatus{
-		{Client: "n\x1b[2Jms", State: proto.ClientServing, Since: time.Now(), Endpoint: "a", Address: "192.0.2.1:4334", User: "netop", Session: 7, Connections: 3},
-		{Client: "b", State: proto.ClientWaiting, Since: time.Now(), Endpoint: "x", Failures: 4, NextAttempt: &soon,
-			LastError: &proto.LastError{Time: time.Now(), Stage: proto.StageTCP, Message: "connection\nrefused"}},
-	})
-	lines := strings.Split(out.String(), "\n")
-	if len(lines) != 7 || strings.Contains(out.String(), "\x1b") {
-		t.Fatalf("got %q", out.String())
-	}
-	for i, want := range []string{"CLIENT STATE FOR ENDPOINT ADDRESS USER SESSION FAILED NEXT",
-		`n\x1b[2Jms serving 0s a 192.0.2.1:4334 netop 7 0`, `b waiting 0s x 4 in 1m30s`, "", "last errors:", `b, 0s ago, tcp: connection\nrefused`} {
-		if got := strings.Join(strings.Fields(lines[i]), " "); got != want {
-			t.Errorf("line %d is %q, want %q", i, got, want)
-		}
-	}
-}
-
-func TestConfigurationInWords(t *testing.T) {
-	now := time.Now()
-	for want, s := range map[string]proto.ConfigStatus{
-		"no configuration, so no standing connections":                                                  {},
-		"configuration f with 2 clients, applied 0s ago":                                                {File: "f", Applied: &now, Clients: 2},
-		"configuration f with 2 clients, applied 0s ago\nthe one read last was refused:\n  a\n  b\\x1b": {File: "f", Applied: &now, Clients: 2, Error: "a\nb\x1b"},
-		"no configuration, so no standing connections\nthe one read last was refused:\n  line 1: no":    {Error: "line 1: no"},
-	} {
-		if got := configurationInWords(s); got != want {
-			t.Errorf("got %q, want %q", got, want)
-		}
-	}
-}
-
-// What init makes is what check takes, in the order that was given.
-func TestInitMakesWhatCheckTakes(t *testing.T) {
-	d := newDevice(t, true)
-	doc, err := config.Init(config.InitOptions{NMS: []string{"nms.example.net", "[2001:db8::1]:830"}, HostKeys: []string{"ssh_host_ed25519_key"}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	d.has(string(doc))
-	var out bytes.Buffer
-	if err := checkDocument(&out, d.file, true, &settings.Settings{Call: *d.base}); err != nil {
-		t.Fatal(err)
-	}
-	if want := "client nms: persistent, nms.example.net port 4334, 2001:db8::1 port 830\n"; !strings.HasPrefix(out.String(), want) {
-		t.Errorf("got %q", out.String())
 	}
 }

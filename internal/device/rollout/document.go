@@ -1,0 +1,77 @@
+package rollout
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+
+	"callhome/internal/device/config"
+	"callhome/internal/sshdexec"
+	"callhome/internal/sysexits"
+)
+
+// maxDocument bounds what is read of a document, in bytes; config.Parse has the
+// bound of what it takes.
+const maxDocument = 8 << 20
+
+// Read reads and checks a document. A file that does not exist is a document
+// without clients, unless it is needed. sshd is asked which options it knows.
+// Errors carry their exit status.
+func Read(file string, needed bool, sshd string) (*config.Config, error) {
+	f, err := os.Open(file)
+	if errors.Is(err, fs.ErrNotExist) && !needed {
+		return &config.Config{}, nil
+	}
+	var doc []byte
+	if err == nil {
+		defer f.Close()
+		doc, err = io.ReadAll(io.LimitReader(f, maxDocument+1))
+	}
+	if err == nil && len(doc) > maxDocument {
+		err = fmt.Errorf("%s has more than %d bytes, which is the limit", file, maxDocument)
+	}
+	if err != nil {
+		return nil, sysexits.New(sysexits.NoInput, "", fmt.Errorf("reading the configuration: %w", err))
+	}
+	features, err := sshdexec.Probe(sshd)
+	if err != nil {
+		return nil, sysexits.New(sysexits.Config, "", err)
+	}
+	c, faults := config.Parse(doc, features, config.Defaults{})
+	err = faults.Err()
+	if err == nil {
+		err = missing(c)
+	}
+	if err != nil {
+		return nil, sysexits.New(sysexits.Config, "", fmt.Errorf("%s is refused whole:\n%w", file, err))
+	}
+	return c, nil
+}
+
+// missing returns what a configuration names and this machine lacks: without one
+// of its host keys sshd would not start, or would be another device to the
+// client.
+func missing(c *config.Config) error {
+	var errs []error
+	for _, client := range c.Clients {
+		at := "/ietf-netconf-server:netconf-server/call-home/netconf-client[name='" + client.Name + "']"
+		if client.Hook != "" {
+			if h := hookConfig(client.Hook); h.Check() != nil {
+				errs = append(errs, fmt.Errorf("%s/callhome:hook: %w", at, h.Check()))
+			}
+		}
+		for _, e := range client.Endpoints {
+			for _, k := range e.HostKeys {
+				if k.Path == "" {
+					continue
+				}
+				if _, err := os.Stat(k.Path); err != nil {
+					errs = append(errs, fmt.Errorf("%s/endpoints/endpoint[name='%s']: host key %s: %w", at, e.Name, k.Name, err))
+				}
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
