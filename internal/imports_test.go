@@ -20,6 +20,7 @@ import (
 // needs to know that much, then add a row.
 var arrows = []struct{ from, to, reason string }{
 	// Commands.
+	{"cmd/callhome-mgr", "internal/cmdline", "what its commands share with callhome-nms's"},
 	{"cmd/callhome-mgr", "internal/daemon", "opens its sockets and notifies systemd"},
 	{"cmd/callhome-mgr", "internal/device/api", "serves the API and calls a running manager"},
 	{"cmd/callhome-mgr", "internal/device/config", "reads the standing connections"},
@@ -32,13 +33,14 @@ var arrows = []struct{ from, to, reason string }{
 	{"cmd/callhome-mgr", "internal/device/settings", "a session's options are the trigger's"},
 	{"cmd/callhome-mgr", "internal/hook", "wires it to the manager's events"},
 	{"cmd/callhome-mgr", "internal/logging", "makes the logger that all share"},
+	{"cmd/callhome-mgr", "internal/printable", "text from outside on terminals"},
 	{"cmd/callhome-mgr", "internal/proto", "prints the API's own types"},
-	{"cmd/callhome-mgr", "internal/pubsub", "the log, the metrics and the hook follow the manager's events"},
 	{"cmd/callhome-mgr", "internal/rpc", "the groups that may call"},
 	{"cmd/callhome-mgr", "internal/scrape", "serves the metrics"},
 	{"cmd/callhome-mgr", "internal/sshdexec", "asks sshd what a configuration may want of it"},
 	{"cmd/callhome-mgr", "internal/sysexits", "its exit status"},
 
+	{"cmd/callhome-nms", "internal/cmdline", "what its commands share with callhome-mgr's"},
 	{"cmd/callhome-nms", "internal/daemon", "opens its sockets and notifies systemd"},
 	{"cmd/callhome-nms", "internal/fdpass", "accept gives ssh the socket"},
 	{"cmd/callhome-nms", "internal/hook", "wires it to the station's events"},
@@ -55,8 +57,8 @@ var arrows = []struct{ from, to, reason string }{
 	{"cmd/callhome-nms", "internal/nms/nmsproto", "prints the daemon's own types"},
 	{"cmd/callhome-nms", "internal/nms/registry", "which devices there are"},
 	{"cmd/callhome-nms", "internal/nms/station", "runs it"},
+	{"cmd/callhome-nms", "internal/printable", "text from devices on terminals"},
 	{"cmd/callhome-nms", "internal/proto", "a daemon's error has its exit status"},
-	{"cmd/callhome-nms", "internal/pubsub", "the log, the metrics and the hook follow the station's events"},
 	{"cmd/callhome-nms", "internal/ratelimit", "warns of calls that the machine has no room for"},
 	{"cmd/callhome-nms", "internal/rpc", "who may call the daemon"},
 	{"cmd/callhome-nms", "internal/scrape", "serves the metrics"},
@@ -177,16 +179,23 @@ var arrows = []struct{ from, to, reason string }{
 	{"internal/nms/metrics", "internal/nms/station", "its counts"},
 
 	{"internal/nms/registry", "internal/nms/hostkey", "the same for devices of the registry"},
+	{"internal/nms/registry", "internal/printable", "a certificate's text in its errors"},
 
 	{"internal/nms/station", "internal/nms/handshake", "logs in to a device"},
 	{"internal/nms/station", "internal/nms/login", "reads the credentials"},
 	{"internal/nms/station", "internal/nms/nmsproto", "what it tells its callers"},
 	{"internal/nms/station", "internal/nms/registry", "asks it whose a key is"},
+	{"internal/nms/station", "internal/printable", "text from devices in events"},
 	{"internal/nms/station", "internal/proto", "errors have the codes and stages of the manager's"},
 	{"internal/nms/station", "internal/pubsub", "tells subscribers what happens"},
 
 	// Shared rooms.
-	{"internal/daemon", "internal/sysexits", "a socket that is somebody else's is a failure of the command line"},
+	{"internal/cmdline", "internal/hook", "runs the hook that the flags name"},
+	{"internal/cmdline", "internal/proto", "whether a retry helps"},
+	{"internal/cmdline", "internal/pubsub", "follows the events"},
+	{"internal/cmdline", "internal/sysexits", "a usage error has its exit status"},
+
+	{"internal/daemon", "internal/sysexits", "a socket that cannot be used has an exit status"},
 
 	{"internal/hook", "internal/ratelimit", "warns of events that it was not run for"},
 
@@ -216,8 +225,8 @@ var modules = []thirdParty{
 	{"github.com/guptarohit/asciigraph", "the same for the terminal", []string{"test/simulate"}},
 	{"golang.org/x/net", "SOCKS5, and a bound on connections", []string{"internal/device/proxy", "internal/scrape"}},
 	{"golang.org/x/crypto", "SSH's forms of keys and certificates; and the SSH client of the management side: on a device SSH is sshd's", []string{"internal/device/config", "internal/nms/handshake", "internal/nms/hostkey", "internal/nms/knownhosts", "internal/nms/login", "internal/nms/registry", "internal/nms/sshtest", "internal/nms/station"}},
-	{"github.com/urfave/cli/v2", "command lines; nothing below main knows them", []string{"cmd/callhome-mgr", "cmd/callhome-nms", "cmd/callhome-trigger"}},
-	{"github.com/hashicorp/go-hclog", "logging", []string{"cmd/callhome-mgr", "cmd/callhome-nms", "internal/daemon", "internal/device/api", "internal/device/metrics", "internal/device/reconnect", "internal/device/rollout", "internal/device/trigger", "internal/hook", "internal/logging", "internal/nms/control", "internal/nms/devsock", "internal/ratelimit", "internal/rpc", "internal/scrape"}},
+	{"github.com/urfave/cli/v2", "command lines; nothing below main knows them", []string{"cmd/callhome-mgr", "cmd/callhome-nms", "cmd/callhome-trigger", "internal/cmdline"}},
+	{"github.com/hashicorp/go-hclog", "logging", []string{"cmd/callhome-mgr", "cmd/callhome-nms", "internal/cmdline", "internal/daemon", "internal/device/api", "internal/device/metrics", "internal/device/reconnect", "internal/device/rollout", "internal/device/trigger", "internal/hook", "internal/logging", "internal/nms/control", "internal/nms/devsock", "internal/ratelimit", "internal/rpc", "internal/scrape"}},
 	{"github.com/coreos/go-systemd/v22", "tells systemd that a daemon is ready, and how it fares; takes its sockets", []string{"cmd/callhome-mgr", "cmd/callhome-nms", "internal/daemon"}},
 	{"github.com/creachadair/jrpc2", "JSON-RPC 2.0", []string{"internal/device/api", "internal/nms/control", "internal/rpc"}},
 	{"github.com/fsnotify/fsnotify", "waits for a log's next line, and for a change of a configuration or the registry", []string{"internal/nms/registry", "internal/device/sysevents", "internal/device/session"}},

@@ -39,7 +39,7 @@ int main(int argc, char **argv)
 		return complain("calling home");
 	if (callhome_get_user_session(sock, id, &s) < 0)
 		return complain("looking at the session");
-	printf("session %d: %s speaks NETCONF from %s, round trip %.3f ms\n",
+	printf("session %d: %s has started the netconf subsystem from %s, round trip %.3f ms\n",
 	       id, s.user, s.remote, (double)s.rtt_ns / 1e6);
 	callhome_close(sock);
 	return 0;

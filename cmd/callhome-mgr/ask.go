@@ -1,21 +1,17 @@
 package main
 
 import (
-	"context"
-	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
-	"os"
 	"strconv"
 	"strings"
-	"text/tabwriter"
 	"time"
 
+	"callhome/internal/cmdline"
 	"callhome/internal/device/api"
 	"callhome/internal/device/settings"
+	"callhome/internal/printable"
 	"callhome/internal/proto"
-	"callhome/internal/sysexits"
 
 	"github.com/urfave/cli/v2"
 )
@@ -23,10 +19,10 @@ import (
 func call(c *cli.Context) error {
 	target, err := settings.ParseWords(c.Args().Slice())
 	if err == nil && target.Opaque != "" {
-		err = fmt.Errorf("a word too many, %q; data goes with --opaque", target.Opaque)
+		err = fmt.Errorf("unexpected argument %q; pass data with --opaque", target.Opaque)
 	}
 	if err != nil {
-		return usage(err)
+		return program.Usage(err)
 	}
 	p := proto.CallParams{Host: target.Host, Port: target.Port, Opaque: c.String("opaque"), Wait: proto.Wait(c.String("wait"))}
 	method := proto.MethodCallHome
@@ -38,7 +34,7 @@ func call(c *cli.Context) error {
 		if err := m.Call(c.Context, method, p, &s); err != nil {
 			return err
 		}
-		return show(c, s, func(w io.Writer) { fmt.Fprintf(w, "session %d: %s\n", s.Session, inWords(s)) })
+		return cmdline.Show(c, s, func(w io.Writer) { fmt.Fprintf(w, "session %d: %s\n", s.Session, stateText(s)) })
 	})
 }
 
@@ -62,10 +58,10 @@ func oneSession(c *cli.Context) error {
 		}
 		for _, s := range l.Sessions {
 			if s.Session == id {
-				return show(c, s, func(w io.Writer) { details(w, s) })
+				return cmdline.Show(c, s, func(w io.Writer) { details(w, s) })
 			}
 		}
-		return proto.NewError(proto.CodeNoExists, fmt.Sprintf("there is no session %d", id))
+		return proto.NewError(proto.CodeNoExists, fmt.Sprintf("no session %d; callhome-mgr sessions lists them", id))
 	})
 }
 
@@ -79,7 +75,7 @@ func kill(c *cli.Context) error {
 		if err := m.Call(c.Context, proto.MethodKillUserSession, proto.SessionParams{Session: id}, &s); err != nil {
 			return err
 		}
-		return show(c, s, func(w io.Writer) { fmt.Fprintf(w, "session %d: %s\n", s.Session, inWords(s)) })
+		return cmdline.Show(c, s, func(w io.Writer) { fmt.Fprintf(w, "session %d: %s\n", s.Session, stateText(s)) })
 	})
 }
 
@@ -88,9 +84,9 @@ func status(c *cli.Context) error {
 		var st proto.Status
 		err := m.Call(c.Context, proto.MethodStatus, nil, &st)
 		return st, func(w io.Writer) {
-			fmt.Fprintf(w, "callhome-mgr %s, PID %d, running for %s\n", st.Version, st.PID, age(st.Since))
-			fmt.Fprintf(w, "%s; %s, %d of them failed before the login\n", count(st.Sessions, "session"), count(int(st.Calls), "call"), st.Failed)
-			fmt.Fprintln(w, configurationInWords(st.Config))
+			fmt.Fprintf(w, "callhome-mgr %s, PID %d, running for %s\n", st.Version, st.PID, cmdline.Age(st.Since))
+			fmt.Fprintf(w, "%s; %s, %d of them failed before the login\n", cmdline.Count(st.Sessions, "session"), cmdline.Count(int(st.Calls), "call"), st.Failed)
+			fmt.Fprintln(w, configurationText(st.Config))
 			if len(st.Clients) > 0 {
 				fmt.Fprintln(w)
 				clientTable(w, st.Clients)
@@ -109,106 +105,58 @@ func events(c *cli.Context) error {
 		if err := m.Call(c.Context, proto.MethodSubscribe, nil, &last); err != nil {
 			return err
 		}
-		for _, e := range last.Events {
-			if err := show(c, e, func(w io.Writer) { printEvent(w, e) }); err != nil {
-				return err
-			}
-		}
-		for c.Bool("follow") {
-			select {
-			case <-c.Context.Done():
-				return nil
-			case e, ok := <-m.Events():
-				if !ok {
-					return sysexits.New(sysexits.Unavailable, "call again", errors.New("callhome-mgr ended the stream of events"))
-				}
-				if err := show(c, e, func(w io.Writer) { printEvent(w, e) }); err != nil {
-					return err
-				}
-			}
-		}
-		return nil
+		return cmdline.Events(c, "callhome-mgr", last.Events, m.Events(), printEvent)
 	})
 }
 
 func idOf(c *cli.Context) (int, error) {
 	id, err := strconv.Atoi(c.Args().First())
 	if err != nil || c.NArg() != 1 || id < 1 {
-		return 0, usage(fmt.Errorf("expected one session number, found %q", strings.Join(c.Args().Slice(), " ")))
+		return 0, program.Usage(fmt.Errorf("expected one session number, got %q", strings.Join(c.Args().Slice(), " ")))
 	}
 	return id, nil
 }
 
-// show prints an answer for people or, with --json, as it came.
-func show(c *cli.Context, answer any, print func(io.Writer)) error {
-	if c.Bool("json") {
-		return json.NewEncoder(os.Stdout).Encode(answer)
-	}
-	print(os.Stdout)
-	return nil
-}
-
-// watched shows an answer once, or with --watch anew every second.
+// watched shows what f fetches from the manager, once or with --watch.
 func watched(c *cli.Context, f func(*api.Client) (any, func(io.Writer), error)) error {
 	return ask(c, func(m *api.Client) error {
-		for {
-			answer, print, err := f(m)
-			if errors.Is(err, context.Canceled) {
-				return nil
-			}
-			if err != nil {
-				return err
-			}
-			if c.Bool("watch") {
-				fmt.Print("\x1b[H\x1b[2J") // home, clear (ECMA-48)
-			}
-			if err := show(c, answer, print); err != nil || !c.Bool("watch") {
-				return err
-			}
-			select {
-			case <-c.Context.Done():
-				return nil
-			case <-time.After(time.Second):
-			}
-		}
+		return cmdline.Watch(c, func() (any, func(io.Writer), error) { return f(m) })
 	})
 }
-
-func newTable(w io.Writer) *tabwriter.Writer { return tabwriter.NewWriter(w, 0, 0, 2, ' ', 0) }
 
 func table(w io.Writer, list []proto.SessionInfo) {
 	if len(list) == 0 {
 		fmt.Fprintln(w, "no sessions")
 		return
 	}
-	t := newTable(w)
+	t := cmdline.NewTable(w)
 	fmt.Fprintln(t, "ID\tSTATE\tNETCONF CLIENT\tUSER\tAGE\tSENT\tRECEIVED\tRTT\tCAUSE")
 	for _, s := range list {
 		sent, received, rtt := "", "", ""
 		if s.Stats != nil {
 			sent, received, rtt = size(s.Stats.BytesSent), size(s.Stats.BytesReceived), s.Stats.RTT.Round(10*time.Microsecond).String()
 		}
-		fmt.Fprintf(t, "%d\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", s.Session, s.State, where(s), printable(s.User), age(s.Since), sent, received, rtt, printable(s.Cause))
+		fmt.Fprintf(t, "%d\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", s.Session, s.State, where(s), printable.Quoted(s.User), cmdline.Age(s.Since), sent, received, rtt, printable.Quoted(s.Cause))
 	}
 	t.Flush()
 }
 
 func details(w io.Writer, s proto.SessionInfo) {
-	t := newTable(w)
+	t := cmdline.NewTable(w)
 	row := func(name, value string) {
 		if value != "" {
-			fmt.Fprintf(t, "%s\t%s\n", name, printable(value))
+			fmt.Fprintf(t, "%s\t%s\n", name, printable.Quoted(value))
 		}
 	}
 	row("session", strconv.Itoa(s.Session))
-	row("state", inWords(s))
+	row("state", stateText(s))
 	row("host", fmt.Sprintf("%s port %d", s.Host, s.Port))
 	row("remote", s.Remote)
 	row("local", s.Local)
 	row("client", s.Client)
 	row("endpoint", s.Endpoint)
 	row("started by", s.Via)
-	row("age", age(s.Since))
+	row("age", cmdline.Age(s.Since))
 	row("sshd", "PID "+strconv.Itoa(s.PID))
 	row("user", s.User)
 	row("method", s.Method)
@@ -238,7 +186,7 @@ func printEvent(w io.Writer, e proto.Event) {
 	}
 	for _, words := range []string{e.Session.Cause, e.Words} {
 		if words != "" {
-			fmt.Fprintf(w, " (%s)", printable(words))
+			fmt.Fprintf(w, " (%s)", printable.Quoted(words))
 		}
 	}
 	fmt.Fprintln(w)
@@ -248,7 +196,7 @@ func printEvent(w io.Writer, e proto.Event) {
 func subject(e proto.Event) string {
 	switch {
 	case e.Client != nil:
-		return "client " + printable(e.Client.Client)
+		return "client " + printable.Quoted(e.Client.Client)
 	case e.Session.Session == 0:
 		return "configuration"
 	}
@@ -263,30 +211,22 @@ func where(s proto.SessionInfo) string {
 	return fmt.Sprintf("%s port %d", s.Host, s.Port)
 }
 
-// inWords says where a session stands.
-func inWords(s proto.SessionInfo) string {
+// stateText says where a session stands.
+func stateText(s proto.SessionInfo) string {
 	switch s.State {
 	case proto.StateCalling:
 		return "calling " + where(s)
 	case proto.StateStarting:
 		return "connected to " + where(s) + ", sshd is starting"
 	case proto.StateKeyExchange:
-		return "connected to " + where(s) + ", nobody has logged in yet"
+		return "connected to " + where(s) + ", no login yet"
 	case proto.StateAuthenticated:
-		return printable(s.User) + " has logged in from " + where(s)
+		return printable.Quoted(s.User) + " has logged in from " + where(s)
 	case proto.StateServing:
-		return printable(s.User) + " from " + where(s) + " speaks NETCONF"
+		return printable.Quoted(s.User) + " from " + where(s) + " has started the netconf subsystem"
 	}
-	return "closed at " + string(s.Stage) + ": " + printable(s.Cause)
+	return "closed at " + string(s.Stage) + ": " + printable.Quoted(s.Cause)
 }
-
-// printable makes words from outside fit for a terminal.
-func printable(s string) string {
-	q := strconv.Quote(s)
-	return strings.ReplaceAll(q[1:len(q)-1], `\"`, `"`)
-}
-
-func age(since time.Time) string { return time.Since(since).Round(time.Second).String() }
 
 func size(n uint64) string {
 	const k = 1024

@@ -12,11 +12,13 @@ import (
 	"strings"
 	"time"
 
+	"callhome/internal/cmdline"
 	"callhome/internal/device/api"
 	"callhome/internal/device/config"
 	"callhome/internal/device/preflight"
 	"callhome/internal/device/rollout"
 	"callhome/internal/device/settings"
+	"callhome/internal/printable"
 	"callhome/internal/proto"
 	"callhome/internal/sysexits"
 
@@ -31,7 +33,7 @@ func check(c *cli.Context) error {
 		return err
 	}
 	if c.NArg() > 1 {
-		return usage(fmt.Errorf("check takes one FILE, found %q", strings.Join(c.Args().Slice(), " ")))
+		return program.Usage(fmt.Errorf("check: expected at most one FILE, got %q", strings.Join(c.Args().Slice(), " ")))
 	}
 	if c.NArg() == 1 {
 		return checkDocument(os.Stdout, c.Args().First(), true, s.Sshd.Sshd)
@@ -41,7 +43,7 @@ func check(c *cli.Context) error {
 		return err
 	}
 	if code != sysexits.OK {
-		return sysexits.New(code, "", errors.New("something is missing, see above"))
+		return sysexits.New(code, "", errors.New("a call home would fail; see MISSING above"))
 	}
 	return nil
 }
@@ -53,11 +55,11 @@ func checkDocument(w io.Writer, file string, explicit bool, sshd string) error {
 		return err
 	}
 	if _, err := os.Stat(file); errors.Is(err, fs.ErrNotExist) {
-		fmt.Fprintf(w, "%s is not there, so there are no standing connections\n", file)
+		fmt.Fprintf(w, "%s does not exist: no standing connections\n", file)
 		return nil
 	}
-	for _, name := range strangers(found) {
-		fmt.Fprintf(w, "warning: the user %s is not on this machine, as far as /etc/passwd knows\n", printable(name))
+	for _, name := range unknownUsers(found) {
+		fmt.Fprintf(w, "warning: user %s is not in /etc/passwd\n", printable.Quoted(name))
 	}
 	for _, client := range found.Clients {
 		kind := "persistent"
@@ -68,14 +70,14 @@ func checkDocument(w io.Writer, file string, explicit bool, sshd string) error {
 		for _, e := range client.Endpoints {
 			to = append(to, fmt.Sprintf("%s port %d", e.Host, e.Port))
 		}
-		fmt.Fprintf(w, "client %s: %s, %s\n", printable(client.Name), kind, strings.Join(to, ", "))
+		fmt.Fprintf(w, "client %s: %s, %s\n", printable.Quoted(client.Name), kind, strings.Join(to, ", "))
 	}
-	fmt.Fprintf(w, "%s: %s\n", file, count(len(found.Clients), "client"))
+	fmt.Fprintf(w, "%s: %s\n", file, cmdline.Count(len(found.Clients), "client"))
 	return nil
 }
 
-// strangers returns the users of a configuration that the machine has not.
-func strangers(c *config.Config) []string {
+// unknownUsers returns the users of a configuration whom /etc/passwd lacks.
+func unknownUsers(c *config.Config) []string {
 	var out []string
 	for _, client := range c.Clients {
 		for _, e := range client.Endpoints {
@@ -92,11 +94,11 @@ func strangers(c *config.Config) []string {
 
 func initFlags() []cli.Flag {
 	return []cli.Flag{
-		&cli.StringSliceFlag{Name: "nms", Usage: "`HOST[:PORT]` of the NETCONF client; may be repeated, the preferred one first"},
-		&cli.BoolFlag{Name: "each", DisableDefaultText: true, Usage: "keep a connection to each of them, not to the first that answers"},
-		&cli.StringSliceFlag{Name: "user", Usage: "`NAME=FILE`: this user may log in with the public keys in FILE, and nobody else; may be repeated. Without it sshd_config decides"},
-		&cli.StringFlag{Name: "netconf-server", Usage: "`NAME` of the NETCONF server's preset, as callhome-trigger has it"},
-		&cli.StringFlag{Name: "output", Usage: "write to `FILE`, which must not exist, instead of standard output"},
+		&cli.StringSliceFlag{Name: "nms", Usage: "call the NETCONF client at `HOST[:PORT]`; repeatable, the preferred one first"},
+		&cli.BoolFlag{Name: "each", DisableDefaultText: true, Usage: "keep a connection to each of them instead of the first that answers"},
+		&cli.StringSliceFlag{Name: "user", Usage: "let user NAME log in with the public keys in FILE, given as `NAME=FILE`; repeatable. Without it sshd_config decides who may log in"},
+		&cli.StringFlag{Name: "netconf-server", Usage: "use the preset of the NETCONF server `NAME`, as callhome-trigger has it"},
+		&cli.StringFlag{Name: "output", Usage: "write to the new file `FILE` instead of standard output"},
 	}
 }
 
@@ -118,11 +120,11 @@ func initialise(c *cli.Context) error {
 		o.Users = append(o.Users, u)
 	}
 	if len(o.NMS) == 0 {
-		return usage(errors.New("init needs a NETCONF client to call: --nms HOST[:PORT]"))
+		return program.Usage(errors.New("init: no NETCONF client to call; add --nms HOST[:PORT]"))
 	}
 	doc, err := config.Init(o)
 	if err != nil {
-		return usage(err)
+		return program.Usage(err)
 	}
 	if c.String("output") == "" {
 		_, err := os.Stdout.Write(doc)
@@ -130,7 +132,7 @@ func initialise(c *cli.Context) error {
 	}
 	f, err := os.OpenFile(c.String("output"), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if errors.Is(err, fs.ErrExist) {
-		return usage(fmt.Errorf("%s is there already and is not replaced", c.String("output")))
+		return program.Usage(fmt.Errorf("%s exists and is not replaced; choose another --output", c.String("output")))
 	}
 	if err != nil {
 		return sysexits.New(sysexits.NoPerm, "", fmt.Errorf("writing the configuration: %w", err))
@@ -143,7 +145,7 @@ func initialise(c *cli.Context) error {
 func userOf(word string) (config.User, error) {
 	name, file, ok := strings.Cut(word, "=")
 	if !ok || name == "" || file == "" {
-		return config.User{}, usage(fmt.Errorf("--user %q is not NAME=FILE", word))
+		return config.User{}, program.Usage(fmt.Errorf("--user %q is not NAME=FILE", word))
 	}
 	keys, err := os.ReadFile(file)
 	if err != nil {
@@ -151,7 +153,7 @@ func userOf(word string) (config.User, error) {
 	}
 	u := config.User{Name: name, Keys: config.AuthorizedKeys(keys)}
 	if len(u.Keys) == 0 {
-		return config.User{}, sysexits.New(sysexits.NoInput, "", fmt.Errorf("reading the keys of %s: there is no public key in %s", name, file))
+		return config.User{}, sysexits.New(sysexits.NoInput, "", fmt.Errorf("reading the keys of %s: no public key in %s", name, file))
 	}
 	return u, nil
 }
@@ -159,7 +161,7 @@ func userOf(word string) (config.User, error) {
 // clientTable prints the configured clients, and below it what failed last: in
 // the table it would be wider than a terminal.
 func clientTable(w io.Writer, list []proto.ClientStatus) {
-	t := newTable(w)
+	t := cmdline.NewTable(w)
 	fmt.Fprintln(t, "CLIENT\tSTATE\tFOR\tENDPOINT\tADDRESS\tUSER\tSESSION\tFAILED\tNEXT")
 	for _, c := range list {
 		session, next := "", ""
@@ -169,26 +171,26 @@ func clientTable(w io.Writer, list []proto.ClientStatus) {
 		if c.NextAttempt != nil {
 			next = "in " + max(0, time.Until(*c.NextAttempt)).Round(100*time.Millisecond).String()
 		}
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%d\t%s\n", printable(c.Client), c.State, age(c.Since), printable(c.Endpoint), c.Address, printable(c.User), session, c.Failures, next)
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%d\t%s\n", printable.Quoted(c.Client), c.State, cmdline.Age(c.Since), printable.Quoted(c.Endpoint), c.Address, printable.Quoted(c.User), session, c.Failures, next)
 	}
 	t.Flush()
 	title := "\nlast errors:\n"
 	for _, c := range list {
 		if e := c.LastError; e != nil {
-			fmt.Fprintf(w, "%s  %s, %s ago, %s: %s\n", title, printable(c.Client), age(e.Time), e.Stage, printable(e.Message))
+			fmt.Fprintf(w, "%s  %s, %s ago, %s: %s\n", title, printable.Quoted(c.Client), cmdline.Age(e.Time), e.Stage, printable.Quoted(e.Message))
 			title = ""
 		}
 	}
 }
 
-// configurationInWords says which configuration is in force.
-func configurationInWords(s proto.ConfigStatus) string {
-	words := "no configuration, so no standing connections"
+// configurationText says which configuration is in force.
+func configurationText(s proto.ConfigStatus) string {
+	words := "no configuration: no standing connections"
 	if s.Applied != nil {
-		words = fmt.Sprintf("configuration %s with %s, applied %s ago", s.File, count(s.Clients, "client"), age(*s.Applied))
+		words = fmt.Sprintf("configuration %s with %s, applied %s ago", s.File, cmdline.Count(s.Clients, "client"), cmdline.Age(*s.Applied))
 	}
 	if s.Error != "" {
-		words += "\nthe one read last was refused:\n" + indented(s.Error)
+		words += "\nthe last one read was refused:\n" + indented(s.Error)
 	}
 	return words
 }
@@ -197,17 +199,9 @@ func configurationInWords(s proto.ConfigStatus) string {
 func indented(text string) string {
 	var out []string
 	for line := range strings.Lines(text) {
-		out = append(out, "  "+printable(strings.TrimRight(line, "\n")))
+		out = append(out, "  "+printable.Quoted(strings.TrimRight(line, "\n")))
 	}
 	return strings.Join(out, "\n")
-}
-
-// count is "1 client", "2 clients".
-func count(n int, what string) string {
-	if n != 1 {
-		what += "s"
-	}
-	return fmt.Sprintf("%d %s", n, what)
 }
 
 // state prints the clients as the state tree of our YANG module.

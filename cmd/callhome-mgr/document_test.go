@@ -13,8 +13,8 @@ import (
 	"callhome/internal/sysexits"
 )
 
-// program makes an executable script.
-func program(t *testing.T, name, script string) string {
+// script makes an executable script.
+func script(t *testing.T, name, script string) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), name)
 	if err := os.WriteFile(path, []byte("#!/bin/sh\n"+script+"\n"), 0o700); err != nil {
@@ -48,7 +48,7 @@ func write(t *testing.T, file, text string) {
 
 func TestCheckDocument(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "callhome.json")
-	sshd := program(t, "sshd", "echo OpenSSH_9.8p1 >&2")
+	sshd := script(t, "sshd", "echo OpenSSH_9.8p1 >&2")
 	write(t, file, document(""))
 	var out bytes.Buffer
 	if err := checkDocument(&out, file, true, sshd); err != nil {
@@ -109,15 +109,15 @@ func TestClientTable(t *testing.T) {
 	}
 }
 
-func TestConfigurationInWords(t *testing.T) {
+func TestConfigurationText(t *testing.T) {
 	now := time.Now()
 	for want, s := range map[string]proto.ConfigStatus{
-		"no configuration, so no standing connections":                                                  {},
+		"no configuration: no standing connections":                                                     {},
 		"configuration f with 2 clients, applied 0s ago":                                                {File: "f", Applied: &now, Clients: 2},
-		"configuration f with 2 clients, applied 0s ago\nthe one read last was refused:\n  a\n  b\\x1b": {File: "f", Applied: &now, Clients: 2, Error: "a\nb\x1b"},
-		"no configuration, so no standing connections\nthe one read last was refused:\n  line 1: no":    {Error: "line 1: no"},
+		"configuration f with 2 clients, applied 0s ago\nthe last one read was refused:\n  a\n  b\\x1b": {File: "f", Applied: &now, Clients: 2, Error: "a\nb\x1b"},
+		"no configuration: no standing connections\nthe last one read was refused:\n  line 1: no":       {Error: "line 1: no"},
 	} {
-		if got := configurationInWords(s); got != want {
+		if got := configurationText(s); got != want {
 			t.Errorf("got %q, want %q", got, want)
 		}
 	}
@@ -126,7 +126,7 @@ func TestConfigurationInWords(t *testing.T) {
 // What init makes is what check takes, in the order that was given.
 func TestInitMakesWhatCheckTakes(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "callhome.json")
-	sshd := program(t, "sshd", "echo OpenSSH_9.8p1 >&2")
+	sshd := script(t, "sshd", "echo OpenSSH_9.8p1 >&2")
 	doc, err := config.Init(config.InitOptions{NMS: []string{"nms.example.net", "[2001:db8::1]:830"}, HostKeys: []string{"ssh_host_ed25519_key"}})
 	if err != nil {
 		t.Fatal(err)

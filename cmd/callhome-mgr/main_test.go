@@ -1,6 +1,7 @@
 package main
 
 import (
+	"callhome/internal/cmdline"
 	"slices"
 	"strings"
 	"testing"
@@ -18,7 +19,7 @@ func TestFlagsMayStandBehindWords(t *testing.T) {
 		"m run --metrics 127.0.0.1:1":         "m run --metrics 127.0.0.1:1",
 		"m call - --generate-bash-completion": "m call - --generate-bash-completion",
 	} {
-		if got := flagsFirst(commands(), strings.Fields(line)); !slices.Equal(got, strings.Fields(want)) {
+		if got := cmdline.FlagsFirst(commands(), strings.Fields(line)); !slices.Equal(got, strings.Fields(want)) {
 			t.Errorf("%s became %s", line, strings.Join(got, " "))
 		}
 	}

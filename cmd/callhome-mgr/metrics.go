@@ -3,43 +3,34 @@
 package main
 
 import (
+	"context"
+
+	"callhome/internal/cmdline"
 	"callhome/internal/device/metrics"
 	"callhome/internal/hook"
 	"callhome/internal/scrape"
 
+	"github.com/hashicorp/go-hclog"
 	"github.com/urfave/cli/v2"
 )
 
-func metricsFlags() []cli.Flag {
-	return []cli.Flag{
-		&cli.StringFlag{Name: "metrics", Usage: "serve Prometheus metrics at the loopback `ADDRESS:PORT`, or unix:PATH"},
-	}
-}
+func metricsFlag() cli.Flag { return cmdline.MetricsFlag() }
 
 // startMetrics serves metrics where the command line says; h may be nil.
-func (w *watchers) startMetrics(c *cli.Context, h *hook.Hook) error {
+func startMetrics(c *cli.Context, f *followers, source metrics.Source, h *hook.Hook, log hclog.Logger) error {
 	if !c.IsSet("metrics") {
 		return nil
 	}
-	a, err := scrape.ParseAddress(c.String("metrics"))
-	if err != nil {
-		return usage(err)
-	}
-	l, err := scrape.Listen(a)
+	l, err := scrape.Listen(c.String("metrics"))
 	if err != nil {
 		return err
 	}
-	m := metrics.New(w.source, version)
+	m := metrics.New(source, version)
 	if h != nil {
 		m.AddHook(h.Counts)
 	}
-	w.follow("metrics", m.Missed, m.Handle)
-	log := w.log.Named("metrics")
-	w.fed.Go(func() {
-		if err := scrape.Serve(w.served, l, m.Handler(log), log); err != nil {
-			log.Error("metrics are no longer served", "error", err)
-		}
-	})
-	log.Info("served", "address", c.String("metrics"))
+	f.Follow("metrics", m.Missed, m.Handle)
+	log = log.Named("metrics")
+	f.Feed(func(ctx context.Context) { scrape.Run(ctx, l, m.Handler(log), log) })
 	return nil
 }

@@ -8,17 +8,16 @@ import (
 	"callhome/internal/hook"
 	"callhome/internal/sysexits"
 
+	"github.com/hashicorp/go-hclog"
 	"github.com/urfave/cli/v2"
 )
 
-// metricsFlags keeps the flag of the other build, so that a unit file that has
-// it is answered with a sentence.
-func metricsFlags() []cli.Flag {
-	return []cli.Flag{&cli.StringFlag{Name: "metrics", Hidden: true}}
-}
+// metricsFlag keeps the flag of the other build, so that a unit file that has it
+// gets an answer it can act on.
+func metricsFlag() cli.Flag { return &cli.StringFlag{Name: "metrics", Hidden: true} }
 
-// startMetrics is that of a build for small devices (Makefile, MGR_TAGS).
-func (w *watchers) startMetrics(c *cli.Context, _ *hook.Hook) error {
+// startMetrics is that of a build for small devices.
+func startMetrics(c *cli.Context, _ *followers, _ eventSource, _ *hook.Hook, _ hclog.Logger) error {
 	if !c.IsSet("metrics") {
 		return nil
 	}

@@ -13,20 +13,17 @@ import (
 
 func TestABuildWithoutMetricsSaysSo(t *testing.T) {
 	flags := flag.NewFlagSet("run", flag.ContinueOnError)
-	for _, f := range metricsFlags() {
-		if err := f.Apply(flags); err != nil {
-			t.Fatal(err)
-		}
+	if err := metricsFlag().Apply(flags); err != nil {
+		t.Fatal(err)
 	}
 	c := cli.NewContext(nil, flags, nil)
-	w := &watchers{}
-	if err := w.startMetrics(c, nil); err != nil {
+	if err := startMetrics(c, nil, nil, nil, nil); err != nil {
 		t.Errorf("without --metrics: %v", err)
 	}
 	if err := flags.Parse([]string{"--metrics", "127.0.0.1:9434"}); err != nil {
 		t.Fatal(err)
 	}
-	if err := w.startMetrics(c, nil); sysexits.Code(err) != sysexits.Config {
+	if err := startMetrics(c, nil, nil, nil, nil); sysexits.Code(err) != sysexits.Config {
 		t.Errorf("with --metrics: %v, exit status %d, expected %d", err, sysexits.Code(err), sysexits.Config)
 	}
 }

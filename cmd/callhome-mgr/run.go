@@ -8,10 +8,9 @@ import (
 	"os/signal"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"sync"
-	"time"
 
+	"callhome/internal/cmdline"
 	"callhome/internal/daemon"
 	"callhome/internal/device/api"
 	"callhome/internal/device/manager"
@@ -73,16 +72,13 @@ func (c caller) Kept() []reconnect.Session {
 
 func runFlags() []cli.Flag {
 	return slices.Concat([]cli.Flag{
-		&cli.StringFlag{Name: "ssh-call-home-executable", Usage: "let `PROGRAM` make the calls, as ConfD's sshCallHomeExecutable", EnvVars: []string{"CALLHOME_SSH_CALL_HOME_EXECUTABLE"}},
-		&cli.StringFlag{Name: "state-dir", Value: "/run/callhome/sessions", Usage: "`DIR` on tmpfs for the sessions' state and logs"},
-		&cli.Uint64Flag{Name: "state-size", Value: 16 << 20, Usage: "make that a tmpfs of at most `BYTES`; 0 leaves it as it is"},
-		&cli.StringFlag{Name: "group", Value: "callhome", Usage: "`GROUP` that may call every method"},
-		&cli.StringFlag{Name: "read-group", Usage: "`GROUP` that may call the methods that change nothing"},
-		&cli.StringFlag{Name: "log-format", Value: "text", Usage: "`text or json`"},
-		&cli.StringFlag{Name: "log-level", Value: "info", Usage: "`LEVEL` debug, info, warn or error"},
+		&cli.StringFlag{Name: "ssh-call-home-executable", Usage: "let `PROGRAM` make the call homes, as ConfD's sshCallHomeExecutable", EnvVars: []string{"CALLHOME_SSH_CALL_HOME_EXECUTABLE"}},
+		&cli.StringFlag{Name: "state-dir", Value: "/run/callhome/sessions", Usage: "keep the sessions' state and logs in `DIR`, on tmpfs"},
+		&cli.Uint64Flag{Name: "state-size", Value: 16 << 20, Usage: "mount a tmpfs of at most `BYTES` there; 0 to leave DIR as it is"},
+		&cli.StringFlag{Name: "group", Value: "callhome", Usage: "let members of `GROUP` call every method"},
+		&cli.StringFlag{Name: "read-group", Usage: "let members of `GROUP` call the read-only methods"},
 		&cli.StringFlag{Name: "log-file", Usage: "log to `FILE` instead of stderr; reopen_logs opens it again"},
-		&cli.BoolFlag{Name: "syslog", Usage: "log to syslog (facility daemon) instead of stderr"},
-	}, configurationFlags(), metricsFlags(), hookFlags())
+	}, configurationFlags(), cmdline.LogFlags(), []cli.Flag{metricsFlag()}, cmdline.HookFlags(defaultHookEvents))
 }
 
 // backend is the API's Backend: the manager, and what only the process can do.
@@ -120,7 +116,7 @@ func runDaemon(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	listener, err := listen(c.String("socket"), access)
+	listener, err := listen(c.String("socket"))
 	if err != nil {
 		return err
 	}
@@ -137,12 +133,12 @@ func runDaemon(c *cli.Context) error {
 	}
 	conf := newRollout(c, m, log)
 	d := &backend{Manager: m, rollout: conf, c: c, log: log, stop: make(chan struct{})}
-	w, err := watch(c, d, log)
+	w, err := follow(c, d, log)
 	if err != nil {
 		return err
 	}
-	defer w.end()
-	w.follow("client hooks", func() {}, conf.Handle)
+	defer w.End()
+	w.Follow("client hooks", func() {}, conf.Handle)
 	if err := m.Restore(); err != nil {
 		log.Warn("some sessions could not be restored as they were", "error", err)
 	}
@@ -150,7 +146,7 @@ func runDaemon(c *cli.Context) error {
 	// there need this daemon all the same.
 	_ = conf.Apply(config.Call)
 	defer conf.Close()
-	if err := conf.Watch(w.ctx, c.Bool("follow-config"), func() { _ = d.Reload() }); err != nil {
+	if err := conf.Watch(w.Context(), c.Bool("follow-config"), func() { _ = d.Reload() }); err != nil {
 		return err
 	}
 	go d.awaitEnd(listener)
@@ -231,60 +227,17 @@ func loadConfig(c *cli.Context) (*manager.Config, error) {
 	return &manager.Config{Call: &s.Call, Executable: program}, nil
 }
 
-// listen opens the API's socket, or takes the one that systemd passes
-// (sd_listen_fds(3)). Every user may connect: who may call is decided by the
-// kernel's word for who it is.
-func listen(path string, _ rpc.Access) (*net.UnixListener, error) {
-	if os.Getenv("LISTEN_PID") == strconv.Itoa(os.Getpid()) && os.Getenv("LISTEN_FDS") == "1" {
-		f := os.NewFile(3, "LISTEN_FD_3")
-		defer f.Close()
-		l, err := net.FileListener(f)
-		if err != nil {
-			return nil, fmt.Errorf("using systemd's socket: %w", err)
-		}
-		u, ok := l.(*net.UnixListener)
-		if !ok {
-			return nil, fmt.Errorf("using systemd's socket: it is a %s socket, expected unix", l.Addr().Network())
-		}
-		return u, nil
+// listen opens the API's socket, or takes the one that systemd passes. Every
+// user may connect: SO_PEERCRED decides who may call which method.
+func listen(path string) (*net.UnixListener, error) {
+	passed, err := daemon.PassedSockets()
+	switch {
+	case err != nil:
+		return nil, err
+	case len(passed.TCP) > 0:
+		return nil, sysexits.New(sysexits.Config, "correct the socket unit", errors.New("using systemd's sockets: got a TCP socket, expected a Unix socket for the API"))
+	case passed.Unix != nil:
+		return passed.Unix, nil
 	}
 	return daemon.ListenUnix(path, "API")
-}
-
-func logEvent(log hclog.Logger, e proto.Event) {
-	s := e.Session
-	level := hclog.Info
-	switch e.Event {
-	case proto.EventFailed, proto.EventRefused, proto.EventNoSubsystem, proto.EventAttemptFailed, proto.EventEndpointExhausted, proto.EventLost, proto.EventTrouble, proto.EventAllExhausted:
-		level = hclog.Warn
-	case proto.EventGivenUp, proto.EventConfigRefused:
-		level = hclog.Error
-	case proto.EventLog:
-		level = hclog.Debug
-	}
-	if e.Event == proto.EventFailed && s.Client != "" {
-		level = hclog.Debug // attempt-failed says it, and when the next one is
-	}
-	var fields []any
-	if s.Session != 0 {
-		fields = []any{"session", s.Session, "host", s.Host, "port", s.Port}
-	}
-	client, endpoint, next := s.Client, s.Endpoint, ""
-	if e.Client != nil {
-		client = e.Client.Client
-		if e.Client.NextAttempt != nil {
-			next = time.Until(*e.Client.NextAttempt).Round(100 * time.Millisecond).String()
-		}
-	}
-	if e.Outage != 0 {
-		fields = append(fields, "outage", e.Outage.Round(time.Millisecond).String())
-	}
-	for _, f := range []struct{ name, value string }{
-		{"client", client}, {"endpoint", endpoint}, {"next-attempt-in", next}, {"remote", s.Remote}, {"user", s.User}, {"stage", string(s.Stage)}, {"cause", s.Cause}, {"opaque", s.Opaque}, {"words", e.Words},
-	} {
-		if f.value != "" {
-			fields = append(fields, f.name, printable(f.value))
-		}
-	}
-	log.Log(level, e.Event, fields...)
 }

@@ -59,7 +59,7 @@ func openListener(addrs, from []string) (*listen.Listener, error) {
 // accept gives ssh the socket of one call, which is then ssh's alone.
 func accept(c *cli.Context) error {
 	if c.Args().Present() {
-		return usage(fmt.Errorf("a word too many, %q", c.Args().First()))
+		return program.Usage(fmt.Errorf("unexpected argument %q", c.Args().First()))
 	}
 	want := c.String("device")
 	if _, err := knownhosts.Name(want); want != "" && err != nil {

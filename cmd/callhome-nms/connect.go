@@ -12,6 +12,7 @@ import (
 	"callhome/internal/nms/control"
 	"callhome/internal/nms/nmsproto"
 	"callhome/internal/nms/registry"
+	"callhome/internal/printable"
 	"callhome/internal/sysexits"
 
 	"github.com/urfave/cli/v2"
@@ -94,7 +95,7 @@ func (s *heldStream) Read(p []byte) (int, error) {
 func exitOf(device string, r nmsproto.ConnectResult) error {
 	switch {
 	case r.Signal != "":
-		return sysexits.New(signalled, "", fmt.Errorf("the netconf subsystem of %s was ended by SIG%s", device, printable(r.Signal)))
+		return sysexits.New(signalled, "", fmt.Errorf("the netconf subsystem of %s was ended by SIG%s", device, printable.Quoted(r.Signal)))
 	case r.ExitStatus != nil && *r.ExitStatus != 0:
 		return exitStatus(cmp.Or(*r.ExitStatus&0xff, failed))
 	}
@@ -108,23 +109,23 @@ func deviceOf(c *cli.Context, env func(string) string) (string, error) {
 	prefix := c.String("login-prefix")
 	if prefix == "" {
 		if c.NArg() != 1 {
-			return "", usage(errors.New("expected one DEVICE"))
+			return "", program.Usage(errors.New("expected one DEVICE"))
 		}
 		return checkedID(c.Args().First())
 	}
 	if c.Args().Present() {
-		return "", usage(errors.New("a device and --login-prefix, expected one of them"))
+		return "", program.Usage(errors.New("a device and --login-prefix, expected one of them"))
 	}
 	id, ok := strings.CutPrefix(env("LOGNAME"), prefix)
 	if !ok {
-		return "", sysexits.New(sysexits.Usage, "log in as "+prefix+"DEVICE", fmt.Errorf("the login name %q does not begin with %q", printable(env("LOGNAME")), prefix))
+		return "", sysexits.New(sysexits.Usage, "log in as "+prefix+"DEVICE", fmt.Errorf("the login name %q does not begin with %q", printable.Quoted(env("LOGNAME")), prefix))
 	}
 	return checkedID(id)
 }
 
 func checkedID(id string) (string, error) {
 	if err := registry.CheckID(id); err != nil {
-		return "", usage(err)
+		return "", program.Usage(err)
 	}
 	return id, nil
 }

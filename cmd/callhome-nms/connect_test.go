@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"callhome/internal/cmdline"
 	"callhome/internal/nms/nmsproto"
 	"callhome/internal/sysexits"
 
@@ -102,7 +103,7 @@ func TestADevicesWordsSteerNoTerminal(t *testing.T) {
 	}
 }
 
-func TestAWordMayStandBeforeFlags(t *testing.T) {
+func TestAnArgumentMayStandBeforeFlags(t *testing.T) {
 	for in, want := range map[string]string{
 		"p devices adopt SHA256:x --id edge7":    "p devices adopt --id edge7 SHA256:x",
 		"p devices adopt --id edge7 SHA256:x":    "p devices adopt --id edge7 SHA256:x",
@@ -114,7 +115,7 @@ func TestAWordMayStandBeforeFlags(t *testing.T) {
 		"p":                                      "p",
 	} {
 		args := strings.Fields(in)
-		if got := strings.Join(wordLast(args), " "); got != want || in != strings.Join(args, " ") {
+		if got := strings.Join(cmdline.FlagsFirst(commands(), args), " "); got != want || in != strings.Join(args, " ") {
 			t.Errorf("%s: got %s", in, got)
 		}
 	}

@@ -72,11 +72,11 @@ func (w *words) IsBoolFlag() bool { return true }
 
 func runConsole(c *cli.Context, script *console.Script, where *words) error {
 	if c.Args().Present() {
-		return usage(fmt.Errorf("a word too many, %q", c.Args().First()))
+		return program.Usage(fmt.Errorf("unexpected argument %q", c.Args().First()))
 	}
 	requests, err := script.Requests()
 	if err == nil && len(requests) == 0 && !c.Bool("interactive") {
-		err = usage(errors.New("no operation given, and no --interactive"))
+		err = program.Usage(errors.New("no operation given, and no --interactive"))
 	}
 	if err != nil {
 		return err
@@ -87,7 +87,7 @@ func runConsole(c *cli.Context, script *console.Script, where *words) error {
 	case netconf.EndOfMessage, netconf.Chunked:
 		options.Versions = []netconf.Framing{v}
 	default:
-		return usage(fmt.Errorf("there is no base version %q", v))
+		return program.Usage(fmt.Errorf("there is no base version %q", v))
 	}
 	style, err := console.ParseStyle(c.String("outputStyle"))
 	if err != nil {

@@ -44,9 +44,9 @@ func TestUsage(t *testing.T) {
 	t.Setenv("SSH_AUTH_SOCK", "")
 	for args, want := range map[string]string{
 		"":                                       "no command given",
-		"bogus":                                  `no command "bogus"`,
+		"bogus":                                  `unknown command "bogus"`,
 		"accept":                                 "standard output is not the socket",
-		"accept word":                            "a word too many",
+		"accept word":                            "unexpected argument",
 		"accept --device a/b":                    "is no name for a device",
 		"accept --timeout soon":                  "timeout",
 		"console":                                "no operation given",
@@ -54,7 +54,7 @@ func TestUsage(t *testing.T) {
 		"console --get --listen --host h":        "either --listen or --host",
 		"console --get --listen":                 "--listen needs --device",
 		"console --listen 127.0.0.1 --get":       "--listen needs --device",
-		"console --get --listen word extra":      "a word too many",
+		"console --get --listen word extra":      "unexpected argument",
 		"console --get -p secret --listen":       "can be read by every user",
 		"console --get --listen --proto tcp":     "there is no --proto tcp",
 		"console --get --host h --keepalive 0s":  "--keepalive needs a duration above 0",

@@ -14,6 +14,7 @@ import (
 	"sync"
 	"time"
 
+	"callhome/internal/cmdline"
 	"callhome/internal/nms/knownhosts"
 	"callhome/internal/nms/listen"
 	"callhome/internal/nms/login"
@@ -66,10 +67,10 @@ type reached struct {
 // reach connects as the command line says.
 func reach(c *cli.Context, where *words) (*reached, error) {
 	if c.Duration("keepalive") <= 0 {
-		return nil, usage(errors.New("--keepalive needs a duration above 0"))
+		return nil, program.Usage(errors.New("--keepalive needs a duration above 0"))
 	}
 	if c.String("proto") != "ssh" {
-		return nil, usage(fmt.Errorf("there is no --proto %s here", c.String("proto")))
+		return nil, program.Usage(fmt.Errorf("there is no --proto %s here", c.String("proto")))
 	}
 	if c.IsSet("listen-address") || c.IsSet("listen-port") {
 		where.given = true
@@ -80,9 +81,9 @@ func reach(c *cli.Context, where *words) (*reached, error) {
 	case !where.given && host == "" && device != "":
 		return reachHeld(c, device)
 	case where.given == (host != ""):
-		return nil, usage(errors.New("either --listen or --host says how to reach the device, or --device alone where callhome-nms serve holds it"))
+		return nil, program.Usage(errors.New("either --listen or --host says how to reach the device, or --device alone where callhome-nms serve holds it"))
 	case where.given && device == "":
-		return nil, usage(errors.New("--listen needs --device: who is to call"))
+		return nil, program.Usage(errors.New("--listen needs --device: who is to call"))
 	}
 	identity, err := identify(c, host, device)
 	if err != nil {
@@ -92,7 +93,7 @@ func reach(c *cli.Context, where *words) (*reached, error) {
 	if who == "" {
 		me, err := user.Current()
 		if err != nil {
-			return nil, usage(fmt.Errorf("--user is needed: %w", err))
+			return nil, program.Usage(fmt.Errorf("--user is needed: %w", err))
 		}
 		who = me.Username
 	}
@@ -202,7 +203,7 @@ func await(c *cli.Context, addrs []string, device string, try func(context.Conte
 				return false
 			}
 			last = sysexits.New(sysexits.Code(err), sysexits.Hint(err), fmt.Errorf("a call from %v: %w", from, err))
-			say(oneLine(last))
+			say(cmdline.OneLine(last))
 			return true
 		},
 	})

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net"
 	"os"
 	"os/signal"
@@ -12,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"callhome/internal/cmdline"
 	"callhome/internal/daemon"
 	"callhome/internal/logging"
 	"callhome/internal/nms/control"
@@ -25,7 +25,6 @@ import (
 	"callhome/internal/rpc"
 	"callhome/internal/sysexits"
 
-	"github.com/coreos/go-systemd/v22/activation"
 	sddaemon "github.com/coreos/go-systemd/v22/daemon"
 	"github.com/urfave/cli/v2"
 	"golang.org/x/sys/unix"
@@ -33,35 +32,32 @@ import (
 
 func serveCommand() *cli.Command {
 	d := station.Defaults()
-	return &cli.Command{Name: "serve", Usage: "be the daemon that holds the connections of many devices", Action: serve, Flags: slices.Concat([]cli.Flag{
-		&cli.StringSliceFlag{Name: "listen", Usage: "wait for calls on `ADDRESS`, ADDRESS:PORT or :PORT; may be repeated; by default every address, port 4334"},
-		&cli.StringSliceFlag{Name: "proxy-from", Usage: "believe, and demand, the PROXY header of the load balancers in `NETWORK`; may be repeated"},
-		&cli.StringFlag{Name: "registry", Value: "/etc/callhome-nms/devices", Usage: "`DIR` with one file a device"},
+	return &cli.Command{Name: "serve", Usage: "run the daemon that holds the connections of many devices", Action: serve, Before: program.NoArguments, Flags: slices.Concat([]cli.Flag{
+		&cli.StringSliceFlag{Name: "listen", Usage: "accept call homes on `ADDRESS`, ADDRESS:PORT or :PORT; repeatable; without it on every address, port 4334"},
+		&cli.StringSliceFlag{Name: "proxy-from", Usage: "require the PROXY header from the load balancers in `NETWORK`, and use its address; repeatable"},
+		&cli.StringFlag{Name: "registry", Value: "/etc/callhome-nms/devices", Usage: "read the registry in `DIR`, one file per device"},
 		socketFlag(),
-		&cli.StringFlag{Name: "device-sockets", Value: "/run/callhome-nms/devices", Usage: "keep a socket with plain NETCONF in `DIR` for each connected device; empty for none"},
-		&cli.StringFlag{Name: "group", Value: "callhome-nms", Usage: "`GROUP` that may use and adopt devices"},
-		&cli.StringFlag{Name: "read-group", Usage: "`GROUP` that may look at them"},
-		&cli.StringFlag{Name: "user", Usage: "log in as `USER` where a device's entry names nobody"},
-		&cli.StringFlag{Name: "key-file", Usage: "and with the private key in `FILE`, or the certificate beside it"},
-		&cli.StringFlag{Name: "password-file", Usage: "or with the password in `FILE`"},
-		&cli.StringFlag{Name: "duplicate", Value: string(d.Duplicate), Usage: "`refuse or replace`: what becomes of a second live device with one id"},
-		&cli.IntFlag{Name: "max-unauthenticated", Value: d.MaxUnauthenticated, Usage: "at most `N` connections that are not logged in"},
-		&cli.IntFlag{Name: "max-per-source", Value: d.MaxPerSource, Usage: "and of those `N` from one address"},
-		&cli.DurationFlag{Name: "login-time", Value: d.LoginTime, Usage: "`TIME` from accept to login"},
-		&cli.DurationFlag{Name: "keepalive", Value: d.KeepaliveEvery, Usage: "ask a device for a sign of life every `TIME`"},
-		&cli.DurationFlag{Name: "keepalive-time", Value: d.KeepaliveTime, Usage: "give it up after `TIME` without an answer"},
-		&cli.DurationFlag{Name: "probe-time", Value: d.ProbeTime, Usage: "when a device calls again, its old connection has `TIME` to show that it is alive"},
-		&cli.StringFlag{Name: "log-format", Value: "text", Usage: "`text or json`"},
-		&cli.StringFlag{Name: "log-level", Value: "info", Usage: "`LEVEL` debug, info, warn or error"},
-		&cli.BoolFlag{Name: "syslog", Usage: "log to syslog (facility daemon) instead of stderr"},
-	}, watchFlags())}
+		&cli.StringFlag{Name: "device-sockets", Value: "/run/callhome-nms/devices", Usage: "keep a device socket, with plain NETCONF, in `DIR` for each connected device; empty for none"},
+		&cli.StringFlag{Name: "group", Value: "callhome-nms", Usage: "let members of `GROUP` use and adopt devices"},
+		&cli.StringFlag{Name: "read-group", Usage: "let members of `GROUP` list devices and events"},
+		&cli.StringFlag{Name: "user", Usage: "log in as `USER` where a device's entry names no user"},
+		&cli.StringFlag{Name: "key-file", Usage: "log in with the private key in `FILE`, and the certificate beside it"},
+		&cli.StringFlag{Name: "password-file", Usage: "log in with the password in `FILE`"},
+		&cli.StringFlag{Name: "duplicate", Value: string(d.Duplicate), Usage: "`refuse or replace` a duplicate, a second live connection of one device"},
+		&cli.IntFlag{Name: "max-unauthenticated", Value: d.MaxUnauthenticated, Usage: "hold at most `N` unauthenticated connections"},
+		&cli.IntFlag{Name: "max-per-source", Value: d.MaxPerSource, Usage: "hold at most `N` unauthenticated connections from one address"},
+		&cli.DurationFlag{Name: "login-time", Value: d.LoginTime, Usage: "close a connection that has not logged in after `TIME`"},
+		&cli.DurationFlag{Name: "keepalive", Value: d.KeepaliveEvery, Usage: "send a keepalive to each device every `TIME`"},
+		&cli.DurationFlag{Name: "keepalive-time", Value: d.KeepaliveTime, Usage: "close a connection whose keepalive has no answer after `TIME`"},
+		&cli.DurationFlag{Name: "probe-time", Value: d.ProbeTime, Usage: "when a connected device calls again, close its old connection unless it answers within `TIME`"},
+	}, cmdline.LogFlags(), []cli.Flag{cmdline.MetricsFlag()}, cmdline.HookFlags(defaultHookEvents))}
 }
 
 func socketFlag() cli.Flag {
-	return &cli.StringFlag{Name: "socket", Value: nmsproto.DefaultSocket, EnvVars: []string{"CALLHOME_NMS_SOCKET"}, Usage: "the daemon's `SOCKET`"}
+	return &cli.StringFlag{Name: "socket", Value: nmsproto.DefaultSocket, EnvVars: []string{"CALLHOME_NMS_SOCKET"}, Usage: "call the daemon at `SOCKET`"}
 }
 
-// daemon is the Backend: the station, and what only the process knows.
+// backend is the control.Backend: the station, and what only the process knows.
 type backend struct {
 	*station.Station
 	registry  *registry.Registry
@@ -73,9 +69,6 @@ type backend struct {
 }
 
 func serve(c *cli.Context) error {
-	if c.Args().Present() {
-		return usage(fmt.Errorf("serve takes no words, found %q", c.Args().First()))
-	}
 	log, err := logging.New(logging.Options{Name: "callhome-nms", Format: c.String("log-format"), Level: c.String("log-level"), Syslog: c.Bool("syslog")})
 	if err != nil {
 		return err
@@ -99,18 +92,18 @@ func serve(c *cli.Context) error {
 	calls.Passed = func(err error) { warnings.Warn("calls cannot be accepted for now", "error", err) }
 	s, err := station.New(config)
 	if err != nil {
-		return usage(err)
+		return program.Usage(err)
 	}
 	d := &backend{Station: s, registry: config.Registry, begun: time.Now().UTC(), log: log, sharesPassword: config.Credential.PasswordFile != ""}
 	s.Changed = d.changed
 	for _, a := range calls.Addrs() {
 		d.listening = append(d.listening, a.String())
 	}
-	w, err := watch(c, d)
+	w, err := follow(c, d)
 	if err != nil {
 		return err
 	}
-	defer w.end()
+	defer w.End()
 	doors, err := openDoors(c, s, access, log)
 	if err != nil {
 		return err
@@ -180,7 +173,7 @@ func stationConfig(c *cli.Context) (config station.Config, change registry.Chang
 		LoginTime: c.Duration("login-time"), KeepaliveEvery: c.Duration("keepalive"), KeepaliveTime: c.Duration("keepalive-time"), ProbeTime: c.Duration("probe-time"),
 	}
 	if config.Credential.KeyFile != "" && config.Credential.PasswordFile != "" {
-		return config, change, usage(errors.New("key-file and password-file, expected one of them"))
+		return config, change, program.Usage(errors.New("key-file and password-file, expected one of them"))
 	}
 	if config.Balancers, err = listen.ParseNets(c.StringSlice("proxy-from")); err != nil {
 		return config, change, err
@@ -190,35 +183,23 @@ func stationConfig(c *cli.Context) (config station.Config, change registry.Chang
 		config.Registry, change, err = registry.Open(dir)
 	}
 	if err != nil {
-		return config, change, sysexits.New(sysexits.NoInput, "make the directory, or name another with --registry", err)
+		return config, change, sysexits.New(sysexits.NoInput, "create the directory, or name another with --registry", err)
 	}
 	return config, change, nil
 }
 
-// openSockets opens what calls and callers come to, or takes what systemd passes
-// (sd_listen_fds(3)): TCP sockets for the former, a Unix socket for the latter.
+// openSockets opens the listeners for call homes and for the control socket, or
+// takes those that systemd passes: TCP and Unix sockets respectively.
 func openSockets(c *cli.Context) (*listen.Listener, *net.UnixListener, error) {
-	passed, err := activation.Listeners()
+	passed, err := daemon.PassedSockets()
 	if err != nil {
-		return nil, nil, fmt.Errorf("using systemd's sockets: %w", err)
-	}
-	var tcp []*net.TCPListener
-	var socket *net.UnixListener
-	for _, l := range passed {
-		switch l := l.(type) {
-		case *net.TCPListener:
-			tcp = append(tcp, l)
-		case *net.UnixListener:
-			socket = l
-		default:
-			return nil, nil, sysexits.New(sysexits.Config, "correct the socket unit", errors.New("using systemd's sockets: there is one that is neither a listening TCP nor Unix socket"))
-		}
-	}
-	var calls *listen.Listener
-	if len(tcp) > 0 {
-		calls = listen.New(tcp...)
-	} else if calls, err = listen.Open(c.StringSlice("listen")); err != nil {
 		return nil, nil, err
+	}
+	calls, socket := listen.New(passed.TCP...), passed.Unix
+	if len(passed.TCP) == 0 {
+		if calls, err = listen.Open(c.StringSlice("listen")); err != nil {
+			return nil, nil, err
+		}
 	}
 	if socket == nil {
 		if socket, err = daemon.ListenUnix(c.String("socket"), "control"); err != nil {

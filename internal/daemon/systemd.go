@@ -1,9 +1,14 @@
 package daemon
 
 import (
+	"callhome/internal/sysexits"
 	"context"
+	"errors"
+	"fmt"
+	"net"
 	"time"
 
+	"github.com/coreos/go-systemd/v22/activation"
 	sddaemon "github.com/coreos/go-systemd/v22/daemon"
 	"github.com/hashicorp/go-hclog"
 )
@@ -14,6 +19,31 @@ func Notify(log hclog.Logger, state string) {
 	if _, err := sddaemon.SdNotify(false, state); err != nil {
 		log.Warn("systemd could not be told", "state", state, "error", err)
 	}
+}
+
+// Sockets are the listening sockets that systemd passed (sd_listen_fds(3)).
+type Sockets struct {
+	TCP  []*net.TCPListener
+	Unix *net.UnixListener // nil where there is none
+}
+
+// PassedSockets returns what systemd passed, with the owner's duty to close them.
+func PassedSockets() (s Sockets, err error) {
+	passed, err := activation.Listeners()
+	if err != nil {
+		return s, fmt.Errorf("using systemd's sockets: %w", err)
+	}
+	for _, l := range passed {
+		switch l := l.(type) {
+		case *net.TCPListener:
+			s.TCP = append(s.TCP, l)
+		case *net.UnixListener:
+			s.Unix = l
+		default:
+			return s, sysexits.New(sysexits.Config, "correct the socket unit", errors.New("using systemd's sockets: one of them is neither a listening TCP nor a listening Unix socket"))
+		}
+	}
+	return s, nil
 }
 
 // Watchdog tells systemd that the daemon is well for as long as it answers:

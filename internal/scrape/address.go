@@ -44,9 +44,14 @@ func ParseAddress(s string) (Address, error) {
 	return Address{"tcp", a.String()}, nil
 }
 
-// Listen opens the listener. Every local user may connect to either kind: there
-// is no word of anybody's in the figures.
-func Listen(a Address) (net.Listener, error) {
+// Listen opens the listener at ADDRESS:PORT or unix:PATH (ParseAddress). Every
+// local user may connect: no text from outside is among the metrics. Errors carry
+// their exit status.
+func Listen(address string) (net.Listener, error) {
+	a, err := ParseAddress(address)
+	if err != nil {
+		return nil, sysexits.New(sysexits.Usage, "use another --metrics", err)
+	}
 	if a.Network == "unix" {
 		l, err := daemon.ListenUnix(a.Address, "metrics")
 		if err != nil {

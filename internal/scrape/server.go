@@ -59,6 +59,14 @@ func Serve(ctx context.Context, l net.Listener, h http.Handler, log hclog.Logger
 	return err
 }
 
+// Run is Serve with the start and a failure logged.
+func Run(ctx context.Context, l net.Listener, h http.Handler, log hclog.Logger) {
+	log.Info("serving metrics", "address", l.Addr().String())
+	if err := Serve(ctx, l, h, log); err != nil {
+		log.Error("metrics are no longer served", "error", err)
+	}
+}
+
 // patient is a listener that sees out a lack of descriptors or memory.
 type patient struct {
 	net.Listener

@@ -72,7 +72,7 @@ func TestInstalledC(t *testing.T) {
 	s := startSSH(t, "user_key", "-s", "netop@nms", "netconf")
 	env := []string{"CALLHOME_MANAGER_SOCKET=" + d.socket}
 	out, code = run(t, env, dir+"/example", "127.0.0.1", s.port, "ticket")
-	if code != 0 || !strings.Contains(out, "session 1: netop speaks NETCONF from 127.0.0.1:"+s.port) {
+	if code != 0 || !strings.Contains(out, "session 1: netop has started the netconf subsystem from 127.0.0.1:"+s.port) {
 		t.Errorf("the example: status %d: %s", code, out)
 	}
 	s.echo(t, "hello")

@@ -31,7 +31,7 @@ func TestExitStatuses(t *testing.T) {
 		{"bad port", []string{host, "70000"}, nil, 64, []string{"70000"}},
 		{"port 0", []string{host, "0"}, nil, 64, []string{`"0"`}},
 		{"port twice", []string{nms.Addr(), "4334"}, nil, 64, []string{"4334"}},
-		{"too many words", []string{host, port, "opaque", "more"}, nil, 64, []string{"a word too many", "more"}},
+		{"too many words", []string{host, port, "opaque", "more"}, nil, 64, []string{"unexpected argument", "more"}},
 		{"unknown option", here, []string{"--no-such-option"}, 64, []string{"no-such-option"}},
 		{"option without its value", nil, []string{"--sshd"}, 64, []string{"sshd"}},
 		{"bad value", here, []string{"--connect-timeout", "soon"}, 64, []string{"soon"}},

@@ -57,7 +57,7 @@ func TestSystemd(t *testing.T) {
 		t.Errorf("the story broke off:\n%s", out)
 	}
 	for step, words := range map[string][]string{
-		"installed":        {"there is no /etc/callhome/callhome.json", "active\nactive\nenabled\nenabled\n", "speaks NETCONF"},
+		"installed":        {"there is no /etc/callhome/callhome.json", "active\nactive\nenabled\nenabled\n", "has started the netconf subsystem"},
 		"before":           {"before"},
 		"upgraded":         {"callhome-mgr " + now, "another daemon", "the same session", "upgraded"},
 		"removed":          {"These sessions still run", "inactive\ninactive\n", "removed"},

@@ -54,7 +54,7 @@ func ParseWords(words []string) (Target, error) {
 		return Target{}, fmt.Errorf("port given twice, in %q and as %q; expected HOST [PORT [OPAQUE]] or HOST:PORT", words[0], rest[0])
 	}
 	if len(rest) > 1 {
-		return Target{}, fmt.Errorf("%q is a word too many; expected HOST [PORT [OPAQUE]], with OPAQUE as one word%s", rest[1], misplaced(rest...))
+		return Target{}, fmt.Errorf("unexpected argument %q; expected HOST [PORT [OPAQUE]], with OPAQUE as one argument%s", rest[1], misplaced(rest...))
 	}
 	if len(rest) == 1 {
 		t.Opaque, err = parseOpaque(rest[0])

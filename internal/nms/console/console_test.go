@@ -44,7 +44,7 @@ func requests(t *testing.T, args ...string) ([]*Request, error) {
 		return nil, err
 	}
 	if set.NArg() > 0 {
-		return nil, fmt.Errorf("a word too many, %q", set.Arg(0))
+		return nil, fmt.Errorf("unexpected argument %q", set.Arg(0))
 	}
 	return s.Requests()
 }
@@ -143,7 +143,7 @@ func TestWrongWords(t *testing.T) {
 		"--create-subscription --start-time today":    "is no time like",
 		"--rpc " + rpc:                                "belongs to the console",
 		"--edit-config - --rpc -":                     "one file only",
-		"--get word":                                  "a word too many",
+		"--get word":                                  "unexpected argument",
 		"--get-config --test-option set":              "has no --test-option",
 	} {
 		if _, err := requests(t, strings.Fields(args)...); err == nil || !strings.Contains(err.Error(), want) {

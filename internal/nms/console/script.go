@@ -186,7 +186,7 @@ func parseLine(line string) (*Request, error) {
 		return nil, usage(errors.New(strings.ReplaceAll(err.Error(), ": -", ": --")))
 	}
 	if set.NArg() > 0 {
-		return nil, usage(fmt.Errorf("a word too many, %q", set.Arg(0)))
+		return nil, usage(fmt.Errorf("unexpected argument %q", set.Arg(0)))
 	}
 	requests, err := s.Requests()
 	if err == nil && len(requests) != 1 {

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"callhome/internal/nms/hostkey"
+	"callhome/internal/printable"
 
 	"golang.org/x/crypto/ssh"
 )
@@ -44,7 +45,7 @@ func (r *Registry) certified(cert *ssh.Certificate, now time.Time) (*Entry, erro
 		return nil, ErrUnknown
 	}
 	fail := func(why string) error {
-		return fmt.Errorf("certificate %q (serial %d): %s", printable(cert.KeyId), cert.Serial, why)
+		return fmt.Errorf("certificate %q (serial %d): %s", printable.Line(cert.KeyId), cert.Serial, why)
 	}
 	if r.revoked[ssh.FingerprintSHA256(cert.SignatureKey)] {
 		return nil, fail("its CA is revoked")
@@ -69,26 +70,11 @@ func (r *Registry) certified(cert *ssh.Certificate, now time.Time) (*Entry, erro
 		}
 	}
 	if id == "" {
-		return nil, fail(fmt.Sprintf("no device has its principals %s", printable(strings.Join(cert.ValidPrincipals, ","))))
+		return nil, fail(fmt.Sprintf("no device has its principals %s", printable.Line(strings.Join(cert.ValidPrincipals, ","))))
 	}
 	checker := ssh.CertChecker{Clock: func() time.Time { return now }}
 	if err := checker.CheckCert(principal, cert); err != nil {
 		return nil, fail(strings.TrimPrefix(err.Error(), "ssh: "))
 	}
 	return r.entries[id], nil
-}
-
-// printable is a word of a certificate, which anybody can have made, in a form
-// and length for one line of a log.
-func printable(s string) string {
-	const most = 120
-	if len(s) > most {
-		s = s[:most] + "..."
-	}
-	return strings.Map(func(r rune) rune {
-		if r < ' ' || r > '~' {
-			return '?'
-		}
-		return r
-	}, s)
 }

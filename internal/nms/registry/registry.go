@@ -9,6 +9,7 @@ package registry
 
 import (
 	"bytes"
+	"callhome/internal/printable"
 	"errors"
 	"fmt"
 	"io"
@@ -326,7 +327,7 @@ func (r *Registry) Problems() []Problem {
 func (r *Registry) Add(e *Entry) error {
 	text := e.Format()
 	if _, err := Parse(text); err != nil {
-		return fmt.Errorf("adding device %s: %w", printable(e.ID), err)
+		return fmt.Errorf("adding device %s: %w", printable.Line(e.ID), err)
 	}
 	// Whole or not at all, and never over another one.
 	f, err := os.CreateTemp(r.dir, ".new-")

@@ -8,6 +8,7 @@ import (
 
 	"callhome/internal/nms/nmsproto"
 	"callhome/internal/nms/registry"
+	"callhome/internal/printable"
 	"callhome/internal/proto"
 
 	"golang.org/x/crypto/ssh"
@@ -25,7 +26,7 @@ func (s *Station) Adopt(p nmsproto.AdoptParams) (nmsproto.Device, error) {
 	u := s.strangers[p.HostKey]
 	s.mu.Unlock()
 	if u == nil {
-		return nmsproto.Device{}, proto.NewError(proto.CodeNoExists, fmt.Sprintf("nobody called with the host key %.80s: `callhome-nms devices` lists who did", printable(p.HostKey)))
+		return nmsproto.Device{}, proto.NewError(proto.CodeNoExists, fmt.Sprintf("nobody called with the host key %.80s: `callhome-nms devices` lists who did", printable.Line(p.HostKey)))
 	}
 	key, err := registry.ParseKey(u.Key)
 	if err != nil {

@@ -10,6 +10,7 @@ import (
 	"callhome/internal/nms/handshake"
 	"callhome/internal/nms/nmsproto"
 	"callhome/internal/nms/registry"
+	"callhome/internal/printable"
 
 	"golang.org/x/crypto/ssh"
 )
@@ -141,7 +142,7 @@ func (c *call) failed(err error, evicted bool) {
 	e := nmsproto.Event{Address: c.from.String()}
 	var h *handshake.Error
 	if errors.As(err, &h) {
-		e.Software = printable(h.Version)
+		e.Software = printable.Line(h.Version)
 	}
 	if c.key != nil {
 		var plain ssh.PublicKey
@@ -156,7 +157,7 @@ func (c *call) failed(err error, evicted bool) {
 		}
 		s.refused(NoRoom, e)
 	case c.entry != nil && c.err == nil:
-		e.Cause = "login failed: " + printable(err.Error())
+		e.Cause = "login failed: " + printable.Line(err.Error())
 		c.blame(e, NoLogin)
 	case c.entry != nil:
 		e.Cause = c.err.Error() // the credential
@@ -175,7 +176,7 @@ func (c *call) failed(err error, evicted bool) {
 // noSSH says how far a peer came that did not show a host key.
 func (c *call) noSSH(h *handshake.Error) string {
 	var timeout net.Error
-	what := printable(h.Error())
+	what := printable.Line(h.Error())
 	if errors.As(h, &timeout) && timeout.Timeout() {
 		what = fmt.Sprintf("nothing more came within %v", c.station.config.LoginTime)
 	}

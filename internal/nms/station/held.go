@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"callhome/internal/nms/handshake"
+	"callhome/internal/printable"
 	"callhome/internal/proto"
 
 	"golang.org/x/crypto/ssh"
@@ -122,7 +123,7 @@ func causeOf(err error) string {
 	if err == nil || err.Error() == "EOF" {
 		return "the device closed the connection"
 	}
-	return printable(plain(err))
+	return printable.Line(plain(err))
 }
 
 // channelTime bounds how long a device may take to open a channel and to start
@@ -196,7 +197,7 @@ func (h *held) start(wanted context.Context) (*channel, error) {
 	var refused *ssh.OpenChannelError
 	switch {
 	case errors.As(err, &refused):
-		return nil, h.notOpened(proto.StageSession, "the device refuses: "+printable(refused.Message))
+		return nil, h.notOpened(proto.StageSession, "the device refuses: "+printable.Line(refused.Message))
 	case err != nil:
 		return nil, h.notOpened(proto.StageSession, causeOf(err))
 	}

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"callhome/internal/nms/nmsproto"
+	"callhome/internal/printable"
 
 	"golang.org/x/crypto/ssh"
 )
@@ -167,7 +168,7 @@ func exit(r *ssh.Request, out *nmsproto.ConnectResult) {
 			Words, Tag string
 		}
 		if ssh.Unmarshal(r.Payload, &m) == nil {
-			out.Signal = printable(m.Name)
+			out.Signal = printable.Line(m.Name)
 		}
 	}
 	if r.WantReply {

@@ -6,6 +6,7 @@ import (
 
 	"callhome/internal/nms/nmsproto"
 	"callhome/internal/nms/registry"
+	"callhome/internal/printable"
 
 	"golang.org/x/crypto/ssh"
 )
@@ -77,7 +78,7 @@ func (s *Station) trySeat(h, old *held) (*held, bool) {
 	plain, certificate := plainKey(h.key)
 	d.held = h
 	d.seen = nmsproto.Device{
-		State: nmsproto.Connected, Since: &since, Address: h.address.String(), Software: printable(string(h.conn.ServerVersion())),
+		State: nmsproto.Connected, Since: &since, Address: h.address.String(), Software: printable.Line(string(h.conn.ServerVersion())),
 		HostKey: ssh.FingerprintSHA256(plain), Certificate: certificate, User: h.conn.User(), Calls: d.seen.Calls + 1,
 		LastError: d.seen.LastError, ErrorTime: d.seen.ErrorTime,
 	}
@@ -99,7 +100,7 @@ func (s *Station) duplicate(h, old *held) {
 	s.mu.Unlock()
 	plain, certificate := plainKey(h.key)
 	s.tell(nmsproto.Event{
-		Event: nmsproto.EventDuplicate, Device: h.id, Address: h.address.String(), Software: printable(string(h.conn.ServerVersion())),
+		Event: nmsproto.EventDuplicate, Device: h.id, Address: h.address.String(), Software: printable.Line(string(h.conn.ServerVersion())),
 		HostKey: ssh.FingerprintSHA256(plain), Certificate: certificate, Cause: cause,
 	})
 }

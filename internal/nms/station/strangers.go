@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"callhome/internal/nms/nmsproto"
+	"callhome/internal/printable"
 
 	"golang.org/x/crypto/ssh"
 )
@@ -66,24 +67,7 @@ func (s strangers) list() []nmsproto.Unknown {
 // plainKey is a certificate's key and its name for people, or the key itself.
 func plainKey(key ssh.PublicKey) (plain ssh.PublicKey, certificate string) {
 	if c, ok := key.(*ssh.Certificate); ok {
-		return c.Key, printable(c.KeyId)
+		return c.Key, printable.Line(c.KeyId)
 	}
 	return key, ""
-}
-
-// maxPrinted bounds what a peer can put into a line of ours, in bytes.
-const maxPrinted = 300
-
-// printable is a peer's word, fit for one line of a log, an event or a
-// terminal.
-func printable(s string) string {
-	if len(s) > maxPrinted {
-		s = s[:maxPrinted] + "..."
-	}
-	return strings.Map(func(r rune) rune {
-		if r < ' ' || r > '~' {
-			return '?'
-		}
-		return r
-	}, s)
 }

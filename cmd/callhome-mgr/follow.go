@@ -1,0 +1,40 @@
+package main
+
+import (
+	"callhome/internal/cmdline"
+	"callhome/internal/device/rollout"
+	"callhome/internal/proto"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/urfave/cli/v2"
+)
+
+// followers follow the manager's events.
+type followers = cmdline.Followers[proto.Event]
+
+// eventSource is the daemon, as far as followers ask it.
+type eventSource interface {
+	Subscribe() (events <-chan proto.Event, cancel func())
+	Sessions() []proto.SessionInfo
+	Clients() []proto.ClientStatus
+}
+
+// defaultHookEvents are the events that a hook runs on unless --hook-event names
+// others.
+var defaultHookEvents = []string{proto.EventConnected, proto.EventAuthenticated, proto.EventFailed, proto.EventClosed}
+
+// follow starts the log and what the command line asks for. All have subscribed
+// when it returns.
+func follow(c *cli.Context, source eventSource, log hclog.Logger) (*followers, error) {
+	f := cmdline.NewFollowers(source.Subscribe, log)
+	f.Follow("log", func() {}, func(e proto.Event) { logEvent(log, e) })
+	h, err := cmdline.StartHook(c, f, proto.Events, rollout.Event)
+	if err == nil {
+		err = startMetrics(c, f, source, h, log)
+	}
+	if err != nil {
+		f.End()
+		return nil, err
+	}
+	return f, nil
+}

@@ -1,0 +1,64 @@
+package main
+
+import (
+	"context"
+
+	"callhome/internal/cmdline"
+	"callhome/internal/hook"
+	"callhome/internal/nms/metrics"
+	"callhome/internal/nms/nmsproto"
+	"callhome/internal/scrape"
+
+	"github.com/urfave/cli/v2"
+)
+
+// followers follow the station's events.
+type followers = cmdline.Followers[nmsproto.Event]
+
+// defaultHookEvents are the events that a hook runs on unless --hook-event names
+// others.
+var defaultHookEvents = []string{nmsproto.EventUp, nmsproto.EventDown, nmsproto.EventReplaced, nmsproto.EventDuplicate, nmsproto.EventRefused, nmsproto.EventUnknown}
+
+// hookEvent is an event of the station as package hook takes it.
+func hookEvent(e nmsproto.Event) hook.Event {
+	return hook.Event{Name: e.Event, About: []any{"device", e.Device}, Value: e}
+}
+
+// follow starts the log and what the command line asks for. All have subscribed
+// when it returns.
+func follow(c *cli.Context, b *backend) (*followers, error) {
+	f := cmdline.NewFollowers(func() (<-chan nmsproto.Event, func()) {
+		_, events, cancel := b.Subscribe()
+		return events, cancel
+	}, b.log)
+	f.Follow("log", func() {}, func(e nmsproto.Event) { logEvent(b.log, e) })
+	h, err := cmdline.StartHook(c, f, nmsproto.Events, hookEvent)
+	if err == nil {
+		err = startMetrics(c, f, b, h)
+	}
+	if err != nil {
+		f.End()
+		return nil, err
+	}
+	return f, nil
+}
+
+// startMetrics serves metrics where the command line says; h may be nil.
+func startMetrics(c *cli.Context, f *followers, b *backend, h *hook.Hook) error {
+	if !c.IsSet("metrics") {
+		return nil
+	}
+	l, err := scrape.Listen(c.String("metrics"))
+	if err != nil {
+		return err
+	}
+	m := metrics.New(b.Stats, version)
+	if h != nil {
+		m.AddHook(h.Counts)
+	}
+	b.Timed = m.LoggedIn
+	f.Follow("metrics", func() {}, m.Handle)
+	log := b.log.Named("metrics")
+	f.Feed(func(ctx context.Context) { scrape.Run(ctx, l, scrape.Handler(m.Registry, log), log) })
+	return nil
+}
