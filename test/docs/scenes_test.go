@@ -135,7 +135,7 @@ var scenes = map[string]string{
 	"README.md demo": `
 @1
 `,
-	"README.md device": `
+	"docs/install.md device": `
 ssh-keygen -q -t ed25519 -N '' -f nms_key
 @1
 @2
@@ -150,7 +150,17 @@ await listening
 wait $pid || { cat /run/station.err /run/callhome/log/*; fail "the station saw no NETCONF server"; }
 said /run/station '<hello' || fail "no hello"
 `,
-	"README.md without-root": `
+	"docs/install.md bare": `
+install_all
+my_netconf
+rm -r /etc/callhome
+listener
+held &
+await listening
+@1
+await said /run/station '<hello'
+`,
+	"docs/install.md without-root": `
 install_all
 my_netconf
 usermod -d /run/home netconf
@@ -166,7 +176,7 @@ chmod 644 /run/block
 setpriv --reuid netconf --regid netconf --clear-groups env HOME=/run/home USER=netconf sh -eu /run/block &
 await said /run/station '<hello'
 `,
-	"README.md station": `
+	"docs/install.md station": `
 install_all
 my_netconf
 cp /etc/ssh/ssh_host_ed25519_key.pub .
@@ -178,7 +188,7 @@ await listening
 callhome-trigger --handover detach 127.0.0.1
 await said /run/station '<hello'
 `,
-	"README.md daemon": `
+	"docs/install.md daemon": `
 install_all
 my_netconf
 listener
@@ -194,7 +204,7 @@ await listening
 } | tee /run/answer
 said /run/answer '"result":{"session":2'
 `,
-	"README.md install": `
+	"docs/install.md install": `
 install_all
 groupdel callhome
 @1
@@ -401,7 +411,7 @@ END
 sh /run/udhcpc.sh > /run/udhcpc 2>&1 || { cat /run/udhcpc; exit 1; }
 await grep -qx 192.0.2.2 /run/udhcpc || { cat /run/udhcpc /run/udhcpc.env; exit 1; }
 `,
-	"README.md standing": `
+	"docs/install.md standing": `
 install_all
 useradd -m -s /bin/sh netop
 install -d -m 0700 -o netop -g netop ~netop/.ssh

@@ -57,7 +57,7 @@ type Settings struct {
 // Handover is how the connected socket gets to sshd.
 type Handover string
 
-// The ways of handing over (README, "What happens to the socket").
+// The ways of handing over (docs/handover.md).
 const (
 	HandoverExec    Handover = "exec"    // the trigger becomes sshd
 	HandoverDetach  Handover = "detach"  // sshd is started in a session of its own
