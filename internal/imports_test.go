@@ -134,6 +134,7 @@ var arrows = []struct{ from, to, reason string }{
 
 	{"internal/device/session", "internal/device/dial", "owns a connection"},
 	{"internal/device/session", "internal/device/sshdlog", "understands what sshd says"},
+	{"internal/device/session", "internal/printable", "sshd's last line as a cause"},
 	{"internal/device/session", "internal/proto", "its state has the API's names"},
 	{"internal/device/session", "internal/sshdexec", "starts sshd"},
 	{"internal/device/session", "internal/sysexits", "an sshd that cannot start has an exit status"},
@@ -210,6 +211,8 @@ var arrows = []struct{ from, to, reason string }{
 	{"internal/scrape", "internal/daemon", "accepts connections, opens the Unix socket"},
 	{"internal/scrape", "internal/ratelimit", "rate-limits warnings about connections"},
 	{"internal/scrape", "internal/sysexits", "an address in use has an exit status"},
+
+	{"internal/sshdexec", "packaging", "the sshd configuration that is built in"},
 }
 
 // thirdParty is a module that others wrote.
@@ -220,7 +223,7 @@ type thirdParty struct {
 
 // modules are all that others wrote, with who may use them and what for.
 var modules = []thirdParty{
-	{"golang.org/x/sys", "system calls", []string{"cmd/callhome-mgr", "cmd/callhome-nms", "internal/daemon", "internal/rpc", "internal/device/connect", "internal/device/dial", "internal/fdpass", "internal/hook", "internal/nms/announce", "internal/nms/control", "internal/nms/knownhosts", "internal/nms/listen", "internal/device/sysevents", "internal/device/preflight", "internal/device/resolve", "internal/device/session", "internal/sshdexec", "internal/device/trigger", "internal/daemon"}},
+	{"golang.org/x/sys", "system calls", []string{"cmd/callhome-mgr", "cmd/callhome-nms", "internal/daemon", "internal/device/connect", "internal/device/dial", "internal/device/preflight", "internal/device/resolve", "internal/device/session", "internal/device/settings", "internal/device/sysevents", "internal/device/trigger", "internal/fdpass", "internal/hook", "internal/nms/announce", "internal/nms/control", "internal/nms/knownhosts", "internal/nms/listen", "internal/rpc", "internal/sshdexec"}},
 	{"gonum.org/v1/plot", "draws the simulation's figures; no program that is shipped knows it", []string{"test/simulate"}},
 	{"github.com/guptarohit/asciigraph", "the same for the terminal", []string{"test/simulate"}},
 	{"golang.org/x/net", "SOCKS5, and a bound on connections", []string{"internal/device/proxy", "internal/scrape"}},

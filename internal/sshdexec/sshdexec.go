@@ -18,7 +18,7 @@ import (
 // a field is zero, the sshd_config decides.
 type Command struct {
 	Sshd             string   // sshd(8) itself
-	Config           string   // sshd_config(5)
+	Config           string   // sshd_config(5); "" for the one that is built in
 	HostKeys         []string // files, for -h
 	HostCertificates []string // files, for -c
 
@@ -124,7 +124,11 @@ func (c *Command) Args() []string {
 // TestArgs returns the arguments that say how sshd is to behave, without those
 // that say how it is to run: for `sshd -t` and `sshd -T`.
 func (c *Command) TestArgs() []string {
-	args := []string{"-f", c.Config}
+	config := c.Config
+	if config == "" {
+		config = "none"
+	}
+	args := []string{"-f", config}
 	for _, k := range c.HostKeys {
 		args = append(args, "-h", k)
 	}
@@ -166,6 +170,9 @@ func (c *Command) options() []string {
 	if c.DSCP != nil {
 		// Else sshd sets a mark of its own once somebody is logged in.
 		out = append(out, "IPQoS="+strconv.Itoa(*c.DSCP<<2))
+	}
+	if c.Config == "" {
+		out = append(out, builtIn()...)
 	}
 	return out
 }

@@ -25,6 +25,7 @@ type device struct {
 	defaults       bool     // those stand in a defaults file, not on the command line
 	netns          string   // network namespace it lives in; "" for ours
 	root           string   // tree it lives in; "" for ours
+	bare           bool     // it has no /etc/callhome
 }
 
 // newDevice makes a device whose netconf subsystem is that command.
@@ -91,6 +92,11 @@ func (d *device) here(argv ...string) *exec.Cmd {
 			attr.Chroot = ""
 		}
 		argv = append([]string{"/usr/bin/nsenter", "--net=" + d.netns, "--"}, argv...)
+	}
+	if d.bare {
+		attr.Chroot = ""
+		argv = append([]string{"/usr/bin/unshare", "--mount", "sh", "-ec",
+			`mount -t tmpfs tmpfs "$1/etc/callhome"; root=$1; shift; [ -z "$root" ] || exec chroot "$root" "$@"; exec "$@"`, "sh", d.root}, argv...)
 	}
 	cmd := exec.Command(argv[0], argv[1:]...)
 	cmd.Dir = "/"

@@ -29,7 +29,7 @@ var trees = []string{"bullseye", "trixie"}
 const treePatience = 8 * time.Minute // a slow mirror
 
 // treeStories are the tests that call openTree.
-var treeStories = []string{"TestEveryOpenSSH", "TestEveryOpenSSHSurvivesAnOutage", "TestPeriodicConnections"}
+var treeStories = []string{"TestEveryOpenSSH", "TestEveryOpenSSHSurvivesAnOutage", "TestPeriodicConnections", "TestWithNothingInstalledButOpenSSH"}
 
 // buildTrees makes the trees that are not cached yet, while the other stories
 // are told: it needs the network, which they have not. For each a file in

@@ -30,7 +30,7 @@ func station(t *testing.T, m *Manager) (*settings.Call, net.Listener) {
 	}
 	with := *m.config.Load().Call
 	with.Target = settings.Target{Host: "127.0.0.1", Port: uint16(l.Addr().(*net.TCPAddr).Port)}
-	with.Sshd.Sshd = sshd
+	with.Sshd.Sshd, with.Sshd.Subsystem = sshd, "/bin/cat"
 	return &with, l
 }
 

@@ -338,6 +338,11 @@ func (m *Manager) make(s *session.Session, c *Config, t settings.Target) {
 		_ = s.Execute(c.Executable)
 		return
 	}
+	// What sshd would miss is found before the NETCONF client is called.
+	if err := c.Call.CheckFiles(); err != nil {
+		s.Fail(proto.StageHandover, withHint(err))
+		return
+	}
 	to := *c.Call
 	to.Target = t
 	conn, err := connect.To(&to)
@@ -350,6 +355,14 @@ func (m *Manager) make(s *session.Session, c *Config, t settings.Target) {
 		return
 	}
 	_ = s.Start(c.Call.Sshd, conn)
+}
+
+// withHint is an error with what to do next.
+func withHint(err error) string {
+	if hint := sysexits.Hint(err); hint != "" {
+		return err.Error() + "; " + hint
+	}
+	return err.Error()
 }
 
 // Adopt serves a connection that somebody else made. The socket belongs to the
@@ -374,7 +387,13 @@ func (m *Manager) Adopt(ctx context.Context, p proto.AdoptParams, sock *os.File)
 		sock.Close()
 		return proto.SessionInfo{}, err
 	}
-	if err := s.Start(m.config.Load().Call.Sshd, conn); err != nil {
+	call := m.config.Load().Call
+	if err := call.CheckFiles(); err != nil {
+		sock.Close()
+		s.Fail(proto.StageHandover, withHint(err))
+		return proto.SessionInfo{}, failure(s.Info())
+	}
+	if err := s.Start(call.Sshd, conn); err != nil {
 		return proto.SessionInfo{}, failure(s.Info())
 	}
 	return await(ctx, s, proto.StateStarting)

@@ -39,8 +39,8 @@ func TestChecks(t *testing.T) {
 		m     machine
 		want  []Finding
 	}{
-		{"sshd is not there", checkSshd, machine{s: sshd(sshdexec.Command{Sshd: "/nonexistent/sshd"})},
-			[]Finding{{Missing, "/nonexistent/sshd is not there", "apt install openssh-server, or set --sshd", sysexits.NoInput}}},
+		{"sshd does not exist", checkSshd, machine{s: sshd(sshdexec.Command{Sshd: "/nonexistent/sshd"})},
+			[]Finding{{Missing, "/nonexistent/sshd does not exist", "apt install openssh-server, or set --sshd", sysexits.NoInput}}},
 		{"another program", checkSshd, machine{s: sshd(sshdexec.Command{Sshd: here})},
 			[]Finding{{Missing, here + " does not say that it is OpenSSH", "set --sshd to OpenSSH's sshd", sysexits.Config}}},
 		{"an sshd before those that were tested", checkSshd, machine{s: sshd(sshdexec.Command{Sshd: here}), version: "OpenSSH_8.3p1", major: 8, minor: 3},
@@ -53,7 +53,7 @@ func TestChecks(t *testing.T) {
 			[]Finding{{Good, here + ", OpenSSH_10.3p1", "", 0}}},
 
 		{"no configuration", checkConfig, machine{s: sshd(sshdexec.Command{Config: "/nonexistent/c"})},
-			[]Finding{{Missing, "/nonexistent/c is not there", "install packaging/sshd_config there, or set --sshd-config", sysexits.NoInput}}},
+			[]Finding{{Missing, "/nonexistent/c does not exist", "install packaging/sshd_config there, or leave --sshd-config out", sysexits.NoInput}}},
 		{"no sshd to ask", checkConfig, machine{s: sshd(sshdexec.Command{Config: here})}, nil},
 		{"accepted", checkConfig, machine{s: sshd(sshdexec.Command{Config: here}), version: "x", testOK: true},
 			[]Finding{{Good, "sshd -t accepts " + here + " and the options beside it", "", 0}}},
@@ -70,8 +70,8 @@ func TestChecks(t *testing.T) {
 		{"keys", checkHostKeys, machine{s: sshd(sshdexec.Command{}), version: "x", testOK: true, config: config("hostkey "+here, "hostkey /nonexistent/k")},
 			[]Finding{{Good, "1 of 2 there", "", 0}}},
 		{"keys of one's own that are not there", checkHostKeys, machine{s: sshd(sshdexec.Command{HostKeys: []string{"/nonexistent/a", here, "/nonexistent/b"}}), version: "x"},
-			[]Finding{{Missing, "/nonexistent/a is not there", "make it with ssh-keygen -t ed25519 -N '' -f /nonexistent/a", sysexits.NoInput},
-				{Missing, "/nonexistent/b is not there", "make it with ssh-keygen -t ed25519 -N '' -f /nonexistent/b", sysexits.NoInput}}},
+			[]Finding{{Missing, "/nonexistent/a does not exist", "make it with ssh-keygen -t ed25519 -N '' -f /nonexistent/a", sysexits.NoInput},
+				{Missing, "/nonexistent/b does not exist", "make it with ssh-keygen -t ed25519 -N '' -f /nonexistent/b", sysexits.NoInput}}},
 		{"no keys", checkHostKeys, machine{s: sshd(sshdexec.Command{}), version: "x", testWords: "Unable to load host key: /k\r\nsshd: no hostkeys available -- exiting.\r\n"},
 			[]Finding{{Warning, "Unable to load host key: /k; sshd goes on without this key", "ssh-keygen -A makes missing default keys; a key needs mode 0600", 0},
 				{Missing, "sshd: no hostkeys available -- exiting.", "ssh-keygen -A, or set --host-key", sysexits.NoInput}}},
@@ -92,34 +92,34 @@ func TestChecks(t *testing.T) {
 		{"a certificate", checkHostCertificates, machine{s: sshd(sshdexec.Command{HostCertificates: []string{here}}), config: config("hostcertificate " + here)},
 			[]Finding{{Good, here, "", 0}}},
 		{"a certificate of no file", checkHostCertificates, machine{s: sshd(sshdexec.Command{HostCertificates: []string{"/nonexistent/c"}})},
-			[]Finding{{Missing, "/nonexistent/c is not there", "sign the host key: ssh-keygen -s CA -I ID -h -n NAME KEY.pub", sysexits.NoInput}}},
+			[]Finding{{Missing, "/nonexistent/c does not exist", "sign the host key: ssh-keygen -s CA -I ID -h -n NAME KEY.pub", sysexits.NoInput}}},
 		{"a certificate that sshd passes over", checkHostCertificates, machine{s: sshd(sshdexec.Command{}), testWords: "No matching private key for certificate: /c\r\n", config: config("hostcertificate /c")},
 			[]Finding{{Warning, "No matching private key for certificate: /c; sshd goes on without it, and a client that trusts the CA alone will refuse the device", "sign the host key: ssh-keygen -s CA -I ID -h -n NAME KEY.pub", 0}}},
 
 		{"no CA", checkUserCA, machine{config: config("trustedusercakeys none", "revokedkeys none")}, nil},
 		{"a CA", checkUserCA, machine{config: config("trustedusercakeys " + here)}, []Finding{{Good, here, "", 0}}},
-		{"a CA that is not there", checkUserCA, machine{config: config("trustedusercakeys /nonexistent/ca")},
-			[]Finding{{Warning, "trustedusercakeys names /nonexistent/ca, which is not there; sshd says nothing and refuses the logins that need it", "put the file there, or take the option out", 0}}},
-		{"a list of revoked keys that is not there", checkUserCA, machine{config: config("revokedkeys /nonexistent/r")},
-			[]Finding{{Warning, "revokedkeys names /nonexistent/r, which is not there; sshd says nothing and refuses the logins that need it", "put the file there, or take the option out", 0}}},
+		{"a CA that does not exist", checkUserCA, machine{config: config("trustedusercakeys /nonexistent/ca")},
+			[]Finding{{Warning, "trustedusercakeys names /nonexistent/ca, which does not exist; sshd reports nothing and refuses the logins that need it", "put the file there, or take the option out", 0}}},
+		{"a list of revoked keys that does not exist", checkUserCA, machine{config: config("revokedkeys /nonexistent/r")},
+			[]Finding{{Warning, "revokedkeys names /nonexistent/r, which does not exist; sshd reports nothing and refuses the logins that need it", "put the file there, or take the option out", 0}}},
 		{"principals of each user", checkUserCA, machine{config: config("authorizedprincipalsfile /etc/ssh/%u", "authorizedprincipalsfile .ssh/p")}, nil},
 
 		{"no subsystem", checkSubsystem, machine{s: sshd(sshdexec.Command{}), config: config("subsystem sftp /bin/sh")},
-			[]Finding{{Missing, "no command for the netconf subsystem", "set --netconf-server or --subsystem", sysexits.Config}}},
+			[]Finding{{Missing, "no command for the netconf subsystem", settings.SubsystemHint(), sysexits.Config}}},
 		{"the configuration's subsystem", checkSubsystem, machine{s: sshd(sshdexec.Command{}), config: config("subsystem sftp /nonexistent/x", "subsystem netconf /bin/sh -c x")},
 			[]Finding{{Good, "/bin/sh -c x", "", 0}}},
 		{"a subsystem of one's own wins", checkSubsystem, machine{s: sshd(sshdexec.Command{Subsystem: "/bin/sh"}), config: config("subsystem netconf /nonexistent/x")},
 			[]Finding{{Good, "/bin/sh", "", 0}}},
 		{"a subsystem that sees another port", checkSubsystem, machine{s: sshd(sshdexec.Command{Subsystem: `"/bin/sh" -x`, SSHConnectionPort: 830})},
 			[]Finding{{Good, `"/bin/sh" -x, which sees server port 830`, "", 0}}},
-		{"a program that is not there", checkSubsystem, machine{s: sshd(sshdexec.Command{Subsystem: "/nonexistent/x -a"})},
+		{"a program that does not exist", checkSubsystem, machine{s: sshd(sshdexec.Command{Subsystem: "/nonexistent/x -a"})},
 			[]Finding{{Missing, "/nonexistent/x cannot be executed: stat /nonexistent/x: no such file or directory", "install the NETCONF server, or set --subsystem", sysexits.Config}}},
 		{"a program without its path", checkSubsystem, machine{s: sshd(sshdexec.Command{Subsystem: "netconf-subsystem"})},
 			[]Finding{{Warning, "netconf-subsystem is looked for in the PATH that sshd gives the user, which has no sbin", "set --subsystem with the program's absolute path", 0}}},
 		{"a file that is no program", checkSubsystem, machine{s: sshd(sshdexec.Command{Subsystem: here})},
 			[]Finding{{Missing, here + " cannot be executed: permission denied", "install the NETCONF server, or set --subsystem", sysexits.Config}}},
 
-		{"netconfd is not there", checkSubsystem, machine{s: sshd(sshdexec.Command{Subsystem: program(t, "netconf-subsystem") + " --ncxserver-sockname=830@/nonexistent/ncx"})},
+		{"netconfd does not exist", checkSubsystem, machine{s: sshd(sshdexec.Command{Subsystem: program(t, "netconf-subsystem") + " --ncxserver-sockname=830@/nonexistent/ncx"})},
 			[]Finding{{Missing, "no netconfd answers at /nonexistent/ncx: no such file or directory", "start netconfd, or set --subsystem with its --ncxserver-sockname=PORT@PATH", sysexits.Unavailable}}},
 
 		{"from anywhere", checkSource, machine{s: &settings.Settings{}}, nil},
@@ -224,7 +224,7 @@ func TestCheckLogWhereNothingWasSet(t *testing.T) {
 	} {
 		switch {
 		case dest == "syslog" && none != nil:
-			want = Finding{Missing, "/dev/log is not there", "start syslog, or set --sshd-log", sysexits.OSErr}
+			want = Finding{Missing, "/dev/log does not exist", "start syslog, or set --sshd-log", sysexits.OSErr}
 		case dest == "auto" && os.Geteuid() != 0 && none != nil:
 			want = Finding{Missing, "/run/callhome/log cannot be written, and no syslog runs", "set --sshd-log to a file that this user can write", sysexits.NoPerm}
 		case dest == "auto" && os.Geteuid() != 0:
@@ -478,7 +478,7 @@ func TestRun(t *testing.T) {
 		{"of several missing things the first gives the exit status", func(s *settings.Settings) {
 			s.Sshd.Config, s.Sshd.Subsystem, s.SshdLog = "/nonexistent/c", "/nonexistent/x", "stderr"
 		}, sysexits.NoInput,
-			[]string{"MISSING  configuration         /nonexistent/c is not there", "warning  log                   standard error: a pipe that nobody reads blocks the session when it is full"},
+			[]string{"MISSING  configuration         /nonexistent/c does not exist", "warning  log                   standard error: a pipe that nobody reads blocks the session when it is full"},
 			"A call home would fail: mend what is MISSING."},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

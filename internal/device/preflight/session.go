@@ -158,7 +158,7 @@ func checkLog(m *machine) []Finding {
 		return logDirFindings(sshdexec.LogDir)
 	case "syslog":
 		if !exists("/dev/log") {
-			return []Finding{lacking(sysexits.OSErr, "start syslog, or set --sshd-log", "/dev/log is not there")}
+			return []Finding{lacking(sysexits.OSErr, "start syslog, or set --sshd-log", "/dev/log does not exist")}
 		}
 		return good("syslog")
 	case "stderr":

@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"callhome/internal/device/connect"
+	"callhome/internal/device/settings"
 	"callhome/internal/sshdexec"
 	"callhome/internal/sysexits"
 
@@ -21,7 +22,7 @@ func checkSshd(m *machine) []Finding {
 	s := m.s.Sshd.Sshd
 	switch {
 	case !exists(s):
-		return []Finding{lacking(sysexits.NoInput, "apt install openssh-server, or set --sshd", "%s is not there", s)}
+		return []Finding{lacking(sysexits.NoInput, "apt install openssh-server, or set --sshd", "%s does not exist", s)}
 	case m.version == "":
 		return []Finding{lacking(sysexits.Config, "set --sshd to OpenSSH's sshd", "%s does not say that it is OpenSSH", s)}
 	case m.major < 8 || m.major == 8 && m.minor < 4:
@@ -50,13 +51,14 @@ func checkPrivsep(m *machine) []Finding {
 
 func checkConfig(m *machine) []Finding {
 	c := m.s.Sshd.Config
+	name := cmp.Or(c, "the built-in configuration")
 	switch {
-	case !exists(c):
-		return []Finding{lacking(sysexits.NoInput, "install packaging/sshd_config there, or set --sshd-config", "%s is not there", c)}
+	case c != "" && !exists(c):
+		return []Finding{lacking(sysexits.NoInput, "install packaging/sshd_config there, or leave --sshd-config out", "%s does not exist", c)}
 	case m.version == "":
 		return nil
 	case m.testOK:
-		return good("sshd -t accepts %s and the options beside it", c)
+		return good("sshd -t accepts %s and the options beside it", name)
 	}
 	// Its own lines, less what other checks say with more help.
 	var out []Finding
@@ -72,7 +74,7 @@ func checkConfig(m *machine) []Finding {
 		out = append(out, lacking(sysexits.Config, mend, "sshd -t: %s", line))
 	}
 	if out == nil {
-		return good("sshd -t finds no fault in %s itself", c)
+		return good("sshd -t finds no fault in %s itself", name)
 	}
 	return out
 }
@@ -94,7 +96,7 @@ func checkHostKeys(m *machine) []Finding {
 	for _, k := range m.s.Sshd.HostKeys {
 		switch {
 		case !exists(k):
-			out = append(out, lacking(sysexits.NoInput, "make it with ssh-keygen -t ed25519 -N '' -f "+k, "%s is not there", k))
+			out = append(out, lacking(sysexits.NoInput, "make it with ssh-keygen -t ed25519 -N '' -f "+k, "%s does not exist", k))
 		case unix.Access(k, unix.R_OK) != nil:
 			out = append(out, lacking(sysexits.NoPerm, "make it accessible to this user, or name one of its own", "%s may not be read by %s", k, m.user))
 		}
@@ -152,7 +154,7 @@ func checkHostCertificates(m *machine) []Finding {
 	}
 	for _, c := range m.s.Sshd.HostCertificates {
 		if !exists(c) {
-			return []Finding{lacking(sysexits.NoInput, "sign the host key: ssh-keygen -s CA -I ID -h -n NAME KEY.pub", "%s is not there", c)}
+			return []Finding{lacking(sysexits.NoInput, "sign the host key: ssh-keygen -s CA -I ID -h -n NAME KEY.pub", "%s does not exist", c)}
 		}
 	}
 	for _, c := range m.config["hostcertificate"] {
@@ -173,7 +175,7 @@ func checkUserCA(m *machine) []Finding {
 			case exists(file):
 				out = append(out, good("%s", file)...)
 			default:
-				out = append(out, warn("put the file there, or take the option out", "%s names %s, which is not there; sshd says nothing and refuses the logins that need it", keyword, file))
+				out = append(out, warn("put the file there, or take the option out", "%s names %s, which does not exist; sshd reports nothing and refuses the logins that need it", keyword, file))
 			}
 		}
 	}
@@ -191,7 +193,7 @@ func checkSubsystem(m *machine) []Finding {
 	}
 	words := strings.Fields(command)
 	if len(words) == 0 {
-		return []Finding{lacking(sysexits.Config, "set --netconf-server or --subsystem", "no command for the netconf subsystem")}
+		return []Finding{lacking(sysexits.Config, settings.SubsystemHint(), "no command for the netconf subsystem")}
 	}
 	program := strings.Trim(words[0], `"'`)
 	if !strings.HasPrefix(program, "/") {

@@ -34,6 +34,9 @@ type record struct {
 	Broken       bool `json:"broken,omitempty"`
 	// LastWords is the last line that told of something going wrong.
 	LastWords string `json:"last-words,omitempty"`
+	// LastLine is the last line before the login that is not understood: it is
+	// the cause where sshd ended without another one.
+	LastLine string `json:"last-line,omitempty"`
 }
 
 func recordPath(dir string, id int) string { return filepath.Join(dir, strconv.Itoa(id)+".json") }

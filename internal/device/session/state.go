@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"callhome/internal/device/sshdlog"
+	"callhome/internal/printable"
 	"callhome/internal/proto"
 )
 
@@ -43,6 +44,9 @@ func (r *record) apply(l sshdlog.Line) []string {
 	s, known := steps[l.Kind]
 	if !known && r.State == proto.StateCalling {
 		r.LastWords = l.Words // of the program that makes the call
+	}
+	if !known && slices.Contains(beforeLogin, r.State) {
+		r.LastLine = printable.Line(l.Words)
 	}
 	if !known {
 		return []string{proto.EventLog}
@@ -173,6 +177,8 @@ func (r *record) say(reached proto.State, cause sshdlog.Cause, exit int) string 
 	switch {
 	case cause == "" && r.LastWords != "":
 		return r.LastWords
+	case cause == "" && r.LastLine != "" && slices.Contains(beforeLogin, reached):
+		return r.LastLine
 	case cause == "" && exit < 0:
 		return what + " ended without a word"
 	case cause == "":

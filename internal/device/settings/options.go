@@ -96,7 +96,7 @@ var options = []Option{
 
 	{Name: "sshd", Arg: "FILE", Default: "/usr/sbin/sshd", Usage: "the sshd to run",
 		set: func(s *Settings, v string) error { return absolute(v, &s.Sshd.Sshd) }},
-	{Name: "sshd-config", Arg: "FILE", Default: "/etc/callhome/sshd_config", Usage: "its configuration",
+	{Name: "sshd-config", Arg: "FILE", Default: "/etc/callhome/sshd_config", Usage: "its configuration; where the default does not exist, the same one built in",
 		set: func(s *Settings, v string) error { return path(v, &s.Sshd.Config) }},
 	{Name: "host-key", Arg: "FILE", Repeat: true, Usage: "host key, instead of sshd's default ones",
 		set: func(s *Settings, v string) error { return appendPath(v, &s.Sshd.HostKeys) }},

@@ -2,7 +2,10 @@ package settings
 
 import (
 	"fmt"
+	"path/filepath"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // preset is what a known NETCONF server needs of SSH: the program that joins
@@ -37,6 +40,37 @@ func findPreset(name string) *preset {
 		}
 	}
 	return nil
+}
+
+// foundAt returns where the subsystem program of a NETCONF server is on this
+// machine, "" where it is in none of the usual places.
+func (p *preset) foundAt() string {
+	name := filepath.Base(p.subsystem)
+	for _, path := range []string{p.subsystem, "/usr/local/bin/" + name, "/usr/local/sbin/" + name, "/usr/bin/" + name, "/usr/sbin/" + name} {
+		if regular(path, unix.X_OK) == nil {
+			return path
+		}
+	}
+	return ""
+}
+
+// SubsystemHint says how to set the netconf subsystem: for each NETCONF server
+// that is found on this machine its option.
+func SubsystemHint() string {
+	var found []string
+	for i := range presets {
+		p := &presets[i]
+		switch path := p.foundAt(); {
+		case path == p.subsystem:
+			found = append(found, fmt.Sprintf("found %s: --netconf-server %s", path, p.name))
+		case path != "":
+			found = append(found, fmt.Sprintf("found %s: --subsystem %s", path, path))
+		}
+	}
+	if found == nil {
+		found = []string{"no NETCONF server was found here (" + presetNames() + "): set --subsystem to the command that joins its standard input and output to the server"}
+	}
+	return strings.Join(found, ", ") + "; for every call set it in " + DefaultsFile
 }
 
 // noPreset undoes the preset of a lower source.

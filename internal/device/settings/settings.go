@@ -8,6 +8,7 @@ package settings
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"strconv"
 	"strings"
@@ -242,12 +243,34 @@ func (s *Settings) combine(effective []Effective) error {
 		return fmt.Errorf("announcing OPAQUE: encoded it has %d bytes, and no more than %d fit the line that every SSH client tolerates", n, maxAnnounced)
 	}
 	applyPreset(s, effective)
+	useBuiltIn(s, effective)
 	s.Sshd.Opaque = s.Opaque
 	s.Sshd.DSCP = s.Dial.DSCP
 	if s.Proxy.Credentials != "" && s.Proxy.Scheme == "" {
 		return errors.New("--proxy-credentials without --proxy")
 	}
 	return s.Sshd.Check()
+}
+
+// installed reports whether a file exists; tests have machines of their own.
+var installed = func(file string) bool {
+	_, err := os.Stat(file)
+	return !errors.Is(err, fs.ErrNotExist)
+}
+
+// useBuiltIn takes the sshd configuration that is built in, where no file is named
+// and none is installed.
+func useBuiltIn(s *Settings, effective []Effective) {
+	for i := range effective {
+		e := &effective[i]
+		if e.Name != "sshd-config" || e.Source != "built-in" {
+			continue
+		}
+		if !installed(s.Sshd.Config) {
+			e.Value, e.Source = "", "built-in configuration, "+s.Sshd.Config+" does not exist"
+			s.Sshd.Config = ""
+		}
+	}
 }
 
 // checkFamily refuses addresses that no connection can have together.

@@ -16,83 +16,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// checkFiles looks, before anything is opened, for what sshd would miss only
-// after the NETCONF client has been called.
-func checkFiles(s *settings.Settings) error {
-	if s.Handover == settings.HandoverManager {
-		return nil // the manager has its own
-	}
-	if err := regular(s.Sshd.Sshd, unix.X_OK); err != nil {
-		return missing("sshd", s.Sshd.Sshd, err, "install OpenSSH's server, or set --sshd")
-	}
-	// A directory would be an empty configuration to sshd: all is allowed.
-	if err := regular(s.Sshd.Config, unix.R_OK); err != nil {
-		return missing("sshd's configuration", s.Sshd.Config, err, "install packaging/sshd_config there, or set --sshd-config")
-	}
-	for _, k := range s.Sshd.HostKeys {
-		if err := regular(k, unix.R_OK); err != nil {
-			return missing("the host key", k, err, "make it with ssh-keygen -t ed25519 -N '' -f "+k)
-		}
-	}
-	for _, k := range s.Sshd.HostCertificates {
-		if err := regular(k, unix.R_OK); err != nil {
-			return missing("the host certificate", k, err, "sign the host key with ssh-keygen -s CA -h")
-		}
-	}
-	if s.Sshd.Subsystem != "" {
-		return nil
-	}
-	config, err := os.ReadFile(s.Sshd.Config)
-	if err != nil {
-		return missing("sshd's configuration", s.Sshd.Config, err, "make it readable")
-	}
-	if !servesNetconf(string(config)) {
-		return sysexits.New(sysexits.Config, "set --netconf-server or --subsystem, for every call in "+settings.DefaultsFile,
-			fmt.Errorf("no command for the netconf subsystem is set, and %s has none", s.Sshd.Config))
-	}
-	return nil
-}
-
-// regular reports why path is not a regular file that we may use so.
-func regular(path string, mode uint32) error {
-	var st unix.Stat_t
-	if err := unix.Stat(path, &st); err != nil {
-		return err
-	}
-	if st.Mode&unix.S_IFMT != unix.S_IFREG {
-		return errors.New("not a regular file")
-	}
-	return unix.Access(path, mode)
-}
-
-func missing(what, path string, err error, hint string) error {
-	code := sysexits.NoInput
-	if errors.Is(err, fs.ErrPermission) {
-		code, hint = sysexits.NoPerm, "make it accessible to this user, or run as root"
-	}
-	var p *fs.PathError
-	if errors.As(err, &p) {
-		err = p.Err
-	}
-	return sysexits.New(code, hint, fmt.Errorf("%s %s: %w", what, path, err))
-}
-
-// servesNetconf reports whether an sshd_config may define the subsystem: it
-// says so, or includes what may say so.
-func servesNetconf(config string) bool {
-	for line := range strings.Lines(config) {
-		words := strings.Fields(strings.Replace(line, "=", " ", 1))
-		if len(words) == 0 {
-			continue
-		}
-		if strings.EqualFold(words[0], "Include") ||
-			strings.EqualFold(words[0], "Subsystem") && len(words) > 1 && strings.Trim(words[1], `"`) == "netconf" {
-			return true
-		}
-	}
-	return false
-}
-
 // toSshd hands the connection to sshd: exec, or detach. It borrows log.
 func toSshd(s *settings.Settings, c *dial.Conn, log *sshdexec.Log) error {
 	if !log.Syslog {
@@ -154,7 +77,7 @@ func detach(cmd *sshdexec.Command, c *dial.Conn, log *sshdexec.Log) error {
 		time.Sleep(2 * time.Millisecond)
 	}
 	_ = unix.Kill(-p.Pid, unix.SIGKILL)
-	return sysexits.New(sysexits.OSErr, "run sshd -t -f "+cmd.Config, fmt.Errorf("sshd took longer than %v to start and was ended", takeTime))
+	return sysexits.New(sysexits.OSErr, "callhome-trigger --check shows what is missing", fmt.Errorf("sshd took longer than %v to start and was ended", takeTime))
 }
 
 func bytesSent(sock *os.File) uint64 {
@@ -193,6 +116,6 @@ func refusedBySshd(status unix.WaitStatus, c *dial.Conn, log *sshdexec.Log) erro
 	if strings.Contains(words, "no hostkeys available") {
 		code = sysexits.NoInput
 	}
-	return sysexits.New(code, "callhome-trigger --check tells what is missing",
+	return sysexits.New(code, "callhome-trigger --check shows what is missing",
 		fmt.Errorf("sshd ended with status %d before it took the connection to %v: %s", status.ExitStatus(), c.Remote, words))
 }

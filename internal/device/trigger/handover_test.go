@@ -62,7 +62,7 @@ func TestDetachEndsAnSshdThatSaysNothing(t *testing.T) {
 			t.Errorf("took %v, want %v", took, takeTime)
 		}
 		want := "sshd took longer than 15s to start and was ended"
-		if sysexits.Code(err) != sysexits.OSErr || err.Error() != want || sysexits.Hint(err) != "run sshd -t -f "+s.Sshd.Config {
+		if sysexits.Code(err) != sysexits.OSErr || err.Error() != want || sysexits.Hint(err) != "callhome-trigger --check shows what is missing" {
 			t.Errorf("exit status %d with %v; %s", sysexits.Code(err), err, sysexits.Hint(err))
 		}
 	})

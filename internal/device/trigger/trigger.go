@@ -25,8 +25,10 @@ import (
 // with an error; else nil means that the socket was taken over. What can be
 // known to be missing is told before the NETCONF client is called.
 func Run(s *settings.Settings, log hclog.Logger) error {
-	if err := checkFiles(s); err != nil {
-		return err
+	if s.Handover != settings.HandoverManager { // which has an sshd of its own
+		if err := s.CheckFiles(); err != nil {
+			return err
+		}
 	}
 	manager, err := findManager(s)
 	if err != nil {

@@ -103,20 +103,20 @@ func TestRunTellsWhatFailed(t *testing.T) {
 			sysexits.NoInput, ": not a regular file", "install OpenSSH's server, or set --sshd"},
 		// sshd would read it as an empty file, which allows everything.
 		{"the configuration is a directory", func(t *testing.T, s *settings.Settings) { s.Sshd.Config = t.TempDir() },
-			sysexits.NoInput, ": not a regular file", "install packaging/sshd_config there, or set --sshd-config"},
+			sysexits.NoInput, ": not a regular file", "install packaging/sshd_config there, or leave --sshd-config out to use the one built in"},
 		{"the configuration is a device", func(_ *testing.T, s *settings.Settings) { s.Sshd.Config = os.DevNull },
-			sysexits.NoInput, "sshd's configuration /dev/null: not a regular file", "install packaging/sshd_config there, or set --sshd-config"},
+			sysexits.NoInput, "sshd's configuration /dev/null: not a regular file", "install packaging/sshd_config there, or leave --sshd-config out to use the one built in"},
 		{"sshd is no program", func(t *testing.T, s *settings.Settings) { s.Sshd.Sshd = file(t, "x", "", 0o600) },
 			sysexits.NoPerm, "permission denied", "make it accessible to this user, or run as root"},
 		{"no configuration", func(_ *testing.T, s *settings.Settings) { s.Sshd.Config = "/nonexistent/c" },
-			sysexits.NoInput, "sshd's configuration /nonexistent/c: no such file or directory", "install packaging/sshd_config there, or set --sshd-config"},
+			sysexits.NoInput, "sshd's configuration /nonexistent/c: no such file or directory", "install packaging/sshd_config there, or leave --sshd-config out to use the one built in"},
 		{"a later host key is missing", func(_ *testing.T, s *settings.Settings) {
 			s.Sshd.HostKeys = []string{s.Sshd.Config, "/nonexistent/k"}
-		}, sysexits.NoInput, "the host key /nonexistent/k: no such file or directory", "make it with ssh-keygen -t ed25519 -N '' -f /nonexistent/k"},
+		}, sysexits.NoInput, "the host key /nonexistent/k: no such file or directory", "create it with ssh-keygen -t ed25519 -N '' -f /nonexistent/k"},
 		{"no host certificate", func(_ *testing.T, s *settings.Settings) { s.Sshd.HostCertificates = []string{"/nonexistent/c"} },
 			sysexits.NoInput, "the host certificate /nonexistent/c: no such file or directory", "sign the host key with ssh-keygen -s CA -h"},
 		{"no subsystem", func(_ *testing.T, s *settings.Settings) { s.Sshd.Subsystem = "" },
-			sysexits.Config, "no command for the netconf subsystem is set, and ", "set --netconf-server or --subsystem, for every call in /etc/callhome/trigger.conf"},
+			sysexits.Config, "no command for the netconf subsystem is set, and ", settings.SubsystemHint()},
 		{"no manager", func(_ *testing.T, s *settings.Settings) { s.Handover = settings.HandoverManager },
 			sysexits.Unavailable, "no manager answers at /nonexistent/mgr.sock: no such file or directory", "start callhome-mgr, or use --handover exec"},
 		{"no such name", func(_ *testing.T, s *settings.Settings) { s.Host = "nms.onion" },
@@ -153,15 +153,15 @@ func TestRunTellsWhatFailed(t *testing.T) {
 		}, sysexits.OSErr, "starting sshd: fork/exec ", ""},
 		{"an sshd that ends", func(t *testing.T, s *settings.Settings) {
 			s.Sshd.Sshd = program(t, `printf '%s\r\n' "/c line 1: Bad configuration option: X" "terminating" >&2; exit 255`)
-		}, sysexits.Config, "sshd ended with status 255 before it took the connection to 127.0.0.1:PORT: /c line 1: Bad configuration option: X; terminating", "callhome-trigger --check tells what is missing"},
+		}, sysexits.Config, "sshd ended with status 255 before it took the connection to 127.0.0.1:PORT: /c line 1: Bad configuration option: X; terminating", "callhome-trigger --check shows what is missing"},
 		{"an sshd without keys", func(t *testing.T, s *settings.Settings) {
 			s.Sshd.Sshd = program(t, `echo "sshd: no hostkeys available -- exiting." >&2; exit 1`)
-		}, sysexits.NoInput, "sshd ended with status 1 before it took the connection to 127.0.0.1:PORT: sshd: no hostkeys available -- exiting.", "callhome-trigger --check tells what is missing"},
+		}, sysexits.NoInput, "sshd ended with status 1 before it took the connection to 127.0.0.1:PORT: sshd: no hostkeys available -- exiting.", "callhome-trigger --check shows what is missing"},
 		{"an sshd whose client has gone", func(t *testing.T, s *settings.Settings) {
 			s.Sshd.Sshd = program(t, `echo "Connection from 192.0.2.1 port 1 on 192.0.2.2 port 2" >&2; exit 255`)
 		}, sysexits.Unavailable, "127.0.0.1:PORT accepted the connection and closed it before SSH began: Connection from 192.0.2.1 port 1 on 192.0.2.2 port 2", "see why the NETCONF client closes connections"},
 		{"an sshd that ends without a word", func(t *testing.T, s *settings.Settings) { s.Sshd.Sshd = program(t, `exit 3`) },
-			sysexits.Config, "sshd ended with status 3 before it took the connection to 127.0.0.1:PORT: it said nothing", "callhome-trigger --check tells what is missing"},
+			sysexits.Config, "sshd ended with status 3 before it took the connection to 127.0.0.1:PORT: it said nothing", "callhome-trigger --check shows what is missing"},
 		{"opaque bytes for the manager", func(_ *testing.T, s *settings.Settings) { s.Handover, s.Opaque = settings.HandoverManager, "a\xffb\n" },
 			sysexits.Usage, `OPAQUE "a\xffb\n" is not UTF-8, and nothing else can be told to the manager`, "encode it, or use --handover exec, which carries any bytes"},
 	} {
@@ -181,49 +181,6 @@ func TestRunTellsWhatFailed(t *testing.T) {
 			}
 			if hint := sysexits.Hint(err); hint != tt.hint {
 				t.Errorf("advises %q, want %q", hint, tt.hint)
-			}
-		})
-	}
-}
-
-func TestCheckFilesLeavesSshdToTheManager(t *testing.T) {
-	s := &settings.Settings{Handover: settings.HandoverManager, Call: settings.Call{Sshd: sshdexec.Command{Sshd: "/nonexistent/sshd"}}}
-	if err := checkFiles(s); err != nil {
-		t.Error(err)
-	}
-}
-
-func TestCheckFilesTakesTheConfigurationsSubsystem(t *testing.T) {
-	s := call(t, settings.Target{})
-	s.Sshd.Subsystem, s.Sshd.Config = "", file(t, "sshd_config", "Subsystem netconf /s\n", 0o600)
-	if err := checkFiles(s); err != nil {
-		t.Error(err)
-	}
-}
-
-func TestServesNetconf(t *testing.T) {
-	for _, tt := range []struct {
-		name, config string
-		want         bool
-	}{
-		{"nothing", "", false},
-		{"the subsystem", "Port 22\nSubsystem netconf /s\n", true},
-		{"behind empty lines", "\n \t\r\n\nSubsystem netconf /s", true},
-		{"keywords in another case", "\t subsystem\tnetconf /s", true},
-		{"with an equals sign", "Subsystem=netconf /s\n", true},
-		{"with an equals sign and spaces", "Subsystem = netconf /s\n", true},
-		{"with quotes", "Subsystem \"netconf\" /s\n", true},
-		{"with CRLF", "Port 22\r\nSubsystem netconf /s\r\n", true},
-		{"another file may have it", "Include /etc/ssh/sshd_config.d/*.conf\n", true},
-		{"a comment", "#Subsystem netconf /s\n# Include x\n", false},
-		{"another subsystem", "Subsystem sftp netconf\nSubsystem netconf2 /s\n", false},
-		{"names have case", "Subsystem NETCONF /s\n", false},
-		{"no name", "Subsystem\n", false},
-		{"as another's value", "Banner Subsystem netconf\n", false},
-	} {
-		t.Run(tt.name, func(t *testing.T) {
-			if got := servesNetconf(tt.config); got != tt.want {
-				t.Errorf("%v, want %v", got, tt.want)
 			}
 		})
 	}

@@ -1,0 +1,99 @@
+package settings
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"strings"
+
+	"callhome/internal/sshdexec"
+	"callhome/internal/sysexits"
+
+	"golang.org/x/sys/unix"
+)
+
+// CheckFiles looks, before anything is opened, for what sshd would miss only
+// after the NETCONF client has been called: itself, its configuration, its keys,
+// and the command of the netconf subsystem. Errors carry their exit status.
+func (c *Call) CheckFiles() error {
+	s := &c.Sshd
+	if err := regular(s.Sshd, unix.X_OK); err != nil {
+		return missing("sshd", s.Sshd, err, "install OpenSSH's server, or set --sshd")
+	}
+	if s.Config != "" {
+		// A directory would be an empty configuration to sshd: all is allowed.
+		if err := regular(s.Config, unix.R_OK); err != nil {
+			return missing("sshd's configuration", s.Config, err, "install packaging/sshd_config there, or leave --sshd-config out to use the one built in")
+		}
+	}
+	for _, k := range s.HostKeys {
+		if err := regular(k, unix.R_OK); err != nil {
+			return missing("the host key", k, err, "create it with ssh-keygen -t ed25519 -N '' -f "+k)
+		}
+	}
+	for _, k := range s.HostCertificates {
+		if err := regular(k, unix.R_OK); err != nil {
+			return missing("the host certificate", k, err, "sign the host key with ssh-keygen -s CA -h")
+		}
+	}
+	return checkSubsystem(s)
+}
+
+func checkSubsystem(s *sshdexec.Command) error {
+	if s.Subsystem != "" {
+		return nil
+	}
+	where := "the built-in sshd configuration"
+	if s.Config != "" {
+		where = s.Config
+		config, err := os.ReadFile(s.Config)
+		if err != nil {
+			return missing("sshd's configuration", s.Config, err, "make it readable")
+		}
+		if servesNetconf(string(config)) {
+			return nil
+		}
+	}
+	return sysexits.New(sysexits.Config, SubsystemHint(), fmt.Errorf("no command for the netconf subsystem is set, and %s has none", where))
+}
+
+// regular reports why path is not a regular file that we may use so.
+func regular(path string, mode uint32) error {
+	var st unix.Stat_t
+	if err := unix.Stat(path, &st); err != nil {
+		return err
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFREG {
+		return errors.New("not a regular file")
+	}
+	return unix.Access(path, mode)
+}
+
+func missing(what, path string, err error, hint string) error {
+	code := sysexits.NoInput
+	if errors.Is(err, fs.ErrPermission) {
+		code, hint = sysexits.NoPerm, "make it accessible to this user, or run as root"
+	}
+	var p *fs.PathError
+	if errors.As(err, &p) {
+		err = p.Err
+	}
+	return sysexits.New(code, hint, fmt.Errorf("%s %s: %w", what, path, err))
+}
+
+// servesNetconf reports whether an sshd_config may define the subsystem: it
+// says so, or includes what may say so.
+func servesNetconf(config string) bool {
+	for line := range strings.Lines(config) {
+		words := strings.Fields(strings.Replace(line, "=", " ", 1))
+		if len(words) == 0 {
+			continue
+		}
+		if strings.EqualFold(words[0], "Include") ||
+			strings.EqualFold(words[0], "Subsystem") && len(words) > 1 && strings.Trim(words[1], `"`) == "netconf" {
+			return true
+		}
+	}
+	return false
+}
