@@ -88,7 +88,7 @@ type Hook struct {
 
 	mu     sync.Mutex // guards the fields that follow; never held while something runs
 	queue  queue
-	drops  ratelimit.Ration
+	drops  ratelimit.Limit
 	counts Counts
 	closed bool
 }
@@ -98,7 +98,7 @@ func New(c Config, log hclog.Logger) (*Hook, error) {
 	if err := c.Check(); err != nil {
 		return nil, err
 	}
-	h := &Hook{config: c, log: log, run: run}
+	h := &Hook{config: c, log: log, run: run, drops: ratelimit.Limit{Burst: 1, Window: ratelimit.Every}}
 	h.ctx, h.cancel = context.WithCancel(context.Background())
 	return h, nil
 }
@@ -114,9 +114,9 @@ func (h *Hook) Handle(e Event) {
 	}
 }
 
-// take starts a run, lets the event wait or drops it. It returns how many
-// dropped events to speak of now.
-func (h *Hook) take(e Event) (unsaid int) {
+// take starts a run, queues the event or drops it. It returns how many dropped
+// events to log now.
+func (h *Hook) take(e Event) (dropped int) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.closed {
@@ -128,7 +128,9 @@ func (h *Hook) take(e Event) (unsaid int) {
 		h.wg.Go(func() { h.work(e) })
 	case drop:
 		h.counts.Dropped++
-		return h.drops.Add(time.Now())
+		if dropped, ok := h.drops.Allow(time.Now()); ok {
+			return dropped + 1
+		}
 	}
 	return 0
 }

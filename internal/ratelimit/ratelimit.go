@@ -1,7 +1,7 @@
-// Package ratelimit decides how often to speak of what anybody can cause at any
-// rate: at the first time, and then once in a while, with how many there were.
-// The daemons' rooms that warn of refusals use it. It keeps no words of what it
-// counts.
+// Package ratelimit bounds what a daemon logs or publishes about events that any
+// unauthenticated peer can trigger: the first ones are reported at once, the rest
+// are counted and reported with a later one. The rooms that warn of refusals and
+// that publish events use it. It never keeps the text of what it counts.
 package ratelimit
 
 import (
@@ -11,68 +11,90 @@ import (
 	"github.com/hashicorp/go-hclog"
 )
 
-// Every is how often one thing is spoken of.
+// Every is the window of Warnings.
 const Every = time.Minute
 
-// Ration is of one thing. It is pure, and ready for use as it is.
-type Ration struct {
-	unsaid int
-	said   time.Time
+// Limit passes at most Burst events in each Window, and counts those it drops.
+// It is pure, and belongs to one kind of event:
+//
+//	l := ratelimit.Limit{Burst: 20, Window: 10 * time.Second}
+//	...
+//	if dropped, ok := l.Allow(time.Now()); ok {
+//		publish(event, dropped) // dropped: how many were not published before it
+//	}
+//
+// The caller locks it where several goroutines use it. At the end, Rest returns
+// what was dropped since the last event that passed.
+type Limit struct {
+	Burst  int
+	Window time.Duration
+
+	begun   time.Time // of the window
+	passed  int       // in the window
+	dropped int       // since the last that passed
 }
 
-// Add counts one and returns how many to speak of now, or 0.
-func (r *Ration) Add(now time.Time) int {
-	r.unsaid++
-	if !r.said.IsZero() && now.Sub(r.said) < Every {
-		return 0
+// Allow reports whether an event passes now, and how many were dropped since the
+// last that did.
+func (l *Limit) Allow(now time.Time) (dropped int, ok bool) {
+	// A clock that was set back begins a window: otherwise the limit would drop
+	// everything until the clock is where it was.
+	if now.Sub(l.begun) >= l.Window || now.Before(l.begun) {
+		l.begun, l.passed = now, 0
 	}
-	r.said = now
-	return r.Rest()
+	if l.passed >= l.Burst {
+		l.dropped++
+		return 0, false
+	}
+	l.passed++
+	return l.Rest(), true
 }
 
-// Rest returns how many were not spoken of, and forgets them.
-func (r *Ration) Rest() int {
-	n := r.unsaid
-	r.unsaid = 0
+// Rest returns how many were dropped since the last that passed, and counts anew.
+func (l *Limit) Rest() int {
+	n := l.dropped
+	l.dropped = 0
 	return n
 }
 
-// Warnings has a ration for each warning. Its methods may be called by several
+// Warnings rate-limits log messages: each is logged at once the first time, then
+// at most once a minute with the count. Its methods may be called by several
 // goroutines.
 type Warnings struct {
 	log hclog.Logger
 	mu  sync.Mutex // guards of
-	of  map[string]*Ration
+	of  map[string]*Limit
 }
 
 // NewWarnings returns warnings that go to log.
 func NewWarnings(log hclog.Logger) *Warnings {
-	return &Warnings{log: log, of: make(map[string]*Ration)}
+	return &Warnings{log: log, of: make(map[string]*Limit)}
 }
 
-// Warn logs what, which must be one of few words of ours, with fields of the
-// last one and with how many there were ("times").
-func (w *Warnings) Warn(what string, fields ...any) {
+// Warn logs message with the fields of this occurrence and with how many there
+// were since it was last logged ("times"). message is a constant: each has a
+// limit that stays in memory.
+func (w *Warnings) Warn(message string, fields ...any) {
 	w.mu.Lock()
-	r := w.of[what]
-	if r == nil {
-		r = new(Ration)
-		w.of[what] = r
+	l := w.of[message]
+	if l == nil {
+		l = &Limit{Burst: 1, Window: Every}
+		w.of[message] = l
 	}
-	n := r.Add(time.Now())
+	dropped, ok := l.Allow(time.Now())
 	w.mu.Unlock()
-	if n > 0 {
-		w.log.Warn(what, append(fields, "times", n)...)
+	if ok {
+		w.log.Warn(message, append(fields, "times", dropped+1)...)
 	}
 }
 
-// Rest logs what was not spoken of yet, at the end.
+// Rest logs at the end what was counted and not logged yet.
 func (w *Warnings) Rest() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	for what, r := range w.of {
-		if n := r.Rest(); n > 0 {
-			w.log.Warn(what, "times", n)
+	for message, l := range w.of {
+		if n := l.Rest(); n > 0 {
+			w.log.Warn(message, "times", n)
 		}
 	}
 }

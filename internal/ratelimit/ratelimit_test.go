@@ -10,30 +10,65 @@ import (
 	"github.com/hashicorp/go-hclog"
 )
 
-func TestRation(t *testing.T) {
-	var r Ration
+func TestOnePassesInEachWindowAndTheRestIsCounted(t *testing.T) {
+	l := Limit{Burst: 1, Window: Every}
 	begun := time.Now()
 	for _, tt := range []struct {
-		after time.Duration
-		want  int
+		after   time.Duration
+		dropped int
+		ok      bool
 	}{
-		{0, 1}, // the first one is told at once
-		{time.Second, 0},
-		{Every - 1, 0},
-		{Every, 3},
-		{Every + 1, 0},
-		{5 * Every, 2},
+		{0, 0, true}, // the first one passes at once
+		{time.Second, 0, false},
+		{Every - 1, 0, false},
+		{Every, 2, true},
+		{Every + 1, 0, false},
+		{5 * Every, 1, true},
 	} {
-		if got := r.Add(begun.Add(tt.after)); got != tt.want {
-			t.Errorf("after %s: got %d, want %d", tt.after, got, tt.want)
+		if dropped, ok := l.Allow(begun.Add(tt.after)); dropped != tt.dropped || ok != tt.ok {
+			t.Errorf("after %s: got %d, %v, want %d, %v", tt.after, dropped, ok, tt.dropped, tt.ok)
 		}
 	}
-	r.Add(begun.Add(5*Every + 1))
-	if got := r.Rest(); got != 1 {
+	l.Allow(begun.Add(5*Every + 1))
+	if got := l.Rest(); got != 1 {
 		t.Errorf("the rest is %d, want 1", got)
 	}
-	if got := r.Rest(); got != 0 {
-		t.Errorf("the rest is told twice: %d", got)
+	if got := l.Rest(); got != 0 {
+		t.Errorf("the rest is counted twice: %d", got)
+	}
+}
+
+func TestABurstPasses(t *testing.T) {
+	l := Limit{Burst: 20, Window: 10 * time.Second}
+	now, passed := time.Now(), 0
+	for range 100 {
+		if _, ok := l.Allow(now); ok {
+			passed++
+		}
+	}
+	if passed != 20 {
+		t.Errorf("%d passed", passed)
+	}
+	for _, want := range []int{80, 0} {
+		if dropped, ok := l.Allow(now.Add(10 * time.Second)); dropped != want || !ok {
+			t.Errorf("then %d dropped, %v, want %d", dropped, ok, want)
+		}
+	}
+}
+
+func TestAClockSetBackSilencesNothing(t *testing.T) {
+	l := Limit{Burst: 20, Window: 10 * time.Second}
+	// Without a monotonic reading, as after the way through a file.
+	now := time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC)
+	for range 20 {
+		l.Allow(now)
+	}
+	now = now.Add(-365 * 24 * time.Hour)
+	for range 1000 {
+		now = now.Add(time.Minute)
+		if _, ok := l.Allow(now); !ok {
+			t.Fatalf("dropped at %v", now)
+		}
 	}
 }
 
