@@ -951,13 +951,13 @@ int callhome_netconf_ssh_call_home(int sock, const char *host, int port)
 	return callhome_netconf_ssh_call_home_opaque(sock, host, NULL, port);
 }
 
-int callhome_adopt(int sock, int fd, const char *host, const char *opaque, int port)
+int callhome_handover(int sock, int fd, const char *host, const char *opaque, int port)
 {
 	struct request r;
 
 	if (fd < 0)
 		return fail(CALLHOME_ERR_BADTYPE, "descriptor %d is none", fd);
-	begin(&r, "adopt");
+	begin(&r, "handover");
 	if (target(&r, host, opaque, port ? port : CALLHOME_PORT) != CALLHOME_OK)
 		return CALLHOME_ERR;
 	return ask_session(sock, &r, fd);

@@ -177,7 +177,7 @@ int callhome_netconf_ssh_call_home_wait(int sock, const char *host, const char *
  * fd is borrowed: the manager gets a duplicate, so close it, and write nothing
  * to it. Returns the session's number.
  */
-int callhome_adopt(int sock, int fd, const char *host, const char *opaque, int port);
+int callhome_handover(int sock, int fd, const char *host, const char *opaque, int port);
 
 /*
  * Put the numbers of the sessions, ascending, into res, at most n of them.

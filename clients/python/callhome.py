@@ -132,12 +132,12 @@ class Manager:
         return self._call("netconf_ssh_call_home_opaque",
                           {"host": host, "port": port, "opaque": opaque, "wait": wait})
 
-    def adopt(self, sock, host, port=DEFAULT_PORT, opaque=None):
+    def handover(self, sock, host, port=DEFAULT_PORT, opaque=None):
         """Lets the manager serve sock, a TCP socket (or its descriptor) that is
         connected to the NETCONF client at host and port, and returns the
         session. The manager gets a duplicate: close sock, and write nothing to
         it."""
-        return self._call("adopt", {"host": host, "port": port, "opaque": opaque}, sock)
+        return self._call("handover", {"host": host, "port": port, "opaque": opaque}, sock)
 
     def get_user_sessions(self):
         """Returns all sessions that have not ended, by number."""

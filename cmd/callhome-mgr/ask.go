@@ -155,7 +155,7 @@ func details(w io.Writer, s proto.SessionInfo) {
 	row("local", s.Local)
 	row("client", s.Client)
 	row("endpoint", s.Endpoint)
-	row("started by", s.Via)
+	row("started by", string(s.Via))
 	row("age", cmdline.Age(s.Since))
 	row("sshd", "PID "+strconv.Itoa(s.PID))
 	row("user", s.User)

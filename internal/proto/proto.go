@@ -8,7 +8,7 @@
 //	  ◀──  {"result":{"session":12,…}}\n   or   {"error":{"code":…}}\n
 //
 //	callhome-trigger
-//	  {"method":"adopt",…}\n  + 1 descriptor   ──▶
+//	  {"method":"handover",…}\n  + 1 descriptor   ──▶
 //	  ◀──  {"result":{"session":13,…}}\n
 //
 //	  {"method":"subscribe"}\n                 ──▶
@@ -47,8 +47,13 @@ const (
 	MethodWaitStart       = "wait_start"                   // nothing -> Status
 	MethodStatus          = "call_home_status"             // nothing -> Status
 	MethodSubscribe       = "subscribe"                    // nothing -> EventList, then events
-	MethodAdopt           = "adopt"                        // AdoptParams and a socket -> SessionInfo
+	MethodHandover        = "handover"                     // HandoverParams and a socket -> SessionInfo
 )
+
+// MethodAdopt is the former name of MethodHandover.
+//
+// Deprecated: the word is the station's, for registering a device.
+const MethodAdopt = "adopt"
 
 // NotifyEvent is the method of the notifications that subscribe starts; their
 // parameters are an Event.
@@ -101,8 +106,8 @@ type CallParams struct {
 	Wait   Wait   `json:"wait,omitempty"` // "": WaitTCP, as MAAPI's call does
 }
 
-// AdoptParams say what is known of the socket that comes with them.
-type AdoptParams struct {
+// HandoverParams say what is known of the socket that comes with them.
+type HandoverParams struct {
 	// Host and Port are the NETCONF client as the caller named it.
 	Host   string `json:"host"`
 	Port   uint16 `json:"port"`
@@ -155,6 +160,20 @@ var Ends = []End{
 	EndNoConnection, EndUnknown,
 }
 
+// Via is who made a session's connection and started its sshd.
+type Via string
+
+// The values of via.
+const (
+	ViaManager    Via = "manager"    // callhome-mgr did both
+	ViaExecutable Via = "executable" // the program of --ssh-call-home-executable did both
+	ViaHandover   Via = "handover"   // another program connected, callhome-mgr started sshd
+	ViaFound      Via = "found"      // not known: a later manager found the session without its state file
+)
+
+// Vias are all of them.
+var Vias = []Via{ViaManager, ViaExecutable, ViaHandover, ViaFound}
+
 // SessionInfo is one session as the manager knows it.
 type SessionInfo struct {
 	// Session numbers the session. A number is not used twice, also not by the
@@ -172,12 +191,11 @@ type SessionInfo struct {
 	// session belongs to; "" where somebody asked for the call.
 	Client   string `json:"client,omitempty"`
 	Endpoint string `json:"endpoint,omitempty"`
-	// Via is what started sshd: "manager", "executable" or "adopted".
-	Via    string `json:"via"`
-	User   string `json:"user,omitempty"`
-	Method string `json:"method,omitempty"` // publickey, ...
-	Key    string `json:"key,omitempty"`    // fingerprint of the user's key
-	Cert   string `json:"cert,omitempty"`   // key ID of the user's certificate
+	Via      Via    `json:"via"`
+	User     string `json:"user,omitempty"`
+	Method   string `json:"method,omitempty"` // publickey, ...
+	Key      string `json:"key,omitempty"`    // fingerprint of the user's key
+	Cert     string `json:"cert,omitempty"`   // key ID of the user's certificate
 	// Stage says where a closed session stood, End how it ended, and Cause
 	// the same in sshd's words or ours.
 	Stage Stage  `json:"stage,omitempty"`

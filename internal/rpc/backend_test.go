@@ -33,7 +33,7 @@ func (b *backend) methods(c *Conn) map[string]Method {
 			last, err := Subscribe(ctx, c, b.SubscribeSince)
 			return proto.EventList{Events: last}, err
 		}),
-		proto.MethodAdopt: Typed(func(ctx context.Context, q proto.AdoptParams) (proto.SessionInfo, error) {
+		proto.MethodHandover: Typed(func(ctx context.Context, q proto.HandoverParams) (proto.SessionInfo, error) {
 			sock := c.Take(ctx)
 			if sock == nil {
 				return proto.SessionInfo{}, proto.NewError(proto.CodeBadType, "no descriptor came with the message")

@@ -233,8 +233,8 @@ func TestTheLineOfACall(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			var log bytes.Buffer
 			s := newServer(&backend{}, full(), hclog.New(&hclog.LoggerOptions{Output: &log, DisableTime: true}))
-			s.logCall("adopt", Peer{UID: 5, PID: 6}, tt.params, tt.err)
-			want := strings.TrimSpace("[INFO]  call: method=adopt uid=5 pid=6 "+tt.want) + "\n"
+			s.logCall("handover", Peer{UID: 5, PID: 6}, tt.params, tt.err)
+			want := strings.TrimSpace("[INFO]  call: method=handover uid=5 pid=6 "+tt.want) + "\n"
 			if log.String() != want {
 				t.Errorf("got  %swant %s", log.String(), want)
 			}

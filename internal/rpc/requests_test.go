@@ -149,11 +149,11 @@ func send(t *testing.T, c *net.UnixConn, line string, f *os.File) {
 }
 
 // A caller need not wait for an answer before it hands the next one over.
-func TestAdoptsInARow(t *testing.T) {
+func TestHandoversInARow(t *testing.T) {
 	b := &backend{adopted: make(chan string, concurrency), byHost: true}
 	c := dial(t, serve(t, b, full()))
 	for i := range concurrency {
-		send(t, c, fmt.Sprintf(`{"jsonrpc":"2.0","id":%d,"method":"adopt","params":{"host":"nms%d"}}`, i+1, i), holding(t, fmt.Sprintf("nms%d", i)))
+		send(t, c, fmt.Sprintf(`{"jsonrpc":"2.0","id":%d,"method":"handover","params":{"host":"nms%d"}}`, i+1, i), holding(t, fmt.Sprintf("nms%d", i)))
 	}
 	r := bufio.NewReader(c)
 	for range concurrency {
@@ -173,7 +173,7 @@ func TestADescriptorGoesWithItsMessage(t *testing.T) {
 	for _, tt := range []struct{ name, line string }{
 		{"a method without one", status},
 		{"no method", `{"jsonrpc":"2.0","id":1,"method":"reboot"}`},
-		{"no id", `{"jsonrpc":"2.0","method":"adopt","params":{"host":"n"}}`},
+		{"no id", `{"jsonrpc":"2.0","method":"handover","params":{"host":"n"}}`},
 		{"no JSON", `hello`},
 		{"several", "[" + status + "]"},
 	} {
@@ -190,7 +190,7 @@ func TestADescriptorGoesWithItsMessage(t *testing.T) {
 			if _, err := lines.ReadString('\n'); err != nil {
 				t.Fatal(err)
 			}
-			if _, err := io.WriteString(c, `{"jsonrpc":"2.0","id":2,"method":"adopt","params":{"host":"n"}}`+"\n"); err != nil {
+			if _, err := io.WriteString(c, `{"jsonrpc":"2.0","id":2,"method":"handover","params":{"host":"n"}}`+"\n"); err != nil {
 				t.Fatal(err)
 			}
 			if a := answer(t, lines); a.Error == nil || !strings.Contains(a.Error.Message, "no descriptor") {

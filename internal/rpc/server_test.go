@@ -49,7 +49,7 @@ func (b *backend) Call(ctx context.Context, p proto.CallParams) (proto.SessionIn
 	return proto.SessionInfo{Session: 1, Host: p.Host, Opaque: p.Opaque}, nil
 }
 
-func (b *backend) Adopt(_ context.Context, p proto.AdoptParams, f *os.File) (proto.SessionInfo, error) {
+func (b *backend) Adopt(_ context.Context, p proto.HandoverParams, f *os.File) (proto.SessionInfo, error) {
 	defer f.Close()
 	data, _ := io.ReadAll(f)
 	if b.byHost && string(data) == p.Host {
@@ -143,7 +143,7 @@ func TestOneLineIsOneCall(t *testing.T) {
 		{"a port that is none", `{"jsonrpc":"2.0","id":1,"method":"netconf_ssh_call_home","params":{"host":"n","port":65536}}`, "", "invalid parameters"},
 		{"an unknown method", `{"jsonrpc":"2.0","id":1,"method":"reboot"}`, "", `there is no method "reboot"`},
 		{"no JSON", `hello`, "", "invalid"},
-		{"adopt without a descriptor", `{"jsonrpc":"2.0","id":1,"method":"adopt","params":{"host":"n","port":1}}`, "", "no descriptor"},
+		{"handover without a descriptor", `{"jsonrpc":"2.0","id":1,"method":"handover","params":{"host":"n","port":1}}`, "", "no descriptor"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			r := ask(t, dial(t, path), tt.line)
@@ -182,7 +182,7 @@ func TestWhoMayCallWhat(t *testing.T) {
 	own := []uint32{uint32(os.Getgid())}
 	methods := []string{
 		proto.MethodCallHome, proto.MethodCallHomeOpaque, proto.MethodUserSessions, proto.MethodKillUserSession, proto.MethodReloadConfig,
-		proto.MethodReopenLogs, proto.MethodStop, proto.MethodWaitStart, proto.MethodStatus, proto.MethodSubscribe, proto.MethodAdopt,
+		proto.MethodReopenLogs, proto.MethodStop, proto.MethodWaitStart, proto.MethodStatus, proto.MethodSubscribe, proto.MethodHandover,
 	}
 	s := newServer(&backend{}, Access{}, hclog.NewNullLogger())
 	for _, tt := range []struct {
@@ -365,7 +365,7 @@ func TestTheEndOfTheRequestIsNotTheEndOfTheCaller(t *testing.T) {
 	}
 }
 
-func TestAdoptGetsTheDescriptorThatCame(t *testing.T) {
+func TestHandoverGetsTheDescriptorThatCame(t *testing.T) {
 	b := &backend{adopted: make(chan string, 1)}
 	c := dial(t, serve(t, b, full()))
 	r, w, err := os.Pipe()
@@ -376,7 +376,7 @@ func TestAdoptGetsTheDescriptorThatCame(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.Close()
-	err = fdpass.Send(c, []byte(`{"jsonrpc":"2.0","id":1,"method":"adopt","params":{"host":"n","port":1}}`+"\n"), r)
+	err = fdpass.Send(c, []byte(`{"jsonrpc":"2.0","id":1,"method":"handover","params":{"host":"n","port":1}}`+"\n"), r)
 	r.Close()
 	if err != nil {
 		t.Fatal(err)
@@ -405,7 +405,7 @@ func TestAClientPassesADescriptorWithOneCall(t *testing.T) {
 	}
 	w.Close()
 	c.Pass(r)
-	if err := c.Call(t.Context(), proto.MethodAdopt, proto.AdoptParams{Host: "n"}, nil); err != nil {
+	if err := c.Call(t.Context(), proto.MethodHandover, proto.HandoverParams{Host: "n"}, nil); err != nil {
 		t.Fatal(err)
 	}
 	if err := r.Close(); !errors.Is(err, os.ErrClosed) {
@@ -414,7 +414,7 @@ func TestAClientPassesADescriptorWithOneCall(t *testing.T) {
 	if got := <-b.adopted; got != "that one" {
 		t.Errorf("adopted %q", got)
 	}
-	if err := c.Call(t.Context(), proto.MethodAdopt, proto.AdoptParams{Host: "n"}, nil); err == nil || !strings.Contains(err.Error(), "no descriptor") {
+	if err := c.Call(t.Context(), proto.MethodHandover, proto.HandoverParams{Host: "n"}, nil); err == nil || !strings.Contains(err.Error(), "no descriptor") {
 		t.Errorf("the next call had one too: %v", err)
 	}
 }

@@ -77,9 +77,9 @@ func TestWholeCallHome(t *testing.T) {
 	})
 }
 
-// TestAdopt: a socket that the caller has connected is served, and is the
+// TestASocketIsHandedOver: a socket that the caller has connected is served, and is the
 // caller's no more.
-func TestAdopt(t *testing.T) {
+func TestASocketIsHandedOver(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, c client) {
 		d, n := startDaemon(t, nil), listen(t, nil)
@@ -92,11 +92,11 @@ func TestAdopt(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		a := c.ask(t, caller{stdin: f}, d.socket, "adopt", "nms.example", n.port, "ticket \"7\"")[0]
+		a := c.ask(t, caller{stdin: f}, d.socket, "handover", "nms.example", n.port, "ticket \"7\"")[0]
 		f.Close()
 		n.awaitBanner(t)
 		s := c.session(t, d.socket, "session", a.get("session"))
-		s.want(t, "via", "adopted", "host", "nms.example", "port", n.port, "remote", "127.0.0.1:"+n.port, "opaque", `ticket "7"`)
+		s.want(t, "via", "handover", "host", "nms.example", "port", n.port, "remote", "127.0.0.1:"+n.port, "opaque", `ticket "7"`)
 
 		if conn, err = net.Dial("tcp", "127.0.0.1:"+n.port); err != nil {
 			t.Fatal(err)
@@ -105,7 +105,7 @@ func TestAdopt(t *testing.T) {
 			t.Fatal(err)
 		}
 		conn.Close()
-		c.ask(t, caller{stdin: f}, d.socket, "adopt", "nms.example", "0", "then", "session", "2")[1].want(t, "port", "4334", "opaque", "")
+		c.ask(t, caller{stdin: f}, d.socket, "handover", "nms.example", "0", "then", "session", "2")[1].want(t, "port", "4334", "opaque", "")
 		f.Close()
 
 		// What is no connected TCP socket is refused; the connection stays.
@@ -114,7 +114,7 @@ func TestAdopt(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer null.Close()
-		answers := c.ask(t, caller{stdin: null}, d.socket, "adopt", "nms", "1", "then", "sessions")
+		answers := c.ask(t, caller{stdin: null}, d.socket, "handover", "nms", "1", "then", "sessions")
 		answers[0].want(t, "error", "CALLHOME_ERR_BADTYPE", "rpc", "9")
 		answers[1].want(t, "count", "2")
 	})

@@ -213,7 +213,7 @@ func TestSameCodes(t *testing.T) {
 
 // results says of what type a method's result is.
 var results = map[string]any{
-	proto.MethodCallHome: proto.SessionInfo{}, proto.MethodCallHomeOpaque: proto.SessionInfo{}, proto.MethodAdopt: proto.SessionInfo{},
+	proto.MethodCallHome: proto.SessionInfo{}, proto.MethodCallHomeOpaque: proto.SessionInfo{}, proto.MethodHandover: proto.SessionInfo{},
 	proto.MethodKillUserSession: proto.SessionInfo{}, proto.MethodUserSessions: proto.SessionList{}, proto.MethodReloadConfig: proto.Nothing{},
 	proto.MethodReopenLogs: proto.Nothing{}, proto.MethodStop: proto.Nothing{}, proto.MethodWaitStart: proto.Status{}, proto.MethodStatus: proto.Status{},
 	proto.MethodSubscribe: proto.EventList{},
@@ -313,7 +313,7 @@ func tryRequest(t *testing.T, d *daemon, n *nms, request, method string, params 
 	if _, ok := params["host"]; ok {
 		params["host"], params["wait"] = "127.0.0.1", "none"
 		params["port"], _ = strconv.Atoi(n.port)
-		if method == proto.MethodAdopt {
+		if method == proto.MethodHandover {
 			delete(params, "wait")
 		}
 		line, err := json.Marshal(map[string]any{"jsonrpc": "2.0", "id": 1, "method": method, "params": params})

@@ -457,7 +457,7 @@ func TestAnExecutableMakesTheCall(t *testing.T) {
 }
 
 // The trigger, run by a user without rights, hands its connection over.
-func TestTheManagerAdoptsATriggersConnection(t *testing.T) {
+func TestTheManagerTakesATriggersConnection(t *testing.T) {
 	t.Parallel()
 	d, nms := newSite(t, "/bin/cat")
 	m := startManager(t, d, "--group", netop)
@@ -468,7 +468,7 @@ func TestTheManagerAdoptsATriggersConnection(t *testing.T) {
 	cmd.SysProcAttr = &unix.SysProcAttr{Setpgid: true, Credential: &unixCredential}
 	start(t, "callhome-trigger", cmd).MustExit(0)
 	var s proto.SessionInfo
-	Await(t, patience, "the adopted session serving", func() error {
+	Await(t, patience, "the handed-over session serving", func() error {
 		list := m.Sessions()
 		if len(list) != 1 || list[0].State != proto.StateServing {
 			return fmt.Errorf("the sessions are %+v", list)
@@ -476,7 +476,7 @@ func TestTheManagerAdoptsATriggersConnection(t *testing.T) {
 		s = list[0]
 		return nil
 	})
-	if s.Via != "adopted" || s.Opaque != "ticket 42" || s.Remote != addr {
+	if s.Via != proto.ViaHandover || s.Opaque != "ticket 42" || s.Remote != addr {
 		t.Errorf("the session is %+v", s)
 	}
 	station.echo("hello")

@@ -18,7 +18,7 @@ import (
 // Backend is what the methods do.
 type Backend interface {
 	Call(context.Context, proto.CallParams) (proto.SessionInfo, error)
-	Adopt(context.Context, proto.AdoptParams, *os.File) (proto.SessionInfo, error)
+	Handover(context.Context, proto.HandoverParams, *os.File) (proto.SessionInfo, error)
 	Kill(id int, who string) (proto.SessionInfo, error)
 	Sessions() []proto.SessionInfo
 	Status() proto.Status
@@ -65,14 +65,15 @@ func methods(b Backend, c *rpc.Conn) map[string]rpc.Method {
 			last, err := rpc.Subscribe(ctx, c, b.SubscribeSince)
 			return proto.EventList{Events: last}, err
 		}),
-		proto.MethodAdopt: rpc.Typed(func(ctx context.Context, q proto.AdoptParams) (proto.SessionInfo, error) {
+		proto.MethodHandover: rpc.Typed(func(ctx context.Context, q proto.HandoverParams) (proto.SessionInfo, error) {
 			sock := c.Take(ctx)
 			if sock == nil {
 				return proto.SessionInfo{}, proto.NewError(proto.CodeBadType, "no descriptor came with the message")
 			}
-			return b.Adopt(ctx, q, sock)
+			return b.Handover(ctx, q, sock)
 		}),
 	}
+	table[proto.MethodAdopt] = table[proto.MethodHandover]
 	out := make(map[string]rpc.Method, len(table))
 	for name, h := range table {
 		out[name] = rpc.Method{Handle: h, Reading: proto.ReadOnly(name)}

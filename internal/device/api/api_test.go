@@ -31,8 +31,8 @@ func (b *backend) Call(_ context.Context, p proto.CallParams) (proto.SessionInfo
 	return proto.SessionInfo{Session: 1, Host: p.Host, Opaque: p.Opaque}, nil
 }
 
-func (b *backend) Adopt(_ context.Context, p proto.AdoptParams, f *os.File) (proto.SessionInfo, error) {
-	b.called.Store("Adopt")
+func (b *backend) Handover(_ context.Context, p proto.HandoverParams, f *os.File) (proto.SessionInfo, error) {
+	b.called.Store("Handover")
 	return proto.SessionInfo{Session: 2, Host: p.Host}, f.Close()
 }
 
@@ -133,11 +133,12 @@ func TestMethodsCallTheBackend(t *testing.T) {
 		{proto.MethodWaitStart, nil, "Status"},
 		{proto.MethodStatus, nil, "Status"},
 		{proto.MethodSubscribe, nil, "SubscribeSince"},
-		{proto.MethodAdopt, proto.AdoptParams{Host: "nms"}, "Adopt"},
+		{proto.MethodHandover, proto.HandoverParams{Host: "nms"}, "Handover"},
+		{proto.MethodAdopt, proto.HandoverParams{Host: "nms"}, "Handover"}, // its former name
 		{proto.MethodStop, nil, "Shutdown"},
 	} {
 		b.called.Store("")
-		if tt.calls == "Adopt" {
+		if tt.calls == "Handover" {
 			null, err := os.Open(os.DevNull)
 			if err != nil {
 				t.Fatal(err)
@@ -151,7 +152,7 @@ func TestMethodsCallTheBackend(t *testing.T) {
 			t.Errorf("%s called %q, want %q", tt.method, b.called.Load(), tt.calls)
 		}
 	}
-	if err := c.Call(t.Context(), proto.MethodAdopt, proto.AdoptParams{Host: "nms"}, nil); err == nil || !strings.Contains(err.Error(), "no descriptor") {
+	if err := c.Call(t.Context(), proto.MethodHandover, proto.HandoverParams{Host: "nms"}, nil); err == nil || !strings.Contains(err.Error(), "no descriptor") {
 		t.Errorf("adopt without a socket: %v", err)
 	}
 }

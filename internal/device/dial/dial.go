@@ -126,10 +126,10 @@ func Dial(addrs []netip.AddrPort, o Options, deadline time.Time) (*Conn, error) 
 	}
 }
 
-// Adopt returns a Conn for a socket that somebody else connected. The error
+// FromSocket returns a Conn for a socket that another program connected. The error
 // says that it is no connected TCP socket; sock then still belongs to the
 // caller, as it does to the Conn else.
-func Adopt(sock *os.File) (*Conn, error) {
+func FromSocket(sock *os.File) (*Conn, error) {
 	fd := int(sock.Fd())
 	protocol, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PROTOCOL)
 	if err != nil || protocol != unix.IPPROTO_TCP {

@@ -416,18 +416,18 @@ func TestDialTellsWhatIsWrongHere(t *testing.T) {
 	}
 }
 
-func TestAdopt(t *testing.T) {
+func TestFromSocket(t *testing.T) {
 	for _, host := range []string{"127.0.0.1", "::1"} {
 		t.Run("a connected socket of "+host, func(t *testing.T) {
 			l, addr := listen(t, host)
 			mine := mustDial(t, Options{}, addr)
 			peer := accept(t, l)
-			c, err := Adopt(mine.File)
+			c, err := FromSocket(mine.File)
 			if err != nil {
 				t.Fatal(err)
 			}
 			if c.File != mine.File || c.Remote != addr || c.Local.String() != peer.RemoteAddr().String() {
-				t.Errorf("adopts %v from %v to %v, want from %v to %v", c.File.Name(), c.Local, c.Remote, peer.RemoteAddr(), addr)
+				t.Errorf("takes %v from %v to %v, want from %v to %v", c.File.Name(), c.Local, c.Remote, peer.RemoteAddr(), addr)
 			}
 		})
 	}
@@ -459,7 +459,7 @@ func TestAdopt(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer f.Close()
-			if c, err := Adopt(f); c != nil || err == nil || err.Error() != tt.says {
+			if c, err := FromSocket(f); c != nil || err == nil || err.Error() != tt.says {
 				t.Errorf("got %v, %v, want %s", c, err, tt.says)
 			}
 			if _, err := f.Stat(); err != nil {

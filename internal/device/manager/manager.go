@@ -212,7 +212,7 @@ func (m *Manager) keep(s *session.Session) {
 }
 
 // begin makes a session that has no connection yet.
-func (m *Manager) begin(p proto.CallParams, via string, owner session.Owner) (*session.Session, error) {
+func (m *Manager) begin(p proto.CallParams, via proto.Via, owner session.Owner) (*session.Session, error) {
 	if err := m.admit(); err != nil {
 		return nil, err
 	}
@@ -247,9 +247,9 @@ func (m *Manager) Call(ctx context.Context, p proto.CallParams) (proto.SessionIn
 		return proto.SessionInfo{}, proto.NewError(proto.CodeBadType, fmt.Sprintf("wait %q is none of none, tcp, ssh, netconf", p.Wait))
 	}
 	c := m.config.Load()
-	via := "manager"
+	via := proto.ViaManager
 	if c.Executable != "" {
-		via = "executable"
+		via = proto.ViaExecutable
 	}
 	s, err := m.begin(p, via, session.Owner{})
 	if err != nil {
@@ -264,7 +264,7 @@ func (m *Manager) Call(ctx context.Context, p proto.CallParams) (proto.SessionIn
 // call is the session's to tell. An executable makes no such calls: it could be
 // told no more than host and port.
 func (m *Manager) Keep(s *settings.Call, owner session.Owner) (*session.Session, error) {
-	made, err := m.begin(proto.CallParams{Host: s.Host, Port: s.Port, Opaque: s.Opaque}, "manager", owner)
+	made, err := m.begin(proto.CallParams{Host: s.Host, Port: s.Port, Opaque: s.Opaque}, proto.ViaManager, owner)
 	if err != nil {
 		return nil, err
 	}
@@ -365,10 +365,10 @@ func withHint(err error) string {
 	return err.Error()
 }
 
-// Adopt serves a connection that somebody else made. The socket belongs to the
+// Handover serves a connection that another program made. The socket belongs to the
 // manager from here on, also on error.
-func (m *Manager) Adopt(ctx context.Context, p proto.AdoptParams, sock *os.File) (proto.SessionInfo, error) {
-	conn, err := dial.Adopt(sock)
+func (m *Manager) Handover(ctx context.Context, p proto.HandoverParams, sock *os.File) (proto.SessionInfo, error) {
+	conn, err := dial.FromSocket(sock)
 	if err != nil {
 		sock.Close()
 		return proto.SessionInfo{}, proto.NewError(proto.CodeBadType, err.Error())
@@ -382,7 +382,7 @@ func (m *Manager) Adopt(ctx context.Context, p proto.AdoptParams, sock *os.File)
 		sock.Close()
 		return proto.SessionInfo{}, proto.NewError(proto.CodeBadType, err.Error())
 	}
-	s, err := m.begin(proto.CallParams{Host: target.Host, Port: cmp.Or(p.Port, target.Port, proto.DefaultPort), Opaque: p.Opaque}, "adopted", session.Owner{})
+	s, err := m.begin(proto.CallParams{Host: target.Host, Port: cmp.Or(p.Port, target.Port, proto.DefaultPort), Opaque: p.Opaque}, proto.ViaHandover, session.Owner{})
 	if err != nil {
 		sock.Close()
 		return proto.SessionInfo{}, err

@@ -9,7 +9,7 @@ import (
 // The words that can be labels. Any other becomes Other, so that whatever a
 // state file or a later version brings, the number of series is fixed.
 var (
-	vias = []string{"manager", "executable", "adopted"}
+	vias = []proto.Via{proto.ViaManager, proto.ViaExecutable, proto.ViaHandover}
 
 	// failing are the stages that a call home can fail in, closing those that
 	// it can be in when it ends after the login.

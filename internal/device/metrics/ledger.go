@@ -57,9 +57,6 @@ func stepOf(event string) int {
 	return -1
 }
 
-// viaAdopted is a session whose connection somebody else made.
-const viaAdopted = "adopted"
-
 // observed is what an event makes known.
 type observed struct {
 	passed proto.Stage // "" for none
@@ -80,7 +77,7 @@ func (l *ledger) happened(e proto.Event) (o observed) {
 	if step := stepOf(e.Event); step > s.step {
 		// A stage is timed from the step right before it. Of an adopted
 		// connection's first stage we saw nothing.
-		if s.step >= 0 && step == s.step+1 && !(step == 1 && e.Session.Via == viaAdopted) {
+		if s.step >= 0 && step == s.step+1 && !(step == 1 && e.Session.Via == proto.ViaHandover) {
 			o.passed, o.took = steps[step].stage, max(0, e.Time.Sub(s.at))
 		}
 		s.step, s.at = step, e.Time

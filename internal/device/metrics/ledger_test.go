@@ -49,7 +49,7 @@ func TestStagesOfOneSession(t *testing.T) {
 	}
 	for _, tt := range []struct {
 		name   string
-		via    string
+		via    proto.Via
 		events []string
 		want   []seen
 	}{
@@ -59,7 +59,7 @@ func TestStagesOfOneSession(t *testing.T) {
 			[]seen{{"tcp", 1}, {"ssh", 1}, {"authentication", 3}}},
 		{"a second subsystem is not the login's", "manager", []string{"calling", "connected", "key-exchange", "authenticated", "subsystem", "log", "subsystem"},
 			[]seen{{"tcp", 1}, {"ssh", 1}, {"authentication", 1}, {"subsystem", 1}}},
-		{"the first stage of an adopted connection was not ours", "adopted", []string{"calling", "connected", "key-exchange"},
+		{"the first stage of a handed-over connection was not ours", "handover", []string{"calling", "connected", "key-exchange"},
 			[]seen{{"ssh", 1}}},
 		{"a restored session is timed from its next step on", "manager", []string{"restored", "authenticated", "subsystem"},
 			[]seen{{"subsystem", 1}}},

@@ -96,7 +96,7 @@ func counters(name, help string, labels ...string) *prometheus.CounterVec {
 // is an increase.
 func (m *Metrics) startAtZero() {
 	for _, via := range vias {
-		m.calls.WithLabelValues(via)
+		m.calls.WithLabelValues(string(via))
 	}
 	for _, e := range proto.Events {
 		m.events.WithLabelValues(e)
@@ -123,7 +123,7 @@ func (m *Metrics) Handle(e proto.Event) {
 
 	m.events.WithLabelValues(oneOf(proto.Events, e.Event)).Inc()
 	if e.Event == proto.EventCalling {
-		m.calls.WithLabelValues(oneOf(vias, e.Session.Via)).Inc()
+		m.calls.WithLabelValues(string(oneOf(vias, e.Session.Via))).Inc()
 	}
 	m.ofClients(e)
 	if o.passed != "" {

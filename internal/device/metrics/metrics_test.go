@@ -97,7 +97,7 @@ func TestOutputIsGoodForm(t *testing.T) {
 func session(id int, word string) []proto.Event {
 	info := proto.SessionInfo{
 		Session: id, Host: word, Opaque: word, Remote: word, Local: word, User: word, Method: word, Key: word, Cert: word, Cause: word,
-		Via: word, Stage: proto.Stage(word), State: proto.StateServing, Since: noon,
+		Via: proto.Via(word), Stage: proto.Stage(word), State: proto.StateServing, Since: noon,
 	}
 	var all []proto.Event
 	for i, name := range append(slices.Clone(proto.Events), word) {
@@ -208,7 +208,7 @@ func TestCallsAndEnds(t *testing.T) {
 		count  uint64
 	}{
 		{"callhome_calls_total", []string{"via=manager"}, 2, 0},
-		{"callhome_calls_total", []string{"via=adopted"}, 0, 0},
+		{"callhome_calls_total", []string{"via=handover"}, 0, 0},
 		{"callhome_calls_finished_total", []string{"outcome=closed", "stage=session"}, 1, 0},
 		{"callhome_calls_finished_total", []string{"outcome=failed", "stage=tcp"}, 1, 0},
 		{"callhome_calls_finished_total", []string{"outcome=failed", "stage=ssh"}, 0, 0},

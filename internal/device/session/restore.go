@@ -132,7 +132,7 @@ func rediscover(dir string, id int) (*record, error) {
 		return nil, nil
 	}
 	return &record{Version: recordVersion, Process: found, SessionInfo: proto.SessionInfo{
-		Session: id, State: proto.StateStarting, PID: found.PID, Since: log.ModTime().UTC(), Via: "found",
+		Session: id, State: proto.StateStarting, PID: found.PID, Since: log.ModTime().UTC(), Via: proto.ViaFound,
 	}}, nil
 }
 

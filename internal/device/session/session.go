@@ -66,7 +66,7 @@ type Owner struct {
 }
 
 // New returns a session that has no connection yet.
-func New(env *Env, id int, p proto.CallParams, via string, owner Owner) *Session {
+func New(env *Env, id int, p proto.CallParams, via proto.Via, owner Owner) *Session {
 	s := of(env, record{Version: recordVersion, SessionInfo: proto.SessionInfo{
 		Session: id, State: proto.StateCalling, Host: p.Host, Port: p.Port, Opaque: p.Opaque, Since: stamp(), Via: via,
 		Client: owner.Client, Endpoint: owner.Endpoint,

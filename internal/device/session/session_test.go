@@ -71,7 +71,7 @@ func connection(t *testing.T) (*dial.Conn, net.Conn) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	conn, err := dial.Adopt(f)
+	conn, err := dial.FromSocket(f)
 	if err != nil {
 		t.Fatal(err)
 	}

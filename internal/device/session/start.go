@@ -80,9 +80,6 @@ func (s *Session) Execute(program string) error {
 	return s.supervise(cmd.Process, nil)
 }
 
-// viaExecutable is the session whose program dials by itself.
-const viaExecutable = "executable"
-
 func (s *Session) openLog() (*os.File, error) {
 	f, err := os.OpenFile(logPath(s.env.Dir, s.id()), os.O_WRONLY|os.O_APPEND|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
@@ -107,7 +104,7 @@ func (s *Session) supervise(p *os.Process, sock *os.File) error {
 	s.mu.Lock()
 	s.rec.Process, s.rec.PID = id, p.Pid
 	s.sock = sock
-	if s.rec.Via != viaExecutable {
+	if s.rec.Via != proto.ViaExecutable {
 		s.rec.State = proto.StateStarting
 	}
 	s.mu.Unlock()

@@ -93,4 +93,3 @@ func TestServesNetconf(t *testing.T) {
 		})
 	}
 }
-

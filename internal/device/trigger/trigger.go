@@ -58,7 +58,7 @@ func Run(s *settings.Settings, log hclog.Logger) error {
 	if manager == nil {
 		return toSshd(s, conn, sshdLog)
 	}
-	session, err := adopt(manager, s, conn)
+	session, err := toManager(manager, s, conn)
 	if err == nil {
 		log.Info("the manager took the connection", "session", session)
 	}

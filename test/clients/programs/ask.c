@@ -210,8 +210,8 @@ static int command(int sock, int n, char **arg)
 
 	if (strcmp(name, "call") == 0 && n >= 4)
 		return call(sock, n, arg);
-	if (strcmp(name, "adopt") == 0 && n >= 3)
-		return numbered(callhome_adopt(sock, 0, arg[1], n > 3 ? arg[3] : NULL, atoi(arg[2])));
+	if (strcmp(name, "handover") == 0 && n >= 3)
+		return numbered(callhome_handover(sock, 0, arg[1], n > 3 ? arg[3] : NULL, atoi(arg[2])));
 	if (strcmp(name, "sessions") == 0)
 		return sessions(sock);
 	if (strcmp(name, "session") == 0 && n == 2)

@@ -72,10 +72,10 @@ def call(m, host, port, wait, opaque=None):
         say("session", s["session"])
 
 
-def adopt(m, host, port, opaque=None):
+def handover(m, host, port, opaque=None):
     """Hands standard input over."""
     rest = {"port": int(port)} if int(port) else {}
-    say("session", m.adopt(0, host, opaque=opaque, **rest)["session"])
+    say("session", m.handover(0, host, opaque=opaque, **rest)["session"])
 
 
 def sessions(m):
@@ -139,7 +139,7 @@ def done(answer):
 
 COMMANDS = {
     "call": call,
-    "adopt": adopt,
+    "handover": handover,
     "sessions": sessions,
     "session": lambda m, n: say_session(m.get_user_session(int(n))),
     "kill": lambda m, n: done(m.kill_user_session(int(n))),

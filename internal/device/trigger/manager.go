@@ -19,21 +19,21 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// adoptTime bounds how long the manager may take to answer.
-const adoptTime = 10 * time.Second
+// managerTime bounds how long the manager may take to answer.
+const managerTime = 10 * time.Second
 
-// adopt hands the connected socket to callhome-mgr and returns when that has
+// toManager hands the connected socket to callhome-mgr and returns when that has
 // said that it took it, with the manager's name for the session. It borrows
 // manager and c.
-func adopt(manager *os.File, s *settings.Settings, c *dial.Conn) (int, error) {
-	session, err := askToAdopt(manager, c.File, s, adoptTime)
+func toManager(manager *os.File, s *settings.Settings, c *dial.Conn) (int, error) {
+	session, err := askManager(manager, c.File, s, managerTime)
 	if err == nil {
 		return session, nil
 	}
 	if _, gone := unix.Getpeername(int(c.File.Fd())); gone == unix.ENOTCONN {
 		return 0, wasReset(c)
 	}
-	code, hint := notAdopted(err)
+	code, hint := adviceFor(err)
 	return 0, sysexits.New(code, hint,
 		fmt.Errorf("handing the connection to %v over to the manager at %s: %w", c.Remote, s.ManagerSocket, err))
 }
@@ -45,7 +45,7 @@ func (r refusal) Error() string { return fmt.Sprintf("it refused: %.300q", r.why
 
 // errSilent and errClosed say that a manager gave no answer.
 var (
-	errSilent = fmt.Errorf("no answer within %v", adoptTime)
+	errSilent = fmt.Errorf("no answer within %v", managerTime)
 	errClosed = errors.New("it closed the connection without an answer")
 )
 
@@ -62,9 +62,9 @@ var refusals = map[proto.Code]struct {
 	proto.CodeAccessDenied: {sysexits.NoPerm, "give this user the group callhome, or use --handover exec"},
 }
 
-// notAdopted returns the exit status and the advice for a connection that the
+// adviceFor returns the exit status and the advice for a connection that the
 // manager did not take.
-func notAdopted(err error) (code int, hint string) {
+func adviceFor(err error) (code int, hint string) {
 	var no refusal
 	if errors.As(err, &no) {
 		if r, ok := refusals[no.why.Code]; ok {
@@ -89,8 +89,8 @@ func noAnswer(err error) error {
 	return err
 }
 
-// askToAdopt waits no longer than wait, all in all.
-func askToAdopt(manager, sock *os.File, s *settings.Settings, wait time.Duration) (session int, err error) {
+// askManager waits no longer than wait, all in all.
+func askManager(manager, sock *os.File, s *settings.Settings, wait time.Duration) (session int, err error) {
 	conn, err := net.FileConn(manager)
 	if err != nil {
 		return 0, err
@@ -99,9 +99,9 @@ func askToAdopt(manager, sock *os.File, s *settings.Settings, wait time.Duration
 	if err := conn.SetDeadline(time.Now().Add(wait)); err != nil {
 		return 0, err
 	}
-	line, err := json.Marshal(proto.Request[proto.AdoptParams]{
-		Version: proto.Version, ID: 1, Method: proto.MethodAdopt,
-		Params: proto.AdoptParams{Host: s.Host, Port: s.Port, Opaque: s.Opaque},
+	line, err := json.Marshal(proto.Request[proto.HandoverParams]{
+		Version: proto.Version, ID: 1, Method: proto.MethodHandover,
+		Params: proto.HandoverParams{Host: s.Host, Port: s.Port, Opaque: s.Opaque},
 	})
 	if err != nil {
 		return 0, err

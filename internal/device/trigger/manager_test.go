@@ -58,7 +58,7 @@ func manager(t *testing.T, answer string) (socket string, got <-chan asked) {
 
 const taken = `{"jsonrpc":"2.0","id":1,"result":{"session":13,"state":"starting"}}` + "\n"
 
-func TestTheManagerAdoptsTheConnection(t *testing.T) {
+func TestTheManagerTakesTheConnection(t *testing.T) {
 	for _, how := range []settings.Handover{settings.HandoverManager, settings.HandoverAuto} {
 		t.Run(string(how), func(t *testing.T) {
 			l, client := listen(t)
@@ -75,11 +75,11 @@ func TestTheManagerAdoptsTheConnection(t *testing.T) {
 			}
 			defer request.sock.Close()
 			line, rest, _ := strings.Cut(request.line, "\n")
-			var r proto.Request[proto.AdoptParams]
+			var r proto.Request[proto.HandoverParams]
 			if err := json.Unmarshal([]byte(line), &r); err != nil || rest != "" {
 				t.Fatalf("the request is %q, %v", request.line, err)
 			}
-			want := proto.Request[proto.AdoptParams]{Version: "2.0", ID: 1, Method: "adopt", Params: proto.AdoptParams{Host: client.Host, Port: client.Port, Opaque: s.Opaque}}
+			want := proto.Request[proto.HandoverParams]{Version: "2.0", ID: 1, Method: "handover", Params: proto.HandoverParams{Host: client.Host, Port: client.Port, Opaque: s.Opaque}}
 			if r != want {
 				t.Errorf("asks %+v, want %+v", r, want)
 			}
@@ -96,7 +96,7 @@ func TestTheManagerAdoptsTheConnection(t *testing.T) {
 	}
 }
 
-func TestTheManagerDoesNotAdopt(t *testing.T) {
+func TestTheManagerRefusesTheConnection(t *testing.T) {
 	refusal := func(code proto.Code, words string) string {
 		line, err := json.Marshal(proto.Response{Version: "2.0", ID: 1, Error: proto.NewError(code, words)})
 		if err != nil {
@@ -162,14 +162,14 @@ func TestASilentManagerIsNotWaitedForForEver(t *testing.T) {
 	defer ours.Close()
 	defer silent.Close()
 	start := time.Now()
-	_, err = askToAdopt(ours, silent, &settings.Settings{}, 20*time.Millisecond)
-	if took := time.Since(start); took < 20*time.Millisecond || took > adoptTime/2 {
+	_, err = askManager(ours, silent, &settings.Settings{}, 20*time.Millisecond)
+	if took := time.Since(start); took < 20*time.Millisecond || took > managerTime/2 {
 		t.Errorf("took %v", took)
 	}
 	if err != errSilent || err.Error() != "no answer within 10s" {
 		t.Errorf("%v", err)
 	}
-	if code, hint := notAdopted(err); code != sysexits.Unavailable || hint == "" {
+	if code, hint := adviceFor(err); code != sysexits.Unavailable || hint == "" {
 		t.Errorf("exit status %d, advises %q", code, hint)
 	}
 }
@@ -199,7 +199,7 @@ func TestAConnectionThatWasReset(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer m.Close()
-	_, byManager := adopt(m, s, conn)
+	_, byManager := toManager(m, s, conn)
 	if request := <-got; request.sock != nil {
 		request.sock.Close()
 	}
