@@ -224,8 +224,6 @@ type thirdParty struct {
 // modules are all that others wrote, with who may use them and what for.
 var modules = []thirdParty{
 	{"golang.org/x/sys", "system calls", []string{"cmd/callhome-mgr", "cmd/callhome-nms", "internal/daemon", "internal/device/connect", "internal/device/dial", "internal/device/preflight", "internal/device/resolve", "internal/device/session", "internal/device/settings", "internal/device/sysevents", "internal/device/trigger", "internal/fdpass", "internal/hook", "internal/nms/announce", "internal/nms/control", "internal/nms/knownhosts", "internal/nms/listen", "internal/rpc", "internal/sshdexec"}},
-	{"gonum.org/v1/plot", "draws the simulation's figures; no program that is shipped knows it", []string{"test/simulate"}},
-	{"github.com/guptarohit/asciigraph", "the same for the terminal", []string{"test/simulate"}},
 	{"golang.org/x/net", "SOCKS5, and a bound on connections", []string{"internal/device/proxy", "internal/scrape"}},
 	{"golang.org/x/crypto", "SSH's forms of keys and certificates; and the SSH client of the management side: on a device SSH is sshd's", []string{"internal/device/config", "internal/nms/handshake", "internal/nms/hostkey", "internal/nms/knownhosts", "internal/nms/login", "internal/nms/registry", "internal/nms/sshtest", "internal/nms/station"}},
 	{"github.com/urfave/cli/v2", "command lines; nothing below main knows them", []string{"cmd/callhome-mgr", "cmd/callhome-nms", "cmd/callhome-trigger", "internal/cmdline"}},

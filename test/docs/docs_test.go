@@ -3,10 +3,14 @@ package docs_test
 import (
 	"encoding/json"
 	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -129,22 +133,99 @@ func TestIndexIsWhole(t *testing.T) {
 var said = regexp.MustCompile("(?m)^\\| `([^`]+)`(?:, `([^`]+)`)?(?:, `([^`]+)`)? \\|")
 
 // verbs of a format string: what differs from one message to the next.
-var verbs = regexp.MustCompile(`%[-+#0-9.]*[a-z]|\\n`)
+var verbs = regexp.MustCompile(`%[-+#0-9.]*[a-z]|\n`)
+
+// message is the text of a string expression: literals joined, and … in place
+// of every operand that is not one. It is "" where there is no literal.
+func message(e ast.Expr) string {
+	switch e := e.(type) {
+	case *ast.BasicLit:
+		if text, err := strconv.Unquote(e.Value); e.Kind == token.STRING && err == nil {
+			return text
+		}
+	case *ast.ParenExpr:
+		return message(e.X)
+	case *ast.BinaryExpr:
+		x, y := message(e.X), message(e.Y)
+		switch {
+		case e.Op != token.ADD || x+y == "":
+		case x == "":
+			return "…" + y
+		case y == "":
+			return x + "…"
+		default:
+			return x + y
+		}
+	}
+	return ""
+}
+
+// messages are the string literals of a Go file, concatenations joined and
+// verbs replaced by …, one a line. Comments, imports and tags are not among
+// them, as no program prints those.
+func messages(t *testing.T, name string, source any) string {
+	t.Helper()
+	file, err := parser.ParseFile(token.NewFileSet(), name, source, parser.SkipObjectResolution)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out strings.Builder
+	ast.Inspect(file, func(n ast.Node) bool {
+		switch n := n.(type) {
+		case *ast.ImportSpec:
+			return false
+		case *ast.Field:
+			n.Tag = nil
+		case ast.Expr:
+			if text := message(n); text != "" {
+				out.WriteString(verbs.ReplaceAllString(text, "…") + "\n")
+			}
+		}
+		return true
+	})
+	return out.String()
+}
+
+func TestOnlyStringLiteralsAreMessages(t *testing.T) {
+	const source = `package p // a package comment
+import "an/import"
+type s struct { f int ` + "`tag:\"x\"`" + ` }
+// a comment
+func f(name string, n int) { g("opening %q"+": "+"not a "+"file\n", "at " + name + ": gone") }
+`
+	got := messages(t, "p.go", source)
+	for _, want := range []string{"opening …: not a file", "at …: gone"} {
+		if !strings.Contains(got, want) {
+			t.Errorf("%q is not among the messages:\n%s", want, got)
+		}
+	}
+	for _, not := range []string{"comment", "an/import", "tag"} {
+		if strings.Contains(got, not) {
+			t.Errorf("%q is among the messages:\n%s", not, got)
+		}
+	}
+}
 
 // Each message that troubleshooting.md explains is one that is printed: each
-// piece of it between two … stands in a source file of ours, or is sshd's own
-// and stands in internal/device/sshdlog, which knows sshd's lines.
+// piece of it between two … stands in a string literal of ours, or is sshd's own
+// and stands in a literal of internal/device/sshdlog or its tests.
 func TestQuotedMessagesAreTheSources(t *testing.T) {
 	var text strings.Builder
 	for name := range sources(t, ".go", "callhome-dhcp") {
 		if strings.HasSuffix(name, "_test.go") && !strings.Contains(name, "sshdlog") || strings.Contains(name, "/test/") {
 			continue
 		}
-		text.WriteString(read(t, name))
+		if strings.HasSuffix(name, ".go") {
+			text.WriteString(messages(t, name, nil))
+			continue
+		}
+		for line := range strings.Lines(read(t, name)) { // shell: comments have a line of their own
+			if !strings.HasPrefix(strings.TrimSpace(line), "#") {
+				text.WriteString(verbs.ReplaceAllString(line, "…") + "\n")
+			}
+		}
 	}
-	// A string that goes on in the next line of Go is one.
-	all := regexp.MustCompile("\"\\s*\\+\\s*\"").ReplaceAllString(text.String(), "")
-	all = verbs.ReplaceAllString(all, "…")
+	all := text.String()
 	for e := syscall.Errno(1); e < 134; e++ {
 		all += "\n" + e.Error() // what the operating system says, behind a colon
 	}

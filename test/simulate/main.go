@@ -1,7 +1,7 @@
-// simulate plays what a fleet of devices does to an NMS that was away, in
-// virtual time and with the daemon's own scheduling (internal/device/schedule), beside
-// what other implementations do. `make simulate` runs it; it opens no socket
-// and asserts nothing.
+// simulate computes how a fleet of devices loads an NMS after an outage, in
+// virtual time and with the daemon's own scheduling (internal/device/schedule),
+// and compares it with the retry policies of other implementations. `make
+// simulate` runs it; it opens no socket and asserts nothing.
 package main
 
 import (
@@ -28,36 +28,36 @@ func parse(args []string, help io.Writer) (*options, error) {
 	f.SetOutput(help)
 	f.IntVar(&o.fleet.Devices, "fleet", 10000, "devices")
 	f.Uint64Var(&o.fleet.Seed, "seed", 1, "seed; the same one gives the same output")
-	f.DurationVar(&o.fleet.Notice, "notice", 500*time.Millisecond, "within which all devices notice that the NMS went")
-	f.DurationVar(&o.fleet.Horizon, "horizon", 2*time.Hour, "time after the outage at which to look no more")
+	f.DurationVar(&o.fleet.Notice, "notice", 500*time.Millisecond, "within which all devices notice the outage")
+	f.DurationVar(&o.fleet.Horizon, "horizon", 2*time.Hour, "simulated time after the outage")
 
 	n := &o.fleet.NMS
-	f.Float64Var(&n.Capacity, "capacity", 100, "logins a second that an NMS has the power for")
+	f.Float64Var(&n.Capacity, "capacity", 100, "logins a second that an NMS completes")
 	f.DurationVar(&n.Login, "login", 300*time.Millisecond, "time of a login on an idle NMS")
-	f.IntVar(&n.Concurrency, "concurrency", 4096, "logins that an NMS works on at once")
-	f.IntVar(&n.Backlog, "backlog", 1024, "connections that its kernel holds for it meanwhile")
-	f.DurationVar(&n.Grace, "grace", 20*time.Second, "time after which it ends a login that is not done")
-	f.DurationVar(&n.Outage, "outage", 20*time.Second, "time for which it answers no call")
-	f.BoolVar(&n.Silent, "silent", false, "in the outage nothing answers; else connections are refused")
-	f.BoolVar(&n.Reset, "reset", false, "a full backlog resets connections; else it ignores them")
+	f.IntVar(&n.Concurrency, "concurrency", 4096, "concurrent logins on an NMS")
+	f.IntVar(&n.Backlog, "backlog", 1024, "connections in its kernel's accept queue")
+	f.DurationVar(&n.Grace, "grace", 20*time.Second, "time limit of a login")
+	f.DurationVar(&n.Outage, "outage", 20*time.Second, "length of the outage")
+	f.BoolVar(&n.Silent, "silent", false, "drop packets during the outage instead of refusing connections")
+	f.BoolVar(&n.Reset, "reset", false, "reset connections when the backlog is full instead of ignoring them")
 
 	p := &o.fleet.Policy
 	f.IntVar(&p.Endpoints, "endpoints", 1, "endpoints, each an NMS of its own with the same outage")
-	f.IntVar(&p.MaxAttempts, "max-attempts", 3, "attempts at an endpoint before the next one's turn")
-	f.DurationVar(&o.fleet.MaxWait, "max-wait", 5*time.Second, "for a TCP connection")
+	f.IntVar(&p.MaxAttempts, "max-attempts", 3, "attempts at an endpoint before the next endpoint is tried")
+	f.DurationVar(&o.fleet.MaxWait, "max-wait", 5*time.Second, "timeout of a TCP connection attempt")
 	f.DurationVar(&p.NoSSH, "no-ssh", time.Minute, "how long a device keeps a connection without a login")
 	f.DurationVar(&p.Pause.Initial, "initial", p.Pause.Initial, "first pause")
-	f.DurationVar(&p.Pause.Maximum, "maximum", p.Pause.Maximum, "longest pause, its jitter apart")
+	f.DurationVar(&p.Pause.Maximum, "maximum", p.Pause.Maximum, "longest pause, without jitter")
 	f.IntVar(&p.Pause.Jitter, "jitter", p.Pause.Jitter, "jitter of the pauses, in percent")
 
-	f.StringVar(&o.plot, "plot", "", "draw the charts into this file, .svg or .png")
-	f.BoolVar(&o.sweep, "sweep", false, "ours only: a table of pauses by what they do after outages of 20 s, 5 min, 1 h")
-	f.BoolVar(&o.charts, "charts", true, "charts for the terminal")
+	f.StringVar(&o.plot, "plot", "", "write the charts to this SVG file")
+	f.BoolVar(&o.sweep, "sweep", false, "print only a table of our pauses and their effect after outages of 20 s, 5 min and 1 h")
+	f.BoolVar(&o.charts, "charts", true, "print charts to the terminal")
 	if err := f.Parse(args); err != nil {
 		return nil, err
 	}
 	if f.NArg() > 0 {
-		return nil, fmt.Errorf("%q: there are only flags, see -help", f.Arg(0))
+		return nil, fmt.Errorf("unexpected argument %q, see -help", f.Arg(0))
 	}
 	return o, o.fleet.check()
 }

@@ -6,8 +6,6 @@ import (
 	"math/rand/v2"
 	"text/tabwriter"
 	"time"
-
-	"github.com/guptarohit/asciigraph"
 )
 
 // line is what the reports say of a policy.
@@ -102,7 +100,7 @@ func charts(out io.Writer, lines []line) {
 				}
 				most[i/step] = max(most[i/step], float64(s.of(sec)))
 			}
-			fmt.Fprintf(out, "%s: %s\n%s\n\n", l.name, s.name, asciigraph.Plot(most, asciigraph.Height(5), asciigraph.LowerBound(0), asciigraph.Precision(0)))
+			fmt.Fprintf(out, "%s: %s\n%s\n\n", l.name, s.name, chart(most))
 		}
 		first := l.fleet.first()
 		fmt.Fprintf(out, "%s: from %d s before the NMS answers again to %d s after; a column is the most of %d s\n\n", l.name, int(l.fleet.outage.Seconds())-first, first+len(shown)-int(l.fleet.outage.Seconds()), step)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"encoding/xml"
 	"errors"
 	"flag"
 	"io"
@@ -123,17 +124,32 @@ func TestASeedGivesTheSameOutput(t *testing.T) {
 }
 
 func TestThePlotIsDrawn(t *testing.T) {
-	for suffix, magic := range map[string]string{".svg": "<?xml", ".png": "\x89PNG"} {
-		name := filepath.Join(t.TempDir(), "plot"+suffix)
-		if err := run([]string{"-fleet", "20", "-charts=false", "-plot", name}, io.Discard, io.Discard); err != nil {
-			t.Fatal(err)
-		}
-		if got, err := os.ReadFile(name); err != nil || !bytes.HasPrefix(got, []byte(magic)) {
-			t.Errorf("%s begins with %.10q: %v", suffix, got, err)
-		}
+	name := filepath.Join(t.TempDir(), "plot.svg")
+	if err := run([]string{"-fleet", "20", "-charts=false", "-plot", name}, io.Discard, io.Discard); err != nil {
+		t.Fatal(err)
 	}
-	if err := run([]string{"-fleet", "1", "-charts=false", "-plot", filepath.Join(t.TempDir(), "plot.odd")}, io.Discard, io.Discard); err == nil {
-		t.Error("a plot of an unknown kind was drawn")
+	svg, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := xml.Unmarshal(svg, new(struct{})); err != nil {
+		t.Errorf("the plot is not XML: %v", err)
+	}
+	if n := bytes.Count(svg, []byte("<polyline")); n != len(series)*len(manners) {
+		t.Errorf("%d curves, want one for each of %d series and %d policies", n, len(series), len(manners))
+	}
+	if bytes.Contains(svg, []byte("NaN")) {
+		t.Error("the plot has a coordinate that is not a number")
+	}
+	if err := run([]string{"-fleet", "1", "-charts=false", "-plot", filepath.Join(t.TempDir(), "none", "plot.svg")}, io.Discard, io.Discard); err == nil {
+		t.Error("a plot that could not be written is no error")
+	}
+}
+
+func TestChartFillsAColumnByItsValue(t *testing.T) {
+	got := strings.Split(chart([]float64{0, 5, 10}), "\n")
+	if len(got) != 6 || got[0] != "     10 │  █" || got[4] != "        │ ██" {
+		t.Errorf("the chart is\n%s", strings.Join(got, "\n"))
 	}
 }
 
