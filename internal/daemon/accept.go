@@ -8,23 +8,23 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// acceptPause is between two tries, in which something may be given back.
+// acceptPause is the time between two tries, in which descriptors may be closed.
 const acceptPause = 100 * time.Millisecond
 
-// passing are the errors of accept(2) that say nothing of the listener.
-var passing = []unix.Errno{unix.EMFILE, unix.ENFILE, unix.ENOBUFS, unix.ENOMEM, unix.ECONNABORTED}
+// temporary are the errors of accept(2) after which the listener still works.
+var temporary = []unix.Errno{unix.EMFILE, unix.ENFILE, unix.ENOBUFS, unix.ENOMEM, unix.ECONNABORTED}
 
 // Accept calls accept until it returns a connection or an error that is not
-// temporary. A temporary error, such as EMFILE, is reported to passed, and
-// accept is called again after a acceptPause.
-func Accept[C any](accept func() (C, error), passed func(error)) (C, error) {
+// temporary. It reports a temporary error, such as EMFILE, to failed, and calls
+// accept again after acceptPause.
+func Accept[C any](accept func() (C, error), failed func(error)) (C, error) {
 	for {
 		c, err := accept()
 		var errno unix.Errno
-		if !errors.As(err, &errno) || !slices.Contains(passing, errno) {
+		if !errors.As(err, &errno) || !slices.Contains(temporary, errno) {
 			return c, err
 		}
-		passed(err)
+		failed(err)
 		time.Sleep(acceptPause)
 	}
 }

@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-func TestAccept(t *testing.T) {
+func TestAcceptRetriesTemporaryErrors(t *testing.T) {
 	call := func(errno unix.Errno) error {
 		return &net.OpError{Op: "accept", Err: os.NewSyscallError("accept4", errno)}
 	}
@@ -23,15 +23,15 @@ func TestAccept(t *testing.T) {
 	}{
 		{"at once", nil, nil, 1},
 		{"out of descriptors", []error{call(unix.EMFILE), call(unix.EMFILE)}, nil, 3},
-		{"the machine is", []error{call(unix.ENFILE)}, nil, 2},
+		{"the machine is out of descriptors", []error{call(unix.ENFILE)}, nil, 2},
 		{"out of memory", []error{call(unix.ENOMEM), call(unix.ENOBUFS)}, nil, 3},
-		{"the caller has gone", []error{call(unix.ECONNABORTED)}, nil, 2},
+		{"the peer has gone", []error{call(unix.ECONNABORTED)}, nil, 2},
 		{"closed meanwhile", []error{call(unix.EMFILE), net.ErrClosed}, net.ErrClosed, 2},
 		{"no listener", []error{call(unix.EINVAL)}, unix.EINVAL, 1},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				tries, told := 0, 0
+				tries, reported := 0, 0
 				begun := time.Now()
 				c, err := Accept(func() (string, error) {
 					tries++
@@ -39,12 +39,12 @@ func TestAccept(t *testing.T) {
 						return "", tt.errors[tries-1]
 					}
 					return "connection", nil
-				}, func(error) { told++ })
+				}, func(error) { reported++ })
 				if !errors.Is(err, tt.want) || (err == nil) != (c == "connection") {
 					t.Errorf("got %q, %v, want error %v", c, err, tt.want)
 				}
-				if tries != tt.tries || told != tt.tries-1 || time.Since(begun) != time.Duration(told)*acceptPause {
-					t.Errorf("%d tries, %d told, in %s, want %d tries", tries, told, time.Since(begun), tt.tries)
+				if tries != tt.tries || reported != tt.tries-1 || time.Since(begun) != time.Duration(reported)*acceptPause {
+					t.Errorf("%d tries, %d reported, in %s, want %d tries", tries, reported, time.Since(begun), tt.tries)
 				}
 			})
 		})

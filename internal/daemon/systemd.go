@@ -13,25 +13,26 @@ import (
 	"github.com/hashicorp/go-hclog"
 )
 
-// Notify tells systemd one state, as go-systemd names them. That nobody listens
-// is no fault.
+// Notify reports a state to systemd (sd_notify(3)). It does nothing where systemd
+// did not start the daemon.
 func Notify(log hclog.Logger, state string) {
 	if _, err := sddaemon.SdNotify(false, state); err != nil {
-		log.Warn("systemd could not be told", "state", state, "error", err)
+		log.Warn("notifying systemd failed", "state", state, "error", err)
 	}
 }
 
 // Sockets are the listening sockets that systemd passed (sd_listen_fds(3)).
 type Sockets struct {
 	TCP  []*net.TCPListener
-	Unix *net.UnixListener // nil where there is none
+	Unix *net.UnixListener // nil where none was passed
 }
 
-// PassedSockets returns what systemd passed, with the owner's duty to close them.
+// PassedSockets returns the sockets that systemd passed. The caller owns and
+// closes them.
 func PassedSockets() (s Sockets, err error) {
 	passed, err := activation.Listeners()
 	if err != nil {
-		return s, fmt.Errorf("using systemd's sockets: %w", err)
+		return s, fmt.Errorf("taking the sockets of the systemd socket unit: %w", err)
 	}
 	for _, l := range passed {
 		switch l := l.(type) {
@@ -40,15 +41,14 @@ func PassedSockets() (s Sockets, err error) {
 		case *net.UnixListener:
 			s.Unix = l
 		default:
-			return s, sysexits.New(sysexits.Config, "correct the socket unit", errors.New("using systemd's sockets: one of them is neither a listening TCP nor a listening Unix socket"))
+			return s, sysexits.New(sysexits.Config, "correct the socket unit", errors.New("taking the sockets of the systemd socket unit: expected listening TCP or Unix sockets"))
 		}
 	}
 	return s, nil
 }
 
-// Watchdog tells systemd that the daemon is well for as long as it answers:
-// alive has to come back. It returns with ctx, or at once where systemd does
-// not ask.
+// Watchdog notifies systemd's watchdog as long as alive returns. It ends with ctx,
+// or at once where the unit sets no WatchdogSec.
 func Watchdog(ctx context.Context, log hclog.Logger, alive func()) {
 	every, err := sddaemon.SdWatchdogEnabled(false)
 	if err != nil || every == 0 {

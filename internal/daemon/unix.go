@@ -14,49 +14,47 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ListenUnix opens a Unix socket at path that every user may connect to, for
-// what it is called. A socket that a former daemon left is removed; a file of
-// another kind stays.
+// ListenUnix listens on a Unix socket at path that every user may connect to. what
+// names the socket in errors. It removes a socket that a former daemon left, and
+// never another kind of file.
 func ListenUnix(path, what string) (*net.UnixListener, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		return nil, fmt.Errorf("making the directory of the %s socket: %w", what, err)
+		return nil, fmt.Errorf("creating the directory of the %s socket %q: %w", what, path, err)
 	}
 	if err := lock(path, what); err != nil {
 		return nil, err
 	}
 	if answered(path) {
-		return nil, sysexits.New(sysexits.Usage, "use another path", fmt.Errorf("somebody else answers at the %s socket %s", what, path))
+		return nil, sysexits.New(sysexits.Usage, "use another path", fmt.Errorf("listening on the %s socket %q: another process listens there", what, path))
 	}
 	info, err := os.Lstat(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 	case err != nil:
-		return nil, fmt.Errorf("looking for the %s socket: %w", what, err)
+		return nil, fmt.Errorf("listening on the %s socket %q: %w", what, path, err)
 	case info.Mode().Type() != fs.ModeSocket:
-		return nil, sysexits.New(sysexits.Usage, "use another path", fmt.Errorf("%s is there and is no socket", path))
+		return nil, sysexits.New(sysexits.Usage, "use another path", fmt.Errorf("listening on the %s socket %q: the file there is not a socket", what, path))
 	default:
 		if err := os.Remove(path); err != nil {
-			return nil, fmt.Errorf("removing a former daemon's socket: %w", err)
+			return nil, fmt.Errorf("removing the former daemon's %s socket %q: %w", what, path, err)
 		}
 	}
 	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
 	if err != nil {
-		return nil, fmt.Errorf("listening at the %s socket: %w", what, err)
+		return nil, fmt.Errorf("listening on the %s socket %q: %w", what, path, err)
 	}
 	if err := os.Chmod(path, 0o666); err != nil {
 		l.Close()
-		return nil, fmt.Errorf("opening the %s socket for callers: %w", what, err)
+		return nil, fmt.Errorf("permitting all users to connect to the %s socket %q: %w", what, path, err)
 	}
 	return l, nil
 }
 
-// lockTime is how long a lock may stay that a daemon had who was killed: its
-// children have it too between fork and exec, as they have its listener, so to
-// ask whether somebody answers would tell less.
+// lockTime is how long the lock and the listener of a killed daemon may stay in
+// use: its children hold both between fork and exec.
 const lockTime = 2 * time.Second
 
-// answered reports whether somebody listens at path and goes on doing so: a
-// killed daemon's children do, until they have executed.
+// answered reports whether a process still listens at path after lockTime.
 func answered(path string) bool {
 	for end := time.Now().Add(lockTime); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
 		conn, err := net.Dial("unix", path)
@@ -68,11 +66,11 @@ func answered(path string) bool {
 	return true
 }
 
-// lock makes this the only daemon at path, for as long as the process lives.
+// lock makes this process the only daemon at path until it ends.
 func lock(path, what string) error {
 	fd, err := unix.Open(path+".lock", unix.O_RDWR|unix.O_CREAT|unix.O_CLOEXEC, 0o600)
 	if err != nil {
-		return fmt.Errorf("locking the %s socket: %w", what, err)
+		return fmt.Errorf("locking the %s socket %q: %w", what, path, err)
 	}
 	for end := time.Now().Add(lockTime); ; time.Sleep(5 * time.Millisecond) {
 		err = unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB)
@@ -85,7 +83,7 @@ func lock(path, what string) error {
 	}
 	unix.Close(fd)
 	if err == unix.EWOULDBLOCK {
-		return sysexits.New(sysexits.Unavailable, "stop it first, or use another socket", fmt.Errorf("a daemon runs already, it has the %s socket %s", what, path))
+		return sysexits.New(sysexits.Unavailable, "stop it first, or use another socket", fmt.Errorf("locking the %s socket %q: another daemon holds it", what, path))
 	}
-	return fmt.Errorf("locking the %s socket: %w", what, err)
+	return fmt.Errorf("locking the %s socket %q: %w", what, path, err)
 }

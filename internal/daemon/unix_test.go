@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-func TestListenUnix(t *testing.T) {
+func TestListenUnixReplacesOnlyALeftSocket(t *testing.T) {
 	for _, tt := range []struct {
 		name   string
 		before func(t *testing.T, path string) // what is there
@@ -19,7 +19,7 @@ func TestListenUnix(t *testing.T) {
 				t.Fatal(err)
 			}
 		}, ""},
-		{"a socket that nobody answers", func(t *testing.T, path string) {
+		{"a socket without a listener", func(t *testing.T, path string) {
 			l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
 			if err != nil {
 				t.Fatal(err)
@@ -28,15 +28,15 @@ func TestListenUnix(t *testing.T) {
 			l.Close()
 		}, ""},
 		{"a file", func(t *testing.T, path string) {
-			if err := os.WriteFile(path, []byte("dear"), 0o600); err != nil {
+			if err := os.WriteFile(path, []byte("kept"), 0o600); err != nil {
 				t.Fatal(err)
 			}
-		}, "is no socket"},
+		}, "is not a socket"},
 		{"a link", func(t *testing.T, path string) {
 			if err := os.Symlink("/etc/passwd", path); err != nil {
 				t.Fatal(err)
 			}
-		}, "is no socket"},
+		}, "is not a socket"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "s")
@@ -48,7 +48,7 @@ func TestListenUnix(t *testing.T) {
 					t.Errorf("got %v, want %q", err, tt.err)
 				}
 				if is, err := os.Lstat(path); err != nil || !os.SameFile(is, was) {
-					t.Errorf("what was there is not any more: %v", err)
+					t.Errorf("the file was replaced: %v", err)
 				}
 				return
 			}

@@ -28,7 +28,7 @@ import (
 // DefaultTimeout is how long one run may take.
 const DefaultTimeout = 10 * time.Second
 
-// Config is what the operator wants.
+// Config is the hook's configuration.
 type Config struct {
 	Program string   // an absolute path
 	Events  []string // the names of the events to run it on
@@ -36,11 +36,11 @@ type Config struct {
 	Timeout time.Duration
 }
 
-// Check refuses what cannot work or is unwise.
+// Check returns why the hook cannot run, or must not.
 func (c *Config) Check() error {
 	for _, e := range c.Events {
 		if !slices.Contains(c.Known, e) {
-			return fmt.Errorf("hook event %q is none of %s", e, strings.Join(c.Known, ", "))
+			return fmt.Errorf("hook event %q is unknown, expected one of %s", e, strings.Join(c.Known, ", "))
 		}
 	}
 	if c.Timeout <= 0 {
@@ -52,14 +52,14 @@ func (c *Config) Check() error {
 	info, err := os.Stat(c.Program)
 	switch {
 	case err != nil:
-		return fmt.Errorf("looking at the hook: %w", err)
+		return fmt.Errorf("checking the hook: %w", err)
 	case !info.Mode().IsRegular():
-		return fmt.Errorf("hook %s is not a file", c.Program)
+		return fmt.Errorf("hook %q is not a file", c.Program)
 	case info.Mode()&0o002 != 0:
-		return fmt.Errorf("hook %s can be written by every user of this machine", c.Program)
+		return fmt.Errorf("hook %q can be written by every user of this machine; remove that permission (chmod o-w)", c.Program)
 	}
 	if err := unix.Access(c.Program, unix.X_OK); err != nil {
-		return fmt.Errorf("hook %s cannot be executed: %w", c.Program, &fs.PathError{Op: "access", Path: c.Program, Err: err})
+		return fmt.Errorf("hook %q cannot be executed: %w", c.Program, &fs.PathError{Op: "access", Path: c.Program, Err: err})
 	}
 	return nil
 }
@@ -67,11 +67,11 @@ func (c *Config) Check() error {
 // Event is what the program is run on.
 type Event struct {
 	Name  string
-	About []any // names and values for the log: whose event it is
+	About []any // names and values for the log, such as the session
 	Value any   // becomes the line of JSON
 }
 
-// Counts is how the runs ended, and the events that there was no run for.
+// Counts counts the runs by how they ended, and the events without a run.
 type Counts struct {
 	OK, Failed, TimedOut, Stopped, Dropped uint64
 }
@@ -80,7 +80,7 @@ type Counts struct {
 type Hook struct {
 	config Config
 	log    hclog.Logger
-	// run is the program's run; tests have others.
+	// run is replaced by tests.
 	run    func(ctx context.Context, program, event string, line []byte) result
 	ctx    context.Context // ends with Close
 	cancel context.CancelFunc
@@ -93,7 +93,7 @@ type Hook struct {
 	closed bool
 }
 
-// New returns a hook that is ready to run. Close ends it.
+// New returns a hook for c. Close ends it.
 func New(c Config, log hclog.Logger) (*Hook, error) {
 	if err := c.Check(); err != nil {
 		return nil, err
@@ -103,14 +103,14 @@ func New(c Config, log hclog.Logger) (*Hook, error) {
 	return h, nil
 }
 
-// Handle runs the program on an event that it is wanted for, now or when one
-// of those running has ended. It returns at once.
+// Handle runs the program on e if its name is configured: now, or when one of the
+// running programs has ended. It returns at once.
 func (h *Hook) Handle(e Event) {
 	if !slices.Contains(h.config.Events, e.Name) {
 		return
 	}
 	if n := h.take(e); n > 0 {
-		h.log.Warn("hook not run, too many events wait for it", "events", n)
+		h.log.Warn("hook not run, too many events wait", "events", n)
 	}
 }
 
@@ -142,22 +142,23 @@ func (h *Hook) Counts() Counts {
 	return h.counts
 }
 
-// Close kills what runs, forgets what waits, and returns when nothing runs.
+// Close kills the running programs, drops the events that wait, and returns when
+// no program runs.
 func (h *Hook) Close() {
 	h.mu.Lock()
 	h.closed = true
-	waiting := h.queue.clear()
+	waiting := h.queue.drain()
 	h.counts.Dropped += uint64(waiting)
-	unsaid := h.drops.Rest() + waiting
+	dropped := h.drops.Rest() + waiting
 	h.mu.Unlock()
 	h.cancel()
 	h.wg.Wait()
-	if unsaid > 0 {
-		h.log.Warn("hook not run, the daemon ends or too many events waited", "events", unsaid)
+	if dropped > 0 {
+		h.log.Warn("hook not run, too many events waited or the daemon ends", "events", dropped)
 	}
 }
 
-// work runs the program on e and then on what waits.
+// work runs the program on e and then on the events that wait.
 func (h *Hook) work(e Event) {
 	for more := true; more; {
 		h.one(e)
@@ -167,12 +168,12 @@ func (h *Hook) work(e Event) {
 	}
 }
 
-// one runs the program once and says how it went.
+// one runs the program once and logs how it ended.
 func (h *Hook) one(e Event) {
 	log := h.log.With(append([]any{"event", e.Name}, e.About...)...)
 	line, err := json.Marshal(e.Value)
 	if err != nil {
-		// Nothing in an event can fail, unless its time is beyond year 9999.
+		// An event always has JSON, unless its time is beyond the year 9999.
 		h.count(failed)
 		log.Warn("hook not run", "error", err)
 		return
@@ -214,7 +215,7 @@ func (h *Hook) count(o outcome) {
 	}
 }
 
-// oneLine makes what a program wrote fit for one line of the log.
+// oneLine makes a program's output one line of the log.
 func oneLine(s string) string {
 	q := strconv.QuoteToASCII(strings.TrimRight(s, "\n"))
 	return q[1 : len(q)-1]

@@ -50,10 +50,10 @@ func TestCheck(t *testing.T) {
 		{"nothing there", func(c *Config) { c.Program = filepath.Join(dir, "none") }, "no such file"},
 		{"a directory", func(c *Config) { c.Program = dir }, "not a file"},
 		{"not executable", func(c *Config) { c.Program = file("plain", 0o644) }, "permission denied"},
-		{"anybody's", func(c *Config) { c.Program = file("loose", 0o757) }, "can be written by every user"},
-		{"an unknown event", func(c *Config) { c.Events = []string{"connected", "conected"} }, `"conected" is none of`},
+		{"writable by every user", func(c *Config) { c.Program = file("loose", 0o757) }, "can be written by every user"},
+		{"an unknown event", func(c *Config) { c.Events = []string{"connected", "conected"} }, `"conected" is unknown, expected one of`},
 		{"events of another daemon", func(c *Config) { c.Known, c.Events = []string{"up"}, []string{"up"} }, ""},
-		{"an event of another daemon's", func(c *Config) { c.Known = []string{"up"} }, `is none of up`},
+		{"an event of another daemon's", func(c *Config) { c.Known = []string{"up"} }, `expected one of up`},
 		{"no time", func(c *Config) { c.Timeout = 0 }, "above 0"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -11,29 +11,29 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// path is the program's whole environment but for CALLHOME_EVENT: nothing that
-// the daemon was started with gets through.
+// path and CALLHOME_EVENT are the program's whole environment: it inherits nothing
+// of the daemon's.
 const path = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 // maxOutput bounds what is logged of a run's output, in bytes.
 const maxOutput = 4 << 10
 
-// pipeTime is how long the output is waited for when the program's whole group
-// is gone: somebody who left the group may hold the pipe for ever.
+// pipeTime bounds the wait for output after the process group has ended: a
+// process that left the group can hold the pipe open without a limit.
 const pipeTime = 100 * time.Millisecond
 
-// result is what a run came to.
+// result is how a run ended.
 type result struct {
 	err    error
-	killed bool // by us, since ctx ended
+	killed bool // by run, as ctx ended
 	output string
 }
 
-// run runs program until it ends or ctx does, and then kills what is left of
-// its process group.
+// run runs program until it or ctx ends, and then kills the rest of its process
+// group.
 func run(ctx context.Context, program, event string, line []byte) result {
-	// The kernel sends Pdeathsig when the thread that started the child ends,
-	// so this one must not end before.
+	// The kernel sends Pdeathsig when the thread that started the child ends
+	// (prctl(2)), so this thread must outlive the child.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	var out head
@@ -43,8 +43,8 @@ func run(ctx context.Context, program, event string, line []byte) result {
 	cmd.Stdin = bytes.NewReader(line)
 	cmd.Stdout, cmd.Stderr = &out, &out
 	cmd.WaitDelay = pipeTime
-	// Pdeathsig is for a daemon that is killed: nobody is left to time the
-	// program then.
+	// Pdeathsig ends the program with a daemon that is killed and so can enforce
+	// no timeout.
 	cmd.SysProcAttr = &unix.SysProcAttr{Setpgid: true, Pdeathsig: unix.SIGKILL}
 	if err := cmd.Start(); err != nil {
 		return result{err: err}
@@ -61,7 +61,7 @@ func run(ctx context.Context, program, event string, line []byte) result {
 	case <-ctx.Done():
 		killed = true
 	}
-	// The program is not reaped before Wait, so the group's number is its own.
+	// The program is not reaped before Wait, so its process group id is not reused.
 	_ = unix.Kill(-pid, unix.SIGKILL)
 	<-exited
 	err := cmd.Wait()
@@ -71,14 +71,14 @@ func run(ctx context.Context, program, event string, line []byte) result {
 	return result{err: err, killed: killed, output: out.String()}
 }
 
-// awaitExit returns when a child has ended, and leaves it to be reaped.
+// awaitExit returns when a child has ended, without reaping it.
 func awaitExit(pid int) {
 	for unix.Waitid(unix.P_PID, pid, nil, unix.WEXITED|unix.WNOWAIT, nil) == unix.EINTR {
 	}
 }
 
-// head keeps the beginning of what is written to it, and takes the rest so
-// that the writer does not wait.
+// head keeps the first maxOutput bytes that are written to it, and discards the
+// rest so that the writer never blocks.
 type head struct {
 	text []byte
 	more bool

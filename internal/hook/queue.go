@@ -6,7 +6,7 @@ const (
 	maxWaiting = 256
 )
 
-// verdict says what becomes of an event.
+// verdict is what happens with an event.
 type verdict string
 
 const (
@@ -21,8 +21,8 @@ type queue struct {
 	waiting []Event
 }
 
-// offer takes an event in. After start the caller runs it, and asks next when
-// that has ended.
+// offer adds an event. After start the caller runs it, and calls next when the run
+// has ended.
 func (q *queue) offer(e Event) verdict {
 	switch {
 	case q.running < maxRunning:
@@ -35,20 +35,20 @@ func (q *queue) offer(e Event) verdict {
 	return drop
 }
 
-// next is told that a run has ended, and returns what to run in its place.
+// next records that a run has ended, and returns the event to run next.
 func (q *queue) next() (e Event, more bool) {
 	if len(q.waiting) == 0 {
 		q.running--
 		return e, false
 	}
 	e = q.waiting[0]
-	q.waiting[0] = Event{} // its words need not stay until the array is left
+	q.waiting[0] = Event{} // so that the array does not keep its text in memory
 	q.waiting = q.waiting[1:]
 	return e, true
 }
 
-// clear forgets what waits and returns how much that was.
-func (q *queue) clear() int {
+// drain drops the events that wait and returns how many there were.
+func (q *queue) drain() int {
 	n := len(q.waiting)
 	q.waiting = nil
 	return n

@@ -46,7 +46,7 @@ func TestQueue(t *testing.T) {
 	}
 	offer(1, start)
 	offer(1, wait)
-	if got := q.clear(); got != 1 {
+	if got := q.drain(); got != 1 {
 		t.Errorf("cleared %d, want 1", got)
 	}
 	for range maxRunning {

@@ -1,6 +1,6 @@
-// Package logging makes the programs' own logger, the same way for each: hclog
-// as text or JSON, to stderr, to a file that can be opened again, or to syslog.
-// It knows nothing of what is logged; sshd's log is sshdexec's.
+// Package logging makes the logger of the three programs: hclog as text or JSON,
+// to stderr, to a file that can be reopened, or to syslog. Their mains use it. It
+// never reads the log of sshd, which is package sshdexec's.
 package logging
 
 import (
@@ -14,18 +14,18 @@ import (
 	"github.com/hashicorp/go-hclog"
 )
 
-// Options say how to log.
+// Options choose the format, the level and the destination.
 type Options struct {
 	Name   string // of the program
 	Format string // "text" or "json"
 	Level  string // "debug", "info", "warn" or "error"
 	Syslog bool   // facility daemon, instead of stderr
-	File   string // instead of stderr; "" for none
-	// NoTime leaves the time out of text lines, for a reader who knows it.
+	File   string // instead of stderr; "" for stderr
+	// NoTime leaves the time out of text lines, for a log that adds its own.
 	NoTime bool
 }
 
-// Logger is an hclog.Logger whose file can be opened again.
+// Logger is an hclog.Logger whose file can be reopened.
 type Logger struct {
 	hclog.Logger
 	file *file
@@ -56,8 +56,8 @@ func New(o Options) (*Logger, error) {
 	return l, nil
 }
 
-// Reopen opens the log's file again, after it was renamed (logrotate(8)). A log
-// that is no file has nothing to open.
+// Reopen opens the log file again after it was renamed (logrotate(8)). It does
+// nothing where the log is not a file.
 func (l *Logger) Reopen() error {
 	if l.file == nil {
 		return nil
@@ -75,7 +75,7 @@ type file struct {
 func (w *file) open() error {
 	f, err := os.OpenFile(w.path, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o640)
 	if err != nil {
-		return fmt.Errorf("opening the log: %w", err)
+		return fmt.Errorf("opening the log file: %w", err)
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -86,7 +86,7 @@ func (w *file) open() error {
 	return nil
 }
 
-// Write is io.Writer's.
+// Write implements io.Writer.
 func (w *file) Write(p []byte) (int, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -96,10 +96,10 @@ func (w *file) Write(p []byte) (int, error) {
 // syslogWriter gives each line the severity of its level.
 type syslogWriter struct{ w *syslog.Writer }
 
-// Write is for lines whose level hclog does not tell.
+// Write takes lines that hclog passes without a level.
 func (s *syslogWriter) Write(p []byte) (int, error) { return len(p), s.w.Info(string(p)) }
 
-// LevelWrite is what hclog calls.
+// LevelWrite implements hclog.LevelWriter.
 func (s *syslogWriter) LevelWrite(level hclog.Level, p []byte) (int, error) {
 	write := map[hclog.Level]func(string) error{
 		hclog.Debug: s.w.Debug, hclog.Warn: s.w.Warning, hclog.Error: s.w.Err,

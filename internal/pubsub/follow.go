@@ -2,10 +2,10 @@ package pubsub
 
 import "context"
 
-// Follow subscribes, and returns a function that hands all events from then on
-// to handle, one after another, until the publisher closes or ctx ends. Where
-// handle was too slow, the subscription has ended: missed is told before the
-// next event.
+// Follow subscribes, and returns a function that passes all events from then on to
+// handle, in order, until the publisher closes or ctx ends. If handle is too slow
+// and the hub ends the subscription, the function calls missed and subscribes
+// again.
 func Follow[E any](ctx context.Context, subscribe func() (<-chan E, func()), missed func(), handle func(E)) func() {
 	events, cancel := subscribe()
 	return func() {

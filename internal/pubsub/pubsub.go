@@ -1,8 +1,8 @@
-// Package pubsub hands each event to all who subscribed, in order, and remembers
-// the last ones for those who come later. The manager and the management
-// station publish into one. It waits for nobody: a subscriber that falls behind
-// is let go, and sees the end of its channel rather than a gap. Events that can
-// be spared are left out before that.
+// Package pubsub passes each event to all subscribers, in order, and keeps the last
+// ones for later subscribers. The manager and the management station publish with
+// it. It never waits for a subscriber: one that falls behind first misses the
+// events that can be spared, then its channel is closed, so that no gap stays
+// unseen.
 package pubsub
 
 import (
@@ -10,24 +10,25 @@ import (
 	"sync"
 )
 
-// Backlog is how many events a subscriber may be behind before it is dropped.
+// Backlog is how many events a subscriber may be behind before its channel is
+// closed.
 const Backlog = 1024
 
 // Remembered is how many events are kept for those who subscribe later.
 const Remembered = 256
 
-// Bounds of events that can be spared, so that who can cause any number of them
-// neither cuts a subscriber off nor makes the others forgotten.
+// Limits on events that can be spared. Unauthenticated peers can cause any number
+// of them, and must neither end a subscription nor push out the other events.
 const (
-	spareBacklog    = Backlog / 2    // a subscriber that is so far behind does not get them
+	spareBacklog    = Backlog / 2    // a subscriber that is further behind does not get them
 	spareRemembered = Remembered / 4 // how many of them are kept
 )
 
-// Hub is ready for use as it is. Its methods may be called by several
-// goroutines.
+// Hub passes events of type E on. Its zero value is ready for use. Its methods may
+// be called by several goroutines.
 type Hub[E any] struct {
-	// Spare says which events can be spared; nil for none. It is set before
-	// anything else is done.
+	// Spare reports whether an event can be spared; nil where none can. It is
+	// set before the first call.
 	Spare func(E) bool
 
 	mu     sync.Mutex // guards the fields that follow
@@ -37,8 +38,8 @@ type Hub[E any] struct {
 	closed bool
 }
 
-// Publish hands e to all subscribers; one that can be spared only to those who
-// are not far behind.
+// Publish passes e to all subscribers, an event that can be spared only to those
+// that are less than spareBacklog behind.
 func (h *Hub[E]) Publish(e E) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -51,7 +52,7 @@ func (h *Hub[E]) Publish(e E) {
 		select {
 		case c <- e:
 		default:
-			// It would miss events and not know: better it sees the end.
+			// The end of the channel shows the subscriber that events are missing.
 			delete(h.subs, c)
 			close(c)
 		}
@@ -60,7 +61,7 @@ func (h *Hub[E]) Publish(e E) {
 
 func (h *Hub[E]) spare(e E) bool { return h.Spare != nil && h.Spare(e) }
 
-// remember keeps e in the place of the oldest: of its kind, or of all.
+// remember keeps e in place of the oldest: of those that can be spared, or of all.
 func (h *Hub[E]) remember(e E, spare bool) {
 	if spare {
 		if h.spares == spareRemembered {
@@ -81,9 +82,9 @@ func (h *Hub[E]) forget(i int) {
 	h.last = slices.Delete(h.last, i, i+1)
 }
 
-// Subscribe returns what happened last and a channel of what happens from then
-// on, with none lost or twice between the two. The channel is closed by cancel,
-// by Close, or when the subscriber falls too far behind.
+// Subscribe returns the last events and a channel of the following ones; no event
+// is missing or in both. The channel is closed by cancel, by Close, or when the
+// subscriber falls too far behind.
 func (h *Hub[E]) Subscribe() (last []E, events <-chan E, cancel func()) {
 	c := make(chan E, Backlog)
 	h.mu.Lock()
@@ -106,7 +107,7 @@ func (h *Hub[E]) Subscribe() (last []E, events <-chan E, cancel func()) {
 	}
 }
 
-// Close ends all subscriptions, those to come too.
+// Close ends all subscriptions; later ones get a closed channel.
 func (h *Hub[E]) Close() {
 	h.mu.Lock()
 	defer h.mu.Unlock()

@@ -21,7 +21,7 @@ func TestASubscriberMissesNothingBetweenWhatWasAndWhatComes(t *testing.T) {
 	}
 }
 
-// One that does not listen is let go, and nobody waits for it.
+// A subscriber that does not read loses its subscription, and Publish does not wait.
 func TestASlowSubscriberIsLetGo(t *testing.T) {
 	var h Hub[int]
 	_, slow, cancelSlow := h.Subscribe()

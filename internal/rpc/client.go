@@ -19,41 +19,42 @@ import (
 	"github.com/creachadair/jrpc2"
 )
 
-// maxAnswer bounds an answer, in bytes: as many sessions as there can be, each
-// with the longest words, escaped.
+// maxAnswer bounds an answer, in bytes: the largest number of sessions, each with
+// the longest texts, escaped.
 const maxAnswer = 64 << 20
 
-// Client calls a daemon whose events are of type E.
+// Client is a connection to a daemon that calls its methods and receives its
+// events, which are of type E. Its methods may be called by several goroutines.
 type Client[E any] struct {
 	rpc  *jrpc2.Client
 	line *eventLine[E]
 }
 
-// Daemon is who shall answer, in the words of errors: the name, what starts it,
-// and the group that the package gives it.
+// Daemon describes a daemon in errors: its name, the command that starts it, and
+// the group whose members may connect.
 type Daemon struct{ Name, Start, Group string }
 
-// eventLine takes the events out of what comes, in their order: jrpc2 hands
-// notifications on in any.
+// eventLine takes the events out of the messages in their order: jrpc2 delivers
+// notifications in any order.
 type eventLine[E any] struct {
 	*line
 	events chan E        // closed by Recv, at the end of the connection
-	closed chan struct{} // nobody takes events any more
-	came   atomic.Int64  // answers that no call has returned with yet
+	closed chan struct{} // with the Client; events are then dropped
+	came   atomic.Int64  // answers received whose Call has not returned
 }
 
-// deliveryTime bounds how long the end of a connection waits for that.
+// deliveryTime bounds awaitDelivery.
 const deliveryTime = time.Second
 
-// awaitDelivery lets the answers that came get to their calls: for jrpc2 the
-// end of the connection may overtake them.
+// awaitDelivery waits until the answers received have reached their calls: jrpc2
+// lets the end of the connection overtake them.
 func (l *eventLine[E]) awaitDelivery() {
 	for end := time.Now().Add(deliveryTime); l.came.Load() > 0 && time.Now().Before(end); {
 		time.Sleep(time.Millisecond)
 	}
 }
 
-// Recv returns the next message that is an answer.
+// Recv returns the next answer.
 func (l *eventLine[E]) Recv() ([]byte, error) {
 	for {
 		message, err := l.line.Recv()
@@ -78,16 +79,16 @@ func (l *eventLine[E]) Recv() ([]byte, error) {
 	}
 }
 
-// Dial connects to that daemon at path. Errors carry their exit status.
+// Dial connects to d at path. Errors carry their exit status.
 func Dial[E any](path string, d Daemon) (*Client[E], error) {
 	conn, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: path, Net: "unix"})
 	switch {
 	case errors.Is(err, fs.ErrPermission):
-		return nil, sysexits.New(sysexits.NoPerm, "run as root or as a member of the group "+d.Group, fmt.Errorf("calling %s at %s: permission denied", d.Name, path))
+		return nil, sysexits.New(sysexits.NoPerm, "run as root or as a member of the group "+d.Group, fmt.Errorf("connecting to %s at %q: permission denied", d.Name, path))
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
-		return nil, sysexits.New(sysexits.Unavailable, d.Start, fmt.Errorf("nobody answers at %s: %s does not run", path, d.Name))
+		return nil, sysexits.New(sysexits.Unavailable, d.Start, fmt.Errorf("%s does not run: no listener at %q", d.Name, path))
 	case err != nil:
-		return nil, sysexits.New(sysexits.OSErr, "", fmt.Errorf("calling %s: %w", d.Name, err))
+		return nil, sysexits.New(sysexits.OSErr, "", fmt.Errorf("connecting to %s at %q: %w", d.Name, path, err))
 	}
 	l := &eventLine[E]{line: newLine(conn, maxAnswer), events: make(chan E, 64), closed: make(chan struct{})}
 	return &Client[E]{jrpc2.NewClient(l, &jrpc2.ClientOptions{OnStop: func(*jrpc2.Client, error) { close(l.closed) }}), l}, nil
@@ -96,11 +97,11 @@ func Dial[E any](path string, d Daemon) (*Client[E], error) {
 // Close ends the connection.
 func (c *Client[E]) Close() error { return c.rpc.Close() }
 
-// Pass sends f with the next call, whose method takes it, and closes it then.
+// Pass sends f with the next call and then closes it.
 func (c *Client[E]) Pass(f *os.File) { c.line.pass.Store(f) }
 
-// Call calls a method; result may be nil. The daemon's own errors come as
-// *proto.Error.
+// Call calls a method and waits for its result, which may be nil. An error that
+// the daemon answers is a *proto.Error.
 func (c *Client[E]) Call(ctx context.Context, method string, params, result any) error {
 	r, err := c.rpc.Call(ctx, method, params)
 	c.line.came.Add(-1)
@@ -119,6 +120,6 @@ func (c *Client[E]) Call(ctx context.Context, method string, params, result any)
 	return r.UnmarshalResult(result)
 }
 
-// Events returns what comes after a subscribe, until the connection ends. Who
-// has subscribed must take them: answers come behind them.
+// Events returns the events that follow a subscribe; it is closed at the end of
+// the connection. Answers wait behind unread events.
 func (c *Client[E]) Events() <-chan E { return c.line.events }

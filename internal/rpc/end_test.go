@@ -46,18 +46,19 @@ func listen(t *testing.T) *net.UnixListener {
 	return l
 }
 
-// Whoever waits for something is told, and the end waits for nobody else.
-func TestTheEndComesSoon(t *testing.T) {
+// A waiting call is answered that the daemon stops, and idle connections do not
+// delay the end.
+func TestWaitingCallsAreAnsweredAtTheEnd(t *testing.T) {
 	wait := `{"jsonrpc":"2.0","id":7,"method":"netconf_ssh_call_home","params":{"host":"nms"}}` + "\n"
 	for _, tt := range []struct {
 		name  string
 		lines string
-		half  bool // the caller has said its last word
+		half  bool // the peer has closed its sending half
 		calls int32
 	}{
-		{"nobody asks", "", false, 0},
+		{"no calls", "", false, 0},
 		{"one waits", wait, false, 1},
-		{"one waits that says no more", wait, true, 1},
+		{"one waits, its sending half closed", wait, true, 1},
 		{"without an id before it", strings.Replace(wait, `"id":7`, `"id":null`, 1) + wait, false, 1},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -91,7 +92,7 @@ func TestTheEndComesSoon(t *testing.T) {
 			for r := bufio.NewReader(c); tt.calls > 0; {
 				if a := answer(t, r); a.ID == 7 {
 					if a.Error == nil || a.Error.Code != proto.CodeShutdown {
-						t.Errorf("the caller got %+v", a)
+						t.Errorf("the peer got %+v", a)
 					}
 					break
 				}
@@ -100,7 +101,7 @@ func TestTheEndComesSoon(t *testing.T) {
 	}
 }
 
-// A daemon that ends behind its answer has answered.
+// An answer that was written before the end reaches its call.
 func TestTheEndDoesNotOvertakeAnAnswer(t *testing.T) {
 	l := listen(t)
 	go func() {
@@ -128,7 +129,7 @@ func TestTheEndDoesNotOvertakeAnAnswer(t *testing.T) {
 	}
 }
 
-// A method that heeds nothing holds the end up no longer than it may.
+// A method that ignores its context delays the end by endTime at most.
 func TestTheEndIsBounded(t *testing.T) {
 	t.Parallel() // it takes endTime
 	begun := make(chan struct{})
@@ -166,7 +167,7 @@ func TestTheEndIsBounded(t *testing.T) {
 	}
 }
 
-// poor is a listener without room for a connection at first.
+// poor is a listener that first fails with EMFILE.
 type poor struct {
 	*net.UnixListener
 	tries int
@@ -179,7 +180,7 @@ func (l *poor) AcceptUnix() (*net.UnixConn, error) {
 	return l.UnixListener.AcceptUnix()
 }
 
-func TestALackOfDescriptorsIsSeenOut(t *testing.T) {
+func TestServeRetriesWhenDescriptorsAreUsedUp(t *testing.T) {
 	l := listen(t)
 	var log bytes.Buffer
 	done := make(chan error, 1)
@@ -198,8 +199,8 @@ func TestALackOfDescriptorsIsSeenOut(t *testing.T) {
 	}
 }
 
-// Any user can call in vain as often as it likes; the log says so twice.
-func TestRefusalsDoNotFillTheLog(t *testing.T) {
+// Any user can make refused calls at any rate; the log gets two lines.
+func TestRefusalsAreRateLimitedInTheLog(t *testing.T) {
 	var log bytes.Buffer
 	s := newServer(&backend{}, Access{}, hclog.New(&hclog.LoggerOptions{Output: &log, DisableTime: true}))
 	h := s.guard(proto.MethodStop, Method{Handle: func(context.Context, *jrpc2.Request) (any, error) { return nil, nil }}, Peer{UID: 5, PID: 6})

@@ -11,20 +11,20 @@ import (
 	"callhome/internal/fdpass"
 )
 
-// How long a message may take once its first byte is there, either way. A
-// connection without any may stay as long as it likes.
+// messageTime bounds how long one message may take from its first byte to its
+// last, in both directions. A connection may be idle without a limit.
 const messageTime = 10 * time.Second
 
-// line is one message a line on a Unix socket, with the descriptors that may
-// come with them.
+// line frames messages on a Unix socket, one a line, with the descriptor that may
+// come with each.
 type line struct {
 	conn *net.UnixConn
 	fds  *fdpass.Reader
 	r    *bufio.Reader
-	most int   // bytes of one message
+	most int   // limit on the bytes of one message
 	read int64 // bytes of all messages that next returned
 
-	pass atomic.Pointer[os.File] // goes with the next message; ours
+	pass atomic.Pointer[os.File] // sent with the next message and then closed
 }
 
 func newLine(c *net.UnixConn, most int) *line {
@@ -34,9 +34,8 @@ func newLine(c *net.UnixConn, most int) *line {
 
 var errTooLong = errors.New("a message is too long")
 
-// next returns the next message and the descriptor that came with it, now the
-// caller's, or nil. A connection with nothing to say costs its 4 KiB; a message
-// grows as it comes, to the line's limit.
+// next returns the next message, and the descriptor that came with it or nil, which
+// the caller then owns. An idle connection costs a buffer of 4 KiB.
 func (l *line) next() ([]byte, *os.File, error) {
 	if _, err := l.r.Peek(1); err != nil {
 		return nil, nil, err
@@ -67,7 +66,7 @@ func (l *line) next() ([]byte, *os.File, error) {
 	return message[:len(message)-1], f, err
 }
 
-// Recv returns the next message for a side that takes no descriptors.
+// Recv returns the next message and closes a descriptor that came with it.
 func (l *line) Recv() ([]byte, error) {
 	message, f, err := l.next()
 	if f != nil {
@@ -76,17 +75,17 @@ func (l *line) Recv() ([]byte, error) {
 	return message, err
 }
 
-// notification begins what is no answer to anything.
+// notification is how a message begins that answers no request.
 var notification = []byte(`{"jsonrpc":"2.0","method":`)
 
-// Send writes one message. A peer that does not read loses its connection.
+// Send writes one message. It closes the connection of a peer that does not read.
 func (l *line) Send(message []byte) error {
 	if err := l.conn.SetWriteDeadline(time.Now().Add(messageTime)); err != nil {
 		return err
 	}
 	err := l.write(append(message, '\n'))
 	if err != nil {
-		// A part of the message may be on its way: nothing can follow it.
+		// A part of the message may be sent, so no other can follow.
 		fdpass.Close(l.conn)
 	}
 	return err

@@ -17,23 +17,23 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// concurrency is how many requests of one connection are worked on at a time.
+// concurrency is how many requests of one connection are carried out at a time.
 const concurrency = 32
 
-// requests is the daemon's end of a line, jrpc2's channel. It lets through only
-// what will be answered, exactly once each, and no more than can be worked on:
-// jrpc2 itself takes in any number.
+// requests is the daemon's side of a line and the channel of jrpc2. It passes on
+// messages that get exactly one answer, and at most as many as are carried out at
+// a time: jrpc2 itself queues without a limit.
 type requests struct {
 	*line
-	open atomic.Int64 // requests that are not answered; a batch is as many as there can be
+	open atomic.Int64 // requests without an answer yet; a batch counts as concurrency
 
 	mu     sync.Mutex          // guards passed
-	passed map[string]*os.File // descriptors that came with a request, by its id; nil at the end
+	passed map[string]*os.File // the descriptors that came, by the request's id; nil after Close
 }
 
 func newRequests(l *line) *requests { return &requests{line: l, passed: make(map[string]*os.File)} }
 
-// pollTime is how often a connection with too much to do is looked at.
+// pollTime is how often a connection with too many requests is checked.
 const pollTime = 10 * time.Millisecond
 
 // Recv returns the next message that will be answered.
@@ -60,17 +60,17 @@ func (q *requests) Recv() ([]byte, error) {
 		if why == "" {
 			return message, nil
 		}
-		// The next one is not read before this is written, so who sends many
-		// and reads none has no answers waiting here.
+		// No message is read before this is written: a peer that never reads
+		// makes no queue of answers.
 		if err := q.Send(refusal(why)); err != nil {
 			return nil, err
 		}
 	}
 }
 
-// judge returns what a message weighs, the id of the request that it is, and
-// why it is refused; "" where it is not. What is no JSON-RPC is answered by
-// jrpc2.
+// judge returns how many requests a message counts as, the id of a single
+// request, and why the message is refused or "". jrpc2 answers messages that are
+// not JSON-RPC.
 func judge(message []byte) (weight int64, id, why string) {
 	parsed, err := jrpc2.ParseRequests(message)
 	switch {
@@ -79,7 +79,7 @@ func judge(message []byte) (weight int64, id, why string) {
 	case len(parsed) > concurrency:
 		return 1, "", "too many requests in one message"
 	case slices.ContainsFunc(parsed, func(r *jrpc2.ParsedRequest) bool { return r.ID == "" && r.Error == nil }):
-		// Nobody would know what became of it.
+		// Without an id there is no answer, so its failure would stay unseen.
 		return 1, "", "a request needs an id"
 	case parsed[0].Batch:
 		return concurrency, "", ""
@@ -89,7 +89,7 @@ func judge(message []byte) (weight int64, id, why string) {
 	return 1, parsed[0].ID, ""
 }
 
-// refusal is the answer to what is not taken. It names no id, as there is none.
+// refusal is the answer to a refused message. Its id is null (JSON-RPC 2.0).
 func refusal(why string) []byte {
 	answer, _ := json.Marshal(struct { // nothing in it can fail
 		Version string `json:"jsonrpc"`
@@ -99,7 +99,7 @@ func refusal(why string) []byte {
 	return answer
 }
 
-// Send writes one message, and counts what it answers.
+// Send writes one message, and takes the requests that it answers off the count.
 func (q *requests) Send(message []byte) error {
 	weight := int64(1)
 	switch {
@@ -113,9 +113,9 @@ func (q *requests) Send(message []byte) error {
 	return err
 }
 
-// keep keeps the descriptor of a request until it is taken, and closes that of
-// a message that is no single one. A later request with the same id, which
-// jrpc2 refuses while the former is worked on, replaces it.
+// keep stores the descriptor of a single request until take, and closes that of
+// another message. A later request with the same id replaces it; jrpc2 refuses
+// such a request while the former one is carried out.
 func (q *requests) keep(id string, f *os.File) {
 	q.mu.Lock()
 	former := f
@@ -129,8 +129,8 @@ func (q *requests) keep(id string, f *os.File) {
 	}
 }
 
-// take returns the descriptor that came with a request, now the caller's, or
-// nil.
+// take returns the descriptor that came with a request, or nil. The caller then
+// owns it.
 func (q *requests) take(id string) *os.File {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -139,14 +139,14 @@ func (q *requests) take(id string) *os.File {
 	return f
 }
 
-// forget closes the descriptor of a request that did not take it.
+// forget closes the descriptor of a request whose method did not take it.
 func (q *requests) forget(id string) {
 	if f := q.take(id); f != nil {
 		fdpass.Close(f)
 	}
 }
 
-// Close ends the connection and closes what nobody took.
+// Close closes the connection and the descriptors that were not taken.
 func (q *requests) Close() error {
 	err := q.line.Close()
 	q.mu.Lock()
@@ -159,12 +159,12 @@ func (q *requests) Close() error {
 	return err
 }
 
-// answerTime bounds how long a caller that has said its last word waits.
+// answerTime bounds how long a half-closed connection waits for its answers.
 const answerTime = 2 * time.Minute
 
-// awaitAnswers keeps the end of what a caller has to say (`echo … | socat`)
-// from being taken for its leaving: jrpc2 would drop what it asked. It returns
-// when all is answered or nobody is there to read it.
+// awaitAnswers delays the end of a connection whose peer has closed its sending
+// half (`echo … | socat`): jrpc2 would drop its requests. It returns when all are
+// answered or the peer has closed the socket.
 func (q *requests) awaitAnswers() {
 	for end := time.Now().Add(answerTime); q.open.Load() > 0 && time.Now().Before(end); time.Sleep(pollTime) {
 		if q.gone() {

@@ -15,9 +15,8 @@ import (
 	"callhome/internal/proto"
 )
 
-// What will not be answered is not taken either: nobody would know, and nobody
-// would count it.
-func TestWhatHasNoIDIsNotCarriedOut(t *testing.T) {
+// A request without an id gets no answer, so it is refused and not counted.
+func TestARequestWithoutAnIDIsRefused(t *testing.T) {
 	stop := `{"jsonrpc":"2.0","method":"kill_user_session","params":{"session":1}}`
 	null := `{"jsonrpc":"2.0","id":null,"method":"kill_user_session","params":{"session":1}}`
 	for _, tt := range []struct{ name, line string }{
@@ -54,7 +53,7 @@ func TestWhatHasNoIDIsNotCarriedOut(t *testing.T) {
 	}
 }
 
-func TestABatchHasItsBound(t *testing.T) {
+func TestTheSizeOfABatchIsLimited(t *testing.T) {
 	c := dial(t, serve(t, &backend{}, full()))
 	r := bufio.NewReader(c)
 	batch := func(n int) string {
@@ -85,8 +84,8 @@ func TestABatchHasItsBound(t *testing.T) {
 	}
 }
 
-// Whatever a caller writes, no more of it is taken in than is worked on.
-func TestWhatIsInFlightIsBounded(t *testing.T) {
+// No more requests are read than are carried out at a time.
+func TestRequestsInFlightAreLimited(t *testing.T) {
 	b := &backend{block: make(chan struct{})}
 	c := dial(t, serve(t, b, full()))
 	for i := range 2 * concurrency {
@@ -148,7 +147,7 @@ func send(t *testing.T, c *net.UnixConn, line string, f *os.File) {
 	}
 }
 
-// A caller need not wait for an answer before it hands the next one over.
+// A peer need not wait for an answer before it sends the next descriptor.
 func TestHandoversInARow(t *testing.T) {
 	b := &backend{adopted: make(chan string, concurrency), byHost: true}
 	c := dial(t, serve(t, b, full()))
@@ -166,8 +165,8 @@ func TestHandoversInARow(t *testing.T) {
 	}
 }
 
-// A descriptor with a message that takes none is closed, and is not the next
-// one's.
+// A descriptor with a message that takes none is closed; the next message does not
+// get it.
 func TestADescriptorGoesWithItsMessage(t *testing.T) {
 	b := &backend{adopted: make(chan string, 8)}
 	for _, tt := range []struct{ name, line string }{
@@ -196,7 +195,7 @@ func TestADescriptorGoesWithItsMessage(t *testing.T) {
 			if a := answer(t, lines); a.Error == nil || !strings.Contains(a.Error.Message, "no descriptor") {
 				t.Errorf("the next one got %+v", a)
 			}
-			// Nobody has the reading end any more.
+			// The reading end is closed.
 			if _, err := w.WriteString("x"); err == nil {
 				t.Error("it is open still")
 			}

@@ -37,7 +37,7 @@ type backend struct {
 func (b *backend) Call(ctx context.Context, p proto.CallParams) (proto.SessionInfo, error) {
 	b.calls.Add(1)
 	if p.Host == "refused" {
-		return proto.SessionInfo{}, proto.StageError(proto.StageTCP, "nobody", proto.ErrorData{Address: "a", Reason: "connection refused"})
+		return proto.SessionInfo{}, proto.StageError(proto.StageTCP, "no answer", proto.ErrorData{Address: "a", Reason: "connection refused"})
 	}
 	if b.block != nil {
 		select {
@@ -53,7 +53,7 @@ func (b *backend) Adopt(_ context.Context, p proto.HandoverParams, f *os.File) (
 	defer f.Close()
 	data, _ := io.ReadAll(f)
 	if b.byHost && string(data) == p.Host {
-		data = nil // nothing to say
+		data = nil // not in errors that have none
 	}
 	b.adopted <- string(data)
 	return proto.SessionInfo{Session: 2}, nil
@@ -92,7 +92,7 @@ func serve(t *testing.T, b *backend, a Access) string {
 	return path
 }
 
-// full lets the test's own user call everything, whoever that is.
+// full lets the user who runs the test call every method.
 func full() Access { return Access{Full: []uint32{uint32(os.Getgid())}} }
 
 func dial(t *testing.T, path string) *net.UnixConn {
@@ -137,11 +137,11 @@ func TestOneLineIsOneCall(t *testing.T) {
 	for _, tt := range []struct{ name, line, result, err string }{
 		{"a status", status, `"pid":5`, ""},
 		{"a call", `{"jsonrpc":"2.0","id":1,"method":"netconf_ssh_call_home","params":{"host":"nms"}}`, `"host":"nms"`, ""},
-		{"a call that fails", `{"jsonrpc":"2.0","id":1,"method":"netconf_ssh_call_home","params":{"host":"refused"}}`, "", "nobody"},
+		{"a call that fails", `{"jsonrpc":"2.0","id":1,"method":"netconf_ssh_call_home","params":{"host":"refused"}}`, "", "no answer"},
 		{"an unknown parameter", `{"jsonrpc":"2.0","id":1,"method":"netconf_ssh_call_home","params":{"hots":"nms"}}`, "", "invalid parameters"},
 		{"a parameter of another type", `{"jsonrpc":"2.0","id":1,"method":"netconf_ssh_call_home","params":{"host":5}}`, "", "invalid parameters"},
 		{"a port that is none", `{"jsonrpc":"2.0","id":1,"method":"netconf_ssh_call_home","params":{"host":"n","port":65536}}`, "", "invalid parameters"},
-		{"an unknown method", `{"jsonrpc":"2.0","id":1,"method":"reboot"}`, "", `there is no method "reboot"`},
+		{"an unknown method", `{"jsonrpc":"2.0","id":1,"method":"reboot"}`, "", `unknown method "reboot"`},
 		{"no JSON", `hello`, "", "invalid"},
 		{"handover without a descriptor", `{"jsonrpc":"2.0","id":1,"method":"handover","params":{"host":"n","port":1}}`, "", "no descriptor"},
 	} {
@@ -160,7 +160,7 @@ func TestOneLineIsOneCall(t *testing.T) {
 	}
 }
 
-func TestAnErrorHasItsDataAtTheClient(t *testing.T) {
+func TestTheClientGetsTheDataOfAnError(t *testing.T) {
 	c, err := dialClient(serve(t, &backend{}, full()))
 	if err != nil {
 		t.Fatal(err)
@@ -171,14 +171,14 @@ func TestAnErrorHasItsDataAtTheClient(t *testing.T) {
 	if !errors.As(err, &e) {
 		t.Fatalf("got %v", err)
 	}
-	want := proto.Error{Code: proto.CodeUnavailable, Message: "nobody", Data: proto.ErrorData{Name: "CALLHOME_ERR_UNAVAILABLE", Stage: proto.StageTCP, Address: "a", Reason: "connection refused", Retry: true}}
+	want := proto.Error{Code: proto.CodeUnavailable, Message: "no answer", Data: proto.ErrorData{Name: "CALLHOME_ERR_UNAVAILABLE", Stage: proto.StageTCP, Address: "a", Reason: "connection refused", Retry: true}}
 	if *e != want {
 		t.Errorf("got %+v, expected %+v", *e, want)
 	}
 }
 
-// Each method against each of the rights that a caller can have.
-func TestWhoMayCallWhat(t *testing.T) {
+// Each method against each of the rights that a peer can have.
+func TestAccessDecidesWhichMethodsAPeerMayCall(t *testing.T) {
 	own := []uint32{uint32(os.Getgid())}
 	methods := []string{
 		proto.MethodCallHome, proto.MethodCallHomeOpaque, proto.MethodUserSessions, proto.MethodKillUserSession, proto.MethodReloadConfig,
@@ -192,7 +192,7 @@ func TestWhoMayCallWhat(t *testing.T) {
 		full, read bool
 	}{
 		{"root", Access{}, Peer{UID: 0}, true, true},
-		{"a stranger", Access{Full: own}, Peer{UID: 5, Groups: []uint32{77777}}, false, false},
+		{"a user without access", Access{Full: own}, Peer{UID: 5, Groups: []uint32{77777}}, false, false},
 		{"the group", Access{Full: own}, Peer{UID: 5, Groups: own}, true, true},
 		{"the group, not as the first one", Access{Full: own}, Peer{UID: 5, Groups: append([]uint32{77777}, own...)}, true, true},
 		{"the reading group", Access{Read: own}, Peer{UID: 5, Groups: own}, false, true},
@@ -221,7 +221,7 @@ func TestAccessOf(t *testing.T) {
 	}
 }
 
-func TestTheKernelKnowsThePeer(t *testing.T) {
+func TestPeerOfReturnsTheCredentialsOfTheKernel(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "s")
 	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
 	if err != nil {
@@ -250,8 +250,8 @@ func TestTheKernelKnowsThePeer(t *testing.T) {
 	}
 }
 
-// What a bad caller does ends its own connection and nobody else's.
-func TestABadCallerHurtsOnlyItself(t *testing.T) {
+// A peer that breaks the protocol loses its own connection; others keep theirs.
+func TestABadPeerLosesOnlyItsOwnConnection(t *testing.T) {
 	path := serve(t, &backend{}, full())
 	for name, words := range map[string]string{
 		"a message without end":     strings.Repeat("x", proto.MaxLine+2),
@@ -269,12 +269,12 @@ func TestABadCallerHurtsOnlyItself(t *testing.T) {
 		})
 	}
 	if r := ask(t, dial(t, path), status); r.Error != nil {
-		t.Errorf("somebody else got %+v", r.Error)
+		t.Errorf("another peer got %+v", r.Error)
 	}
 }
 
-// A thousand connections that say nothing take no time from another caller.
-func TestIdleConnectionsDelayNobody(t *testing.T) {
+// A thousand idle connections do not delay the call of another peer.
+func TestIdleConnectionsDelayNoCall(t *testing.T) {
 	if os.Getuid() != 0 {
 		t.Skip("without root one user's connections are limited to fewer")
 	}
@@ -283,11 +283,11 @@ func TestIdleConnectionsDelayNobody(t *testing.T) {
 		dial(t, path)
 	}
 	if r := ask(t, dial(t, path), status); r.Error != nil {
-		t.Errorf("the caller got %+v", r.Error)
+		t.Errorf("the peer got %+v", r.Error)
 	}
 }
 
-func TestAUsersShareOfConnectionsIsBounded(t *testing.T) {
+func TestConnectionsOfAUserAreLimited(t *testing.T) {
 	group := []uint32{77}
 	s := newServer(&backend{}, Access{Full: group, Read: []uint32{78}}, hclog.NewNullLogger())
 	enter := func(n int, p Peer) (in int) {
@@ -298,13 +298,14 @@ func TestAUsersShareOfConnectionsIsBounded(t *testing.T) {
 		}
 		return in
 	}
-	// Strangers come first, under as many numbers as one has (subuid(5)).
+	// Users without access connect first, with as many ids as one user can have
+	// (subuid(5)).
 	in := 0
 	for uid := range uint32(100) {
 		in += enter(100, Peer{UID: 100000 + uid, Groups: []uint32{100000 + uid}})
 	}
-	if in != maxStrangers {
-		t.Errorf("users without any right have %d connections, want %d", in, maxStrangers)
+	if in != maxWithoutAccess {
+		t.Errorf("users without access have %d connections, want %d", in, maxWithoutAccess)
 	}
 	if n := enter(100, Peer{UID: 1000, Groups: group}); n != testLimits.PerUser {
 		t.Errorf("a user has %d connections, want %d", n, testLimits.PerUser)
@@ -325,14 +326,14 @@ func TestAUsersShareOfConnectionsIsBounded(t *testing.T) {
 	for c := range s.conns {
 		s.leave(c)
 	}
-	if len(s.conns) != 0 || len(s.uids) != 0 || s.strangers != 0 {
-		t.Errorf("left: %d connections, %v, %d strangers", len(s.conns), s.uids, s.strangers)
+	if len(s.conns) != 0 || len(s.uids) != 0 || s.withoutAccess != 0 {
+		t.Errorf("left: %d connections, %v, %d without access", len(s.conns), s.uids, s.withoutAccess)
 	}
 }
 
-// A call that takes long holds up no other on the same connection, and ends
-// with it.
-func TestAWaitingCallHoldsUpNothing(t *testing.T) {
+// A long call delays no other call of the same connection, and ends with the
+// connection.
+func TestAWaitingCallDelaysNoOtherCall(t *testing.T) {
 	b := &backend{block: make(chan struct{})}
 	path := serve(t, b, full())
 	c := dial(t, path)
@@ -349,8 +350,8 @@ func TestAWaitingCallHoldsUpNothing(t *testing.T) {
 	}
 }
 
-// `echo … | socat` has said all it has to say before it is answered.
-func TestTheEndOfTheRequestIsNotTheEndOfTheCaller(t *testing.T) {
+// `echo … | socat` closes its sending half before it is answered.
+func TestAHalfClosedConnectionIsAnswered(t *testing.T) {
 	b := &backend{block: make(chan struct{})}
 	c := dial(t, serve(t, b, full()))
 	if _, err := io.WriteString(c, `{"jsonrpc":"2.0","id":1,"method":"netconf_ssh_call_home","params":{"host":"nms"}}`+"\n"); err != nil {
@@ -419,7 +420,7 @@ func TestAClientPassesADescriptorWithOneCall(t *testing.T) {
 	}
 }
 
-func TestASubscriberGetsWhatWasAndWhatComes(t *testing.T) {
+func TestASubscriberGetsTheLastEventsAndTheFollowingOnes(t *testing.T) {
 	b := &backend{events: make(chan proto.Event, 8)}
 	c, err := dialClient(serve(t, b, full()))
 	if err != nil {

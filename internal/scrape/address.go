@@ -11,35 +11,35 @@ import (
 	"callhome/internal/sysexits"
 )
 
-// Address is where the metrics can be had.
+// Address is where the metrics are served.
 type Address struct {
 	Network string // "tcp" or "unix"
 	Address string // as net.Listen takes it
 }
 
-// maxPath is how long the kernel lets a socket's path be (unix(7)).
+// maxPath is the kernel's limit on the path of a socket (unix(7)).
 const maxPath = 107
 
 // ParseAddress reads ADDRESS:PORT or unix:PATH. The address must be a loopback
-// one: there is neither encryption nor a login.
+// one, as there is neither encryption nor authentication.
 func ParseAddress(s string) (Address, error) {
 	if path, isUnix := strings.CutPrefix(s, "unix:"); isUnix {
 		switch {
 		case !filepath.IsAbs(path) || path != filepath.Clean(path):
 			return Address{}, fmt.Errorf("metrics address %q: expected unix: and an absolute path", s)
 		case len(path) > maxPath:
-			return Address{}, fmt.Errorf("metrics address %q: the path has %d bytes, at most %d are possible", s, len(path), maxPath)
+			return Address{}, fmt.Errorf("metrics address %q: the path has %d bytes, the limit is %d", s, len(path), maxPath)
 		}
 		return Address{"unix", path}, nil
 	}
 	a, err := netip.ParseAddrPort(s)
 	switch {
 	case err != nil:
-		return Address{}, fmt.Errorf("metrics address %q: expected a loopback address and port, as 127.0.0.1:9434 or [::1]:9434, or unix:/PATH", s)
+		return Address{}, fmt.Errorf("metrics address %q: expected a loopback address and port, such as 127.0.0.1:9434 or [::1]:9434, or unix:/PATH", s)
 	case !a.Addr().IsLoopback():
-		return Address{}, fmt.Errorf("metrics address %q is not a loopback address: the figures are neither encrypted nor guarded by a login, so they are served on this machine only; use 127.0.0.1, [::1] or unix:/PATH and a proxy for others", s)
+		return Address{}, fmt.Errorf("metrics address %q is not a loopback address; metrics have neither encryption nor authentication, so use 127.0.0.1, [::1] or unix:/PATH, and a proxy for other machines", s)
 	case a.Port() == 0:
-		return Address{}, fmt.Errorf("metrics address %q: port 0 is none", s)
+		return Address{}, fmt.Errorf("metrics address %q: expected a port from 1 to 65535", s)
 	}
 	return Address{"tcp", a.String()}, nil
 }
@@ -61,7 +61,7 @@ func Listen(address string) (net.Listener, error) {
 	}
 	l, err := net.Listen(a.Network, a.Address)
 	if err != nil {
-		return nil, sysexits.New(sysexits.Unavailable, "use another --metrics", fmt.Errorf("listening for metrics: %w", err))
+		return nil, sysexits.New(sysexits.Unavailable, "use another --metrics", fmt.Errorf("serving metrics at %q: %w", address, err))
 	}
 	return l, nil
 }

@@ -30,7 +30,7 @@ func TestParseAddress(t *testing.T) {
 		{in: "127.0.0.1", err: "expected a loopback address and port"},
 		{in: "127.0.0.1:http", err: "expected a loopback address and port"},
 		{in: "127.0.0.1:65536", err: "expected a loopback address and port"},
-		{in: "127.0.0.1:0", err: "port 0"},
+		{in: "127.0.0.1:0", err: "from 1 to 65535"},
 		{in: "", err: "expected a loopback address and port"},
 		{in: "unix:", err: "absolute path"},
 		{in: "unix:metrics.sock", err: "absolute path"},

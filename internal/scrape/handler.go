@@ -8,11 +8,10 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
-// maxScrapes is how many scrapes are answered at a time; more get status 503.
+// maxScrapes is how many scrapes are answered at a time; others get status 503.
 const maxScrapes = 4
 
-// Handler returns the HTTP handler that answers scrapes of r at /metrics, and
-// nothing else.
+// Handler returns the HTTP handler that answers scrapes of r at /metrics alone.
 func Handler(r *prometheus.Registry, log hclog.Logger) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(r, promhttp.HandlerOpts{

@@ -10,7 +10,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// registry returns one that has something to say.
+// registry returns one with a metric.
 func registry() *prometheus.Registry {
 	r := prometheus.NewRegistry()
 	r.MustRegister(prometheus.NewGauge(prometheus.GaugeOpts{Name: "g", Help: "A gauge."}))

@@ -1,7 +1,7 @@
 // Package scrape serves Prometheus metrics over HTTP, on a loopback address or
-// a Unix socket. It owns the listener and its limits. Both daemons call it; what
-// is counted is theirs. Every local user may scrape: nothing secret may be
-// registered.
+// a Unix socket. It owns the listener and its limits. Both daemons call it and own
+// what is counted. It never authenticates: every local user may scrape, so no
+// secret may be registered.
 package scrape
 
 import (
@@ -25,11 +25,11 @@ const (
 	maxHeader   = 8 << 10
 	requestTime = 2 * time.Second // for all of a request
 	answerTime  = 10 * time.Second
-	endTime     = time.Second // for scrapes under way when the daemon ends
+	endTime     = time.Second // for unfinished scrapes when the daemon ends
 )
 
-// Serve answers HTTP on l until ctx ends, and closes l. What is being answered
-// then has a moment to get through.
+// Serve answers HTTP on l until ctx ends, and closes l. Unfinished scrapes get
+// endTime then.
 func Serve(ctx context.Context, l net.Listener, h http.Handler, log hclog.Logger) error {
 	server := &http.Server{
 		Handler:                      h,
@@ -39,7 +39,7 @@ func Serve(ctx context.Context, l net.Listener, h http.Handler, log hclog.Logger
 		DisableGeneralOptionsHandler: true,
 		ErrorLog:                     log.StandardLogger(&hclog.StandardLoggerOptions{ForceLevel: hclog.Debug}),
 	}
-	// Anybody may connect, and who keeps a connection keeps it from another.
+	// Every local user may connect; a kept connection would take one of maxConns.
 	server.SetKeepAlivesEnabled(false)
 	ended := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
@@ -59,7 +59,7 @@ func Serve(ctx context.Context, l net.Listener, h http.Handler, log hclog.Logger
 	return err
 }
 
-// Run is Serve with the start and a failure logged.
+// Run calls Serve, and logs the start and a failure.
 func Run(ctx context.Context, l net.Listener, h http.Handler, log hclog.Logger) {
 	log.Info("serving metrics", "address", l.Addr().String())
 	if err := Serve(ctx, l, h, log); err != nil {
@@ -67,13 +67,13 @@ func Run(ctx context.Context, l net.Listener, h http.Handler, log hclog.Logger) 
 	}
 }
 
-// patient is a listener that sees out a lack of descriptors or memory.
+// patient is a listener that retries when descriptors or memory are used up.
 type patient struct {
 	net.Listener
 	warnings *ratelimit.Warnings
 }
 
-// Accept is net.Listener's.
+// Accept implements net.Listener.
 func (p patient) Accept() (net.Conn, error) {
 	return daemon.Accept(p.Listener.Accept, func(err error) {
 		p.warnings.Warn("connections cannot be accepted for now", "error", err)

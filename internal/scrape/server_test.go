@@ -230,7 +230,7 @@ func TestServeSeesOutALackOfDescriptors(t *testing.T) {
 	})
 }
 
-// poorListener has no room for a connection at first.
+// poorListener first fails with EMFILE.
 type poorListener struct {
 	*pipes
 	tries int

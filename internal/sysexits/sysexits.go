@@ -1,28 +1,28 @@
-// Package sysexits owns the exit statuses of the project's programs: the
-// short list of sysexits(3) that README and the manual pages print, and the
-// error that carries one of them up to main together with advice for the
-// person at the terminal. It never exits and never prints.
+// Package sysexits owns the exit statuses of the programs, which are those of
+// sysexits(3) in the manual pages, and the error that carries one of them to main,
+// with a hint for the user. All packages that fail use it. It never exits and
+// never prints.
 package sysexits
 
 import "errors"
 
-// The exit statuses, with the meaning they have for a call home. After a
-// handover with exec the status is sshd's own and none of these.
+// The exit statuses, as a call home uses them. After a handover with exec the exit
+// status is that of sshd.
 const (
 	OK          = 0
-	Usage       = 64 // the command line was not understood; nothing was opened
+	Usage       = 64 // the command line is wrong; nothing was opened
 	DataErr     = 65 // the device answered an operation with rpc-error
-	NoInput     = 66 // a file that is needed is not there: host key, sshd_config
+	NoInput     = 66 // a required file is missing: host key, sshd_config
 	NoHost      = 68 // the name of the NETCONF client does not resolve
-	Unavailable = 69 // nobody answered: refused, unreachable, timed out
-	OSErr       = 71 // the operating system failed us
+	Unavailable = 69 // no connection: refused, unreachable, timed out
+	OSErr       = 71 // an operating system call failed
 	Protocol    = 76 // the peer does not speak SSH or NETCONF as it should
 	NoPerm      = 77 // not permitted
 	Config      = 78 // a setting or sshd_config is wrong
 )
 
-// Error is a failure with its exit status and with what the reader can do
-// about it (Hint, a clause without a full stop; may be empty).
+// Error is an error with its exit status and with what the user can do next (Hint,
+// a clause without a full stop; may be empty).
 type Error struct {
 	Code int
 	Hint string
@@ -38,8 +38,7 @@ func New(code int, hint string, err error) *Error {
 	return &Error{Code: code, Hint: hint, Err: err}
 }
 
-// Code returns the exit status that err carries: OK for nil, OSErr where
-// none was given.
+// Code returns the exit status of err: OK for nil, OSErr where it carries none.
 func Code(err error) int {
 	if err == nil {
 		return OK
@@ -51,7 +50,7 @@ func Code(err error) int {
 	return OSErr
 }
 
-// Hint returns the advice that err carries, or "".
+// Hint returns the hint of err, or "".
 func Hint(err error) string {
 	var e *Error
 	if errors.As(err, &e) {

@@ -396,7 +396,7 @@ func TestWhatServeRefusesItNames(t *testing.T) {
 	t.Run("the socket is taken", func(t *testing.T) {
 		p := start(t, "callhome-nms", exec.Command(binDir+"/callhome-nms", "serve", "--listen", "127.0.0.1:0", "--registry", s.registry, "--socket", s.socket, "--device-sockets", ""))
 		p.MustExit(69)
-		contains(t, "it says", p.Stderr(), "a daemon runs already")
+		contains(t, "it says", p.Stderr(), "another daemon holds it")
 	})
 	if good, err := s.device("good"); err != nil || good.State != nmsproto.Connected || good.Calls != 1 {
 		t.Errorf("the good device is %+v, %v", good, err)

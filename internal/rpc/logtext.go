@@ -9,15 +9,15 @@ import (
 	"unicode/utf16"
 )
 
-// maxLogged bounds what is logged of a caller's words, in bytes.
+// maxLogged bounds what is logged of one text from a peer, in bytes.
 const maxLogged = 4 << 10
 
-// escapes are those of JSON that would look like the end of a quoted field, as
-// the log puts a backslash before each quote and none before a backslash.
+// escapes replaces the escapes of JSON that could end a quoted field of the log:
+// hclog escapes a quote, but not a backslash before it.
 var escapes = strings.NewReplacer(`\\`, `\u005c`, `\"`, `\u0022`)
 
-// asciiJSON returns JSON without a space or a character that a log cannot
-// hold; it is JSON still, unless it is cut short.
+// asciiJSON returns text as compact JSON in printable ASCII. It stays JSON unless
+// it is cut at maxLogged.
 func asciiJSON(text string) string {
 	var compact bytes.Buffer
 	if json.Compact(&compact, []byte(text)) != nil {
@@ -29,7 +29,7 @@ func asciiJSON(text string) string {
 			b.WriteRune(r)
 			continue
 		}
-		// Outside a JSON string there is nothing of the kind.
+		// Compact JSON has such characters in strings alone.
 		for _, unit := range utf16.Encode([]rune{r}) {
 			fmt.Fprintf(&b, `\u%04x`, unit)
 		}
@@ -37,8 +37,8 @@ func asciiJSON(text string) string {
 	return cut(b.String())
 }
 
-// ascii returns text in printable characters on one line; the log puts the
-// quotes.
+// ascii returns text in printable ASCII on one line, without quotes: hclog adds
+// them.
 func ascii(text string) string {
 	q := strconv.QuoteToASCII(text)
 	return cut(strings.ReplaceAll(q[1:len(q)-1], `\"`, `"`))
