@@ -117,7 +117,7 @@ func idOf(c *cli.Context) (int, error) {
 	return id, nil
 }
 
-// watched shows what f fetches from the manager, once or with --watch.
+// watched prints what f returns, once or with --watch every second.
 func watched(c *cli.Context, f func(*api.Client) (any, func(io.Writer), error)) error {
 	return ask(c, func(m *api.Client) error {
 		return cmdline.Watch(c, func() (any, func(io.Writer), error) { return f(m) })
@@ -192,7 +192,7 @@ func printEvent(w io.Writer, e proto.Event) {
 	fmt.Fprintln(w)
 }
 
-// subject is what an event is about.
+// subject names the client, the session or the configuration of an event.
 func subject(e proto.Event) string {
 	switch {
 	case e.Client != nil:
@@ -203,7 +203,7 @@ func subject(e proto.Event) string {
 	return fmt.Sprintf("session %d %s", e.Session.Session, where(e.Session))
 }
 
-// where is the NETCONF client as far as it is known.
+// where names the NETCONF client of a session by its address, once that is known.
 func where(s proto.SessionInfo) string {
 	if s.Remote != "" {
 		return s.Remote
@@ -211,7 +211,7 @@ func where(s proto.SessionInfo) string {
 	return fmt.Sprintf("%s port %d", s.Host, s.Port)
 }
 
-// stateText says where a session stands.
+// stateText describes the state of a session.
 func stateText(s proto.SessionInfo) string {
 	switch s.State {
 	case proto.StateCalling:

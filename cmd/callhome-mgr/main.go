@@ -1,7 +1,6 @@
-// callhome-mgr is the daemon that makes and supervises NETCONF call homes, and
-// the command line that asks it to. This file owns the command table; what a
-// command does is in the file of its name. The daemon's work is package
-// manager's, its API package api's.
+// callhome-mgr is the daemon that makes and supervises NETCONF call homes, and the
+// commands that call its API. This file owns the command table. The daemon's work
+// is package manager's, its API package api's.
 package main
 
 import (
@@ -39,7 +38,7 @@ func run(ctx context.Context, args []string) int {
 		HideHelpCommand:      true,
 		EnableBashCompletion: true,
 		Flags: []cli.Flag{
-			&cli.StringFlag{Name: "socket", Value: proto.DefaultSocket, EnvVars: []string{"CALLHOME_MANAGER_SOCKET"}, Usage: "call the manager at `SOCKET`"},
+			&cli.StringFlag{Name: "socket", Value: proto.DefaultSocket, EnvVars: []string{"CALLHOME_MANAGER_SOCKET"}, Usage: "connect to the manager at `SOCKET`"},
 		},
 		Commands:       commands(),
 		OnUsageError:   program.OnUsageError,
@@ -60,7 +59,7 @@ func commands() []*cli.Command {
 		{Name: "run", Usage: "run the daemon", Flags: runFlags(), Action: runDaemon},
 		{Name: "call", ArgsUsage: "HOST [PORT]", Usage: "make a call home", Action: call, Flags: []cli.Flag{
 			&cli.StringFlag{Name: "opaque", Usage: "pass `DATA` to the log and the session's environment"},
-			&cli.StringFlag{Name: "wait", Value: string(proto.WaitTCP), Usage: "return at stage `none, tcp, ssh or netconf`"},
+			&cli.StringFlag{Name: "wait", Value: string(proto.WaitTCP), Usage: "return when the call home reaches stage `none, tcp, ssh or netconf`"},
 			jsonFlag,
 		}},
 		{Name: "sessions", Usage: "list the sessions", Flags: []cli.Flag{jsonFlag, watchFlag}, Action: sessions},
@@ -88,7 +87,7 @@ func commands() []*cli.Command {
 	return list
 }
 
-// exitOf is the exit status of the manager's errors, the same as the trigger's.
+// exitOf are the exit statuses of the manager's errors, the same as the trigger's.
 var exitOf = map[proto.Code]int{
 	proto.CodeName: sysexits.NoHost, proto.CodeUnavailable: sysexits.Unavailable, proto.CodeHandover: sysexits.Config,
 	proto.CodeSSH: sysexits.Unavailable, proto.CodeAuth: sysexits.NoPerm, proto.CodeSubsystem: sysexits.Config,
@@ -99,7 +98,7 @@ var exitOf = map[proto.Code]int{
 func exitCode(err error) int {
 	var e *proto.Error
 	if errors.As(err, &e) && e.Code < 0 {
-		return sysexits.Usage // JSON-RPC's own: no such method, wrong parameters
+		return sysexits.Usage // an error of JSON-RPC: unknown method, invalid parameters
 	}
 	if errors.As(err, &e) && exitOf[e.Code] != 0 {
 		return exitOf[e.Code]
@@ -117,7 +116,7 @@ func ask(c *cli.Context, f func(*api.Client) error) error {
 	return f(client)
 }
 
-// simple is a command that is one method without parameters or result.
+// simple is a command that calls a method without parameters or result.
 func simple(method string) cli.ActionFunc {
 	return func(c *cli.Context) error {
 		return ask(c, func(m *api.Client) error { return m.Call(c.Context, method, nil, nil) })

@@ -16,7 +16,7 @@ import (
 
 func metricsFlag() cli.Flag { return cmdline.MetricsFlag() }
 
-// startMetrics serves metrics where the command line says; h may be nil.
+// startMetrics serves the metrics at --metrics, if set; h may be nil.
 func startMetrics(c *cli.Context, f *followers, source metrics.Source, h *hook.Hook, log hclog.Logger) error {
 	if !c.IsSet("metrics") {
 		return nil

@@ -3,7 +3,7 @@
 package main
 
 import (
-	"errors"
+	"fmt"
 
 	"callhome/internal/hook"
 	"callhome/internal/sysexits"
@@ -12,14 +12,14 @@ import (
 	"github.com/urfave/cli/v2"
 )
 
-// metricsFlag keeps the flag of the other build, so that a unit file that has it
-// gets an answer it can act on.
+// metricsFlag keeps the option of the build with metrics, so that a unit file with
+// it fails with a hint.
 func metricsFlag() cli.Flag { return &cli.StringFlag{Name: "metrics", Hidden: true} }
 
-// startMetrics is that of a build for small devices.
+// startMetrics refuses --metrics in a build without metrics, for small devices.
 func startMetrics(c *cli.Context, _ *followers, _ eventSource, _ *hook.Hook, _ hclog.Logger) error {
 	if !c.IsSet("metrics") {
 		return nil
 	}
-	return sysexits.New(sysexits.Config, "leave --metrics out, or install a callhome-mgr with metrics", errors.New("serving metrics: this callhome-mgr was built without them"))
+	return sysexits.New(sysexits.Config, "leave --metrics out, or install a callhome-mgr with metrics", fmt.Errorf("serving metrics at %q: this callhome-mgr was built without them", c.String("metrics")))
 }

@@ -18,19 +18,19 @@ import (
 	"github.com/urfave/cli/v2"
 )
 
-// announceTime is how long a caller may take to speak SSH, and how long a device
-// that is not asked for is kept waiting: were it sent away at once, it could
-// call again at once, and so on.
+// announceTime is how long a peer may take to send its SSH version string, and how
+// long the connection of another device than --device is kept open: a device whose
+// connection is closed at once may call again at once.
 const announceTime = time.Minute
 
 func acceptCommand() *cli.Command {
 	return &cli.Command{
 		Name:  "accept",
-		Usage: "wait for one call home and pass it to ssh: a ProxyCommand for ProxyUseFdpass",
+		Usage: "wait for one call home and pass its socket to ssh, as a ProxyCommand with ProxyUseFdpass",
 		Flags: append(listenFlags(),
-			&cli.StringSliceFlag{Name: "listen", Usage: "`ADDRESS[:PORT]` to wait on; repeatable (all addresses, port 4334)"},
-			&cli.StringFlag{Name: "device", Usage: "take the call that claims to be of `ID`, and keep others waiting"},
-			&cli.DurationFlag{Name: "timeout", Usage: "how `long` to wait; 0 for ever"},
+			&cli.StringSliceFlag{Name: "listen", Usage: "accept call homes on `ADDRESS[:PORT]`; repeatable (default: all addresses, port 4334)"},
+			&cli.StringFlag{Name: "device", Usage: "take the call home that announces the device `ID`, and keep others waiting"},
+			&cli.DurationFlag{Name: "timeout", Usage: "give up after `TIME` without a call home; 0 for no limit"},
 		),
 		Action: accept,
 	}
@@ -38,10 +38,10 @@ func acceptCommand() *cli.Command {
 
 // listenFlags are those of every command that waits for calls.
 func listenFlags() []cli.Flag {
-	return []cli.Flag{&cli.StringSliceFlag{Name: "from", Usage: "take calls from `NETWORK` alone, as 192.0.2.0/24; repeatable"}}
+	return []cli.Flag{&cli.StringSliceFlag{Name: "from", Usage: "accept call homes from `NETWORK` only, such as 192.0.2.0/24; repeatable"}}
 }
 
-// openListener listens as the flags say, and tells of calls from elsewhere.
+// openListener listens on addrs, and reports calls from outside the networks from.
 func openListener(addrs, from []string) (*listen.Listener, error) {
 	nets, err := listen.ParseNets(from)
 	if err != nil {
@@ -52,11 +52,13 @@ func openListener(addrs, from []string) (*listen.Listener, error) {
 		return nil, err
 	}
 	l.From = nets
-	l.Refused = func(from netip.AddrPort) { say(fmt.Sprintf("a call from %v, which --from excludes", from)) }
+	l.Refused = func(from netip.AddrPort) {
+		report(fmt.Sprintf("refused a call from %v, which is outside --from", from))
+	}
 	return l, nil
 }
 
-// accept gives ssh the socket of one call, which is then ssh's alone.
+// accept passes the socket of one call to ssh, which then owns it.
 func accept(c *cli.Context) error {
 	if c.Args().Present() {
 		return program.Usage(fmt.Errorf("unexpected argument %q", c.Args().First()))
@@ -78,7 +80,7 @@ func accept(c *cli.Context) error {
 	ctx, cancel := limited(c.Context, c.Duration("timeout"))
 	defer cancel()
 	ctx, gone := context.WithCancelCause(ctx)
-	go func() { // ssh writes nothing there, so an end of it is ssh's end
+	go func() { // ssh never writes to this socket, so Read returns when ssh ends
 		_, _ = ssh.Read(make([]byte, 1))
 		gone(errGone)
 	}()
@@ -86,7 +88,7 @@ func accept(c *cli.Context) error {
 		Limit: announceTime,
 		Try:   func(ctx context.Context, conn *net.TCPConn) (*net.TCPConn, error) { return choose(ctx, conn, want) },
 		Failed: func(from netip.AddrPort, err error) bool {
-			say(fmt.Sprintf("a call from %v: %v", from, err))
+			report(fmt.Sprintf("closed a call from %v: %v", from, err))
 			return true
 		},
 	})
@@ -99,13 +101,13 @@ func accept(c *cli.Context) error {
 		return fmt.Errorf("passing the call to ssh: %w", err)
 	}
 	defer f.Close()
-	f.Fd() // makes the socket blocking, as ssh would make its own
+	f.Fd() // sets O_NONBLOCK off, as ssh expects of its socket
 	return fdpass.Send(ssh, []byte{0}, f)
 }
 
-var errGone = errors.New("ssh has gone")
+var errGone = errors.New("ssh has ended")
 
-// sshSocket is the socket that ssh gives a ProxyCommand for a descriptor.
+// sshSocket is the socket on which ssh receives a descriptor from a ProxyCommand.
 func sshSocket(stdout *os.File) (*net.UnixConn, error) {
 	conn, err := net.FileConn(stdout)
 	if err == nil {
@@ -114,22 +116,22 @@ func sshSocket(stdout *os.File) (*net.UnixConn, error) {
 		}
 		conn.Close()
 	}
-	return nil, sysexits.New(sysexits.Usage, "accept is a ProxyCommand: ssh -o ProxyUseFdpass=yes -o 'ProxyCommand=callhome-nms accept' ...",
+	return nil, sysexits.New(sysexits.Usage, "run it as a ProxyCommand: ssh -o ProxyUseFdpass=yes -o 'ProxyCommand=callhome-nms accept' ...",
 		errors.New("standard output is not the socket that ssh gives with ProxyUseFdpass=yes"))
 }
 
-// choose takes a call that speaks SSH, and with an id wanted one that claims it.
-// Another one is kept until the time is over.
+// choose returns conn once its peer has sent an SSH version string and, where an id
+// is wanted, announced it. It keeps another device's connection until ctx ends.
 func choose(ctx context.Context, conn *net.TCPConn, want string) (*net.TCPConn, error) {
 	defer context.AfterFunc(ctx, func() { conn.Close() })()
 	id, err := announce.ID(ctx, conn)
 	switch {
 	case errors.Is(err, context.DeadlineExceeded):
-		err = errors.New("it sent no SSH version string in time")
+		err = errors.New("no SSH version string in time")
 	case err == nil && want != "" && id != want:
-		say(fmt.Sprintf("a call from %v that claims to be %q, not %s; it is kept waiting", conn.RemoteAddr(), id, want))
+		report(fmt.Sprintf("a call from %v announces %q, expected %q; it is kept waiting", conn.RemoteAddr(), id, want))
 		<-ctx.Done()
-		err = errors.New("it waited long enough for somebody to want it")
+		err = fmt.Errorf("it announces %q, expected %q", id, want)
 	}
 	if err == nil {
 		err = conn.SetReadDeadline(time.Time{})
@@ -141,28 +143,28 @@ func choose(ctx context.Context, conn *net.TCPConn, want string) (*net.TCPConn, 
 	return conn, nil
 }
 
-// limited is a context with a time limit, of which 0 is none.
-func limited(ctx context.Context, max time.Duration) (context.Context, context.CancelFunc) {
-	if max <= 0 {
+// limited returns a context with a time limit; 0 sets no limit.
+func limited(ctx context.Context, limit time.Duration) (context.Context, context.CancelFunc) {
+	if limit <= 0 {
 		return context.WithCancel(ctx)
 	}
-	return context.WithTimeout(ctx, max)
+	return context.WithTimeout(ctx, limit)
 }
 
-// noCall says why nothing came of waiting.
+// noCall returns why no call home was accepted.
 func noCall(ctx context.Context, device string, err error) error {
-	who := "a call home"
+	awaited := "a call home"
 	if device != "" {
-		who = "a call home of " + device
+		awaited = "a call home of " + device
 	}
 	switch {
 	case errors.Is(err, listen.ErrNone):
-		return sysexits.New(sysexits.Unavailable, "callhome-trigger --check on the device tells what is missing there",
-			fmt.Errorf("waiting for %s: nobody called in time", who))
+		return sysexits.New(sysexits.Unavailable, "run callhome-trigger --check on the device",
+			fmt.Errorf("waiting for %s: no call in time", awaited))
 	case errors.Is(context.Cause(ctx), errGone):
-		return sysexits.New(sysexits.Unavailable, "", fmt.Errorf("waiting for %s: ssh has gone", who))
+		return sysexits.New(sysexits.Unavailable, "", fmt.Errorf("waiting for %s: ssh has ended", awaited))
 	case errors.Is(err, context.Canceled):
-		return sysexits.New(sysexits.Unavailable, "", fmt.Errorf("waiting for %s: interrupted", who))
+		return sysexits.New(sysexits.Unavailable, "", fmt.Errorf("waiting for %s: interrupted", awaited))
 	}
 	return err
 }

@@ -20,28 +20,29 @@ import (
 
 func connectCommand() *cli.Command {
 	return &cli.Command{
-		Name: "connect", Usage: "open a netconf channel to a device that the daemon holds, on standard input and output", ArgsUsage: "DEVICE", Action: connect,
+		Name: "connect", Usage: "connect standard input and output to the netconf subsystem of a connected device", ArgsUsage: "DEVICE", Action: connect,
 		Flags: []cli.Flag{
 			socketFlag(),
-			&cli.StringFlag{Name: "login-prefix", Usage: "take the device from the login name, behind `WORDS`: for sshd's ForceCommand"},
+			&cli.StringFlag{Name: "login-prefix", Usage: "take the device from the login name after `PREFIX`, for sshd's ForceCommand"},
 		},
 	}
 }
 
-// exitStatus ends the program with that status and nothing more to say.
+// exitStatus ends the program with that status and without a message.
 type exitStatus int
 
 func (e exitStatus) Error() string { return fmt.Sprintf("exit status %d", int(e)) }
 
-// signalled is the exit status of ssh for a program that a signal ended.
+// signalled is the exit status for a subsystem that a signal ended, as ssh's.
 const signalled = 255
 
-// failed is ours for a status that is not 0 and whose low byte, which is all
-// that a program can end with, is.
+// failed is the exit status where the low byte of the subsystem's is 0 and the rest
+// is not: a program's exit status has 8 bits.
 const failed = 255
 
-// connect is for a NETCONF client what `ssh DEVICE -s netconf` is: bytes both
-// ways, the end of the input passed on, the subsystem's exit status.
+// connect does for a NETCONF client what `ssh DEVICE -s netconf` does: it copies
+// bytes both ways, passes the end of the input on, and ends with the subsystem's
+// exit status.
 func connect(c *cli.Context) error {
 	device, err := deviceOf(c, os.Getenv)
 	if err != nil {
@@ -60,11 +61,11 @@ func connect(c *cli.Context) error {
 	return exitOf(device, r)
 }
 
-// passOn prints what the subsystem said on stderr. Those are the device's words,
-// and the reader may be a terminal, or a log that a person reads on one later.
+// passOn prints the subsystem's stderr without control characters: it is text of
+// the device, and the reader may be a terminal.
 func passOn(w io.Writer, r nmsproto.ConnectResult) { fmt.Fprint(w, console.Tame(r.Stderr)) }
 
-// reachHeld reaches a device through the daemon that holds its connection.
+// reachHeld opens a channel to a device whose connection the daemon holds.
 func reachHeld(c *cli.Context, device string) (*reached, error) {
 	id, err := checkedID(device)
 	if err != nil {
@@ -77,7 +78,7 @@ func reachHeld(c *cli.Context, device string) (*reached, error) {
 	return &reached{&heldStream{s}, id, func() { s.Close() }}, nil
 }
 
-// heldStream ends with the reason that the daemon tells.
+// heldStream returns the daemon's reason at its end.
 type heldStream struct{ *control.Stream }
 
 func (s *heldStream) Read(p []byte) (int, error) {
@@ -91,7 +92,7 @@ func (s *heldStream) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// exitOf is the program's end for a session's.
+// exitOf returns the exit status for the end of a session.
 func exitOf(device string, r nmsproto.ConnectResult) error {
 	switch {
 	case r.Signal != "":
@@ -102,9 +103,8 @@ func exitOf(device string, r nmsproto.ConnectResult) error {
 	return nil
 }
 
-// deviceOf is the device that is meant: a word, or a part of the name that
-// somebody logged in with. sshd sets LOGNAME itself, and the part behind the
-// prefix becomes an id or nothing.
+// deviceOf returns the device: the argument, or the part of the login name after
+// the prefix. sshd sets LOGNAME; the part is checked as an id.
 func deviceOf(c *cli.Context, env func(string) string) (string, error) {
 	prefix := c.String("login-prefix")
 	if prefix == "" {
@@ -114,7 +114,7 @@ func deviceOf(c *cli.Context, env func(string) string) (string, error) {
 		return checkedID(c.Args().First())
 	}
 	if c.Args().Present() {
-		return "", program.Usage(errors.New("a device and --login-prefix, expected one of them"))
+		return "", program.Usage(errors.New("expected DEVICE or --login-prefix, got both"))
 	}
 	id, ok := strings.CutPrefix(env("LOGNAME"), prefix)
 	if !ok {

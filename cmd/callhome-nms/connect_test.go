@@ -34,7 +34,7 @@ func connectContext(t *testing.T, args ...string) *cli.Context {
 }
 
 // The login name is a word from outside: it becomes an id, or nothing.
-func TestTheDeviceThatIsMeant(t *testing.T) {
+func TestTheDeviceIsTheArgumentOrInTheLoginName(t *testing.T) {
 	for _, tt := range []struct {
 		name    string
 		args    []string
@@ -54,7 +54,7 @@ func TestTheDeviceThatIsMeant(t *testing.T) {
 		{"a path", []string{"--login-prefix", "dev+"}, "dev+../../x", "", "device id"},
 		{"a command", []string{"--login-prefix", "dev+"}, "dev+edge7;id", "", "device id"},
 		{"a line", []string{"--login-prefix", "dev+"}, "dev+edge7\nx", "", "device id"},
-		{"both", []string{"--login-prefix", "dev+", "edge8"}, "dev+edge7", "", "expected one of them"},
+		{"both", []string{"--login-prefix", "dev+", "edge8"}, "dev+edge7", "", "got both"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			got, err := deviceOf(connectContext(t, tt.args...), func(name string) string {

@@ -20,22 +20,21 @@ import (
 
 func consoleCommand() *cli.Command {
 	script := &console.Script{}
-	where := &words{}
+	where := &addresses{}
 	flags := append(reachFlags(where), sessionFlags()...)
 	for _, f := range script.Flags() {
-		flags = append(flags, scriptFlag{&cli.GenericFlag{Name: f.Name, Value: f, Category: "operations, in their order, each with its options behind it"},
+		flags = append(flags, scriptFlag{&cli.GenericFlag{Name: f.Name, Value: f, Category: "operations, run in their order; the options of each follow it"},
 			strings.TrimSpace("--"+f.Name+" "+f.Word) + "\t" + f.Usage})
 	}
 	return &cli.Command{
 		Name:   "console",
-		Usage:  "be a NETCONF client, on a call home or on a connection of its own",
+		Usage:  "run NETCONF operations on a device that calls home, or that it connects to",
 		Flags:  flags,
 		Action: func(c *cli.Context) error { return runConsole(c, script, where) },
 	}
 }
 
-// scriptFlag has words of its own in --help: the library would have a value
-// follow each.
+// scriptFlag has its own text in --help: the library would print a value for each.
 type scriptFlag struct {
 	*cli.GenericFlag
 	help string
@@ -46,19 +45,19 @@ func (f scriptFlag) String() string { return f.help }
 func sessionFlags() []cli.Flag {
 	return []cli.Flag{
 		&cli.BoolFlag{Name: "interactive", Aliases: []string{"i"}, Usage: "read operations from the terminal, or from standard input"},
-		&cli.StringFlag{Name: "outputStyle", Aliases: []string{"s"}, Value: string(console.Pretty), Usage: "`STYLE` of XML: pretty, plain (as it came), raw (with the hello)"},
-		&cli.StringFlag{Name: "version", Aliases: []string{"v"}, Usage: "offer this base `VERSION` alone: 1.0 or 1.1"},
-		&cli.DurationFlag{Name: "timeout", Usage: "how `long` to wait for the call, for each reply, and for notifications; 0 for ever"},
+		&cli.StringFlag{Name: "outputStyle", Aliases: []string{"s"}, Value: string(console.Pretty), Usage: "print XML in `STYLE`: pretty, plain (as received), raw (with the hello)"},
+		&cli.StringFlag{Name: "version", Aliases: []string{"v"}, Usage: "offer base `VERSION` 1.0 or 1.1 only"},
+		&cli.DurationFlag{Name: "timeout", Usage: "give up after `TIME` without a call home, a reply or a notification; 0 for no limit"},
 	}
 }
 
-// words is a flag that can stand alone, and with a word several times.
-type words struct {
+// addresses is a flag that can stand alone, or several times with a value.
+type addresses struct {
 	given bool
 	list  []string
 }
 
-func (w *words) Set(s string) error {
+func (w *addresses) Set(s string) error {
 	w.given = true
 	if s != "true" {
 		w.list = append(w.list, s)
@@ -66,17 +65,17 @@ func (w *words) Set(s string) error {
 	return nil
 }
 
-func (w *words) String() string { return "" }
+func (w *addresses) String() string { return "" }
 
-func (w *words) IsBoolFlag() bool { return true }
+func (w *addresses) IsBoolFlag() bool { return true }
 
-func runConsole(c *cli.Context, script *console.Script, where *words) error {
+func runConsole(c *cli.Context, script *console.Script, where *addresses) error {
 	if c.Args().Present() {
 		return program.Usage(fmt.Errorf("unexpected argument %q", c.Args().First()))
 	}
 	requests, err := script.Requests()
 	if err == nil && len(requests) == 0 && !c.Bool("interactive") {
-		err = program.Usage(errors.New("no operation given, and no --interactive"))
+		err = program.Usage(errors.New("no operation given; expected one, or --interactive"))
 	}
 	if err != nil {
 		return err
@@ -87,7 +86,7 @@ func runConsole(c *cli.Context, script *console.Script, where *words) error {
 	case netconf.EndOfMessage, netconf.Chunked:
 		options.Versions = []netconf.Framing{v}
 	default:
-		return program.Usage(fmt.Errorf("there is no base version %q", v))
+		return program.Usage(fmt.Errorf("--version %q: expected 1.0 or 1.1", v))
 	}
 	style, err := console.ParseStyle(c.String("outputStyle"))
 	if err != nil {
@@ -96,7 +95,7 @@ func runConsole(c *cli.Context, script *console.Script, where *words) error {
 	con := console.New(os.Stdout, style)
 	con.IsTerminal = term.IsTerminal(int(os.Stdout.Fd()))
 	con.Timeout = c.Duration("timeout")
-	con.Warn = say
+	con.Warn = report
 	var lines console.Lines
 	if c.Bool("interactive") {
 		lines = input(con)
@@ -127,15 +126,15 @@ func helloFailed(err error) error {
 	case errors.As(err, &daemon):
 		return withExit(daemon)
 	case errors.Is(err, context.DeadlineExceeded):
-		return sysexits.New(sysexits.Protocol, "the netconf subsystem may not be there, or wait for a server that is not", errors.New("exchanging hellos: the device did not answer in time"))
+		return sysexits.New(sysexits.Protocol, "check on the device that its netconf subsystem starts and its NETCONF server runs", errors.New("exchanging hellos: the device did not answer in time"))
 	case errors.Is(err, context.Canceled):
 		return sysexits.New(sysexits.Unavailable, "", errors.New("exchanging hellos: interrupted"))
 	}
-	return sysexits.New(sysexits.Protocol, "the device's netconf subsystem may be none, or not let this user in", err)
+	return sysexits.New(sysexits.Protocol, "check on the device that its netconf subsystem is a NETCONF server and permits this user", err)
 }
 
-// input reads commands from the terminal, with editing and history, or from
-// standard input where that is none.
+// input reads commands from the terminal, with editing and history, or from a
+// standard input that is no terminal.
 func input(con *console.Console) console.Lines {
 	in, out := int(os.Stdin.Fd()), int(os.Stdout.Fd())
 	if !term.IsTerminal(in) || !term.IsTerminal(out) {
@@ -145,12 +144,12 @@ func input(con *console.Console) console.Lines {
 		io.Reader
 		io.Writer
 	}{os.Stdin, os.Stdout}, "")
-	con.Out = t // so that a notification does not break into the line being typed
+	con.Out = t // so that a notification does not overwrite the line being typed
 	return &editedLines{t, in}
 }
 
-// editedLines is a terminal. It is in raw mode only while a line is read, so
-// that at other times the interrupt key interrupts.
+// editedLines reads from a terminal. The terminal is in raw mode only while a line
+// is read: at other times the interrupt key sends SIGINT.
 type editedLines struct {
 	terminal *term.Terminal
 	fd       int

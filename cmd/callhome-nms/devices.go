@@ -34,10 +34,10 @@ func devicesCommand() *cli.Command {
 				&cli.StringFlag{Name: "password-file", Usage: "log in with the password in `FILE`"},
 				&cli.StringSliceFlag{Name: "label", Usage: "give the device the label `NAME=VALUE`; repeatable"},
 			}},
-			{Name: "accounts", Usage: "print passwd(5) lines by which sshd knows a user for each device, as dev+ID", Action: accounts, OnUsageError: program.OnUsageError, Flags: []cli.Flag{
+			{Name: "accounts", Usage: "print passwd(5) lines with a user for each device, such as dev+ID, for sshd", Action: accounts, OnUsageError: program.OnUsageError, Flags: []cli.Flag{
 				socketFlag(),
-				&cli.StringFlag{Name: "prefix", Value: "dev+", Usage: "name each user `PREFIX` and the device's id"},
-				&cli.StringFlag{Name: "account", Value: "callhome-nms", Usage: "give all users the number of `USER`"},
+				&cli.StringFlag{Name: "prefix", Value: "dev+", Usage: "begin each user name with `PREFIX`, before the device's id"},
+				&cli.StringFlag{Name: "account", Value: "callhome-nms", Usage: "give all users the uid and gid of `USER`"},
 			}},
 		},
 	}
@@ -53,8 +53,7 @@ func statusCommand() *cli.Command {
 	}}
 }
 
-// ask connects to the daemon and calls f; what f returns carries its exit
-// status.
+// ask connects to the daemon and calls f. Its error carries an exit status.
 func ask(c *cli.Context, f func(*control.Client) error) error {
 	client, err := control.Dial(c.String("socket"))
 	if err != nil {
@@ -64,7 +63,7 @@ func ask(c *cli.Context, f func(*control.Client) error) error {
 	return withExit(f(client))
 }
 
-// exits are the exit statuses of the daemon's errors, and what to do.
+// exits are the exit statuses and hints of the daemon's errors.
 var exits = map[proto.Code]struct {
 	code int
 	hint string
@@ -87,7 +86,7 @@ func withExit(err error) error {
 
 func devices(c *cli.Context) error {
 	if c.Args().Present() {
-		return program.Usage(fmt.Errorf("devices has no command %q", c.Args().First()))
+		return program.Usage(fmt.Errorf("unknown command %q of devices", c.Args().First()))
 	}
 	return ask(c, func(m *control.Client) error {
 		return cmdline.Watch(c, func() (any, func(io.Writer), error) {
@@ -161,21 +160,21 @@ func adopt(c *cli.Context) error {
 			return err
 		}
 		return cmdline.Show(c, d, func(w io.Writer) {
-			fmt.Fprintf(w, "registered %s; its next call home is let in. If it has further host keys, add them to its file\n", d.ID)
+			fmt.Fprintf(w, "registered %q, its next call home is accepted; if it has further host keys, add them to its file\n", d.ID)
 		})
 	})
 }
 
-// accounts prints a user for each device. sshd lets nobody in whom the system
-// does not know, and tells ForceCommand by the name which device is meant.
+// accounts prints a user for each device: sshd refuses a user name without an
+// account, and ForceCommand reads the device's id from the name.
 func accounts(c *cli.Context) error {
 	prefix := c.String("prefix")
 	if prefix == "" || strings.ContainsAny(prefix, ":\n") {
-		return program.Usage(fmt.Errorf("prefix %q: expected what a user name can begin with", prefix))
+		return program.Usage(fmt.Errorf("prefix %q: expected the beginning of a user name", prefix))
 	}
 	u, err := user.Lookup(c.String("account"))
 	if err != nil {
-		return sysexits.New(sysexits.NoInput, "create the account, or name another with --account", fmt.Errorf("looking up %q: %w", c.String("account"), err))
+		return sysexits.New(sysexits.NoInput, "create the account, or name another with --account", fmt.Errorf("looking up the account %q: %w", c.String("account"), err))
 	}
 	return ask(c, func(m *control.Client) error {
 		var l nmsproto.DeviceList
@@ -183,7 +182,7 @@ func accounts(c *cli.Context) error {
 			return err
 		}
 		for _, d := range l.Devices {
-			// "NP": nothing hashes to that, and it is not locked as "!" would be.
+			// "NP" matches no password, and unlike "!" does not lock the account.
 			fmt.Printf("%s%s:NP:%s:%s:NETCONF of %s:/:/bin/sh\n", prefix, d.ID, u.Uid, u.Gid, d.ID)
 		}
 		return nil

@@ -9,7 +9,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 )
 
-// levels are those of the events that are not logged at info.
+// levels are the levels of events that are not logged at info.
 var levels = map[string]hclog.Level{
 	nmsproto.EventDown: hclog.Warn, nmsproto.EventDuplicate: hclog.Warn, nmsproto.EventRefused: hclog.Warn,
 	nmsproto.EventUnknown: hclog.Warn, nmsproto.EventRegistry: hclog.Error,

@@ -1,7 +1,7 @@
-// callhome-nms is the management station's side of NETCONF Call Home: it takes
-// the call homes of devices and gives them to stock ssh, to a console, or to a
-// program that connects to its socket. This file owns the command table; what a command does is in the file of
-// its name, and its work is that of the packages below internal/nms.
+// callhome-nms is the management station's program for NETCONF Call Home: it
+// accepts the call homes of devices, and passes them to ssh, to a console, or to
+// API clients at its sockets. This file owns the command table. The file of a
+// command's name wires it; the work is done by the packages below internal/nms.
 package main
 
 import (
@@ -29,8 +29,8 @@ func main() {
 	os.Exit(run(ctx, os.Args))
 }
 
-// endings are the signals that end a command; a daemon reads its registry again
-// when it is hung up on.
+// endings are the signals that end a command. On SIGHUP the daemon reads its
+// registry again instead.
 func endings(args []string) []os.Signal {
 	if len(args) > 1 && args[1] == "serve" {
 		return []os.Signal{unix.SIGINT, unix.SIGTERM}
@@ -43,7 +43,7 @@ var program = cmdline.Program{Name: "callhome-nms", Hint: "callhome-nms COMMAND 
 func run(ctx context.Context, args []string) int {
 	app := &cli.App{
 		Name:                      "callhome-nms",
-		Usage:                     "take NETCONF SSH call homes (RFC 8071)",
+		Usage:                     "accept NETCONF SSH call homes (RFC 8071)",
 		Version:                   version,
 		HideHelpCommand:           true,
 		EnableBashCompletion:      true,
@@ -66,7 +66,7 @@ func run(ctx context.Context, args []string) int {
 	case errors.As(err, &status):
 		return int(status)
 	}
-	say(cmdline.OneLine(err))
+	report(cmdline.OneLine(err))
 	return sysexits.Code(err)
 }
 
@@ -90,5 +90,5 @@ func commands() []*cli.Command {
 	return list
 }
 
-// say writes one line to standard error; text from outside in it is made safe.
-func say(line string) { fmt.Fprintln(os.Stderr, "callhome-nms: "+console.Printable(line)) }
+// report writes one printable line to standard error.
+func report(line string) { fmt.Fprintln(os.Stderr, "callhome-nms: "+console.Printable(line)) }

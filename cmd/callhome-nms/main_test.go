@@ -50,15 +50,15 @@ func TestUsage(t *testing.T) {
 		"accept --device a/b":                    "is no name for a device",
 		"accept --timeout soon":                  "timeout",
 		"console":                                "no operation given",
-		"console --get":                          "either --listen or --host",
-		"console --get --listen --host h":        "either --listen or --host",
+		"console --get":                          "expected one of --listen and --host",
+		"console --get --listen --host h":        "expected one of --listen and --host",
 		"console --get --listen":                 "--listen needs --device",
 		"console --listen 127.0.0.1 --get":       "--listen needs --device",
 		"console --get --listen word extra":      "unexpected argument",
-		"console --get -p secret --listen":       "can be read by every user",
-		"console --get --listen --proto tcp":     "there is no --proto tcp",
-		"console --get --host h --keepalive 0s":  "--keepalive needs a duration above 0",
-		"console --get -v 1.2":                   `no base version "1.2"`,
+		"console --get -p secret --listen":       "every user of this machine can read",
+		"console --get --listen --proto tcp":     `--proto "tcp": only ssh is supported`,
+		"console --get --host h --keepalive 0s":  "--keepalive 0s: expected a time above 0",
+		"console --get -v 1.2":                   `--version "1.2": expected 1.0 or 1.1`,
 		"console --get -s html":                  "no style",
 		"console --commit --db x":                "--commit has no --db",
 		"console --get --listen --device a*":     "is no name for a device",
@@ -170,12 +170,12 @@ func TestAcceptPassesTheSocket(t *testing.T) {
 func TestAcceptEnds(t *testing.T) {
 	_, stdout := ssh(t)
 	code, said := command(t, stdout, "accept", "--listen", freeAddr(t), "--timeout", "10ms", "--device", "edge7")
-	if code != sysexits.Unavailable || !strings.Contains(said, "waiting for a call home of edge7: nobody called in time") {
+	if code != sysexits.Unavailable || !strings.Contains(said, "waiting for a call home of edge7: no call in time") {
 		t.Errorf("status %d\n%s", code, said)
 	}
 	conn, stdout := ssh(t)
 	conn.Close()
-	if code, said = command(t, stdout, "accept", "--listen", freeAddr(t)); code != sysexits.Unavailable || !strings.Contains(said, "ssh has gone") {
+	if code, said = command(t, stdout, "accept", "--listen", freeAddr(t)); code != sysexits.Unavailable || !strings.Contains(said, "ssh has ended") {
 		t.Errorf("status %d\n%s", code, said)
 	}
 	l, err := net.Listen("tcp", "127.0.0.1:0")

@@ -25,52 +25,52 @@ import (
 	"golang.org/x/term"
 )
 
-// reachFlags say how a console gets its session: whom it talks to, who that has
-// to be, and who it is itself.
-func reachFlags(where *words) []cli.Flag {
-	const way, identity, credentials = "the way", "the device", "the user"
+// reachFlags are the options for how the console connects to a device, checks its
+// host key, and logs in.
+func reachFlags(where *addresses) []cli.Flag {
+	const way, identity, credentials = "the connection", "the device", "the user"
 	return append(listenFlags(),
-		&cli.GenericFlag{Name: "listen", Category: way, Value: where, Usage: "wait for a call home, on [`ADDRESS[:PORT]`]; repeatable (all addresses, port 4334)"},
-		&cli.StringFlag{Name: "listen-address", Category: way, Usage: "netconf-console's way to write --listen `ADDRESS`"},
-		&cli.IntFlag{Name: "listen-port", Category: way, Value: listen.DefaultPort, Usage: "and its `PORT`"},
-		&cli.StringFlag{Name: "host", Category: way, Usage: "connect to `HOST` instead, the ordinary way"},
-		&cli.IntFlag{Name: "port", Category: way, Value: 830, Usage: "`PORT` of --host"},
-		&cli.StringFlag{Name: "socket", Category: way, Value: nmsproto.DefaultSocket, EnvVars: []string{"CALLHOME_NMS_SOCKET"}, Usage: "with --device alone: reach it through callhome-nms serve at `SOCKET`"},
-		&cli.StringFlag{Name: "proto", Category: way, Value: "ssh", Usage: "ssh, there is no `OTHER`"},
-		&cli.DurationFlag{Name: "login-timeout", Category: way, Value: time.Minute, Usage: "how `long` connecting, login and hello may take"},
-		&cli.DurationFlag{Name: "keepalive", Category: way, Value: 30 * time.Second, Usage: "how `often` the device is asked whether it is there, and how long it may take to answer"},
+		&cli.GenericFlag{Name: "listen", Category: way, Value: where, Usage: "wait for a call home on [`ADDRESS[:PORT]`]; repeatable (default: all addresses, port 4334)"},
+		&cli.StringFlag{Name: "listen-address", Category: way, Usage: "wait on `ADDRESS`, as netconf-console's option"},
+		&cli.IntFlag{Name: "listen-port", Category: way, Value: listen.DefaultPort, Usage: "wait on `PORT`, as netconf-console's option"},
+		&cli.StringFlag{Name: "host", Category: way, Usage: "connect to `HOST` instead of waiting for a call home"},
+		&cli.IntFlag{Name: "port", Category: way, Value: 830, Usage: "connect to `PORT` of --host"},
+		&cli.StringFlag{Name: "socket", Category: way, Value: nmsproto.DefaultSocket, EnvVars: []string{"CALLHOME_NMS_SOCKET"}, Usage: "with --device alone, use the connection that callhome-nms serve at `SOCKET` holds"},
+		&cli.StringFlag{Name: "proto", Category: way, Value: "ssh", Usage: "use `PROTOCOL`; only ssh is supported"},
+		&cli.DurationFlag{Name: "login-timeout", Category: way, Value: time.Minute, Usage: "give up when connecting, login or hello takes longer than `TIME`"},
+		&cli.DurationFlag{Name: "keepalive", Category: way, Value: 30 * time.Second, Usage: "send a keepalive every `TIME`, and close the connection when none is answered for as long"},
 
-		&cli.StringFlag{Name: "device", Category: identity, Usage: "the device's `NAME`, by which its key is looked up; with --listen it has to be given"},
-		&cli.StringSliceFlag{Name: "known-hosts", Category: identity, Usage: "known_hosts `FILE`; repeatable (~/.ssh/known_hosts, /etc/ssh/ssh_known_hosts)"},
-		&cli.BoolFlag{Name: "accept-new", Category: identity, Usage: "record the key of a device of which nothing is known, in the first of those"},
-		&cli.StringSliceFlag{Name: "fingerprint", Category: identity, Usage: "the device has a key of that `SHA256:...`; repeatable"},
-		&cli.StringSliceFlag{Name: "ca", Category: identity, Usage: "public key `FILE` of a CA that issues the device's certificate; repeatable"},
-		&cli.StringFlag{Name: "principal", Category: identity, Usage: "`NAME` in that certificate (the device's)"},
-		&cli.StringSliceFlag{Name: "revoked", Category: identity, Usage: "`FILE` of revoked keys, one a line, or a KRL; repeatable"},
+		&cli.StringFlag{Name: "device", Category: identity, Usage: "look up the host key of the device `NAME`; required with --listen"},
+		&cli.StringSliceFlag{Name: "known-hosts", Category: identity, Usage: "read known host keys from `FILE`; repeatable (default: ~/.ssh/known_hosts, /etc/ssh/ssh_known_hosts)"},
+		&cli.BoolFlag{Name: "accept-new", Category: identity, Usage: "record the host key of an unknown device in the first known_hosts file"},
+		&cli.StringSliceFlag{Name: "fingerprint", Category: identity, Usage: "accept the host key with the fingerprint `SHA256:...`; repeatable"},
+		&cli.StringSliceFlag{Name: "ca", Category: identity, Usage: "accept host certificates of the CA with the public key in `FILE`; repeatable"},
+		&cli.StringFlag{Name: "principal", Category: identity, Usage: "require the principal `NAME` in the host certificate (default: the device's name)"},
+		&cli.StringSliceFlag{Name: "revoked", Category: identity, Usage: "refuse the keys in `FILE`, one a line or a KRL; repeatable"},
 
-		&cli.StringFlag{Name: "user", Aliases: []string{"u"}, Category: credentials, Usage: "`USER` on the device (who you are here)"},
-		&cli.StringSliceFlag{Name: "privKeyFile", Category: credentials, Usage: "private key `FILE`; repeatable (ssh-agent's keys, ~/.ssh/id_*)"},
-		&cli.StringFlag{Name: "password-file", Category: credentials, Usage: "`FILE` with the password on its first line"},
+		&cli.StringFlag{Name: "user", Aliases: []string{"u"}, Category: credentials, Usage: "log in as `USER` (default: your user name here)"},
+		&cli.StringSliceFlag{Name: "privKeyFile", Category: credentials, Usage: "log in with the private key in `FILE`; repeatable (default: the keys of ssh-agent, ~/.ssh/id_*)"},
+		&cli.StringFlag{Name: "password-file", Category: credentials, Usage: "log in with the password on the first line of `FILE`"},
 		&cli.StringFlag{Name: "password", Aliases: []string{"p"}, Hidden: true, Action: func(*cli.Context, string) error {
-			return sysexits.New(sysexits.Usage, "use --password-file, or wait to be asked", errors.New("a password on the command line can be read by every user of this machine"))
+			return sysexits.New(sysexits.Usage, "use --password-file, or type it when asked", errors.New("--password is refused: every user of this machine can read a command line"))
 		}},
 	)
 }
 
-// reached is a stream with a netconf subsystem at its other end.
+// reached is a stream to the netconf subsystem of a device.
 type reached struct {
 	stream io.ReadWriteCloser
 	name   string
 	close  func()
 }
 
-// reach connects as the command line says.
-func reach(c *cli.Context, where *words) (*reached, error) {
+// reach connects to the device that the command line names.
+func reach(c *cli.Context, where *addresses) (*reached, error) {
 	if c.Duration("keepalive") <= 0 {
-		return nil, program.Usage(errors.New("--keepalive needs a duration above 0"))
+		return nil, program.Usage(fmt.Errorf("--keepalive %s: expected a time above 0", c.Duration("keepalive")))
 	}
 	if c.String("proto") != "ssh" {
-		return nil, program.Usage(fmt.Errorf("there is no --proto %s here", c.String("proto")))
+		return nil, program.Usage(fmt.Errorf("--proto %q: only ssh is supported", c.String("proto")))
 	}
 	if c.IsSet("listen-address") || c.IsSet("listen-port") {
 		where.given = true
@@ -81,29 +81,29 @@ func reach(c *cli.Context, where *words) (*reached, error) {
 	case !where.given && host == "" && device != "":
 		return reachHeld(c, device)
 	case where.given == (host != ""):
-		return nil, program.Usage(errors.New("either --listen or --host says how to reach the device, or --device alone where callhome-nms serve holds it"))
+		return nil, program.Usage(errors.New("expected one of --listen and --host, or --device alone where callhome-nms serve holds the connection"))
 	case where.given && device == "":
-		return nil, program.Usage(errors.New("--listen needs --device: who is to call"))
+		return nil, program.Usage(errors.New("--listen needs --device"))
 	}
 	identity, err := identify(c, host, device)
 	if err != nil {
 		return nil, err
 	}
-	who := c.String("user")
-	if who == "" {
+	name := c.String("user")
+	if name == "" {
 		me, err := user.Current()
 		if err != nil {
-			return nil, program.Usage(fmt.Errorf("--user is needed: %w", err))
+			return nil, program.Usage(fmt.Errorf("no --user given, and looking up yours failed: %w", err))
 		}
-		who = me.Username
+		name = me.Username
 	}
-	methods, agent, err := credentials(c).Methods(who)
+	methods, agent, err := credentials(c).Methods(name)
 	if err != nil {
 		return nil, err
 	}
-	defer agent.Close() // its work is done with the login
+	defer agent.Close() // not needed after the login
 	try := func(ctx context.Context, conn *net.TCPConn) (*login.Client, error) {
-		return login.Do(ctx, conn, identity, who, methods)
+		return login.Do(ctx, conn, identity, name, methods)
 	}
 	var client *login.Client
 	if where.given {
@@ -125,14 +125,14 @@ func reach(c *cli.Context, where *words) (*reached, error) {
 	return &reached{stream, identity.Name, func() { client.Close() }}, nil
 }
 
-// identify reads what is known of the device. One that is reached by its host
-// name, without a name of its own, is looked up as ssh does.
+// identify reads the known host keys of the device. Without --device they are
+// looked up by --host and --port, as ssh does.
 func identify(c *cli.Context, host, device string) (*knownhosts.Device, error) {
 	o := knownhosts.Options{Files: c.StringSlice("known-hosts"), Fingerprints: c.StringSlice("fingerprint"),
 		Principal: c.String("principal"), Revoked: c.StringSlice("revoked")}
 	if len(o.Files) == 0 {
 		o.Files = []string{filepath.Join(home(), ".ssh", "known_hosts"), "/etc/ssh/ssh_known_hosts"}
-		if c.Bool("accept-new") { // as ssh does; if it cannot be made, recording tells
+		if c.Bool("accept-new") { // as ssh does; recording the key fails where it cannot be made
 			_ = os.Mkdir(filepath.Join(home(), ".ssh"), 0o700)
 		}
 	}
@@ -183,8 +183,8 @@ func prompt(tty *os.File) func(string) (string, error) {
 	}
 }
 
-// await waits until the device calls. A call of anybody else is told of and
-// closed, and the waiting goes on; so it does when many call and say nothing.
+// await waits until the device calls. It reports and closes a call that fails the
+// host key check or is silent, and goes on waiting.
 func await(c *cli.Context, addrs []string, device string, try func(context.Context, *net.TCPConn) (*login.Client, error)) (*login.Client, error) {
 	l, err := openListener(addrs, c.StringSlice("from"))
 	if err != nil {
@@ -203,13 +203,13 @@ func await(c *cli.Context, addrs []string, device string, try func(context.Conte
 				return false
 			}
 			last = sysexits.New(sysexits.Code(err), sysexits.Hint(err), fmt.Errorf("a call from %v: %w", from, err))
-			say(cmdline.OneLine(last))
+			report(cmdline.OneLine(last))
 			return true
 		},
 	})
 	switch {
 	case errors.Is(err, listen.ErrNone) && last != nil:
-		return nil, sysexits.New(sysexits.Code(last), "", fmt.Errorf("waiting for a call home of %s: none came in time but those above", device))
+		return nil, sysexits.New(sysexits.Code(last), "", fmt.Errorf("waiting for a call home of %s: no other call in time", device))
 	case err != nil:
 		return nil, noCall(ctx, device, err)
 	}

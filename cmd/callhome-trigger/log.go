@@ -8,13 +8,13 @@ import (
 	"callhome/internal/sysexits"
 )
 
-// newLogger returns the logger that s asks for.
+// newLogger returns the logger that s configures.
 func newLogger(s *settings.Settings) (*logging.Logger, error) {
 	return logging.New(logging.Options{Name: "callhome-trigger", Format: s.LogFormat, Level: s.LogLevel, Syslog: s.Syslog, NoTime: !s.Syslog})
 }
 
-// report logs a failure as one line and returns its exit status. s is nil
-// where the settings themselves are at fault.
+// report logs a failure as one line and returns its exit status. s is nil where
+// the settings could not be loaded.
 func report(s *settings.Settings, err error) int {
 	if err == nil {
 		return sysexits.OK

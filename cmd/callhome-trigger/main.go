@@ -21,21 +21,21 @@ import (
 var version = "unknown"
 
 func main() {
-	words := os.Args[1:]
-	if len(words) > 0 && !slices.ContainsFunc(words, isOption) {
-		// As a NETCONF server calls it. Without options the option parser is
-		// left out: it would take longer than the call home (make bench).
-		os.Exit(callHome(nil, words))
+	args := os.Args[1:]
+	if len(args) > 0 && !slices.ContainsFunc(args, isOption) {
+		// As a NETCONF server starts it. Without options the option parser is
+		// skipped: it takes longer than the call home (make bench).
+		os.Exit(callHome(nil, args))
 	}
 	os.Exit(run(os.Args))
 }
 
-func isOption(word string) bool { return strings.HasPrefix(word, "-") }
+func isOption(arg string) bool { return strings.HasPrefix(arg, "-") }
 
-// callHome makes the call and returns the exit status, unless sshd takes this
-// process's place.
-func callHome(flags settings.Given, words []string) int {
-	s, _, err := settings.Load(flags, words, os.LookupEnv)
+// callHome makes the call home and returns the exit status, unless it executes
+// sshd in this process.
+func callHome(flags settings.Given, args []string) int {
+	s, _, err := settings.Load(flags, args, os.LookupEnv)
 	if err == nil {
 		err = s.NeedTarget()
 	}
@@ -56,12 +56,12 @@ func run(args []string) int {
 		Name:      "callhome-trigger",
 		Usage:     "open a NETCONF SSH call-home connection (RFC 8071) and hand it to sshd -i",
 		UsageText: "callhome-trigger [options] HOST [PORT [OPAQUE]]",
-		// There are no commands, so no option is more global than another.
+		// The program has no commands, so its options are not global ones.
 		CustomAppHelpTemplate: strings.ReplaceAll(cli.AppHelpTemplate, "GLOBAL OPTIONS", "OPTIONS"),
 		Description: "Every option is also an environment variable and a key of " + settings.DefaultsFile + ":\n" +
-			"--local-address is CALLHOME_LOCAL_ADDRESS, and so on. A flag outranks the environment,\n" +
-			"the environment the file. Several values in one variable have " + settings.Separator + " between them.\n" +
-			"Options stand before HOST: what comes after it is data.",
+			"--local-address is CALLHOME_LOCAL_ADDRESS, and so on. An option has precedence over the environment,\n" +
+			"the environment over the file. Separate several values in one variable with " + settings.Separator + ".\n" +
+			"Options must come before HOST; later arguments are data.",
 		Version:                   version,
 		HideHelpCommand:           true,
 		DisableSliceFlagSeparator: true, // a value may hold commas
@@ -81,9 +81,8 @@ func run(args []string) int {
 	return status
 }
 
-// argOnce returns printed less the name of the value in the description. The
-// library takes that name from there, where it stands in backquotes; ours do
-// not have it, so flags puts it in front of them.
+// argOnce removes the name of the value from the printed description. The library
+// takes that name from backquotes in the description, so flags puts it there.
 func argOnce(printed cli.FlagStringFunc) cli.FlagStringFunc {
 	return func(f cli.Flag) string {
 		names, description, _ := strings.Cut(printed(f), "\t")
@@ -96,11 +95,11 @@ func argOnce(printed cli.FlagStringFunc) cli.FlagStringFunc {
 	}
 }
 
-// flags makes the command line of the settings table.
+// flags returns the options of the settings table.
 func flags() []cli.Flag {
 	out := []cli.Flag{
-		&cli.BoolFlag{Name: "check", DisableDefaultText: true, Usage: "tell what is missing or unwise on this machine, without calling anybody"},
-		&cli.BoolFlag{Name: "show-config", DisableDefaultText: true, Usage: "print each option with its key, the value in force and where it came from"},
+		&cli.BoolFlag{Name: "check", DisableDefaultText: true, Usage: "check this machine for what a call home needs, without making one"},
+		&cli.BoolFlag{Name: "show-config", DisableDefaultText: true, Usage: "print each option with its variable, its value and the source of the value"},
 	}
 	for _, o := range settings.Options() {
 		usage := o.Usage
@@ -122,7 +121,7 @@ func flags() []cli.Flag {
 	return out
 }
 
-// given collects what the command line says.
+// given returns the options that the command line sets.
 func given(c *cli.Context) settings.Given {
 	g := settings.Given{}
 	for _, o := range settings.Options() {
@@ -139,13 +138,14 @@ func given(c *cli.Context) settings.Given {
 	return g
 }
 
-// act does what the options say and returns the exit status.
+// act makes the call home, or what --check or --show-config asks for, and returns
+// the exit status.
 func act(c *cli.Context) (int, error) {
-	flags, words := given(c), c.Args().Slice()
+	flags, args := given(c), c.Args().Slice()
 	if !c.Bool("check") && !c.Bool("show-config") {
-		return callHome(flags, words), nil
+		return callHome(flags, args), nil
 	}
-	s, effective, err := settings.Load(flags, words, os.LookupEnv)
+	s, effective, err := settings.Load(flags, args, os.LookupEnv)
 	if err != nil {
 		return 0, err
 	}

@@ -1,7 +1,7 @@
-// Package cmdline is what the command lines of callhome-mgr and callhome-nms have
-// in common: usage errors, output as a table or as JSON, a table kept current, the
-// stream of events, and what follows a daemon's events (its log, hook and
-// metrics). The two mains use it. It knows no method of either daemon.
+// Package cmdline owns what the command lines of callhome-mgr and callhome-nms
+// share: usage errors, output as a table or as JSON, --watch, the stream of events,
+// and the followers of a daemon's events (its log, hook and metrics). The two mains
+// use it. It never calls a method of a daemon.
 package cmdline
 
 import (
@@ -22,10 +22,10 @@ import (
 	"github.com/urfave/cli/v2"
 )
 
-// Program is the program whose command line it is.
+// Program is a program with commands.
 type Program struct {
 	Name string
-	// Hint says where a user finds the right usage.
+	// Hint names the command that prints the usage.
 	Hint string
 }
 
@@ -48,7 +48,7 @@ func (p Program) NoArguments(c *cli.Context) error {
 	return nil
 }
 
-// NoCommand is the action of a program that was given no command it knows.
+// NoCommand is the action for a missing or unknown command.
 func (p Program) NoCommand(c *cli.Context) error {
 	if c.Args().Present() {
 		return p.Usage(fmt.Errorf("unknown command %q", c.Args().First()))
@@ -56,7 +56,7 @@ func (p Program) NoCommand(c *cli.Context) error {
 	return p.Usage(errors.New("no command given"))
 }
 
-// OneLine is what a user reads of an error: the error, and what to do next.
+// OneLine returns an error and what to do next, in one line.
 func OneLine(err error) string {
 	line := err.Error()
 	var e *proto.Error
@@ -69,11 +69,11 @@ func OneLine(err error) string {
 	return line
 }
 
-// FlagsFirst puts a command's flags before its arguments, as the parser wants
-// them and people do not write them. What follows "--" are arguments.
+// FlagsFirst moves a command's flags before its arguments: urfave/cli v2 stops to
+// parse flags at the first argument. All after "--" are arguments.
 func FlagsFirst(commands []*cli.Command, args []string) []string {
 	if len(args) == 0 || args[len(args)-1] == "--generate-bash-completion" {
-		return args // which has to stay the last
+		return args // the library wants that flag last
 	}
 	at := slices.IndexFunc(args, func(a string) bool { return named(commands, a) != nil })
 	if at < 0 {
@@ -84,14 +84,14 @@ func FlagsFirst(commands []*cli.Command, args []string) []string {
 		at++
 		command = named(command.Subcommands, args[at])
 	}
-	var flags, words []string
+	var flags, arguments []string
 	for rest := args[at+1:]; len(rest) > 0; {
 		n := 1
 		switch {
 		case rest[0] == "--":
-			return slices.Concat(args[:at+1], flags, rest[:1], words, rest[1:])
+			return slices.Concat(args[:at+1], flags, rest[:1], arguments, rest[1:])
 		case len(rest[0]) < 2 || rest[0][0] != '-':
-			words = append(words, rest[0])
+			arguments = append(arguments, rest[0])
 		default:
 			if takesValue(command, rest[0]) {
 				n = min(2, len(rest))
@@ -100,7 +100,7 @@ func FlagsFirst(commands []*cli.Command, args []string) []string {
 		}
 		rest = rest[n:]
 	}
-	return slices.Concat(args[:at+1], flags, words)
+	return slices.Concat(args[:at+1], flags, arguments)
 }
 
 func named(commands []*cli.Command, name string) *cli.Command {
@@ -125,17 +125,17 @@ func takesValue(command *cli.Command, arg string) bool {
 	})
 }
 
-// JSONFlag and WatchFlag are those of commands that Show and Watch serve.
+// JSONFlag is --json, which Show reads.
 func JSONFlag() cli.Flag {
 	return &cli.BoolFlag{Name: "json", Usage: "print the daemon's answer as JSON"}
 }
 
-// WatchFlag is --watch.
+// WatchFlag is --watch, which Watch reads.
 func WatchFlag() cli.Flag {
 	return &cli.BoolFlag{Name: "watch", Usage: "refresh the output every second until interrupted"}
 }
 
-// Show prints an answer for people or, with --json, as it came.
+// Show prints an answer as text or, with --json, as JSON.
 func Show(c *cli.Context, answer any, print func(io.Writer)) error {
 	if c.Bool("json") {
 		return json.NewEncoder(os.Stdout).Encode(answer)
@@ -144,7 +144,7 @@ func Show(c *cli.Context, answer any, print func(io.Writer)) error {
 	return nil
 }
 
-// Watch shows an answer once, or with --watch anew every second.
+// Watch shows an answer once, or with --watch every second.
 func Watch(c *cli.Context, fetch func() (answer any, print func(io.Writer), err error)) error {
 	for {
 		answer, print, err := fetch()
@@ -168,13 +168,13 @@ func Watch(c *cli.Context, fetch func() (answer any, print func(io.Writer), err 
 	}
 }
 
-// EventFlags are those of the command that Events serves.
+// EventFlags are the flags that Events reads.
 func EventFlags() []cli.Flag {
 	return []cli.Flag{&cli.BoolFlag{Name: "follow", Usage: "print further events until interrupted"}, JSONFlag()}
 }
 
-// Events shows the last events and, with --follow, those that come until ctx or
-// the daemon ends.
+// Events shows the last events and, with --follow, the following ones until the
+// command is interrupted or the daemon ends.
 func Events[E any](c *cli.Context, daemon string, last []E, next <-chan E, print func(io.Writer, E)) error {
 	one := func(e E) error { return Show(c, e, func(w io.Writer) { print(w, e) }) }
 	for _, e := range last {

@@ -13,8 +13,8 @@ import (
 	"github.com/urfave/cli/v2"
 )
 
-// Followers are what follows a daemon's events and changes nothing: its log, its
-// metrics, its hook.
+// Followers handle a daemon's events and change nothing in it: its log, its metrics
+// and its hook.
 type Followers[E any] struct {
 	subscribe func() (events <-chan E, cancel func())
 	log       hclog.Logger
@@ -29,7 +29,7 @@ type Followers[E any] struct {
 	fed    sync.WaitGroup
 }
 
-// NewFollowers returns none yet. End ends them.
+// NewFollowers returns an empty set of followers. End ends them.
 func NewFollowers[E any](subscribe func() (<-chan E, func()), log hclog.Logger) *Followers[E] {
 	f := &Followers[E]{subscribe: subscribe, log: log}
 	f.ctx, f.cancel = context.WithCancel(context.Background())
@@ -40,8 +40,8 @@ func NewFollowers[E any](subscribe func() (<-chan E, func()), log hclog.Logger) 
 // Context ends when End is called.
 func (f *Followers[E]) Context() context.Context { return f.ctx }
 
-// Follow passes all events from now on to handle, until the publisher stops or
-// End. missed is called where events were lost.
+// Follow passes all events from now on to handle, until the publisher closes or
+// End is called. It calls missed where events were lost.
 func (f *Followers[E]) Follow(name string, missed func(), handle func(E)) {
 	f.wg.Go(pubsub.Follow(f.ctx, f.subscribe, func() {
 		f.log.Warn("events lost, the subscriber was too slow", "subscriber", name)
@@ -62,7 +62,7 @@ func (f *Followers[E]) End() {
 	f.fed.Wait()
 }
 
-// HookFlags are those of a daemon that runs a hook, by default on these events.
+// HookFlags are the options of a daemon's hook; events are the default events.
 func HookFlags(events []string) []cli.Flag {
 	return []cli.Flag{
 		&cli.StringFlag{Name: "hook", Usage: "run `PROGRAM` on events, with the event as a line of JSON on its standard input"},
@@ -71,8 +71,8 @@ func HookFlags(events []string) []cli.Flag {
 	}
 }
 
-// StartHook runs the hook that the flags name, fed by f; nil where they name
-// none. known are all events, convert makes one the hook's.
+// StartHook starts the hook of the flags, or returns nil where they set none. known
+// are the names of all events; convert turns an event into the hook's.
 func StartHook[E any](c *cli.Context, f *Followers[E], known []string, convert func(E) hook.Event) (*hook.Hook, error) {
 	if !c.IsSet("hook") {
 		if c.IsSet("hook-event") || c.IsSet("hook-timeout") {
@@ -94,12 +94,12 @@ func StartHook[E any](c *cli.Context, f *Followers[E], known []string, convert f
 	return h, nil
 }
 
-// MetricsFlag is that of a daemon that serves metrics.
+// MetricsFlag is --metrics.
 func MetricsFlag() cli.Flag {
 	return &cli.StringFlag{Name: "metrics", Usage: "serve Prometheus metrics at the loopback `ADDRESS:PORT`, or unix:PATH"}
 }
 
-// LogFlags are those of a daemon that logs, at info where nothing else is said.
+// LogFlags are the options of a daemon's log; its default level is info.
 func LogFlags() []cli.Flag {
 	return []cli.Flag{
 		&cli.StringFlag{Name: "log-format", Value: "text", Usage: "log as `text or json`"},

@@ -85,7 +85,7 @@ func TestAcceptChoosesItsDevice(t *testing.T) {
 		addr := freeAddr("127.0.0.1")
 		ssh := nms.Netconf(addr)
 		second := other.Call(addr, append(way, "--device-id", "rtr-8")...)
-		ssh.AwaitStderr(`claims to be "rtr-8", not rtr-7`)
+		ssh.AwaitStderr(`announces "rtr-8", expected "rtr-7"`)
 		call := device.Call(addr, append(way, "--device-id", "rtr-7")...)
 		call.AwaitFamily("cat")
 		AwaitGone(t, patience, second.Family()) // let go when the other was found
@@ -168,7 +168,7 @@ func TestAcceptTakesCallsFromItsNetworks(t *testing.T) {
 	addr := freeAddr("127.0.0.1")
 	ssh := nms.Netconf(addr)
 	stranger := device.Call(addr)
-	ssh.AwaitStderr("which --from excludes")
+	ssh.AwaitStderr("outside --from")
 	AwaitGone(t, patience, stranger.Family())
 	device.Call(addr, "--local-address", "127.0.0.3").AwaitFamily("cat")
 	ssh.in.Close()
