@@ -189,6 +189,7 @@ var arrows = []struct{ from, to, reason string }{
 	{"internal/nms/station", "internal/printable", "text from devices in events"},
 	{"internal/nms/station", "internal/proto", "errors have the codes and stages of the manager's"},
 	{"internal/nms/station", "internal/pubsub", "tells subscribers what happens"},
+	{"internal/nms/station", "internal/ratelimit", "rate-limits events"},
 
 	// Shared rooms.
 	{"internal/cmdline", "internal/hook", "runs the hook that the flags name"},

@@ -9,6 +9,7 @@ import (
 	"callhome/internal/nms/nmsproto"
 	"callhome/internal/scrape"
 
+	"github.com/hashicorp/go-hclog"
 	"github.com/urfave/cli/v2"
 )
 
@@ -26,7 +27,7 @@ func hookEvent(e nmsproto.Event) hook.Event {
 
 // follow starts the log and what the command line asks for. All have subscribed
 // when it returns.
-func follow(c *cli.Context, b *backend) (*followers, error) {
+func follow(c *cli.Context, b *backend, m *metrics.Metrics) (*followers, error) {
 	f := cmdline.NewFollowers(func() (<-chan nmsproto.Event, func()) {
 		_, events, cancel := b.Subscribe()
 		return events, cancel
@@ -34,7 +35,7 @@ func follow(c *cli.Context, b *backend) (*followers, error) {
 	f.Follow("log", func() {}, func(e nmsproto.Event) { logEvent(b.log, e) })
 	h, err := cmdline.StartHook(c, f, nmsproto.Events, hookEvent)
 	if err == nil {
-		err = startMetrics(c, f, b, h)
+		err = startMetrics(c, f, m, h, b.log)
 	}
 	if err != nil {
 		f.End()
@@ -44,7 +45,7 @@ func follow(c *cli.Context, b *backend) (*followers, error) {
 }
 
 // startMetrics serves metrics where the command line says; h may be nil.
-func startMetrics(c *cli.Context, f *followers, b *backend, h *hook.Hook) error {
+func startMetrics(c *cli.Context, f *followers, m *metrics.Metrics, h *hook.Hook, log hclog.Logger) error {
 	if !c.IsSet("metrics") {
 		return nil
 	}
@@ -52,13 +53,11 @@ func startMetrics(c *cli.Context, f *followers, b *backend, h *hook.Hook) error 
 	if err != nil {
 		return err
 	}
-	m := metrics.New(b.Stats, version)
 	if h != nil {
 		m.AddHook(h.Counts)
 	}
-	b.Timed = m.LoggedIn
 	f.Follow("metrics", func() {}, m.Handle)
-	log := b.log.Named("metrics")
+	log = log.Named("metrics")
 	f.Feed(func(ctx context.Context) { scrape.Run(ctx, l, scrape.Handler(m.Registry, log), log) })
 	return nil
 }

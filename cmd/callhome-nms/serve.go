@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"net/netip"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -17,6 +18,7 @@ import (
 	"callhome/internal/nms/control"
 	"callhome/internal/nms/devsock"
 	"callhome/internal/nms/listen"
+	"callhome/internal/nms/metrics"
 	"callhome/internal/nms/nmsproto"
 	"callhome/internal/nms/registry"
 	"callhome/internal/nms/station"
@@ -64,8 +66,6 @@ type backend struct {
 	listening []string
 	begun     time.Time
 	log       *logging.Logger
-	// sharesPassword: devices whose entry names no credential learn a password.
-	sharesPassword bool
 }
 
 func serve(c *cli.Context) error {
@@ -89,35 +89,45 @@ func serve(c *cli.Context) error {
 	defer socket.Close()
 	warnings := ratelimit.NewWarnings(log)
 	defer warnings.Rest()
-	calls.Passed = func(err error) { warnings.Warn("calls cannot be accepted for now", "error", err) }
-	s, err := station.New(config)
-	if err != nil {
-		return program.Usage(err)
-	}
-	d := &backend{Station: s, registry: config.Registry, begun: time.Now().UTC(), log: log, sharesPassword: config.Credential.PasswordFile != ""}
-	s.Changed = d.changed
-	for _, a := range calls.Addrs() {
-		d.listening = append(d.listening, a.String())
-	}
-	w, err := follow(c, d)
+	calls.Passed = func(err error) { warnings.Warn("connections cannot be accepted, temporary", "error", err) }
+	b, m, err := newBackend(config, log, calls.Addrs())
 	if err != nil {
 		return err
 	}
-	defer w.End()
-	doors, err := openDoors(c, s, access, log)
+	f, err := follow(c, b, m)
 	if err != nil {
 		return err
 	}
-	d.changed(change, nil)
+	defer f.End()
+	sockets, err := openDeviceSockets(c, b.Station, access, log)
+	if err != nil {
+		return err
+	}
+	b.RegistryRead(change, nil)
 	daemon.Notify(log, sddaemon.SdNotifyReady)
-	log.Info("ready", "version", version, "listening", d.listening, "socket", c.String("socket"), "devices", len(config.Registry.Entries()))
-	err = d.run(c.Context, calls, socket, access, doors)
+	log.Info("ready", "version", version, "listening", b.listening, "socket", c.String("socket"), "devices", len(config.Registry.Entries()))
+	err = b.run(c.Context, calls, socket, access, sockets)
 	log.Info("stopped")
 	return err
 }
 
+// newBackend makes the station, and the metrics that it feeds.
+func newBackend(config station.Config, log *logging.Logger, addrs []netip.AddrPort) (*backend, *metrics.Metrics, error) {
+	b := &backend{registry: config.Registry, begun: time.Now().UTC(), log: log}
+	m := metrics.New(func() station.Stats { return b.Stats() }, version)
+	config.LoggedIn, config.RegistryRead = m.LoggedIn, b.registryRead
+	var err error
+	if b.Station, err = station.New(config); err != nil {
+		return nil, nil, program.Usage(err)
+	}
+	for _, a := range addrs {
+		b.listening = append(b.listening, a.String())
+	}
+	return b, m, nil
+}
+
 // run serves until ctx ends.
-func (d *backend) run(ctx context.Context, calls *listen.Listener, socket *net.UnixListener, access rpc.Access, doors *devsock.Doors) error {
+func (d *backend) run(ctx context.Context, calls *listen.Listener, socket *net.UnixListener, access rpc.Access, sockets *devsock.Sockets) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var wg sync.WaitGroup
@@ -131,11 +141,11 @@ func (d *backend) run(ctx context.Context, calls *listen.Listener, socket *net.U
 			}
 		})
 	}
-	attempt(func() error { return d.registry.Watch(ctx, d.changed) })
+	attempt(func() error { return d.registry.Watch(ctx, d.RegistryRead) })
 	attempt(func() error { return control.NewServer(d, access, d.log.Named("control")).Serve(socket) })
 	wg.Go(func() { daemon.Watchdog(ctx, d.log, func() { _ = d.Status() }) })
-	if doors != nil {
-		wg.Go(func() { doors.Run(ctx) })
+	if sockets != nil {
+		wg.Go(func() { sockets.Run(ctx) })
 	}
 	hup := make(chan os.Signal, 1)
 	signal.Notify(hup, unix.SIGHUP)
@@ -147,7 +157,7 @@ func (d *backend) run(ctx context.Context, calls *listen.Listener, socket *net.U
 				daemon.Notify(d.log, sddaemon.SdNotifyStopping)
 				return
 			case <-hup:
-				_ = d.Reload() // it logs what is wrong
+				_ = d.Reload() // which logs errors
 			}
 		}
 	})
@@ -210,53 +220,40 @@ func openSockets(c *cli.Context) (*listen.Listener, *net.UnixListener, error) {
 	return calls, socket, nil
 }
 
-func openDoors(c *cli.Context, s *station.Station, access rpc.Access, log *logging.Logger) (*devsock.Doors, error) {
+func openDeviceSockets(c *cli.Context, s *station.Station, access rpc.Access, log *logging.Logger) (*devsock.Sockets, error) {
 	if c.String("device-sockets") == "" {
 		return nil, nil
 	}
 	return devsock.New(c.String("device-sockets"), s, access, log.Named("sockets"))
 }
 
-// changed takes in what is new in the registry.
-func (d *backend) changed(c registry.Change, err error) {
+// registryRead logs and publishes what is new in the registry.
+func (d *backend) registryRead(c registry.Change, err error) {
 	if err != nil {
-		d.log.Error("registry not read", "error", err)
+		d.log.Error("cannot read the registry", "error", err)
 		return
 	}
 	if len(c.Added)+len(c.Changed)+len(c.Removed) > 0 || c.Revoked {
 		d.log.Info("registry read", "devices", len(d.registry.Entries()), "added", len(c.Added), "changed", len(c.Changed), "removed", len(c.Removed), "revocations-changed", c.Revoked)
 	}
 	for _, p := range c.Problems {
-		d.Tell(nmsproto.Event{Event: nmsproto.EventRegistry, Cause: p.File + ": " + p.Error})
+		d.Publish(nmsproto.Event{Event: nmsproto.EventRegistry, Cause: p.File + ": " + p.Error})
 	}
-	d.Recheck()
 }
 
 // Reload reads the registry again.
 func (d *backend) Reload() error {
 	c, err := d.registry.Reload()
-	d.changed(c, err)
+	d.RegistryRead(c, err)
 	if err != nil {
 		return proto.NewError(proto.CodeOS, err.Error())
 	}
 	return nil
 }
 
-// Adopt makes a device of somebody who called. A device that is logged in to
-// with a password learns it, so a caller of the group must not be able to make
-// one of his own of it: where the station's own credential is a password, the
-// entry has to name one, and that is for root (package control).
-func (d *backend) Adopt(p nmsproto.AdoptParams) (nmsproto.Device, error) {
-	if d.sharesPassword && p.KeyFile+p.PasswordFile == "" {
-		return nmsproto.Device{}, proto.NewError(proto.CodeAccessDenied,
-			"the device would learn the station's own password: name a credential with --key-file or --password-file, as root")
-	}
-	return d.Station.Adopt(p)
-}
-
-// List is every device, stranger and problem.
+// List is every device, unknown device and problem.
 func (d *backend) List() nmsproto.DeviceList {
-	out := nmsproto.DeviceList{Devices: d.Devices(), Unknown: d.Strangers(), Problems: []nmsproto.Problem{}}
+	out := nmsproto.DeviceList{Devices: d.Devices(), Unknown: d.Unknown(), Problems: []nmsproto.Problem{}}
 	for _, p := range d.registry.Problems() {
 		out.Problems = append(out.Problems, nmsproto.Problem(p))
 	}
@@ -268,7 +265,7 @@ func (d *backend) Status() nmsproto.Status {
 	s := d.Stats()
 	return nmsproto.Status{
 		Version: version, PID: os.Getpid(), Since: d.begun, Listening: d.listening, Devices: s.Devices, Sessions: s.SessionsNow,
-		Unauthenticated: s.Unauthenticated, Unknown: s.Strangers, Calls: s.Calls,
+		Unauthenticated: s.Unauthenticated, Unknown: s.Unknown, Calls: s.Calls,
 	}
 }
 

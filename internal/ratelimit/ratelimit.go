@@ -50,6 +50,12 @@ func (l *Limit) Allow(now time.Time) (dropped int, ok bool) {
 	return l.Rest(), true
 }
 
+// Wait returns how long it is from now to the end of the window, when events pass
+// again.
+func (l *Limit) Wait(now time.Time) time.Duration {
+	return max(0, min(l.Window, l.begun.Add(l.Window).Sub(now)))
+}
+
 // Rest returns how many were dropped since the last that passed, and counts anew.
 func (l *Limit) Rest() int {
 	n := l.dropped

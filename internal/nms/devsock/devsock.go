@@ -1,7 +1,6 @@
-// Package devsock keeps a Unix socket for each connected device, with plain
-// NETCONF on it for clients that speak that: DIR/ID.sock is there as long as
-// the device is. It owns those sockets and who may connect; what becomes of a
-// connection is the station's. It knows nothing of SSH.
+// Package devsock keeps a Unix socket with plain NETCONF for each connected device:
+// DIR/ID.sock exists as long as the device is connected. It owns these sockets and
+// who may connect; the station relays a connection. It knows nothing of SSH.
 package devsock
 
 import (
@@ -29,7 +28,7 @@ const Suffix = ".sock"
 // maxConns bounds the sessions of one device that come this way.
 const maxConns = 64
 
-// Station is what is behind the doors.
+// Station is what the sockets lead to.
 type Station interface {
 	Subscribe() (last []nmsproto.Event, events <-chan nmsproto.Event, cancel func())
 	Devices() []nmsproto.Device
@@ -37,13 +36,13 @@ type Station interface {
 	Connect(ctx context.Context, id string, sock station.Duplex) (nmsproto.ConnectResult, error)
 }
 
-// Doors are the sockets of one directory.
-type Doors struct {
+// Sockets are the sockets of one directory.
+type Sockets struct {
 	dir     string
 	access  rpc.Access
 	station Station
 	log     hclog.Logger
-	// warnings are those that have a cause outside, at any rate.
+	// warnings are those that a peer can cause at any rate.
 	warnings *ratelimit.Warnings
 	open     map[string]*net.UnixListener // Run's alone
 	wg       sync.WaitGroup
@@ -51,7 +50,7 @@ type Doors struct {
 
 // New makes the directory, and removes the sockets that a former station left
 // there.
-func New(dir string, s Station, a rpc.Access, log hclog.Logger) (*Doors, error) {
+func New(dir string, s Station, a rpc.Access, log hclog.Logger) (*Sockets, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, fmt.Errorf("making the directory of the devices' sockets: %w", err)
 	}
@@ -66,11 +65,11 @@ func New(dir string, s Station, a rpc.Access, log hclog.Logger) (*Doors, error) 
 			}
 		}
 	}
-	return &Doors{dir: dir, station: s, access: a, log: log, warnings: ratelimit.NewWarnings(log), open: make(map[string]*net.UnixListener)}, nil
+	return &Sockets{dir: dir, station: s, access: a, log: log, warnings: ratelimit.NewWarnings(log), open: make(map[string]*net.UnixListener)}, nil
 }
 
-// Run opens and closes doors as devices come and go, until ctx ends.
-func (d *Doors) Run(ctx context.Context) {
+// Run opens and closes sockets as devices connect and disconnect, until ctx ends.
+func (d *Sockets) Run(ctx context.Context) {
 	defer d.warnings.Rest()
 	defer d.wg.Wait()
 	defer d.closeAll()
@@ -84,7 +83,7 @@ func (d *Doors) Run(ctx context.Context) {
 		}
 		for id := range d.open {
 			if !connected[id] {
-				d.sync(ctx, id) // it is no device any more
+				d.sync(ctx, id) // it is not in the registry any more
 			}
 		}
 		n := 0
@@ -101,8 +100,8 @@ func (d *Doors) Run(ctx context.Context) {
 	}
 }
 
-// sync makes a device's door what its state says.
-func (d *Doors) sync(ctx context.Context, id string) {
+// sync opens or closes a device's socket as its state says.
+func (d *Sockets) sync(ctx context.Context, id string) {
 	info, _ := d.station.Device(id)
 	l := d.open[id]
 	switch {
@@ -110,7 +109,7 @@ func (d *Doors) sync(ctx context.Context, id string) {
 		path := filepath.Join(d.dir, id+Suffix)
 		l, err := listen(path)
 		if err != nil {
-			d.log.Error("a device has no socket", "device", id, "error", err)
+			d.log.Error("cannot open a device's socket", "device", id, "error", err)
 			return
 		}
 		d.open[id] = l
@@ -126,7 +125,7 @@ func listen(path string) (*net.UnixListener, error) {
 	if err != nil {
 		return nil, err
 	}
-	// Every user may connect: who may go on, the kernel's word for him decides.
+	// Every user may connect: SO_PEERCRED decides who may use the device.
 	if err := os.Chmod(path, 0o666); err != nil {
 		l.Close()
 		return nil, err
@@ -134,19 +133,19 @@ func listen(path string) (*net.UnixListener, error) {
 	return l, nil
 }
 
-func (d *Doors) closeAll() {
+func (d *Sockets) closeAll() {
 	for id, l := range d.open {
 		l.Close()
 		delete(d.open, id)
 	}
 }
 
-// serve accepts connections until the door is closed.
-func (d *Doors) serve(ctx context.Context, id string, l *net.UnixListener) {
+// serve accepts connections until the socket is closed.
+func (d *Sockets) serve(ctx context.Context, id string, l *net.UnixListener) {
 	places := make(chan struct{}, maxConns)
 	for {
 		c, err := daemon.Accept(l.AcceptUnix, func(err error) {
-			d.warnings.Warn("connections to a device cannot be accepted for now", "device", id, "error", err)
+			d.warnings.Warn("connections to a device cannot be accepted, temporary", "device", id, "error", err)
 		})
 		if err != nil {
 			if !errors.Is(err, net.ErrClosed) {

@@ -175,7 +175,7 @@ func (w words) Write(p []byte) (int, error) {
 }
 
 // A process that has no descriptor to spare has one again later.
-func TestADoorOutlivesAShortageOfDescriptors(t *testing.T) {
+func TestADeviceSocketOutlivesAShortageOfDescriptors(t *testing.T) {
 	h := &hall{devices: map[string]nmsproto.State{"a": nmsproto.Connected}}
 	log := make(words, 16)
 	d, err := New(t.TempDir(), h, own(), hclog.New(&hclog.LoggerOptions{Output: log}))
@@ -211,7 +211,7 @@ func TestADoorOutlivesAShortageOfDescriptors(t *testing.T) {
 	if err := errors.Join(err, unix.Setrlimit(unix.RLIMIT_NOFILE, &limit)); err != nil {
 		t.Fatal(err)
 	}
-	if !strings.Contains(said, "cannot be accepted for now") || !strings.Contains(said, "device=a") {
+	if !strings.Contains(said, "cannot be accepted, temporary") || !strings.Contains(said, "device=a") {
 		t.Errorf("the log says %q", said)
 	}
 	if err := ask(path, "I am a"); err != nil {

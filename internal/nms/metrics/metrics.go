@@ -1,8 +1,7 @@
-// Package metrics owns what Prometheus is told about a management station: it
-// asks for the station's counts when it is scraped, and keeps how long logins
-// took. cmd/callhome-nms feeds it, and serves it with package metrics. No word
-// from outside and no device's name becomes a label: the number of series is
-// fixed.
+// Package metrics owns the Prometheus metrics of a management station: it reads the
+// station's counts at each scrape, and counts events and login times. cmd/callhome-nms
+// feeds it, and serves it with package scrape. No text from outside and no device's
+// name becomes a label: the number of series is fixed.
 package metrics
 
 import (
@@ -17,8 +16,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 )
 
-// Figures is everything that is measured.
-type Figures struct {
+// Metrics is everything that is measured.
+type Metrics struct {
 	Registry *prometheus.Registry
 
 	stats  func() station.Stats
@@ -44,7 +43,7 @@ var single = []struct {
 }{
 	{desc("calls_total", "Connections accepted."), prometheus.CounterValue, func(s station.Stats) float64 { return float64(s.Calls) }},
 	{desc("unauthenticated", "Connections on their way to a login."), prometheus.GaugeValue, func(s station.Stats) float64 { return float64(s.Unauthenticated) }},
-	{desc("unknown_keys", "Host keys on the list of unknown callers."), prometheus.GaugeValue, func(s station.Stats) float64 { return float64(s.Strangers) }},
+	{desc("unknown_keys", "Host keys on the list of unknown callers."), prometheus.GaugeValue, func(s station.Stats) float64 { return float64(s.Unknown) }},
 	{sessionsNow, prometheus.GaugeValue, func(s station.Stats) float64 { return float64(s.SessionsNow) }},
 	{desc("sessions_total", "Netconf channels opened."), prometheus.CounterValue, func(s station.Stats) float64 { return float64(s.Sessions) }},
 	{desc("sessions_failed_total", "Netconf channels that could not be opened."), prometheus.CounterValue, func(s station.Stats) float64 { return float64(s.SessionsFailed) }},
@@ -52,34 +51,34 @@ var single = []struct {
 	{desc("received_bytes_total", "Bytes of ended sessions from devices."), prometheus.CounterValue, func(s station.Stats) float64 { return float64(s.Received) }},
 }
 
-// New returns the figures of a station of that version.
-func New(stats func() station.Stats, version string) *Figures {
-	f := &Figures{Registry: prometheus.NewRegistry(), stats: stats}
-	f.logins = prometheus.NewHistogram(prometheus.HistogramOpts{
+// New returns the metrics of a station of that version.
+func New(stats func() station.Stats, version string) *Metrics {
+	m := &Metrics{Registry: prometheus.NewRegistry(), stats: stats}
+	m.logins = prometheus.NewHistogram(prometheus.HistogramOpts{
 		Name: "callhome_nms_login_duration_seconds", Help: "Time from accept to login, of calls that logged in.",
 		Buckets: []float64{.01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30},
 	})
-	f.events = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "callhome_nms_events_total", Help: "Events that were told."}, []string{"event"})
+	m.events = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "callhome_nms_events_total", Help: "Events that were told."}, []string{"event"})
 	for _, e := range nmsproto.Events {
-		f.events.WithLabelValues(e)
+		m.events.WithLabelValues(e)
 	}
 	build := prometheus.NewGauge(prometheus.GaugeOpts{
 		Name: "callhome_nms_build_info", Help: "Always 1; the labels say which callhome-nms runs.",
 		ConstLabels: prometheus.Labels{"version": version, "goversion": runtime.Version()},
 	})
 	build.Set(1)
-	f.Registry.MustRegister(f, f.logins, f.events, build, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	return f
+	m.Registry.MustRegister(m, m.logins, m.events, build, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return m
 }
 
 // LoggedIn takes in how long a login took.
-func (f *Figures) LoggedIn(took time.Duration) { f.logins.Observe(took.Seconds()) }
+func (m *Metrics) LoggedIn(took time.Duration) { m.logins.Observe(took.Seconds()) }
 
 // Handle takes in an event.
-func (f *Figures) Handle(e nmsproto.Event) { f.events.WithLabelValues(e.Event).Inc() }
+func (m *Metrics) Handle(e nmsproto.Event) { m.events.WithLabelValues(e.Event).Inc() }
 
 // Describe is prometheus.Collector's.
-func (f *Figures) Describe(to chan<- *prometheus.Desc) {
+func (m *Metrics) Describe(to chan<- *prometheus.Desc) {
 	to <- devices
 	to <- outcomes
 	for _, s := range single {
@@ -88,8 +87,8 @@ func (f *Figures) Describe(to chan<- *prometheus.Desc) {
 }
 
 // Collect is prometheus.Collector's.
-func (f *Figures) Collect(to chan<- prometheus.Metric) {
-	stats := f.stats()
+func (m *Metrics) Collect(to chan<- prometheus.Metric) {
+	stats := m.stats()
 	for _, state := range nmsproto.States {
 		to <- prometheus.MustNewConstMetric(devices, prometheus.GaugeValue, float64(stats.Devices[state]), string(state))
 	}
@@ -102,7 +101,7 @@ func (f *Figures) Collect(to chan<- prometheus.Metric) {
 }
 
 // AddHook adds the hook's figures; count is asked at each scrape.
-func (f *Figures) AddHook(count func() hook.Counts) {
+func (m *Metrics) AddHook(count func() hook.Counts) {
 	for outcome, of := range map[string]func(hook.Counts) uint64{
 		"ok":      func(c hook.Counts) uint64 { return c.OK },
 		"failed":  func(c hook.Counts) uint64 { return c.Failed },
@@ -110,7 +109,7 @@ func (f *Figures) AddHook(count func() hook.Counts) {
 		"stopped": func(c hook.Counts) uint64 { return c.Stopped },
 		"dropped": func(c hook.Counts) uint64 { return c.Dropped },
 	} {
-		f.Registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{
+		m.Registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{
 			Name: "callhome_nms_hook_runs_total", Help: "Runs of the hook, by how they ended; dropped ones did not begin.", ConstLabels: prometheus.Labels{"outcome": outcome},
 		}, func() float64 { return float64(of(count())) }))
 	}

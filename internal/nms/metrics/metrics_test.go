@@ -16,14 +16,14 @@ import (
 
 func TestFigures(t *testing.T) {
 	stats := station.Stats{
-		Calls: 9, Outcomes: map[station.Outcome]uint64{station.LoggedIn: 5, station.Stranger: 2}, Sessions: 7, SessionsNow: 1, SessionsFailed: 3,
-		Unauthenticated: 4, Strangers: 2, Sent: 100, Received: 200, Devices: map[nmsproto.State]int{nmsproto.Connected: 6},
+		Calls: 9, Outcomes: map[station.Outcome]uint64{station.LoggedIn: 5, station.Unknown: 2}, Sessions: 7, SessionsNow: 1, SessionsFailed: 3,
+		Unauthenticated: 4, Unknown: 2, Sent: 100, Received: 200, Devices: map[nmsproto.State]int{nmsproto.Connected: 6},
 	}
-	f := New(func() station.Stats { return stats }, "1.2")
-	f.AddHook(func() hook.Counts { return hook.Counts{OK: 11, Dropped: 12} })
-	f.Handle(nmsproto.Event{Event: nmsproto.EventUp})
-	f.LoggedIn(30 * time.Millisecond)
-	families, err := f.Registry.Gather()
+	m := New(func() station.Stats { return stats }, "1.2")
+	m.AddHook(func() hook.Counts { return hook.Counts{OK: 11, Dropped: 12} })
+	m.Handle(nmsproto.Event{Event: nmsproto.EventUp})
+	m.LoggedIn(30 * time.Millisecond)
+	families, err := m.Registry.Gather()
 	if err != nil {
 		t.Fatal(err)
 	}

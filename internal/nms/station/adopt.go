@@ -14,8 +14,27 @@ import (
 	"golang.org/x/crypto/ssh"
 )
 
-// Adopt makes a device of somebody who called. Errors are *proto.Error.
-func (s *Station) Adopt(p nmsproto.AdoptParams) (nmsproto.Device, error) {
+// mayAdopt decides who may register a device with which credential. Files of the
+// peer's choice are for root alone: a password file would be sent to a device of
+// the peer's choice. A device that is logged in to with a password learns it, so
+// where the station's own credential is a password, the entry has to name one.
+func (c Credential) mayAdopt(p nmsproto.AdoptParams, root bool) error {
+	named := p.KeyFile+p.PasswordFile != ""
+	switch {
+	case named && !root:
+		return proto.NewError(proto.CodeAccessDenied, "adopt with a key or password file needs root; without, the station's own credential is used")
+	case !named && c.PasswordFile != "":
+		return proto.NewError(proto.CodeAccessDenied, "the device would learn the station's own password: name a credential with --key-file or --password-file, as root")
+	}
+	return nil
+}
+
+// Adopt registers an unknown device. root says whether the peer that asks is.
+// Errors are *proto.Error.
+func (s *Station) Adopt(p nmsproto.AdoptParams, root bool) (nmsproto.Device, error) {
+	if err := s.config.Credential.mayAdopt(p, root); err != nil {
+		return nmsproto.Device{}, err
+	}
 	bad := func(err error) (nmsproto.Device, error) {
 		return nmsproto.Device{}, proto.NewError(proto.CodeBadType, err.Error())
 	}
@@ -23,10 +42,10 @@ func (s *Station) Adopt(p nmsproto.AdoptParams) (nmsproto.Device, error) {
 		return bad(err)
 	}
 	s.mu.Lock()
-	u := s.strangers[p.HostKey]
+	u := s.unknown[p.HostKey]
 	s.mu.Unlock()
 	if u == nil {
-		return nmsproto.Device{}, proto.NewError(proto.CodeNoExists, fmt.Sprintf("nobody called with the host key %.80s: `callhome-nms devices` lists who did", printable.Line(p.HostKey)))
+		return nmsproto.Device{}, proto.NewError(proto.CodeNoExists, fmt.Sprintf("no unknown device has called with the host key %.80s; `callhome-nms devices` lists them", printable.Line(p.HostKey)))
 	}
 	key, err := registry.ParseKey(u.Key)
 	if err != nil {
@@ -44,37 +63,47 @@ func (s *Station) Adopt(p nmsproto.AdoptParams) (nmsproto.Device, error) {
 	}
 	problem := r.Problem(p.ID)
 	change.Problems = slices.DeleteFunc(change.Problems, func(q registry.Problem) bool { return problem != "" && q.Error == problem })
-	// Others may have changed the directory too, and who reads it first is the
-	// only one to see what.
-	s.Changed(change, nil)
+	// An operator may have changed the directory, too, and a change is returned
+	// only by the Reload that read it first.
+	s.RegistryRead(change, nil)
 	if problem != "" {
 		err := errors.Join(errors.New(problem), r.Remove(p.ID))
-		s.Changed(r.Reload())
+		s.RegistryRead(r.Reload())
 		return bad(err)
 	}
 	if r.Entry(p.ID) == nil {
-		return bad(fmt.Errorf("the file of %s was removed meanwhile", p.ID))
+		return bad(fmt.Errorf("the file of %s was removed in the meantime", p.ID))
 	}
 	s.mu.Lock()
-	delete(s.strangers, p.HostKey)
+	delete(s.unknown, p.HostKey)
 	s.mu.Unlock()
-	s.tell(nmsproto.Event{Event: nmsproto.EventAdopted, Device: p.ID, HostKey: p.HostKey, Address: u.Address})
+	s.Publish(nmsproto.Event{Event: nmsproto.EventAdopted, Device: p.ID, HostKey: p.HostKey, Address: u.Address})
 	info, _ := s.Device(p.ID)
 	return info, nil
 }
 
-// Recheck ends the connections of devices that the registry does not know any
-// more, or not by that key, and forgets strangers that it knows now. It is for
-// after a change of the registry.
-func (s *Station) Recheck() {
+// RegistryRead is for after a change of the registry: it rechecks the connections
+// and passes the change on.
+func (s *Station) RegistryRead(c registry.Change, err error) {
+	if err == nil {
+		s.recheck()
+	}
+	if s.config.RegistryRead != nil {
+		s.config.RegistryRead(c, err)
+	}
+}
+
+// recheck ends the connections of devices that the registry does not have any
+// more, or not by that key, and forgets unknown devices that it has now.
+func (s *Station) recheck() {
 	s.mu.Lock()
-	var all []*held
+	var all []*connection
 	for _, d := range s.devices {
-		if d.held != nil {
-			all = append(all, d.held)
+		if d.connection != nil {
+			all = append(all, d.connection)
 		}
 	}
-	known := s.strangers.list()
+	known := s.unknown.list()
 	s.mu.Unlock()
 	for _, h := range all {
 		if cause := s.disowned(h); cause != "" {
@@ -85,15 +114,15 @@ func (s *Station) Recheck() {
 		if key, err := registry.ParseKey(u.Key); err == nil {
 			if _, err := s.config.Registry.Lookup(key, time.Now()); !errors.Is(err, registry.ErrUnknown) {
 				s.mu.Lock()
-				delete(s.strangers, u.HostKey)
+				delete(s.unknown, u.HostKey)
 				s.mu.Unlock()
 			}
 		}
 	}
 }
 
-// disowned says why a connection must not go on, "" where it may.
-func (s *Station) disowned(h *held) string {
+// disowned says why a connection must end, "" where it need not.
+func (s *Station) disowned(h *connection) string {
 	// A certificate was good at the login; what it says of time is not asked
 	// again, as stock ssh does not either.
 	now := h.since

@@ -15,12 +15,12 @@ import (
 	"golang.org/x/crypto/ssh"
 )
 
-// call is one connection, from accept to its end.
+// call is one call home, from accept to its end.
 type call struct {
 	station *Station
 	conn    net.Conn
 	from    netip.AddrPort
-	guest   uint64 // in the lobby
+	pending uint64 // its number while it is unauthenticated
 
 	entry *registry.Entry // once it is known
 	key   ssh.PublicKey
@@ -36,7 +36,7 @@ func (c *call) run() {
 		return
 	}
 	login, err := handshake.Do(conn, deadline, handshake.Options{HostKeys: s.config.Registry.Algorithms(), Spoke: func() { _ = c.reached(speaking) }}, c.identify)
-	if err == nil && !c.reached(loggedIn) { // another one had the place at this very moment
+	if err == nil && !c.reached(loggedIn) { // it was evicted at this very moment
 		login.Close()
 		err = net.ErrClosed
 	}
@@ -45,31 +45,31 @@ func (c *call) run() {
 		c.failed(err, evicted)
 		return
 	}
-	h := &held{id: c.entry.ID, conn: login, key: c.key, address: c.from, since: time.Now().UTC(), done: make(chan struct{})}
-	if s.Timed != nil {
-		s.Timed(time.Since(begun))
+	h := &connection{id: c.entry.ID, conn: login, key: c.key, address: c.from, since: time.Now().UTC(), done: make(chan struct{})}
+	if s.config.LoggedIn != nil {
+		s.config.LoggedIn(time.Since(begun))
 	}
 	served := make(chan struct{})
 	go func() {
 		defer close(served)
 		h.serve(s.config.KeepaliveEvery, s.config.KeepaliveTime)
 	}()
-	seated := s.seat(h, c.entry)
+	settled := s.settle(h, c.entry)
 	c.leave()
-	if seated {
+	if settled {
 		// The registry may have changed since it was asked.
 		if cause := s.disowned(h); cause != "" {
 			h.end(cause)
 		}
 	}
 	<-served
-	if seated {
-		s.unseat(h)
+	if settled {
+		s.lost(h)
 	}
 }
 
-// pastBalancer reads the header of a trusted balancer, where the call comes
-// from one.
+// pastBalancer reads the PROXY header where the connection comes from a
+// configured load balancer.
 func (c *call) pastBalancer(deadline time.Time) (net.Conn, bool) {
 	s := c.station
 	if !s.trusted(c.from.Addr()) {
@@ -88,38 +88,38 @@ func (c *call) pastBalancer(deadline time.Time) (net.Conn, bool) {
 	if errors.Is(err, errLocal) {
 		c.conn.Close()
 		c.leave()
-		return nil, false // nobody's call
+		return nil, false // a health check
 	}
 	if err != nil {
 		return fail(BadHeader, err.Error())
 	}
 	c.from = from
 	s.mu.Lock()
-	ok := s.lobby.move(c.guest, from.Addr())
+	ok := s.unauthenticated.move(c.pending, from.Addr())
 	s.mu.Unlock()
 	if !ok {
-		return fail(NoRoom, "too many connections wait for a login")
+		return fail(NoRoom, "too many unauthenticated connections")
 	}
 	return conn, true
 }
 
-// reached says how far the call has come, and reports whether it still has its
-// place in the lobby.
+// reached notes how far the connection has come, and reports whether it was not
+// evicted.
 func (c *call) reached(at stage) bool {
 	s := c.station
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.lobby.reaches(c.guest, at)
+	return s.unauthenticated.reaches(c.pending, at)
 }
 
-// leave gives the place in the lobby back and reports whether it was taken
-// before.
+// leave ends the time in which the connection is unauthenticated, and reports
+// whether it was evicted before.
 func (c *call) leave() (evicted bool) {
 	s := c.station
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	evicted = s.lobby.guests[c.guest] == nil
-	s.lobby.exit(c.guest)
+	evicted = s.unauthenticated.pending[c.pending] == nil
+	s.unauthenticated.exit(c.pending)
 	return evicted
 }
 
@@ -136,7 +136,7 @@ func (c *call) identify(key ssh.PublicKey) (*handshake.Login, error) {
 	return login, err
 }
 
-// failed tells what became of a call that is not held.
+// failed reports a connection that did not log in.
 func (c *call) failed(err error, evicted bool) {
 	s := c.station
 	e := nmsproto.Event{Address: c.from.String()}
@@ -151,9 +151,9 @@ func (c *call) failed(err error, evicted bool) {
 	}
 	switch {
 	case evicted && c.err == nil:
-		e.Cause = "not logged in yet, and another connection needed the place"
+		e.Cause = "evicted before the login: too many unauthenticated connections"
 		if e.Software == "" {
-			e.Cause = "silent, and another connection needed the place"
+			e.Cause = "evicted before it sent an SSH version: too many unauthenticated connections"
 		}
 		s.refused(NoRoom, e)
 	case c.entry != nil && c.err == nil:
@@ -173,7 +173,7 @@ func (c *call) failed(err error, evicted bool) {
 	}
 }
 
-// noSSH says how far a peer came that did not show a host key.
+// noSSH says how far a peer came that showed no host key.
 func (c *call) noSSH(h *handshake.Error) string {
 	var timeout net.Error
 	what := printable.Line(h.Error())
@@ -186,7 +186,7 @@ func (c *call) noSSH(h *handshake.Error) string {
 	return "no key exchange: " + what
 }
 
-// blame notes a failure at the device whose it is.
+// blame records a failure at its device.
 func (c *call) blame(e nmsproto.Event, o Outcome) {
 	e.Device = c.entry.ID
 	c.station.noteError(c.entry.ID, e.Cause)
@@ -196,9 +196,9 @@ func (c *call) blame(e nmsproto.Event, o Outcome) {
 func (c *call) unknown(e nmsproto.Event) {
 	s := c.station
 	s.mu.Lock()
-	s.stats.Outcomes[Stranger]++
-	s.strangers.note(c.key, e.Address, e.Software, time.Now().UTC())
+	s.stats.Outcomes[Unknown]++
+	s.unknown.note(c.key, e.Address, e.Software, time.Now().UTC())
 	s.mu.Unlock()
 	e.Event, e.Cause = nmsproto.EventUnknown, "no device has this host key"
-	s.tell(e)
+	s.Publish(e)
 }

@@ -40,9 +40,9 @@ func socketpair(t testing.TB) (a, b *net.UnixConn) {
 	return conns[0], conns[1]
 }
 
-// room is a lobby whose guests' ends are written down.
+// room records which unauthenticated connections are closed.
 type room struct {
-	*lobby
+	*unauthenticated
 	left []string
 }
 
@@ -61,7 +61,7 @@ func (r *room) enters(t *testing.T, address string, ok bool) uint64 {
 
 func TestLobby(t *testing.T) {
 	t.Run("the oldest silent one of a full source makes room", func(t *testing.T) {
-		r := room{lobby: newLobby(10, 2)}
+		r := room{unauthenticated: newUnauthenticated(10, 2)}
 		first := r.enters(t, "192.0.2.1", true)
 		r.reaches(first, speaking)
 		r.enters(t, "192.0.2.1", true)
@@ -77,7 +77,7 @@ func TestLobby(t *testing.T) {
 		r.enters(t, "192.0.2.1", true)
 	})
 	t.Run("of a full house, the source with the most silent ones", func(t *testing.T) {
-		r := room{lobby: newLobby(5, 4)}
+		r := room{unauthenticated: newUnauthenticated(5, 4)}
 		r.enters(t, "192.0.2.2", true)
 		for range 3 {
 			r.enters(t, "192.0.2.1", true)
@@ -90,7 +90,7 @@ func TestLobby(t *testing.T) {
 		}
 	})
 	t.Run("where all speak, the source with the most, if it has several", func(t *testing.T) {
-		r := room{lobby: newLobby(4, 4)}
+		r := room{unauthenticated: newUnauthenticated(4, 4)}
 		r.reaches(r.enters(t, "192.0.2.2", true), speaking)
 		r.reaches(r.enters(t, "192.0.2.1", true), loggedIn)
 		for range 2 {
@@ -104,7 +104,7 @@ func TestLobby(t *testing.T) {
 		r.enters(t, "192.0.2.1", false)
 	})
 	t.Run("a customer's IPv6 network is one source", func(t *testing.T) {
-		r := room{lobby: newLobby(10, 1)}
+		r := room{unauthenticated: newUnauthenticated(10, 1)}
 		r.reaches(r.enters(t, "2001:db8::1", true), speaking)
 		r.enters(t, "2001:db8::ffff", false)
 		r.enters(t, "2001:db8:0:1::1", true)
@@ -112,63 +112,24 @@ func TestLobby(t *testing.T) {
 		r.enters(t, "192.0.2.1", false)
 	})
 	t.Run("a balancer's connection is its caller's", func(t *testing.T) {
-		r := room{lobby: newLobby(10, 1)}
+		r := room{unauthenticated: newUnauthenticated(10, 1)}
 		a, b := r.enters(t, "ff00::1", true), r.enters(t, "ff01::1", true)
 		if !r.move(a, netip.MustParseAddr("192.0.2.1")) || r.move(b, netip.MustParseAddr("192.0.2.1")) || r.move(99, netip.MustParseAddr("192.0.2.7")) {
 			t.Error("moved otherwise")
 		}
 		r.exit(a)
 		r.exit(b)
-		if len(r.guests) != 0 || len(r.sources) != 0 {
-			t.Errorf("left: %v, %v", r.guests, r.sources)
+		if len(r.pending) != 0 || len(r.sources) != 0 {
+			t.Errorf("left: %v, %v", r.pending, r.sources)
 		}
 	})
 }
 
-func TestQuiet(t *testing.T) {
-	var q quiet
+// The device that called last is kept and listed first, whatever the clock says.
+func TestAClockSetBackForgetsNoNewUnknownDevice(t *testing.T) {
+	s := make(unknownDevices)
 	now := time.Now()
-	told := 0
-	for range 100 {
-		if unsaid, ok := q.tell(now); ok {
-			told++
-			if unsaid != 0 {
-				t.Errorf("%d unsaid", unsaid)
-			}
-		}
-	}
-	if told != quietMost {
-		t.Errorf("told %d", told)
-	}
-	if unsaid, ok := q.tell(now.Add(quietWindow)); !ok || unsaid != 100-quietMost {
-		t.Errorf("then %d, %v", unsaid, ok)
-	}
-	if unsaid, ok := q.tell(now.Add(quietWindow)); !ok || unsaid != 0 {
-		t.Errorf("then %d, %v", unsaid, ok)
-	}
-}
-
-func TestAClockSetBackSilencesNothing(t *testing.T) {
-	var q quiet
-	// Without a monotonic reading, as after a journey through a file.
-	now := time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC)
-	for range quietMost {
-		q.tell(now)
-	}
-	now = now.Add(-365 * 24 * time.Hour)
-	for range 1000 {
-		now = now.Add(time.Minute)
-		if _, ok := q.tell(now); !ok {
-			t.Fatalf("silent at %v", now)
-		}
-	}
-}
-
-// Who called last is kept and stands first, whatever the clock says.
-func TestAClockSetBackForgetsNoNewStranger(t *testing.T) {
-	s := make(strangers)
-	now := time.Now()
-	for range maxStrangers {
+	for range maxUnknown {
 		s.note(sshtest.NewSigner(t).PublicKey(), "a", "b", now)
 	}
 	now = now.Add(-24 * time.Hour)
@@ -176,21 +137,21 @@ func TestAClockSetBackForgetsNoNewStranger(t *testing.T) {
 	s.note(first, "a", "b", now)
 	s.note(second, "a", "b", now)
 	list := s.list()
-	if len(list) != maxStrangers || list[0].HostKey != ssh.FingerprintSHA256(second) || list[1].HostKey != ssh.FingerprintSHA256(first) {
+	if len(list) != maxUnknown || list[0].HostKey != ssh.FingerprintSHA256(second) || list[1].HostKey != ssh.FingerprintSHA256(first) {
 		t.Errorf("%d are kept, at the top %+v", len(list), list[:2])
 	}
 }
 
 // Anybody can make new keys, so the list of them has an end.
-func TestStrangersAreBounded(t *testing.T) {
-	s := make(strangers)
+func TestUnknownDevicesAreBounded(t *testing.T) {
+	s := make(unknownDevices)
 	first := sshtest.NewSigner(t).PublicKey()
 	now := time.Now()
 	s.note(first, "a", "b", now)
-	for n := range maxStrangers {
+	for n := range maxUnknown {
 		s.note(sshtest.NewSigner(t).PublicKey(), "a", "b", now.Add(time.Duration(n+1)*time.Second))
 	}
-	if len(s) != maxStrangers || s[ssh.FingerprintSHA256(first)] != nil {
+	if len(s) != maxUnknown || s[ssh.FingerprintSHA256(first)] != nil {
 		t.Errorf("%d are kept, the first: %v", len(s), s[ssh.FingerprintSHA256(first)])
 	}
 	list := s.list()

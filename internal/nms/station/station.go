@@ -1,9 +1,8 @@
 // Package station owns the connections of devices that called home: it accepts
-// them, recognises each device by its host key, logs in, holds the connection
-// with keepalives, and opens netconf channels on it for whoever asks. The
-// control socket and the devices' own sockets call it; cmd/callhome-nms wires
-// it. It serves no device's files or credentials to anybody, and no address
-// ever decides who a device is.
+// them, identifies each device by its host key, logs in, keeps the connection with
+// keepalives, and opens netconf channels on it. The control socket and the device
+// sockets call it; cmd/callhome-nms wires it. It never passes on a credential, and
+// no address ever decides which device a connection is.
 package station
 
 import (
@@ -17,7 +16,6 @@ import (
 
 	"callhome/internal/nms/nmsproto"
 	"callhome/internal/nms/registry"
-	"callhome/internal/pubsub"
 )
 
 // Config is how a station behaves.
@@ -25,7 +23,7 @@ type Config struct {
 	Registry   *registry.Registry
 	Credential Credential         // of devices whose entry has none
 	Duplicate  registry.Duplicate // of devices whose entry does not say
-	// Balancers are those whose PROXY header is believed, and demanded.
+	// Balancers are the load balancers, whose PROXY header is required and used.
 	Balancers []netip.Prefix
 	// MaxUnauthenticated and MaxPerSource bound the connections that are not
 	// logged in.
@@ -36,6 +34,12 @@ type Config struct {
 	// ProbeTime is how long an old connection has to show that it is alive when
 	// its device calls again.
 	ProbeTime time.Duration
+
+	// LoggedIn gets how long each login took; nil for no one.
+	LoggedIn func(time.Duration)
+	// RegistryRead gets what is new in the registry when the station has read it;
+	// nil for no one. The station has rechecked its connections by then.
+	RegistryRead func(registry.Change, error)
 }
 
 // Defaults is a Config without registry and credential.
@@ -60,7 +64,7 @@ func (c *Config) Check() error {
 		return fmt.Errorf("limits of %d unauthenticated connections and %d from one source: expected at least 1", c.MaxUnauthenticated, c.MaxPerSource)
 	}
 	if c.Duplicate != registry.Refuse && c.Duplicate != registry.Replace {
-		return fmt.Errorf("duplicate %q is none of refuse, replace", c.Duplicate)
+		return fmt.Errorf("duplicate %q: expected refuse or replace", c.Duplicate)
 	}
 	return nil
 }
@@ -69,29 +73,23 @@ func (c *Config) Check() error {
 // goroutines.
 type Station struct {
 	config Config
-	hub    pubsub.Hub[nmsproto.Event]
-	// Timed, if set before the first call, is told how long a login took.
-	Timed func(time.Duration)
-	// Changed is told what is new in the registry when the station has read it.
-	// It has to Recheck, as New's does, and is set before the first call.
-	Changed func(registry.Change, error)
-	wg      sync.WaitGroup
+	wg     sync.WaitGroup
 
-	mu        sync.Mutex // guards the fields that follow; held for look-ups only
-	lobby     *lobby
-	devices   map[string]*device
-	strangers strangers
-	quiet     map[string]*quiet // by event
-	stats     Stats
-	stopping  bool
+	// mu guards the fields that follow, with what they point to. It is held for
+	// look-ups and to publish, never while a connection is read or written.
+	mu              sync.Mutex
+	events          *publisher
+	unauthenticated *unauthenticated
+	devices         map[string]*device
+	unknown         unknownDevices
+	stats           Stats
+	stopping        bool
 }
 
 // device is what is known of one besides its entry.
 type device struct {
-	held    *held // nil where it is not connected
-	seen    nmsproto.Device
-	comings coming
-	later   *time.Timer // tells the last of comings; nil where none waits
+	connection *connection // nil where it is not connected
+	seen       nmsproto.Device
 }
 
 // New returns a station.
@@ -100,21 +98,20 @@ func New(c Config) (*Station, error) {
 		return nil, err
 	}
 	s := &Station{
-		config: c, lobby: newLobby(c.MaxUnauthenticated, c.MaxPerSource), devices: make(map[string]*device),
-		strangers: make(strangers), quiet: make(map[string]*quiet), stats: Stats{Outcomes: make(map[Outcome]uint64)},
+		config: c, unauthenticated: newUnauthenticated(c.MaxUnauthenticated, c.MaxPerSource), devices: make(map[string]*device),
+		unknown: make(unknownDevices), stats: Stats{Outcomes: make(map[Outcome]uint64)},
 	}
-	s.Changed = func(registry.Change, error) { s.Recheck() }
-	s.hub.Spare = func(e nmsproto.Event) bool { return anybodys[e.Event] }
+	s.events = newPublisher(s.mu.Lock, s.mu.Unlock)
 	return s, nil
 }
 
-// Calls is where calls come from.
+// Calls accepts connections.
 type Calls interface {
 	Accept(context.Context) (*net.TCPConn, error)
 }
 
-// Serve takes calls until ctx ends or accepting fails for good, and then ends
-// all connections.
+// Serve accepts connections until ctx ends or accepting fails for good, and then
+// ends all of them.
 func (s *Station) Serve(ctx context.Context, calls Calls) error {
 	defer s.stop()
 	for {
@@ -132,17 +129,17 @@ func (s *Station) Serve(ctx context.Context, calls Calls) error {
 	}
 }
 
-// stop ends every connection and returns when they are gone.
+// stop ends every connection and returns when all have ended.
 func (s *Station) stop() {
 	s.mu.Lock()
 	s.stopping = true
-	var all []*held
+	var all []*connection
 	for _, d := range s.devices {
-		if d.held != nil {
-			all = append(all, d.held)
+		if d.connection != nil {
+			all = append(all, d.connection)
 		}
 	}
-	for _, g := range s.lobby.guests {
+	for _, g := range s.unauthenticated.pending {
 		g.leave()
 	}
 	s.mu.Unlock()
@@ -150,11 +147,12 @@ func (s *Station) stop() {
 		h.end("the station stops")
 	}
 	s.wg.Wait()
-	s.tellLast()
-	s.hub.Close()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.events.close()
 }
 
-// Take takes a call, which is the station's from here on.
+// Take takes a connection, which the station owns from here on.
 func (s *Station) Take(conn net.Conn) {
 	from := addrPort(conn.RemoteAddr())
 	s.mu.Lock()
@@ -169,28 +167,29 @@ func (s *Station) Take(conn net.Conn) {
 	if !ok {
 		conn.Close()
 		if !stopping {
-			s.refused(NoRoom, nmsproto.Event{Address: from.String(), Cause: "too many connections wait for a login"})
+			s.refused(NoRoom, nmsproto.Event{Address: from.String(), Cause: "too many unauthenticated connections"})
 		}
 		return
 	}
 	evicted()
-	c := &call{station: s, conn: conn, from: from, guest: id}
+	c := &call{station: s, conn: conn, from: from, pending: id}
 	s.wg.Go(c.run)
 }
 
-// enter books a call. Those of a balancer are its callers', once the header
-// says whose: until then only the total counts. It is called with mu held.
+// enter counts a connection as unauthenticated. One of a load balancer counts for
+// its own source once the header names that; until then only the total bounds it.
+// The caller holds mu.
 func (s *Station) enter(from netip.AddrPort, conn net.Conn) (uint64, func(), bool) {
 	if s.trusted(from.Addr()) {
-		// An address that nobody has, one for each connection.
+		// An address that no device has, one for each connection.
 		var n [16]byte
 		n[0] = 0xff
 		for i := range 8 {
 			n[i+1] = byte(s.stats.Calls >> (8 * i))
 		}
-		return s.lobby.enter(netip.AddrFrom16(n), func() { conn.Close() })
+		return s.unauthenticated.enter(netip.AddrFrom16(n), func() { conn.Close() })
 	}
-	return s.lobby.enter(from.Addr(), func() { conn.Close() })
+	return s.unauthenticated.enter(from.Addr(), func() { conn.Close() })
 }
 
 func (s *Station) trusted(a netip.Addr) bool {
@@ -213,88 +212,24 @@ func addrPort(a net.Addr) netip.AddrPort {
 	return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
 }
 
-// tell publishes an event. What anybody, or one device, can cause at any rate is
-// told in measure.
-func (s *Station) tell(e nmsproto.Event) {
+// Publish publishes an event, rate-limited where a peer can cause it at any rate.
+func (s *Station) Publish(e nmsproto.Event) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.tellLocked(e)
+	s.events.publish(e)
 }
-
-// tellLocked is called with mu held, so that a device's events are told in the
-// order of what happened to it.
-func (s *Station) tellLocked(e nmsproto.Event) {
-	now := time.Now() // UTC would take its monotonic reading
-	e.Time = now.UTC()
-	switch {
-	case anybodys[e.Event]:
-		q := s.quiet[e.Event]
-		if q == nil {
-			q = new(quiet)
-			s.quiet[e.Event] = q
-		}
-		var ok bool
-		if e.Unsaid, ok = q.tell(now); ok {
-			s.hub.Publish(e)
-		}
-	case comings[e.Event]:
-		s.tellComing(e, now)
-	default:
-		s.hub.Publish(e)
-	}
-}
-
-// tellComing tells a device's coming or going now, or once it is its turn and
-// nothing has followed. It is called with mu held.
-func (s *Station) tellComing(e nmsproto.Event, now time.Time) {
-	d := s.deviceOf(e.Device)
-	told, wait := d.comings.tell(e, now)
-	if told != nil {
-		s.hub.Publish(*told)
-		return
-	}
-	if d.later == nil {
-		d.later = time.AfterFunc(wait, func() {
-			s.mu.Lock()
-			defer s.mu.Unlock()
-			d.later = nil
-			if last := d.comings.takeLast(); last != nil {
-				s.tellComing(*last, time.Now())
-			}
-		})
-	}
-}
-
-// tellLast tells what waits for its turn, at the end.
-func (s *Station) tellLast() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, d := range s.devices {
-		if d.later != nil {
-			d.later.Stop()
-			d.later = nil
-		}
-		if last := d.comings.takeLast(); last != nil {
-			last.Unsaid = d.comings.unsaid
-			s.hub.Publish(*last)
-		}
-	}
-}
-
-// Tell publishes an event of somebody else's.
-func (s *Station) Tell(e nmsproto.Event) { s.tell(e) }
 
 func (s *Station) refused(o Outcome, e nmsproto.Event) {
 	s.mu.Lock()
 	s.stats.Outcomes[o]++
 	s.mu.Unlock()
 	e.Event = nmsproto.EventRefused
-	s.tell(e)
+	s.Publish(e)
 }
 
 // Subscribe returns what happened last and a channel of what follows.
 func (s *Station) Subscribe() ([]nmsproto.Event, <-chan nmsproto.Event, func()) {
-	return s.hub.Subscribe()
+	return s.events.hub.Subscribe()
 }
 
 // Devices returns every device of the registry, by id.
@@ -320,7 +255,7 @@ func (s *Station) Device(id string) (info nmsproto.Device, ok bool) {
 	return s.deviceInfo(e), true
 }
 
-// deviceInfo is called with mu held.
+// deviceInfo copies what is known of a device. The caller holds mu.
 func (s *Station) deviceInfo(e *registry.Entry) nmsproto.Device {
 	info := nmsproto.Device{ID: e.ID, State: nmsproto.NeverSeen, Labels: e.Labels}
 	d := s.devices[e.ID]
@@ -332,20 +267,20 @@ func (s *Station) deviceInfo(e *registry.Entry) nmsproto.Device {
 	if info.State == "" {
 		info.State = nmsproto.NeverSeen
 	}
-	if d.held != nil {
-		info.Sessions = int(d.held.sessions.Load())
+	if d.connection != nil {
+		info.Sessions = int(d.connection.sessions.Load())
 	}
 	return info
 }
 
-// Strangers returns the unknown keys that called, the latest first.
-func (s *Station) Strangers() []nmsproto.Unknown {
+// Unknown returns the unknown devices, the one that called last first.
+func (s *Station) Unknown() []nmsproto.Unknown {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.strangers.list()
+	return s.unknown.list()
 }
 
-// plain takes the library's prefixes from an error.
+// plain is an error without the library's prefix.
 func plain(err error) string {
 	return strings.TrimPrefix(err.Error(), "ssh: ")
 }

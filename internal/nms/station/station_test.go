@@ -34,6 +34,15 @@ func (s *site) mustBe(id string, state nmsproto.State, lastError string) nmsprot
 	return d
 }
 
+// adopt is root's, with the stand-ins' password: the station's own is not given
+// away (TestWhoMayAdoptWithWhichCredential).
+func (s *site) adopt(p nmsproto.AdoptParams) (nmsproto.Device, error) {
+	if p.KeyFile == "" {
+		p.PasswordFile = s.config.Credential.PasswordFile
+	}
+	return s.Adopt(p, true)
+}
+
 func TestADeviceIsHeldAndKnownByItsKey(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, a, b := newSite(t, nil), newStandIn(t), newStandIn(t)
@@ -71,7 +80,7 @@ func TestWhoDoesNotGetIn(t *testing.T) {
 		cause   string
 		device  string // that it is noted at
 	}{
-		{"an unknown key", func(*site, *standIn) {}, nil, nmsproto.EventUnknown, Stranger, "no device has this host key", ""},
+		{"an unknown key", func(*site, *standIn) {}, nil, nmsproto.EventUnknown, Unknown, "no device has this host key", ""},
 		{"a revoked key", func(s *site, d *standIn) {
 			s.know("edge7", d, "")
 			revoke(s, d.host.PublicKey())
@@ -137,9 +146,9 @@ func TestAnUnknownCallerIsAdopted(t *testing.T) {
 			s.call(fmt.Sprintf("192.0.2.1:%d", 1001+n), d.serve)
 			s.await(nmsproto.EventUnknown)
 		}
-		list := s.Strangers()
+		list := s.Unknown()
 		if len(list) != 1 || list[0].Calls != 3 || list[0].Address != "192.0.2.1:1003" || list[0].Key != sshtest.Line(d.host.PublicKey()) {
-			t.Fatalf("strangers %+v", list)
+			t.Fatalf("unknown %+v", list)
 		}
 		for _, wrong := range []nmsproto.AdoptParams{
 			{HostKey: list[0].HostKey, ID: "../edge7"},
@@ -148,19 +157,19 @@ func TestAnUnknownCallerIsAdopted(t *testing.T) {
 			{HostKey: list[0].HostKey, ID: "edge7", KeyFile: "id"},
 		} {
 			var e *proto.Error
-			if _, err := s.Adopt(wrong); !errors.As(err, &e) {
+			if _, err := s.adopt(wrong); !errors.As(err, &e) {
 				t.Errorf("%+v: got %v", wrong, err)
 			}
 		}
-		if _, err := s.Adopt(nmsproto.AdoptParams{HostKey: list[0].HostKey, ID: "edge7"}); err != nil {
+		if _, err := s.adopt(nmsproto.AdoptParams{HostKey: list[0].HostKey, ID: "edge7"}); err != nil {
 			t.Fatal(err)
 		}
 		s.await(nmsproto.EventAdopted)
 		s.call("192.0.2.1:1009", d.serve)
 		s.await(nmsproto.EventUp)
 		s.mustBe("edge7", nmsproto.Connected, "")
-		if list := s.Strangers(); len(list) != 0 {
-			t.Errorf("strangers %+v", list)
+		if list := s.Unknown(); len(list) != 0 {
+			t.Errorf("unknown %+v", list)
 		}
 	})
 }
@@ -168,23 +177,19 @@ func TestAnUnknownCallerIsAdopted(t *testing.T) {
 // Who reads the directory first sees what others changed in it, and passes it on.
 func TestAdoptTellsWhatElseIsNew(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s, d, stranger := newSite(t, nil), newStandIn(t), newStandIn(t)
+		s, d, unknownDevice := newSite(t, nil), newStandIn(t), newStandIn(t)
 		s.know("edge7", d, "")
 		var changes []registry.Change
-		own := s.Changed
-		s.Changed = func(c registry.Change, err error) {
-			changes = append(changes, c)
-			own(c, err)
-		}
+		s.config.RegistryRead = func(c registry.Change, _ error) { changes = append(changes, c) }
 		s.call("192.0.2.1:1", d.serve)
 		s.await(nmsproto.EventUp)
-		s.call("192.0.2.1:2", stranger.serve)
+		s.call("192.0.2.1:2", unknownDevice.serve)
 		s.await(nmsproto.EventUnknown)
 		list := filepath.Join(s.dir, registry.RevokedFile)
 		if err := os.WriteFile(list, []byte(sshtest.Line(d.host.PublicKey())), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := s.Adopt(nmsproto.AdoptParams{HostKey: s.Strangers()[0].HostKey, ID: "edge8"}); err != nil {
+		if _, err := s.adopt(nmsproto.AdoptParams{HostKey: s.Unknown()[0].HostKey, ID: "edge8"}); err != nil {
 			t.Fatal(err)
 		}
 		if e := s.await(nmsproto.EventDown); e.Device != "edge7" || !strings.Contains(e.Cause, "is revoked") {
@@ -206,13 +211,13 @@ func TestAFailedAdoptLeavesNothing(t *testing.T) {
 		if err := os.WriteFile(filepath.Join(s.dir, "a.json"), []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		s.Changed = func(c registry.Change, err error) {
+		s.config.RegistryRead = func(c registry.Change, err error) {
 			if err != nil || len(c.Problems) > 0 {
 				t.Errorf("told %+v, %v", c, err)
 			}
 		}
 		var e *proto.Error
-		if _, err := s.Adopt(nmsproto.AdoptParams{HostKey: s.Strangers()[0].HostKey, ID: "edge7"}); !errors.As(err, &e) || e.Code != proto.CodeBadType || !strings.Contains(err.Error(), "is a's") {
+		if _, err := s.adopt(nmsproto.AdoptParams{HostKey: s.Unknown()[0].HostKey, ID: "edge7"}); !errors.As(err, &e) || e.Code != proto.CodeBadType || !strings.Contains(err.Error(), "is a's") {
 			t.Errorf("got %v", err)
 		}
 		if _, err := os.Stat(filepath.Join(s.dir, "edge7.json")); !errors.Is(err, os.ErrNotExist) {
@@ -309,7 +314,7 @@ func TestAConnectionDoesNotOutliveItsEntry(t *testing.T) {
 				if _, err := s.config.Registry.Reload(); err != nil {
 					t.Fatal(err)
 				}
-				s.Recheck()
+				s.recheck()
 				if tt.cause == "" {
 					synctest.Wait()
 					s.mustBe("edge7", nmsproto.Connected, "")
@@ -689,7 +694,7 @@ func TestCheck(t *testing.T) {
 		{"the defaults", func(*Config) {}, ""},
 		{"no time", func(c *Config) { c.KeepaliveTime = 0 }, "keepalive-time 0s: expected a time above 0"},
 		{"no place", func(c *Config) { c.MaxPerSource = 0 }, "expected at least 1"},
-		{"no policy", func(c *Config) { c.Duplicate = "both" }, "none of refuse, replace"},
+		{"no policy", func(c *Config) { c.Duplicate = "both" }, "expected refuse or replace"},
 	} {
 		c := Defaults()
 		tt.change(&c)

@@ -11,14 +11,14 @@ const (
 	NoRoom    Outcome = "no-room" // a limit, or room made for another
 	BadHeader Outcome = "proxy-header"
 	NoSSH     Outcome = "no-ssh"    // nothing, or something else
-	Stranger  Outcome = "unknown"   // a key that no device has
+	Unknown   Outcome = "unknown"   // a key that no device has
 	Invalid   Outcome = "invalid"   // revoked, or a certificate that is not good
 	NoLogin   Outcome = "no-login"  // known, but the login failed
 	Second    Outcome = "duplicate" // refused, as another is alive
 )
 
 // Outcomes are all of them.
-var Outcomes = []Outcome{LoggedIn, NoRoom, BadHeader, NoSSH, Stranger, Invalid, NoLogin, Second}
+var Outcomes = []Outcome{LoggedIn, NoRoom, BadHeader, NoSSH, Unknown, Invalid, NoLogin, Second}
 
 // Stats is what only grows, and how many of what there are now.
 type Stats struct {
@@ -28,7 +28,7 @@ type Stats struct {
 	SessionsNow     int
 	SessionsFailed  uint64
 	Unauthenticated int
-	Strangers       int
+	Unknown         int
 	Sent, Received  uint64 // of sessions that have ended
 	Devices         map[nmsproto.State]int
 }
@@ -43,7 +43,7 @@ func (s *Station) Stats() Stats {
 	for _, o := range Outcomes {
 		out.Outcomes[o] = s.stats.Outcomes[o]
 	}
-	out.Unauthenticated, out.Strangers = len(s.lobby.guests), len(s.strangers)
+	out.Unauthenticated, out.Unknown = len(s.unauthenticated.pending), len(s.unknown)
 	out.Devices = make(map[nmsproto.State]int)
 	for _, state := range nmsproto.States {
 		out.Devices[state] = 0

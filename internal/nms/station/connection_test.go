@@ -62,7 +62,7 @@ func TestUnansweredOpensAreBounded(t *testing.T) {
 		before := runtime.NumGoroutine()
 		begun := time.Now()
 		for range 2 * maxOpening {
-			s.opens("edge7", "has not answered to 64 others yet")
+			s.opens("edge7", "64 others are still unanswered by the device")
 		}
 		synctest.Wait()
 		if now := runtime.NumGoroutine(); now > before || time.Since(begun) > 0 {
@@ -86,7 +86,7 @@ func TestALateChannelIsClosed(t *testing.T) {
 				asked := make(chan ssh.NewChannel, 1)
 				s.call("192.0.2.1:1", d.hesitates(asked))
 				s.await(nmsproto.EventUp)
-				h := s.devices["edge7"].held
+				h := s.devices["edge7"].connection
 				var ch ssh.Channel
 				var requests <-chan *ssh.Request
 				accepted := make(chan struct{})
@@ -137,7 +137,7 @@ func TestALateChannelIsClosed(t *testing.T) {
 // A device that is asked too much at a time is busy, which is no fault of the
 // connection.
 func TestTooManyOpensAreBusy(t *testing.T) {
-	h := &held{id: "edge7"}
+	h := &connection{id: "edge7"}
 	h.opening.Store(maxOpening)
 	_, err := h.open(t.Context())
 	if e, ok := err.(*proto.Error); !ok || e.Code != proto.CodeBusy || h.opening.Load() != maxOpening {

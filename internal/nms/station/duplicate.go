@@ -29,16 +29,16 @@ func (s *Station) deviceOf(id string) *device {
 	return d
 }
 
-// seat makes h its device's connection. Where there is one already, that is
-// asked whether it is alive: if not, or if the policy says so, h takes its
-// place; otherwise h is ended.
-func (s *Station) seat(h *held, e *registry.Entry) bool {
+// settle makes h its device's connection. Where the device has one already, that
+// one is sent a keepalive: h replaces it if it does not answer, or if the policy
+// says so; otherwise h is a duplicate and is ended.
+func (s *Station) settle(h *connection, e *registry.Entry) bool {
 	policy := e.Duplicate
 	if policy == "" {
 		policy = s.config.Duplicate
 	}
 	for {
-		old, ok := s.trySeat(h, nil)
+		old, ok := s.replace(h, nil)
 		if ok {
 			return true
 		}
@@ -54,29 +54,30 @@ func (s *Station) seat(h *held, e *registry.Entry) bool {
 			}
 			cause += fmt.Sprintf(", and this connection did not answer within %v", s.config.ProbeTime)
 		}
-		if _, ok := s.trySeat(h, old); ok {
+		if _, ok := s.replace(h, old); ok {
 			old.end(cause)
 			return true
 		}
-		// Another call of the device was quicker.
+		// A third connection of the device was faster.
 	}
 }
 
-// trySeat gives h the place if old has it (nil: nobody), and otherwise returns
-// who does. With nobody there it is refused only when the station stops.
-func (s *Station) trySeat(h, old *held) (*held, bool) {
+// replace makes h the device's connection in place of old (nil: none), and
+// otherwise returns the connection that the device has. Without one it fails only
+// when the station stops.
+func (s *Station) replace(h, old *connection) (*connection, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	d := s.deviceOf(h.id)
 	if s.stopping {
 		return nil, false
 	}
-	if d.held != old {
-		return d.held, false
+	if d.connection != old {
+		return d.connection, false
 	}
 	since := h.since
 	plain, certificate := plainKey(h.key)
-	d.held = h
+	d.connection = h
 	d.seen = nmsproto.Device{
 		State: nmsproto.Connected, Since: &since, Address: h.address.String(), Software: printable.Line(string(h.conn.ServerVersion())),
 		HostKey: ssh.FingerprintSHA256(plain), Certificate: certificate, User: h.conn.User(), Calls: d.seen.Calls + 1,
@@ -85,37 +86,37 @@ func (s *Station) trySeat(h, old *held) (*held, bool) {
 	s.stats.Outcomes[LoggedIn]++
 	event := nmsproto.Event{Event: nmsproto.EventUp, Device: h.id, Address: d.seen.Address, Software: d.seen.Software, HostKey: d.seen.HostKey, Certificate: certificate}
 	if old != nil {
-		event.Event, event.Cause = nmsproto.EventReplaced, "the connection from "+old.address.String()+" was given up"
+		event.Event, event.Cause = nmsproto.EventReplaced, "it replaces the connection from "+old.address.String()
 	}
-	s.tellLocked(event)
+	s.events.publish(event)
 	return nil, true
 }
 
-func (s *Station) duplicate(h, old *held) {
-	cause := fmt.Sprintf("the device is connected from %s and alive; this one is refused", old.address)
+func (s *Station) duplicate(h, old *connection) {
+	cause := fmt.Sprintf("the device is connected from %s, and that connection answers; this duplicate is refused", old.address)
 	h.end(cause)
-	s.noteError(h.id, "a second one called from "+h.address.String()+" and was refused")
+	s.noteError(h.id, "a duplicate from "+h.address.String()+" was refused")
 	s.mu.Lock()
 	s.stats.Outcomes[Second]++
 	s.mu.Unlock()
 	plain, certificate := plainKey(h.key)
-	s.tell(nmsproto.Event{
+	s.Publish(nmsproto.Event{
 		Event: nmsproto.EventDuplicate, Device: h.id, Address: h.address.String(), Software: printable.Line(string(h.conn.ServerVersion())),
 		HostKey: ssh.FingerprintSHA256(plain), Certificate: certificate, Cause: cause,
 	})
 }
 
-// unseat says that h has ended, unless another one has its place.
-func (s *Station) unseat(h *held) {
+// lost notes that h has ended, unless another connection has replaced it.
+func (s *Station) lost(h *connection) {
 	now, cause := time.Now().UTC(), h.why()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	d := s.devices[h.id]
-	if d.held != h {
+	if d.connection != h {
 		return
 	}
-	d.held = nil
+	d.connection = nil
 	d.seen.State, d.seen.Since = nmsproto.Lost, &now
 	d.seen.LastError, d.seen.ErrorTime = cause, &now
-	s.tellLocked(nmsproto.Event{Event: nmsproto.EventDown, Device: h.id, Address: d.seen.Address, Software: d.seen.Software, HostKey: d.seen.HostKey, Certificate: d.seen.Certificate, Cause: cause})
+	s.events.publish(nmsproto.Event{Event: nmsproto.EventDown, Device: h.id, Address: d.seen.Address, Software: d.seen.Software, HostKey: d.seen.HostKey, Certificate: d.seen.Certificate, Cause: cause})
 }

@@ -37,12 +37,12 @@ const lingerTime = 30 * time.Second
 // caller what is left for him after his session was ended.
 const leaveTime = 3 * time.Second
 
-// join lets bytes flow both ways, each as fast as its reader takes them, until
+// relay lets bytes flow both ways, each as fast as its reader takes them, until
 // the device closes the channel or ended is closed. The end of one direction is
 // passed on and leaves the other open. It closes both, and waits for nobody for
 // good: neither for a device that does not answer the end nor for a caller that
 // does not read.
-func join(c *channel, sock Duplex, ended <-chan struct{}) (out nmsproto.ConnectResult) {
+func relay(c *channel, sock Duplex, ended <-chan struct{}) (out nmsproto.ConnectResult) {
 	var sent, received atomic.Uint64
 	activity := make(chan struct{}, 1)
 	broken := make(chan struct{}, 2) // a direction ended in the middle
@@ -142,7 +142,7 @@ const maxLeft = 8
 
 // left sees a channel out whose end the device has not answered. A device that
 // makes a habit of that loses its connection.
-func (h *held) left(requests <-chan *ssh.Request) {
+func (h *connection) left(requests <-chan *ssh.Request) {
 	if h.unanswered.Add(1) > maxLeft {
 		h.end(fmt.Sprintf("the ends of %d sessions were not answered within %v", maxLeft+1, leaveTime))
 	}

@@ -17,8 +17,8 @@ import (
 	"golang.org/x/crypto/ssh"
 )
 
-// held is the connection of a device that is logged in.
-type held struct {
+// connection is that of a device that is logged in.
+type connection struct {
 	id       string
 	conn     *handshake.Conn
 	key      ssh.PublicKey
@@ -35,7 +35,7 @@ type held struct {
 }
 
 // end ends the connection, for that cause unless there is one already.
-func (h *held) end(cause string) {
+func (h *connection) end(cause string) {
 	h.endOnce.Do(func() {
 		h.cause = cause
 		close(h.done)
@@ -44,7 +44,7 @@ func (h *held) end(cause string) {
 }
 
 // why is the cause of the end, after the end.
-func (h *held) why() string {
+func (h *connection) why() string {
 	<-h.done
 	return h.cause
 }
@@ -55,7 +55,7 @@ const keepalive = "keepalive@openssh.com"
 
 // ask sends a keepalive and returns a channel that gets the answer's error. The
 // goroutine ends with the connection at the latest.
-func (h *held) ask() <-chan error {
+func (h *connection) ask() <-chan error {
 	answered := make(chan error, 1)
 	go func() {
 		_, _, err := h.conn.SendRequest(keepalive, true, nil)
@@ -65,7 +65,7 @@ func (h *held) ask() <-chan error {
 }
 
 // alive reports whether the device answers within max.
-func (h *held) alive(max time.Duration) bool {
+func (h *connection) alive(max time.Duration) bool {
 	select {
 	case err := <-h.ask():
 		return err == nil
@@ -76,9 +76,9 @@ func (h *held) alive(max time.Duration) bool {
 	}
 }
 
-// serve answers the device and asks it for signs of life until the connection
+// serve answers the device's requests and sends it keepalives until the connection
 // ends.
-func (h *held) serve(every, patience time.Duration) {
+func (h *connection) serve(every, patience time.Duration) {
 	var answered <-chan error
 	timer := time.NewTimer(jitter(every))
 	defer timer.Stop()
@@ -137,21 +137,21 @@ const maxOpening = 64
 // channel is a session with the device's netconf subsystem.
 type channel struct {
 	ssh.Channel
-	of       *held
+	of       *connection
 	requests <-chan *ssh.Request
 }
 
-// discard ends a channel that nobody wants.
+// discard closes a channel that is not used any more.
 func (c *channel) discard() {
 	c.Close()
 	go ssh.DiscardRequests(c.requests)
 }
 
 // open opens one. Errors are *proto.Error.
-func (h *held) open(ctx context.Context) (*channel, error) {
+func (h *connection) open(ctx context.Context) (*channel, error) {
 	if h.opening.Add(1) > maxOpening {
 		h.opening.Add(-1)
-		return nil, proto.NewError(proto.CodeBusy, fmt.Sprintf("opening a netconf channel to %s: the device has not answered to %d others yet", h.id, maxOpening))
+		return nil, proto.NewError(proto.CodeBusy, fmt.Sprintf("opening a netconf channel to %s: %d others are still unanswered by the device", h.id, maxOpening))
 	}
 	type result struct {
 		c   *channel
@@ -159,7 +159,7 @@ func (h *held) open(ctx context.Context) (*channel, error) {
 	}
 	opened := make(chan result)
 	wanted, cancel := context.WithTimeout(ctx, channelTime)
-	defer cancel() // whoever is late then has nobody to give the channel to
+	defer cancel() // a channel that is opened later is discarded
 	go func() {
 		defer h.opening.Add(-1)
 		c, err := h.start(wanted)
@@ -180,19 +180,19 @@ func (h *held) open(ctx context.Context) (*channel, error) {
 	case <-wanted.Done():
 		why = fmt.Sprintf("no answer within %v", channelTime)
 		if ctx.Err() != nil {
-			why = "the caller has gone"
+			why = "the peer closed its connection"
 		}
 	}
 	return nil, h.notOpened(proto.StageSession, why)
 }
 
-func (h *held) notOpened(stage proto.Stage, why string) error {
+func (h *connection) notOpened(stage proto.Stage, why string) error {
 	return proto.StageError(stage, fmt.Sprintf("opening a netconf channel to %s: %s", h.id, why), proto.ErrorData{Address: h.address.String(), Reason: why})
 }
 
-// start opens a channel and starts the subsystem in it. One that is not wanted
-// any more is closed, whatever the device has answered so far.
-func (h *held) start(wanted context.Context) (*channel, error) {
+// start opens a channel and starts the subsystem in it. When wanted ends, the
+// channel is closed, whatever the device has answered so far.
+func (h *connection) start(wanted context.Context) (*channel, error) {
 	opened, requests, err := h.conn.OpenChannel("session", nil)
 	var refused *ssh.OpenChannelError
 	switch {
@@ -206,7 +206,7 @@ func (h *held) start(wanted context.Context) (*channel, error) {
 	ok, err := c.SendRequest("subsystem", true, ssh.Marshal(struct{ Name string }{"netconf"}))
 	switch {
 	case !given():
-		return nil, wanted.Err() // nobody reads it
+		return nil, wanted.Err() // which is not read
 	case err == nil && ok:
 		return c, nil
 	}

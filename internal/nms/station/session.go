@@ -17,10 +17,10 @@ func (s *Station) Connect(ctx context.Context, id string, sock Duplex) (nmsproto
 		return nmsproto.ConnectResult{}, s.failed(proto.NewError(proto.CodeNoExists, fmt.Sprintf("there is no device %.80q", id)))
 	}
 	s.mu.Lock()
-	var h *held
+	var h *connection
 	seen := "it has not called yet"
 	if d := s.devices[id]; d != nil {
-		h = d.held
+		h = d.connection
 		if d.seen.LastError != "" {
 			seen = d.seen.LastError
 		}
@@ -38,7 +38,7 @@ func (s *Station) Connect(ctx context.Context, id string, sock Duplex) (nmsproto
 	s.stats.Sessions++
 	s.stats.SessionsNow++
 	s.mu.Unlock()
-	out := join(c, sock, ctx.Done())
+	out := relay(c, sock, ctx.Done())
 	h.sessions.Add(-1)
 	s.mu.Lock()
 	s.stats.SessionsNow--

@@ -106,7 +106,7 @@ func TestASessionThatIsOverEnds(t *testing.T) {
 				done := make(chan time.Duration, 1)
 				begun := time.Now()
 				go func() {
-					join(&channel{c, &held{conn: &handshake.Conn{Conn: &line{}}, done: make(chan struct{})}, c.requests}, duplexPipe{sock}, ended)
+					relay(&channel{c, &connection{conn: &handshake.Conn{Conn: &line{}}, done: make(chan struct{})}, c.requests}, duplexPipe{sock}, ended)
 					done <- time.Since(begun)
 				}()
 				tt.story(c, caller, func() { close(ended) })
@@ -137,7 +137,7 @@ func TestASlowReaderGetsTheWholeSession(t *testing.T) {
 		done := make(chan struct{})
 		go func() {
 			defer close(done)
-			join(&channel{c, nil, c.requests}, duplexPipe{sock}, nil)
+			relay(&channel{c, nil, c.requests}, duplexPipe{sock}, nil)
 		}()
 		c.end()
 		got := 0
@@ -160,13 +160,13 @@ func TestASlowReaderGetsTheWholeSession(t *testing.T) {
 func TestADeviceThatLeavesChannelsOpenLosesItsConnection(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := &line{}
-		h := &held{conn: &handshake.Conn{Conn: l}, done: make(chan struct{})}
+		h := &connection{conn: &handshake.Conn{Conn: l}, done: make(chan struct{})}
 		session := func() *stubborn {
 			c := newStubborn(0, false)
 			_, sock := net.Pipe()
 			ended := make(chan struct{})
 			close(ended)
-			join(&channel{c, h, c.requests}, duplexPipe{sock}, ended)
+			relay(&channel{c, h, c.requests}, duplexPipe{sock}, ended)
 			return c
 		}
 		late := session()

@@ -1,0 +1,122 @@
+package station
+
+import (
+	"time"
+
+	"callhome/internal/nms/nmsproto"
+	"callhome/internal/pubsub"
+	"callhome/internal/ratelimit"
+)
+
+// peerEvents are the events that any unauthenticated peer can cause. They never
+// push others out of what is remembered (package pubsub).
+var peerEvents = map[string]bool{nmsproto.EventRefused: true, nmsproto.EventUnknown: true, nmsproto.EventDuplicate: true}
+
+// stateEvents are the events that a device causes by connecting and
+// disconnecting.
+var stateEvents = map[string]bool{nmsproto.EventUp: true, nmsproto.EventDown: true, nmsproto.EventReplaced: true}
+
+// peerLimit bounds each kind of peerEvents.
+var peerLimit = ratelimit.Limit{Burst: 20, Window: 10 * time.Second}
+
+// stateLimit bounds the stateEvents of one device: a device that connects for a
+// minute each, as often as periodic connections can, is reported in full.
+var stateLimit = ratelimit.Limit{Burst: 10, Window: 5 * time.Minute}
+
+// publisher publishes the station's events, rate-limited, in the order of what
+// happened. The station calls its methods with its mu held.
+type publisher struct {
+	hub     pubsub.Hub[nmsproto.Event]
+	kinds   map[string]*ratelimit.Limit // of peerEvents
+	devices map[string]*deviceEvents    // by device
+	// lock and unlock are the station's mu, for what is published later.
+	lock, unlock func()
+}
+
+// deviceEvents are the stateEvents of one device. The last one is always
+// published, if late: it says how the device stands.
+type deviceEvents struct {
+	limit ratelimit.Limit
+	last  *nmsproto.Event // held back
+	later *time.Timer     // publishes last; nil where nothing is held back
+}
+
+func newPublisher(lock, unlock func()) *publisher {
+	p := &publisher{kinds: make(map[string]*ratelimit.Limit), devices: make(map[string]*deviceEvents), lock: lock, unlock: unlock}
+	p.hub.Spare = func(e nmsproto.Event) bool { return peerEvents[e.Event] }
+	return p
+}
+
+// publish publishes e now, or later, or not at all where it is one of too many.
+func (p *publisher) publish(e nmsproto.Event) {
+	now := time.Now() // UTC would drop its monotonic reading
+	e.Time = now.UTC()
+	switch {
+	case peerEvents[e.Event]:
+		l := p.kinds[e.Event]
+		if l == nil {
+			fresh := peerLimit
+			l = &fresh
+			p.kinds[e.Event] = l
+		}
+		var ok bool
+		if e.Unsaid, ok = l.Allow(now); ok {
+			p.hub.Publish(e)
+		}
+	case stateEvents[e.Event]:
+		p.publishState(e, now)
+	default:
+		p.hub.Publish(e)
+	}
+}
+
+// publishState publishes a device's state event now, or at the end of the limit's
+// window if no other one has followed by then.
+func (p *publisher) publishState(e nmsproto.Event, now time.Time) {
+	d := p.devices[e.Device]
+	if d == nil {
+		d = &deviceEvents{limit: stateLimit}
+		p.devices[e.Device] = d
+	}
+	var ok bool
+	if e.Unsaid, ok = d.limit.Allow(now); ok {
+		d.last = nil
+		p.hub.Publish(e)
+		return
+	}
+	d.last = &e
+	if d.later == nil {
+		d.later = time.AfterFunc(d.limit.Wait(now), func() {
+			p.lock()
+			defer p.unlock()
+			d.later = nil
+			if d.last != nil {
+				p.publishLast(d)
+			}
+		})
+	}
+}
+
+// publishLast publishes the event that is held back.
+func (p *publisher) publishLast(d *deviceEvents) {
+	dropped, ok := d.limit.Allow(time.Now())
+	if !ok {
+		dropped = d.limit.Rest() - 1 // less the count of this refusal
+	}
+	d.last.Unsaid = dropped - 1 // it was counted when it was held back
+	p.hub.Publish(*d.last)
+	d.last = nil
+}
+
+// close publishes what is held back, at the end, and ends the subscriptions.
+func (p *publisher) close() {
+	for _, d := range p.devices {
+		if d.later != nil {
+			d.later.Stop()
+		}
+		if d.last != nil {
+			p.publishLast(d)
+		}
+	}
+	p.hub.Close()
+}

@@ -1,0 +1,75 @@
+package station
+
+import (
+	"cmp"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"callhome/internal/nms/nmsproto"
+	"callhome/internal/printable"
+
+	"golang.org/x/crypto/ssh"
+)
+
+// maxUnknown bounds the list of unknown devices: a peer can make new keys at any
+// rate.
+const maxUnknown = 256
+
+// unknownDevices are the host keys that called and that no entry has, by
+// fingerprint. When there are maxUnknown, the one that called longest ago is
+// dropped.
+type unknownDevices map[string]*unknownDevice
+
+type unknownDevice struct {
+	nmsproto.Unknown
+	// turn is higher than that of all that called before. The times do not say
+	// which was first, as the clock can be set.
+	turn uint64
+}
+
+func (s unknownDevices) note(key ssh.PublicKey, address, software string, now time.Time) {
+	plain, id := plainKey(key)
+	fingerprint := ssh.FingerprintSHA256(plain)
+	u := s[fingerprint]
+	if u == nil {
+		if len(s) >= maxUnknown {
+			s.forgetOldest()
+		}
+		u = &unknownDevice{Unknown: nmsproto.Unknown{HostKey: fingerprint, Key: strings.TrimSpace(string(ssh.MarshalAuthorizedKey(plain))), First: now}}
+		s[fingerprint] = u
+	}
+	u.Certificate, u.Address, u.Software, u.Last = id, address, software, now
+	u.Calls++
+	for _, other := range s {
+		u.turn = max(u.turn, other.turn+1)
+	}
+}
+
+func (s unknownDevices) forgetOldest() {
+	var oldest *unknownDevice
+	for _, u := range s {
+		if oldest == nil || u.turn < oldest.turn {
+			oldest = u
+		}
+	}
+	delete(s, oldest.HostKey)
+}
+
+// list is a copy, the device that called last first.
+func (s unknownDevices) list() []nmsproto.Unknown {
+	out := make([]nmsproto.Unknown, 0, len(s))
+	for _, u := range slices.SortedFunc(maps.Values(s), func(a, b *unknownDevice) int { return cmp.Compare(b.turn, a.turn) }) {
+		out = append(out, u.Unknown)
+	}
+	return out
+}
+
+// plainKey is a certificate's key and its key ID, or the key itself.
+func plainKey(key ssh.PublicKey) (plain ssh.PublicKey, certificate string) {
+	if c, ok := key.(*ssh.Certificate); ok {
+		return c.Key, printable.Line(c.KeyId)
+	}
+	return key, ""
+}
