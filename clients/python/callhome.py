@@ -26,7 +26,7 @@ __all__ = [
     "ERR_ACCESS_DENIED", "ERR_BADTYPE", "ERR_OS", "ERR_BUSY", "ERR_SHUTDOWN", "ERR_BAD_CONFIG",
     "ERR_NOMANAGER", "ERR_CLOSED", "ERR_TIMEOUT", "ERR_PROTOCOL",
 ]
-__version__ = "1.0.0"
+__version__ = "0.1.0"
 
 DEFAULT_SOCKET = "/run/callhome/mgr.sock"
 DEFAULT_PORT = 4334

@@ -4,7 +4,7 @@ from setuptools import setup
 
 setup(
     name="callhome",
-    version="1.0.0",
+    version="0.1.0",
     description="Ask callhome-mgr for NETCONF SSH call homes (RFC 8071)",
     license="Apache-2.0",
     py_modules=["callhome"],

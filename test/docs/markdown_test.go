@@ -19,7 +19,8 @@ import (
 
 const root = "../.."
 
-// documents are README and docs/*.md, with their text.
+// documents are docs/*.md and the pages of the root and of examples, with their
+// text.
 func documents(t *testing.T) map[string]string {
 	t.Helper()
 	files, err := filepath.Glob(root + "/docs/*.md")
@@ -27,7 +28,7 @@ func documents(t *testing.T) map[string]string {
 		t.Fatal(files, err)
 	}
 	out := make(map[string]string)
-	for _, f := range append(files, root+"/README.md") {
+	for _, f := range append(files, root+"/README.md", root+"/CONTRIBUTING.md", root+"/SECURITY.md", root+"/examples/README.md") {
 		name, err := filepath.Rel(root, f)
 		if err != nil {
 			t.Fatal(err)

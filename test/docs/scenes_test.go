@@ -487,4 +487,64 @@ mkdir -p /run/sshd
 /usr/sbin/sshd -t -f /run/sshd_config
 /usr/sbin/sshd -T -f /run/sshd_config -C user=dev+edge7,host=x,addr=192.0.2.1,laddr=192.0.2.2,lport=830 | has -i '^forcecommand /usr/bin/callhome-nms connect --login-prefix dev+$'
 `,
+	"examples/README.md documents": `
+install_all
+{
+@1
+} | grep -c '^client nms: ' | has -x 3
+`,
+	"examples/README.md hook": `
+install_all
+my_netconf
+printf '#!/bin/sh\necho "$@" >> /run/logged\n' > /usr/local/bin/logger
+chmod 755 /usr/local/bin/logger
+@1
+await callhome-mgr status > /dev/null
+callhome-mgr call 127.0.0.1 9 || :
+await grep -q -- '-t callhome -p daemon.warning -- 127.0.0.1 not reached: tcp, ' /run/logged
+`,
+	"examples/README.md ssh": `
+install_all
+my_netconf
+sed 's/^/edge7 /' /etc/ssh/ssh_host_ed25519_key.pub > /root/.ssh/known_hosts
+rm -f /root/.ssh/config
+cat > /run/block <<'END'
+@1
+END
+( umask 077; sleep 60 | bash -eu /run/block > /run/station 2>&1 ) &
+await listening
+callhome-trigger --device-id edge7 --handover detach nms.example.net
+await said /run/station '<hello'
+`,
+	"examples/README.md ncclient": `
+install_all
+echo CALLHOME_NETCONF_SERVER=yuma >> /etc/callhome/trigger.conf
+netconfd --port=830 --superuser=netconf --log=/var/log/netconfd.log > /dev/null 2>&1 &
+await netconfd_answers
+cp /etc/ssh/ssh_host_ed25519_key.pub .
+cat > /run/block <<'END'
+@1
+END
+bash -eu /run/block > /run/station 2>&1 & pid=$!
+await listening
+callhome-trigger --handover detach 127.0.0.1
+wait $pid || { cat /run/station; fail "ncclient"; }
+said /run/station '<data'
+`,
+	"examples/README.md sshd": `
+mkdir -p /run/sshd
+@1
+sshd -T -C user=dev+edge7,host=x,addr=192.0.2.1,laddr=192.0.2.2,lport=830 | has -i '^forcecommand /usr/bin/callhome-nms connect --login-prefix dev+$'
+`,
+	"examples/README.md ask": `
+install_all
+my_netconf
+listener
+manager
+held & await listening
+@1
+held & await listening
+@2
+callhome-mgr sessions | grep -c 'serving' | has -x 2
+`,
 }

@@ -120,7 +120,7 @@ func TestAShortLoginIsBelieved(t *testing.T) {
 		{0, lineGone, true}, {255, lineDisconnect, true}, {-1, lineDisconnect, true},
 		{255, lineGaveUp, false}, {1, lineGone, false}, {3, lineGone, false},
 	} {
-		after := []heard{{Line: sshdlog.Parse(lineSubsystem)}, {Line: sshdlog.Parse(tt.last)}}
+		after := []logLine{{Line: sshdlog.Parse(lineSubsystem)}, {Line: sshdlog.Parse(tt.last)}}
 		if got := endedLikeALogin(after, tt.exit); got != tt.want {
 			t.Errorf("status %d after %q: %v", tt.exit, tt.last, got)
 		}

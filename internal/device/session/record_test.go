@@ -105,10 +105,10 @@ func TestALogIsReadLineByLineAsItGrows(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	tail := &tail{file: f}
+	log := &logFile{file: f}
 	read := func() (kinds []sshdlog.Kind) {
 		t.Helper()
-		lines, _, err := tail.read()
+		lines, _, err := log.read()
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -10,12 +10,12 @@ import (
 	"callhome/internal/proto"
 )
 
-// ear takes in a session's log. Only the session's goroutine uses it.
-type ear struct {
+// logReader takes in a session's log. Only the session's goroutine uses it.
+type logReader struct {
 	s       *Session
-	tail    tail
-	deaf    bool    // the log cannot be read, and that was told
-	pending []heard // read, not yet taken in: a login that is not proven waits
+	log     logFile
+	failing bool      // the log cannot be read, and that was told
+	pending []logLine // read, not yet taken in: a login that is not proven waits
 	doubt   time.Time
 	chatter chatter
 }
@@ -36,21 +36,21 @@ const (
 	breath    = 20 * time.Millisecond
 )
 
-func (e *ear) close() {
-	if e.tail.file != nil {
-		e.tail.file.Close()
+func (e *logReader) close() {
+	if e.log.file != nil {
+		e.log.file.Close()
 	}
 }
 
 // listen takes in what is new. It returns after what time to listen again even
 // if nothing more is said, 0 for not at all. exit is not nil when sshd has
 // exited: then this is the last time.
-func (e *ear) listen(exit *int) (again time.Duration) {
+func (e *logReader) listen(exit *int) (again time.Duration) {
 	if !e.open() {
 		return troubled
 	}
 	for {
-		lines, more, err := e.tail.read()
+		lines, more, err := e.log.read()
 		if err != nil {
 			e.trouble(err)
 			again = troubled
@@ -73,8 +73,8 @@ func (e *ear) listen(exit *int) (again time.Duration) {
 }
 
 // open opens the log, unless that is done.
-func (e *ear) open() bool {
-	if e.tail.file != nil {
+func (e *logReader) open() bool {
+	if e.log.file != nil {
 		return true
 	}
 	f, err := os.OpenFile(logPath(e.s.env.Dir, e.s.id()), os.O_RDWR, 0)
@@ -82,24 +82,24 @@ func (e *ear) open() bool {
 		e.trouble(fmt.Errorf("reading sshd's log: %w", err))
 		return false
 	}
-	e.tail.file, e.deaf = f, false
+	e.log.file, e.failing = f, false
 	return true
 }
 
 // trouble tells that the log cannot be read, once.
-func (e *ear) trouble(err error) {
-	if !e.deaf {
-		e.deaf = true
+func (e *logReader) trouble(err error) {
+	if !e.failing {
+		e.failing = true
 		e.s.tell(proto.EventTrouble, err.Error())
 	}
 }
 
 // takeIn takes in the pending lines up to a login that is not proven yet. It
 // reports whether there were any.
-func (e *ear) takeIn(exit *int) (any bool) {
+func (e *logReader) takeIn(exit *int) (any bool) {
 	defer func() {
 		if any {
-			e.tail.understood(e.s.rec.Offset)
+			e.log.understood(e.s.rec.Offset)
 		}
 	}()
 	for len(e.pending) > 0 {
@@ -124,7 +124,7 @@ func (e *ear) takeIn(exit *int) (any bool) {
 }
 
 // mayWait reports whether the proof of a login may still come.
-func (e *ear) mayWait() bool {
+func (e *logReader) mayWait() bool {
 	if e.doubt.IsZero() {
 		e.doubt = time.Now()
 	}
@@ -133,15 +133,15 @@ func (e *ear) mayWait() bool {
 
 // nextLook is when to look for the proof again: soon at first, it is there
 // within the time that sshd takes to fork.
-func (e *ear) nextLook() time.Duration {
+func (e *logReader) nextLook() time.Duration {
 	return min(max(firstLook, time.Since(e.doubt)/4), lastLook)
 }
 
 // endedLikeALogin reports whether a session that ended before its login was
 // proven had one. sshd ends otherwise with a status of its own, or with a line
 // of the process without rights; -1 is a status that is not known.
-func endedLikeALogin(after []heard, exit int) bool {
-	return (exit == 0 || exit == 255 || exit == -1) && !slices.ContainsFunc(after, func(l heard) bool { return l.Preauth })
+func endedLikeALogin(after []logLine, exit int) bool {
+	return (exit == 0 || exit == 255 || exit == -1) && !slices.ContainsFunc(after, func(l logLine) bool { return l.Preauth })
 }
 
 // chatter bounds what is told of lines that nobody understands: a client can
@@ -173,7 +173,7 @@ func (s *Session) run(exited <-chan int) {
 	wake := make(chan struct{}, 1)
 	s.env.Watch.add(s.id(), wake)
 	defer s.env.Watch.drop(s.id())
-	e := &ear{s: s, tail: tail{offset: s.rec.Offset, punched: s.rec.Offset}}
+	e := &logReader{s: s, log: logFile{offset: s.rec.Offset, punched: s.rec.Offset}}
 	defer e.close()
 	again := time.NewTimer(0) // what is there already
 	defer again.Stop()
@@ -193,7 +193,7 @@ func (s *Session) run(exited <-chan int) {
 }
 
 // hear takes in a line of the log.
-func (s *Session) hear(l heard, c *chatter) {
+func (s *Session) hear(l logLine, c *chatter) {
 	s.mu.Lock()
 	before := s.rec.State
 	if before == proto.StateCalling && l.Remote != "" {

@@ -1,0 +1,91 @@
+package session
+
+import (
+	"fmt"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+
+	"github.com/fsnotify/fsnotify"
+)
+
+// Watch wakes sessions when their logs have grown, with one inotify instance for
+// all of them.
+type Watch struct {
+	watcher *fsnotify.Watcher
+	mu      sync.Mutex // guards wake
+	wake    map[int]chan<- struct{}
+}
+
+// NewWatch watches the logs in dir. Close ends it.
+func NewWatch(dir string) (*Watch, error) {
+	fs, err := fsnotify.NewBufferedWatcher(1024)
+	if err != nil {
+		return nil, fmt.Errorf("watching the sessions' logs: %w", err)
+	}
+	if err := fs.Add(dir); err != nil {
+		fs.Close()
+		return nil, fmt.Errorf("watching the sessions' logs: %w", err)
+	}
+	w := &Watch{watcher: fs, wake: make(map[int]chan<- struct{})}
+	go w.run()
+	return w, nil
+}
+
+// Close ends the watching.
+func (w *Watch) Close() error { return w.watcher.Close() }
+
+func (w *Watch) run() {
+	for {
+		select {
+		case e, ok := <-w.watcher.Events:
+			if !ok {
+				return
+			}
+			if name, isLog := strings.CutSuffix(filepath.Base(e.Name), ".log"); isLog && e.Has(fsnotify.Write) {
+				id, _ := strconv.Atoi(name)
+				w.wakeOne(id)
+			}
+		case _, ok := <-w.watcher.Errors:
+			if !ok {
+				return
+			}
+			w.wakeAll() // events were lost: every session looks
+		}
+	}
+}
+
+func (w *Watch) add(id int, wake chan<- struct{}) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.wake[id] = wake
+}
+
+func (w *Watch) drop(id int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	delete(w.wake, id)
+}
+
+func (w *Watch) wakeOne(id int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	wakeUp(w.wake[id])
+}
+
+func (w *Watch) wakeAll() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, c := range w.wake {
+		wakeUp(c)
+	}
+}
+
+// wakeUp wakes a reader that is not awake already.
+func wakeUp(c chan<- struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
