@@ -16,7 +16,7 @@ import (
 	"testing"
 	"time"
 
-	"callhome/test/skips"
+	"callhome/test/sandbox"
 
 	"golang.org/x/sys/unix"
 )
@@ -58,17 +58,9 @@ func each(t *testing.T, story func(t *testing.T, c client)) {
 	for _, c := range allClients() {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			need(t, c.args[0])
+			sandbox.Need(t, c.args[0])
 			story(t, c)
 		})
-	}
-}
-
-// need skips a story where a program is not installed.
-func need(t *testing.T, program string) {
-	t.Helper()
-	if _, err := exec.LookPath(program); err != nil {
-		skips.Story(t, err.Error())
 	}
 }
 
@@ -285,22 +277,5 @@ func (r *running) wait(t *testing.T) {
 	}
 	if r.stderr.Len() > 0 {
 		t.Fatalf("%s said on stderr:\n%s", r.what, r.stderr.String())
-	}
-}
-
-// Await polls until ready returns nil; when max is over it fails the test with
-// what ready said last.
-func Await(t *testing.T, what string, ready func() error) {
-	t.Helper()
-	deadline := time.Now().Add(patience)
-	for {
-		err := ready()
-		if err == nil {
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("%s: not within %v: %v", what, patience, err)
-		}
-		time.Sleep(3 * time.Millisecond)
 	}
 }

@@ -11,6 +11,8 @@ import (
 	"strings"
 	"testing"
 
+	"callhome/test/sandbox"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -64,7 +66,7 @@ func startDaemon(t *testing.T, env []string, flags ...string) *daemon {
 			t.Logf("the log of callhome-mgr:\n%s", text)
 		}
 	})
-	Await(t, "callhome-mgr", func() error {
+	sandbox.Await(t, patience, "callhome-mgr", func() error {
 		select {
 		case <-d.ended:
 			text, _ := os.ReadFile(dir + "/log")
@@ -83,7 +85,7 @@ func startDaemon(t *testing.T, env []string, flags ...string) *daemon {
 // awaitEnd waits until the daemon has ended, and returns its exit status.
 func (d *daemon) awaitEnd(t *testing.T) int {
 	t.Helper()
-	Await(t, "the end of callhome-mgr", func() error {
+	sandbox.Await(t, patience, "the end of callhome-mgr", func() error {
 		select {
 		case <-d.ended:
 			return nil
@@ -97,7 +99,7 @@ func (d *daemon) awaitEnd(t *testing.T) int {
 // awaitLog waits until the daemon has logged something.
 func (d *daemon) awaitLog(t *testing.T, parts ...string) {
 	t.Helper()
-	Await(t, "the log of callhome-mgr", func() error {
+	sandbox.Await(t, patience, "the log of callhome-mgr", func() error {
 		text, err := os.ReadFile(d.dir + "/log")
 		if err != nil {
 			return err

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"callhome/test/sandbox"
 )
 
 // TestEveryStage: a call home that fails says at which stage, whom it tried,
@@ -192,7 +194,7 @@ func TestOpaque(t *testing.T) {
 			}
 		}
 		for i, s := range texts {
-			Await(t, "the executable", func() error {
+			sandbox.Await(t, patience, "the executable", func() error {
 				data, err := os.ReadFile(filepath.Join(dir, itoa(20000+i)))
 				if err == nil && string(data) != s+"." {
 					t.Errorf("opaque %q arrived as %q", s, data)

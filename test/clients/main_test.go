@@ -7,17 +7,14 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"io"
-	"net"
 	"os"
 	"os/exec"
 	"os/signal"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"testing"
-	"time"
 
+	"callhome/test/sandbox"
 	"callhome/test/skips"
 
 	"golang.org/x/sys/unix"
@@ -31,11 +28,9 @@ const (
 	runDir    = "/run/t"               // short, as the path of a Unix socket must be
 )
 
-func init() { runtime.LockOSThread() } // Pdeathsig is a matter of the thread
-
 func TestMain(m *testing.M) {
 	flag.Parse()
-	if flag.Lookup("test.list").Value.String() != "" {
+	if sandbox.Listing() {
 		os.Exit(m.Run())
 	}
 	if os.Geteuid() != 0 {
@@ -52,17 +47,10 @@ func TestMain(m *testing.M) {
 		fmt.Println("furnishing the namespaces:", err)
 		os.Exit(1)
 	}
-	if !given("test.parallel") {
-		_ = flag.Set("test.parallel", "8") // stories wait more than they work
-	}
+	sandbox.Parallel()
 	code := m.Run()
 	skips.Print(os.Stdout)
 	os.Exit(code)
-}
-
-func given(name string) (found bool) {
-	flag.Visit(func(f *flag.Flag) { found = found || f.Name == name })
-	return found
 }
 
 func outside() (int, error) {
@@ -81,24 +69,8 @@ func outside() (int, error) {
 	if err := build(ctx, dir); err != nil {
 		return 1, err
 	}
-	cmd := exec.CommandContext(ctx, "/proc/self/exe", os.Args[1:]...)
-	cmd.Cancel = func() error { return cmd.Process.Signal(unix.SIGTERM) }
-	cmd.WaitDelay = 10 * time.Second
-	cmd.Env = append(os.Environ(), insideEnv+"="+dir)
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
-	cmd.SysProcAttr = &unix.SysProcAttr{
-		Cloneflags: unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWNET | unix.CLONE_NEWIPC,
-		Pdeathsig:  unix.SIGKILL,
-	}
-	err = cmd.Run()
-	var exit *exec.ExitError
-	if errors.As(err, &exit) && exit.ExitCode() > 0 {
-		return exit.ExitCode(), nil
-	}
-	if err != nil {
-		return 1, fmt.Errorf("telling the stories in namespaces: %w", err)
-	}
-	return 0, nil
+	stop() // from here on Enter forwards the signals
+	return sandbox.Enter(insideEnv + "=" + dir), nil
 }
 
 // build makes the daemon, the C client in its two ways and a listener for the
@@ -150,13 +122,8 @@ const (
 // furnish puts a /run and the users in place, for us alone.
 func furnish() error {
 	built := os.Getenv(insideEnv)
-	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+	if err := errors.Join(sandbox.Mount(), sandbox.Tmpfs("/run")); err != nil {
 		return err
-	}
-	for _, m := range []struct{ kind, at, options string }{{"proc", "/proc", ""}, {"tmpfs", "/run", "mode=0755"}} {
-		if err := unix.Mount(m.kind, m.at, m.kind, 0, m.options); err != nil {
-			return fmt.Errorf("mounting %s: %w", m.at, err)
-		}
 	}
 	for _, dir := range []string{runDir + "/etc", "/run/sshd"} {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
@@ -175,14 +142,14 @@ func furnish() error {
 	}
 	// sshd wants keys and configuration in places that only root can write.
 	for _, name := range []string{"host_key", "sshd_config"} {
-		if err := copyFile(built+"/"+name, runDir+"/"+name, 0o600); err != nil {
+		if err := sandbox.CopyFile(built+"/"+name, runDir+"/"+name, 0o600); err != nil {
 			return err
 		}
 	}
-	if err := copyFile(built+"/user_key.pub", runDir+"/authorized_keys", 0o644); err != nil {
+	if err := sandbox.CopyFile(built+"/user_key.pub", runDir+"/authorized_keys", 0o644); err != nil {
 		return err
 	}
-	return loopbackUp()
+	return sandbox.LoopbackUp()
 }
 
 // overlayFile puts a copy of a file of /etc, with more, over it.
@@ -207,39 +174,4 @@ func overlayFile(name, more string) error {
 		return nil // a link to what is not here: then there is no such file, which is fine
 	}
 	return unix.Mount(ours, real, "", unix.MS_BIND, "")
-}
-
-func copyFile(from, to string, mode os.FileMode) error {
-	in, err := os.Open(from)
-	if err != nil {
-		return err
-	}
-	defer in.Close()
-	out, err := os.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, mode)
-	if err != nil {
-		return err
-	}
-	_, err = io.Copy(out, in)
-	return errors.Join(err, out.Close())
-}
-
-func loopbackUp() error {
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return err
-	}
-	defer unix.Close(fd)
-	ifr, err := unix.NewIfreq("lo")
-	if err != nil {
-		return err
-	}
-	ifr.SetUint16(unix.IFF_UP | unix.IFF_RUNNING)
-	if err := unix.IoctlIfreq(fd, unix.SIOCSIFFLAGS, ifr); err != nil {
-		return err
-	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return err
-	}
-	return l.Close()
 }

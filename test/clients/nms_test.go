@@ -15,6 +15,8 @@ import (
 	"testing"
 	"time"
 
+	"callhome/test/sandbox"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -135,7 +137,7 @@ func startSSH(t *testing.T, key string, words ...string) *ssh {
 			t.Logf("what ssh said:\n%s", text)
 		}
 	})
-	Await(t, "the stock ssh to listen", func() error { return listening(s.port) })
+	sandbox.Await(t, patience, "the stock ssh to listen", func() error { return listening(s.port) })
 	return s
 }
 

@@ -18,6 +18,8 @@ import (
 	"testing"
 	"time"
 
+	"callhome/test/sandbox"
+
 	"callhome/internal/proto"
 )
 
@@ -40,8 +42,8 @@ func run(t *testing.T, env []string, words ...string) (string, int) {
 // C and C++, and the example does as it says.
 func TestInstalledC(t *testing.T) {
 	t.Parallel()
-	need(t, "pkg-config")
-	need(t, "c++")
+	sandbox.Need(t, "pkg-config")
+	sandbox.Need(t, "c++")
 	dir, root := t.TempDir(), os.Getenv(insideEnv)+"/root"
 	out, code := run(t, []string{"PKG_CONFIG_PATH=" + root + "/opt/callhome/lib/pkgconfig", "PKG_CONFIG_SYSROOT_DIR=" + root},
 		"pkg-config", "--cflags", "--libs", "callhome")

@@ -11,6 +11,8 @@ import (
 	"strings"
 	"testing"
 
+	"callhome/test/sandbox"
+
 	sshkeys "golang.org/x/crypto/ssh"
 )
 
@@ -73,7 +75,7 @@ func TestStandingClients(t *testing.T) {
 		d := startDaemon(t, nil, "--config", file, "--clients-dir", dir+"/clients", "--data-dir", dir+"/data")
 		s.echo(t, "hello")
 		var answers []answer
-		Await(t, "all clients", func() error {
+		sandbox.Await(t, patience, "all clients", func() error {
 			answers = c.ask(t, caller{}, d.socket, "clients", "then", "status")
 			if states := fmt.Sprint(answers[0].all["client-state"]); states != "[serving waiting disabled]" && states != "[serving dialing disabled]" {
 				return fmt.Errorf("their states are %s", states)

@@ -12,7 +12,7 @@ import (
 	"strings"
 	"testing"
 
-	"callhome/test/skips"
+	"callhome/test/sandbox"
 )
 
 const script = "../../packaging/dhcp/callhome-dhcp"
@@ -52,7 +52,7 @@ func read(t *testing.T, name string) string {
 // run gives a lease to callhome-dhcp in a shell.
 func run(t *testing.T, shell []string, root, iface, value string) (stdout, stderr string, status int) {
 	t.Helper()
-	need(t, shell[0])
+	sandbox.Need(t, shell[0])
 	words := append(append([]string{}, shell[1:]...), script, iface, value)
 	cmd := exec.Command(shell[0], words...)
 	cmd.Env = append(os.Environ(), "CALLHOME_DHCP_ROOT="+root)
@@ -62,13 +62,6 @@ func run(t *testing.T, shell []string, root, iface, value string) (stdout, stder
 		t.Fatal(err)
 	}
 	return out.String(), errs.String(), cmd.ProcessState.ExitCode()
-}
-
-func need(t *testing.T, program string) {
-	t.Helper()
-	if _, err := exec.LookPath(program); err != nil {
-		skips.Story(t, program+" is not installed")
-	}
 }
 
 // sub is one sub-option.
@@ -277,7 +270,7 @@ func TestAFailedDocumentChangesNothing(t *testing.T) {
 }
 
 func TestShellcheck(t *testing.T) {
-	need(t, "shellcheck")
+	sandbox.Need(t, "shellcheck")
 	files, err := filepath.Glob("../../packaging/dhcp/*-hook")
 	if err != nil || len(files) != 3 {
 		t.Fatal(files, err)

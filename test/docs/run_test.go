@@ -17,12 +17,13 @@ import (
 	"time"
 
 	"callhome/test/docs/markdown"
+	"callhome/test/sandbox"
 	"callhome/test/skips"
 )
 
 func TestMain(m *testing.M) {
 	flag.Parse()
-	if flag.Lookup("test.list").Value.String() == "" && os.Geteuid() != 0 {
+	if !sandbox.Listing() && os.Geteuid() != 0 {
 		os.Exit(skips.All("the documents' commands: they need root for namespaces and users"))
 	}
 	code := m.Run()
@@ -151,8 +152,7 @@ func onAMachineOfItsOwn(t *testing.T, script string) (string, error) {
 		t.Fatal(err)
 	}
 	// The first shell is process 1 of the namespaces; with it all end.
-	cmd := exec.Command("unshare", "--mount", "--net", "--pid", "--ipc", "--uts", "--fork", "--kill-child", "--mount-proc",
-		"setpriv", "--pdeathsig", "KILL", "bash", "-eu", "-c", furnish, "furnish", scratch, repository)
+	cmd := sandbox.Command("bash", "-eu", "-c", furnish, "furnish", scratch, repository)
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH") + ":/usr/local/sbin:/usr/sbin:/sbin", "HOME=/root", "USER=root", "LC_ALL=C.UTF-8",
 		"CGO_ENABLED=0", "GOFLAGS=-buildvcs=false", "GOPROXY=off"}
 	if dir := os.Getenv("CALLHOME_BIN_DIR"); dir != "" {

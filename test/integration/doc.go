@@ -6,7 +6,7 @@
 // keys) and ends with it; the machine's own sshd, netconfd, /etc and /run are
 // never touched. `make test` calls it, as root.
 //
-//	go test -tags integration ./test/integration/ -run TestFiftyAtOnce -v
+//	go test -tags integration ./test/integration/ -run TestFiftySessionsAtOnce -v
 //
 // CALLHOME_BIN_DIR has a callhome-trigger to test instead of a fresh build,
 // CALLHOME_TREES is where the Debian trees of the version stories are kept, and

@@ -7,46 +7,18 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"os/exec"
 	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
 
-	"callhome/test/skips"
+	"callhome/test/sandbox"
 )
 
 // patience is how long a story waits for what takes milliseconds when all is
 // well: long enough for a busy machine, short enough to tell a hang.
 const patience = 20 * time.Second
-
-// Await polls until ready returns nil; when max is over it fails the test with
-// what ready said last.
-func Await(t *testing.T, max time.Duration, what string, ready func() error) {
-	t.Helper()
-	deadline := time.Now().Add(max)
-	for {
-		err := ready()
-		if err == nil {
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("%s: not within %v: %v", what, max, err)
-		}
-		time.Sleep(3 * time.Millisecond)
-	}
-}
-
-// need skips the story where a program is not installed.
-func need(t *testing.T, programs ...string) {
-	t.Helper()
-	for _, p := range programs {
-		if _, err := exec.LookPath(p); err != nil {
-			skips.Story(t, p+" is not installed")
-		}
-	}
-}
 
 // tempDir makes a directory of the story's own that every user may enter.
 // t.TempDir is root's alone.
@@ -89,7 +61,7 @@ func readFile(t *testing.T, name string) string {
 // awaitFile waits until a file holds text.
 func awaitFile(t *testing.T, name, text string) {
 	t.Helper()
-	Await(t, patience, name, func() error {
+	sandbox.Await(t, patience, name, func() error {
 		data, err := os.ReadFile(name)
 		if err == nil && !strings.Contains(string(data), text) {
 			err = fmt.Errorf("no %q in:\n%s", text, tail(string(data)))

@@ -10,6 +10,7 @@ import (
 	"sync"
 	"testing"
 
+	"callhome/test/sandbox"
 	"callhome/test/skips"
 )
 
@@ -41,7 +42,7 @@ var steps = []string{"accept: ", "host key: ", "login: ", "hello: ", "get-config
 // Ncclient is python3-ncclient's manager.call_home.
 func (n *nms) Ncclient(_ *netconfd, addr, value string) *client {
 	n.t.Helper()
-	need(n.t, "/usr/bin/python3")
+	sandbox.Need(n.t, "/usr/bin/python3")
 	if err := exec.Command("/usr/bin/python3", "-c", "import ncclient").Run(); err != nil {
 		skips.Story(n.t, "python3-ncclient is not installed")
 	}
@@ -96,7 +97,7 @@ func (n *nms) here(argv ...string) *exec.Cmd {
 // accepted socket (ProxyUseFdpass). What it is to do stands in args.
 func (n *nms) SshCommand(addr string, args ...string) *exec.Cmd {
 	n.t.Helper()
-	need(n.t, "ssh")
+	sandbox.Need(n.t, "ssh")
 	argv := []string{"/usr/bin/ssh", "-F", "none"}
 	for _, option := range []string{
 		"ProxyCommand=" + n.proxyCommand(addr),
@@ -251,7 +252,7 @@ var onLibnetconf2 = map[string]func() (binary, reason string){
 
 func libnetconf2(t *testing.T, program string) string {
 	t.Helper()
-	need(t, "gcc", "pkg-config")
+	sandbox.Need(t, "gcc", "pkg-config")
 	binary, reason := onLibnetconf2[program]()
 	if binary == "" && strings.Contains(reason, "does not compile") {
 		t.Fatal(reason)

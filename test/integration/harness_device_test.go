@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"callhome/test/sandbox"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -31,7 +33,7 @@ type device struct {
 // newDevice makes a device whose netconf subsystem is that command.
 func newDevice(t *testing.T, subsystem string) *device {
 	t.Helper()
-	need(t, "/usr/sbin/sshd")
+	sandbox.Need(t, "/usr/sbin/sshd")
 	dir := tempDir(t)
 	d := &device{t: t, hostKey: newKey(t, dir, "hostkey"), authorizedKeys: writeFile(t, filepath.Join(dir, "authorized_keys"), "", 0o644)}
 	d.options = []string{
@@ -162,7 +164,7 @@ func (p *process) AwaitPreauth() []proc {
 
 func (p *process) awaitFamily(wanted func(proc) bool, what string) (all []proc) {
 	p.t.Helper()
-	Await(p.t, patience, what, func() error {
+	sandbox.Await(p.t, patience, what, func() error {
 		all = p.Family()
 		for _, q := range all[1:] {
 			if wanted(q) {

@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"callhome/test/sandbox"
+
 	"callhome/internal/device/api"
 	"callhome/internal/proto"
 
@@ -126,7 +128,7 @@ func (k *keeper) begin() {
 	t.Cleanup(func() {
 		if !p.over(0) {
 			replace(t, k.file, document())
-			_ = k.ask(proto.MethodReloadConfig, nil, nil) // a story may have murdered it
+			_ = k.ask(proto.MethodReloadConfig, nil, nil) // a story may have killed it
 			k.AwaitNone()
 		}
 		c.Close()
@@ -162,7 +164,7 @@ func (k *keeper) AwaitHeard(max time.Duration, client, name string, n int) proto
 	t := k.device.t
 	t.Helper()
 	var list []proto.Event
-	Await(t, max, fmt.Sprintf("event %s of %s, number %d", name, client, n), func() error {
+	sandbox.Await(t, max, fmt.Sprintf("event %s of %s, number %d", name, client, n), func() error {
 		if list = k.Heard(client, name); len(list) < n {
 			return fmt.Errorf("heard %d, the client is %+v", len(list), k.client(client))
 		}
@@ -193,7 +195,7 @@ func (k *keeper) client(name string) proto.ClientStatus {
 func (k *keeper) AwaitClient(max time.Duration, name string, ready func(proto.ClientStatus) error) proto.ClientStatus {
 	k.device.t.Helper()
 	var c proto.ClientStatus
-	Await(k.device.t, max, "client "+name, func() error {
+	sandbox.Await(k.device.t, max, "client "+name, func() error {
 		c = k.client(name)
 		if err := ready(c); err != nil {
 			return fmt.Errorf("%w: it is %+v, last error %+v", err, c, c.LastError)

@@ -7,13 +7,15 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"callhome/test/sandbox"
 )
 
 // newKey makes an ed25519 key pair in dir and returns the private file's name;
 // the public one has .pub behind it.
 func newKey(t *testing.T, dir, name string) string {
 	t.Helper()
-	need(t, "ssh-keygen")
+	sandbox.Need(t, "ssh-keygen")
 	file := filepath.Join(dir, name)
 	keygen(t, "-q", "-t", "ed25519", "-N", "", "-C", name, "-f", file)
 	return file

@@ -12,6 +12,8 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"callhome/test/sandbox"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -44,7 +46,7 @@ func newLink(t *testing.T) *link {
 
 func newNetns(t *testing.T, name string) string {
 	t.Helper()
-	need(t, "ip")
+	sandbox.Need(t, "ip")
 	netnsMu.Lock()
 	defer netnsMu.Unlock()
 	ip(t, "netns add "+name)
@@ -73,7 +75,7 @@ func connect(t *testing.T, device, port, nms string) *link {
 // Swallow lets every packet to the dead addresses vanish without an answer.
 func (l *link) Swallow() {
 	l.t.Helper()
-	need(l.t, "nft")
+	sandbox.Need(l.t, "nft")
 	l.nft("table inet dead { chain in { type filter hook input priority 0; " +
 		"ip daddr " + deadV4 + " drop; ip6 daddr " + deadV6 + " drop; }; }")
 }

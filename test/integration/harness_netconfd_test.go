@@ -11,6 +11,8 @@ import (
 	"strings"
 	"testing"
 
+	"callhome/test/sandbox"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -26,7 +28,7 @@ const yumaPort = "830"
 
 func startNetconfd(t *testing.T) *netconfd {
 	t.Helper()
-	need(t, "netconfd", "netconf-subsystem")
+	sandbox.Need(t, "netconfd", "netconf-subsystem")
 	dir := tempDir(t)
 	n := &netconfd{socket: filepath.Join(dir, "ncx.sock"), log: filepath.Join(dir, "log")}
 	cmd := exec.Command("netconfd", "--ncxserver-sockname="+n.socket, "--port="+yumaPort,
@@ -40,7 +42,7 @@ func startNetconfd(t *testing.T) *netconfd {
 			t.Logf("netconfd's log:\n%s", tail(readFile(t, n.log)))
 		}
 	})
-	Await(t, patience, "netconfd listening on "+n.socket, func() error {
+	sandbox.Await(t, patience, "netconfd listening on "+n.socket, func() error {
 		if n.over(0) {
 			t.Fatalf("netconfd has ended: %v", n.state)
 		}
@@ -62,7 +64,7 @@ func startNetconfd(t *testing.T) *netconfd {
 // AwaitActive waits until netconfd has taken the client's hello.
 func (n *netconfd) AwaitActive(session string) {
 	n.t.Helper()
-	Await(n.t, patience, "netconfd to take the hello", func() error {
+	sandbox.Await(n.t, patience, "netconfd to take the hello", func() error {
 		_, after, _ := strings.Cut(readFile(n.t, n.log), "\nSession "+session+" for ")
 		if line, _, _ := strings.Cut(after, "\n"); !strings.Contains(line, " now active") {
 			return errors.New("its log does not say that session " + session + " is active")
@@ -79,7 +81,7 @@ func (n *netconfd) Forgot() bool {
 	return i >= 0 && !strings.Contains(log[i:], "agt_rpc: ")
 }
 
-// unixListener reports whether somebody listens on a Unix socket.
+// unixListener reports whether a process listens on a Unix socket.
 func unixListener(path string) bool {
 	const acceptsConnections = 0x10000 // __SO_ACCEPTCON
 	data, _ := os.ReadFile("/proc/self/net/unix")

@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"callhome/test/sandbox"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -99,7 +101,7 @@ func (l *listener) Accept() *conn {
 	return &conn{l.t, c.(*net.TCPConn)}
 }
 
-// Nobody fails the test if somebody calls or called.
+// Nobody fails the test if a call comes or came.
 func (l *listener) Nobody() {
 	l.t.Helper()
 	_ = l.Listener.(*net.TCPListener).SetDeadline(time.Now().Add(20 * time.Millisecond))
@@ -161,7 +163,7 @@ func (c *conn) AwaitEOF(max time.Duration) {
 func (p *process) AwaitListening(addr string) {
 	p.t.Helper()
 	_, port := splitAddr(p.t, addr)
-	Await(p.t, patience, p.name+" listening on "+addr, func() error {
+	sandbox.Await(p.t, patience, p.name+" listening on "+addr, func() error {
 		if p.over(0) && p.state.Success() {
 			return nil // a device that called at once was served already
 		}

@@ -14,6 +14,8 @@ import (
 	"testing"
 	"time"
 
+	"callhome/test/sandbox"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -102,7 +104,7 @@ func AwaitGone(t *testing.T, max time.Duration, were []proc) {
 	if len(were) == 0 {
 		t.Fatal("no process to wait for: the family was taken too late")
 	}
-	Await(t, max, "end of every process of the session", func() error {
+	sandbox.Await(t, max, "end of every process of the session", func() error {
 		var errs []error
 		for _, p := range were {
 			if now, ok := lookup(p.pid); ok && now.started == p.started {

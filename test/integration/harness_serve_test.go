@@ -14,6 +14,8 @@ import (
 	"sync"
 	"testing"
 
+	"callhome/test/sandbox"
+
 	"callhome/internal/nms/control"
 	"callhome/internal/nms/nmsproto"
 
@@ -59,7 +61,7 @@ func (s *served) begin() {
 	argv := append([]string{binDir + "/callhome-nms", "serve", "--listen", s.addr, "--registry", s.registry, "--socket", s.socket, "--device-sockets", s.doors,
 		"--group", "root", "--user", s.nms.user, "--key-file", s.nms.key, "--log-level", "debug"}, s.args...)
 	s.process = start(s.t, "callhome-nms", s.nms.here(argv...))
-	Await(s.t, patience, "callhome-nms answering", func() (err error) {
+	sandbox.Await(s.t, patience, "callhome-nms answering", func() (err error) {
 		if s.over(0) {
 			s.t.Fatalf("callhome-nms has ended: %v\n%s", s.process.state, s.Stderr())
 		}
@@ -128,7 +130,7 @@ func (s *served) write(id, text string) {
 
 func (s *served) awaitEntry(id string) {
 	s.t.Helper()
-	Await(s.t, patience, "the entry of "+id, func() error {
+	sandbox.Await(s.t, patience, "the entry of "+id, func() error {
 		_, err := s.device(id)
 		return err
 	})
@@ -154,7 +156,7 @@ func (s *served) device(id string) (nmsproto.Device, error) {
 // AwaitState waits until the device is there, or not any more.
 func (s *served) AwaitState(id string, want nmsproto.State) (d nmsproto.Device) {
 	s.t.Helper()
-	Await(s.t, patience, id+" "+string(want), func() (err error) {
+	sandbox.Await(s.t, patience, id+" "+string(want), func() (err error) {
 		if d, err = s.device(id); err == nil && d.State != want {
 			err = fmt.Errorf("it is %+v", d)
 		}
@@ -167,7 +169,7 @@ func (s *served) AwaitState(id string, want nmsproto.State) (d nmsproto.Device) 
 // it. Each event is found once.
 func (s *served) AwaitEvent(kind, words string) (found nmsproto.Event) {
 	s.t.Helper()
-	Await(s.t, patience, fmt.Sprintf("an event %s with %q", kind, words), func() error {
+	sandbox.Await(s.t, patience, fmt.Sprintf("an event %s with %q", kind, words), func() error {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		for i, e := range s.seen {
@@ -238,7 +240,7 @@ type operatorsDoor struct {
 // accounts for the devices that there are.
 func (s *served) OpenDoor() *operatorsDoor {
 	s.t.Helper()
-	need(s.t, "/usr/sbin/sshd")
+	sandbox.Need(s.t, "/usr/sbin/sshd")
 	dir := tempDir(s.t)
 	d := &operatorsDoor{addr: freeAddr("127.0.0.1"), hostKey: newKey(s.t, dir, "hostkey")}
 	if err := appendFile("/etc/passwd", s.Run("devices", "accounts", "--account", "root")); err != nil {

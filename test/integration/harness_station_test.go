@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"callhome/test/sandbox"
+
 	"callhome/internal/fdpass"
 
 	"golang.org/x/sys/unix"
@@ -128,7 +130,7 @@ func (s *station) Calls() []call {
 func (s *station) AwaitCall(max time.Duration, n int) call {
 	s.t.Helper()
 	var calls []call
-	Await(s.t, max, fmt.Sprintf("call %d at %s", n, s.Addr), func() error {
+	sandbox.Await(s.t, max, fmt.Sprintf("call %d at %s", n, s.Addr), func() error {
 		if calls = s.Calls(); len(calls) < n {
 			return fmt.Errorf("there were %d", len(calls))
 		}

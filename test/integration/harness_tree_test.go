@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"callhome/test/sandbox"
 	"callhome/test/skips"
 
 	"golang.org/x/sys/unix"
@@ -133,7 +134,7 @@ var mounted struct {
 func openTree(t *testing.T, tree string) string {
 	t.Helper()
 	var result string
-	Await(t, treePatience, "the Debian "+tree+" tree", func() error {
+	sandbox.Await(t, treePatience, "the Debian "+tree+" tree", func() error {
 		data, err := os.ReadFile(os.Getenv(workshopEnv) + "/trees/" + tree)
 		result = string(data)
 		return err
@@ -178,7 +179,7 @@ func onOpenSSHs(t *testing.T, trees []string, story func(t *testing.T, name, roo
 
 func mountTree(name, dir string) (string, error) {
 	root := filepath.Join(runDir, "trees", name, "root")
-	if err := overlay(dir, filepath.Dir(root), root); err != nil {
+	if err := sandbox.Overlay(dir, filepath.Dir(root), root); err != nil {
 		return "", err
 	}
 	binds := []struct {
@@ -205,7 +206,7 @@ func mountTree(name, dir string) (string, error) {
 	if err := os.MkdirAll(root+"/etc/callhome", 0o755); err != nil {
 		return "", err
 	}
-	return root, copyFile("/etc/callhome/sshd_config", root+"/etc/callhome/sshd_config", 0o644)
+	return root, sandbox.CopyFile("/etc/callhome/sshd_config", root+"/etc/callhome/sshd_config", 0o644)
 }
 
 // hostUsr is where a tree has the machine's own /usr.

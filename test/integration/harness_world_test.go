@@ -5,12 +5,12 @@ package integration
 import (
 	"errors"
 	"fmt"
-	"io"
 	"os"
-	"os/signal"
 	"path/filepath"
 	"strconv"
 	"strings"
+
+	"callhome/test/sandbox"
 
 	"golang.org/x/sys/unix"
 )
@@ -60,28 +60,7 @@ func initMain() int {
 		fmt.Println("furnishing the namespaces:", err)
 		return 1
 	}
-	tests := stage(stageTests)
-	if err := tests.Start(); err != nil {
-		fmt.Println("starting the tests:", err)
-		return 1
-	}
-	forwardSignals(tests.Process)
-	signal.Ignore(unix.SIGPIPE)
-	for {
-		var status unix.WaitStatus
-		pid, err := unix.Wait4(-1, &status, 0, nil)
-		switch {
-		case err == unix.EINTR:
-		case err != nil:
-			fmt.Println("waiting for the tests:", err)
-			return 1
-		case pid == tests.Process.Pid && status.Signaled():
-			fmt.Println("the tests were ended by", status.Signal())
-			return 1
-		case pid == tests.Process.Pid:
-			return status.ExitStatus()
-		}
-	}
+	return sandbox.Supervise(stageEnv + "=" + stageTests)
 }
 
 func furnish(workshop string) error {
@@ -89,16 +68,15 @@ func furnish(workshop string) error {
 		what string
 		do   func() error
 	}{
-		{"making the mounts private", func() error { return unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, "") }},
-		{"mounting /proc", func() error { return unix.Mount("proc", "/proc", "proc", 0, "") }},
-		{"mounting /run", func() error { return unix.Mount("run", "/run", "tmpfs", 0, "mode=0755") }},
-		{"mounting /etc", func() error { return overlay("/etc", runDir+"/etc", "/etc") }},
+		{"mounting /proc", sandbox.Mount},
+		{"mounting /run", func() error { return sandbox.Tmpfs("/run") }},
+		{"mounting /etc", func() error { return sandbox.Overlay("/etc", runDir+"/etc", "/etc") }},
 		// netconfd writes to root's home whatever HOME says, and at its end
 		// removes the default socket whatever socket it had.
-		{"mounting /root", func() error { return overlay("/root", runDir+"/root", "/root") }},
+		{"mounting /root", func() error { return sandbox.Overlay("/root", runDir+"/root", "/root") }},
 		{"covering netconfd's socket", coverSocket},
 		{"making /dev", makeDev},
-		{"bringing lo up", loopbackUp},
+		{"bringing lo up", sandbox.LoopbackUp},
 		{"filling /run", func() error { return fillRun(workshop) }},
 		{"filling /etc", func() error { return fillEtc("/etc") }},
 	}
@@ -110,17 +88,6 @@ func furnish(workshop string) error {
 	os.Setenv("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
 	os.Setenv("HOME", runDir+"/home/root")
 	return nil
-}
-
-// overlay mounts lower on target, with what is written kept below scratch.
-func overlay(lower, scratch, target string) error {
-	upper, work := scratch+"/upper", scratch+"/work"
-	for _, dir := range []string{upper, work, target} {
-		if err := os.MkdirAll(dir, 0o755); err != nil {
-			return err
-		}
-	}
-	return unix.Mount("overlay", target, "overlay", 0, "lowerdir="+lower+",upperdir="+upper+",workdir="+work)
 }
 
 // coverSocket keeps a netconfd of the machine's own its socket: what is a mount
@@ -163,20 +130,6 @@ func makeDev() error {
 	return unix.Mount(dev, "/dev", "", unix.MS_BIND|unix.MS_REC, "")
 }
 
-func loopbackUp() error {
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return err
-	}
-	defer unix.Close(fd)
-	ifr, err := unix.NewIfreq("lo")
-	if err != nil {
-		return err
-	}
-	ifr.SetUint16(unix.IFF_UP | unix.IFF_RUNNING)
-	return unix.IoctlIfreq(fd, unix.SIOCSIFFLAGS, ifr)
-}
-
 func fillRun(workshop string) error {
 	for _, dir := range []string{binDir, runDir + "/home/root", "/run/sshd", "/run/netns"} {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
@@ -188,7 +141,7 @@ func fillRun(workshop string) error {
 		return err
 	}
 	for _, f := range built {
-		if err := copyFile(workshop+"/bin/"+f.Name(), binDir+"/"+f.Name(), 0o755); err != nil {
+		if err := sandbox.CopyFile(workshop+"/bin/"+f.Name(), binDir+"/"+f.Name(), 0o755); err != nil {
 			return err
 		}
 	}
@@ -235,7 +188,7 @@ func fillEtc(etc string) error {
 	if err := os.MkdirAll("/etc/callhome", 0o755); err != nil {
 		return err
 	}
-	return copyFile(filepath.Join("..", "..", "packaging", "sshd_config"), "/etc/callhome/sshd_config", 0o644)
+	return sandbox.CopyFile(filepath.Join("..", "..", "packaging", "sshd_config"), "/etc/callhome/sshd_config", 0o644)
 }
 
 func appendFile(name, text string) error {
@@ -246,21 +199,4 @@ func appendFile(name, text string) error {
 	defer f.Close()
 	_, err = f.WriteString(text)
 	return err
-}
-
-func copyFile(from, to string, mode os.FileMode) error {
-	in, err := os.Open(from)
-	if err != nil {
-		return err
-	}
-	defer in.Close()
-	out, err := os.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, mode)
-	if err != nil {
-		return err
-	}
-	if _, err := io.Copy(out, in); err != nil {
-		out.Close()
-		return err
-	}
-	return out.Close()
 }

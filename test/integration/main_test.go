@@ -7,15 +7,12 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"os/signal"
 	"path/filepath"
-	"runtime"
 	"testing"
 	"time"
 
+	"callhome/test/sandbox"
 	"callhome/test/skips"
-
-	"golang.org/x/sys/unix"
 )
 
 // The test binary runs three times, each time as the child of the one before:
@@ -28,14 +25,9 @@ const (
 	workshopEnv = "CALLHOME_TEST_DIR" // what the first stage made for the others
 )
 
-// The main thread is the main goroutine's for good. It is the one that
-// /proc/self shows and whose end counts for Pdeathsig, so no story may take it
-// into another network namespace (atNetns).
-func init() { runtime.LockOSThread() }
-
 func TestMain(m *testing.M) {
 	flag.Parse()
-	if flag.Lookup("test.list").Value.String() != "" {
+	if sandbox.Listing() {
 		os.Exit(m.Run())
 	}
 	switch os.Getenv(stageEnv) {
@@ -65,44 +57,7 @@ func outerMain() int {
 	trees := buildTrees(filepath.Join(workshop, "trees"))
 	defer trees.Wait()
 
-	init := stage(stageInit, workshopEnv+"="+workshop)
-	init.SysProcAttr = &unix.SysProcAttr{
-		Cloneflags: unix.CLONE_NEWNS | unix.CLONE_NEWNET | unix.CLONE_NEWPID | unix.CLONE_NEWUTS | unix.CLONE_NEWIPC,
-		Pdeathsig:  unix.SIGKILL,
-	}
-	if err := init.Start(); err != nil {
-		fmt.Println("making the namespaces:", err)
-		return 1
-	}
-	stop := forwardSignals(init.Process)
-	defer stop()
-	if err := init.Wait(); init.ProcessState.ExitCode() < 0 {
-		fmt.Println("the namespaces:", err)
-		return 1
-	}
-	return init.ProcessState.ExitCode()
-}
-
-// stage is this binary again, with the arguments it was called with.
-func stage(name string, env ...string) *exec.Cmd {
-	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
-	cmd.Args[0] = os.Args[0]
-	cmd.Env = append(append(os.Environ(), stageEnv+"="+name), env...)
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
-	return cmd
-}
-
-// forwardSignals passes on what asks us to end, QUIT among them: with it `go
-// test` asks for the stacks of a run that takes too long.
-func forwardSignals(to *os.Process) (stop func()) {
-	signals := make(chan os.Signal, 8)
-	signal.Notify(signals, unix.SIGTERM, unix.SIGINT, unix.SIGHUP, unix.SIGQUIT)
-	go func() {
-		for s := range signals {
-			_ = to.Signal(s)
-		}
-	}()
-	return func() { signal.Stop(signals) }
+	return sandbox.Enter(stageEnv+"="+stageInit, workshopEnv+"="+workshop)
 }
 
 // build makes the programs under test and the listener of the stock ssh.
@@ -115,7 +70,7 @@ func build(dir string) error {
 	for _, program := range []string{"callhome-trigger", "callhome-mgr", "callhome-nms"} {
 		if given == "" {
 			packages = append(packages, "callhome/cmd/"+program)
-		} else if err := copyFile(filepath.Join(given, program), filepath.Join(dir, program), 0o755); err != nil {
+		} else if err := sandbox.CopyFile(filepath.Join(given, program), filepath.Join(dir, program), 0o755); err != nil {
 			return fmt.Errorf("CALLHOME_BIN_DIR: %w", err)
 		}
 	}
@@ -137,10 +92,7 @@ func testsMain(m *testing.M) int {
 		return 1
 	}
 	defer stopSyslog()
-	if !wasSet("test.parallel") {
-		// Stories wait more than they work.
-		_ = flag.Set("test.parallel", "8")
-	}
+	sandbox.Parallel()
 	code := m.Run()
 	skips.Print(os.Stdout)
 	deadline := time.Now().Add(5 * time.Second)
@@ -153,9 +105,4 @@ func testsMain(m *testing.M) int {
 		code = max(code, 1)
 	}
 	return code
-}
-
-func wasSet(name string) (set bool) {
-	flag.Visit(func(f *flag.Flag) { set = set || f.Name == name })
-	return set
 }

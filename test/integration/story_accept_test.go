@@ -12,6 +12,8 @@ import (
 	"strings"
 	"testing"
 
+	"callhome/test/sandbox"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -167,9 +169,9 @@ func TestAcceptTakesCallsFromItsNetworks(t *testing.T) {
 	nms.accept = []string{"--from", "127.0.0.2/31", "--timeout", "30s"}
 	addr := freeAddr("127.0.0.1")
 	ssh := nms.Netconf(addr)
-	stranger := device.Call(addr)
+	unknown := device.Call(addr)
 	ssh.AwaitStderr("outside --from")
-	AwaitGone(t, patience, stranger.Family())
+	AwaitGone(t, patience, unknown.Family())
 	device.Call(addr, "--local-address", "127.0.0.3").AwaitFamily("cat")
 	ssh.in.Close()
 	ssh.MustExit(0)
@@ -196,7 +198,7 @@ func TestAcceptEndsWithItsSsh(t *testing.T) {
 	family := ssh.AwaitFamily(binDir + "/callhome-nms accept --listen " + addr)
 	ssh.Signal(unix.SIGKILL)
 	AwaitGone(t, patience, family)
-	Await(t, patience, "a free port", func() error {
+	sandbox.Await(t, patience, "a free port", func() error {
 		l, err := net.Listen("tcp", addr)
 		return errors.Join(err, closeIf(l))
 	})

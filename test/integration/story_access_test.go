@@ -13,6 +13,8 @@ import (
 	"strings"
 	"testing"
 
+	"callhome/test/sandbox"
+
 	"callhome/internal/proto"
 
 	"golang.org/x/sys/unix"
@@ -24,15 +26,15 @@ import (
 func TestOnlyTheDocumentsUsersGetIn(t *testing.T) {
 	t.Parallel()
 	s := newStandingSite(t, "/bin/cat")
-	stranger, other := newNMS(t), newNMS(t)
-	s.LetIn(stranger) // by the daemon's settings
-	s.Introduce(stranger)
+	unknown, other := newNMS(t), newNMS(t)
+	s.LetIn(unknown) // by the daemon's settings
+	s.Introduce(unknown)
 	s.Introduce(other)
 	other.user = bashful
 	stations := map[string]*station{}
 	with := func(users ...object) object {
 		var list []object
-		for _, name := range []string{"nms", "stranger", "other"} {
+		for _, name := range []string{"nms", "unknown", "other"} {
 			e := putSSH(s.At(stations[name].Addr), object{"user": users}, "client-authentication", "users")
 			c := persistent(name, quickAlive(e))
 			c["callhome:backoff"] = object{"initial": 100, "maximum": 500}
@@ -40,7 +42,7 @@ func TestOnlyTheDocumentsUsersGetIn(t *testing.T) {
 		}
 		return document(list...)
 	}
-	for name, n := range map[string]*nms{"nms": s.nms, "stranger": stranger, "other": other} {
+	for name, n := range map[string]*nms{"nms": s.nms, "unknown": unknown, "other": other} {
 		stations[name] = n.Station(freeAddr("127.0.0.1"))
 	}
 	k := s.Keep(with(user(t, netop, s.nms), user(t, bashful, other)))
@@ -50,9 +52,9 @@ func TestOnlyTheDocumentsUsersGetIn(t *testing.T) {
 	if session := k.AwaitServing(patience, "other"); session.User != bashful {
 		t.Errorf("the session is %+v", session)
 	}
-	refused := k.AwaitHeard(patience, "stranger", proto.EventAttemptFailed, 2)
+	refused := k.AwaitHeard(patience, "unknown", proto.EventAttemptFailed, 2)
 	if e := refused.Session; e.Stage != proto.StageAuth || e.User != "" && e.User != netop {
-		t.Errorf("the stranger's session ended as %+v", e)
+		t.Errorf("the unknown client's session ended as %+v", e)
 	}
 
 	// bashful is removed: the session ends, and there is no other.
@@ -63,8 +65,8 @@ func TestOnlyTheDocumentsUsersGetIn(t *testing.T) {
 		t.Errorf("who was removed failed at %+v", failed.Session)
 	}
 	k.AwaitServing(patience, "nms")
-	if n := len(k.Heard("stranger", proto.EventAuthenticated)); n != 0 {
-		t.Errorf("the stranger got in %d times", n)
+	if n := len(k.Heard("unknown", proto.EventAuthenticated)); n != 0 {
+		t.Errorf("the unknown client logged in %d times", n)
 	}
 	// The key of bashful's is of no use for the user who is left.
 	stations["other"].Shut()
@@ -91,7 +93,7 @@ func TestAClientsHookRunsOnItsEvents(t *testing.T) {
 	nms.HangUp()
 	k.AwaitHeard(patience, "nms", proto.EventRecovered, 1)
 	want := []string{proto.EventCalling, proto.EventConnected, proto.EventAuthenticated, proto.EventSubsystem, proto.EventClosed, proto.EventLost, proto.EventRecovered}
-	Await(t, patience, "the hook's words", func() error {
+	sandbox.Await(t, patience, "the hook's words", func() error {
 		data, err := os.ReadFile(said)
 		if err != nil {
 			return err
@@ -199,7 +201,7 @@ func TestStandingSessionsSurviveTheDaemon(t *testing.T) {
 		before[name] = k.AwaitServing(patience, name)
 	}
 	for range 2 {
-		k.Murder()
+		k.Kill9()
 		stations["kept"].Session().echo("while no daemon runs")
 		k.begin()
 		for _, name := range names {
@@ -208,7 +210,7 @@ func TestStandingSessionsSurviveTheDaemon(t *testing.T) {
 		}
 	}
 	gone := []proc{mustLookup(t, before["removed"].PID), mustLookup(t, before["disabled"].PID)}
-	k.Murder()
+	k.Kill9()
 	clients["disabled"]["callhome:enabled"] = false
 	putTCP(clients["changed"]["endpoints"].(object)["endpoint"].([]object)[0], 10, "callhome:dscp")
 	replace(t, k.file, document(clients["kept"], clients["changed"], clients["disabled"]))
@@ -220,7 +222,7 @@ func TestStandingSessionsSurviveTheDaemon(t *testing.T) {
 		}
 		return nil
 	})
-	Await(t, patience, "the sessions of two clients", func() error {
+	sandbox.Await(t, patience, "the sessions of two clients", func() error {
 		if list := k.Sessions(); len(list) != 2 || list[0].Client != "kept" || list[1].Client != "changed" {
 			return fmt.Errorf("they are %+v", list)
 		}

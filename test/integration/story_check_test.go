@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"callhome/test/sandbox"
 )
 
 // Exit statuses are part of the interface (sysexits(3)). Each failure is one
@@ -141,7 +143,7 @@ func TestPackagedDefaultsFile(t *testing.T) {
 	nms := listen(t, "127.0.0.1:0")
 	const file = "/etc/callhome/trigger.conf"
 	device.UseDefaultsFile()
-	if err := copyFile(device.writeDefaults(append(device.options, "--device-id", "from-the-file")), file, 0o644); err != nil {
+	if err := sandbox.CopyFile(device.writeDefaults(append(device.options, "--device-id", "from-the-file")), file, 0o644); err != nil {
 		t.Fatal(err)
 	}
 	defer os.Remove(file)
@@ -155,7 +157,7 @@ func TestPackagedDefaultsFile(t *testing.T) {
 
 // --check names what is missing, each with what mends it, and its exit status
 // is that of a call home; it calls nobody.
-func TestCheckTellsWhatIsMissing(t *testing.T) {
+func TestCheckReportsWhatIsMissing(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
 		name    string
@@ -228,10 +230,10 @@ func TestCheckFindsWhatSshdSkips(t *testing.T) {
 	t.Parallel()
 	device := newDevice(t, "/bin/true")
 	ca, other := newKey(t, device.dir(), "ca"), newKey(t, device.dir(), "other")
-	stranger := certify(t, ca, other, "other", alias, true)
-	check := start(t, "callhome-trigger", device.Command(nil, "--check", "--host-certificate", stranger))
+	unknown := certify(t, ca, other, "other", alias, true)
+	check := start(t, "callhome-trigger", device.Command(nil, "--check", "--host-certificate", unknown))
 	check.MustExit(0)
-	contains(t, "--check", check.Stdout(), "warning", stranger)
+	contains(t, "--check", check.Stdout(), "warning", unknown)
 
 	if err := os.Chmod(other, 0o644); err != nil {
 		t.Fatal(err)

@@ -15,6 +15,8 @@ import (
 	"testing"
 	"time"
 
+	"callhome/test/sandbox"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -245,13 +247,13 @@ func TestConsoleWaitsForItsDevice(t *testing.T) {
 	device, nms := newSite(t, newProbe(t).Command)
 	addr := freeAddr("127.0.0.1")
 	p := nms.Console(addr, "--hello", "--login-timeout", "1m")
-	stranger := newDevice(t, "/bin/true")
-	stranger.LetIn(nms)
-	gone := stranger.Call(addr)
+	unknown := newDevice(t, "/bin/true")
+	unknown.LetIn(nms)
+	gone := unknown.Call(addr)
 	p.AwaitStderr("this is not device " + alias)
 	AwaitGone(t, patience, gone.Family())
 	if strings.Contains(gone.Stderr(), "publickey") {
-		t.Errorf("the station logged in at a stranger's:\n%s", gone.Stderr())
+		t.Errorf("the station logged in to an unknown device:\n%s", gone.Stderr())
 	}
 	speak := func(words string) net.Conn {
 		c, err := net.Dial("tcp", addr)
@@ -410,7 +412,7 @@ func TestConsolesPortIsTaken(t *testing.T) {
 // connection, and sshd is stock.
 func foreign(t *testing.T, d *device, server *netconfd) (sshd string) {
 	t.Helper()
-	need(t, "socat")
+	sandbox.Need(t, "socat")
 	config := writeFile(t, filepath.Join(d.dir(), "foreign.conf"), fmt.Sprintf("HostKey %s\nAuthorizedKeysFile %s\nUsePAM no\nSubsystem netconf %s\n"+
 		"ForceCommand SSH_CONNECTION=\"127.0.0.1 1 127.0.0.1 %s\" exec %s\n", d.hostKey, d.authorizedKeys, server.Subsystem(), yumaPort, server.Subsystem()), 0o644)
 	return "EXEC:/usr/sbin/sshd -i -e -f " + config + ",nofork"

@@ -6,11 +6,13 @@ import (
 	"errors"
 	"fmt"
 	"testing"
+
+	"callhome/test/sandbox"
 )
 
 // Fifty call homes at once: all sessions live at the same moment, each with
 // its own NETCONF session, and when they end none is left over.
-func TestFiftyAtOnce(t *testing.T) {
+func TestFiftySessionsAtOnce(t *testing.T) {
 	const crowd = 50
 	server := startNetconfd(t)
 	device, nms := newSite(t, server.Subsystem())
@@ -52,7 +54,7 @@ func TestFiftyAtOnce(t *testing.T) {
 	for _, call := range calls {
 		call.Exit(patience)
 	}
-	Await(t, patience, "end of the crowd", func() error {
+	sandbox.Await(t, patience, "end of the crowd", func() error {
 		var errs []error
 		for _, p := range all {
 			if now, ok := lookup(p.pid); ok && now.started == p.started {

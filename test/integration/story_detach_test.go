@@ -61,7 +61,7 @@ func TestDetachReturnsAndSshdGoesOn(t *testing.T) {
 }
 
 // Detach with an sshd that cannot start says why, with sshd's own words.
-func TestDetachTellsWhySshdDidNotStart(t *testing.T) {
+func TestDetachReportsWhySshdDidNotStart(t *testing.T) {
 	t.Parallel()
 	device := newDevice(t, "/bin/true")
 	nms := listen(t, "127.0.0.1:0")

@@ -9,19 +9,13 @@ import (
 	"time"
 )
 
-// What another implementation does in the same place: Netopeer2 2.7.0 with
-// libnetconf2 4.1.2, measured by the project on a machine of 2 CPUs, on
-// loopback, with its default settings. It calls every 5.0 s, without growth or
-// jitter; after a session it waits not at all.
-const (
-	theirReopenedMedian  = 2600 * time.Millisecond
-	theirReopenedWorst   = 4800 * time.Millisecond
-	theirAttemptsRefused = 4 // in 20 s
-)
+// fixedPauseMedian is the median with which clients are back that call every
+// five seconds: half of that, by arithmetic. Growing pauses must not be slower.
+const fixedPauseMedian = 2500 * time.Millisecond
 
 // Two hundred clients are kept connected with one NMS. It is restarted and all
-// are back; it is away for 20 s and all are back, in a median that is below
-// that of an implementation whose pauses do not grow. All defaults; a stub
+// are back; it is away for 20 s and all are back, in a median below that of a
+// fixed pause of 5 s. All defaults; a stub
 // stands in for sshd, so that its cost does not hide ours.
 func TestTwoHundredClients(t *testing.T) {
 	t.Parallel()
@@ -67,16 +61,15 @@ func TestTwoHundredClients(t *testing.T) {
 	row("daemon started", first)
 	row("NMS restarted at once", restarted)
 	row(fmt.Sprintf("NMS there again after %v", begin.Sub(down).Round(time.Second)), back)
-	t.Logf("%-38s %9s %9v %9v", "  Netopeer2 in its place", "", theirReopenedMedian, theirReopenedWorst)
-	t.Logf("attempts of one client meanwhile: %.1f; Netopeer2 %d", float64(attempts)/crowd, theirAttemptsRefused)
-	if m := median(back); m >= theirReopenedMedian {
-		t.Errorf("back in a median of %v, expected less than %v", m, theirReopenedMedian)
+	t.Logf("attempts of one client meanwhile: %.1f", float64(attempts)/crowd)
+	if m := median(back); m >= fixedPauseMedian {
+		t.Errorf("back in a median of %v, expected less than %v", m, fixedPauseMedian)
 	}
 	if last := restarted[crowd-1]; last > 10*time.Second {
 		t.Errorf("after the restart the last one was back in %v", last)
 	}
 	if calls := len(nms.Calls()); calls != 3*crowd {
-		t.Errorf("%d calls, expected %d: nobody has two connections", calls, 3*crowd)
+		t.Errorf("%d calls, expected %d: one for each client and outage", calls, 3*crowd)
 	}
 }
 

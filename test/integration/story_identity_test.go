@@ -102,7 +102,7 @@ func TestWrongHostKey(t *testing.T) {
 	}
 }
 
-// A host key that is not there is found before anybody is called.
+// A host key that is not there is found before any call.
 func TestMissingHostKey(t *testing.T) {
 	t.Parallel()
 	inBothWays(t, func(t *testing.T, use func(*device)) {

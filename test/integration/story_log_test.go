@@ -11,6 +11,8 @@ import (
 	"strings"
 	"testing"
 
+	"callhome/test/sandbox"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -53,9 +55,9 @@ func TestUnreadStderrDoesNotFreezeTheSession(t *testing.T) {
 	})
 }
 
-// A call that reaches nobody leaves no log behind: those of sessions would have
+// A call that is refused leaves no log behind: those of sessions would have
 // to make room for it.
-func TestACallToNobodyLeavesNoLog(t *testing.T) {
+func TestARefusedCallLeavesNoLog(t *testing.T) {
 	t.Parallel()
 	device := newDevice(t, "/bin/true")
 	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
@@ -110,7 +112,7 @@ func sessionLog(t *testing.T, addr, text string) string {
 	t.Helper()
 	_, port := splitAddr(t, addr)
 	var log string
-	Await(t, patience, "a log of the session in /run/callhome/log", func() error {
+	sandbox.Await(t, patience, "a log of the session in /run/callhome/log", func() error {
 		files, _ := filepath.Glob("/run/callhome/log/*")
 		for _, f := range files {
 			data, _ := os.ReadFile(f)

@@ -14,6 +14,8 @@ import (
 	"testing"
 	"time"
 
+	"callhome/test/sandbox"
+
 	"callhome/internal/device/api"
 	"callhome/internal/proto"
 
@@ -52,7 +54,7 @@ func (m *manager) begin() {
 func (m *manager) connect() {
 	t := m.device.t
 	t.Helper()
-	Await(t, patience, "callhome-mgr answering", func() (err error) {
+	sandbox.Await(t, patience, "callhome-mgr answering", func() (err error) {
 		if m.over(0) {
 			t.Fatalf("callhome-mgr has ended: %v", m.process.state)
 		}
@@ -116,7 +118,7 @@ func (m *manager) Sessions() []proto.SessionInfo {
 // AwaitNone waits until no session is left and returns the last that ended.
 func (m *manager) AwaitNone() proto.SessionInfo {
 	m.device.t.Helper()
-	Await(m.device.t, patience, "the end of all sessions", func() error {
+	sandbox.Await(m.device.t, patience, "the end of all sessions", func() error {
 		if s := m.Sessions(); len(s) > 0 {
 			return fmt.Errorf("%d left, one is %+v", len(s), s[0])
 		}
@@ -130,8 +132,8 @@ func (m *manager) AwaitNone() proto.SessionInfo {
 	return st.Recent[0]
 }
 
-// Murder kills the daemon, and nothing but the daemon.
-func (m *manager) Murder() {
+// Kill9 kills the daemon, and nothing but the daemon.
+func (m *manager) Kill9() {
 	m.device.t.Helper()
 	m.client.Close()
 	m.Signal(unix.SIGKILL)
@@ -261,7 +263,7 @@ func TestKillEndsTheWholeSession(t *testing.T) {
 	station := nms.Netconf(addr)
 	called := m.MustCallHome(addr, proto.WaitNetconf)
 	var all []proc
-	Await(t, patience, "the subsystem's own child", func() error {
+	sandbox.Await(t, patience, "the subsystem's own child", func() error {
 		all = []proc{mustLookup(t, called.PID)}
 		for i := 0; i < len(all); i++ {
 			for _, p := range processes() {
@@ -291,7 +293,7 @@ func TestKillEndsTheWholeSession(t *testing.T) {
 }
 
 // A station that accepts and stays silent makes nobody else wait.
-func TestASilentStationDelaysNobody(t *testing.T) {
+func TestASilentStationDelaysNoOtherCall(t *testing.T) {
 	t.Parallel()
 	d, nms := newSite(t, "/bin/cat")
 	m := startManager(t, d)
@@ -325,7 +327,7 @@ func TestASessionOutlivesTheManager(t *testing.T) {
 	addr := freeAddr("127.0.0.1")
 	station := nms.Netconf(addr)
 	before := m.MustCallHome(addr, proto.WaitNetconf)
-	m.Murder()
+	m.Kill9()
 	station.echo("while no manager runs")
 	m.begin()
 	m.AwaitStderr("restored")
@@ -346,7 +348,7 @@ func TestASessionOutlivesTheManager(t *testing.T) {
 }
 
 // A state file that cannot be used does not cost the session.
-func TestASpoiltStateFileCostsNoSession(t *testing.T) {
+func TestADamagedStateFileEndsNoSession(t *testing.T) {
 	t.Parallel()
 	for name, spoil := range map[string]func(string) string{
 		"half written":     func(s string) string { return s[:len(s)/2] },
@@ -360,11 +362,11 @@ func TestASpoiltStateFileCostsNoSession(t *testing.T) {
 			addr := freeAddr("127.0.0.1")
 			station := nms.Netconf(addr)
 			before := m.MustCallHome(addr, proto.WaitNetconf)
-			m.Murder()
+			m.Kill9()
 			file := filepath.Join(m.state, fmt.Sprint(before.Session)+".json")
 			writeFile(t, file, spoil(readFile(t, file)), 0o600)
 			m.begin()
-			Await(t, patience, "the session found again", func() error {
+			sandbox.Await(t, patience, "the session found again", func() error {
 				after := m.Sessions()
 				if len(after) != 1 || after[0].Session != before.Session || after[0].PID != before.PID || after[0].User != before.User || after[0].Remote != before.Remote || after[0].State != proto.StateServing {
 					return fmt.Errorf("before %+v\nafter %+v", before, after)
@@ -388,7 +390,7 @@ func TestAFullStateDirectoryStopsNoSession(t *testing.T) {
 	addr := freeAddr("127.0.0.1")
 	station := nms.Netconf(addr)
 	called := m.MustCallHome(addr, proto.WaitNetconf)
-	m.Murder()
+	m.Kill9()
 	filler, err := os.Create(filepath.Join(m.state, "filler"))
 	if err != nil {
 		t.Fatal(err)
@@ -407,8 +409,8 @@ func TestAFullStateDirectoryStopsNoSession(t *testing.T) {
 	m.must(proto.MethodKillUserSession, proto.SessionParams{Session: called.Session}, nil)
 }
 
-// A session that ends while no manager runs is told of by the next one.
-func TestAnEndThatNobodySawIsTold(t *testing.T) {
+// A session that ends while no manager runs is reported by the next one.
+func TestAnUnobservedEndIsReported(t *testing.T) {
 	t.Parallel()
 	d, nms := newSite(t, "/bin/cat")
 	m := startManager(t, d)
@@ -416,7 +418,7 @@ func TestAnEndThatNobodySawIsTold(t *testing.T) {
 	station := nms.Netconf(addr)
 	before := m.MustCallHome(addr, proto.WaitNetconf)
 	family := []proc{mustLookup(t, before.PID)}
-	m.Murder()
+	m.Kill9()
 	station.end()
 	AwaitGone(t, patience, family)
 	m.begin()
@@ -468,7 +470,7 @@ func TestTheManagerTakesATriggersConnection(t *testing.T) {
 	cmd.SysProcAttr = &unix.SysProcAttr{Setpgid: true, Credential: &unixCredential}
 	start(t, "callhome-trigger", cmd).MustExit(0)
 	var s proto.SessionInfo
-	Await(t, patience, "the handed-over session serving", func() error {
+	sandbox.Await(t, patience, "the handed-over session serving", func() error {
 		list := m.Sessions()
 		if len(list) != 1 || list[0].State != proto.StateServing {
 			return fmt.Errorf("the sessions are %+v", list)
@@ -501,15 +503,15 @@ func TestOthersMayNotCall(t *testing.T) {
 	writer := as(netopID, "call", host, port)
 	writer.MustExit(77)
 	contains(t, "the refusal", writer.Stderr(), "netconf_ssh_call_home needs root or the group root")
-	stranger := as(54321, "status")
-	stranger.MustExit(77)
+	unknown := as(54321, "status")
+	unknown.MustExit(77)
 	l.Nobody()
 }
 
 // One message by hand, as from socat.
 func TestAnyoneWhoWritesJSONCanCall(t *testing.T) {
 	t.Parallel()
-	need(t, "socat")
+	sandbox.Need(t, "socat")
 	d := newDevice(t, "/bin/cat")
 	m := startManager(t, d)
 	l := listen(t, "127.0.0.1:0")
@@ -520,7 +522,7 @@ func TestAnyoneWhoWritesJSONCanCall(t *testing.T) {
 	p := start(t, "socat", cmd)
 	c := l.Accept()
 	c.Banner()
-	Await(t, patience, "the answer", func() error {
+	sandbox.Await(t, patience, "the answer", func() error {
 		var r proto.Response
 		if err := json.Unmarshal([]byte(p.Stdout()), &r); err != nil {
 			return err

@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"callhome/test/sandbox"
+
 	"callhome/internal/nms/nmsproto"
 	"callhome/internal/proto"
 )
@@ -44,7 +46,7 @@ type nat struct {
 // newNAT puts one before a station that is in that network namespace.
 func newNAT(t *testing.T, nms string, w wan) *nat {
 	t.Helper()
-	need(t, "nft")
+	sandbox.Need(t, "nft")
 	id := lastLink.Add(1)
 	n := &nat{t: t, wan: w, name: fmt.Sprintf("router%d", id), nms: filepath.Base(nms)}
 	router, port := newNetns(t, n.name), fmt.Sprintf("port%d", id)

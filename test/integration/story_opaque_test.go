@@ -154,7 +154,7 @@ func TestOpaqueInTheLog(t *testing.T) {
 	}
 }
 
-// OPAQUE that cannot be carried is refused before anybody is called.
+// OPAQUE that cannot be carried is refused before any call.
 func TestOpaqueThatIsTooLong(t *testing.T) {
 	t.Parallel()
 	inBothWays(t, func(t *testing.T, use func(*device)) {

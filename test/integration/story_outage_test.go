@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"callhome/test/sandbox"
+
 	"callhome/internal/proto"
 )
 
@@ -163,7 +165,7 @@ func TestPacketsOfOneDirectionAreLost(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			need(t, "nft")
+			sandbox.Need(t, "nft")
 			s, l := newLinkedSite(t)
 			nms := s.nms.Station(freeAddr(nmsV4))
 			client := persistent("nms", quickAlive(s.At(nms.Addr)))
@@ -200,7 +202,7 @@ func TestTheDevicesAddressChanges(t *testing.T) {
 func TestTheDeviceMovesDuringACall(t *testing.T) {
 	t.Parallel()
 	const other = "192.0.2.77"
-	need(t, "nft")
+	sandbox.Need(t, "nft")
 	s, l := newLinkedSite(t)
 	nms := s.nms.Station(freeAddr(nmsV4))
 	l.nft("table inet way {\nchain lost { type filter hook input priority 0; ip saddr " + deviceV4 + " drop; }\n}")

@@ -279,7 +279,7 @@ func TestProxyRefuses(t *testing.T) {
 }
 
 // Credentials that others may read, that are not there, or that stand on the
-// command line are refused before anybody is called.
+// command line are refused before any call.
 func TestProxyCredentials(t *testing.T) {
 	t.Parallel()
 	proxy := listen(t, "127.0.0.1:0")

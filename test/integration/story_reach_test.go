@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"callhome/test/sandbox"
 )
 
 // Nobody listens: one line says so, and status 69.
@@ -169,7 +171,7 @@ func TestAttempts(t *testing.T) {
 		device.options = append(device.options, "--attempts", "1000", "--retry-wait", "20ms")
 		use(device)
 		call := start(t, "callhome-trigger", device.Command([]string{nmsV4, port}))
-		Await(t, patience, "two more attempts", func() error {
+		sandbox.Await(t, patience, "two more attempts", func() error {
 			if n := failedConnects(t, link.device); n < 5 {
 				return fmt.Errorf("%d in all", n)
 			}

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"callhome/internal/proto"
+	"callhome/test/sandbox"
 	"callhome/test/skips"
 )
 
@@ -111,7 +112,7 @@ func TestTheConfigurationIsFollowed(t *testing.T) {
 	k.AwaitHeard(patience, "", proto.EventConfigRefused, 1)
 	k.Undisturbed(running)
 	replace(t, k.file, document(persistent("second", s.At(second.Addr))))
-	Await(t, patience, "the end of what is not configured any more", func() error {
+	sandbox.Await(t, patience, "the end of what is not configured any more", func() error {
 		if list := k.Sessions(); len(list) != 1 || list[0].Client != "second" {
 			return fmt.Errorf("the sessions are %+v", list)
 		}
@@ -124,7 +125,7 @@ func TestTheConfigurationIsFollowed(t *testing.T) {
 // machine's own host key, the user's keys from a file.
 func TestInitMakesADocumentThatWorks(t *testing.T) {
 	t.Parallel()
-	need(t, "yanglint")
+	sandbox.Need(t, "yanglint")
 	s := newStandingSite(t, "/bin/cat")
 	nms := s.nms.Station(freeAddr("127.0.0.1"))
 	if _, err := os.Stat("/etc/ssh/ssh_host_ed25519_key"); err != nil {
@@ -160,7 +161,7 @@ func validate(t *testing.T, kind, doc string) {
 // what `state` prints: connected, failing, idle, stopped and disabled.
 func TestTheStateTreeIsValid(t *testing.T) {
 	t.Parallel()
-	need(t, "yanglint")
+	sandbox.Need(t, "yanglint")
 	s := newStandingSite(t, "/bin/cat")
 	nms := s.nms.Station(freeAddr("127.0.0.1"))
 	refused, disabled, given, idle := persistent("refused & <co>", s.At(freeAddr("127.0.0.1"))), persistent("disabled", s.At(nms.Addr)), persistent("given up", s.At(freeAddr("127.0.0.1"))), persistent("idle", s.At(nms.Addr))
@@ -234,7 +235,7 @@ func (k *keeper) awaitCrowd(n int) map[string]proto.SessionInfo {
 	t := k.device.t
 	t.Helper()
 	var by map[string]proto.SessionInfo
-	Await(t, 3*patience, fmt.Sprintf("%d clients with a session", n), func() error {
+	sandbox.Await(t, 3*patience, fmt.Sprintf("%d clients with a session", n), func() error {
 		by = make(map[string]proto.SessionInfo)
 		list := k.Sessions()
 		for _, s := range list {

@@ -15,6 +15,8 @@ import (
 	"testing"
 	"time"
 
+	"callhome/test/sandbox"
+
 	"callhome/internal/nms/nmsproto"
 	"callhome/internal/proto"
 
@@ -85,7 +87,7 @@ func TestServeHoldsDevicesAndReachesThem(t *testing.T) {
 		n.Close()
 	}
 	// The device's own socket, with a stock program at it.
-	need(t, "socat")
+	sandbox.Need(t, "socat")
 	door := filepath.Join(s.doors, "edge7.sock")
 	oneSession(t, converse(t, "socat", exec.Command("socat", "-", "UNIX-CONNECT:"+door)), server)
 
@@ -185,7 +187,7 @@ func TestStockClientsReachADeviceThroughSshd(t *testing.T) {
 	p.MustExit(69)
 	contains(t, "ssh without a subsystem", p.Stderr(), "device edge8 is not connected: it has not called yet")
 
-	need(t, "/usr/bin/python3")
+	sandbox.Need(t, "/usr/bin/python3")
 	host, port := splitAddr(t, door.addr)
 	for try := 1; ; try++ {
 		p := start(t, "ncclient", exec.Command("/usr/bin/python3", "clients/ncclient_connect.py", host, port, "dev+edge7", s.nms.key, door.hostKey+".pub"))
@@ -254,7 +256,7 @@ func TestADeviceThatCallsAgain(t *testing.T) {
 }
 
 // The cable is cut: no FIN, no answer.
-func TestADeviceVanishesWithoutAWord(t *testing.T) {
+func TestAVanishedDeviceIsNoticed(t *testing.T) {
 	t.Parallel()
 	l := newLink(t)
 	probe := newProbe(t)
@@ -300,9 +302,9 @@ func TestSilentConnectionsKeepNobodyOut(t *testing.T) {
 		}
 	}
 	var st nmsproto.Status
-	Await(t, patience, "nobody waiting", func() error {
+	sandbox.Await(t, patience, "nobody waiting", func() error {
 		if err := s.ask(nmsproto.MethodStatus, nil, &st); err != nil || st.Unauthenticated != 0 {
-			return fmt.Errorf("%+v, %w", st, errors.Join(err, errors.New("somebody waits")))
+			return fmt.Errorf("%+v, %w", st, errors.Join(err, errors.New("a connection waits")))
 		}
 		return nil
 	})
@@ -406,7 +408,7 @@ func TestWhatServeRefusesItNames(t *testing.T) {
 // A call home that nobody here wrote: socat and sshd -i.
 func TestACallHomeBySocat(t *testing.T) {
 	t.Parallel()
-	need(t, "socat")
+	sandbox.Need(t, "socat")
 	s, d, server := newServedSite(t, "edge7")
 	// netconfd wants to see a connection to port 830, so that is where it comes from.
 	config := writeFile(t, filepath.Join(tempDir(t), "sshd_config"), fmt.Sprintf(
@@ -493,7 +495,7 @@ func TestServeBehindALoadBalancer(t *testing.T) {
 }
 
 // The hook gets each event, and Prometheus the figures.
-func TestServeTellsHookAndPrometheus(t *testing.T) {
+func TestServePublishesToHookAndPrometheus(t *testing.T) {
 	t.Parallel()
 	probe := newProbe(t)
 	d, n := newSite(t, probe.Command)
@@ -553,10 +555,10 @@ func TestServeRestartedHasAllBack(t *testing.T) {
 		}
 		return nil
 	}
-	Await(t, 6*patience, "all devices", all)
+	sandbox.Await(t, 6*patience, "all devices", all)
 	s.Stop()
 	s.begin()
-	Await(t, 6*patience, "all devices again", all)
+	sandbox.Await(t, 6*patience, "all devices again", all)
 	// And they can be used.
 	c := s.Connect("stand7")
 	c.in.Close()

@@ -14,6 +14,8 @@ import (
 	"testing"
 	"time"
 
+	"callhome/test/sandbox"
+
 	"callhome/internal/proto"
 
 	"golang.org/x/sys/unix"
@@ -43,8 +45,8 @@ func (s *netconf) echo(line string) {
 
 // Fifty sessions are held while the daemon is killed twenty times, at any
 // moment, and calls go on: none is lost, none doubled, none left over.
-func TestSessionsSurviveTwentyMurders(t *testing.T) {
-	const held, murders = 50, 20
+func TestSessionsSurviveTwentyKills(t *testing.T) {
+	const held, kills = 50, 20
 	d, nms := newSite(t, "/bin/cat")
 	m := startManager(t, d)
 	stations := make([]*netconf, held)
@@ -68,7 +70,7 @@ func TestSessionsSurviveTwentyMurders(t *testing.T) {
 			c.Close()
 		}
 	})
-	for range murders {
+	for range kills {
 		stop := make(chan struct{})
 		var callers sync.WaitGroup
 		callers.Go(func() {
@@ -77,7 +79,7 @@ func TestSessionsSurviveTwentyMurders(t *testing.T) {
 				case <-stop:
 					return
 				default:
-					_, _ = m.CallHome(silent.Addr(), proto.WaitTCP) // the murder may come between
+					_, _ = m.CallHome(silent.Addr(), proto.WaitTCP) // the daemon may be killed meanwhile
 				}
 			}
 		})
@@ -86,12 +88,12 @@ func TestSessionsSurviveTwentyMurders(t *testing.T) {
 		close(stop)
 		m.Signal(unix.SIGKILL)
 		callers.Wait()
-		m.Murder()
+		m.Kill9()
 		m.begin()
 	}
 	silent.Listener.Close()
 	taken.Wait()
-	Await(t, 3*patience, "the held sessions alone", func() error {
+	sandbox.Await(t, 3*patience, "the held sessions alone", func() error {
 		seen := make(map[int]bool)
 		for _, s := range m.Sessions() {
 			if was, ok := sessions[s.Session]; !ok {

@@ -159,7 +159,7 @@ func loginIsBelieved(t *testing.T, move func(*device), user string) {
 }
 
 // forgedLogin: a client that never logs in writes a login into the log. Nobody
-// is told that somebody had logged in, and the log of the manager says what was
+// is told that a login had happened, and the log of the manager says what was
 // tried.
 func forgedLogin(t *testing.T, move func(*device), how string) {
 	t.Parallel()

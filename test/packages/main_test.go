@@ -3,6 +3,7 @@
 package packages
 
 import (
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -11,16 +12,17 @@ import (
 	"strings"
 	"testing"
 
+	"callhome/test/sandbox"
 	"callhome/test/skips"
-
-	"golang.org/x/sys/unix"
 )
 
-// The test binary runs twice: on the machine, to build the packages, which may
-// need Go modules; then in namespaces of its own, to tell the stories. Process
-// 1 there is a shell, which reaps what a daemon leaves behind.
+// The test binary runs three times: on the machine, to build the packages, which
+// may need Go modules; as process 1 of namespaces, which reaps what a daemon
+// leaves behind; and there, to run the tests.
 const (
 	stageEnv    = "CALLHOME_PACKAGES_STAGE"
+	stageInit   = "init"
+	stageTests  = "tests"
 	workshopEnv = "CALLHOME_PACKAGES_DIR"
 )
 
@@ -40,10 +42,14 @@ const (
 func TestMain(m *testing.M) {
 	flag.Parse()
 	switch {
-	case flag.Lookup("test.list").Value.String() != "":
+	case sandbox.Listing():
 		os.Exit(m.Run())
-	case os.Getenv(stageEnv) != "":
-		os.Exit(insideMain(m))
+	case os.Getenv(stageEnv) == stageInit:
+		os.Exit(initMain())
+	case os.Getenv(stageEnv) == stageTests:
+		code := m.Run()
+		skips.Print(os.Stdout)
+		os.Exit(code)
 	case os.Geteuid() != 0:
 		os.Exit(skips.All("the packages' stories: they need root for Debian trees"))
 	}
@@ -63,32 +69,15 @@ func outerMain() int {
 		fmt.Println(err)
 		return 1
 	}
-	args := []string{"--mount", "--pid", "--net", "--ipc", "--uts", "--fork", "--kill-child", "--mount-proc", "sh", "-c", `"$@"; exit $?`, "stories", "/proc/self/exe"}
-	self, err := os.Executable()
-	if err != nil {
+	return sandbox.Enter(stageEnv+"="+stageInit, workshopEnv+"="+workshop)
+}
+
+func initMain() int {
+	if err := errors.Join(sandbox.Mount(), sandbox.LoopbackUp()); err != nil {
 		fmt.Println(err)
 		return 1
 	}
-	args[len(args)-1] = self
-	cmd := exec.Command("unshare", append(args, os.Args[1:]...)...)
-	cmd.Env = append(os.Environ(), stageEnv+"=1", workshopEnv+"="+workshop)
-	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
-	cmd.SysProcAttr = &unix.SysProcAttr{Pdeathsig: unix.SIGKILL}
-	if err := cmd.Run(); cmd.ProcessState == nil {
-		fmt.Println("making the namespaces:", err)
-		return 1
-	}
-	return max(cmd.ProcessState.ExitCode(), 0)
-}
-
-func insideMain(m *testing.M) int {
-	if out, err := exec.Command("ip", "link", "set", "lo", "up").CombinedOutput(); err != nil {
-		fmt.Printf("setting the loopback up: %v\n%s", err, out)
-		return 1
-	}
-	code := m.Run()
-	skips.Print(os.Stdout)
-	return code
+	return sandbox.Supervise(stageEnv + "=" + stageTests)
 }
 
 // buildAll builds the packages of this machine's architecture, and the listener

@@ -80,7 +80,7 @@ func TestNoMoreLoginsThanThePowerFor(t *testing.T) {
 
 // A herd keeps an NMS down that works on all logins at once, if it comes back
 // at a fixed interval; with our pauses it does not.
-func TestAHerdIsDrained(t *testing.T) {
+func TestGrowingPausesEndAnOverload(t *testing.T) {
 	f := small(t, "-concurrency", "300", "-capacity", "3")
 	if d, ok := f.play(manners[0]).part(100); !ok {
 		t.Error("ours never came back")

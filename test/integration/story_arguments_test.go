@@ -23,7 +23,7 @@ func TestDefaultPort(t *testing.T) {
 }
 
 // HOST, PORT and OPAQUE can be options, too.
-func TestWordsAsOptions(t *testing.T) {
+func TestArgumentsAsOptions(t *testing.T) {
 	t.Parallel()
 	inBothWays(t, func(t *testing.T, use func(*device)) {
 		nms := listen(t, "127.0.0.1:0")
