@@ -158,9 +158,8 @@ func loginIsBelieved(t *testing.T, move func(*device), user string) {
 	}
 }
 
-// forgedLogin: a client that never logs in writes a login into the log. Nobody
-// is told that a login had happened, and the log of the manager says what was
-// tried.
+// forgedLogin: a client that never logs in writes a login into the log. No
+// login is published, and the manager's log names the attempt.
 func forgedLogin(t *testing.T, move func(*device), how string) {
 	t.Parallel()
 	for _, user := range []string{"root", netop} {
