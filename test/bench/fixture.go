@@ -44,7 +44,7 @@ func newFixture() (*fixture, error) {
 			return f, fmt.Errorf("making a key: %w: %s", err, out)
 		}
 	}
-	// A NETCONF server's first word, and then an open session.
+	// A NETCONF server's hello, and then an open session.
 	subsystem := f.path("subsystem")
 	if err := os.WriteFile(subsystem, []byte("#!/bin/sh\necho '<hello/>]]>]]>'\nexec cat\n"), 0o755); err != nil {
 		return f, err

@@ -115,8 +115,8 @@ func (f *fixture) login(l *net.TCPListener, kex string, call func() error) (time
 		err = fmt.Errorf("the first line is %q", line)
 	}
 	if err == io.EOF {
-		words, _ := os.ReadFile(f.log.Name())
-		err = fmt.Errorf("ssh ended: %s", words)
+		log, _ := os.ReadFile(f.log.Name())
+		err = fmt.Errorf("ssh ended: %s", log)
 	}
 	return took, err
 }

@@ -26,26 +26,30 @@ echo "Starting session: subsystem 'netconf' for root from 127.0.0.1 port 1 id 0"
 %s
 `
 
-func (f *fixture) stubbed(name, rest string) (*daemon, error) {
+// stubbed starts a manager whose sshd is a stub, and a station that accepts and
+// reads; end stops both.
+func (f *fixture) stubbed(name, rest string) (d *daemon, l *net.TCPListener, end func(), err error) {
 	if err := os.WriteFile(f.path(name+".sshd"), fmt.Appendf(nil, stub, rest), 0o755); err != nil {
-		return nil, err
+		return nil, nil, nil, err
 	}
-	return f.startManager(name, "CALLHOME_SSHD="+f.path(name+".sshd"))
+	if l, err = listen(); err != nil {
+		return nil, nil, nil, err
+	}
+	if d, err = f.startManager(name, "CALLHOME_SSHD="+f.path(name+".sshd")); err != nil {
+		l.Close()
+		return nil, nil, nil, err
+	}
+	go drain(l)
+	return d, l, func() { l.Close(); d.end() }, nil
 }
 
 // throughput counts calls that end at once.
 func throughput(f *fixture) error {
-	d, err := f.stubbed("throughput", "exit 0")
+	d, l, end, err := f.stubbed("throughput", "exit 0")
 	if err != nil {
 		return err
 	}
-	defer d.end()
-	l, err := listen()
-	if err != nil {
-		return err
-	}
-	defer l.Close()
-	go drain(l)
+	defer end()
 	const callers, calls = 8, 4000
 	var wg sync.WaitGroup
 	var failed atomic.Int64
@@ -93,17 +97,11 @@ func drain(l *net.TCPListener) {
 // holding measures the daemon's memory by sessions held, and its CPU when
 // nothing happens; sshd's own memory is stated beside it.
 func holding(f *fixture) error {
-	d, err := f.stubbed("holding", `exec bash -c "exec -a 'sshd: root@notty' cat > /dev/null"`)
+	d, l, end, err := f.stubbed("holding", `exec bash -c "exec -a 'sshd: root@notty' cat > /dev/null"`)
 	if err != nil {
 		return err
 	}
-	defer d.end()
-	l, err := listen()
-	if err != nil {
-		return err
-	}
-	defer l.Close()
-	go drain(l)
+	defer end()
 	fmt.Printf("%-34s %10s %10s\n", "callhome-mgr holds", "RSS KiB", "anon KiB")
 	var first int
 	for have, n := 0, 0; ; n = min(n*5+100, *held) {

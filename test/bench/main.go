@@ -20,10 +20,10 @@ import (
 var (
 	rounds = flag.Int("rounds", 100, "rounds of each way")
 	held   = flag.Int("held", 500, "sessions held for memory and idle CPU")
-	idle   = flag.Duration("idle", 30*time.Second, "how long to watch the idle daemon")
+	idle   = flag.Duration("idle", 30*time.Second, "time for which the idle daemon is measured")
 	bin    = flag.String("bin", "bin", "directory of the programs")
-	step   = flag.String("step", "", "measure this alone: banner, hello, throughput, holding or station")
-	give   = flag.String("give", "", "be the ProxyCommand of ssh: pass on the descriptor that comes from this socket")
+	step   = flag.String("step", "", "run only this measurement: banner, hello, throughput, holding or station")
+	give   = flag.String("give", "", "run as ssh's ProxyCommand: pass the descriptor from this socket to ssh")
 )
 
 func main() {

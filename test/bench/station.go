@@ -22,7 +22,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// standInHello is the first word of a stand-in's NETCONF server.
+// standInHello is the first message of a stand-in's NETCONF server.
 const standInHello = `<hello xmlns="urn:ietf:params:xml:ns:netconf:base:1.0"><capabilities>` +
 	`<capability>urn:ietf:params:netconf:base:1.0</capability></capabilities><session-id>1</session-id></hello>]]>]]>`
 

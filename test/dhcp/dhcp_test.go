@@ -53,8 +53,8 @@ func read(t *testing.T, name string) string {
 func run(t *testing.T, shell []string, root, iface, value string) (stdout, stderr string, status int) {
 	t.Helper()
 	sandbox.Need(t, shell[0])
-	words := append(append([]string{}, shell[1:]...), script, iface, value)
-	cmd := exec.Command(shell[0], words...)
+	args := append(append([]string{}, shell[1:]...), script, iface, value)
+	cmd := exec.Command(shell[0], args...)
 	cmd.Env = append(os.Environ(), "CALLHOME_DHCP_ROOT="+root)
 	var out, errs bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errs
@@ -71,11 +71,11 @@ func plain(value string) string { return hex.EncodeToString([]byte(value)) }
 
 // colons writes an option as dhclient does.
 func colons(value string) string {
-	var words []string
+	var octets []string
 	for i := range len(value) {
-		words = append(words, fmt.Sprintf("%x", value[i]))
+		octets = append(octets, fmt.Sprintf("%x", value[i]))
 	}
-	return strings.Join(words, ":")
+	return strings.Join(octets, ":")
 }
 
 const a1, a2 = "\xc0\x00\x02\x01", "\xc0\x00\x02\x02"
@@ -111,7 +111,7 @@ func TestControllers(t *testing.T) {
 	}
 }
 
-// Whoever is first to answer DHCP writes these values. None may make anything
+// The first server to answer DHCP sets these values. None may make anything
 // happen, and what is said of it is one line without a byte of theirs.
 func TestHostileOptions(t *testing.T) {
 	good := sub(0x81, a1)
@@ -236,7 +236,7 @@ func TestConfigure(t *testing.T) {
 		}
 		lease(sub(0x81, a1), 0) // a renewal
 		if reloads() != 1 {
-			t.Errorf("%v: a renewal that changed nothing was told", shell)
+			t.Errorf("%v: a renewal that changed nothing was reported", shell)
 		}
 		lease(sub(0x81, a2), 0)
 		if got := read(t, document); !strings.Contains(got, "192.0.2.2") || reloads() != 2 {

@@ -17,7 +17,7 @@ import (
 )
 
 // patience is how long a story waits for what takes milliseconds when all is
-// well: long enough for a busy machine, short enough to tell a hang.
+// well: long enough for a busy machine, short enough to notice a hang.
 const patience = 20 * time.Second
 
 // tempDir makes a directory of the story's own that every user may enter.
@@ -72,7 +72,7 @@ func awaitFile(t *testing.T, name, text string) {
 
 var lastPort atomic.Uint32
 
-// freePort returns a port that nobody has. In a network namespace of our own
+// freePort returns an unused port. In a network namespace of our own
 // these are counted, below the range that the kernel gives out itself.
 func freePort() string {
 	return fmt.Sprint(10000 + lastPort.Add(1))

@@ -166,7 +166,7 @@ func (n *nms) ConsoleNetconf(_ *netconfd, addr, value string) *client {
 }
 
 // consoleTimeout is longer than ended waits: a netconfd that forgot a request
-// takes it when the session ends, and then nothing tells that it had forgotten.
+// takes it when the session ends, and then nothing shows that it had forgotten.
 const consoleTimeout = "15s"
 
 // ended wants a console to have ended well, with parts of its output in their
@@ -207,7 +207,7 @@ func editLocation(value string) string {
 	return `<system xmlns="urn:ietf:params:xml:ns:yang:ietf-system"><location>` + value + `</location></system>`
 }
 
-// finish is Finish for a story that tells one session.
+// finish is Finish for a story of one session.
 func finish(t *testing.T, c *client) {
 	t.Helper()
 	if err := c.Finish(); err != nil {

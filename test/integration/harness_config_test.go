@@ -21,7 +21,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// blob is a public key as a document has it: the second word of the .pub file.
+// blob is a public key as a document has it: the second field of the .pub file.
 func blob(t *testing.T, file string) string {
 	t.Helper()
 	return strings.Fields(readFile(t, file))[1]
@@ -65,7 +65,7 @@ func (d *device) configured(doc string) {
 	}
 }
 
-// A document says who may log in, by key or by certificate, and nobody else
+// A document says who may log in, by key or by certificate, and no other user
 // does, whatever else the machine would allow; and the device shows the key and
 // the certificate that the document has.
 func configuredEndpoint(t *testing.T, move func(*device)) {

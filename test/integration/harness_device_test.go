@@ -63,23 +63,23 @@ func (d *device) LetIn(n *nms) {
 }
 
 // Command is callhome-trigger with the device's options, further ones, and the
-// words HOST PORT OPAQUE; nothing is started.
-func (d *device) Command(words []string, options ...string) *exec.Cmd {
+// args HOST PORT OPAQUE; nothing is started.
+func (d *device) Command(args []string, options ...string) *exec.Cmd {
 	all := append(append([]string(nil), d.options...), options...)
 	env := []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin"}
 	if d.defaults {
 		env = append(env, "CALLHOME_DEFAULTS="+d.writeDefaults(all))
 		all = nil
 	}
-	cmd := d.here(append(append([]string{binDir + "/callhome-trigger"}, all...), words...)...)
+	cmd := d.here(append(append([]string{binDir + "/callhome-trigger"}, all...), args...)...)
 	cmd.Env = env
 	return cmd
 }
 
-// Manager is callhome-mgr with these words, and the device's options for its
+// Manager is callhome-mgr with these arguments, and the device's options for its
 // settings; nothing is started.
-func (d *device) Manager(words ...string) *exec.Cmd {
-	cmd := d.here(append([]string{binDir + "/callhome-mgr"}, words...)...)
+func (d *device) Manager(args ...string) *exec.Cmd {
+	cmd := d.here(append([]string{binDir + "/callhome-mgr"}, args...)...)
 	cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "CALLHOME_DEFAULTS=" + d.writeDefaults(d.options)}
 	cmd.SysProcAttr.Setpgid = true
 	return cmd
@@ -116,7 +116,7 @@ func (d *device) Call(addr string, options ...string) *process {
 }
 
 // UseDefaultsFile has every option of a call in a defaults file, so that the
-// command line has words alone.
+// command line has arguments alone.
 func (d *device) UseDefaultsFile() { d.defaults = true }
 
 // writeDefaults writes options, as they would stand on a command line, in the
@@ -216,8 +216,8 @@ func (p *process) Watch() (seen func() []proc) {
 	}
 }
 
-// ways are the two ways in which the trigger is told what to do: options on
-// the command line, and words alone with all else in the defaults file, as a
+// ways are the two ways to configure the trigger: options on
+// the command line, and arguments alone with all else in the defaults file, as a
 // NETCONF server calls it. The second is another path through the program.
 var ways = []struct {
 	name string
@@ -227,7 +227,7 @@ var ways = []struct {
 	{"defaults file", (*device).UseDefaultsFile},
 }
 
-// inBothWays tells a story once for each way.
+// inBothWays runs a story once for each way.
 func inBothWays(t *testing.T, story func(t *testing.T, use func(*device))) {
 	for _, way := range ways {
 		t.Run(way.name, func(t *testing.T) {
@@ -237,8 +237,8 @@ func inBothWays(t *testing.T, story func(t *testing.T, use func(*device))) {
 	}
 }
 
-// splitWords are HOST and PORT of an address.
-func splitWords(t *testing.T, addr string, opaque ...string) []string {
+// splitArgs are HOST and PORT of an address.
+func splitArgs(t *testing.T, addr string, opaque ...string) []string {
 	t.Helper()
 	host, port := splitAddr(t, addr)
 	return append([]string{host, port}, opaque...)

@@ -19,7 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// keeper is callhome-mgr with a configuration, and the events that it tells.
+// keeper is callhome-mgr with a configuration, and the events that it publishes.
 type keeper struct {
 	*manager
 	file string // the configuration
@@ -103,8 +103,8 @@ func (s *site) Keep(doc any, args ...string) *keeper {
 	return k
 }
 
-// begin starts the daemon, or the one after it, and takes down what it tells.
-// At the end of the story nobody is called any more, and no session is left.
+// begin starts the daemon, or the one after it, and records its events.
+// At the end of the story no call is made any more, and no session is left.
 func (k *keeper) begin() {
 	t := k.device.t
 	t.Helper()
@@ -277,9 +277,9 @@ func (k *keeper) Undisturbed(was proto.SessionInfo) {
 }
 
 // Ask runs callhome-mgr as a person does and returns what it prints.
-func (k *keeper) Ask(want int, words ...string) (stdout, stderr string) {
+func (k *keeper) Ask(want int, args ...string) (stdout, stderr string) {
 	k.device.t.Helper()
-	p := start(k.device.t, "callhome-mgr", k.device.Manager(append([]string{"--socket", k.socket}, words...)...))
+	p := start(k.device.t, "callhome-mgr", k.device.Manager(append([]string{"--socket", k.socket}, args...)...))
 	p.MustExit(want)
 	return p.Stdout(), p.Stderr()
 }

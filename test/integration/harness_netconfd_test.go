@@ -48,7 +48,7 @@ func startNetconfd(t *testing.T) *netconfd {
 		}
 		// To connect would be a session.
 		if !unixListener(n.socket) {
-			return errors.New("nobody listens there")
+			return errors.New("no process listens there")
 		}
 		return nil
 	})
@@ -59,7 +59,7 @@ func startNetconfd(t *testing.T) *netconfd {
 // of messages that it gets in one read(2) it takes the first and forgets the
 // others until more comes. A client whose first request follows its hello too
 // closely then waits for ever. The dialogues of our own go step by step
-// (AwaitActive); for clients that do not, Forgot tells this fault from others.
+// (AwaitActive); for clients that do not, Forgot distinguishes this fault from others.
 
 // AwaitActive waits until netconfd has taken the client's hello.
 func (n *netconfd) AwaitActive(session string) {

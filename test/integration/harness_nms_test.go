@@ -101,8 +101,8 @@ func (l *listener) Accept() *conn {
 	return &conn{l.t, c.(*net.TCPConn)}
 }
 
-// Nobody fails the test if a call comes or came.
-func (l *listener) Nobody() {
+// NoCall fails the test if a call comes or came.
+func (l *listener) NoCall() {
 	l.t.Helper()
 	_ = l.Listener.(*net.TCPListener).SetDeadline(time.Now().Add(20 * time.Millisecond))
 	if c, err := l.Listener.Accept(); err == nil {
@@ -142,9 +142,9 @@ func (c *conn) Banner() string {
 }
 
 // Send writes to the device.
-func (c *conn) Send(words string) {
+func (c *conn) Send(text string) {
 	c.t.Helper()
-	if _, err := io.WriteString(c.TCPConn, words); err != nil {
+	if _, err := io.WriteString(c.TCPConn, text); err != nil {
 		c.t.Fatalf("sending to the device: %v", err)
 	}
 }

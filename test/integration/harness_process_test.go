@@ -166,7 +166,7 @@ func tail(s string) string {
 }
 
 // readToTheEnd runs a command as a careful caller does: it reads stdout and
-// stderr until nobody has them open, and wants exit status 0.
+// stderr until no process has them open, and wants exit status 0.
 func readToTheEnd(t *testing.T, cmd *exec.Cmd) string {
 	t.Helper()
 	type result struct {

@@ -165,16 +165,16 @@ func (s *served) AwaitState(id string, want nmsproto.State) (d nmsproto.Device) 
 	return d
 }
 
-// AwaitEvent waits for an event of that kind that has words in it, and returns
+// AwaitEvent waits for an event of that kind that contains text, and returns
 // it. Each event is found once.
-func (s *served) AwaitEvent(kind, words string) (found nmsproto.Event) {
+func (s *served) AwaitEvent(kind, part string) (found nmsproto.Event) {
 	s.t.Helper()
-	sandbox.Await(s.t, patience, fmt.Sprintf("an event %s with %q", kind, words), func() error {
+	sandbox.Await(s.t, patience, fmt.Sprintf("an event %s with %q", kind, part), func() error {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		for i, e := range s.seen {
 			text, _ := json.Marshal(e)
-			if e.Event == kind && strings.Contains(string(text), words) {
+			if e.Event == kind && strings.Contains(string(text), part) {
 				found = e
 				s.seen = slices.Delete(s.seen, i, i+1)
 				return nil

@@ -23,7 +23,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// trees are the Debian releases whose OpenSSH treeStories are told with, beside
+// trees are the Debian releases whose OpenSSH treeStories run with, beside
 // the machine's own: 8.4 is the oldest that callhome knows, 10 the newest.
 var trees = []string{"bullseye", "trixie"}
 
@@ -33,7 +33,7 @@ const treePatience = 8 * time.Minute // a slow mirror
 var treeStories = []string{"TestEveryOpenSSH", "TestEveryOpenSSHSurvivesAnOutage", "TestPeriodicConnections", "TestWithNothingInstalledButOpenSSH"}
 
 // buildTrees makes the trees that are not cached yet, while the other stories
-// are told: it needs the network, which they have not. For each a file in
+// run: it needs the network, which they have not. For each a file in
 // results says "ready DIRECTORY" or why there is none.
 func buildTrees(results string) *sync.WaitGroup {
 	var all sync.WaitGroup
@@ -158,7 +158,7 @@ func openTree(t *testing.T, tree string) string {
 	return mounted.root[tree]
 }
 
-// onOpenSSHs tells a story with the machine's own OpenSSH and with those of
+// onOpenSSHs runs a story with the machine's own OpenSSH and with those of
 // trees; root is the tree's, "" for ours.
 func onOpenSSHs(t *testing.T, trees []string, story func(t *testing.T, name, root string)) {
 	for _, tree := range append([]string{""}, trees...) {

@@ -17,7 +17,7 @@ import (
 
 // The test binary runs three times, each time as the child of the one before:
 // first on the machine itself, to build what is tested; then as process 1 of
-// namespaces of its own, to furnish them; then there, to tell the stories.
+// namespaces of its own, to furnish them; then there, to run the stories.
 const (
 	stageEnv    = "CALLHOME_TEST_STAGE"
 	stageInit   = "init"
@@ -84,7 +84,7 @@ func build(dir string) error {
 	return nil
 }
 
-// testsMain tells the stories and then sees to it that nothing is left of them.
+// testsMain runs the stories and fails if a process of theirs is left.
 func testsMain(m *testing.M) int {
 	stopSyslog, err := startSyslog()
 	if err != nil {

@@ -185,7 +185,7 @@ func TestAcceptsPortIsTaken(t *testing.T) {
 	ssh := start(t, "ssh", nms.SshCommand(taken.Addr(), "-s", nms.user+"@"+alias, "netconf"))
 	ssh.MustExit(255)
 	contains(t, "ssh", ssh.Stderr(), "callhome-nms: listening on "+taken.Addr()+": another program has the port; `ss -ltnp")
-	taken.Nobody()
+	taken.NoCall()
 }
 
 // When ssh is killed the listener goes, so that the port is free.

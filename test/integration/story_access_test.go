@@ -93,7 +93,7 @@ func TestAClientsHookRunsOnItsEvents(t *testing.T) {
 	nms.HangUp()
 	k.AwaitHeard(patience, "nms", proto.EventRecovered, 1)
 	want := []string{proto.EventCalling, proto.EventConnected, proto.EventAuthenticated, proto.EventSubsystem, proto.EventClosed, proto.EventLost, proto.EventRecovered}
-	sandbox.Await(t, patience, "the hook's words", func() error {
+	sandbox.Await(t, patience, "the output of the hook", func() error {
 		data, err := os.ReadFile(said)
 		if err != nil {
 			return err
@@ -122,7 +122,7 @@ func TestAClientsHookRunsOnItsEvents(t *testing.T) {
 }
 
 // What the document says of the connection is so on the wire: where it comes
-// from, its mark, its keepalives, the proxy and what that is told.
+// from, its mark, its keepalives, the proxy and its credentials.
 func TestTheDocumentsConnectionOnTheWire(t *testing.T) {
 	t.Parallel()
 	s := newStandingSite(t, "/bin/cat")
@@ -174,7 +174,7 @@ func TestTheDocumentsConnectionOnTheWire(t *testing.T) {
 	through.Session().echo("through the proxy")
 	for _, text := range []string{k.Stderr(), fmt.Sprintf("%+v", k.Status())} {
 		if strings.Contains(text, "pass:with") {
-			t.Error("the password is told")
+			t.Error("the password is reported")
 		}
 	}
 	for _, nms := range []*station{direct, through, anywhere} {

@@ -12,11 +12,11 @@ func TestDefaultPort(t *testing.T) {
 	inBothWays(t, func(t *testing.T, use func(*device)) {
 		link := newLink(t)
 		nms := listenIn(t, link.nms, ":4334")
-		for _, words := range [][]string{{nmsV4}, {nmsV6}, {"[" + nmsV6 + "]"}, {nmsV4 + ":4334"}, {"[" + nmsV6 + "]:4334"}, {nmsV4, "4334", "opaque"}} {
+		for _, args := range [][]string{{nmsV4}, {nmsV6}, {"[" + nmsV6 + "]"}, {nmsV4 + ":4334"}, {"[" + nmsV6 + "]:4334"}, {nmsV4, "4334", "opaque"}} {
 			device := newDevice(t, "/bin/true")
 			device.netns = link.device
 			use(device)
-			start(t, "callhome-trigger", device.Command(words))
+			start(t, "callhome-trigger", device.Command(args))
 			nms.Accept().Banner()
 		}
 	})

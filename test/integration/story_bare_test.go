@@ -92,12 +92,12 @@ func TestTheManagerRefusesBeforeItCalls(t *testing.T) {
 					t.Errorf("it says %q, want %q in it", e.Message, part)
 				}
 			}
-			nms.Nobody()
+			nms.NoCall()
 		})
 	}
 }
 
-// An sshd that ends before a login is named by its own last words.
+// An sshd that ends before a login is named by its last line.
 func TestTheCauseIsSshdsLastWords(t *testing.T) {
 	t.Parallel()
 	d := newDevice(t, "/bin/cat")

@@ -20,9 +20,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// tellTwice tells a story with netconfd again where it forgot a request; see
+// runTwice runs a story with netconfd again where it forgot a request; see
 // there.
-func tellTwice(t *testing.T, story func(server *netconfd) error) {
+func runTwice(t *testing.T, story func(server *netconfd) error) {
 	t.Helper()
 	for try := 1; ; try++ {
 		server := startNetconfd(t)
@@ -47,7 +47,7 @@ func TestConsoleOperations(t *testing.T) {
 	} {
 		t.Run(v.version+" "+v.style, func(t *testing.T) {
 			t.Parallel()
-			tellTwice(t, func(server *netconfd) error {
+			runTwice(t, func(server *netconfd) error {
 				device, nms := newSite(t, server.Subsystem())
 				edit := writeFile(t, filepath.Join(nms.dir, "edit.xml"), "<?xml version='1.0'?>\n"+editLocation("behind &lt;a&gt; NAT"), 0o600)
 				filter := writeFile(t, filepath.Join(nms.dir, "filter.xml"), `<system xmlns="urn:ietf:params:xml:ns:yang:ietf-system"/>`, 0o600)
@@ -72,7 +72,7 @@ func TestConsoleOperations(t *testing.T) {
 // An <rpc-error> ends the script, readably, and what comes after it is not done.
 func TestConsoleShowsRpcErrors(t *testing.T) {
 	t.Parallel()
-	tellTwice(t, func(server *netconfd) error {
+	runTwice(t, func(server *netconfd) error {
 		device, nms := newSite(t, server.Subsystem())
 		edit := writeFile(t, filepath.Join(nms.dir, "edit.xml"), editLocation("never"), 0o600)
 		addr := freeAddr("127.0.0.1")
@@ -94,7 +94,7 @@ func TestConsoleShowsRpcErrors(t *testing.T) {
 // Notifications are printed as they come, until the operator has enough.
 func TestConsoleSubscription(t *testing.T) {
 	t.Parallel()
-	tellTwice(t, func(server *netconfd) error {
+	runTwice(t, func(server *netconfd) error {
 		device, nms := newSite(t, server.Subsystem())
 		edit := writeFile(t, filepath.Join(nms.dir, "edit.xml"), editLocation("elsewhere"), 0o600)
 		addr := freeAddr("127.0.0.1")
@@ -119,7 +119,7 @@ func TestConsoleSubscription(t *testing.T) {
 // The cable is cut while the console waits for notifications: no FIN, no answer.
 func TestConsolesDeviceVanishes(t *testing.T) {
 	t.Parallel()
-	tellTwice(t, func(server *netconfd) error {
+	runTwice(t, func(server *netconfd) error {
 		l := newLink(t)
 		device, nms := newSite(t, server.Subsystem())
 		device.netns, nms.netns = l.device, l.nms
@@ -153,7 +153,7 @@ func eventually(ready func() bool) bool {
 // A person at a terminal: prompt, history, an error that ends nothing, quit.
 func TestConsoleInteractive(t *testing.T) {
 	t.Parallel()
-	tellTwice(t, func(server *netconfd) error {
+	runTwice(t, func(server *netconfd) error {
 		device, nms := newSite(t, server.Subsystem())
 		addr := freeAddr("127.0.0.1")
 		terminal, screen := newTerminal(t)
@@ -238,8 +238,8 @@ func (s *terminalScreen) await(text string) error {
 // probe then says is no NETCONF, which ends the console.
 const letIn = "Accepted publickey for " + netop
 
-// Whoever calls instead of the device is told of, in one line each, and keeps
-// nobody out: another device, one with a changed key, what is no SSH, many that
+// Every other caller is reported in one line each, and blocks
+// no device: another device, one with a changed key, what is no SSH, many that
 // say nothing. The device then gets its session.
 func TestConsoleWaitsForItsDevice(t *testing.T) {
 	t.Parallel()
@@ -255,10 +255,10 @@ func TestConsoleWaitsForItsDevice(t *testing.T) {
 	if strings.Contains(gone.Stderr(), "publickey") {
 		t.Errorf("the station logged in to an unknown device:\n%s", gone.Stderr())
 	}
-	speak := func(words string) net.Conn {
+	speak := func(text string) net.Conn {
 		c, err := net.Dial("tcp", addr)
 		if err == nil {
-			_, err = io.WriteString(c, words)
+			_, err = io.WriteString(c, text)
 		}
 		if err != nil {
 			t.Fatal(err)
@@ -428,7 +428,7 @@ func TestForeignCallHome(t *testing.T) {
 		}
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			tellTwice(t, func(server *netconfd) error {
+			runTwice(t, func(server *netconfd) error {
 				device, nms := newSite(t, server.Subsystem())
 				addr := freeAddr("127.0.0.1")
 				client := c.wait(nms, server, addr, "foreign")
@@ -443,7 +443,7 @@ func TestForeignCallHome(t *testing.T) {
 // does: by host and port.
 func TestConsoleConnects(t *testing.T) {
 	t.Parallel()
-	tellTwice(t, func(server *netconfd) error {
+	runTwice(t, func(server *netconfd) error {
 		device, nms := newSite(t, server.Subsystem())
 		addr := freeAddr("127.0.0.1")
 		host, port := splitAddr(t, addr)

@@ -22,7 +22,7 @@ func TestDetachReturnsAndSshdGoesOn(t *testing.T) {
 		use(device)
 		addr := freeAddr("127.0.0.1")
 		ssh := nms.Netconf(addr)
-		cmd := device.Command(splitWords(t, addr))
+		cmd := device.Command(splitArgs(t, addr))
 		cmd.Args = append([]string{"env", "--block-signal=TERM,CHLD", "--ignore-signal=HUP,PIPE,USR2", "--"}, cmd.Args...)
 		cmd.Path = "/usr/bin/env"
 		out := readToTheEnd(t, cmd)
@@ -60,7 +60,7 @@ func TestDetachReturnsAndSshdGoesOn(t *testing.T) {
 	})
 }
 
-// Detach with an sshd that cannot start says why, with sshd's own words.
+// Detach with an sshd that cannot start says why, with sshd's own message.
 func TestDetachReportsWhySshdDidNotStart(t *testing.T) {
 	t.Parallel()
 	device := newDevice(t, "/bin/true")

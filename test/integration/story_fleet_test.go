@@ -33,7 +33,7 @@ func TestTwoHundredClients(t *testing.T) {
 	first := nms.since(begin, 0, crowd)
 	k.awaitCrowd(crowd)
 
-	// At once: it is there again before the kernel has told all that it was not.
+	// At once: it is there again before the kernel has reported its absence to all.
 	time.Sleep(goodSession) // the life of a session that is answered at once
 	begin = time.Now()
 	nms.HangUp()

@@ -17,7 +17,7 @@ import (
 )
 
 // With exec the trigger becomes sshd under the same PID, and nothing of ours
-// remains: no process, no word of the environment.
+// remains: no process, no variable of the environment.
 func TestExecLeavesOnlySshd(t *testing.T) {
 	t.Parallel()
 	inBothWays(t, func(t *testing.T, use func(*device)) {
@@ -26,7 +26,7 @@ func TestExecLeavesOnlySshd(t *testing.T) {
 		use(device)
 		addr := freeAddr("127.0.0.1")
 		ssh := nms.Netconf(addr)
-		cmd := device.Command(splitWords(t, addr))
+		cmd := device.Command(splitArgs(t, addr))
 		cmd.Env = append(cmd.Env, "SECRET_OF_THE_CALLER=1", "LD_PRELOAD=", "OPENSSL_CONF=/nonexistent")
 		call := start(t, "callhome-trigger", cmd)
 		session := call.AwaitFamily("cat")
@@ -69,7 +69,7 @@ func TestSshdIsGivenTheSocketAndNothingElse(t *testing.T) {
 		nms := listen(t, "127.0.0.1:0")
 
 		leak := writeFile(t, filepath.Join(probe.dir, "leak"), "", 0o600)
-		cmd := device.Command(splitWords(t, nms.Addr()))
+		cmd := device.Command(splitArgs(t, nms.Addr()))
 		cmd.Args = append([]string{"bash", "-c", "exec 3<" + leak + " 7<>" + leak + " 50>" + leak + ` 200</etc/passwd; exec "$@"`, "bash",
 			"env", "--block-signal=TERM,CHLD,USR1", "--ignore-signal=HUP,PIPE,CHLD,USR2", "--"}, cmd.Args...)
 		cmd.Path = "/bin/bash"
@@ -149,7 +149,7 @@ func TestLeaksDoNotReachTheSession(t *testing.T) {
 		}
 		defer socket.Close()
 		leaked := map[string]bool{}
-		cmd := device.Command(splitWords(t, addr))
+		cmd := device.Command(splitArgs(t, addr))
 		for _, f := range []*os.File{file, r, w, socket} {
 			cmd.ExtraFiles = append(cmd.ExtraFiles, f)
 			to, _ := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", f.Fd()))
@@ -184,7 +184,7 @@ func TestCallerWithoutStdio(t *testing.T) {
 		use(device)
 		addr := freeAddr("127.0.0.1")
 		client := nms.SshNetconf(server, addr, "closed-stdio")
-		cmd := device.Command(splitWords(t, addr))
+		cmd := device.Command(splitArgs(t, addr))
 		cmd.Args = append([]string{"sh", "-c", `exec "$@" 0<&- 1>&- 2>&-`, "sh"}, cmd.Args...)
 		cmd.Path = "/bin/sh"
 		call := start(t, "callhome-trigger", cmd)
@@ -195,7 +195,7 @@ func TestCallerWithoutStdio(t *testing.T) {
 }
 
 // When the login takes too long, the station sees the end of the connection
-// and no process of the session is left, whoever leads the caller's group. A
+// and no process of the session is left, whichever process leads the caller's group. A
 // station that sends its version string makes sshd start its unprivileged
 // child, which is what stays behind if sshd leads no group.
 func TestLoginGraceTimeEndsAll(t *testing.T) {
@@ -206,7 +206,7 @@ func TestLoginGraceTimeEndsAll(t *testing.T) {
 		"caller leads a session": {Setsid: true},
 	}
 	for name, attr := range callers {
-		for station, words := range map[string]string{"silent": "", "silent after its version": "SSH-2.0-station\r\n"} {
+		for station, text := range map[string]string{"silent": "", "silent after its version": "SSH-2.0-station\r\n"} {
 			t.Run(name+", station "+station, func(t *testing.T) {
 				t.Parallel()
 				inBothWays(t, func(t *testing.T, use func(*device)) {
@@ -214,14 +214,14 @@ func TestLoginGraceTimeEndsAll(t *testing.T) {
 					device.options = append(device.options, "--sshd-option", "LoginGraceTime=1")
 					use(device)
 					nms := listen(t, "127.0.0.1:0")
-					cmd := device.Command(splitWords(t, nms.Addr()))
+					cmd := device.Command(splitArgs(t, nms.Addr()))
 					cmd.SysProcAttr = attr
 					call := start(t, "callhome-trigger", cmd)
 					peer := nms.Accept()
 					peer.Banner()
 					session := call.Family()
-					if words != "" {
-						peer.Send(words)
+					if text != "" {
+						peer.Send(text)
 						session = call.AwaitPreauth()
 					}
 					peer.AwaitEOF(patience)
@@ -244,7 +244,7 @@ func TestMissingPrivilegeSeparationDirectory(t *testing.T) {
 		device := newDevice(t, "/bin/true")
 		way.use(device)
 		nms := listen(t, "127.0.0.1:0")
-		start(t, "callhome-trigger", device.Command(splitWords(t, nms.Addr())))
+		start(t, "callhome-trigger", device.Command(splitArgs(t, nms.Addr())))
 		nms.Accept().Banner()
 		info, err := os.Stat("/run/sshd")
 		if err != nil || info.Mode() != os.ModeDir|0o755 {
@@ -262,23 +262,23 @@ func TestUnprivilegedUser(t *testing.T) {
 		device, nms := newSite(t, probe.Command)
 		device.options = append(device.options, "--sshd-option", "UsePAM=no", "--sshd-option", "StrictModes=no")
 		use(device)
-		asNetop := func(words []string) *exec.Cmd {
-			cmd := device.Command(words)
+		asNetop := func(args []string) *exec.Cmd {
+			cmd := device.Command(args)
 			cmd.SysProcAttr.Credential = &syscall.Credential{Uid: 4830, Gid: 4830}
 			return cmd
 		}
 		refused := listen(t, "127.0.0.1:0")
-		call := start(t, "callhome-trigger", asNetop(splitWords(t, refused.Addr())))
+		call := start(t, "callhome-trigger", asNetop(splitArgs(t, refused.Addr())))
 		call.MustExit(77)
 		oneLine(t, call.Stderr(), device.hostKey, "permission denied")
-		refused.Nobody()
+		refused.NoCall()
 
 		if err := os.Chown(device.hostKey, 4830, 4830); err != nil {
 			t.Fatal(err)
 		}
 		addr := freeAddr("127.0.0.1")
 		ssh := nms.Netconf(addr)
-		call = start(t, "callhome-trigger", asNetop(splitWords(t, addr)))
+		call = start(t, "callhome-trigger", asNetop(splitArgs(t, addr)))
 		session := call.AwaitFamily("cat")
 		ssh.in.Close()
 		ssh.MustExit(0)

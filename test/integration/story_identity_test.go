@@ -28,7 +28,7 @@ func TestCertificatesOnBothSides(t *testing.T) {
 
 		addr := freeAddr("127.0.0.1")
 		client := nms.SshNetconf(server, addr, "certified")
-		call := start(t, "callhome-trigger", device.Command(splitWords(t, addr)))
+		call := start(t, "callhome-trigger", device.Command(splitArgs(t, addr)))
 		finish(t, client)
 		call.AwaitStderr("ED25519-CERT")
 		contains(t, "sshd's log", call.Stderr(), "ID nms-1")
@@ -112,10 +112,10 @@ func TestMissingHostKey(t *testing.T) {
 		if err := os.Remove(device.hostKey); err != nil {
 			t.Fatal(err)
 		}
-		call := start(t, "callhome-trigger", device.Command(splitWords(t, nms.Addr())))
+		call := start(t, "callhome-trigger", device.Command(splitArgs(t, nms.Addr())))
 		call.MustExit(66)
 		oneLine(t, call.Stderr(), device.hostKey, "no such file", "ssh-keygen")
-		nms.Nobody()
+		nms.NoCall()
 	})
 }
 
@@ -131,7 +131,7 @@ func TestSeveralHostKeys(t *testing.T) {
 		use(device)
 		addr := freeAddr("127.0.0.1")
 		ssh := nms.Netconf(addr)
-		start(t, "callhome-trigger", device.Command(splitWords(t, addr)))
+		start(t, "callhome-trigger", device.Command(splitArgs(t, addr)))
 		ssh.in.Close()
 		ssh.MustExit(0)
 	})
@@ -148,7 +148,7 @@ func TestSshKeepaliveEndsADeadSession(t *testing.T) {
 		use(device)
 		addr := freeAddr("127.0.0.1")
 		ssh := nms.Netconf(addr)
-		call := start(t, "callhome-trigger", device.Command(splitWords(t, addr)))
+		call := start(t, "callhome-trigger", device.Command(splitArgs(t, addr)))
 		session := call.AwaitFamily("cat")
 		ssh.Signal(unix.SIGSTOP)
 		AwaitGone(t, patience, session)

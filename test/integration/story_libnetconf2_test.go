@@ -15,7 +15,7 @@ import (
 func TestLibnetconf2AtADevicesSocket(t *testing.T) {
 	t.Parallel()
 	program := libnetconf2(t, "libnetconf2_client")
-	tellTwice(t, func(server *netconfd) error {
+	runTwice(t, func(server *netconfd) error {
 		d, n := newSite(t, server.Subsystem())
 		d.options = append(d.options, "--ssh-connection-port", yumaPort)
 		s := startStation(n)

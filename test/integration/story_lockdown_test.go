@@ -50,8 +50,8 @@ func TestNothingButNetconf(t *testing.T) {
 				probe := newProbe(t)
 				device, nms := newSite(t, probe.Command)
 				target := listen(t, "127.0.0.1:0")
-				fill := func(words []string) (filled []string) {
-					for _, w := range words {
+				fill := func(args []string) (filled []string) {
+					for _, w := range args {
 						filled = append(filled, strings.NewReplacer("TARGET", target.Addr(), "PWNED", filepath.Join(probe.dir, "pwned")).Replace(w))
 					}
 					return filled
@@ -70,7 +70,7 @@ func TestNothingButNetconf(t *testing.T) {
 						t.Errorf("something was executed (%s)", f)
 					}
 				}
-				target.Nobody()
+				target.NoCall()
 			})
 		}
 	}
@@ -103,7 +103,7 @@ func TestNoForwardingBesideNetconf(t *testing.T) {
 	if n, err := c.Read(make([]byte, 1)); n != 0 || os.IsTimeout(err) {
 		t.Errorf("the forwarded connection is open (%d bytes, %v)", n, err)
 	}
-	target.Nobody()
+	target.NoCall()
 	ssh.in.Close()
 	ssh.MustExit(0)
 }
@@ -153,7 +153,7 @@ func TestSubsystemCommandIsTakenVerbatim(t *testing.T) {
 		use(device)
 		addr := freeAddr("127.0.0.1")
 		ssh := nms.Netconf(addr)
-		call := start(t, "callhome-trigger", device.Command(splitWords(t, addr)))
+		call := start(t, "callhome-trigger", device.Command(splitArgs(t, addr)))
 		call.AwaitFamily("cat")
 		if got := probe.read("cmdline"); !strings.HasSuffix(got, " "+word+" ") {
 			t.Errorf("the subsystem was called as %q", got)

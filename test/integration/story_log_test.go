@@ -40,7 +40,7 @@ func TestUnreadStderrDoesNotFreezeTheSession(t *testing.T) {
 		if _, err := w.Write(make([]byte, size)); err != nil {
 			t.Fatal(err)
 		}
-		cmd := device.Command(splitWords(t, addr))
+		cmd := device.Command(splitArgs(t, addr))
 		cmd.Stdout, cmd.Stderr = w, w
 		start(t, "callhome-trigger", cmd)
 		w.Close()
@@ -65,7 +65,7 @@ func TestARefusedCallLeavesNoLog(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer null.Close()
-	cmd := device.Command(splitWords(t, freeAddr("127.0.0.1")))
+	cmd := device.Command(splitArgs(t, freeAddr("127.0.0.1")))
 	cmd.Stdout, cmd.Stderr = null, null // a file would be taken for the log
 	call := start(t, "callhome-trigger", cmd)
 	call.MustExit(69)
@@ -80,7 +80,7 @@ func TestSessionLogsArePruned(t *testing.T) {
 	device := newDevice(t, "/bin/true")
 	nms := listen(t, "127.0.0.1:0")
 	call := func() *conn {
-		cmd := device.Command(splitWords(t, nms.Addr()))
+		cmd := device.Command(splitArgs(t, nms.Addr()))
 		null, err := os.OpenFile("/dev/null", os.O_WRONLY, 0)
 		if err != nil {
 			t.Fatal(err)
@@ -141,7 +141,7 @@ func TestSshdLogDestinations(t *testing.T) {
 				addr := freeAddr("127.0.0.1")
 				_, port := splitAddr(t, addr)
 				ssh := nms.Netconf(addr)
-				call := start(t, "callhome-trigger", device.Command(splitWords(t, addr, "opaque-"+port)))
+				call := start(t, "callhome-trigger", device.Command(splitArgs(t, addr, "opaque-"+port)))
 				call.AwaitFamily("cat")
 				line := fmt.Sprintf("Accepted publickey for %s from 127.0.0.1 port %s", netop, port)
 				where := map[string]string{"file": file, "syslog": syslogLog, "stderr": call.stderr}
@@ -158,7 +158,7 @@ func TestSshdLogDestinations(t *testing.T) {
 	})
 }
 
-// --syslog and --log-format: the trigger's own words.
+// --syslog and --log-format: the trigger's own log.
 func TestTriggersOwnLog(t *testing.T) {
 	t.Parallel()
 	device := newDevice(t, "/bin/true")

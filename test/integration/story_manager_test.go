@@ -187,14 +187,14 @@ func TestAFailureNamesItsStage(t *testing.T) {
 	t.Parallel()
 	refused := freeAddr("127.0.0.1")
 	for _, tt := range []struct {
-		name  string
-		nms   func(t *testing.T, d *device, addr string) // nil: nobody listens
-		wait  proto.Wait
-		code  proto.Code
-		stage proto.Stage
-		words string
+		name   string
+		nms    func(t *testing.T, d *device, addr string) // nil: the port is closed
+		wait   proto.Wait
+		code   proto.Code
+		stage  proto.Stage
+		reason string
 	}{
-		{"nobody listens", nil, proto.WaitTCP, proto.CodeUnavailable, proto.StageTCP, "connection refused"},
+		{"refused port", nil, proto.WaitTCP, proto.CodeUnavailable, proto.StageTCP, "connection refused"},
 		{"closed before the banner", func(t *testing.T, d *device, addr string) {
 			l := listen(t, addr)
 			go func() {
@@ -244,8 +244,8 @@ func TestAFailureNamesItsStage(t *testing.T) {
 			if !errors.As(err, &e) {
 				t.Fatalf("the call ended with %v", err)
 			}
-			if e.Code != tt.code || e.Data.Stage != tt.stage || !strings.Contains(e.Data.Reason, tt.words) || e.Data.Name != tt.code.String() {
-				t.Errorf("%v at %s because %q (%s), expected %v at %s because %q", e.Code, e.Data.Stage, e.Data.Reason, e.Message, tt.code, tt.stage, tt.words)
+			if e.Code != tt.code || e.Data.Stage != tt.stage || !strings.Contains(e.Data.Reason, tt.reason) || e.Data.Name != tt.code.String() {
+				t.Errorf("%v at %s because %q (%s), expected %v at %s because %q", e.Code, e.Data.Stage, e.Data.Reason, e.Message, tt.code, tt.stage, tt.reason)
 			}
 			m.AwaitNone()
 		})
@@ -292,7 +292,7 @@ func TestKillEndsTheWholeSession(t *testing.T) {
 	}
 }
 
-// A station that accepts and stays silent makes nobody else wait.
+// A station that accepts and stays silent makes no other caller wait.
 func TestASilentStationDelaysNoOtherCall(t *testing.T) {
 	t.Parallel()
 	d, nms := newSite(t, "/bin/cat")
@@ -485,7 +485,7 @@ func TestTheManagerTakesATriggersConnection(t *testing.T) {
 	m.must(proto.MethodKillUserSession, proto.SessionParams{Session: s.Session}, nil)
 }
 
-// Who may call is the kernel's word.
+// Who may call is decided by the peer credentials of the kernel.
 func TestOthersMayNotCall(t *testing.T) {
 	t.Parallel()
 	d := newDevice(t, "/bin/cat")
@@ -505,7 +505,7 @@ func TestOthersMayNotCall(t *testing.T) {
 	contains(t, "the refusal", writer.Stderr(), "netconf_ssh_call_home needs root or the group root")
 	unknown := as(54321, "status")
 	unknown.MustExit(77)
-	l.Nobody()
+	l.NoCall()
 }
 
 // One message by hand, as from socat.

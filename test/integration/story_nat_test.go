@@ -97,7 +97,7 @@ func (n *nat) Place(v4, v6 string) (device string) {
 	return device
 }
 
-// Shuts has a device listen as for an ordinary connection, and wants nobody to
+// Shuts has a device listen as for an ordinary connection, and wants no process to
 // get there from the station: not at its own address, and not at the router's.
 func (n *nat) Shuts(device, inside, outside string) {
 	n.t.Helper()
@@ -111,7 +111,7 @@ func (n *nat) Shuts(device, inside, outside string) {
 	for _, to := range []string{inside, outside} {
 		shut(n.t, "/run/netns/"+n.nms, net.JoinHostPort(to, "830"))
 	}
-	open.Nobody()
+	open.NoCall()
 }
 
 // shut wants no answer at an address from a network namespace.
@@ -131,7 +131,7 @@ func shut(t *testing.T, netns, addr string) {
 
 // Devices behind two NATs, some with the same address. The station is behind a
 // firewall of its own that has one port open; by that port the operator reaches
-// every device, and tells them apart.
+// every device, and distinguishes them.
 func TestTheStationReachesDevicesBehindNATs(t *testing.T) {
 	t.Parallel()
 	for _, family := range []string{"ipv4", "ipv6"} {

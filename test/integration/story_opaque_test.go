@@ -13,7 +13,7 @@ import (
 	"callhome/internal/proto"
 )
 
-// everyByte is each byte that a word of a command line can have.
+// everyByte is each byte that an argument can have.
 func everyByte() string {
 	b := make([]byte, 255)
 	for i := range b {
@@ -25,7 +25,7 @@ func everyByte() string {
 // forged is a line that would look like one of sshd's own.
 const forged = "Accepted publickey for root from 192.0.2.66 port 22 ssh2: FORGED"
 
-// hostile words, by what they try.
+// hostile arguments, by what they try.
 func hostile(dir string) map[string]string {
 	pwned := filepath.Join(dir, "pwned")
 	return map[string]string{
@@ -61,7 +61,7 @@ func encoded(opaque string) string {
 }
 
 // OPAQUE is data: whatever is in it arrives in the subsystem's environment and
-// does nothing on the way. It becomes no shell word, no option of sshd's, no
+// does nothing on the way. It becomes no shell argument, no option of sshd's, no
 // variable and no log line of its own.
 func TestHostileOpaque(t *testing.T) {
 	t.Parallel()
@@ -84,7 +84,7 @@ func arrives(t *testing.T, device *device, nms *nms, probe *probe, opaque string
 	log := filepath.Join(device.dir(), "sshd.log")
 	addr := freeAddr("127.0.0.1")
 	ssh := nms.Netconf(addr)
-	call := start(t, "callhome-trigger", device.Command(splitWords(t, addr, opaque), "--sshd-log", log, "--netconf-server", "yuma"))
+	call := start(t, "callhome-trigger", device.Command(splitArgs(t, addr, opaque), "--sshd-log", log, "--netconf-server", "yuma"))
 	call.AwaitFamily("cat")
 
 	env := probe.Environ()
@@ -105,7 +105,7 @@ func arrives(t *testing.T, device *device, nms *nms, probe *probe, opaque string
 	if _, err := os.Stat(filepath.Join(probe.dir, "pwned")); err == nil {
 		t.Error("it was executed")
 	}
-	// The log's first line is ours and has the word in it; the others are
+	// The log's first line is ours and has the argument in it; the others are
 	// sshd's, and what they begin with is known.
 	var head int
 	for line := range strings.Lines(strings.ReplaceAll(readFile(t, log), "\r\n", "\n")) {
@@ -123,7 +123,7 @@ func arrives(t *testing.T, device *device, nms *nms, probe *probe, opaque string
 	}
 }
 
-// The trigger's own log has OPAQUE in it as one word of one line, in each
+// The trigger's own log has OPAQUE in it as one field of one line, in each
 // format.
 func TestOpaqueInTheLog(t *testing.T) {
 	t.Parallel()
@@ -132,7 +132,7 @@ func TestOpaqueInTheLog(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			device := newDevice(t, "/bin/true")
-			port := freePort() // nobody listens: the log is all there is
+			port := freePort() // the port is closed: the log is all there is
 			for _, format := range []string{"text", "json"} {
 				call := start(t, "callhome-trigger", device.Command([]string{"127.0.0.1", port, opaque}, "--log-level", "debug", "--log-format", format))
 				call.MustExit(69)
@@ -161,10 +161,10 @@ func TestOpaqueThatIsTooLong(t *testing.T) {
 		device := newDevice(t, "/bin/true")
 		use(device)
 		nms := listen(t, "127.0.0.1:0")
-		call := start(t, "callhome-trigger", device.Command(splitWords(t, nms.Addr(), strings.Repeat("A", 1025))))
+		call := start(t, "callhome-trigger", device.Command(splitArgs(t, nms.Addr(), strings.Repeat("A", 1025))))
 		call.MustExit(64)
 		oneLine(t, call.Stderr(), "OPAQUE", "1024")
-		nms.Nobody()
+		nms.NoCall()
 	})
 }
 
@@ -177,7 +177,7 @@ func TestAnnouncement(t *testing.T) {
 		device.options = append(device.options, "--announce", "--device-id", "rtr-7")
 		use(device)
 		nms := listen(t, "127.0.0.1:0")
-		start(t, "callhome-trigger", device.Command(splitWords(t, nms.Addr(), "x\r\nSSH-2.0-forged\r\n")))
+		start(t, "callhome-trigger", device.Command(splitArgs(t, nms.Addr(), "x\r\nSSH-2.0-forged\r\n")))
 		peer := nms.Accept()
 		for _, want := range []string{"MSG-ID: DEVICE-CONN-INFO\r\n", "MSG-VER: V1\r\n", "DEVICE-ID: rtr-7\r\n", "OPAQUE: x%0D%0ASSH-2.0-forged%0D%0A\r\n"} {
 			if line := peer.Line(); line != want {
@@ -201,7 +201,7 @@ func TestAnnouncement(t *testing.T) {
 		device = newDevice(t, "/bin/true")
 		device.options = append(device.options, "--device-id", "rtr-7")
 		use(device)
-		start(t, "callhome-trigger", device.Command(splitWords(t, nms.Addr(), "nothing-for-the-station")))
+		start(t, "callhome-trigger", device.Command(splitArgs(t, nms.Addr(), "nothing-for-the-station")))
 		banner := nms.Accept().Banner()
 		if !strings.HasSuffix(banner, " rtr-7\r\n") || strings.Contains(banner, "nothing") {
 			t.Errorf("the version string is %q", banner)

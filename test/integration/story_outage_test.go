@@ -34,7 +34,7 @@ const (
 	// lateness is what a busy machine may add to a bound that is measured.
 	lateness = 300 * time.Millisecond
 	// loginTime is what a login takes of a machine on which all other stories are
-	// told at the same time; alone it is a quarter of a second.
+	// reported at the same time; alone it is a quarter of a second.
 	loginTime = 2 * time.Second
 )
 
@@ -84,7 +84,7 @@ func outage(t *testing.T, k *keeper, nms *station, take, restore func(), length,
 	served := time.Since(up)
 	recovered := k.AwaitHeard(patience, "nms", proto.EventRecovered, 1)
 	t.Logf("noticed after %v (%s), %d calls failed, called %v and served %v after the way was back, outage %v", noticed, lost.Session.Cause, failures, call.at.Sub(up), served, recovered.Outage)
-	// The kernel asks for the station's link address once a second, whoever
+	// The kernel asks for the station's link address once a second, whichever process
 	// waits for it.
 	if took := call.at.Sub(up); took > time.Second+lateness {
 		t.Errorf("called %v after the way was back", took)
@@ -153,7 +153,7 @@ func TestTheDevicesInterfaceIsDown(t *testing.T) {
 	}
 }
 
-// Packets of one direction are lost, with no word from the link. Shortened:
+// Packets of one direction are lost, with no event from the link. Shortened:
 // max-wait to 1 s and the pauses to 150 ms, which alone say how soon the next
 // call is made here.
 func TestPacketsOfOneDirectionAreLost(t *testing.T) {
@@ -197,7 +197,7 @@ func TestTheDevicesAddressChanges(t *testing.T) {
 }
 
 // The device moves to another network while it calls from the one before, where
-// nobody answers: the call is given up and made anew. The pauses and max-wait
+// no station answers: the call is given up and made anew. The pauses and max-wait
 // are longer than the story, so that nothing else could end them.
 func TestTheDeviceMovesDuringACall(t *testing.T) {
 	t.Parallel()

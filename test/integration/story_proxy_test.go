@@ -298,5 +298,5 @@ func TestProxyCredentials(t *testing.T) {
 		call.MustExit(c.code)
 		oneLine(t, call.Stderr(), c.what)
 	}
-	proxy.Nobody()
+	proxy.NoCall()
 }

@@ -13,7 +13,7 @@ import (
 	"callhome/test/sandbox"
 )
 
-// Nobody listens: one line says so, and status 69.
+// The port is closed: one line says so, and status 69.
 func TestRefusedPort(t *testing.T) {
 	t.Parallel()
 	inBothWays(t, func(t *testing.T, use func(*device)) {
@@ -102,7 +102,7 @@ func TestNameWithDeadAddressesOnly(t *testing.T) {
 	}
 }
 
-// A name that does not exist, or that nobody can be asked about, has a status
+// A name that does not exist, or that no name server can be asked about, has a status
 // of its own.
 func TestNameThatDoesNotResolve(t *testing.T) {
 	t.Parallel()

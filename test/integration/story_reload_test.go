@@ -86,7 +86,7 @@ func TestAWrongDocumentChangesNothing(t *testing.T) {
 	k.Undisturbed(running)
 	nms.Session().echo("still here")
 
-	// SIGHUP reads it too, and the same document again touches nobody.
+	// SIGHUP reads it too, and the same document again changes no session.
 	applied := len(k.Heard("", proto.EventConfigApplied))
 	replace(t, k.file, document(persistent("nms", s.At(nms.Addr))))
 	k.Hup()
@@ -98,7 +98,7 @@ func TestAWrongDocumentChangesNothing(t *testing.T) {
 	nms.Session().leave()
 }
 
-// The daemon follows the file by itself, where it is told to.
+// The daemon follows the file by itself, where that is configured.
 func TestTheConfigurationIsFollowed(t *testing.T) {
 	t.Parallel()
 	s := newStandingSite(t, "/bin/cat")

@@ -25,7 +25,7 @@ func TestLocalAddressAndPort(t *testing.T) {
 			host, port := splitAddr(t, local)
 			device.options = append(device.options, "--local-address", host, "--local-port", port, "--sshd-option", "LoginGraceTime=1")
 			use(device)
-			start(t, "callhome-trigger", device.Command(splitWords(t, nms.Addr())))
+			start(t, "callhome-trigger", device.Command(splitArgs(t, nms.Addr())))
 			peer := nms.Accept()
 			peer.Banner()
 			if from := peer.RemoteAddr().String(); from != local {
@@ -45,7 +45,7 @@ func TestForeignLocalAddress(t *testing.T) {
 		call.MustExit(78)
 		oneLine(t, call.Stderr(), strings.TrimPrefix(option, "--"))
 	}
-	nms.Nobody()
+	nms.NoCall()
 }
 
 // --interface: of two stations with the same address, each behind a cable of
@@ -62,7 +62,7 @@ func TestInterface(t *testing.T) {
 		use(device)
 		start(t, "callhome-trigger", device.Command([]string{nmsV4}))
 		wanted.Accept().Banner()
-		nearby.Nobody()
+		nearby.NoCall()
 
 		// Without it the kernel takes the first: else this proves nothing.
 		device = newDevice(t, "/bin/true")
@@ -70,7 +70,7 @@ func TestInterface(t *testing.T) {
 		use(device)
 		start(t, "callhome-trigger", device.Command([]string{nmsV4}))
 		nearby.Accept().Banner()
-		wanted.Nobody()
+		wanted.NoCall()
 	})
 }
 
@@ -87,7 +87,7 @@ func TestNetns(t *testing.T) {
 		use(device)
 		addr := freeAddr(nmsV4)
 		ssh := nms.Netconf(addr)
-		call := start(t, "callhome-trigger", device.Command(splitWords(t, addr)))
+		call := start(t, "callhome-trigger", device.Command(splitArgs(t, addr)))
 		call.AwaitFamily("cat")
 		connection := strings.Fields(probe.Environ()["SSH_CONNECTION"])
 		if connection[0] != nmsV4 || connection[2] != deviceV4 {
@@ -129,7 +129,7 @@ func TestSocketOptions(t *testing.T) {
 			use(device)
 			addr := freeAddr(host)
 			ssh := nms.Netconf(addr)
-			call := start(t, "callhome-trigger", device.Command(splitWords(t, addr)))
+			call := start(t, "callhome-trigger", device.Command(splitArgs(t, addr)))
 			session := call.AwaitFamily("cat")
 			sock := socketOf(t, session)
 			tos := [2]int{unix.IPPROTO_IP, unix.IP_TOS}

@@ -119,13 +119,13 @@ func TestAnNMSThatHangsUpSeesGrowingPauses(t *testing.T) {
 				t.Errorf("the client is %+v, its error %+v", c, e)
 			}
 			if failed := len(k.Heard("nms", proto.EventAttemptFailed)) + len(k.Heard("nms", proto.EventLost)); failed < 2 {
-				t.Errorf("%d failures were told", failed)
+				t.Errorf("%d failures were published", failed)
 			}
 		})
 	}
 }
 
-// A connection on which nobody logs in is dropped after
+// A connection without a login is dropped after
 // re-call-home-no-ssh-timer and counted. Shortened: 2 s of 60.
 func TestAnNMSThatIsSilentIsGivenUp(t *testing.T) {
 	t.Parallel()
@@ -241,7 +241,7 @@ func TestHoursWithABadNMSLeaveNothing(t *testing.T) {
 		t.Errorf("descriptors grew from %d to %d, memory from %d to %d KiB", before, after, rssBefore, rssAfter)
 	}
 	if failed := len(k.Heard("nms", proto.EventAttemptFailed)); failed != calls {
-		t.Errorf("%d failures were told of %d calls", failed, calls)
+		t.Errorf("%d failures were published for %d calls", failed, calls)
 	}
 	if list := k.Sessions(); len(list) != 1 || list[0].Session != session.Session {
 		t.Errorf("the sessions are %+v", list)

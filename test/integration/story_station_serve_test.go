@@ -43,7 +43,7 @@ func oneSession(t *testing.T, s *netconf, server *netconfd) {
 }
 
 // A device behind callhome-mgr and one behind callhome-trigger, both with stock
-// sshd and netconfd: the station holds both, tells them apart by their keys and
+// sshd and netconfd: the station holds both, distinguishes them by their keys and
 // reaches them by every way that there is, several at once.
 func TestServeHoldsDevicesAndReachesThem(t *testing.T) {
 	t.Parallel()
@@ -93,7 +93,7 @@ func TestServeHoldsDevicesAndReachesThem(t *testing.T) {
 
 	// The console, through the daemon.
 	s.console(server, "<data", "--device", "edge7", "--get-config")
-	contains(t, "the console with nobody", s.Fails(68, "console", "--device", "edge9", "--get-config"), `there is no device "edge9"`)
+	contains(t, "the console without a device", s.Fails(68, "console", "--device", "edge9", "--get-config"), `there is no device "edge9"`)
 
 	if err := os.Remove(filepath.Join(s.registry, "edge8.json")); err != nil {
 		t.Fatal(err)
@@ -178,7 +178,7 @@ func TestStockClientsReachADeviceThroughSshd(t *testing.T) {
 	if _, err := os.Lstat(s.dir + "/pwned"); err == nil {
 		t.Error("a command was run")
 	}
-	// Of a subsystem's stderr sshd passes on nothing: the status tells, and the
+	// Of a subsystem's stderr sshd passes on nothing: the status reports it, and the
 	// daemon's log.
 	p := start(t, "ssh", door.Ssh(s.nms, "edge8", "-s", "netconf"))
 	p.MustExit(69)
@@ -277,7 +277,7 @@ func TestAVanishedDeviceIsNoticed(t *testing.T) {
 
 // Five hundred connect and say nothing, from the device's own address; it gets
 // in all the same, and the silent ones are gone in time.
-func TestSilentConnectionsKeepNobodyOut(t *testing.T) {
+func TestSilentConnectionsBlockNoDevice(t *testing.T) {
 	t.Parallel()
 	probe := newProbe(t)
 	d, n := newSite(t, probe.Command)
@@ -302,7 +302,7 @@ func TestSilentConnectionsKeepNobodyOut(t *testing.T) {
 		}
 	}
 	var st nmsproto.Status
-	sandbox.Await(t, patience, "nobody waiting", func() error {
+	sandbox.Await(t, patience, "no connection waiting", func() error {
 		if err := s.ask(nmsproto.MethodStatus, nil, &st); err != nil || st.Unauthenticated != 0 {
 			return fmt.Errorf("%+v, %w", st, errors.Join(err, errors.New("a connection waits")))
 		}
@@ -405,7 +405,7 @@ func TestWhatServeRefusesItNames(t *testing.T) {
 	}
 }
 
-// A call home that nobody here wrote: socat and sshd -i.
+// A call home without our programs: socat and sshd -i.
 func TestACallHomeBySocat(t *testing.T) {
 	t.Parallel()
 	sandbox.Need(t, "socat")
@@ -489,7 +489,7 @@ func TestServeBehindALoadBalancer(t *testing.T) {
 	if e := s.AwaitEvent("up", "edge7"); e.Address != "192.0.2.77:4711" {
 		t.Errorf("the event is %+v", e)
 	}
-	// Without the header nobody gets in.
+	// Without the header no connection is accepted.
 	d.Call(s.addr)
 	contains(t, "the event", s.AwaitEvent("refused", "PROXY").Cause, "no PROXY header")
 }
@@ -500,14 +500,14 @@ func TestServePublishesToHookAndPrometheus(t *testing.T) {
 	probe := newProbe(t)
 	d, n := newSite(t, probe.Command)
 	dir := tempDir(t)
-	told := filepath.Join(dir, "told")
-	hook := writeFile(t, filepath.Join(dir, "hook"), "#!/bin/sh\n{ echo \"$CALLHOME_EVENT\"; cat; } >> "+told+"\n", 0o755)
+	output := filepath.Join(dir, "output")
+	hook := writeFile(t, filepath.Join(dir, "hook"), "#!/bin/sh\n{ echo \"$CALLHOME_EVENT\"; cat; } >> "+output+"\n", 0o755)
 	metrics := freeAddr("127.0.0.1")
 	s := startStation(n, "--hook", hook, "--hook-event", "up", "--hook-event", "down", "--metrics", metrics)
 	s.Know("edge7", d.hostKey, "")
 	call := d.Call(s.addr)
 	s.AwaitEvent("up", "edge7")
-	awaitFile(t, told, "up\n{\"time\":")
+	awaitFile(t, output, "up\n{\"time\":")
 	r, err := http.Get("http://" + metrics + "/metrics")
 	if err != nil {
 		t.Fatal(err)
@@ -521,7 +521,7 @@ func TestServePublishesToHookAndPrometheus(t *testing.T) {
 		`callhome_nms_login_duration_seconds_count 1`, `callhome_nms_events_total{event="up"} 1`)
 	call.Signal(unix.SIGTERM)
 	s.AwaitEvent("down", "edge7")
-	awaitFile(t, told, "down\n{\"time\":")
+	awaitFile(t, output, "down\n{\"time\":")
 	if strings.Contains(string(text), "edge7") {
 		t.Error("a device's name is a label")
 	}

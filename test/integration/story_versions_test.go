@@ -102,7 +102,7 @@ func detachAndGoOn(t *testing.T, move func(*device)) {
 	move(device)
 	addr := freeAddr("127.0.0.1")
 	ssh := nms.Netconf(addr)
-	if out := readToTheEnd(t, device.Command(splitWords(t, addr), "--handover", "detach")); out != "" {
+	if out := readToTheEnd(t, device.Command(splitArgs(t, addr), "--handover", "detach")); out != "" {
 		t.Errorf("a call home that went well says %q", out)
 	}
 	probe.Environ() // the session is there

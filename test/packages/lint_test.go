@@ -58,7 +58,7 @@ func TestAppArmorProfiles(t *testing.T) {
 			t.Errorf("%s is the profile %q, expected %s", profile, names, name)
 		}
 		t.Run(name+" enforced", func(t *testing.T) {
-			// Nobody has seen it enforced, so it complains only.
+			// It was never seen enforced, so it complains only.
 			if text, err := os.ReadFile(profile); err != nil || !strings.Contains(string(text), "flags=(complain)") {
 				t.Errorf("%s would be enforced without ever having been tried (%v)", profile, err)
 			}

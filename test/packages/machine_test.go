@@ -144,8 +144,8 @@ func link(t *testing.T, a, b *machine, addressA, addressB string) {
 	t.Helper()
 	say(t, "ip", "link", "add", "wire0", "netns", fmt.Sprint(a.pid), "type", "veth", "peer", "name", "wire0", "netns", fmt.Sprint(b.pid))
 	for m, address := range map[*machine]string{a: addressA, b: addressB} {
-		for _, words := range []string{"link set lo up", "address add " + address + " dev wire0", "link set wire0 up"} {
-			say(t, "nsenter", append([]string{"--target", fmt.Sprint(m.pid), "--net", "ip"}, strings.Fields(words)...)...)
+		for _, link := range []string{"link set lo up", "address add " + address + " dev wire0", "link set wire0 up"} {
+			say(t, "nsenter", append([]string{"--target", fmt.Sprint(m.pid), "--net", "ip"}, strings.Fields(link)...)...)
 		}
 	}
 }
@@ -196,11 +196,11 @@ func (k *talk) said() string {
 	return string(data)
 }
 
-// await waits until it has said the words.
-func (k *talk) await(t *testing.T, words string) {
+// await waits until it has said the text.
+func (k *talk) await(t *testing.T, text string) {
 	t.Helper()
-	await(t, 30*time.Second, fmt.Sprintf("it says %q", words), func() error {
-		if said := k.said(); !strings.Contains(said, words) {
+	await(t, 30*time.Second, fmt.Sprintf("it says %q", text), func() error {
+		if said := k.said(); !strings.Contains(said, text) {
 			return fmt.Errorf("it said %q", said[max(0, len(said)-2000):])
 		}
 		return nil

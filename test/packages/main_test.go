@@ -103,7 +103,7 @@ func buildAll(workshop string) error {
 		cmd := exec.Command(filepath.Join(b.from, "packaging/build"), "-o", filepath.Join(workshop, b.to), strings.TrimSpace(string(arch)))
 		cmd.Env = append(os.Environ(), "VERSION="+b.version, "PACKAGES="+b.packages, "FORMATS="+b.formats, "SOURCE_DATE_EPOCH=1700000000")
 		if b.to == dirAgain {
-			cmd.Env = append(cmd.Env, "TZ=Pacific/Auckland", "LC_ALL=C", "USER=somebody", "HOSTNAME=elsewhere")
+			cmd.Env = append(cmd.Env, "TZ=Pacific/Auckland", "LC_ALL=C", "USER=other", "HOSTNAME=elsewhere")
 		}
 		out, err := cmd.CombinedOutput()
 		if err != nil {

@@ -116,7 +116,7 @@ func (k *talk) ask(t *testing.T, id string) {
 	})
 }
 
-// notOurs is what systemd, apt, the operator and this test write, and nobody else.
+// notOurs is what systemd, apt, the operator and this test write, and nothing else.
 var notOurs = []string{"/etc/.updated", "/var/.updated", "/var/lib/systemd/timers", "/var/lib/apt/", "/root/", "/etc/hosts:", "/story"}
 
 // The documents' first day to the letter and in their order, on two machines with

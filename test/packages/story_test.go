@@ -139,9 +139,9 @@ func theSession(t *testing.T, d *tree) (id, pid int) {
 	return list.Sessions[0].Session, list.Sessions[0].PID
 }
 
-func expect(t *testing.T, what, out string, words ...string) {
+func expect(t *testing.T, what, out string, parts ...string) {
 	t.Helper()
-	for _, w := range words {
+	for _, w := range parts {
 		if !strings.Contains(out, w) {
 			t.Errorf("%s does not say %q:\n%s", what, w, out)
 		}

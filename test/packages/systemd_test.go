@@ -15,7 +15,7 @@ import (
 )
 
 // The same with systemd as process 1, which restarts the daemon with what is in
-// the unit, and gives the station its user and its walls. systemd/story tells
+// the unit, and gives the station its user and its walls. systemd/story runs
 // it; this knows what has to come of each step.
 func TestSystemd(t *testing.T) {
 	d := openTree(t, "trixie")
@@ -46,7 +46,7 @@ func TestSystemd(t *testing.T) {
 	out, err := os.ReadFile(d.root + "/story/out")
 	if err != nil {
 		console, _ := os.ReadFile(d.root + "/story/console")
-		t.Fatalf("the machine told no story: %v\n%s", err, console)
+		t.Fatalf("the machine ran no story: %v\n%s", err, console)
 	}
 	steps := make(map[string]string)
 	for _, step := range strings.Split("\n"+string(out), "\n== ")[1:] {
@@ -56,7 +56,7 @@ func TestSystemd(t *testing.T) {
 	if _, whole := steps["end"]; !whole {
 		t.Errorf("the story broke off:\n%s", out)
 	}
-	for step, words := range map[string][]string{
+	for step, parts := range map[string][]string{
 		"installed":        {"there is no /etc/callhome/callhome.json", "active\nactive\nenabled\nenabled\n", "has started the netconf subsystem"},
 		"before":           {"before"},
 		"upgraded":         {"callhome-mgr " + now, "another daemon", "the same session", "upgraded"},
@@ -66,7 +66,7 @@ func TestSystemd(t *testing.T) {
 		"station":          {"the daemon is not started", "inactive\n", "callhome-nms " + formerly, "listening on [::]:4334", "no devices"},
 		"station upgraded": {"callhome-nms " + now},
 	} {
-		expect(t, "the step "+step, steps[step], words...)
+		expect(t, "the step "+step, steps[step], parts...)
 	}
 	for _, step := range []string{"purged", "station purged"} {
 		for line := range strings.Lines(steps[step]) {

@@ -127,7 +127,7 @@ func (d *tree) changes(t *testing.T) []string {
 	return found
 }
 
-// same tells how a file of the upper layer differs from the lower one's, ""
+// same reports how a file of the upper layer differs from the lower one's, ""
 // where it does not.
 func same(upper, lower string) (string, error) {
 	var a, b unix.Stat_t

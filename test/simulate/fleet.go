@@ -60,7 +60,7 @@ func (what Fleet) play(m manner) *count {
 	for range f.Devices {
 		d := &device{fleet: f, caller: m.make(&f.Policy), trip: nearest + time.Duration(f.rand.Int64N(int64(farthest-nearest)))}
 		d.timer.run = func() { d.due(d) }
-		d.tell(schedule.Event{Kind: schedule.Found, LoggedIn: true, Since: epoch.Add(-24 * time.Hour)})
+		d.report(schedule.Event{Kind: schedule.Found, LoggedIn: true, Since: epoch.Add(-24 * time.Hour)})
 		d.wait((*device).lost, time.Duration(f.rand.Float64()*float64(f.Notice)))
 	}
 	f.clock.run(f.NMS.Outage+f.Horizon, func() bool { return len(f.count.back) == f.Devices })
@@ -73,8 +73,8 @@ func (d *device) wait(what func(*device), at time.Duration) {
 	d.fleet.clock.set(&d.timer, at)
 }
 
-// tell tells the policy what happened, and does what it says.
-func (d *device) tell(e schedule.Event) {
+// report gives the policy an event and executes its decision.
+func (d *device) report(e schedule.Event) {
 	f := d.fleet
 	do, at, endpoint := d.step(e, epoch.Add(f.clock.now), f.rand.Float64())
 	switch {
@@ -91,8 +91,8 @@ func (d *device) tell(e schedule.Event) {
 	}
 }
 
-func (d *device) lost() { d.tell(schedule.Event{Kind: schedule.Ended, Stage: proto.StageSession}) }
-func (d *device) tick() { d.tell(schedule.Event{Kind: schedule.Tick}) }
+func (d *device) lost() { d.report(schedule.Event{Kind: schedule.Ended, Stage: proto.StageSession}) }
+func (d *device) tick() { d.report(schedule.Event{Kind: schedule.Tick}) }
 
 // knock is a SYN at the NMS; without an answer it is sent again after 1, 3, 7…
 // seconds, as Linux does, until MaxWait is over.
@@ -104,7 +104,7 @@ func (d *device) knock() {
 	switch what {
 	case welcome:
 		d.conn = c
-		d.tell(schedule.Event{Kind: schedule.Connected})
+		d.report(schedule.Event{Kind: schedule.Connected})
 	case refusal:
 		d.failed()
 	case silence:
@@ -119,16 +119,16 @@ func (d *device) knock() {
 
 func (d *device) failed() {
 	d.fleet.count.failed(d.fleet.clock.now, false)
-	d.tell(schedule.Event{Kind: schedule.Failed, Stage: proto.StageTCP})
+	d.report(schedule.Event{Kind: schedule.Failed, Stage: proto.StageTCP})
 }
 
 // hungUp is the end of a connection without a login.
 func (d *device) hungUp() {
 	d.fleet.count.failed(d.fleet.clock.now, true)
-	d.tell(schedule.Event{Kind: schedule.Ended, Stage: proto.StageAuth})
+	d.report(schedule.Event{Kind: schedule.Ended, Stage: proto.StageAuth})
 }
 
 func (d *device) loggedIn() {
 	d.fleet.count.loggedIn(d.fleet.clock.now)
-	d.tell(schedule.Event{Kind: schedule.LoggedIn})
+	d.report(schedule.Event{Kind: schedule.LoggedIn})
 }

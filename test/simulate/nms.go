@@ -19,7 +19,7 @@ type NMS struct {
 
 // deadWork is the part of a login's work that goes into a connection which the
 // device has given up before the NMS came to it: it sends its banner and its
-// part of the key exchange before it learns that nobody is there.
+// part of the key exchange before it learns that the device is gone.
 const deadWork = 0.1
 
 // conn is a connection that has come to an NMS.

@@ -53,7 +53,7 @@ func (q *queue[T]) take(x T) {
 	}
 }
 
-// timer is the one thing that somebody waits for.
+// timer is the one event that a device or an NMS waits for.
 type timer struct {
 	due   time.Duration
 	order uint64 // among those of the same moment: first set, first run

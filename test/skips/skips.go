@@ -1,4 +1,4 @@
-// Package skips owns the list of stories that could not be told on a machine:
+// Package skips owns the list of stories that could not run on a machine:
 // nothing skips in silence. The integration tests and the clients' tests put
 // their skips here. It decides nothing about a story but whether a skip is
 // allowed.
@@ -26,7 +26,7 @@ var skips struct {
 	list []string // guarded by mu
 }
 
-// Story ends a story that cannot be told here.
+// Story skips a story that cannot run here.
 func Story(t *testing.T, reason string) {
 	t.Helper()
 	if forbidden() {

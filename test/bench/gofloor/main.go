@@ -1,6 +1,6 @@
 // gofloor is the least that a Go program can do between being started and
 // becoming sshd: connect to 127.0.0.1 port argv[1] and execute argv[2:] on the
-// socket. The benchmark measures callhome-trigger against it, to tell Go's own
+// socket. The benchmark measures callhome-trigger against it, to separate Go's own
 // start-up from our work.
 package main
 
