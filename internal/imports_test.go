@@ -66,6 +66,7 @@ var arrows = []struct{ from, to, reason string }{
 
 	{"cmd/callhome-trigger", "internal/device/preflight", "--check"},
 	{"cmd/callhome-trigger", "internal/device/settings", "its options are that table"},
+	{"cmd/callhome-trigger", "internal/device/subsystem", "is the helper, too"},
 	{"cmd/callhome-trigger", "internal/device/trigger", "makes the call"},
 	{"cmd/callhome-trigger", "internal/logging", "a failure is logged once, here"},
 	{"cmd/callhome-trigger", "internal/sysexits", "its exit status"},
@@ -93,6 +94,7 @@ var arrows = []struct{ from, to, reason string }{
 	{"internal/device/manager", "internal/device/dial", "takes one that was made elsewhere"},
 	{"internal/device/manager", "internal/device/session", "what becomes of a connection"},
 	{"internal/device/manager", "internal/device/settings", "what each call home shall be like"},
+	{"internal/device/manager", "internal/device/subsystem", "takes helpers' reports"},
 	{"internal/device/manager", "internal/proto", "what it tells the API's callers"},
 	{"internal/device/manager", "internal/pubsub", "tells subscribers what happens"},
 	{"internal/device/manager", "internal/sysexits", "why a call home failed"},
@@ -133,9 +135,12 @@ var arrows = []struct{ from, to, reason string }{
 	{"internal/device/schedule", "internal/proto", "the stage of a failure"},
 
 	{"internal/device/session", "internal/device/dial", "owns a connection"},
+	{"internal/device/session", "internal/device/evidence", "believes what it shows"},
 	{"internal/device/session", "internal/device/sshdlog", "understands what sshd says"},
+	{"internal/device/session", "internal/device/subsystem", "a helper's report"},
 	{"internal/device/session", "internal/printable", "sshd's last line as a cause"},
 	{"internal/device/session", "internal/proto", "its state has the API's names"},
+	{"internal/device/session", "internal/ratelimit", "rate-limits a session's events"},
 	{"internal/device/session", "internal/sshdexec", "starts sshd"},
 	{"internal/device/session", "internal/sysexits", "an sshd that cannot start has an exit status"},
 
@@ -143,6 +148,9 @@ var arrows = []struct{ from, to, reason string }{
 	{"internal/device/settings", "internal/proto", "the bounds and built-in values that the API has too"},
 	{"internal/device/settings", "internal/sshdexec", "options of sshd, which it checks itself"},
 	{"internal/device/settings", "internal/sysexits", "a wrong value's exit status depends on its source"},
+
+	{"internal/device/subsystem", "internal/daemon", "opens its socket"},
+	{"internal/device/subsystem", "internal/fdpass", "sends the pipe"},
 
 	{"internal/device/trigger", "internal/device/connect", "makes the connection"},
 	{"internal/device/trigger", "internal/device/dial", "owns it then"},
@@ -224,9 +232,9 @@ type thirdParty struct {
 
 // modules are all that others wrote, with who may use them and what for.
 var modules = []thirdParty{
-	{"golang.org/x/sys", "system calls", []string{"cmd/callhome-mgr", "cmd/callhome-nms", "internal/daemon", "internal/device/connect", "internal/device/dial", "internal/device/preflight", "internal/device/resolve", "internal/device/session", "internal/device/settings", "internal/device/sysevents", "internal/device/trigger", "internal/fdpass", "internal/hook", "internal/nms/announce", "internal/nms/control", "internal/nms/knownhosts", "internal/nms/listen", "internal/rpc", "internal/sshdexec"}},
+	{"golang.org/x/sys", "system calls", []string{"cmd/callhome-mgr", "cmd/callhome-nms", "internal/daemon", "internal/device/connect", "internal/device/dial", "internal/device/manager", "internal/device/preflight", "internal/device/resolve", "internal/device/session", "internal/device/settings", "internal/device/subsystem", "internal/device/sysevents", "internal/device/trigger", "internal/fdpass", "internal/hook", "internal/nms/announce", "internal/nms/control", "internal/nms/knownhosts", "internal/nms/listen", "internal/rpc", "internal/sshdexec"}},
 	{"golang.org/x/net", "SOCKS5, and a bound on connections", []string{"internal/device/proxy", "internal/scrape"}},
-	{"golang.org/x/crypto", "SSH's forms of keys and certificates; and the SSH client of the management side: on a device SSH is sshd's", []string{"internal/device/config", "internal/nms/handshake", "internal/nms/hostkey", "internal/nms/knownhosts", "internal/nms/login", "internal/nms/registry", "internal/nms/sshtest", "internal/nms/station"}},
+	{"golang.org/x/crypto", "SSH's forms of keys and certificates; and the SSH client of the management side: on a device SSH is sshd's", []string{"internal/device/config", "internal/device/session", "internal/nms/handshake", "internal/nms/hostkey", "internal/nms/knownhosts", "internal/nms/login", "internal/nms/registry", "internal/nms/sshtest", "internal/nms/station"}},
 	{"github.com/urfave/cli/v2", "command lines; nothing below main knows them", []string{"cmd/callhome-mgr", "cmd/callhome-nms", "cmd/callhome-trigger", "internal/cmdline"}},
 	{"github.com/hashicorp/go-hclog", "logging", []string{"cmd/callhome-mgr", "cmd/callhome-nms", "internal/cmdline", "internal/daemon", "internal/device/api", "internal/device/metrics", "internal/device/reconnect", "internal/device/rollout", "internal/device/trigger", "internal/hook", "internal/logging", "internal/nms/control", "internal/nms/devsock", "internal/ratelimit", "internal/rpc", "internal/scrape"}},
 	{"github.com/coreos/go-systemd/v22", "tells systemd that a daemon is ready, and how it fares; takes its sockets", []string{"cmd/callhome-mgr", "cmd/callhome-nms", "internal/daemon"}},

@@ -8,6 +8,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 
 	"callhome/internal/cmdline"
@@ -131,6 +132,13 @@ func runDaemon(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
+	helper := helperBeside()
+	if err := m.ServeReports(reportSocket(c.String("socket")), helper); err != nil {
+		return err
+	}
+	if helper == "" {
+		log.Warn("no callhome-trigger beside callhome-mgr: the orderly end of a session is not recognised")
+	}
 	conf := newRollout(c, m, log)
 	d := &backend{Manager: m, rollout: conf, c: c, log: log, stop: make(chan struct{})}
 	w, err := follow(c, d, log)
@@ -213,6 +221,25 @@ func (d *backend) Reopen() error {
 
 // Shutdown ends the daemon after the answer.
 func (d *backend) Shutdown() { d.stopOnce.Do(func() { close(d.stop) }) }
+
+// reportSocket is where helpers report, beside the API's socket.
+func reportSocket(socket string) string {
+	return strings.TrimSuffix(socket, ".sock") + "-subsystem.sock"
+}
+
+// helperBeside returns the callhome-trigger that is installed with this program;
+// "" where there is none.
+func helperBeside() string {
+	own, err := os.Executable()
+	if err != nil {
+		return ""
+	}
+	helper := filepath.Join(filepath.Dir(own), "callhome-trigger")
+	if unix.Access(helper, unix.X_OK) != nil {
+		return ""
+	}
+	return helper
+}
 
 // loadConfig reads the trigger's settings, which hold for the daemon too.
 func loadConfig(c *cli.Context) (*manager.Config, error) {

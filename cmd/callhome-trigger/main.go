@@ -11,6 +11,7 @@ import (
 
 	"callhome/internal/device/preflight"
 	"callhome/internal/device/settings"
+	"callhome/internal/device/subsystem"
 	"callhome/internal/device/trigger"
 	"callhome/internal/sysexits"
 
@@ -22,12 +23,23 @@ var version = "unknown"
 
 func main() {
 	args := os.Args[1:]
+	if len(args) > 0 && args[0] == subsystem.Flag {
+		// As callhome-mgr's sessions start it, before the subsystem.
+		os.Exit(reportSubsystem(args[1:]))
+	}
 	if len(args) > 0 && !slices.ContainsFunc(args, isOption) {
 		// As a NETCONF server starts it. Without options the option parser is
 		// skipped: it takes longer than the call home (make bench).
 		os.Exit(callHome(nil, args))
 	}
 	os.Exit(run(os.Args))
+}
+
+// reportSubsystem reports to callhome-mgr and becomes the subsystem's command.
+func reportSubsystem(args []string) int {
+	err := subsystem.Run(args) // it returns only with an error
+	fmt.Fprintln(os.Stderr, "callhome-trigger:", err)
+	return sysexits.OSErr
 }
 
 func isOption(arg string) bool { return strings.HasPrefix(arg, "-") }

@@ -29,7 +29,12 @@ type Command struct {
 	// SSHConnectionPort is the server port that Subsystem sees in
 	// SSH_CONNECTION, whatever the connection's own is. Needs Subsystem.
 	SSHConnectionPort uint16
-	KeepAlive         *KeepAlive
+	// Report is a command line that is executed before Subsystem, with Subsystem's
+	// shell and command as its last arguments, which it executes in turn. A program
+	// that does not exist is left out. sshd then writes the keys of the login to
+	// $SSH_USER_AUTH. Needs Subsystem.
+	Report    []string
+	KeepAlive *KeepAlive
 	// VersionAddendum stands behind sshd's version string.
 	VersionAddendum string
 	// Opaque becomes CALLHOME_OPAQUE in the session's environment, encoded by
@@ -160,6 +165,9 @@ func (c *Command) options() []string {
 	}
 	if c.Subsystem != "" {
 		out = append(out, "Subsystem=netconf netconf", "ForceCommand="+c.forceCommand())
+		if c.Report != nil {
+			out = append(out, "ExposeAuthInfo=yes")
+		}
 	}
 	if k := c.KeepAlive; k != nil {
 		out = append(out, "ClientAliveInterval="+strconv.Itoa(k.Interval), "ClientAliveCountMax="+strconv.Itoa(k.CountMax))
@@ -189,6 +197,13 @@ func (c *Command) forceCommand() string {
 	if c.SSHConnectionPort != 0 {
 		port := strconv.Itoa(int(c.SSHConnectionPort))
 		script += `SSH_CONNECTION="${SSH_CONNECTION% *} ` + port + `" SSH_CLIENT="${SSH_CLIENT% *} ` + port + `"; export SSH_CONNECTION SSH_CLIENT; `
+	}
+	if len(c.Report) > 0 {
+		report := make([]string, len(c.Report))
+		for i, word := range c.Report {
+			report[i] = shellQuote(word)
+		}
+		script += `[ ! -x ` + report[0] + ` ] || exec ` + strings.Join(report, " ") + ` /bin/sh -c ` + shellQuote("exec "+c.Subsystem) + `; `
 	}
 	return "exec /bin/sh -c " + shellQuote(script+"exec "+c.Subsystem)
 }

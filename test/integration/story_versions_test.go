@@ -29,8 +29,9 @@ func TestEveryOpenSSH(t *testing.T) {
 		t.Run("detach", func(t *testing.T) { detachAndGoOn(t, move) })
 		t.Run("login of a user", func(t *testing.T) { loginIsBelieved(t, move, netop) })
 		t.Run("login of root", func(t *testing.T) { loginIsBelieved(t, move, "root") })
-		t.Run("forged user", func(t *testing.T) { forgedLogin(t, move, "user") })
-		t.Run("forged disconnect", func(t *testing.T) { forgedLogin(t, move, "disconnect") })
+		for _, attack := range []string{"user", "disconnect", "none", "algorithm", "pushed"} {
+			t.Run("forged "+attack, func(t *testing.T) { forgedLogin(t, move, attack) })
+		}
 		t.Run("check", func(t *testing.T) { checkSaysVersion(t, move, name) })
 	})
 }
@@ -158,9 +159,9 @@ func loginIsBelieved(t *testing.T, move func(*device), user string) {
 	}
 }
 
-// forgedLogin: a client that never logs in writes a login into the log. No
-// login is published, and the manager's log names the attempt.
-func forgedLogin(t *testing.T, move func(*device), how string) {
+// forgedLogin: a peer without any key writes a login into the log, for each kind
+// of user. The session stays what it was, and the trouble is reported.
+func forgedLogin(t *testing.T, move func(*device), attack string) {
 	t.Parallel()
 	for _, user := range []string{"root", netop} {
 		device := newDevice(t, "/bin/cat")
@@ -169,16 +170,16 @@ func forgedLogin(t *testing.T, move func(*device), how string) {
 		m := startManager(t, device)
 		addr := freeAddr("127.0.0.1")
 		host, port := splitAddr(t, addr)
-		forger := start(t, "forger", exec.Command("/usr/bin/python3", "clients/forger.py", host, port, how, user))
+		forger := start(t, "forger", exec.Command("/usr/bin/python3", "clients/forger.py", host, port, attack, user))
 		forger.AwaitListening(addr)
 		info, err := m.CallHome(addr, proto.WaitSSH)
 		if err == nil {
-			t.Errorf("%s is said to have logged in: %+v", user, info)
+			t.Errorf("%s: the session is authenticated: %+v", user, info)
 		}
-		if last := m.AwaitNone(); last.User != "" || last.Stage == proto.StageSession || last.Stage == proto.StageSubsystem {
-			t.Errorf("the session is remembered as %+v", last)
+		if last := m.AwaitNone(); last.User != "" || last.Key != "" || last.Graceful || last.Stage == proto.StageSession || last.Stage == proto.StageSubsystem {
+			t.Errorf("%s: the session is remembered as %+v", user, last)
 		}
 		contains(t, "forger", forger.Stdout(), "forged")
-		contains(t, "the manager's log", m.process.Stderr(), "a login that its processes do not show")
+		contains(t, "the manager's log", m.process.Stderr(), "login not confirmed")
 	}
 }

@@ -145,6 +145,9 @@ func TestQuickStart(t *testing.T) {
 	expect(t, "the device", said, "callhome-mgr "+formerly, "nms.example.net")
 	put(station, "edge7.pub", device.root+"/root/edge7.pub")
 
+	// ncclient cannot listen on a port that was in use in the last minute, which is not
+	// waited for.
+	say(t, "nsenter", "--target", fmt.Sprint(station.pid), "--net", "sh", "-c", "echo 0 > /proc/sys/net/ipv4/tcp_max_tw_buckets")
 	station.run(t, q.daemon)
 	await(t, 40*time.Second, "the device is adopted", func() error {
 		out, err := station.try(q.adopt)
@@ -185,8 +188,6 @@ func TestQuickStart(t *testing.T) {
 	ssh.await(t, `message-id="bye"`)
 	<-ssh.end
 
-	// The minute that the port was in use is not waited for, but ended.
-	say(t, "nsenter", "--target", fmt.Sprint(station.pid), "--net", "sh", "-c", "echo 0 > /proc/sys/net/ipv4/tcp_max_tw_buckets")
 	await(t, time.Minute, "ncclient shows the configuration", func() error {
 		out, err := station.try(q.ncclient) // it waits ten seconds for a call
 		if err == nil && !strings.Contains(out, "<data") {

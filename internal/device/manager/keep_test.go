@@ -76,6 +76,7 @@ func TestTheConfigurationsSessions(t *testing.T) {
 
 	// The next manager finds it, and whose it is.
 	m.Stop()
+	m.lock.Close() // as at its end
 	next, err := New("2", m.env.Dir, m.config.Load())
 	if err != nil {
 		t.Fatal(err)

@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -22,9 +23,12 @@ import (
 	"callhome/internal/device/dial"
 	"callhome/internal/device/session"
 	"callhome/internal/device/settings"
+	"callhome/internal/device/subsystem"
 	"callhome/internal/proto"
 	"callhome/internal/pubsub"
 	"callhome/internal/sysexits"
+
+	"golang.org/x/sys/unix"
 )
 
 // Config is what a call home is made with.
@@ -60,21 +64,85 @@ type Manager struct {
 	stopping bool
 
 	started chan struct{} // closed when Restore is done
+	lock    *os.File      // of the state directory
+	reports *subsystem.Listener
 	hub     pubsub.Hub[proto.Event]
 }
 
 // New returns a manager of that version whose sessions have their files in dir
 // (session.PrepareDir). Restore must follow.
 func New(version, dir string, c *Config) (*Manager, error) {
-	watch, err := session.NewWatch(dir)
+	lock, err := lockDir(dir)
 	if err != nil {
 		return nil, err
 	}
-	m := &Manager{version: version, begun: time.Now().UTC(), sessions: make(map[int]*session.Session), started: make(chan struct{})}
+	watch, err := session.NewWatch(dir)
+	if err != nil {
+		lock.Close()
+		return nil, err
+	}
+	m := &Manager{version: version, lock: lock, begun: time.Now().UTC(), sessions: make(map[int]*session.Session), started: make(chan struct{})}
 	m.config.Store(c)
 	m.hub.Spare = func(e proto.Event) bool { return e.Event == proto.EventLog }
-	m.env = session.Env{Dir: dir, Watch: watch, Tell: m.tell}
+	m.env = session.Env{Dir: dir, Watch: watch, Publish: m.publish}
 	return m, nil
+}
+
+// ServeReports lets helpers report at socket that the subsystem of a session
+// starts (package subsystem). helper is callhome-trigger, which every user must be
+// able to execute. Without it the manager knows a subsystem by its process alone,
+// and not in which order a session ended. It must come before Restore.
+func (m *Manager) ServeReports(socket, helper string) error {
+	l, err := subsystem.Listen(socket, m.report)
+	if err != nil {
+		return err
+	}
+	m.reports = l
+	m.env.Helper, m.env.ReportSocket = helper, socket
+	go func() { _ = l.Serve() }() // it fails for good only with the listener
+	return nil
+}
+
+// report passes a helper's report to the session that its nonce names.
+func (m *Manager) report(r subsystem.Report) (*os.File, error) {
+	id, ok := subsystem.SessionOf(r.Nonce)
+	if !ok {
+		return nil, errors.New("no nonce")
+	}
+	m.mu.Lock()
+	s := m.sessions[id]
+	m.mu.Unlock()
+	if s == nil {
+		return nil, errors.New("unknown nonce")
+	}
+	return s.Report(r)
+}
+
+// lockTime is how long a lock is waited for.
+const lockTime = 2 * time.Second
+
+// lockDir makes this the only manager of a state directory, whatever its socket:
+// two would number sessions alike and end each other's. The lock goes with the
+// process.
+func lockDir(dir string) (*os.File, error) {
+	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("locking the sessions' directory: %w", err)
+	}
+	// A killed manager's children have the lock, too, until they have executed.
+	for end := time.Now().Add(lockTime); ; time.Sleep(5 * time.Millisecond) {
+		if err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != unix.EWOULDBLOCK || time.Now().After(end) {
+			break
+		}
+	}
+	if err != nil {
+		f.Close()
+		if errors.Is(err, unix.EWOULDBLOCK) {
+			return nil, sysexits.New(sysexits.Unavailable, "stop it first, or use another --state-dir", fmt.Errorf("another callhome-mgr has the sessions in %s", dir))
+		}
+		return nil, fmt.Errorf("locking the sessions' directory: %w", err)
+	}
+	return f, nil
 }
 
 // SetConfig is what later calls are made with; sessions keep what they have.
@@ -144,10 +212,14 @@ func (m *Manager) Stop() {
 func (m *Manager) Close() {
 	m.hub.Close()
 	m.env.Watch.Close()
+	if m.reports != nil {
+		m.reports.Close()
+	}
+	m.lock.Close()
 }
 
-// tell is every session's way to the subscribers and the counters.
-func (m *Manager) tell(e proto.Event) {
+// publish is every session's way to the subscribers and the counters.
+func (m *Manager) publish(e proto.Event) {
 	if e.Event == proto.EventFailed {
 		m.mu.Lock()
 		m.failed++

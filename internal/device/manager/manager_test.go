@@ -95,7 +95,7 @@ func TestEndsAreToldUntilClose(t *testing.T) {
 	events, cancel := m.Subscribe()
 	defer cancel()
 	m.Stop()
-	m.tell(proto.Event{Event: proto.EventClosed})
+	m.publish(proto.Event{Event: proto.EventClosed})
 	m.Close()
 	if e, open := <-events; !open || e.Event != proto.EventClosed {
 		t.Errorf("heard %+v, open %v", e, open)
@@ -127,9 +127,9 @@ func TestWhyAWaitingCallIsLetGo(t *testing.T) {
 
 func TestSshdsChatterIsSpared(t *testing.T) {
 	m := newManager(t)
-	m.tell(proto.Event{Event: proto.EventConnected})
+	m.publish(proto.Event{Event: proto.EventConnected})
 	for range 10000 {
-		m.tell(proto.Event{Event: proto.EventLog})
+		m.publish(proto.Event{Event: proto.EventLog})
 	}
 	last, _, cancel := m.SubscribeSince()
 	defer cancel()

@@ -1,6 +1,7 @@
 package session
 
 import (
+	"os"
 	"time"
 
 	"callhome/internal/proto"
@@ -80,7 +81,27 @@ var stageOfExit = map[int]proto.Stage{
 	sysexits.Config: proto.StageHandover, sysexits.NoPerm: proto.StageHandover,
 }
 
-// exited closes the books after sshd's exit.
+// sweep ends what is left of a session whose sshd did not end by itself: after a
+// SIGKILL of its monitor the user's sshd, shell and subsystem live on and hold the
+// connection. What belongs to the session has its log for descriptor 2, or is the
+// subsystem's process that reported.
+func (s *Session) sweep() {
+	s.shutdown()
+	s.mu.Lock()
+	left := []Identity{s.rec.Subsystem}
+	s.mu.Unlock()
+	if log, err := os.Stat(logPath(s.env.Dir, s.id())); err == nil {
+		left = append(withLog(log), left...)
+	}
+	for _, id := range left {
+		if id.PID != 0 {
+			_ = endTree(id) // what cannot be ended has no connection any more
+		}
+	}
+	s.removeAuthInfo()
+}
+
+// exited records sshd's exit, which is the session's end.
 func (s *Session) exited(exit int) {
 	s.finish(func(r *record) string {
 		reached := r.State
@@ -109,9 +130,9 @@ func (s *Session) finish(close func(*record) (event string)) {
 			sock.Close() // not under the lock: it can take its time (SO_LINGER, socket(7))
 		}
 		err := remove(s.env.Dir, s.id())
-		s.tell(event, "")
+		s.publish(event, "")
 		if err != nil {
-			s.tell(proto.EventTrouble, err.Error())
+			s.publish(proto.EventTrouble, err.Error())
 		}
 		s.wake()
 		s.cancel()

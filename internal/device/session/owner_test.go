@@ -18,7 +18,7 @@ func serving(t *testing.T, env *Env, owner Owner) *Session {
 	t.Helper()
 	s := New(env, 1, proto.CallParams{Host: "nms", Port: 1}, "manager", owner)
 	conn, _ := connection(t)
-	cmd := stub(t, "printf '%s\\r\\n' '"+lineConnected+"' '"+lineAccepted+"' \""+lineSubsystem+"\" >&2; exec cat")
+	cmd := stub(t, at(conn, "printf '%s\\r\\n' '"+lineConnected+"' '"+lineAccepted+"' \""+lineSubsystem+"\" >&2; exec cat"))
 	if err := s.Start(cmd, conn); err != nil {
 		t.Fatal(err)
 	}

@@ -1,88 +1,321 @@
 package session
 
 import (
-	"bytes"
+	"crypto/subtle"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io"
 	"os"
-	"strconv"
+	"path/filepath"
+	"slices"
 	"strings"
-	"sync"
+	"time"
+
+	"callhome/internal/device/evidence"
+	"callhome/internal/device/subsystem"
+	"callhome/internal/printable"
+	"callhome/internal/proto"
+
+	"golang.org/x/crypto/ssh"
+	"golang.org/x/sys/unix"
 )
 
-// sshd's log is not to be trusted in one thing: it writes a user's name and a
-// client's last words with the line ends that are in them, so that whoever can
-// connect can write a line of any content, "Accepted publickey for root from
-// ..." among them. What cannot be forged is what the kernel shows. After a login
-// sshd has a process with another user's rights than its own, or one that names
-// the user and the session in its title; before it there are the monitor, whose
-// title ends in [accepted] or [priv], and the process without rights, [net].
+// sshd's log proves nothing: sshd writes a user's name, an algorithm's name and a
+// client's last words with the line ends that are in them, so that a peer without
+// any key can write whole lines. A login in the log is a claim. The session
+// becomes authenticated when package evidence finds the process that only a login
+// has, and serving when it finds the subsystem's process (docs/security.md).
 
-// proven reports whether the processes of sshd show that user has logged in.
-func proven(sshd Identity, user string) bool {
-	owner := uidOf(sshd.PID)
-	for todo := []int{sshd.PID}; len(todo) > 0; todo = todo[1:] {
-		pid := todo[0]
-		todo = append(todo, childrenOf(pid)...)
-		who, isSshd := titleOf(pid)
-		switch {
-		case !isSshd:
-		case who == user, strings.HasPrefix(who, user+"@") && !strings.HasSuffix(who, "]"):
-			return true
-		case strings.HasSuffix(who, " [priv]") && pid != sshd.PID && uidOf(pid) != owner:
-			return true // forked from the monitor, and not yet named
+// claim is what a line "Accepted ..." says of a login.
+type claim struct {
+	User   string `json:"user"`
+	Method string `json:"method,omitempty"`
+	Key    string `json:"key,omitempty"`
+	Cert   string `json:"cert,omitempty"`
+}
+
+// How long evidence is looked for after a claim: a login has it within 11 ms
+// (measured), on a busy machine later. The pauses between the looks grow.
+const (
+	maxLook   = 30 * time.Second
+	firstLook = time.Millisecond
+	lastLook  = 250 * time.Millisecond
+)
+
+// prover looks for evidence. Only the session's goroutine uses it.
+type prover struct {
+	s       *Session
+	since   time.Time // of the claim that is looked for; zero for none
+	claimed claim
+	serves  bool // it is the subsystem's process that is looked for
+}
+
+// look looks once, and returns when to look again; 0 for not at all.
+func (p *prover) look() time.Duration {
+	s := p.s
+	s.mu.Lock()
+	state, claimed, started := s.rec.State, s.rec.Claim, s.rec.Started
+	s.mu.Unlock()
+	switch {
+	case slices.Contains(beforeLogin, state) && claimed != nil:
+		if !p.login(*claimed) {
+			return p.next(*claimed, false)
+		}
+		return p.look()
+	case state == proto.StateAuthenticated && started:
+		if !p.subsystem() {
+			return p.next(claim{}, true)
 		}
 	}
-	return false
+	p.since = time.Time{}
+	return 0
 }
 
-// titleOf returns what sshd has put in a process's title behind its own name:
-// "root@notty", "netop [priv]".
-func titleOf(pid int) (who string, isSshd bool) {
-	data, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/cmdline")
-	if err != nil {
-		return "", false
+// next returns when to look again for that claim, 0 when it has had its time.
+func (p *prover) next(c claim, serves bool) time.Duration {
+	now := time.Now()
+	if p.since.IsZero() || c != p.claimed || serves != p.serves {
+		p.since, p.claimed, p.serves = now, c, serves
 	}
-	data, _, _ = bytes.Cut(data, []byte{0})
-	name, who, ok := strings.Cut(string(data), ": ")
-	return who, ok && (name == "sshd" || name == "sshd-session")
+	on := now.Sub(p.since)
+	if on < maxLook {
+		return min(max(firstLook, on/4), lastLook)
+	}
+	if !serves {
+		p.unconfirmed(c)
+	}
+	return 0
 }
 
-// uidOf returns a process's real user, -1 where it is gone.
-func uidOf(pid int) int {
-	data, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/status")
-	if err != nil {
-		return -1
-	}
-	_, rest, _ := bytes.Cut(data, []byte("\nUid:\t"))
-	uid, err := strconv.Atoi(string(bytes.SplitN(rest, []byte{'\t'}, 2)[0]))
-	if err != nil {
-		return -1
-	}
-	return uid
+// unconfirmed gives a claim up.
+func (p *prover) unconfirmed(c claim) {
+	s := p.s
+	s.mu.Lock()
+	s.rec.Claim = nil
+	s.mu.Unlock()
+	s.publish(proto.EventTrouble, fmt.Sprintf("login not confirmed: sshd's log names the user %q, and no process of sshd shows that login", printable.Line(c.User)))
 }
 
-// listsChildren reports whether the kernel keeps lists of children
-// (CONFIG_PROC_CHILDREN).
-var listsChildren = sync.OnceValue(func() bool {
-	_, err := os.Stat("/proc/thread-self/children")
-	return err == nil
-})
+// end reports a claim that was not proven when sshd exited: no proof, no belief.
+func (p *prover) end() {
+	s := p.s
+	s.mu.Lock()
+	c, open := s.rec.Claim, slices.Contains(beforeLogin, s.rec.State)
+	s.mu.Unlock()
+	if open && c != nil {
+		p.unconfirmed(*c)
+	}
+}
 
-// childrenOf returns a process's children. Where the kernel keeps no list of
-// them it is found from all processes.
-func childrenOf(pid int) []int {
-	if !listsChildren() {
-		return childrenOfAll()[pid]
+// login looks for the process of a login.
+func (p *prover) login(c claim) bool {
+	s := p.s
+	s.mu.Lock()
+	id, inode := s.rec.Process, inodeOf(s.sock)
+	s.mu.Unlock()
+	uid, ok := s.env.login(id, inode, c.User)
+	if !ok {
+		return false
 	}
-	n := strconv.Itoa(pid)
-	data, err := os.ReadFile("/proc/" + n + "/task/" + n + "/children")
+	s.mu.Lock()
+	s.rec.loggedIn(uid)
+	s.mu.Unlock()
+	s.save()
+	s.moved(proto.EventAuthenticated, fmt.Sprintf("%s logged in (%s)", printable.Line(c.User), printable.Line(c.Method)))
+	return true
+}
+
+// subsystem looks for the subsystem's process: the one that reported, or, where
+// no helper reports, one below the session's sshd with the user's rights.
+func (p *prover) subsystem() bool {
+	s := p.s
+	s.mu.Lock()
+	id, uid, report, helped := s.rec.Process, s.rec.UID, s.rec.Subsystem, s.rec.Nonce != ""
+	s.mu.Unlock()
+	switch {
+	case report.PID != 0:
+	case helped && p.serves && time.Since(p.since) < time.Second:
+		return false // the helper has yet to report, and tells more
+	case !s.env.serves(id, uid):
+		return false
+	}
+	s.mu.Lock()
+	s.rec.State = proto.StateServing
+	s.mu.Unlock()
+	s.save()
+	s.moved(proto.EventSubsystem, "the netconf subsystem was started")
+	return true
+}
+
+// login returns the user number of the process that proves a login.
+func (e *Env) login(sshd Identity, socket uint64, user string) (uid int, ok bool) {
+	if e.proven != nil {
+		return 0, e.proven(sshd, user)
+	}
+	p, ok := evidence.System.Login(sshd.PID, socket, user)
+	return p.UIDs[0], ok
+}
+
+// serves reports whether a program runs below sshd with the user's rights.
+func (e *Env) serves(sshd Identity, uid int) bool {
+	if e.proven != nil {
+		return e.proven(sshd, "")
+	}
+	_, ok := evidence.System.Program(sshd.PID, uid)
+	return ok
+}
+
+// inodeOf returns a socket's inode number, by which /proc names it; 0 for none.
+func inodeOf(sock *os.File) uint64 {
+	if sock == nil {
+		return 0
+	}
+	var st unix.Stat_t
+	raw, err := sock.SyscallConn()
 	if err != nil {
-		return nil // it is gone
+		return 0
 	}
-	var out []int
-	for _, word := range strings.Fields(string(data)) {
-		if child, err := strconv.Atoi(word); err == nil {
-			out = append(out, child)
+	if raw.Control(func(fd uintptr) { err = unix.Fstat(int(fd), &st) }) != nil || err != nil {
+		return 0
+	}
+	return st.Ino
+}
+
+// Report takes a helper's report that the subsystem starts. It believes what the
+// kernel says of the process and nothing else: the process is below the session's
+// sshd. It returns the write end of the session's pipe, which the process keeps
+// until it ends and the caller closes, or why the report is no evidence.
+func (s *Session) Report(r subsystem.Report) (*os.File, error) {
+	s.mu.Lock()
+	nonce, sshd := s.rec.Nonce, s.rec.Process
+	s.mu.Unlock()
+	if nonce == "" || subtle.ConstantTimeCompare([]byte(nonce), []byte(r.Nonce)) != 1 {
+		return nil, errors.New("unknown nonce")
+	}
+	if now, err := identify(sshd.PID); err != nil || now != sshd {
+		return nil, errors.New("the session's sshd has ended")
+	}
+	if _, below := evidence.System.Below(sshd.PID, r.PID); !below {
+		return nil, fmt.Errorf("process %d is not below the session's sshd", r.PID)
+	}
+	id, err := identify(r.PID)
+	if err != nil {
+		return nil, err
+	}
+	pipe, err := s.openPipe()
+	if err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	s.rec.Subsystem, s.rec.Started, s.rec.Graceful, s.rec.Orderly = id, true, false, false
+	s.rec.AuthInfo, s.rec.AuthFile = keysOf(r.Auth), r.AuthFile
+	s.rec.useAuthInfo()
+	s.mu.Unlock()
+	wakeUp(s.reported)
+	return pipe, nil
+}
+
+func pipePath(dir string, id int) string { return logPath(dir, id) + ".pipe" }
+
+// openPipe opens the pipe by which the end of the subsystem is seen, and follows
+// it. The pipe is a file, so that a later manager can open it, too. The caller
+// owns the write end.
+func (s *Session) openPipe() (*os.File, error) {
+	path := pipePath(s.env.Dir, s.id())
+	if err := unix.Mkfifo(path, 0o600); err != nil && !errors.Is(err, unix.EEXIST) {
+		return nil, fmt.Errorf("making the session's pipe: %w", err)
+	}
+	reader, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, fmt.Errorf("opening the session's pipe: %w", err)
+	}
+	writer, err := os.OpenFile(path, os.O_WRONLY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		reader.Close()
+		return nil, fmt.Errorf("opening the session's pipe: %w", err)
+	}
+	s.followPipe(reader)
+	return writer, nil
+}
+
+// followPipe owns reader. What the subsystem writes there is dropped. At the end
+// of file it has ended; if the connection is open in both directions then, the
+// NETCONF session was closed in good order, before the client closed anything.
+func (s *Session) followPipe(reader *os.File) {
+	go func() {
+		defer reader.Close()
+		defer s.closeAtEnd(reader)()
+		if _, err := io.Copy(io.Discard, reader); err != nil {
+			return // the session has ended
+		}
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.rec.Orderly = isEstablished(s.sock)
+	}()
+}
+
+// closeAtEnd closes reader when the session ends.
+func (s *Session) closeAtEnd(reader *os.File) (stop func()) {
+	done := make(chan struct{})
+	go func() {
+		select {
+		case <-s.ctx.Done():
+			reader.Close()
+		case <-done:
+		}
+	}()
+	return func() { close(done) }
+}
+
+// reopenPipe follows the pipe of a session of a former manager.
+func (s *Session) reopenPipe() {
+	if reader, err := os.OpenFile(pipePath(s.env.Dir, s.id()), os.O_RDONLY|unix.O_NONBLOCK, 0); err == nil {
+		s.followPipe(reader)
+	}
+}
+
+// authInfo is what ExposeAuthInfo says of the key of a login.
+type authInfo struct {
+	Key  string `json:"key,omitempty"`
+	Cert string `json:"cert,omitempty"`
+}
+
+// keysOf reads the last key of sshd's authentication information
+// (sshd_config(5), ExposeAuthInfo): a line "publickey TYPE KEY" a step.
+func keysOf(text string) (out authInfo) {
+	for line := range strings.Lines(text) {
+		fields := strings.Fields(line)
+		if len(fields) != 3 || fields[0] != "publickey" {
+			continue
+		}
+		blob, err := base64.StdEncoding.DecodeString(fields[2])
+		if err != nil {
+			continue
+		}
+		key, err := ssh.ParsePublicKey(blob)
+		if err != nil {
+			continue
+		}
+		out = authInfo{Key: ssh.FingerprintSHA256(key)}
+		if cert, ok := key.(*ssh.Certificate); ok {
+			out = authInfo{Key: ssh.FingerprintSHA256(cert.Key), Cert: printable.Line(cert.KeyId)}
 		}
 	}
 	return out
+}
+
+// removeAuthInfo removes the file that an sshd which was killed leaves behind: a
+// regular file of the user's whose name only sshd gives.
+func (s *Session) removeAuthInfo() {
+	s.mu.Lock()
+	path, uid := s.rec.AuthFile, s.rec.UID
+	s.mu.Unlock()
+	if dir, name := filepath.Split(path); dir != "/tmp/" || !strings.HasPrefix(name, "sshauth.") {
+		return
+	}
+	var st unix.Stat_t
+	if unix.Lstat(path, &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFREG && int(st.Uid) == uid {
+		_ = os.Remove(path)
+	}
 }

@@ -1,80 +1,18 @@
 package session
 
 import (
+	"crypto/ed25519"
+	"crypto/rand"
 	"os"
-	"os/exec"
+	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"callhome/internal/device/sshdlog"
 	"callhome/internal/proto"
+
+	"golang.org/x/crypto/ssh"
 )
-
-// titled starts a process with that title, and a child of it with the other.
-func titled(t *testing.T, title, child string) Identity {
-	t.Helper()
-	cmd := exec.Command("/bin/bash", "-c", `exec -a "$1" /bin/bash -c 'if [ -n "$1" ]; then (exec -a "$1" sleep 60) & fi; echo; read x' "$1" "$2"`, "bash", title, child)
-	in, err := cmd.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	id, err := identify(cmd.Process.Pid)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		endTree(id)
-		in.Close()
-		_ = cmd.Wait()
-	})
-	if _, err := out.Read(make([]byte, 1)); err != nil {
-		t.Fatal(err)
-	}
-	return id
-}
-
-// The titles are those of stock sshd, 8.4 to 10.0.
-func TestALoginIsProvenByTheProcesses(t *testing.T) {
-	for _, tt := range []struct {
-		sshd, child string
-		want        bool
-	}{
-		{"sshd: [accepted]", "sshd: [net]", false},
-		{"sshd: netop [priv]", "sshd: netop [net]", false},
-		{"sshd: unknown [priv]", "sshd: unknown [net]", false},
-		{"sshd: root@notty", "", true},
-		{"sshd: netop [priv]", "sshd: netop@notty", true},
-		{"sshd: netop [priv]", "sshd: netop", true},
-		{"sshd-session: netop [priv]", "sshd-session: netop@notty", true},
-		{"sshd-session: netop [priv]", "sshd-auth: netop [net]", false},
-		// A user's name may hold what follows another's.
-		{"sshd: netop@example.net [priv]", "sshd: netop@example.net [net]", false},
-		{"sshd: other@notty", "", false},
-		{"sh: netop@notty", "", false},
-	} {
-		user := "netop"
-		if strings.Contains(tt.sshd, "root") {
-			user = "root"
-		}
-		id := titled(t, tt.sshd, tt.child)
-		// The child has its title when it has executed.
-		got := proven(id, user)
-		for end := time.Now().Add(5 * time.Second); got != tt.want && time.Now().Before(end); time.Sleep(time.Millisecond) {
-			got = proven(id, user)
-		}
-		if got != tt.want {
-			t.Errorf("%q with the child %q: %v", tt.sshd, tt.child, got)
-		}
-	}
-}
 
 // A client can write any line into sshd's log. What nothing proves is told as
 // what it is, and changes nothing.
@@ -84,9 +22,10 @@ func TestALoginInTheLogAloneIsNotBelieved(t *testing.T) {
 	s := New(env, 1, proto.CallParams{Host: "nms", Port: 1}, "manager", Owner{})
 	conn, station := connection(t)
 	gate := t.TempDir() + "/gate"
-	if err := s.Start(stub(t, `printf '`+lineConnected+`\r\nInvalid user x\r\n`+lineAccepted+`\r\n`+lineSubsystem+`\r\n`+lineGaveUp+`\r\n' >&2
+	cmd := stub(t, at(conn, `printf '`+lineConnected+`\r\nInvalid user x\r\n`+lineAccepted+`\r\n`+lineSubsystem+`\r\n`+lineGaveUp+`\r\n' >&2
 while ! [ -e `+gate+` ]; do sleep 0.01; done
-exit 255`), conn); err != nil {
+exit 255`))
+	if err := s.Start(cmd, conn); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := s.Await(t.Context(), proto.StateKeyExchange); err != nil {
@@ -106,40 +45,113 @@ exit 255`), conn); err != nil {
 		}
 	}
 	if !strings.Contains(strings.Join(all.names(), " "), proto.EventTrouble) {
-		t.Errorf("nobody was told: %v", all.names())
+		t.Errorf("no trouble is reported: %v", all.names())
 	}
 }
 
-// A session that logged in and ended before anybody looked.
-func TestAShortLoginIsBelieved(t *testing.T) {
-	for _, tt := range []struct {
-		exit int
-		last string
-		want bool
-	}{
-		{0, lineGone, true}, {255, lineDisconnect, true}, {-1, lineDisconnect, true},
-		{255, lineGaveUp, false}, {1, lineGone, false}, {3, lineGone, false},
+// Of two claims the last one counts, and only those of the session's own peer.
+func TestTheLastClaimOfTheOwnPeerCounts(t *testing.T) {
+	r := started()
+	r.Remote = "192.0.2.1:4334"
+	for _, l := range []string{
+		"Accepted publickey for netconf from 192.0.2.1 port 4334 ssh2: ED25519 SHA256:forged",
+		lineAccepted,
+		"Accepted publickey for netconf from 192.0.2.1 port 4335 ssh2: ED25519 SHA256:elsewhere",
+		"Accepted publickey for netconf from 198.51.100.1 port 4334 ssh2: ED25519 SHA256:elsewhere",
 	} {
-		after := []logLine{{Line: sshdlog.Parse(lineSubsystem)}, {Line: sshdlog.Parse(tt.last)}}
-		if got := endedLikeALogin(after, tt.exit); got != tt.want {
-			t.Errorf("status %d after %q: %v", tt.exit, tt.last, got)
+		if events := r.apply(sshdlog.Parse(l)); slices.Contains(events, proto.EventAuthenticated) || r.State == proto.StateAuthenticated {
+			t.Errorf("a line alone is believed: %s", l)
+		}
+	}
+	if r.Claim == nil || r.Claim.Key != "SHA256:abc" {
+		t.Errorf("the claim is %+v", r.Claim)
+	}
+}
+
+// A user can put a line with another person's key into the log; what sshd wrote
+// at the login counts.
+func TestTheKeyIsTheOneThatSshdExposed(t *testing.T) {
+	signer := newSigner(t)
+	cert := &ssh.Certificate{Key: signer.PublicKey(), KeyId: "nms-1\x1b", CertType: ssh.UserCert}
+	if err := cert.SignCert(rand.Reader, signer); err != nil {
+		t.Fatal(err)
+	}
+	fingerprint := ssh.FingerprintSHA256(signer.PublicKey())
+	for _, tt := range []struct {
+		name, auth, key, cert string
+	}{
+		{"a key", "publickey " + string(ssh.MarshalAuthorizedKey(signer.PublicKey())), fingerprint, ""},
+		{"a certificate", "publickey " + string(ssh.MarshalAuthorizedKey(cert)), fingerprint, "nms-1?"},
+		{"two steps", "password\npublickey " + string(ssh.MarshalAuthorizedKey(signer.PublicKey())), fingerprint, ""},
+		{"nothing", "", "SHA256:abc", "logged"},
+		{"no key", "publickey ssh-ed25519 AAAA\npublickey x\n\x00", "SHA256:abc", "logged"},
+	} {
+		r := started()
+		r.Claim = &claim{User: "netconf", Method: "publickey", Key: "SHA256:abc", Cert: "logged"}
+		r.AuthInfo = keysOf(tt.auth)
+		r.loggedIn(1000)
+		if r.Key != tt.key || r.Cert != tt.cert || r.State != proto.StateAuthenticated || r.UID != 1000 {
+			t.Errorf("%s: %+v", tt.name, r.SessionInfo)
 		}
 	}
 }
 
-func TestChatterIsBounded(t *testing.T) {
-	var c chatter
-	now := time.Now()
-	told := 0
-	for range 10 * maxChatter {
-		if ok, _ := c.tell(now); ok {
-			told++
+func newSigner(t *testing.T) ssh.Signer {
+	t.Helper()
+	_, private, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	signer, err := ssh.NewSignerFromKey(private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return signer
+}
+
+// Whatever a peer makes sshd log, a record without evidence is never one of a
+// login, and closes with the stage of a login that failed.
+func FuzzNoLogIsALogin(f *testing.F) {
+	for _, l := range []string{lineConnected, lineAccepted, lineSubsystem, lineFinished, lineDisconnect, lineGone, lineGaveUp, lineStrange} {
+		f.Add(l + "\n" + lineAccepted + "\n" + l)
+	}
+	f.Add("Accepted none for unknown [priv] from 192.0.2.1 port 4334 ssh2\nStarting session: subsystem 'netconf' for root [priv] from 192.0.2.1 port 4334 id 0")
+	f.Fuzz(func(t *testing.T, log string) {
+		r := started()
+		r.Remote = "192.0.2.1:4334"
+		for line := range strings.Lines(log) {
+			for _, e := range r.apply(sshdlog.Parse(line)) {
+				if e == proto.EventAuthenticated || e == proto.EventSubsystem {
+					t.Fatalf("event %s for %q", e, line)
+				}
+			}
 		}
+		for _, exit := range []int{0, 255, -1} {
+			closed := *r
+			if event := closed.end(exit, order{}); event != proto.EventFailed || closed.User != "" || closed.Graceful {
+				t.Errorf("exit %d: %s, %+v", exit, event, closed.SessionInfo)
+			}
+		}
+	})
+}
+
+// One user, or a peer without login, can cause lines of any kind without end: each
+// kind of event is bounded, so that the others are still published.
+func TestEventsOfASessionAreBounded(t *testing.T) {
+	env, all := newEnv(t)
+	s := New(env, 1, proto.CallParams{Host: "nms", Port: 1}, proto.ViaManager, Owner{})
+	e := &logReader{s: s}
+	for range 3 * eventLimit.Burst {
+		e.publish(proto.EventLog, "x")
+		e.publish(proto.EventNoSubsystem, "y")
 	}
-	if told != maxChatter {
-		t.Errorf("%d lines were told, expected %d", told, maxChatter)
+	e.publish(proto.EventRefused, "z")
+	counts := make(map[string]int)
+	for _, name := range all.names() {
+		counts[name]++
 	}
-	if ok, left := c.tell(now.Add(time.Minute)); !ok || left != 9*maxChatter {
-		t.Errorf("a minute later: %v, %d left out", ok, left)
+	if counts[proto.EventLog] != eventLimit.Burst || counts[proto.EventNoSubsystem] != eventLimit.Burst || counts[proto.EventRefused] != 1 {
+		t.Errorf("published %v", counts)
 	}
+	s.Kill("the test")
 }

@@ -28,6 +28,20 @@ type record struct {
 	Config string `json:"config,omitempty"`
 	// Offset is how much of the log has been understood.
 	Offset int64 `json:"offset"`
+	// Claim is the last login in the log that is not proven yet.
+	Claim *claim `json:"claim,omitempty"`
+	// UID is the user's number, once the login is proven.
+	UID int `json:"uid,omitempty"`
+	// Nonce is what the helper's report of the subsystem has; "" without helper.
+	Nonce string `json:"nonce,omitempty"`
+	// Started says that the log or a report has a start of the subsystem;
+	// Subsystem is the process that reported.
+	Started   bool     `json:"started,omitempty"`
+	Subsystem Identity `json:"subsystem-process,omitzero"`
+	// Orderly says that the subsystem ended while the connection was open.
+	Orderly  bool     `json:"orderly,omitempty"`
+	AuthInfo authInfo `json:"auth-info,omitzero"`
+	AuthFile string   `json:"auth-file,omitempty"`
 	// KeyExchanged, NoSubsystem and Broken remember lines that name no state.
 	KeyExchanged bool `json:"key-exchanged,omitempty"`
 	NoSubsystem  bool `json:"no-subsystem,omitempty"`
@@ -79,7 +93,7 @@ func parseRecord(data []byte, id int) (*record, error) {
 		return nil, fmt.Errorf("version %d, expected %d", r.Version, recordVersion)
 	case r.Session != id:
 		return nil, fmt.Errorf("session %d in the file of session %d", r.Session, id)
-	case r.Process == (Identity{}) && r.PID == 0 && r.Offset == 0:
+	case r.Process == (Identity{}) && r.PID == 0:
 		return &r, errNotStarted
 	case r.Process.PID <= 1 || r.Process.StartTime == 0 || r.Offset < 0:
 		return nil, errors.New("a wrong process in it")
@@ -109,7 +123,7 @@ func onDisk(dir string) ([]int, error) {
 // remove takes the session's files away.
 func remove(dir string, id int) error {
 	var errs []error
-	for _, f := range []string{recordPath(dir, id), recordPath(dir, id) + ".tmp", logPath(dir, id)} {
+	for _, f := range []string{recordPath(dir, id), recordPath(dir, id) + ".tmp", logPath(dir, id), pipePath(dir, id)} {
 		if err := os.Remove(f); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			errs = append(errs, err)
 		}

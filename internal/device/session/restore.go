@@ -1,13 +1,18 @@
 package session
 
 import (
+	"bufio"
+	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
+	"strings"
 
 	"callhome/internal/proto"
 
@@ -86,9 +91,10 @@ func restore(env *Env, id int) (s *Session, known bool, err error) {
 		s.run(exited) // reads the rest of the log, tells, removes the files
 		return nil, true, err
 	}
-	s.sock = socketOf(rec.Process)
+	s.takeSocket(rec.Process)
 	s.rec.Stats = stats(s.sock)
-	s.tell(proto.EventRestored, "")
+	s.reopenPipe()
+	s.publish(proto.EventRestored, "")
 	s.save()
 	go func() {
 		defer pidfd.Close()
@@ -109,11 +115,30 @@ func rediscover(dir string, id int) (*record, error) {
 	if err != nil {
 		return nil, err
 	}
+	var found Identity
+	for _, id := range withLog(log) {
+		// Of sshd's processes the first is the one that was started.
+		if found.PID == 0 || id.StartTime < found.StartTime || id.StartTime == found.StartTime && id.PID < found.PID {
+			found = id
+		}
+	}
+	if found.PID == 0 {
+		return nil, nil
+	}
+	rec := headOf(logPath(dir, id), id)
+	if rec == nil {
+		rec = &record{SessionInfo: proto.SessionInfo{Session: id, Since: log.ModTime().UTC(), Via: proto.ViaFound}}
+	}
+	rec.Version, rec.Process, rec.PID, rec.State = recordVersion, found, found.PID, proto.StateStarting
+	return rec, nil
+}
+
+// withLog returns the processes that have a log for descriptor 2.
+func withLog(log os.FileInfo) (out []Identity) {
 	processes, err := os.ReadDir("/proc")
 	if err != nil {
-		return nil, err
+		return nil
 	}
-	var found Identity
 	for _, p := range processes {
 		pid, err := strconv.Atoi(p.Name())
 		if err != nil {
@@ -123,17 +148,49 @@ func rediscover(dir string, id int) (*record, error) {
 		if err != nil || !os.SameFile(info, log) {
 			continue
 		}
-		// Of sshd's processes the first is the one that was started.
-		if id, err := identify(pid); err == nil && (found.PID == 0 || id.StartTime < found.StartTime || id.StartTime == found.StartTime && id.PID < found.PID) {
-			found = id
+		if id, err := identify(pid); err == nil {
+			out = append(out, id)
 		}
 	}
-	if found.PID == 0 {
-		return nil, nil
+	return out
+}
+
+// headOf returns the record in the first line of a log; nil where there is none
+// of that session.
+func headOf(path string, id int) *record {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil
 	}
-	return &record{Version: recordVersion, Process: found, SessionInfo: proto.SessionInfo{
-		Session: id, State: proto.StateStarting, PID: found.PID, Since: log.ModTime().UTC(), Via: proto.ViaFound,
-	}}, nil
+	defer f.Close()
+	line, err := bufio.NewReader(io.LimitReader(f, maxRecord)).ReadBytes('\n')
+	if err != nil {
+		return nil
+	}
+	data, ok := bytes.CutPrefix(line, []byte(logHead))
+	var r record
+	if !ok || json.Unmarshal(data, &r) != nil || r.Session != id {
+		return nil
+	}
+	r.Offset = int64(len(line))
+	return &r
+}
+
+// openLogs returns the numbers of the sessions in dir whose log some process has
+// for descriptor 2, also where the file was removed.
+func openLogs(dir string) (ids []int) {
+	links, _ := filepath.Glob("/proc/[0-9]*/fd/2")
+	for _, link := range links {
+		path, err := os.Readlink(link)
+		if err != nil || filepath.Dir(path) != filepath.Clean(dir) {
+			continue
+		}
+		name, _, ok := strings.Cut(filepath.Base(path), ".log")
+		if id, err := strconv.Atoi(name); ok && err == nil && id > 0 && !slices.Contains(ids, id) {
+			ids = append(ids, id)
+		}
+	}
+	return ids
 }
 
 // Next returns a number for a new session that none on disk has, and notes it.
@@ -158,7 +215,7 @@ func Next(dir string) (int, error) {
 		if err != nil {
 			return 0, err
 		}
-		for _, id := range ids {
+		for _, id := range append(ids, openLogs(dir)...) {
 			last = max(last, id)
 		}
 	}

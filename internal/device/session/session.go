@@ -26,19 +26,17 @@ type Env struct {
 	// Dir holds the sessions' files; on tmpfs, mode 0700.
 	Dir   string
 	Watch *Watch
-	// Tell gets every event, in the session's order, from the session's own
+	// Publish gets every event, in the session's order, from the session's own
 	// goroutine. It must not block.
-	Tell func(proto.Event)
+	Publish func(proto.Event)
 
-	proven func(sshd Identity, user string) bool // nil: proven; for tests
-}
+	// Helper is callhome-trigger, which reports the start of the subsystem to
+	// ReportSocket; "" for none.
+	Helper, ReportSocket string
 
-// prove reports whether sshd's processes show a login.
-func (e *Env) prove(sshd Identity, user string) bool {
-	if e.proven != nil {
-		return e.proven(sshd, user)
-	}
-	return proven(sshd, user)
+	// proven stands for the evidence in tests: of a login, and with user "" of the
+	// subsystem.
+	proven func(sshd Identity, user string) bool
 }
 
 // Session is one call home.
@@ -48,7 +46,9 @@ type Session struct {
 	cancel func()
 
 	begin sync.Mutex // held while sshd is started, and to end what is not; before mu
-	over  sync.Once  // the end is told once
+	over  sync.Once  // the end is published once
+
+	reported chan struct{} // wakes the reader of the log
 
 	mu      sync.Mutex // guards the fields that follow
 	rec     record
@@ -71,13 +71,13 @@ func New(env *Env, id int, p proto.CallParams, via proto.Via, owner Owner) *Sess
 		Session: id, State: proto.StateCalling, Host: p.Host, Port: p.Port, Opaque: p.Opaque, Since: stamp(), Via: via,
 		Client: owner.Client, Endpoint: owner.Endpoint,
 	}, Config: owner.Config})
-	s.tell(proto.EventCalling, "")
+	s.publish(proto.EventCalling, "")
 	return s
 }
 
 // of returns the session of a record.
 func of(env *Env, r record) *Session {
-	s := &Session{env: env, rec: r, changed: make(chan struct{})}
+	s := &Session{env: env, rec: r, changed: make(chan struct{}), reported: make(chan struct{}, 1)}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	return s
 }
@@ -165,7 +165,7 @@ func (s *Session) setSock(sock *os.File) {
 }
 
 func (s *Session) moved(event, words string) {
-	s.tell(event, words)
+	s.publish(event, words)
 	s.wake()
 }
 
@@ -177,11 +177,11 @@ func (s *Session) wake() {
 	s.changed = make(chan struct{})
 }
 
-func (s *Session) tell(event, words string) {
+func (s *Session) publish(event, words string) {
 	s.mu.Lock()
 	e := proto.Event{Time: time.Now().UTC(), Event: event, Session: s.rec.SessionInfo, Words: words}
 	s.mu.Unlock()
-	s.env.Tell(e)
+	s.env.Publish(e)
 }
 
 // save writes the state file. Where that fails the session is unsaved until a
@@ -196,6 +196,6 @@ func (s *Session) save() {
 	s.unsaved = err != nil
 	s.mu.Unlock()
 	if first {
-		s.tell(proto.EventTrouble, err.Error())
+		s.publish(proto.EventTrouble, err.Error())
 	}
 }

@@ -2,9 +2,11 @@ package session
 
 import (
 	"errors"
+	"fmt"
 	"net"
 	"os"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -14,26 +16,26 @@ import (
 	"callhome/internal/sshdexec"
 )
 
-// told collects what a session tells.
-type told struct {
+// published collects the events of a session.
+type published struct {
 	mu     sync.Mutex
 	events []proto.Event
 }
 
-func (t *told) list() []proto.Event {
+func (t *published) list() []proto.Event {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return slices.Clone(t.events)
 }
 
-func (t *told) names() (out []string) {
+func (t *published) names() (out []string) {
 	for _, e := range t.list() {
 		out = append(out, e.Event)
 	}
 	return out
 }
 
-func newEnv(t *testing.T) (*Env, *told) {
+func newEnv(t *testing.T) (*Env, *published) {
 	t.Helper()
 	dir := t.TempDir()
 	w, err := NewWatch(dir)
@@ -41,8 +43,8 @@ func newEnv(t *testing.T) (*Env, *told) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { w.Close() })
-	all := &told{}
-	return &Env{Dir: dir, Watch: w, Tell: func(e proto.Event) {
+	all := &published{}
+	return &Env{Dir: dir, Watch: w, Publish: func(e proto.Event) {
 		all.mu.Lock()
 		defer all.mu.Unlock()
 		all.events = append(all.events, e)
@@ -88,6 +90,11 @@ func stub(t *testing.T, script string) sshdexec.Command {
 	return sshdexec.Command{Sshd: path, Config: "/dev/null"}
 }
 
+// at has the connection's own peer in sshd's lines, in place of 192.0.2.1.
+func at(conn *dial.Conn, script string) string {
+	return strings.ReplaceAll(script, "192.0.2.1 port 4334", fmt.Sprintf("%s port %d", conn.Remote.Addr(), conn.Remote.Port()))
+}
+
 func awaitDone(t *testing.T, s *Session) proto.SessionInfo {
 	t.Helper()
 	select {
@@ -126,7 +133,7 @@ func TestASessionTellsItsStoryAndLeavesNothing(t *testing.T) {
 	env, all := newEnv(t)
 	s := New(env, 1, proto.CallParams{Host: "nms", Port: 1}, "manager", Owner{})
 	conn, station := connection(t)
-	cmd := stub(t, "printf '%s\\r\\n' '"+lineConnected+"' '"+lineAccepted+"' \""+lineSubsystem+"\" >&2; exec cat")
+	cmd := stub(t, at(conn, "printf '%s\\r\\n' '"+lineConnected+"' '"+lineAccepted+"' \""+lineSubsystem+"\" >&2; exec cat"))
 	if err := s.Start(cmd, conn); err != nil {
 		t.Fatal(err)
 	}

@@ -2,12 +2,14 @@ package session
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"os"
 	"os/exec"
 	"strconv"
 
 	"callhome/internal/device/dial"
+	"callhome/internal/device/subsystem"
 	"callhome/internal/proto"
 	"callhome/internal/sshdexec"
 
@@ -34,6 +36,10 @@ func (s *Session) Start(cmd sshdexec.Command, conn *dial.Conn) error {
 	s.mu.Lock()
 	s.rec.Remote, s.rec.Local = conn.Remote.String(), conn.Local.String()
 	cmd.Opaque = s.rec.Opaque
+	if s.env.Helper != "" && cmd.Subsystem != "" {
+		s.rec.Nonce = subsystem.Nonce(s.id())
+		cmd.Report = []string{s.env.Helper, subsystem.Flag, s.env.ReportSocket, s.rec.Nonce}
+	}
 	s.mu.Unlock()
 	// Whose it is must be known also where we are ended before its process is
 	// noted, or its client would be called once more.
@@ -80,13 +86,32 @@ func (s *Session) Execute(program string) error {
 	return s.supervise(cmd.Process, nil)
 }
 
+// openLog opens a new log for sshd. Its first line is the session's record: where
+// the state file is lost or damaged, a later manager knows from it whose session
+// it is. sshd appends, and nobody else can write before that line.
 func (s *Session) openLog() (*os.File, error) {
-	f, err := os.OpenFile(logPath(s.env.Dir, s.id()), os.O_WRONLY|os.O_APPEND|os.O_CREATE|os.O_TRUNC, 0o600)
+	f, err := os.OpenFile(logPath(s.env.Dir, s.id()), os.O_RDWR|os.O_APPEND|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("opening a log for sshd: %w", err)
 	}
+	s.mu.Lock()
+	head, err := json.Marshal(&s.rec)
+	s.mu.Unlock()
+	if err != nil {
+		f.Close()
+		return nil, fmt.Errorf("writing the head of sshd's log: %w", err)
+	}
+	head = append(append([]byte(logHead), head...), '\n')
+	if n, err := f.Write(head); err == nil {
+		s.mu.Lock()
+		s.rec.Offset = int64(n)
+		s.mu.Unlock()
+	} // on a full file system the session goes on without
 	return f, nil
 }
+
+// logHead begins the first line of a log.
+const logHead = "callhome-mgr: session "
 
 // supervise takes over a process that was just started, and sock. A process that
 // cannot be told from a later one could never be ended: then it is now.

@@ -30,8 +30,8 @@ var steps = map[sshdlog.Kind]step{
 	sshdlog.Connected:     {from: []proto.State{proto.StateStarting}, to: proto.StateKeyExchange},
 	sshdlog.Asked:         {from: beforeLogin},
 	sshdlog.Refused:       {from: beforeLogin, event: proto.EventRefused},
-	sshdlog.Authenticated: {from: beforeLogin, to: proto.StateAuthenticated, event: proto.EventAuthenticated},
-	sshdlog.Subsystem:     {from: afterLogin, to: proto.StateServing, event: proto.EventSubsystem},
+	sshdlog.Authenticated: {from: beforeLogin},
+	sshdlog.Subsystem:     {},
 	sshdlog.NoSubsystem:   {from: afterLogin, event: proto.EventNoSubsystem},
 	sshdlog.Finished:      {from: afterLogin},
 	sshdlog.Closed:        {},
@@ -77,10 +77,15 @@ func exchanged(k sshdlog.Kind) bool {
 func (r *record) learn(l sshdlog.Line) {
 	switch l.Kind {
 	case sshdlog.Connected:
-		r.Remote, r.Local = addrPort(l.Remote, r.Remote), addrPort(l.Local, r.Local)
+		// What the socket says comes first.
+		if r.Remote == "" {
+			r.Remote, r.Local = addrPort(l.Remote, ""), addrPort(l.Local, "")
+		}
 	case sshdlog.Authenticated:
-		r.User, r.Method, r.Key, r.Cert = l.User, l.Method, l.Fingerprint, l.Cert
-		r.LastWords = ""
+		// A claim: the last one counts, of the session's own peer.
+		if addrPort(l.Remote, "") == r.Remote {
+			r.Claim = &claim{l.User, l.Method, l.Fingerprint, l.Cert}
+		}
 	case sshdlog.Refused:
 		// "Failed publickey" follows what tells why.
 		if !strings.HasPrefix(l.Words, "Failed ") || strings.HasPrefix(r.LastWords, "Failed ") || r.LastWords == "" {
@@ -91,7 +96,7 @@ func (r *record) learn(l sshdlog.Line) {
 	case sshdlog.NoSubsystem:
 		r.NoSubsystem, r.LastWords = true, l.Words
 	case sshdlog.Subsystem:
-		r.Graceful = false // a further one on the same connection
+		r.Started, r.Graceful = true, false // it may be a further one on the same connection
 	case sshdlog.Finished:
 		// After the end of the connection sshd says so of any session.
 		r.Graceful = r.Graceful || r.Cause == ""
@@ -135,14 +140,43 @@ func (r *record) end(exit int, o order) string {
 	if o.end != "" {
 		r.End, r.Cause = o.end, o.cause
 	}
-	r.Graceful = slices.Contains(afterLogin, reached) && (r.Graceful || slices.Contains(graceful, r.End))
+	r.Graceful = slices.Contains(afterLogin, reached) && (r.closedInOrder() || slices.Contains(graceful, r.End))
 	if slices.Contains(afterLogin, reached) {
 		return proto.EventClosed
 	}
 	return proto.EventFailed
 }
 
-// graceful are the ends that somebody wanted.
+// loggedIn is what a proven login does to a record.
+func (r *record) loggedIn(uid int) {
+	r.State, r.UID, r.LastWords = proto.StateAuthenticated, uid, ""
+	r.User, r.Method, r.Key, r.Cert = r.Claim.User, r.Claim.Method, r.Claim.Key, r.Claim.Cert
+	r.Claim = nil
+	r.useAuthInfo()
+}
+
+// useAuthInfo takes the key of a login from what sshd wrote at the login: a user
+// can put a line with another key into the log.
+func (r *record) useAuthInfo() {
+	if r.Method == "publickey" && r.AuthInfo.Key != "" {
+		r.Key, r.Cert = r.AuthInfo.Key, r.AuthInfo.Cert
+	}
+}
+
+// closedInOrder reports whether the NETCONF session was closed before the
+// connection. Where the subsystem's end was watched, that decides: the log's
+// "Close session" is there after lost connections too (measured).
+func (r *record) closedInOrder() bool {
+	if r.Subsystem.PID == 0 {
+		return r.Graceful
+	}
+	return r.Orderly && slices.Contains(clientEnds, r.End)
+}
+
+// clientEnds are those by which a NETCONF client can end a connection.
+var clientEnds = []proto.End{proto.EndDisconnected, proto.EndClosed, proto.EndReset}
+
+// graceful are the ends that were wanted.
 var graceful = []proto.End{proto.EndKilled, proto.EndDisconnected, proto.EndIdle}
 
 // causeOf returns sshd's reason for the end, "" where it gave none.

@@ -27,12 +27,25 @@ func started() *record {
 	return &record{SessionInfo: proto.SessionInfo{State: proto.StateStarting}}
 }
 
+// hear applies lines to a record, with the evidence for each claim in them.
+func hear(r *record, lines ...string) (events []string) {
+	for _, l := range lines {
+		events = append(events, r.apply(sshdlog.Parse(l))...)
+		if r.Claim != nil {
+			r.loggedIn(1000)
+			events = append(events, proto.EventAuthenticated)
+		}
+		if r.State == proto.StateAuthenticated && r.Started {
+			r.State = proto.StateServing
+			events = append(events, proto.EventSubsystem)
+		}
+	}
+	return events
+}
+
 func TestASessionsLinesBecomeEvents(t *testing.T) {
 	r := started()
-	var got []string
-	for _, l := range []string{lineConnected, lineFailed, lineAccepted, lineStrange, lineSubsystem, lineDisconnect} {
-		got = append(got, r.apply(sshdlog.Parse(l))...)
-	}
+	got := hear(r, lineConnected, lineFailed, lineAccepted, lineStrange, lineSubsystem, lineDisconnect)
 	want := []string{proto.EventKeyExchange, proto.EventRefused, proto.EventAuthenticated, proto.EventLog, proto.EventSubsystem}
 	if !slices.Equal(got, want) {
 		t.Errorf("events %v, expected %v", got, want)
@@ -75,9 +88,7 @@ func TestEndsAreToldApart(t *testing.T) {
 	}
 	for _, tt := range tests {
 		r := started()
-		for _, l := range tt.lines {
-			r.apply(sshdlog.Parse(l))
-		}
+		hear(r, tt.lines...)
 		var o order
 		if tt.killer != "" {
 			o = order{proto.EndKilled, "ended by " + tt.killer}

@@ -1,6 +1,7 @@
 package session
 
 import (
+	"net/netip"
 	"os"
 	"strconv"
 	"strings"
@@ -36,6 +37,65 @@ func stats(sock *os.File) *proto.Stats {
 		LastData:      time.Duration(min(info.Last_data_sent, info.Last_data_recv)) * time.Millisecond,
 		LastReceived:  time.Duration(info.Last_data_recv) * time.Millisecond,
 	}
+}
+
+// isEstablished reports whether neither end of a connection has closed it. It
+// borrows sock; false without one.
+func isEstablished(sock *os.File) bool {
+	const established = 1 // TCP_ESTABLISHED, linux/tcp.h
+	if sock == nil {
+		return false
+	}
+	raw, err := sock.SyscallConn()
+	if err != nil {
+		return false
+	}
+	var info *unix.TCPInfo
+	if raw.Control(func(fd uintptr) {
+		info, err = unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO)
+	}) != nil || err != nil {
+		return false
+	}
+	return info.State == established
+}
+
+// takeSocket takes a duplicate of the process's socket for the session. Its
+// addresses are the kernel's; those in the log are the peer's word.
+func (s *Session) takeSocket(id Identity) {
+	sock := socketOf(id)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.sock = sock; sock == nil {
+		return
+	}
+	raw, err := sock.SyscallConn()
+	if err != nil {
+		return
+	}
+	_ = raw.Control(func(fd uintptr) {
+		if peer, err := unix.Getpeername(int(fd)); err == nil {
+			s.rec.Remote = sockaddr(peer, s.rec.Remote)
+		}
+		if own, err := unix.Getsockname(int(fd)); err == nil {
+			s.rec.Local = sockaddr(own, s.rec.Local)
+		}
+	})
+}
+
+// sockaddr is an address as a record has it, known where it is of another kind.
+func sockaddr(sa unix.Sockaddr, known string) string {
+	switch sa := sa.(type) {
+	case *unix.SockaddrInet4:
+		return netip.AddrPortFrom(netip.AddrFrom4(sa.Addr), uint16(sa.Port)).String()
+	case *unix.SockaddrInet6:
+		a := netip.AddrFrom16(sa.Addr).Unmap()
+		if _, zone, ok := strings.Cut(known, "%"); ok && a.IsLinkLocalUnicast() {
+			zone, _, _ = strings.Cut(zone, "]")
+			a = a.WithZone(zone)
+		}
+		return netip.AddrPortFrom(a, uint16(sa.Port)).String()
+	}
+	return known
 }
 
 // socketOf takes a duplicate of a process's connected TCP socket, for sessions

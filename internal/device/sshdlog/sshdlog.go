@@ -98,9 +98,9 @@ var rules = []rule{
 
 	{"Accepted key ", nil, Asked, ""},
 	{"Accepted certificate ID ", nil, Asked, ""},
-	{"Accepted ", pattern(`Accepted (?P<method>\S+) for (?P<user>.*) from ` + peer + ` ssh2: (?P<type>\S+-CERT) (?P<fp>\S+) ID (?P<cert>.*) \(serial (?P<serial>\d+)\) CA \S+ (?P<ca>\S+)`), Authenticated, ""},
-	{"Accepted ", pattern(`Accepted (?P<method>\S+) for (?P<user>.*) from ` + peer + ` ssh2: (?P<type>\S+) (?P<fp>\S+)`), Authenticated, ""},
-	{"Accepted ", pattern(`Accepted (?P<method>\S+) for (?P<user>.*) from ` + peer + ` ssh2`), Authenticated, ""},
+	{"Accepted ", pattern(`Accepted (?P<method>\S+) for (?P<user>.*) from (?P<remote>` + peer + `) ssh2: (?P<type>\S+-CERT) (?P<fp>\S+) ID (?P<cert>.*) \(serial (?P<serial>\d+)\) CA \S+ (?P<ca>\S+)`), Authenticated, ""},
+	{"Accepted ", pattern(`Accepted (?P<method>\S+) for (?P<user>.*) from (?P<remote>` + peer + `) ssh2: (?P<type>\S+) (?P<fp>\S+)`), Authenticated, ""},
+	{"Accepted ", pattern(`Accepted (?P<method>\S+) for (?P<user>.*) from (?P<remote>` + peer + `) ssh2`), Authenticated, ""},
 	{"Postponed ", nil, Asked, ""},
 	{"Failed ", pattern(`Failed (?P<method>\S+) for (?:invalid user )?(?P<user>.*) from ` + peer + ` ssh2(?:: (?P<type>\S+) (?P<fp>\S+).*)?`), Refused, ""},
 	{"Invalid user ", pattern(`Invalid user (?P<user>.*) from ` + peer), Refused, ""},

@@ -1,0 +1,238 @@
+package evidence
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+// uids returns four equal user numbers.
+func uids(uid int) [4]int { return [4]int{uid, uid, uid, uid} }
+
+const socketInode = 4711
+
+// The processes that sshd has before and after a login, by version, as measured
+// with OpenSSH 8.4, 9.2, 9.9 and 10.5.
+func TestLoggedIn(t *testing.T) {
+	const netop, sshdUser = 1000, 104
+	user := Process{UIDs: uids(netop), Root: RootUsual, Socket: Yes, Title: "sshd: netop@notty"}
+	root := Process{UIDs: uids(0), Root: RootUsual, Socket: Yes, Title: "sshd: root@notty"}
+	with := func(p Process, change func(*Process)) Process { change(&p); return p }
+	for _, tt := range []struct {
+		name string
+		p    Process
+		user string
+		uid  int
+		want bool
+	}{
+		{"a user's sshd", user, "netop", netop, true},
+		{"before its channel", with(user, func(p *Process) { p.Title = "sshd: netop" }), "netop", netop, true},
+		{"9.8 and later", with(user, func(p *Process) { p.Title = "sshd-session: netop@notty" }), "netop", netop, true},
+		{"root up to 9.7", root, "root", 0, true},
+		{"root later", with(root, func(p *Process) { p.Title = "sshd-session: root@notty" }), "root", 0, true},
+		{"a user of another name service", with(user, func(p *Process) { p.Title = "sshd: ann@example.net@notty" }), "ann@example.net", anyUID, true},
+		{"in a container that sees no descriptors", with(user, func(p *Process) { p.Socket, p.Root = Unseen, RootUnseen }), "netop", netop, true},
+		{"with a ChrootDirectory", user, "netop", netop, true},
+
+		{"the monitor of a valid user", with(root, func(p *Process) { p.Title = "sshd: root [priv]" }), "root", 0, false},
+		{"the monitor of an unknown user", with(root, func(p *Process) { p.Title = "sshd: unknown [priv]" }), "unknown [priv]", anyUID, false},
+		{"the monitor, named as it is titled", with(root, func(p *Process) { p.Title = "sshd: root [priv]" }), "root [priv]", 0, false},
+		{"the start", with(root, func(p *Process) { p.Title = "sshd: [accepted]" }), "[accepted]", anyUID, false},
+		{"the unprivileged process", with(user, func(p *Process) {
+			p.UIDs, p.Sandboxed, p.Root, p.Title = uids(sshdUser), true, RootEmpty, "sshd: root [net]"
+		}), "sshd", sshdUser, false},
+		{"the unprivileged process, named as it is titled", with(user, func(p *Process) {
+			p.UIDs, p.Sandboxed, p.Root, p.Title = uids(sshdUser), true, RootEmpty, "sshd: root [net]"
+		}), "root [net]", anyUID, false},
+		{"the unprivileged process before its sandbox", with(user, func(p *Process) {
+			p.UIDs, p.Root, p.Title = uids(sshdUser), RootEmpty, "sshd: sshd"
+		}), "sshd", sshdUser, false},
+		{"10.x's sshd-auth", with(user, func(p *Process) {
+			p.UIDs, p.Sandboxed, p.Root, p.Title = uids(sshdUser), true, RootEmpty, "sshd-auth: root [session-auth]"
+		}), "root", 0, false},
+		{"an AuthorizedKeysCommand that has not executed", with(user, func(p *Process) {
+			p.Title, p.Socket = "sshd: netop [priv]", No
+		}), "netop", netop, false},
+		{"an AuthorizedKeysCommand", with(user, func(p *Process) { p.Title, p.Socket = "/usr/bin/keys", No }), "netop", netop, false},
+		{"a process that only calls itself sshd", with(user, func(p *Process) { p.Socket = No }), "netop", netop, false},
+		{"another user's login", user, "root", 0, false},
+		{"a name that begins like the user's", with(user, func(p *Process) { p.Title = "sshd: netop2@notty" }), "netop", netop, false},
+		{"half way through setuid", with(user, func(p *Process) { p.UIDs = [4]int{0, netop, 0, netop} }), "netop", netop, false},
+		{"an unknown name with root's rights", with(root, func(p *Process) { p.Title = "sshd: x@notty" }), "x", anyUID, false},
+		{"no user", with(user, func(p *Process) { p.Title = "sshd: @notty" }), "", anyUID, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			if got := tt.p.LoggedIn(tt.user, tt.uid); got != tt.want {
+				t.Errorf("got %v, want %v", got, tt.want)
+			}
+		})
+	}
+}
+
+// A title that ends in a bracket is never one of after a login, whatever name
+// the peer chose.
+func FuzzTitlesBeforeALoginProveNothing(f *testing.F) {
+	for _, name := range []string{"root", "unknown [priv]", "x\nAccepted none for unknown [priv] from 1.1.1.1 port 1 ssh2\ny", "[net]", "", "a@b"} {
+		f.Add(name)
+	}
+	f.Fuzz(func(t *testing.T, name string) {
+		for _, title := range []string{"sshd: " + name + " [priv]", "sshd: " + name + " [net]", "sshd-session: " + name + " [postauth]", "sshd: [accepted]", "sshd-auth: " + name, name} {
+			p := Process{UIDs: uids(0), Root: RootUsual, Socket: Yes, Title: title}
+			if strings.HasPrefix(title, "sshd: ") && !strings.HasSuffix(title, "]") || strings.HasPrefix(title, "sshd-session: ") && !strings.HasSuffix(title, "]") {
+				continue // the fuzzer wrote a whole title itself, as only sshd can
+			}
+			if p.LoggedIn(name, 0) || p.LoggedIn(name, anyUID) {
+				t.Errorf("%q is believed to be a login of %q", title, name)
+			}
+		}
+	})
+}
+
+// tree is a proc(5) file system of files.
+type tree struct {
+	t   *testing.T
+	dir Proc
+}
+
+func newTree(t *testing.T) *tree { return &tree{t, Proc(t.TempDir())} }
+
+// process adds one with a status and a stat like the kernel's.
+func (tr *tree) process(pid, parent, uid int, seccomp, title string, children ...int) {
+	tr.t.Helper()
+	n := strconv.Itoa(uid)
+	var kids []string
+	for _, c := range children {
+		kids = append(kids, strconv.Itoa(c))
+	}
+	files := map[string]string{
+		"stat":    strconv.Itoa(pid) + " (sshd) (x) S " + strconv.Itoa(parent) + strings.Repeat(" 1", 17) + " 900 " + strings.Repeat(" 0", 20) + "\n",
+		"status":  "Name:\tsshd\nUid:\t" + strings.Join([]string{n, n, n, n}, "\t") + "\nSeccomp:\t" + seccomp + "\n",
+		"cmdline": title + "\x00\x00",
+		"task/" + strconv.Itoa(pid) + "/children": strings.Join(kids, " "),
+	}
+	for name, text := range files {
+		path := tr.dir.path(pid, name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			tr.t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+			tr.t.Fatal(err)
+		}
+	}
+	for name, to := range map[string]string{"root": "/", "fd/3": "socket:[" + strconv.Itoa(socketInode) + "]"} {
+		path := tr.dir.path(pid, name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			tr.t.Fatal(err)
+		}
+		if err := os.Symlink(to, path); err != nil {
+			tr.t.Fatal(err)
+		}
+	}
+}
+
+func TestLoginLooksAtTheWholeTree(t *testing.T) {
+	tr := newTree(t)
+	tr.process(10, 1, 0, "0", "sshd: root [priv]", 11, 12)
+	tr.process(11, 10, 0, "0", "sshd: root@notty", 13)
+	tr.process(12, 10, 0, "0", "/usr/sbin/sshd")
+	tr.process(13, 11, 0, "0", "sh")
+	if p, ok := tr.dir.Login(10, socketInode, "root"); !ok || p.PID != 11 {
+		t.Errorf("got process %d, %v; want 11", p.PID, ok)
+	}
+	if p, ok := tr.dir.Login(10, socketInode+1, "root"); ok {
+		t.Errorf("process %d proves a login on another socket", p.PID)
+	}
+	if p, ok := tr.dir.Login(12, socketInode, "root"); ok {
+		t.Errorf("process %d proves a login of another sshd", p.PID)
+	}
+	for top, want := range map[int]int{10: 11, 11: 13} {
+		if under, ok := tr.dir.Below(top, 13); !ok || under != want {
+			t.Errorf("13 is below %d by way of %d, %v; want %d", top, under, ok, want)
+		}
+	}
+	if _, ok := tr.dir.Below(12, 13); ok {
+		t.Error("13 is below 12")
+	}
+	if _, ok := tr.dir.Below(13, 13); ok {
+		t.Error("13 is below itself")
+	}
+}
+
+func TestASandboxedProcessProvesNothing(t *testing.T) {
+	tr := newTree(t)
+	tr.process(10, 1, 0, "2", "sshd: root@notty")
+	if _, ok := tr.dir.Login(10, socketInode, "root"); ok {
+		t.Error("a login is proven by a process in a seccomp sandbox")
+	}
+}
+
+func TestAnEmptyRootIsSeen(t *testing.T) {
+	tr := newTree(t)
+	tr.process(10, 1, 0, "0", "sshd: root@notty")
+	for _, tt := range []struct {
+		name, inside string
+		want         Root
+	}{{"the privilege separation directory", "", RootEmpty}, {"a ChrootDirectory", "bin", RootUsual}} {
+		root := filepath.Join(t.TempDir(), "root")
+		if err := os.MkdirAll(filepath.Join(root, tt.inside), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		link := tr.dir.path(10, "root")
+		if err := os.Remove(link); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Symlink(root, link); err != nil {
+			t.Fatal(err)
+		}
+		if p, err := tr.dir.Look(10, socketInode); err != nil || p.Root != tt.want {
+			t.Errorf("%s: got %v, %v; want %v", tt.name, p.Root, err, tt.want)
+		}
+	}
+}
+
+// The test's own process, seen through the kernel.
+func TestLookAtThisProcess(t *testing.T) {
+	p, err := System.Look(os.Getpid(), 0)
+	if err != nil || p.Parent != os.Getppid() || p.UIDs != uids(os.Getuid()) || p.Root != RootUsual || p.Socket != No || !strings.HasPrefix(p.Title, os.Args[0]) {
+		t.Errorf("got %+v, %v", p, err)
+	}
+	if _, err := System.Look(1<<22+1, 0); err == nil {
+		t.Error("a process that cannot be is seen")
+	}
+}
+
+// Whatever name a process gives itself, its parent, its start and its user
+// numbers are the kernel's fields.
+func FuzzStatAndStatus(f *testing.F) {
+	f.Add("sshd", 7, uint64(900), 1000)
+	f.Add("a) S 1 1 (b", 7, uint64(900), 1000)
+	f.Add(") R 1\nUid:\t0\t0\t0\t0", 7, uint64(1), 0)
+	f.Fuzz(func(t *testing.T, comm string, parent int, start uint64, uid int) {
+		stat := fmt.Sprintf("1 (%s) S %d%s %d%s\n", comm, parent, strings.Repeat(" 1", 17), start, strings.Repeat(" 0", 30))
+		gotParent, gotStart, err := parseStat([]byte(stat))
+		if err != nil || gotParent != parent || gotStart != start {
+			t.Errorf("%q: got parent %d, start %d, %v", stat, gotParent, gotStart, err)
+		}
+		// The kernel escapes a line end in the name (proc_pid_status(5)).
+		status := fmt.Sprintf("Name:\t%s\nUid:\t%d\t%d\t%d\t%d\nSeccomp:\t2\n", strings.ReplaceAll(comm, "\n", `\n`), uid, uid, uid, uid)
+		if got, sandboxed, err := parseStatus([]byte(status)); err != nil || got != uids(uid) || !sandboxed {
+			t.Errorf("%q: got %v, %v, %v", status, got, sandboxed, err)
+		}
+	})
+}
+
+func TestBrokenFilesAreNoEvidence(t *testing.T) {
+	for _, text := range []string{"", "1", ")", "1 (a) S", "1 (a) S x" + strings.Repeat(" 1", 30)} {
+		if _, _, err := parseStat([]byte(text)); err == nil {
+			t.Errorf("stat %q is taken", text)
+		}
+	}
+	for _, text := range []string{"", "Uid:\t0\n", "Uid:\ta\tb\tc\td\n", "Name:\tx\n"} {
+		if _, _, err := parseStatus([]byte(text)); err == nil {
+			t.Errorf("status %q is taken", text)
+		}
+	}
+}

@@ -1,0 +1,271 @@
+package evidence
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"os/user"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+)
+
+// Proc is a mounted proc(5) file system; tests have trees of their own.
+type Proc string
+
+// System is the machine's.
+const System Proc = "/proc"
+
+// Login looks once at the session's sshd and the processes below it. It returns
+// the process that shows the login of name, and false where none does. socket is
+// the inode number of the session's socket.
+func (fs Proc) Login(sshd int, socket uint64, name string) (Process, bool) {
+	uid := uidOf(name)
+	for todo := []int{sshd}; len(todo) > 0; todo = todo[1:] {
+		pid := todo[0]
+		todo = append(todo, fs.Children(pid)...)
+		if p, err := fs.Look(pid, socket); err == nil && p.LoggedIn(name, uid) {
+			return p, true
+		}
+	}
+	return Process{}, false
+}
+
+// Program looks for a process below sshd that runs a program with the user's
+// rights, and not sshd itself: it returns the first one that it finds.
+func (fs Proc) Program(sshd, uid int) (Process, bool) {
+	for todo := fs.Children(sshd); len(todo) > 0; todo = todo[1:] {
+		pid := todo[0]
+		todo = append(todo, fs.Children(pid)...)
+		if p, err := fs.Look(pid, 0); err == nil && p.IsProgram(uid) {
+			return p, true
+		}
+	}
+	return Process{}, false
+}
+
+// uidOf returns the number of a user in /etc/passwd, else anyUID: a user of
+// another name service is known by the title and the rights of the process.
+func uidOf(name string) int {
+	found, err := user.Lookup(name)
+	if err != nil {
+		return anyUID
+	}
+	uid, err := strconv.Atoi(found.Uid)
+	if err != nil {
+		return anyUID
+	}
+	return uid
+}
+
+// errChanged says that a process changed between the two halves of a look.
+var errChanged = errors.New("it changed while it was looked at")
+
+// Look returns what is to be seen of a process. What changes meanwhile, by exec,
+// setuid or the reuse of the number, is an error.
+func (fs Proc) Look(pid int, socket uint64) (Process, error) {
+	p := Process{PID: pid}
+	before, err := fs.read(pid, "stat")
+	if err != nil {
+		return p, err
+	}
+	if p.Parent, p.Start, err = parseStat(before); err != nil {
+		return p, fmt.Errorf("looking at process %d: %w", pid, err)
+	}
+	status, err := fs.read(pid, "status")
+	if err != nil {
+		return p, err
+	}
+	if p.UIDs, p.Sandboxed, err = parseStatus(status); err != nil {
+		return p, fmt.Errorf("looking at process %d: %w", pid, err)
+	}
+	title, err := fs.read(pid, "cmdline")
+	if err != nil {
+		return p, err
+	}
+	first, _, _ := bytes.Cut(title, []byte{0})
+	p.Title = string(first)
+	p.Root = fs.rootOf(pid)
+	p.Socket = fs.holds(pid, socket)
+
+	again, err := fs.read(pid, "status")
+	if err != nil {
+		return p, err
+	}
+	after, err := fs.read(pid, "stat")
+	if err != nil {
+		return p, err
+	}
+	uids, sandboxed, err := parseStatus(again)
+	parent, start, err2 := parseStat(after)
+	if err != nil || err2 != nil || uids != p.UIDs || sandboxed != p.Sandboxed || parent != p.Parent || start != p.Start {
+		return p, fmt.Errorf("looking at process %d: %w", pid, errChanged)
+	}
+	return p, nil
+}
+
+func (fs Proc) path(pid int, name string) string {
+	return string(fs) + "/" + strconv.Itoa(pid) + "/" + name
+}
+
+func (fs Proc) read(pid int, name string) ([]byte, error) {
+	data, err := os.ReadFile(fs.path(pid, name))
+	if err != nil {
+		return nil, fmt.Errorf("looking at process %d: %w", pid, err)
+	}
+	return data, nil
+}
+
+// parseStat returns a process's parent and start time (proc_pid_stat(5)).
+func parseStat(data []byte) (parent int, start uint64, err error) {
+	// The second field is the program's name in parentheses, which may hold
+	// anything; the other fields follow the last parenthesis.
+	fields := strings.Fields(string(data[bytes.LastIndexByte(data, ')')+1:]))
+	if len(fields) < 20 {
+		return 0, 0, fmt.Errorf("%d fields in its stat", len(fields))
+	}
+	parent, err1 := strconv.Atoi(fields[1])
+	start, err2 := strconv.ParseUint(fields[19], 10, 64)
+	return parent, start, errors.Join(err1, err2)
+}
+
+// parseStatus returns a process's four user numbers and whether a seccomp filter
+// holds it (proc_pid_status(5)). A kernel without seccomp has no such line, and
+// its sshd no such sandbox.
+func parseStatus(data []byte) (uids [4]int, sandboxed bool, err error) {
+	found := false
+	for line := range strings.Lines(string(data)) {
+		name, value, _ := strings.Cut(strings.TrimSuffix(line, "\n"), ":")
+		fields := strings.Fields(value)
+		switch {
+		case name == "Uid" && !found:
+			if len(fields) != 4 {
+				return uids, false, fmt.Errorf("%d user numbers in its status", len(fields))
+			}
+			for i, f := range fields {
+				if uids[i], err = strconv.Atoi(f); err != nil {
+					return uids, false, fmt.Errorf("the user numbers in its status: %w", err)
+				}
+			}
+			found = true
+		case name == "Seccomp" && len(fields) == 1:
+			sandboxed = fields[0] == "2"
+		}
+	}
+	if !found {
+		return uids, false, errors.New("no user numbers in its status")
+	}
+	return uids, sandboxed, nil
+}
+
+// rootOf says where a process's root directory is.
+func (fs Proc) rootOf(pid int) Root {
+	root := fs.path(pid, "root")
+	own, err := os.Stat("/")
+	if err != nil {
+		return RootUnseen
+	}
+	its, err := os.Stat(root + "/")
+	if err != nil {
+		return RootUnseen
+	}
+	if os.SameFile(own, its) {
+		return RootUsual
+	}
+	dir, err := os.Open(root + "/")
+	if err != nil {
+		return RootUnseen
+	}
+	defer dir.Close()
+	if names, _ := dir.Readdirnames(1); len(names) == 0 {
+		return RootEmpty
+	}
+	return RootUsual
+}
+
+// holds says whether a process has a socket among its descriptors.
+func (fs Proc) holds(pid int, socket uint64) Known {
+	dir := fs.path(pid, "fd")
+	names, err := filepath.Glob(dir + "/*")
+	if err != nil || len(names) == 0 {
+		return Unseen // or it has none, and then it is no sshd with a login
+	}
+	want := "socket:[" + strconv.FormatUint(socket, 10) + "]"
+	for _, name := range names {
+		link, err := os.Readlink(name)
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			return Unseen
+		}
+		if link == want {
+			return Yes
+		}
+	}
+	return No
+}
+
+// listsChildren reports whether the kernel keeps lists of children
+// (CONFIG_PROC_CHILDREN).
+var listsChildren = sync.OnceValue(func() bool {
+	_, err := os.Stat("/proc/thread-self/children")
+	return err == nil
+})
+
+// Children returns a process's children. Where the kernel keeps no list of
+// them, all processes are searched.
+func (fs Proc) Children(pid int) []int {
+	if !listsChildren() {
+		return fs.Parents()[pid]
+	}
+	n := strconv.Itoa(pid)
+	data, err := fs.read(pid, "task/"+n+"/children")
+	if err != nil {
+		return nil // it has ended
+	}
+	var out []int
+	for _, word := range strings.Fields(string(data)) {
+		if child, err := strconv.Atoi(word); err == nil {
+			out = append(out, child)
+		}
+	}
+	return out
+}
+
+// Parents returns the children of every process, by parent.
+func (fs Proc) Parents() map[int][]int {
+	children := make(map[int][]int)
+	paths, _ := filepath.Glob(string(fs) + "/[0-9]*")
+	for _, p := range paths {
+		child, _ := strconv.Atoi(filepath.Base(p))
+		data, err := fs.read(child, "stat")
+		if err != nil {
+			continue
+		}
+		if parent, _, err := parseStat(data); err == nil {
+			children[parent] = append(children[parent], child)
+		}
+	}
+	return children
+}
+
+// Below reports whether pid is a descendant of top, by its parents. It returns
+// the first process below top on that way: sshd's own process of the user, or
+// pid itself.
+func (fs Proc) Below(top, pid int) (under int, ok bool) {
+	for range 64 { // deeper than any chain of sshd, shell and subsystem
+		data, err := fs.read(pid, "stat")
+		if err != nil {
+			return 0, false
+		}
+		parent, _, err := parseStat(data)
+		switch {
+		case err != nil || parent <= 1:
+			return 0, false
+		case parent == top:
+			return pid, true
+		}
+		pid = parent
+	}
+	return 0, false
+}

@@ -1,0 +1,157 @@
+package subsystem
+
+import (
+	"bytes"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"callhome/internal/daemon"
+	"callhome/internal/fdpass"
+
+	"golang.org/x/sys/unix"
+)
+
+// Report is what a helper sends, and who the kernel says that it is. Only PID
+// and UID are evidence.
+type Report struct {
+	PID, UID int
+	Nonce    string
+	// AuthFile is $SSH_USER_AUTH, Auth its content: a method, or "publickey TYPE KEY",
+	// a line a step of the login. The user could have written it.
+	AuthFile, Auth string
+}
+
+// Limits of the socket, which every user can connect to.
+const (
+	maxConns   = 64
+	maxPerUser = 16
+	maxMessage = 512 + maxAuth
+)
+
+// Listener takes the reports of helpers.
+type Listener struct {
+	listener *net.UnixListener
+	take     func(Report) (*os.File, error)
+
+	mu    sync.Mutex  // guards the field that follows
+	conns map[int]int // by user; -1 counts all
+}
+
+// Listen opens the socket at path. take gets each report, from a goroutine of
+// its own, and returns what the helper is to keep open, or an error where the
+// report is no evidence; the file is the listener's from then on. Serve makes it
+// work.
+func Listen(path string, take func(Report) (*os.File, error)) (*Listener, error) {
+	l, err := daemon.ListenUnix(path, "subsystem")
+	if err != nil {
+		return nil, err
+	}
+	return &Listener{listener: l, take: take, conns: make(map[int]int)}, nil
+}
+
+// Close ends Serve and removes the socket.
+func (l *Listener) Close() error { return l.listener.Close() }
+
+// Serve takes reports until Close. A connection above a limit is closed: its
+// helper goes on, and its session stays as it is.
+func (l *Listener) Serve() error {
+	for {
+		c, err := daemon.Accept(l.listener.AcceptUnix, func(error) {})
+		if errors.Is(err, net.ErrClosed) {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("accepting a report of a subsystem: %w", err)
+		}
+		peer, err := peerOf(c)
+		if err != nil || !l.enter(int(peer.Uid)) {
+			c.Close()
+			continue
+		}
+		go func() {
+			defer l.leave(int(peer.Uid))
+			defer c.Close()
+			l.serve(c, peer)
+		}()
+	}
+}
+
+func (l *Listener) enter(uid int) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if uid != 0 && (l.conns[-1] >= maxConns || l.conns[uid] >= maxPerUser) {
+		return false
+	}
+	l.conns[-1]++
+	l.conns[uid]++
+	return true
+}
+
+func (l *Listener) leave(uid int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.conns[-1]--
+	if l.conns[uid]--; l.conns[uid] == 0 {
+		delete(l.conns, uid)
+	}
+}
+
+func peerOf(c *net.UnixConn) (peer *unix.Ucred, err error) {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	if controlErr := raw.Control(func(fd uintptr) {
+		peer, err = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
+	}); controlErr != nil {
+		return nil, controlErr
+	}
+	return peer, err
+}
+
+// serve takes one report. The helper waits for the answer, so its process is
+// there as long as this lasts, unless it gave up.
+func (l *Listener) serve(c *net.UnixConn, peer *unix.Ucred) {
+	if c.SetDeadline(time.Now().Add(2*reportTime)) != nil {
+		return
+	}
+	message, err := io.ReadAll(io.LimitReader(c, maxMessage))
+	if err != nil {
+		return
+	}
+	nonce, rest, ok := bytes.Cut(message, []byte("\n"))
+	file, auth, ok2 := bytes.Cut(rest, []byte("\n"))
+	if !ok || !ok2 {
+		return
+	}
+	keep, err := l.take(Report{PID: int(peer.Pid), UID: int(peer.Uid), Nonce: string(nonce), AuthFile: string(file), Auth: string(auth)})
+	if err != nil {
+		return
+	}
+	defer keep.Close()
+	_ = fdpass.Send(c, []byte{0}, keep) // a helper that gave up goes on without
+}
+
+// Nonce returns a new secret by which a report names its session.
+func Nonce(session int) string {
+	secret := make([]byte, 16)
+	_, _ = rand.Read(secret) // it never fails
+	return strconv.Itoa(session) + "." + hex.EncodeToString(secret)
+}
+
+// SessionOf returns the number of the session that a nonce names; whether it is
+// that session's is for the session to say.
+func SessionOf(nonce string) (int, bool) {
+	number, _, ok := strings.Cut(nonce, ".")
+	id, err := strconv.Atoi(number)
+	return id, ok && err == nil && id > 0
+}
