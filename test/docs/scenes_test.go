@@ -257,7 +257,7 @@ callhome-trigger --show-config | has '^subsystem .*"/usr/local/bin/clixon_netcon
 	"docs/clixon.md setting": `
 install_all
 @file /etc/callhome/trigger.conf 1
-callhome-trigger --show-config | has '^subsystem .*"/usr/bin/clixon_netconf -f /etc/clixon.xml"'
+callhome-trigger --show-config | has '^subsystem .*"/usr/local/bin/clixon_netconf -f /usr/local/etc/clixon/example.xml"'
 `,
 	"docs/yuma.md yuma": `
 install_all
