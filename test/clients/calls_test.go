@@ -225,7 +225,7 @@ func TestEvents(t *testing.T) {
 			last.contains(t, "time", "T")
 			if last.get("event") == "authenticated" {
 				last.want(t, "user", "netop")
-				last.contains(t, "words", "Accepted publickey for netop")
+				last.contains(t, "words", "netop logged in (publickey)")
 			}
 		}
 		if got := strings.Join(seen, " "); got != "calling connected key-exchange authenticated subsystem closed" {

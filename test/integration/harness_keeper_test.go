@@ -57,14 +57,20 @@ if [ "$1" = -V ]; then
 	exit
 fi
 exec 3>&1 >&2
-echo 'Connection from 127.0.0.1 port 1 on 127.0.0.1 port 2 rdomain ""'
-echo 'Accepted publickey for netop from 127.0.0.1 port 1 ssh2: ED25519 SHA256:stub'
+# The socket's peer: these stories call 127.0.0.1 only.
+inode=$(readlink /proc/self/fd/3)
+port=$(awk -v i="${inode//[!0-9]/}" '$10 == i { split($3, a, ":"); print a[2] }' /proc/net/tcp)
+from="127.0.0.1 port $((16#$port))"
+echo "Connection from $from on 127.0.0.1 port 1 rdomain \"\""
+echo "Accepted publickey for netop from $from ssh2: ED25519 SHA256:stub"
+echo "Starting session: subsystem 'netconf' for netop from $from id 0"
 echo SSH-2.0-stub >&3
-# The title of the process that sshd has after a login.
-exec -a 'sshd: netop@notty' /bin/sh -c '
-while read -r line; do :; done
-echo "Connection closed by 127.0.0.1 port 1"
-exit 255'
+# The processes that sshd has after a login: one with the user's rights and
+# title that holds the connection, and the subsystem below it.
+setpriv --reuid=4830 --regid=4830 --clear-groups bash -c \
+	'exec -a "sshd: netop@notty" bash -c "cat > /dev/null; :"'
+echo "Connection closed by $from"
+exit 255
 `, 0o755))
 	return s
 }

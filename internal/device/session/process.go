@@ -64,6 +64,15 @@ func (id Identity) open() (*os.File, error) {
 	return os.NewFile(uintptr(fd), "pidfd:"+strconv.Itoa(id.PID)), nil
 }
 
+// ended reports whether the process is known to have ended.
+func (id Identity) ended() bool {
+	f, err := id.open()
+	if err == nil {
+		f.Close()
+	}
+	return errors.Is(err, unix.ESRCH)
+}
+
 // awaitExit returns when the process of the pidfd has ended or pidfd was
 // closed.
 func awaitExit(pidfd *os.File) error {

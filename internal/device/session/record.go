@@ -1,6 +1,8 @@
 package session
 
 import (
+	"bytes"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -62,6 +64,9 @@ func (r *record) write(dir string) error {
 	if err != nil {
 		return fmt.Errorf("writing the state of session %d: %w", r.Session, err)
 	}
+	// The second line is a checksum: a record with a wrong digit could name another
+	// process or another owner.
+	data = append(append(data, '\n'), checksum(data)...)
 	tmp := recordPath(dir, r.Session) + ".tmp"
 	if err := os.WriteFile(tmp, data, 0o600); err != nil {
 		return fmt.Errorf("writing the state of session %d: %w", r.Session, err)
@@ -71,6 +76,9 @@ func (r *record) write(dir string) error {
 	}
 	return nil
 }
+
+// checksum is that of a record, in hexadecimal.
+func checksum(data []byte) string { return fmt.Sprintf("%x", sha256.Sum256(data)) }
 
 // maxRecord bounds a state file, in bytes.
 const maxRecord = 64 << 10
@@ -84,8 +92,13 @@ func parseRecord(data []byte, id int) (*record, error) {
 	if len(data) > maxRecord {
 		return nil, errors.New("the file is too large")
 	}
+	// A record of a version before checksums has one line.
+	text, sum, summed := bytes.Cut(data, []byte("\n"))
+	if summed && string(sum) != checksum(text) {
+		return nil, errors.New("its checksum is wrong")
+	}
 	var r record
-	if err := json.Unmarshal(data, &r); err != nil {
+	if err := json.Unmarshal(text, &r); err != nil {
 		return nil, err
 	}
 	switch {

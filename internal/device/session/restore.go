@@ -80,6 +80,12 @@ func restore(env *Env, id int) (s *Session, known bool, err error) {
 			return nil, true, errors.Join(err, remove(env.Dir, id))
 		}
 	}
+	if rec.Process.ended() {
+		// Its monitor ended, or the record is wrong: what has the log goes on.
+		if found, _ := rediscover(env.Dir, id); found != nil {
+			rec.Process, rec.PID = found.Process, found.PID
+		}
+	}
 	pidfd, openErr := rec.Process.open()
 	if openErr != nil && !errors.Is(openErr, unix.ESRCH) {
 		return nil, false, errors.Join(err, openErr)

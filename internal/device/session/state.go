@@ -149,7 +149,10 @@ func (r *record) end(exit int, o order) string {
 
 // loggedIn is what a proven login does to a record.
 func (r *record) loggedIn(uid int) {
-	r.State, r.UID, r.LastWords = proto.StateAuthenticated, uid, ""
+	r.State, r.UID = proto.StateAuthenticated, uid
+	if !r.NoSubsystem { // sshd may have refused the subsystem before the login was proven
+		r.LastWords = ""
+	}
 	r.User, r.Method, r.Key, r.Cert = r.Claim.User, r.Claim.Method, r.Claim.Key, r.Claim.Cert
 	r.Claim = nil
 	r.useAuthInfo()
