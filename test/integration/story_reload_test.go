@@ -245,6 +245,11 @@ func (k *keeper) awaitCrowd(n int) map[string]proto.SessionInfo {
 		}
 		if len(by) != n || len(list) != n {
 			time.Sleep(20 * time.Millisecond) // a long list is work for the daemon
+			for _, c := range k.Status().Clients {
+				if _, ok := by[c.Client]; !ok {
+					return fmt.Errorf("%d have, in %d sessions; one without is %+v", len(by), len(list), c)
+				}
+			}
 			return fmt.Errorf("%d have, in %d sessions", len(by), len(list))
 		}
 		return nil

@@ -146,22 +146,10 @@ func reached(is, wanted proto.State) bool {
 	return slices.Index(proto.States, is) >= slices.Index(proto.States, wanted)
 }
 
-func (s *Session) process() Identity {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.rec.Process
-}
-
 func (s *Session) isUnsaved() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.unsaved
-}
-
-func (s *Session) setSock(sock *os.File) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.sock = sock
 }
 
 func (s *Session) moved(event, words string) {
