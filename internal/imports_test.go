@@ -103,8 +103,9 @@ var arrows = []struct{ from, to, reason string }{
 	{"internal/device/metrics", "internal/proto", "events are what it counts"},
 	{"internal/device/metrics", "internal/scrape", "answers a scrape"},
 
-	{"internal/device/preflight", "internal/device/connect", "tries where a call home would leave from"},
+	{"internal/device/preflight", "internal/device/connect", "checks the source of a call home"},
 	{"internal/device/preflight", "internal/device/settings", "looks at what a call home would use"},
+	{"internal/device/preflight", "internal/printable", "lines of sshd -t on a terminal"},
 	{"internal/device/preflight", "internal/sshdexec", "asks sshd with the arguments it would get"},
 	{"internal/device/preflight", "internal/sysexits", "the exit status that a call home would end with"},
 

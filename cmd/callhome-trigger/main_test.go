@@ -135,7 +135,7 @@ func TestFailures(t *testing.T) {
 		{"no sshd", []string{"nms"}, []string{"CALLHOME_SSHD=/nonexistent/sshd"}, sysexits.NoInput, "sshd /nonexistent/sshd: no such file or directory; install OpenSSH's server, or set --sshd"},
 		{"no manager", []string{"--handover", "manager", "nms"}, nil, sysexits.Unavailable, "no manager answers at /nonexistent/mgr.sock: no such file or directory; start callhome-mgr, or use --handover exec"},
 		{"nobody there", []string{"127.0.0.1", dead}, nil, sysexits.Unavailable,
-			"nobody answered at 127.0.0.1 port " + dead + ": 127.0.0.1:" + dead + ": connection refused; check that the NETCONF client listens there and that no firewall is in between"},
+			"connecting to 127.0.0.1 port " + dead + ": 127.0.0.1:" + dead + ": connection refused; check that the NETCONF client listens there and that no firewall is in between"},
 		{"no such interface", []string{"--interface", "nosuch0", "127.0.0.1", dead}, nil, sysexits.Config,
 			"connecting to 127.0.0.1 port " + dead + ": binding to the interface nosuch0: no such device; check --local-address, --interface and --netns"},
 		{"a --check whose settings are wrong", []string{"--check", "--attempts", "0"}, nil, sysexits.Usage, `--attempts "0": expected a number from 1 to 1000` + usage},

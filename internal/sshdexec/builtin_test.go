@@ -1,6 +1,8 @@
 package sshdexec
 
 import (
+	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -37,5 +39,32 @@ func TestWithoutAFileTheBuiltInOptionsComeLast(t *testing.T) {
 	c.Config = "/c"
 	if args := c.TestArgs(); !slices.Equal(args[:2], []string{"-f", "/c"}) || slices.Contains(args, "UsePAM=yes") {
 		t.Errorf("with a file sshd gets %q", args)
+	}
+}
+
+// sshd itself reads the same settings from the packaged file and from the
+// built-in options: no value depends on how sshd parses a line of a file.
+func TestSshdReadsTheBuiltInOptionsAsThePackagedFile(t *testing.T) {
+	const sshd = "/usr/sbin/sshd"
+	if _, err := exec.LookPath(sshd); err != nil {
+		t.Skip("no /usr/sbin/sshd here")
+	}
+	if err := MakePrivsepDir(); err != nil {
+		t.Fatal(err)
+	}
+	key := filepath.Join(t.TempDir(), "key")
+	if out, err := exec.Command("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	dump := func(config string) string {
+		c := Command{Sshd: sshd, Config: config, HostKeys: []string{key}}
+		out, err := exec.Command(sshd, append([]string{"-T"}, c.TestArgs()...)...).CombinedOutput()
+		if err != nil {
+			t.Fatalf("sshd -T with configuration %q: %v: %s", config, err, out)
+		}
+		return string(out)
+	}
+	if file, own := dump("../../packaging/sshd_config"), dump(""); file != own {
+		t.Errorf("from the file sshd reads\n%s\nfrom the built-in options\n%s", file, own)
 	}
 }

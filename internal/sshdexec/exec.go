@@ -13,13 +13,12 @@ import (
 )
 
 // PrivsepDir is the privilege separation directory that Debian's sshd is built
-// with. There ssh.service makes it, and need not run for a call home.
+// with. ssh.service makes it there, but need not run for a call home.
 const PrivsepDir = "/run/sshd"
 
-// Environ returns sshd's whole environment: a PATH of the system's own, and TZ
-// where the caller has one. sshd gives the session an environment of its own,
-// so nothing of the caller's can get through; a library path or an OPENSSL_CONF
-// of the NETCONF server's would change sshd itself.
+// Environ returns sshd's environment: the system's PATH, and TZ if it is set.
+// sshd gives the session an environment of its own. LD_LIBRARY_PATH or
+// OPENSSL_CONF of the NETCONF server would change sshd itself.
 func Environ() []string {
 	env := []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
 	if tz, ok := os.LookupEnv("TZ"); ok && len(tz) < 256 {
@@ -46,7 +45,7 @@ func (c *Command) Become(sock, log *os.File) error {
 		return err
 	}
 	// Copies above 2 first: sock and log may themselves be on 0, 1 or 2. The
-	// caller's own descriptor 2 comes back if there is an error to tell.
+	// caller's own descriptor 2 is restored for the error message.
 	stderr, err := unix.FcntlInt(2, unix.F_DUPFD_CLOEXEC, 3)
 	if err != nil {
 		return fmt.Errorf("duplicating descriptor 2: %w", err)
@@ -70,9 +69,9 @@ func (c *Command) Become(sock, log *os.File) error {
 }
 
 // Start runs sshd as a child that leads a session of its own, with sock on
-// descriptors 0 and 1 and log on 2, and with nothing else of ours: no other
-// descriptor, no signal ignored or blocked. The caller still owns sock and log,
-// and should close sock: as long as it is open here the peer sees no end.
+// descriptors 0 and 1 and log on 2. The child inherits no other descriptor and no
+// ignored or blocked signal. The caller still owns sock and log, and should close
+// sock: while it is open here, the peer sees no end of the connection.
 func (c *Command) Start(sock, log *os.File) (*os.Process, error) {
 	if err := prepare(sock); err != nil {
 		return nil, err
@@ -135,12 +134,12 @@ func MakePrivsepDir() error {
 
 // ownGroup makes this process the leader of a process group, with a session of
 // its own unless it leads a group already. When LoginGraceTime ends, sshd ends
-// its unprivileged child only if it leads its group; else that child holds the
-// connection for ever.
+// its unprivileged child only if it leads its group; otherwise that child keeps
+// the connection open (measured with 8.9 to 10.5).
 func ownGroup() { _, _ = unix.Setsid() } // fails for leaders of a group only
 
-// SweepDescriptors marks every descriptor above 2 close-on-exec, so that what
-// the NETCONF server leaked to us cannot reach the session.
+// SweepDescriptors marks every descriptor above 2 close-on-exec, so that
+// a descriptor that the NETCONF server leaked does not reach the session.
 func SweepDescriptors() error {
 	if err := unix.CloseRange(3, ^uint(0)>>1, unix.CLOSE_RANGE_CLOEXEC); err == nil {
 		return nil
@@ -174,7 +173,7 @@ func ResetSignals() {
 	var none unix.Sigset_t
 	_ = unix.PthreadSigmask(unix.SIG_SETMASK, &none, nil)
 	// struct kernel_sigaction, its order the architecture's: all zero is
-	// SIG_DFL everywhere, and a handler is a word that is neither 0 nor 1.
+	// SIG_DFL everywhere, and a handler is neither 0 nor 1.
 	type sigaction [8]uintptr
 	for sig := uintptr(1); sig <= maxSignal(); sig++ {
 		var was, dfl sigaction

@@ -16,8 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// LogDir is where each session's sshd logs to a file of its own, where nothing
-// else was asked for.
+// LogDir is the default directory of the logs, one file for each session.
 const LogDir = "/run/callhome/log"
 
 // How many files LogDir keeps: above keepMost a new session removes the oldest
@@ -27,20 +26,20 @@ const (
 	keepLeast = 32
 )
 
-// Log is what becomes descriptor 2 of sshd. It can neither block sshd, as a
-// pipe can that nobody reads, nor lose what sshd says.
+// Log becomes descriptor 2 of sshd. It never blocks sshd, as an unread pipe
+// would, and loses no line.
 type Log struct {
-	// File is open for appending; it belongs to whoever holds the Log.
+	// File is open for appending; the owner of the Log owns it.
 	File *os.File
-	// Syslog says that sshd logs to syslog instead and File is /dev/null.
+	// Syslog: sshd logs to syslog, and File is /dev/null.
 	Syslog bool
 	start  int64 // the file's size before this session
 }
 
 // OpenLog opens the log for dest: "syslog", "stderr" (descriptor 2 as
-// inherited: the caller answers for reading it), the path of a file, or "auto".
-// That is descriptor 2 where it is a regular file, else a new file in dir, else (no right to write there) syslog where the machine has
-// one. The caller owns the Log.
+// inherited: the caller must read it), the path of a file, or "auto".
+// "auto" is descriptor 2 if that is a regular file, else a new file in dir, else,
+// without the permission to write there, syslog. The caller owns the Log.
 func OpenLog(dest, dir string, now time.Time) (*Log, error) {
 	switch dest {
 	case "syslog":
@@ -65,7 +64,7 @@ func OpenLog(dest, dir string, now time.Time) (*Log, error) {
 		}
 		return &Log{File: f}, nil
 	default:
-		// Non-blocking: to open a pipe that nobody reads would take for ever.
+		// Opening an unread FIFO without O_NONBLOCK blocks.
 		f, err := os.OpenFile(dest, os.O_WRONLY|os.O_APPEND|os.O_CREATE|unix.O_NONBLOCK, 0o640)
 		if err != nil {
 			return nil, fmt.Errorf("opening the log for sshd: %w", err)
@@ -109,9 +108,9 @@ func sizeOf(f *os.File) int64 {
 
 // newLogFile makes the log file of a session that begins now. A lock on it
 // (flock(2)) goes with the open file through exec and fork, and falls with the
-// last process that has it open: so the kernel knows which sessions live.
+// last process that has it open: a locked file is that of a live session.
 func newLogFile(dir string, now time.Time) (*os.File, error) {
-	// Its parent has the manager's socket too, which others may reach.
+	// Its parent also holds the manager's socket, which other users connect to.
 	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
 		return nil, err
 	}
@@ -136,8 +135,8 @@ func newLogFile(dir string, now time.Time) (*os.File, error) {
 	}
 }
 
-// lockLog locks a file that was just made. It reports false where another
-// session's prune was faster, had the lock for a moment, and removed it.
+// lockLog locks a new file. It reports false if another session's prune locked
+// and removed the file first.
 func lockLog(f *os.File) (bool, error) {
 	for {
 		err := unix.Flock(int(f.Fd()), unix.LOCK_SH)
@@ -193,9 +192,8 @@ func removeEnded(path string) bool {
 	return os.Remove(path) == nil
 }
 
-// Head writes the first line of a session's log: who was called, from where,
-// and the opaque word, quoted so that it is one word of one line. sshd's own
-// lines have no time; this one has.
+// Head writes the first line of a session's log: the time, which sshd's lines
+// lack, the NETCONF client, the local address, and the quoted opaque value.
 func (l *Log) Head(now time.Time, host string, remote, local netip.AddrPort, opaque string) error {
 	line := now.UTC().Format("2006-01-02T15:04:05.000Z") + " callhome-trigger[" + strconv.Itoa(os.Getpid()) + "]: connected to " +
 		remote.String() + " (" + host + ") from " + local.String()

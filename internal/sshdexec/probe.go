@@ -14,20 +14,19 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Features is what one sshd can do, where the versions differ. The zero value
-// knows nothing: no list is checked against, and no option that is not in
-// every version is used.
+// Features are the properties of one sshd that differ between versions. The zero
+// value stands for an unknown version: no list is checked, and no option is used
+// that some version lacks.
 type Features struct {
 	// Version is how the program names itself, as "OpenSSH_9.2p1 Debian-2".
 	Version string
-	// ChannelTimeout says that it has ChannelTimeout and
-	// UnusedConnectionTimeout (9.2 and later).
+	// ChannelTimeout: it has ChannelTimeout and UnusedConnectionTimeout (9.2 and
+	// later).
 	ChannelTimeout bool
-	// SlowClientAlive says that it takes twice the ClientAliveInterval (9.2 to
-	// 9.4).
+	// SlowClientAlive: it takes twice the ClientAliveInterval (9.2 to 9.4).
 	SlowClientAlive bool
-	// The algorithms that it knows, in sshd_config(5)'s words; nil where that
-	// could not be found out.
+	// The algorithms that it supports, named as in sshd_config(5); nil if
+	// unknown.
 	HostKeyAlgorithms, KexAlgorithms, Ciphers, MACs []string
 }
 
@@ -39,17 +38,17 @@ const probeTimeout = 5 * time.Second
 const maxProbeOutput = 64 << 10
 
 // Probe asks the sshd at path for its version, and the ssh of the same package
-// for the algorithms: sshd itself lists only those that it would use. The error
-// says that there is no OpenSSH sshd; an ssh that is missing or of another
-// version is no error, and leaves the lists nil.
+// for the algorithms: sshd itself lists only the enabled ones. It fails if path is
+// not OpenSSH's sshd. A missing ssh, or one of another version, leaves the lists
+// nil.
 func Probe(path string) (Features, error) {
-	// Up to 8.9 the program does not know -V and says its version all the
-	// same, with exit status 1.
-	said, err := ask(path, "-V")
-	version := opensshVersion.FindStringSubmatch(said)
+	// Up to 8.9 -V is an unknown option: the usage message has the version, and
+	// the exit status is 1.
+	output, err := ask(path, "-V")
+	version := opensshVersion.FindStringSubmatch(output)
 	if version == nil {
 		if err == nil {
-			err = fmt.Errorf("it does not say its version")
+			err = fmt.Errorf("its output has no OpenSSH version")
 		}
 		return Features{}, fmt.Errorf("asking %s for its version: %w", path, err)
 	}
@@ -60,7 +59,7 @@ func Probe(path string) (Features, error) {
 	f.ChannelTimeout = number >= 902
 	f.SlowClientAlive = number >= 902 && number <= 904
 	ssh := sshBeside(path)
-	if said, _ := ask(ssh, "-V"); sameRelease(said, version) {
+	if output, _ := ask(ssh, "-V"); sameRelease(output, version) {
 		f.HostKeyAlgorithms = list(ssh, "HostKeyAlgorithms")
 		f.KexAlgorithms = list(ssh, "KexAlgorithms")
 		f.Ciphers = list(ssh, "Ciphers")
@@ -71,10 +70,10 @@ func Probe(path string) (Features, error) {
 
 var opensshVersion = regexp.MustCompile(`OpenSSH_([0-9]{1,4})\.([0-9]{1,4})[^\s,]*`)
 
-// sameRelease reports whether said names the release that version does.
-// Another release may know other algorithms.
-func sameRelease(said string, version []string) bool {
-	v := opensshVersion.FindStringSubmatch(said)
+// sameRelease reports whether the output of -V names the release of version.
+// Another release may support other algorithms.
+func sameRelease(output string, version []string) bool {
+	v := opensshVersion.FindStringSubmatch(output)
 	return v != nil && v[1] == version[1] && v[2] == version[2]
 }
 
@@ -97,7 +96,7 @@ func list(ssh, what string) []string {
 	return strings.Fields(out)
 }
 
-// ask runs a program for what it prints, on either descriptor.
+// ask runs a program and returns its standard output and error.
 func ask(path string, args ...string) (string, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), probeTimeout)
 	defer cancel()

@@ -68,7 +68,7 @@ func TestProbe(t *testing.T) {
 	}
 	for name, tt := range map[string]struct{ sshd, says string }{
 		"none":          {"", "no such file"},
-		"another sshd":  {"echo Dropbear v2022.83", "it does not say its version"},
+		"another sshd":  {"echo Dropbear v2022.83", "its output has no OpenSSH version"},
 		"nothing to it": {"exit 3", "exit status 3"},
 	} {
 		path := installation(t, tt.sshd, "")

@@ -1,11 +1,10 @@
 // Package sshdexec owns the step from a connected socket to `sshd -i`: the
 // arguments, the environment, the descriptors, the signals and the log. Become
-// turns this process into sshd, Start makes a child. The trigger and the
-// manager call it. It reads and writes no byte of the socket, and what is left
-// after it is sshd alone.
+// replaces this process by sshd, Start runs sshd as a child. The trigger and the
+// manager use it. It never reads or writes a byte of the socket.
 //
-// What stock sshd does in inetd mode, by version, was measured for 8.4 to
-// 10.x; where a line below looks odd, such a fact stands beside it.
+// The comments name what stock sshd does in inetd mode, measured with OpenSSH
+// 8.4 to 10.x.
 package sshdexec
 
 import (
@@ -14,20 +13,20 @@ import (
 	"strings"
 )
 
-// Command is the sshd to start and what it is told on its command line. Where
-// a field is zero, the sshd_config decides.
+// Command is the sshd to start and its command line. A field that is zero leaves
+// the setting to sshd_config.
 type Command struct {
 	Sshd             string   // sshd(8) itself
 	Config           string   // sshd_config(5); "" for the one that is built in
 	HostKeys         []string // files, for -h
 	HostCertificates []string // files, for -c
 
-	// Subsystem is the command, as a shell understands it, that serves the
-	// netconf subsystem. With it every session is forced to that command, so
-	// that neither a shell nor exec nor another subsystem can be had.
+	// Subsystem is the shell command that serves the netconf subsystem. With it
+	// every session is forced to that command: no shell, no exec and no other
+	// subsystem runs.
 	Subsystem string
 	// SSHConnectionPort is the server port that Subsystem sees in
-	// SSH_CONNECTION, whatever the connection's own is. Needs Subsystem.
+	// SSH_CONNECTION instead of the connection's own. Needs Subsystem.
 	SSHConnectionPort uint16
 	// Report is a command line that is executed before Subsystem, with Subsystem's
 	// shell and command as its last arguments, which it executes in turn. A program
@@ -54,22 +53,21 @@ type KeepAlive struct {
 	Interval, CountMax int
 }
 
-// Check refuses what sshd or a shell would read as something else than what
-// it stands for. Nothing is opened.
+// Check refuses values that sshd or a shell would misread. It opens nothing.
 func (c *Command) Check() error {
-	words := []struct{ what, value string }{
+	values := []struct{ what, value string }{
 		{"sshd", c.Sshd}, {"sshd-config", c.Config}, {"subsystem", c.Subsystem}, {"version addendum", c.VersionAddendum},
 	}
 	for _, f := range append(append([]string(nil), c.HostKeys...), c.HostCertificates...) {
-		words = append(words, struct{ what, value string }{"file", f})
+		values = append(values, struct{ what, value string }{"file", f})
 	}
-	for _, w := range words {
-		if hasControl(w.value) {
-			return fmt.Errorf("%s %q holds a control character", w.what, w.value)
+	for _, v := range values {
+		if hasControl(v.value) {
+			return fmt.Errorf("%s %q holds a control character", v.what, v.value)
 		}
 	}
 	if c.SSHConnectionPort != 0 && c.Subsystem == "" {
-		return fmt.Errorf("ssh-connection-port %d without a subsystem command: only a command of ours can see another port", c.SSHConnectionPort)
+		return fmt.Errorf("ssh-connection-port %d needs a subsystem command: set --subsystem or --netconf-server", c.SSHConnectionPort)
 	}
 	for _, o := range c.Options {
 		if err := CheckOption(o); err != nil {
@@ -83,19 +81,19 @@ func (c *Command) Check() error {
 // argument.
 const maxOption = 8 << 10
 
-// reserved options would undo what this package promises, or let one value
-// carry further options.
+// reserved options would undo what --subsystem enforces, or carry further
+// options in their value.
 var reserved = map[string]string{
 	"match":     "a Match block belongs in the sshd_config",
 	"include":   "an Include belongs in the sshd_config",
 	"subsystem": "use --subsystem",
 	"hostkey":   "use --host-key",
-	// The first one counts: it would let in what --subsystem keeps out.
+	// sshd takes the first ForceCommand: this one would replace that of --subsystem.
 	"forcecommand": "use --subsystem, or the sshd_config",
 }
 
-// CheckOption refuses what is not one KEY=VALUE of sshd_config(5), and what may
-// not be set on the command line.
+// CheckOption refuses an option that is not KEY=VALUE of sshd_config(5), and
+// the reserved ones.
 func CheckOption(o string) error {
 	key, value, ok := strings.Cut(o, "=")
 	switch {
@@ -126,8 +124,8 @@ func (c *Command) Args() []string {
 	return append(args, c.TestArgs()...)
 }
 
-// TestArgs returns the arguments that say how sshd is to behave, without those
-// that say how it is to run: for `sshd -t` and `sshd -T`.
+// TestArgs returns the arguments that configure sshd, without -i and -e: for
+// `sshd -t` and `sshd -T`.
 func (c *Command) TestArgs() []string {
 	config := c.Config
 	if config == "" {
@@ -151,14 +149,14 @@ func (c *Command) options() []string {
 	var out []string
 	setEnv := ""
 	for _, o := range c.Options {
-		// sshd takes the first SetEnv alone: ours joins it.
+		// sshd takes only the first SetEnv: CALLHOME_OPAQUE is added to it.
 		if key, value, _ := strings.Cut(o, "="); c.Opaque != "" && strings.EqualFold(key, "SetEnv") {
 			setEnv += value + " "
 			continue
 		}
 		out = append(out, o)
 	}
-	// The sessions' fate is told by lines that sshd logs at VERBOSE only.
+	// Some lines that show a session's stages have level VERBOSE.
 	out = append(out, "LogLevel=VERBOSE")
 	if c.Opaque != "" {
 		out = append(out, "SetEnv="+setEnv+`"CALLHOME_OPAQUE=`+EncodeOpaque(c.Opaque)+`"`)
@@ -176,7 +174,7 @@ func (c *Command) options() []string {
 		out = append(out, "VersionAddendum="+c.VersionAddendum)
 	}
 	if c.DSCP != nil {
-		// Else sshd sets a mark of its own once somebody is logged in.
+		// Without IPQoS sshd sets its own DSCP after the login.
 		out = append(out, "IPQoS="+strconv.Itoa(*c.DSCP<<2))
 	}
 	if c.Config == "" {
@@ -185,13 +183,13 @@ func (c *Command) options() []string {
 	return out
 }
 
-// forceCommand returns the shell command that stands in place of whatever the
-// client asks for. sshd puts that into SSH_ORIGINAL_COMMAND; "netconf" is what
-// the Subsystem line beside it says, so a shell or another command is told
-// off. ForceCommand is used because its text reaches the shell verbatim on
-// every version (quoting in Subsystem changed in 9.5), and the inner sh
-// because a login shell need not be a Bourne shell. Each step is an exec: one
-// process is left.
+// forceCommand returns the shell command that runs instead of the command that
+// the client requests. sshd puts the requested one into SSH_ORIGINAL_COMMAND; for
+// the netconf subsystem that is "netconf", and any other request is refused.
+// ForceCommand is used because its text reaches the shell verbatim on every
+// version (quoting in Subsystem changed in 9.5), and the inner sh because a
+// login shell need not be a Bourne shell. Each step is an exec: one process
+// remains.
 func (c *Command) forceCommand() string {
 	script := `[ "$SSH_ORIGINAL_COMMAND" = netconf ] || { echo "only the netconf subsystem is served here" >&2; exit 1; }; unset SSH_ORIGINAL_COMMAND; `
 	if c.SSHConnectionPort != 0 {
@@ -200,23 +198,23 @@ func (c *Command) forceCommand() string {
 	}
 	if len(c.Report) > 0 {
 		report := make([]string, len(c.Report))
-		for i, word := range c.Report {
-			report[i] = shellQuote(word)
+		for i, arg := range c.Report {
+			report[i] = shellQuote(arg)
 		}
 		script += `[ ! -x ` + report[0] + ` ] || exec ` + strings.Join(report, " ") + ` /bin/sh -c ` + shellQuote("exec "+c.Subsystem) + `; `
 	}
 	return "exec /bin/sh -c " + shellQuote(script+"exec "+c.Subsystem)
 }
 
-// shellQuote returns s as one word for any POSIX shell, csh and fish.
+// shellQuote returns s as one argument for any POSIX shell, csh and fish.
 func shellQuote(s string) string {
 	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
 }
 
 // EncodeOpaque returns s as it stands in CALLHOME_OPAQUE: control characters
 // and the bytes " \ % are percent-encoded (RFC 3986 section 2.1), all others
-// stand for themselves. Percent-decoding gives s back. These are the bytes
-// that not every sshd from 8.4 on takes between the quotes of SetEnv.
+// are unchanged. Some sshd from 8.4 on misread these bytes between the quotes of
+// SetEnv.
 func EncodeOpaque(s string) string {
 	const hex = "0123456789ABCDEF"
 	var b strings.Builder

@@ -117,7 +117,7 @@ func TestCheck(t *testing.T) {
 		{"a certificate", Command{HostCertificates: []string{"\t"}}, `file "\t" holds a control character`},
 		{"subsystem", Command{Subsystem: "a\nb"}, `subsystem "a\nb" holds a control character`},
 		{"addendum", Command{VersionAddendum: "a\r\nb"}, `version addendum "a\r\nb" holds a control character`},
-		{"a port that nobody sees", Command{SSHConnectionPort: 830}, "ssh-connection-port 830 without a subsystem command: only a command of ours can see another port"},
+		{"a port that nobody sees", Command{SSHConnectionPort: 830}, "ssh-connection-port 830 needs a subsystem command: set --subsystem or --netconf-server"},
 		{"a later option", Command{Options: []string{"A=1", "Include=/x"}}, "sshd option Include cannot be set here: an Include belongs in the sshd_config"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

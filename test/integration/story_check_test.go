@@ -214,7 +214,7 @@ func TestCheckWithoutRoot(t *testing.T) {
 	}
 	key := newKey(t, device.dir(), "root-key")
 	out := check(77, "--host-key", key, "--sshd-log", "/etc/callhome/log")
-	contains(t, "--check", out, "nobody but netop", "--sshd-option UsePAM=no", key+" may not be read by netop", "/etc/callhome/log cannot be written: permission denied")
+	contains(t, "--check", out, "only netop can log in", "--sshd-option UsePAM=no", key+" is not readable for netop", "/etc/callhome/log cannot be written: permission denied")
 	if strings.Contains(out, "usermod") || strings.Contains(out, "ssh-keygen -A") {
 		t.Errorf("advice for root alone:\n%s", out)
 	}
@@ -222,7 +222,7 @@ func TestCheckWithoutRoot(t *testing.T) {
 		t.Fatal(err)
 	}
 	out = check(0, "--host-key", key, "--sshd-option", "UsePAM=no")
-	contains(t, "--check", out, "A call home can be made.", "logs in nobody but netop")
+	contains(t, "--check", out, "A call home can be made.", "logins only as netop")
 	if strings.Contains(out, "->") {
 		t.Errorf("advice that was followed:\n%s", out)
 	}

@@ -1,7 +1,7 @@
-// Package connect owns the way from the host that a caller names to a connected
-// socket: its addresses, the race between them, a proxy, and further attempts.
-// The trigger and the manager call it, so that both go the same way. It hands
-// nothing over and logs nothing.
+// Package connect owns the steps from a configured host to a connected socket:
+// name resolution, the race between the addresses, a proxy, and retries. The
+// trigger and the manager use it, so that both connect in the same way. It never
+// hands a socket over and never logs.
 package connect
 
 import (
@@ -21,11 +21,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// To connects to s.Target, by way of the proxy where s has one: s.Attempts
-// attempts, each bounded by s.ConnectTimeout; and tells it who calls, with
-// s.Announce. The caller owns the connection.
+// To connects to s.Target, through the proxy if s has one: s.Attempts attempts,
+// each bounded by s.ConnectTimeout. With s.Announce it then announces the
+// device. The caller owns the connection.
 // An error carries its exit status: sysexits.NoHost for a name that does not
-// resolve, sysexits.Unavailable where nobody answered.
+// resolve, sysexits.Unavailable if no address answered.
 func To(s *settings.Call) (conn *dial.Conn, err error) {
 	auth, err := proxy.ReadCredentials(s.Proxy.Credentials)
 	if err != nil {
@@ -48,9 +48,9 @@ func To(s *settings.Call) (conn *dial.Conn, err error) {
 	return conn, err
 }
 
-// announce writes the lines that RFC 4253 section 4.2 lets a server send before
-// its version string, in the form of Junos outbound-ssh: who is calling. Whoever
-// makes a connection announces it, whoever then has sshd serve it does not.
+// announce names the device to the NETCONF client: in lines before the SSH
+// version string (RFC 4253 section 4.2), in the form of Junos outbound-ssh. The
+// program that connects announces; a manager that takes over the socket does not.
 func announce(conn *dial.Conn, s *settings.Call) error {
 	lines := "MSG-ID: DEVICE-CONN-INFO\r\nMSG-VER: V1\r\nDEVICE-ID: " + s.DeviceID + "\r\n"
 	if s.Opaque != "" {
@@ -69,7 +69,7 @@ func attempt(s *settings.Call, auth *proxy.Auth) (*dial.Conn, error) {
 		next = s.Proxy.Target
 	}
 	if _, ok := next.Addr(); !ok {
-		// Else the resolver would blame the name.
+		// A missing interface or namespace must not be reported as a wrong name.
 		if err := dial.Try(dial.Options{Netns: s.Dial.Netns, Interface: s.Dial.Interface}); err != nil {
 			return nil, dialError(s, err)
 		}
@@ -108,23 +108,23 @@ func addresses(t settings.Target, o dial.Options, deadline time.Time) ([]netip.A
 	return out, nil
 }
 
-// dialError gives a failure of Dial its exit status and its words.
+// dialError gives an error of Dial its exit status, its hint and the peer.
 func dialError(s *settings.Call, err error) error {
-	whom, absent := fmt.Sprintf("%s port %d", s.Host, s.Port), "check that the NETCONF client listens there and that no firewall is in between"
+	peer, absent := fmt.Sprintf("%s port %d", s.Host, s.Port), "check that the NETCONF client listens there and that no firewall is in between"
 	if s.Proxy.Scheme != "" {
-		whom, absent = fmt.Sprintf("the proxy %s port %d", s.Proxy.Host, s.Proxy.Port), "check --proxy, that the proxy listens there and that no firewall is in between"
+		peer, absent = fmt.Sprintf("the proxy %s port %d", s.Proxy.Host, s.Proxy.Port), "check --proxy, that the proxy listens there and that no firewall is in between"
 	}
-	var nobody *dial.Error
-	code, hint := blame(err)
-	if code == sysexits.OSErr && errors.As(err, &nobody) {
-		return sysexits.New(sysexits.Unavailable, absent, fmt.Errorf("nobody answered at %s: %w", whom, err))
+	var unanswered *dial.Error
+	code, hint := localCause(err)
+	if code == sysexits.OSErr && errors.As(err, &unanswered) {
+		code, hint = sysexits.Unavailable, absent
 	}
-	return sysexits.New(code, hint, fmt.Errorf("connecting to %s: %w", whom, err))
+	return sysexits.New(code, hint, fmt.Errorf("connecting to %s: %w", peer, err))
 }
 
-// blame returns the exit status and the advice for a failure that is not the
-// NETCONF client's.
-func blame(err error) (code int, hint string) {
+// localCause returns the exit status and the hint for an error whose cause is on
+// this machine, sysexits.OSErr for any other.
+func localCause(err error) (code int, hint string) {
 	switch {
 	case errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES):
 		return sysexits.NoPerm, "check the local firewall and that callhome runs with the rights it needs"
@@ -136,18 +136,19 @@ func blame(err error) (code int, hint string) {
 	return sysexits.OSErr, ""
 }
 
-// TrySource finds out whether a connection can leave from where o says. Nothing
-// is sent. An error carries its exit status, the same that To would give it.
+// TrySource checks that this machine has the source address, interface and
+// namespace of o. It sends nothing. An error carries the exit status that To
+// would give it.
 func TrySource(o dial.Options) error {
 	err := dial.Try(o)
 	if err == nil {
 		return nil
 	}
-	code, hint := blame(err)
+	code, hint := localCause(err)
 	return sysexits.New(code, hint, err)
 }
 
-// worthRetry reports whether another attempt can end otherwise.
+// worthRetry reports whether err can be temporary.
 func worthRetry(err error) bool {
 	code := sysexits.Code(err)
 	return code == sysexits.Unavailable || code == sysexits.NoHost

@@ -71,12 +71,12 @@ func TestDialErrorHasAnExitStatus(t *testing.T) {
 		code int
 		says string
 	}{
-		{"refused", failures(unix.ECONNREFUSED, dial.ErrTimeout), sysexits.Unavailable, "nobody answered at nms port 1: 192.0.2.1:1: connection refused; 192.0.2.1:1: no answer in time"},
+		{"refused", failures(unix.ECONNREFUSED, dial.ErrTimeout), sysexits.Unavailable, "connecting to nms port 1: 192.0.2.1:1: connection refused; 192.0.2.1:1: no answer in time"},
 		{"the local firewall", failures(unix.EPERM), sysexits.NoPerm, "connecting to nms port 1: 192.0.2.1:1: operation not permitted"},
 		{"no right to an interface", unix.EACCES, sysexits.NoPerm, "connecting to nms port 1: permission denied"},
 		{"no such interface", unix.ENODEV, sysexits.Config, "connecting to nms port 1: no such device"},
 		{"not a namespace", dial.ErrNotNetns, sysexits.Config, "connecting to nms port 1: not a network namespace"},
-		{"nobody but itself", failures(dial.ErrSelf), sysexits.Unavailable, "connecting to nms port 1: 192.0.2.1:1: nobody listens there, the connection came back to itself"},
+		{"nobody but itself", failures(dial.ErrSelf), sysexits.Unavailable, "connecting to nms port 1: 192.0.2.1:1: no listener there, TCP connected the socket to itself"},
 		{"another", unix.EMFILE, sysexits.OSErr, "connecting to nms port 1: too many open files"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -172,9 +172,9 @@ func TestToTellsWhatFailed(t *testing.T) {
 		says string // at its beginning
 	}{
 		{"no such name", settings.Call{Target: settings.Target{Host: "nms.onion", Port: 1}}, sysexits.NoHost, "name nms.onion does not resolve: "},
-		{"nobody there", settings.Call{Target: nobody}, sysexits.Unavailable, "nobody answered at 127.0.0.1 port "},
+		{"nobody there", settings.Call{Target: nobody}, sysexits.Unavailable, "connecting to 127.0.0.1 port "},
 		{"no proxy", settings.Call{Target: settings.Target{Host: "nms", Port: 1}, Proxy: settings.Proxy{Scheme: "socks5", Target: nobody}},
-			sysexits.Unavailable, "nobody answered at the proxy 127.0.0.1 port "},
+			sysexits.Unavailable, "connecting to the proxy 127.0.0.1 port "},
 		{"no such proxy, and the name of the client is not looked up here", settings.Call{Target: nobody, Proxy: settings.Proxy{Scheme: "http", Target: settings.Target{Host: "proxy.onion", Port: 1}}},
 			sysexits.NoHost, "name proxy.onion does not resolve: "},
 		// It is not the name's fault.

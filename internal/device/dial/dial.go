@@ -1,11 +1,11 @@
 // Package dial owns one outbound TCP connection until it is established: the
-// race between the addresses of a host (RFC 8305), where it leaves from, and
-// the socket options it keeps for life. The trigger and the manager call it.
-// It resolves no names, speaks no protocol, and buffers no byte.
+// race between the addresses of a host (RFC 8305), the source address, and the
+// socket options. Packages connect and resolve use it. It never resolves a
+// name, and never reads or writes a byte.
 //
-// It works on bare sockets and poll(2) instead of package net: no goroutine,
-// no netpoller (each would cost the trigger start-up time), and an address that
-// was given up is known by its errno.
+// It uses sockets and poll(2) instead of package net: a goroutine and the
+// netpoller cost the trigger start-up time, and each address that failed keeps
+// its errno.
 package dial
 
 import (
@@ -40,14 +40,14 @@ type KeepAlive struct {
 // Conn is an established connection.
 type Conn struct {
 	// File is the socket: connected, blocking, close-on-exec, with nothing
-	// read from it. It belongs to whoever holds the Conn.
+	// read from it. The owner of the Conn owns it.
 	File *os.File
 	// Remote is the address that answered, Local the one the kernel chose.
 	Remote, Local netip.AddrPort
 }
 
-// Error says that no address answered, with each one that was tried, in the
-// order in which they failed.
+// Error reports that no address answered. Failures are in the order in which
+// the addresses failed.
 type Error struct {
 	Failures []Failure
 }
@@ -60,11 +60,11 @@ type Failure struct {
 }
 
 func (e *Error) Error() string {
-	words := make([]string, len(e.Failures))
+	failures := make([]string, len(e.Failures))
 	for i, f := range e.Failures {
-		words[i] = fmt.Sprintf("%v: %v", f.Addr, f.Err)
+		failures[i] = fmt.Sprintf("%v: %v", f.Addr, f.Err)
 	}
-	return strings.Join(words, "; ")
+	return strings.Join(failures, "; ")
 }
 
 // Unwrap gives errors.Is every cause.
@@ -126,9 +126,9 @@ func Dial(addrs []netip.AddrPort, o Options, deadline time.Time) (*Conn, error) 
 	}
 }
 
-// FromSocket returns a Conn for a socket that another program connected. The error
-// says that it is no connected TCP socket; sock then still belongs to the
-// caller, as it does to the Conn else.
+// FromSocket returns a Conn for a socket that another program connected. It
+// fails if sock is not a connected TCP socket. On error the caller keeps sock; on
+// success the Conn owns it.
 func FromSocket(sock *os.File) (*Conn, error) {
 	fd := int(sock.Fd())
 	protocol, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PROTOCOL)
@@ -139,7 +139,7 @@ func FromSocket(sock *os.File) (*Conn, error) {
 	if err != nil {
 		return nil, errors.New("the socket that was handed over is not connected")
 	}
-	// Whoever made it may have asked that closing it takes its time.
+	// The program that connected may have set SO_LINGER, and close(2) would block.
 	if err := unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{}); err != nil {
 		return nil, fmt.Errorf("taking over the socket: %w", err)
 	}

@@ -12,11 +12,11 @@ const attemptDelay = 250 * time.Millisecond
 // Causes of a Failure that the kernel has no errno for.
 var (
 	ErrTimeout  = errors.New("no answer in time")
-	ErrNotTried = errors.New("not tried, the time was up")
+	ErrNotTried = errors.New("not tried before the deadline")
 	ErrFamily   = errors.New("not of the local address's family")
-	// ErrSelf is TCP's simultaneous open with itself: a port that calls itself
-	// on an address of its own is answered, though nobody listens there.
-	ErrSelf = errors.New("nobody listens there, the connection came back to itself")
+	// ErrSelf is TCP's simultaneous open with itself: connecting from a port to
+	// the same port of the same address succeeds without a listener.
+	ErrSelf = errors.New("no listener there, TCP connected the socket to itself")
 )
 
 // race decides which address to try when. It is pure: time comes in as an
@@ -80,18 +80,18 @@ func (r *race) due(now time.Time, inFlight int) (netip.AddrPort, bool) {
 	return a, true
 }
 
-// failed notes that an address is out; the next one need not wait.
+// failed records that an address failed; the next one is due at once.
 func (r *race) failed(now time.Time, a netip.AddrPort, err error) {
 	r.failures = append(r.failures, Failure{a, err})
 	r.next = now
 }
 
-// over reports whether nothing more can come of the race.
+// over reports whether the race has ended: no address is left, or no time.
 func (r *race) over(now time.Time, inFlight int) bool {
 	return !now.Before(r.deadline) || inFlight == 0 && len(r.waiting) == 0
 }
 
-// wait returns how long nothing has to be decided.
+// wait returns the time until the next decision.
 func (r *race) wait(now time.Time) time.Duration {
 	until := r.deadline
 	if len(r.waiting) > 0 && r.next.Before(until) {

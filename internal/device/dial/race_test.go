@@ -155,7 +155,7 @@ func TestRaceWithDeadAddresses(t *testing.T) {
 func TestRaceErrorNamesWhatWasNotTried(t *testing.T) {
 	r := newRace(addrs("192.0.2.1 192.0.2.2"), netip.Addr{}, time.Now())
 	err := r.err()
-	if !errors.Is(err, ErrNotTried) || err.Error() != "192.0.2.1:1: not tried, the time was up; 192.0.2.2:1: not tried, the time was up" {
+	if !errors.Is(err, ErrNotTried) || err.Error() != "192.0.2.1:1: not tried before the deadline; 192.0.2.2:1: not tried before the deadline" {
 		t.Errorf("says %v", err)
 	}
 }

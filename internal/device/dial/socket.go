@@ -57,8 +57,8 @@ func start(addr netip.AddrPort, o Options) (attempt, error) {
 	return attempt{fd, addr}, nil
 }
 
-// socketIn makes a non-blocking TCP socket in the network namespace of that
-// file, or in our own. Only the making happens there: a socket stays in the
+// socketIn makes a non-blocking TCP socket in the network namespace of the file
+// netns, or in our own. Only socket(2) runs there: a socket stays in the
 // namespace it was made in, and sshd and the NETCONF server belong to ours.
 func socketIn(netns string, family int) (fd int, err error) {
 	err = InNetns(netns, func() error {
@@ -71,12 +71,12 @@ func socketIn(netns string, family int) (fd int, err error) {
 	return fd, err
 }
 
-// ErrNotNetns says that a file is there and is no network namespace.
+// ErrNotNetns reports that a file exists but is not a network namespace.
 var ErrNotNetns = errors.New("not a network namespace")
 
 // Try makes a socket as Dial would, in the namespace and with the interface,
-// address and options of o, and closes it: the error is what Dial would say of
-// this machine. Nothing is sent.
+// address and options of o, and closes it. It returns the error that Dial would
+// return for this machine, and sends nothing.
 func Try(o Options) error {
 	family := unix.AF_INET
 	if a := o.LocalAddress.Unmap(); a.Is6() {
@@ -94,8 +94,8 @@ func Try(o Options) error {
 	return configure(fd, family, o)
 }
 
-// InNetns runs f on a thread that is in the network namespace of that file;
-// with "", where it stands. f must not leave the thread. Errors other than f's
+// InNetns runs f on a thread that is in the network namespace of the file path;
+// with "", on the current thread. f must not leave the thread. Errors other than f's
 // own are failures of this machine.
 func InNetns(path string, f func() error) error {
 	if path == "" {
@@ -257,7 +257,7 @@ func (a attempt) result() error {
 	if err != nil {
 		return err
 	}
-	// A peer that cannot be told has gone: that is for those who use the socket.
+	// Without a peer name the peer has closed already: sshd reports that.
 	if peer, err := unix.Getpeername(a.fd); err == nil && addrPort(own) == addrPort(peer) {
 		return ErrSelf
 	}
@@ -279,8 +279,8 @@ func (a attempt) finish() (*Conn, error) {
 	return c, nil
 }
 
-// addrPort converts a socket's address. An IPv4 one in the other family's
-// clothes, as a socket for both families has it, is IPv4.
+// addrPort converts a socket's address. An IPv4-mapped IPv6 address, which a
+// dual-stack socket has, becomes IPv4.
 func addrPort(sa unix.Sockaddr) netip.AddrPort {
 	switch sa := sa.(type) {
 	case *unix.SockaddrInet4:

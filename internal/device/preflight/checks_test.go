@@ -20,7 +20,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// here is a file that is there on every machine.
+// here is a file that exists on every machine.
 const here = "/etc/passwd"
 
 // config reads a configuration as sshd -T prints it.
@@ -30,7 +30,7 @@ func sshd(c sshdexec.Command) *settings.Settings {
 	return &settings.Settings{Call: settings.Call{Sshd: c}}
 }
 
-// The square of each check and what it may find. mend is a part of the advice.
+// Each check with each result that it can have.
 func TestChecks(t *testing.T) {
 	dir := t.TempDir()
 	for _, tt := range []struct {
@@ -42,7 +42,7 @@ func TestChecks(t *testing.T) {
 		{"sshd does not exist", checkSshd, machine{s: sshd(sshdexec.Command{Sshd: "/nonexistent/sshd"})},
 			[]Finding{{Missing, "/nonexistent/sshd does not exist", "apt install openssh-server, or set --sshd", sysexits.NoInput}}},
 		{"another program", checkSshd, machine{s: sshd(sshdexec.Command{Sshd: here})},
-			[]Finding{{Missing, here + " does not say that it is OpenSSH", "set --sshd to OpenSSH's sshd", sysexits.Config}}},
+			[]Finding{{Missing, here + " is not OpenSSH's sshd: -V prints no OpenSSH version", "set --sshd to OpenSSH's sshd", sysexits.Config}}},
 		{"an sshd before those that were tested", checkSshd, machine{s: sshd(sshdexec.Command{Sshd: here}), version: "OpenSSH_8.3p1", major: 8, minor: 3},
 			[]Finding{{Warning, here + " is OpenSSH_8.3p1; callhome is tested with 8.4 to 10.x", "use OpenSSH 8.4 or later", 0}}},
 		{"one far before", checkSshd, machine{s: sshd(sshdexec.Command{Sshd: here}), version: "OpenSSH_7.9p1", major: 7, minor: 9},
@@ -56,35 +56,35 @@ func TestChecks(t *testing.T) {
 			[]Finding{{Missing, "/nonexistent/c does not exist", "install packaging/sshd_config there, or leave --sshd-config out", sysexits.NoInput}}},
 		{"no sshd to ask", checkConfig, machine{s: sshd(sshdexec.Command{Config: here})}, nil},
 		{"accepted", checkConfig, machine{s: sshd(sshdexec.Command{Config: here}), version: "x", testOK: true},
-			[]Finding{{Good, "sshd -t accepts " + here + " and the options beside it", "", 0}}},
-		{"refused", checkConfig, machine{s: sshd(sshdexec.Command{Config: here}), version: "x", testWords: "/c: line 1: Bad configuration option: X\r\n\r\n/c: terminating, 1 bad configuration options\r\n"},
-			[]Finding{{Missing, "sshd -t: /c: line 1: Bad configuration option: X", "mend that line; sshd_config(5)", sysexits.Config},
-				{Missing, "sshd -t: /c: terminating, 1 bad configuration options", "mend that line; sshd_config(5)", sysexits.Config}}},
-		{"an option refused", checkConfig, machine{s: sshd(sshdexec.Command{Config: here}), version: "x", testWords: "command-line: line 0: Bad configuration option: X\r\n"},
-			[]Finding{{Missing, "sshd -t: command-line: line 0: Bad configuration option: X", "mend --sshd-option; sshd_config(5)", sysexits.Config}}},
-		{"refused for what other checks tell", checkConfig, machine{s: sshd(sshdexec.Command{Config: here}), version: "x",
-			testWords: "Unable to load host key: /k\r\nsshd: no hostkeys available -- exiting.\r\nMissing privilege separation directory: /run/sshd\r\n"},
+			[]Finding{{Good, "sshd -t accepts " + here + " and the options given", "", 0}}},
+		{"refused", checkConfig, machine{s: sshd(sshdexec.Command{Config: here}), version: "x", testOutput: "/c: line 1: Bad configuration option: X\r\n\r\n/c: terminating, 1 bad configuration options\r\n"},
+			[]Finding{{Missing, "sshd -t: /c: line 1: Bad configuration option: X", "correct that line; sshd_config(5)", sysexits.Config},
+				{Missing, "sshd -t: /c: terminating, 1 bad configuration options", "correct that line; sshd_config(5)", sysexits.Config}}},
+		{"an option refused", checkConfig, machine{s: sshd(sshdexec.Command{Config: here}), version: "x", testOutput: "command-line: line 0: Bad configuration option: X\r\n"},
+			[]Finding{{Missing, "sshd -t: command-line: line 0: Bad configuration option: X", "correct --sshd-option; sshd_config(5)", sysexits.Config}}},
+		{"refused for what other checks report", checkConfig, machine{s: sshd(sshdexec.Command{Config: here}), version: "x",
+			testOutput: "Unable to load host key: /k\r\nsshd: no hostkeys available -- exiting.\r\nMissing privilege separation directory: /run/sshd\r\n"},
 			[]Finding{{Good, "sshd -t finds no fault in " + here + " itself", "", 0}}},
 
 		{"keys, no sshd to ask", checkHostKeys, machine{}, nil},
 		{"keys", checkHostKeys, machine{s: sshd(sshdexec.Command{}), version: "x", testOK: true, config: config("hostkey "+here, "hostkey /nonexistent/k")},
-			[]Finding{{Good, "1 of 2 there", "", 0}}},
+			[]Finding{{Good, "1 of 2 exist", "", 0}}},
 		{"keys of one's own that are not there", checkHostKeys, machine{s: sshd(sshdexec.Command{HostKeys: []string{"/nonexistent/a", here, "/nonexistent/b"}}), version: "x"},
-			[]Finding{{Missing, "/nonexistent/a does not exist", "make it with ssh-keygen -t ed25519 -N '' -f /nonexistent/a", sysexits.NoInput},
-				{Missing, "/nonexistent/b does not exist", "make it with ssh-keygen -t ed25519 -N '' -f /nonexistent/b", sysexits.NoInput}}},
-		{"no keys", checkHostKeys, machine{s: sshd(sshdexec.Command{}), version: "x", testWords: "Unable to load host key: /k\r\nsshd: no hostkeys available -- exiting.\r\n"},
-			[]Finding{{Warning, "Unable to load host key: /k; sshd goes on without this key", "ssh-keygen -A makes missing default keys; a key needs mode 0600", 0},
+			[]Finding{{Missing, "/nonexistent/a does not exist", "create it with ssh-keygen -t ed25519 -N '' -f /nonexistent/a", sysexits.NoInput},
+				{Missing, "/nonexistent/b does not exist", "create it with ssh-keygen -t ed25519 -N '' -f /nonexistent/b", sysexits.NoInput}}},
+		{"no keys", checkHostKeys, machine{s: sshd(sshdexec.Command{}), version: "x", testOutput: "Unable to load host key: /k\r\nsshd: no hostkeys available -- exiting.\r\n"},
+			[]Finding{{Warning, "Unable to load host key: /k; sshd starts without this key", "ssh-keygen -A makes missing default keys; a key needs mode 0600", 0},
 				{Missing, "sshd: no hostkeys available -- exiting.", "ssh-keygen -A, or set --host-key", sysexits.NoInput}}},
 		{"keys that are root's", checkHostKeys, machine{uid: 1, user: "op", s: sshd(sshdexec.Command{}), version: "x",
-			testWords: "Unable to load host key: " + here + "\r\nUnable to load host key: /nonexistent/k\r\nUnable to load host key: " + here + "\r\nsshd: no hostkeys available -- exiting.\r\n"},
-			[]Finding{{Missing, here + ", " + here + " are not for op to read", "make one of op's own: ssh-keygen -q -t ed25519 -N '' -f ~/host_key, and set --host-key", sysexits.NoInput}}},
-		{"default keys that are root's", checkHostKeys, machine{uid: 1, user: "op", s: sshd(sshdexec.Command{}), version: "x", testWords: "sshd: no hostkeys available -- exiting.\r\n", defaultKeys: here[:len(here)-1] + "[d]"},
-			[]Finding{{Missing, here + " are not for op to read", "make one of op's own: ssh-keygen -q -t ed25519 -N '' -f ~/host_key, and set --host-key", sysexits.NoInput}}},
-		{"default keys that nobody made", checkHostKeys, machine{uid: 1, user: "op", s: sshd(sshdexec.Command{}), version: "x", testWords: "sshd: no hostkeys available -- exiting.\r\n", defaultKeys: "/nonexistent/*"},
+			testOutput: "Unable to load host key: " + here + "\r\nUnable to load host key: /nonexistent/k\r\nUnable to load host key: " + here + "\r\nsshd: no hostkeys available -- exiting.\r\n"},
+			[]Finding{{Missing, here + ", " + here + " are not readable for op", "create one that op owns: ssh-keygen -q -t ed25519 -N '' -f ~/host_key, and set --host-key", sysexits.NoInput}}},
+		{"default keys that are root's", checkHostKeys, machine{uid: 1, user: "op", s: sshd(sshdexec.Command{}), version: "x", testOutput: "sshd: no hostkeys available -- exiting.\r\n", defaultKeys: here[:len(here)-1] + "[d]"},
+			[]Finding{{Missing, here + " are not readable for op", "create one that op owns: ssh-keygen -q -t ed25519 -N '' -f ~/host_key, and set --host-key", sysexits.NoInput}}},
+		{"missing default keys", checkHostKeys, machine{uid: 1, user: "op", s: sshd(sshdexec.Command{}), version: "x", testOutput: "sshd: no hostkeys available -- exiting.\r\n", defaultKeys: "/nonexistent/*"},
 			[]Finding{{Missing, "sshd: no hostkeys available -- exiting.", "ssh-keygen -A, or set --host-key", sysexits.NoInput}}},
-		{"keys that nobody made, without root's rights", checkHostKeys, machine{uid: 1, user: "op", s: sshd(sshdexec.Command{}), version: "x",
-			testWords: "Unable to load host key: /nonexistent/k\r\nsshd: no hostkeys available -- exiting.\r\n"},
-			[]Finding{{Warning, "Unable to load host key: /nonexistent/k; sshd goes on without this key", "ssh-keygen -A makes missing default keys; a key needs mode 0600", 0},
+		{"missing keys, without root's rights", checkHostKeys, machine{uid: 1, user: "op", s: sshd(sshdexec.Command{}), version: "x",
+			testOutput: "Unable to load host key: /nonexistent/k\r\nsshd: no hostkeys available -- exiting.\r\n"},
+			[]Finding{{Warning, "Unable to load host key: /nonexistent/k; sshd starts without this key", "ssh-keygen -A makes missing default keys; a key needs mode 0600", 0},
 				{Missing, "sshd: no hostkeys available -- exiting.", "ssh-keygen -A, or set --host-key", sysexits.NoInput}}},
 		{"keys, and no dump of the configuration", checkHostKeys, machine{s: sshd(sshdexec.Command{}), version: "x"}, nil},
 
@@ -93,19 +93,19 @@ func TestChecks(t *testing.T) {
 			[]Finding{{Good, here, "", 0}}},
 		{"a certificate of no file", checkHostCertificates, machine{s: sshd(sshdexec.Command{HostCertificates: []string{"/nonexistent/c"}})},
 			[]Finding{{Missing, "/nonexistent/c does not exist", "sign the host key: ssh-keygen -s CA -I ID -h -n NAME KEY.pub", sysexits.NoInput}}},
-		{"a certificate that sshd passes over", checkHostCertificates, machine{s: sshd(sshdexec.Command{}), testWords: "No matching private key for certificate: /c\r\n", config: config("hostcertificate /c")},
-			[]Finding{{Warning, "No matching private key for certificate: /c; sshd goes on without it, and a client that trusts the CA alone will refuse the device", "sign the host key: ssh-keygen -s CA -I ID -h -n NAME KEY.pub", 0}}},
+		{"a certificate that sshd passes over", checkHostCertificates, machine{s: sshd(sshdexec.Command{}), testOutput: "No matching private key for certificate: /c\r\n", config: config("hostcertificate /c")},
+			[]Finding{{Warning, "No matching private key for certificate: /c; sshd starts without it, and a client that trusts only the CA refuses the device", "sign the host key: ssh-keygen -s CA -I ID -h -n NAME KEY.pub", 0}}},
 
 		{"no CA", checkUserCA, machine{config: config("trustedusercakeys none", "revokedkeys none")}, nil},
 		{"a CA", checkUserCA, machine{config: config("trustedusercakeys " + here)}, []Finding{{Good, here, "", 0}}},
 		{"a CA that does not exist", checkUserCA, machine{config: config("trustedusercakeys /nonexistent/ca")},
-			[]Finding{{Warning, "trustedusercakeys names /nonexistent/ca, which does not exist; sshd reports nothing and refuses the logins that need it", "put the file there, or take the option out", 0}}},
+			[]Finding{{Warning, "trustedusercakeys names /nonexistent/ca, which does not exist; sshd reports nothing and refuses the logins that need it", "create the file, or remove the option", 0}}},
 		{"a list of revoked keys that does not exist", checkUserCA, machine{config: config("revokedkeys /nonexistent/r")},
-			[]Finding{{Warning, "revokedkeys names /nonexistent/r, which does not exist; sshd reports nothing and refuses the logins that need it", "put the file there, or take the option out", 0}}},
+			[]Finding{{Warning, "revokedkeys names /nonexistent/r, which does not exist; sshd reports nothing and refuses the logins that need it", "create the file, or remove the option", 0}}},
 		{"principals of each user", checkUserCA, machine{config: config("authorizedprincipalsfile /etc/ssh/%u", "authorizedprincipalsfile .ssh/p")}, nil},
 
 		{"no subsystem", checkSubsystem, machine{s: sshd(sshdexec.Command{}), config: config("subsystem sftp /bin/sh")},
-			[]Finding{{Missing, "no command for the netconf subsystem", settings.SubsystemHint(), sysexits.Config}}},
+			[]Finding{{Missing, "no command for the netconf subsystem is set", settings.SubsystemHint(), sysexits.Config}}},
 		{"the configuration's subsystem", checkSubsystem, machine{s: sshd(sshdexec.Command{}), config: config("subsystem sftp /nonexistent/x", "subsystem netconf /bin/sh -c x")},
 			[]Finding{{Good, "/bin/sh -c x", "", 0}}},
 		{"a subsystem of one's own wins", checkSubsystem, machine{s: sshd(sshdexec.Command{Subsystem: "/bin/sh"}), config: config("subsystem netconf /nonexistent/x")},
@@ -115,7 +115,7 @@ func TestChecks(t *testing.T) {
 		{"a program that does not exist", checkSubsystem, machine{s: sshd(sshdexec.Command{Subsystem: "/nonexistent/x -a"})},
 			[]Finding{{Missing, "/nonexistent/x cannot be executed: stat /nonexistent/x: no such file or directory", "install the NETCONF server, or set --subsystem", sysexits.Config}}},
 		{"a program without its path", checkSubsystem, machine{s: sshd(sshdexec.Command{Subsystem: "netconf-subsystem"})},
-			[]Finding{{Warning, "netconf-subsystem is looked for in the PATH that sshd gives the user, which has no sbin", "set --subsystem with the program's absolute path", 0}}},
+			[]Finding{{Warning, "netconf-subsystem has no absolute path, and the PATH that sshd sets for the user has no sbin", "set --subsystem with the program's absolute path", 0}}},
 		{"a file that is no program", checkSubsystem, machine{s: sshd(sshdexec.Command{Subsystem: here})},
 			[]Finding{{Missing, here + " cannot be executed: permission denied", "install the NETCONF server, or set --subsystem", sysexits.Config}}},
 
@@ -136,16 +136,16 @@ func TestChecks(t *testing.T) {
 
 		{"a log file", checkLog, machine{s: &settings.Settings{SshdLog: filepath.Join(dir, "log")}}, []Finding{{Good, filepath.Join(dir, "log"), "", 0}}},
 		{"a log in no directory", checkLog, machine{s: &settings.Settings{SshdLog: "/nonexistent/d/log"}},
-			[]Finding{{Missing, "/nonexistent/d/log cannot be written: no such file or directory", "make its directory, or set another --sshd-log", sysexits.OSErr}}},
+			[]Finding{{Missing, "/nonexistent/d/log cannot be written: no such file or directory", "create its directory, or set another --sshd-log", sysexits.OSErr}}},
 		{"a log below a file", checkLog, machine{s: &settings.Settings{SshdLog: here + "/log"}},
 			[]Finding{{Missing, here + "/log cannot be written: not a directory", "set another --sshd-log, which this user can write", sysexits.OSErr}}},
 		{"a log that is no file", checkLog, machine{s: &settings.Settings{SshdLog: os.DevNull}},
 			[]Finding{{Missing, "/dev/null cannot be written: it is not a regular file, and anything else can block the session", "set another --sshd-log, which this user can write", sysexits.OSErr}}},
 		{"a log that may block", checkLog, machine{s: &settings.Settings{SshdLog: "stderr"}},
-			[]Finding{{Warning, "standard error: a pipe that nobody reads blocks the session when it is full", "set --sshd-log auto where the caller does not read all of it", 0}}},
+			[]Finding{{Warning, "standard error: a full pipe that no program reads blocks the session", "set --sshd-log auto, unless the caller reads all of it", 0}}},
 
 		{"no manager", checkManager, machine{s: &settings.Settings{Handover: settings.HandoverAuto, ManagerSocket: "/nonexistent/m"}},
-			[]Finding{{Good, "none at /nonexistent/m; not needed for --handover auto", "", 0}}},
+			[]Finding{{Good, "no manager answers at /nonexistent/m; not needed for --handover auto", "", 0}}},
 		{"no manager where one is needed", checkManager, machine{s: &settings.Settings{Handover: settings.HandoverManager, ManagerSocket: "/nonexistent/m"}},
 			[]Finding{{Missing, "no manager answers at /nonexistent/m", "start callhome-mgr, or use --handover exec", sysexits.Unavailable}}},
 	} {
@@ -157,7 +157,7 @@ func TestChecks(t *testing.T) {
 	}
 }
 
-// What sshd says of the directory, and the command that mends it.
+// The privilege separation directory, and the command that corrects it.
 func TestCheckPrivsep(t *testing.T) {
 	for _, tt := range []struct {
 		name string
@@ -166,16 +166,16 @@ func TestCheckPrivsep(t *testing.T) {
 	}{
 		{"no sshd to ask", machine{}, nil},
 		{"not root, with PAM", machine{uid: 1, user: "op", s: sshd(sshdexec.Command{})},
-			[]Finding{{Warning, "not running as root: sshd can log in nobody but op, and only without PAM", "set --sshd-option UsePAM=no and have clients log in as op, or run as root", 0}}},
+			[]Finding{{Warning, "not running as root: only op can log in, and only without PAM", "set --sshd-option UsePAM=no and have clients log in as op, or run as root", 0}}},
 		{"not root, without PAM", machine{uid: 1, user: "op", s: sshd(sshdexec.Command{}), config: config("usepam no")},
-			[]Finding{{Good, "not needed: without root's rights sshd logs in nobody but op", "", 0}}},
-		{"not root, without PAM, and an sshd that does not say", machine{uid: 1, user: "op", s: sshd(sshdexec.Command{Options: []string{"usepam=No"}})},
-			[]Finding{{Good, "not needed: without root's rights sshd logs in nobody but op", "", 0}}},
-		{"in order", machine{version: "x", testWords: "other\r\n"}, []Finding{{Good, "directory in order", "", 0}}},
+			[]Finding{{Good, "not needed: not running as root, and logins only as op", "", 0}}},
+		{"not root, without PAM, and an sshd whose dump lacks it", machine{uid: 1, user: "op", s: sshd(sshdexec.Command{Options: []string{"usepam=No"}})},
+			[]Finding{{Good, "not needed: not running as root, and logins only as op", "", 0}}},
+		{"in order", machine{version: "x", testOutput: "other\r\n"}, []Finding{{Good, "the directory exists, with the right owner and mode", "", 0}}},
 		{"it cannot be made", machine{version: "x", privsepErr: unix.EROFS}, []Finding{{Missing, "read-only file system", "install -d -m 0755 /run/sshd", sysexits.OSErr}}},
-		{"another one is missing", machine{version: "x", testWords: "Missing privilege separation directory: /opt/empty\r\n"},
+		{"another one is missing", machine{version: "x", testOutput: "Missing privilege separation directory: /opt/empty\r\n"},
 			[]Finding{{Missing, "Missing privilege separation directory: /opt/empty", "install -d -o root -g root -m 0755 /opt/empty", sysexits.Config}}},
-		{"of somebody else", machine{version: "x", testWords: "/run/sshd must be owned by root and not group or world-writable.\r\n"},
+		{"owned by another user", machine{version: "x", testOutput: "/run/sshd must be owned by root and not group or world-writable.\r\n"},
 			[]Finding{{Missing, "/run/sshd must be owned by root and not group or world-writable.", "install -d -o root -g root -m 0755 /run/sshd", sysexits.Config}}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -186,8 +186,7 @@ func TestCheckPrivsep(t *testing.T) {
 	}
 }
 
-// Who may log in is who counts.
-func TestMayLogIn(t *testing.T) {
+func TestLoginAccountsAreThoseThatSshdAdmits(t *testing.T) {
 	root, op, locked := account{name: "root", shell: "/bin/bash"}, account{name: "op", uid: 1000, shell: "/bin/bash"}, account{name: "away", uid: 1001, shell: "/usr/sbin/nologin"}
 	all := []account{root, {name: "daemon", uid: 1, shell: "/bin/sh"}, op, locked, {name: "nobody", uid: 65534, shell: "/bin/sh"}}
 	for _, tt := range []struct {
@@ -200,23 +199,23 @@ func TestMayLogIn(t *testing.T) {
 		{"not root where it may not", 0, config("permitrootlogin no"), []account{op}},
 		{"root with a key", 0, config("permitrootlogin without-password"), []account{root, op}},
 		{"those that AllowUsers names", 0, config("allowusers away root"), []account{root, locked}},
-		{"nobody of this machine", 0, config("allowusers no-such-user-0"), nil},
+		{"no user of this machine", 0, config("allowusers no-such-user-0"), nil},
 		{"only ourselves without root's rights", 1000, config("port 22"), []account{op}},
 		{"not even that", 1000, config("allowusers root"), nil},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			if got := mayLogIn(&machine{uid: tt.uid, config: tt.config}, all); !slices.Equal(got, tt.want) {
+			if got := loginAccounts(&machine{uid: tt.uid, config: tt.config}, all); !slices.Equal(got, tt.want) {
 				t.Errorf("%+v, want %+v", got, tt.want)
 			}
 		})
 	}
-	if got, want := checkShells(&machine{config: config("allowusers no-such-user-0")}), good("none runs start-up files"); !reflect.DeepEqual(got, want) {
-		t.Errorf("nobody: %+v, want %+v", got, want)
+	if got, want := checkShells(&machine{config: config("allowusers no-such-user-0")}), good("no start-up file runs"); !reflect.DeepEqual(got, want) {
+		t.Errorf("no user: %+v, want %+v", got, want)
 	}
 }
 
-// Where the log goes without --sshd-log depends on who we are and on what runs.
-func TestCheckLogWhereNothingWasSet(t *testing.T) {
+// Without --sshd-log the log depends on the user and on a running syslog.
+func TestTheDefaultLogDependsOnUserAndSyslog(t *testing.T) {
 	_, none := os.Stat("/dev/log")
 	for dest, want := range map[string]Finding{
 		"auto":   {Good, "/run/callhome/log, one file a session", "", 0},
@@ -236,8 +235,8 @@ func TestCheckLogWhereNothingWasSet(t *testing.T) {
 	}
 }
 
-// The square of sshd's keepalive and TCP's: who notices first that the client
-// has gone, and when.
+// sshd's keepalive and TCP's: which one detects first that the client vanished,
+// and when.
 func TestCheckKeepalive(t *testing.T) {
 	for _, tt := range []struct {
 		name            string
@@ -252,11 +251,11 @@ func TestCheckKeepalive(t *testing.T) {
 		{"TCP alone, as sshd does not ask", 9, 9, "0", "3", dial.KeepAlive{Idle: 30, Interval: 10, Count: 6}, Finding{Warning, "TCP alone, after 90 s; RFC 8071 section 4.1 asks for SSH's", "set --ssh-keepalive 30,3", 0}},
 		{"TCP alone, as sshd asks for ever", 9, 9, "30", "0", dial.KeepAlive{Idle: 30, Interval: 10, Count: 6}, Finding{Warning, "TCP alone, after 90 s; RFC 8071 section 4.1 asks for SSH's", "set --ssh-keepalive 30,3", 0}},
 		{"both at once", 9, 9, "30", "2", dial.KeepAlive{Idle: 30, Interval: 10, Count: 6}, Finding{Good, "a silent client is dropped after 90 s by TCP, after 90 s by sshd", "", 0}},
-		{"an sshd that does not say", 9, 9, "", "", dial.KeepAlive{}, Finding{Warning, "none: a client that vanishes without a word holds its session for ever", "set --ssh-keepalive 30,3 and --tcp-keepalive 30,10,6", 0}},
-		{"nobody", 9, 9, "0", "0", dial.KeepAlive{}, Finding{Warning, "none: a client that vanishes without a word holds its session for ever", "set --ssh-keepalive 30,3 and --tcp-keepalive 30,10,6", 0}},
+		{"an sshd whose dump lacks it", 9, 9, "", "", dial.KeepAlive{}, Finding{Warning, "none: the session of a client that vanished never ends", "set --ssh-keepalive 30,3 and --tcp-keepalive 30,10,6", 0}},
+		{"neither", 9, 9, "0", "0", dial.KeepAlive{}, Finding{Warning, "none: the session of a client that vanished never ends", "set --ssh-keepalive 30,3 and --tcp-keepalive 30,10,6", 0}},
 		{"the last before the slow ones", 9, 1, "5", "3", dial.KeepAlive{}, Finding{Good, "a silent client is dropped after 20 s, by sshd", "", 0}},
-		{"the first slow one", 9, 2, "5", "3", dial.KeepAlive{}, Finding{Good, "a silent client is dropped after 40 s, by sshd, as this version takes twice as long (mended in 9.5)", "", 0}},
-		{"the last slow one", 9, 4, "5", "3", dial.KeepAlive{}, Finding{Good, "a silent client is dropped after 40 s, by sshd, as this version takes twice as long (mended in 9.5)", "", 0}},
+		{"the first slow one", 9, 2, "5", "3", dial.KeepAlive{}, Finding{Good, "a silent client is dropped after 40 s, by sshd, as this version takes twice as long (fixed in 9.5)", "", 0}},
+		{"the last slow one", 9, 4, "5", "3", dial.KeepAlive{}, Finding{Good, "a silent client is dropped after 40 s, by sshd, as this version takes twice as long (fixed in 9.5)", "", 0}},
 		{"the first behind them", 9, 5, "5", "3", dial.KeepAlive{}, Finding{Good, "a silent client is dropped after 20 s, by sshd", "", 0}},
 		{"the same minor number of another version", 10, 2, "5", "3", dial.KeepAlive{}, Finding{Good, "a silent client is dropped after 20 s, by sshd", "", 0}},
 	} {
@@ -276,13 +275,13 @@ func TestCheckKeepalive(t *testing.T) {
 	}
 }
 
-// Root may use any socket, so the error is made here.
-func TestAManagerThatMayNotBeUsed(t *testing.T) {
+// Root may connect to any socket, so the test makes the error.
+func TestAManagerThatRefusesThisUserIsReported(t *testing.T) {
 	const reach = "give /run/callhome mode 0755 and this user the group callhome"
 	for how, want := range map[settings.Handover]Finding{
-		settings.HandoverManager: {Missing, "the one at /run/callhome/mgr.sock may not be used by this user", reach + ", or use --handover exec", sysexits.NoPerm},
-		settings.HandoverAuto:    {Warning, "the one at /run/callhome/mgr.sock may not be used by this user; --handover auto does without it", reach, 0},
-		settings.HandoverExec:    {Good, "none at /run/callhome/mgr.sock; not needed for --handover exec", "", 0},
+		settings.HandoverManager: {Missing, "this user may not connect to the manager at /run/callhome/mgr.sock", reach + ", or use --handover exec", sysexits.NoPerm},
+		settings.HandoverAuto:    {Warning, "this user may not connect to the manager at /run/callhome/mgr.sock; --handover auto continues without it", reach, 0},
+		settings.HandoverExec:    {Good, "no manager answers at /run/callhome/mgr.sock; not needed for --handover exec", "", 0},
 	} {
 		s := &settings.Settings{Handover: how, ManagerSocket: "/run/callhome/mgr.sock"}
 		if got := managerFindings(s, &net.OpError{Op: "dial", Err: os.NewSyscallError("connect", unix.EACCES)}); !reflect.DeepEqual(got, []Finding{want}) {
@@ -291,7 +290,7 @@ func TestAManagerThatMayNotBeUsed(t *testing.T) {
 	}
 }
 
-func TestNetconfdThatAnswers(t *testing.T) {
+func TestANetconfdThatAnswersIsReported(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "ncx")
 	l, err := net.Listen("unix", path)
 	if err != nil {
@@ -319,14 +318,14 @@ func TestNetconfdSocket(t *testing.T) {
 	}
 }
 
-// The directory of the sessions' logs is made by the first call home.
+// The first call home creates the directory of the session logs.
 func TestLogDirFindings(t *testing.T) {
 	dir := t.TempDir()
 	for path, want := range map[string]Finding{
 		dir:              {Good, dir + ", one file a session", "", 0},
 		dir + "/a/b/log": {Good, dir + "/a/b/log, one file a session", "", 0},
-		here:             {Missing, here + " cannot be written: not a directory", "make way for the directory, or set --sshd-log", sysexits.OSErr},
-		here + "/log":    {Missing, here + "/log cannot be written: not a directory", "make way for the directory, or set --sshd-log", sysexits.OSErr},
+		here:             {Missing, here + " cannot be written: not a directory", "remove the file in its place, or set --sshd-log", sysexits.OSErr},
+		here + "/log":    {Missing, here + "/log cannot be written: not a directory", "remove the file in its place, or set --sshd-log", sysexits.OSErr},
 	} {
 		if got := logDirFindings(path); !reflect.DeepEqual(got, []Finding{want}) {
 			t.Errorf("%s: finds\n%+v, want\n%+v", path, got, want)
@@ -344,7 +343,7 @@ func program(t *testing.T, name string) string {
 	return path
 }
 
-func TestAManagerThatAnswers(t *testing.T) {
+func TestAManagerThatAnswersIsReported(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "m")
 	l, err := net.Listen("unix", path)
 	if err != nil {
@@ -408,21 +407,21 @@ func TestShellFindings(t *testing.T) {
 	user := func(shell, home string) account { return account{name: "op", uid: 1000, shell: shell, home: home} }
 	root := account{name: "root", shell: "/bin/bash", home: home}
 	const (
-		costs  = " before a session; it costs time and is the user's own code"
+		costs  = " before each session: the user's own code, which delays it"
 		others = "have clients log in as a user with the shell /bin/sh, and name that in AllowUsers"
 		change = others + "; usermod -s /bin/sh op, where that account is for NETCONF alone"
 	)
 	ends := func(shell string) []Finding {
 		return []Finding{{Warning, "user op has the shell " + shell + ": it can log in, and the subsystem ends at once", "usermod -s /bin/sh op", 0}}
 	}
-	runs := func(mend, files string) []Finding {
-		return []Finding{{Warning, "login shells run " + files + costs, mend, 0}}
+	runs := func(fix, files string) []Finding {
+		return []Finding{{Warning, "login shells run " + files + costs, fix, 0}}
 	}
 	for _, tt := range []struct {
-		name string
-		uid  int
-		who  []account
-		want []Finding
+		name  string
+		uid   int
+		users []account
+		want  []Finding
 	}{
 		{"sh", 0, []account{user("/bin/sh", home)}, nil},
 		{"dash", 0, []account{user("/bin/dash", home)}, nil},
@@ -432,7 +431,7 @@ func TestShellFindings(t *testing.T) {
 		{"bash", 0, []account{user("/bin/bash", home)}, runs(change, home+"/.bashrc")},
 		{"tcsh", 0, []account{user("/bin/tcsh", home)}, runs(change, home+"/.cshrc")},
 		{"fish", 0, []account{user("/usr/bin/fish", home)}, runs(change, home+"/.config/fish/config.fish")},
-		// Nobody is to change root's shell for us.
+		// The check never advises to change root's shell.
 		{"root", 0, []account{root}, runs(others, home+"/.bashrc")},
 		{"root and another", 0, []account{root, user("/bin/bash", home)}, runs(change, home+"/.bashrc, "+home+"/.bashrc")},
 		{"ourselves", 1000, []account{user("/bin/bash", home)}, runs("chsh -s /bin/sh, where the account is for NETCONF alone", home+"/.bashrc")},
@@ -441,22 +440,22 @@ func TestShellFindings(t *testing.T) {
 		{"false, and bash", 0, []account{user("/bin/false", home), root}, append(ends("/bin/false"), runs(others, home+"/.bashrc")...)},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			if got := shellFindings(&machine{uid: tt.uid}, tt.who); !reflect.DeepEqual(got, tt.want) {
+			if got := shellFindings(&machine{uid: tt.uid}, tt.users); !reflect.DeepEqual(got, tt.want) {
 				t.Errorf("%+v, want %+v", got, tt.want)
 			}
 		})
 	}
 }
 
-// A whole report: its columns, the order, the last line and the exit status.
-func TestRun(t *testing.T) {
+// The columns, the order, the last line and the exit status of a report.
+func TestRunReportsAllChecks(t *testing.T) {
 	good := &settings.Settings{
 		Call:          settings.Call{Sshd: sshdexec.Command{Config: here, Subsystem: "/bin/sh", HostCertificates: nil}},
 		SshdLog:       filepath.Join(t.TempDir(), "log"),
 		Handover:      settings.HandoverExec,
 		ManagerSocket: "/nonexistent/m",
 	}
-	// No user of this machine is looked at: none is called so.
+	// No user of this machine has this name, so no login shell is examined.
 	accepts := `case "$1" in -T) echo "hostkey ` + here + `"; echo "allowusers no-such-user-0"; echo "clientaliveinterval 30"; echo "clientalivecountmax 3";; esac`
 	for _, tt := range []struct {
 		name   string
@@ -466,20 +465,20 @@ func TestRun(t *testing.T) {
 		last   string
 	}{
 		{"all is well, or all but root's rights", func(*settings.Settings) {}, sysexits.OK,
-			[]string{"ok       subsystem             /bin/sh", "ok       host keys             1 of 1 there", "ok       login shells          none runs start-up files"},
+			[]string{"ok       subsystem             /bin/sh", "ok       host keys             1 of 1 exist", "ok       login shells          no start-up file runs"},
 			"A call home can be made."},
 		{"a warning", func(s *settings.Settings) { s.SshdLog = "stderr" }, sysexits.OK,
-			[]string{"warning  log                   standard error: a pipe that nobody reads blocks the session when it is full",
-				"                               -> set --sshd-log auto where the caller does not read all of it"},
+			[]string{"warning  log                   standard error: a full pipe that no program reads blocks the session",
+				"                               -> set --sshd-log auto, unless the caller reads all of it"},
 			"A call home can be made; read the warnings."},
 		{"something is missing", func(s *settings.Settings) { s.Sshd.Subsystem = "/nonexistent/x" }, sysexits.Config,
 			[]string{"MISSING  subsystem             /nonexistent/x cannot be executed: stat /nonexistent/x: no such file or directory"},
-			"A call home would fail: mend what is MISSING."},
+			"A call home would fail: correct what is MISSING."},
 		{"of several missing things the first gives the exit status", func(s *settings.Settings) {
 			s.Sshd.Config, s.Sshd.Subsystem, s.SshdLog = "/nonexistent/c", "/nonexistent/x", "stderr"
 		}, sysexits.NoInput,
-			[]string{"MISSING  configuration         /nonexistent/c does not exist", "warning  log                   standard error: a pipe that nobody reads blocks the session when it is full"},
-			"A call home would fail: mend what is MISSING."},
+			[]string{"MISSING  configuration         /nonexistent/c does not exist", "warning  log                   standard error: a full pipe that no program reads blocks the session"},
+			"A call home would fail: correct what is MISSING."},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			s := *good
@@ -506,8 +505,8 @@ func TestRun(t *testing.T) {
 	}
 }
 
-// The real sshd, where this machine has one, understands what it is asked.
-func TestLookAtTheRealSshd(t *testing.T) {
+// The machine's sshd, if there is one, accepts the arguments.
+func TestInspectRunsTheInstalledSshd(t *testing.T) {
 	path, err := exec.LookPath("/usr/sbin/sshd")
 	if err != nil {
 		t.Skip("no /usr/sbin/sshd here")
@@ -520,9 +519,9 @@ func TestLookAtTheRealSshd(t *testing.T) {
 	if err := os.MkdirAll(sshdexec.PrivsepDir, 0o755); err != nil && os.Geteuid() == 0 {
 		t.Fatal(err)
 	}
-	m := look(s)
+	m := inspect(s)
 	if m.version == "" || m.major < 8 || !m.testOK {
-		t.Fatalf("version %q, %d.%d, sshd -t said %q", m.version, m.major, m.minor, m.testWords)
+		t.Fatalf("version %q, %d.%d, sshd -t printed %q", m.version, m.major, m.minor, m.testOutput)
 	}
 	for key, want := range map[string][]string{
 		"hostkey":         {key},

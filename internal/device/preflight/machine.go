@@ -11,26 +11,27 @@ import (
 	"time"
 
 	"callhome/internal/device/settings"
+	"callhome/internal/printable"
 	"callhome/internal/sshdexec"
 )
 
-// sshdTime bounds each question to sshd.
+// sshdTime bounds each run of sshd.
 const sshdTime = 10 * time.Second
 
 // socketTime bounds each connect to a Unix socket.
 const socketTime = 2 * time.Second
 
-// machine is what the checks look at, asked for once.
+// machine is what the checks examine, collected once by inspect.
 type machine struct {
-	s         *settings.Settings
-	uid       int    // ours
-	user      string // and its name
-	version   string // "OpenSSH_9.2p1 ...", "" where sshd does not run
-	major     int
-	minor     int
-	config    map[string][]string // sshd -T: keyword in lower case to its values
-	testWords string              // what sshd -t had to say
-	testOK    bool
+	s          *settings.Settings
+	uid        int    // of this process
+	user       string // its name
+	version    string // "OpenSSH_9.2p1 ...", "" if sshd does not run
+	major      int
+	minor      int
+	config     map[string][]string // sshd -T: keyword in lower case to its values
+	testOutput string              // of sshd -t
+	testOK     bool
 	// privsepErr is why the privilege separation directory cannot be made.
 	privsepErr error
 	// defaultKeys is a pattern of the files that sshd takes host keys from
@@ -38,7 +39,7 @@ type machine struct {
 	defaultKeys string
 }
 
-// number returns the value of a keyword that has a number, 0 where it has none.
+// number returns the value of a numeric keyword, 0 if it has none.
 func (m *machine) number(keyword string) int {
 	values := m.config[keyword]
 	if len(values) == 0 {
@@ -48,7 +49,7 @@ func (m *machine) number(keyword string) int {
 	return n
 }
 
-// pam reports whether sshd asks PAM, as far as can be told.
+// pam reports whether sshd uses PAM: the dump decides, else the options.
 func (m *machine) pam() bool {
 	if v := m.config["usepam"]; len(v) > 0 {
 		return v[0] != "no"
@@ -56,7 +57,8 @@ func (m *machine) pam() bool {
 	return !slices.ContainsFunc(m.s.Sshd.Options, func(o string) bool { return strings.EqualFold(o, "UsePAM=no") })
 }
 
-func look(s *settings.Settings) *machine {
+// inspect runs sshd and collects what the checks examine.
+func inspect(s *settings.Settings) *machine {
 	m := &machine{s: s, uid: os.Geteuid(), privsepErr: sshdexec.MakePrivsepDir(), defaultKeys: "/etc/ssh/ssh_host_*_key"}
 	m.user = "user " + strconv.Itoa(m.uid)
 	for _, a := range accounts() {
@@ -65,21 +67,21 @@ func look(s *settings.Settings) *machine {
 			break
 		}
 	}
-	// Before 9.2 -V is an unknown option, whose complaint has the version too.
+	// Before 9.2 -V is an unknown option, whose usage message has the version.
 	out, _ := ask(s, "-V")
 	m.version, m.major, m.minor = parseVersion(out)
 	if m.version == "" {
 		return m
 	}
 	args := s.Sshd.TestArgs()
-	m.testWords, m.testOK = ask(s, append([]string{"-t"}, args...)...)
+	m.testOutput, m.testOK = ask(s, append([]string{"-t"}, args...)...)
 	if dump, ok := ask(s, append([]string{"-T"}, args...)...); ok {
 		m.config = parseDump(dump)
 	}
 	return m
 }
 
-// ask runs sshd and returns what it printed, on either descriptor.
+// ask runs sshd and returns its standard output and error.
 func ask(s *settings.Settings, args ...string) (string, bool) {
 	ctx, cancel := context.WithTimeout(context.Background(), sshdTime)
 	defer cancel()
@@ -91,13 +93,13 @@ func ask(s *settings.Settings, args ...string) (string, bool) {
 	return out.String(), err == nil
 }
 
-// parseVersion finds "OpenSSH_9.2p1 Debian-2, ..." in sshd's words.
-func parseVersion(words string) (version string, major, minor int) {
-	i := strings.Index(words, "OpenSSH_")
+// parseVersion finds "OpenSSH_9.2p1 Debian-2, ..." in the output of sshd -V.
+func parseVersion(output string) (version string, major, minor int) {
+	i := strings.Index(output, "OpenSSH_")
 	if i < 0 {
 		return "", 0, 0
 	}
-	version, _, _ = strings.Cut(words[i:], "\n")
+	version, _, _ = strings.Cut(output[i:], "\n")
 	version, _, _ = strings.Cut(version, ",")
 	number := strings.TrimPrefix(version, "OpenSSH_")
 	end := strings.IndexFunc(number, func(r rune) bool { return r != '.' && (r < '0' || r > '9') })
@@ -124,12 +126,12 @@ func parseDump(dump string) map[string][]string {
 	return config
 }
 
-// said returns the lines of sshd -t that hold one of words.
-func (m *machine) said(words ...string) []string {
+// testLines returns the lines of sshd -t that contain one of texts.
+func (m *machine) testLines(texts ...string) []string {
 	var out []string
-	for line := range strings.Lines(m.testWords) {
-		for _, w := range words {
-			if strings.Contains(line, w) {
+	for line := range strings.Lines(m.testOutput) {
+		for _, text := range texts {
+			if strings.Contains(line, text) {
 				out = append(out, clean(line))
 				break
 			}
@@ -138,11 +140,8 @@ func (m *machine) said(words ...string) []string {
 	return out
 }
 
-// clean makes a line of another program's fit to print.
-func clean(line string) string {
-	q := strconv.Quote(strings.TrimSpace(line))
-	return strings.ReplaceAll(q[1:len(q)-1], `\"`, `"`)
-}
+// clean makes a line of another program's output safe to print.
+func clean(line string) string { return printable.Quoted(strings.TrimSpace(line)) }
 
 func exists(path string) bool {
 	_, err := os.Stat(path)

@@ -12,10 +12,10 @@ import (
 	"callhome/internal/sshdexec"
 )
 
-// What each version says to -V, as measured; the last have no such option.
+// The measured output of -V of each version; 8.4 has no such option.
 func TestParseVersion(t *testing.T) {
 	for _, tt := range []struct {
-		words        string
+		output       string
 		version      string
 		major, minor int
 	}{
@@ -28,8 +28,8 @@ func TestParseVersion(t *testing.T) {
 		{"Dropbear v2022.83\n", "", 0, 0},
 		{"", "", 0, 0},
 	} {
-		t.Run(tt.words, func(t *testing.T) {
-			version, major, minor := parseVersion(tt.words)
+		t.Run(tt.output, func(t *testing.T) {
+			version, major, minor := parseVersion(tt.output)
 			if version != tt.version || major != tt.major || minor != tt.minor {
 				t.Errorf("%q %d.%d, want %q %d.%d", version, major, minor, tt.version, tt.major, tt.minor)
 			}
@@ -90,19 +90,19 @@ func FuzzParseDump(f *testing.F) {
 	})
 }
 
-func TestSaidFindsLinesByWords(t *testing.T) {
-	m := &machine{testWords: "Unable to load host key: /a\r\nother\r\nUnable to load host key \"/b\x1b\": bad permissions\r\n"}
+func TestTestLinesFindsLinesByText(t *testing.T) {
+	m := &machine{testOutput: "Unable to load host key: /a\r\nother\r\nUnable to load host key \"/b\x1b\": bad permissions\r\n"}
 	want := []string{"Unable to load host key: /a", `Unable to load host key "/b\x1b": bad permissions`}
-	if got := m.said("bad permissions", "Unable to load"); !slices.Equal(got, want) {
+	if got := m.testLines("bad permissions", "Unable to load"); !slices.Equal(got, want) {
 		t.Errorf("got %q, want %q", got, want)
 	}
-	if got := m.said("nothing of this"); got != nil {
+	if got := m.testLines("nothing of this"); got != nil {
 		t.Errorf("got %q, want nothing", got)
 	}
 }
 
-// fakeSshd makes a program that answers as an sshd would. script is what it
-// does for -t and -T; it finds its arguments as it got them.
+// fakeSshd makes a program that prints version for -V and runs script, a shell
+// script, for -t and -T.
 func fakeSshd(t *testing.T, version, script string) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "sshd")
@@ -113,39 +113,39 @@ func fakeSshd(t *testing.T, version, script string) string {
 	return path
 }
 
-func TestLookAsksSshd(t *testing.T) {
+func TestInspectRunsSshd(t *testing.T) {
 	t.Setenv("LD_LIBRARY_PATH", "/nonexistent") // must not reach it
 	s := &settings.Settings{Call: settings.Call{Sshd: sshdexec.Command{Config: "/c", HostKeys: []string{"/k"}}}}
 
 	t.Run("about a configuration that it takes", func(t *testing.T) {
 		s.Sshd.Sshd = fakeSshd(t, "OpenSSH_9.2p1, x", `echo "argument $*"; echo "library ${LD_LIBRARY_PATH-none}" >&2`)
-		m := look(s)
+		m := inspect(s)
 		if m.version != "OpenSSH_9.2p1" || m.major != 9 || m.minor != 2 || !m.testOK {
 			t.Errorf("got %+v", m)
 		}
-		if want := "argument -t -f /c -h /k -o LogLevel=VERBOSE\nlibrary none\n"; m.testWords != want {
-			t.Errorf("sshd -t said %q, want %q", m.testWords, want)
+		if want := "argument -t -f /c -h /k -o LogLevel=VERBOSE\nlibrary none\n"; m.testOutput != want {
+			t.Errorf("sshd -t printed %q, want %q", m.testOutput, want)
 		}
 		want := map[string][]string{"argument": {"-T -f /c -h /k -o LogLevel=VERBOSE"}, "library": {"none"}}
 		if !reflect.DeepEqual(m.config, want) {
-			t.Errorf("sshd -T said %q, want %q", m.config, want)
+			t.Errorf("sshd -T printed %q, want %q", m.config, want)
 		}
 	})
 	t.Run("about one that it refuses", func(t *testing.T) {
 		s.Sshd.Sshd = fakeSshd(t, "OpenSSH_9.2p1, x", `echo "/c line 1: no" >&2; exit 255`)
-		if m := look(s); m.testOK || m.config != nil || m.testWords != "/c line 1: no\n" {
+		if m := inspect(s); m.testOK || m.config != nil || m.testOutput != "/c line 1: no\n" {
 			t.Errorf("got %+v", m)
 		}
 	})
-	t.Run("nothing more where it is none", func(t *testing.T) {
+	t.Run("nothing more where the program is no sshd", func(t *testing.T) {
 		s.Sshd.Sshd = fakeSshd(t, "telnetd", `echo asked`)
-		if m := look(s); m.version != "" || m.testWords != "" || m.config != nil {
+		if m := inspect(s); m.version != "" || m.testOutput != "" || m.config != nil {
 			t.Errorf("got %+v", m)
 		}
 	})
-	t.Run("nothing where there is none", func(t *testing.T) {
+	t.Run("nothing where the program does not exist", func(t *testing.T) {
 		s.Sshd.Sshd = "/nonexistent/sshd"
-		if m := look(s); m.version != "" || m.testWords != "" || m.config != nil {
+		if m := inspect(s); m.version != "" || m.testOutput != "" || m.config != nil {
 			t.Errorf("got %+v", m)
 		}
 	})

@@ -1,9 +1,8 @@
-// Package preflight owns what can be known before a call home: whether this
-// machine has all that sshd will need, and what is legal there and unwise. It
-// backs `callhome-trigger --check` and the manager's check. It calls nobody but
-// the manager and netconfd on their Unix sockets, and changes nothing but for
-// sshd's privilege separation directory, which it makes as a call home would:
-// without it sshd answers no other question.
+// Package preflight owns the checks before a call home: whether this machine has
+// what sshd needs, and which settings are allowed but unwise. `callhome-trigger
+// --check` and `callhome-mgr check` use it. It never connects to a NETCONF
+// client, and creates nothing but sshd's privilege separation directory, without
+// which sshd -t fails.
 package preflight
 
 import (
@@ -14,16 +13,16 @@ import (
 	"callhome/internal/sysexits"
 )
 
-// Finding is one thing that a check saw. Code is 0 for what is well or only
-// unwise, else the exit status that a call home would end with.
+// Finding is one result of a check. Code is the exit status that a call home
+// would end with, 0 unless Level is Missing.
 type Finding struct {
 	Level Level
 	What  string
-	Mend  string // the command or setting that mends it; "" where nothing needs it
+	Fix   string // the command or setting that corrects it; "" for none
 	Code  int
 }
 
-// Level sorts findings.
+// Level is the severity of a finding.
 type Level string
 
 // The levels, as they are printed.
@@ -33,7 +32,7 @@ const (
 	Missing Level = "MISSING"
 )
 
-// check is one row of the table: what it looks at, and what it found.
+// check is one check and its name in the report.
 type check struct {
 	name string
 	run  func(*machine) []Finding
@@ -54,16 +53,16 @@ var checks = []check{
 	{"manager", checkManager},
 }
 
-// Run makes all checks for s, prints a line for each finding, and returns the
-// exit status: that of the first thing missing, else sysexits.OK.
+// Run runs all checks for s, prints a line for each finding, and returns the exit
+// status: that of the first Missing finding, else sysexits.OK.
 func Run(w io.Writer, s *settings.Settings) int {
-	m := look(s)
+	m := inspect(s)
 	code, warnings := sysexits.OK, 0
 	for _, c := range checks {
 		for _, f := range c.run(m) {
 			fmt.Fprintf(w, "%-8s %-21s %s\n", f.Level, c.name, f.What)
-			if f.Mend != "" {
-				fmt.Fprintf(w, "%-8s %-21s -> %s\n", "", "", f.Mend)
+			if f.Fix != "" {
+				fmt.Fprintf(w, "%-8s %-21s -> %s\n", "", "", f.Fix)
 			}
 			if f.Level == Missing && code == sysexits.OK {
 				code = f.Code
@@ -75,7 +74,7 @@ func Run(w io.Writer, s *settings.Settings) int {
 	}
 	switch {
 	case code != sysexits.OK:
-		fmt.Fprintln(w, "A call home would fail: mend what is MISSING.")
+		fmt.Fprintln(w, "A call home would fail: correct what is MISSING.")
 	case warnings > 0:
 		fmt.Fprintln(w, "A call home can be made; read the warnings.")
 	default:
@@ -88,10 +87,10 @@ func good(format string, args ...any) []Finding {
 	return []Finding{{Level: Good, What: fmt.Sprintf(format, args...)}}
 }
 
-func warn(mend, format string, args ...any) Finding {
-	return Finding{Level: Warning, What: fmt.Sprintf(format, args...), Mend: mend}
+func warn(fix, format string, args ...any) Finding {
+	return Finding{Level: Warning, What: fmt.Sprintf(format, args...), Fix: fix}
 }
 
-func lacking(code int, mend, format string, args ...any) Finding {
-	return Finding{Level: Missing, What: fmt.Sprintf(format, args...), Mend: mend, Code: code}
+func lacking(code int, fix, format string, args ...any) Finding {
+	return Finding{Level: Missing, What: fmt.Sprintf(format, args...), Fix: fix, Code: code}
 }

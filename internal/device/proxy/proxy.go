@@ -1,7 +1,7 @@
-// Package proxy asks a SOCKS or HTTP CONNECT proxy, over a connection that is
-// there already, for the way on to the NETCONF client. Only the trigger's
-// command line and the manager call it. It reads not one byte beyond the
-// proxy's answer: what follows is the client's SSH and belongs to sshd.
+// Package proxy owns the request to a SOCKS or HTTP CONNECT proxy, on an
+// established connection, to connect to the NETCONF client. Package connect uses
+// it. It never reads a byte beyond the proxy's answer: what follows is SSH, for
+// sshd.
 package proxy
 
 import (
@@ -26,7 +26,7 @@ import (
 	xproxy "golang.org/x/net/proxy"
 )
 
-// Auth is who we are to the proxy; nil for nobody.
+// Auth is the user and password for the proxy; nil for no authentication.
 type Auth = xproxy.Auth
 
 // Connect speaks to the proxy at the other end of sock, which it borrows, until
@@ -85,7 +85,7 @@ func socks5(conn net.Conn, to string, auth *Auth) error {
 // maxAnswer bounds the header of a CONNECT answer, in bytes.
 const maxAnswer = 16 << 10
 
-// connect asks as RFC 9110 section 9.3.6 says.
+// connect sends a CONNECT request (RFC 9110 section 9.3.6).
 func connect(conn net.Conn, to string, auth *Auth) error {
 	request := "CONNECT " + to + " HTTP/1.1\r\nHost: " + to + "\r\n"
 	if auth != nil {
@@ -112,8 +112,8 @@ func connect(conn net.Conn, to string, auth *Auth) error {
 	return nil
 }
 
-// readHeader reads up to the empty line, a byte at a time: whatever follows
-// must stay in the socket.
+// readHeader reads up to the empty line, one byte at a time: the bytes that
+// follow must stay in the socket.
 func readHeader(r io.Reader) (string, error) {
 	var header []byte
 	one := make([]byte, 1)
@@ -134,7 +134,7 @@ func readHeader(r io.Reader) (string, error) {
 func unreadable(err error) error {
 	code, hint := sysexits.NoInput, "create it with one line user:password and mode 0600"
 	if errors.Is(err, fs.ErrPermission) {
-		code, hint = sysexits.NoPerm, "make it and the way to it accessible to this user, who must own it with mode 0600"
+		code, hint = sysexits.NoPerm, "make it and its directories accessible to this user, who must own it with mode 0600"
 	}
 	return sysexits.New(code, hint, fmt.Errorf("reading the proxy's credentials: %w", err))
 }

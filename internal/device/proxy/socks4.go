@@ -30,11 +30,11 @@ var socks4Refusals = map[byte]string{
 	93: "the identd of this machine names another user",
 }
 
-// socks4 asks for an IPv4 address, by which it is reached: this version has
-// neither names nor IPv6.
+// socks4 requests a connection to an IPv4 address: SOCKS4 has neither names nor
+// IPv6.
 func socks4(conn net.Conn, to string, auth *Auth) error { return askSocks4(conn, to, auth, false) }
 
-// socks4a asks for an IPv4 address or a name.
+// socks4a requests a connection to an IPv4 address or a name.
 func socks4a(conn net.Conn, to string, auth *Auth) error { return askSocks4(conn, to, auth, true) }
 
 func askSocks4(conn net.Conn, to string, auth *Auth, names bool) error {

@@ -1,7 +1,6 @@
-// Package resolve turns the name of a NETCONF client into its addresses, the
-// way the connection itself will go: questions leave from the same interface
-// or network namespace. Only the trigger's command line and the manager call
-// it; it makes no connection to the client.
+// Package resolve owns the lookup of a NETCONF client's addresses by name. Its
+// DNS queries leave from the interface and network namespace of the connection.
+// Package connect uses it. It never connects to the NETCONF client.
 package resolve
 
 import (
@@ -35,7 +34,7 @@ func Lookup(name string, o dial.Options, deadline time.Time) ([]netip.Addr, erro
 	return addrs, nil
 }
 
-// query opens the way to a name server, under the connection's own policy.
+// query connects to a name server, from the source that the connection will have.
 func query(ctx context.Context, network, server string, o dial.Options) (conn net.Conn, err error) {
 	d := net.Dialer{Control: func(_, _ string, c syscall.RawConn) (err error) {
 		if o.Interface == "" {
@@ -53,7 +52,7 @@ func query(ctx context.Context, network, server string, o dial.Options) (conn ne
 	return conn, err
 }
 
-// reason returns the resolver's words without the name, which stands in ours.
+// reason returns the resolver's error without the name, which Lookup adds.
 func reason(err error) string {
 	var dns *net.DNSError
 	switch {

@@ -48,6 +48,18 @@ func TestWithoutASubsystemTheServersFoundHereAreNamed(t *testing.T) {
 	}
 }
 
+// At another path the preset does not apply, so the hint names all options that
+// the server needs: netconfd drops a session with another server port.
+func TestTheHintForAnotherPathHasTheServersPort(t *testing.T) {
+	server := write(t, "netconf-subsystem", "#!/bin/sh\n", 0o755)
+	wasPresets, wasDirs := presets, programDirs
+	defer func() { presets, programDirs = wasPresets, wasDirs }()
+	presets, programDirs = []preset{{"yuma", "/nonexistent/netconf-subsystem", 830}}, []string{filepath.Dir(server)}
+	if hint := SubsystemHint(); !strings.HasPrefix(hint, "found "+server+": --subsystem "+server+" --ssh-connection-port 830; ") {
+		t.Errorf("advises %q", hint)
+	}
+}
+
 func TestTheBuiltInConfigurationIsUsedWhereNoneIsInstalled(t *testing.T) {
 	was := installed
 	defer func() { installed = was }()

@@ -42,12 +42,19 @@ func findPreset(name string) *preset {
 	return nil
 }
 
+// programDirs are searched for the subsystem program of each preset; tests have
+// directories of their own.
+var programDirs = []string{"/usr/local/bin", "/usr/local/sbin", "/usr/bin", "/usr/sbin"}
+
 // foundAt returns where the subsystem program of a NETCONF server is on this
 // machine, "" where it is in none of the usual places.
 func (p *preset) foundAt() string {
 	name := filepath.Base(p.subsystem)
-	for _, path := range []string{p.subsystem, "/usr/local/bin/" + name, "/usr/local/sbin/" + name, "/usr/bin/" + name, "/usr/sbin/" + name} {
-		if regular(path, unix.X_OK) == nil {
+	if regular(p.subsystem, unix.X_OK) == nil {
+		return p.subsystem
+	}
+	for _, dir := range programDirs {
+		if path := filepath.Join(dir, name); regular(path, unix.X_OK) == nil {
 			return path
 		}
 	}
@@ -64,7 +71,11 @@ func SubsystemHint() string {
 		case path == p.subsystem:
 			found = append(found, fmt.Sprintf("found %s: --netconf-server %s", path, p.name))
 		case path != "":
-			found = append(found, fmt.Sprintf("found %s: --subsystem %s", path, path))
+			option := "--subsystem " + path
+			if p.port != 0 {
+				option += " --ssh-connection-port " + decimal(p.port)
+			}
+			found = append(found, "found "+path+": "+option)
 		}
 	}
 	if found == nil {

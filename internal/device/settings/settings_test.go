@@ -193,7 +193,7 @@ func TestLoadRefuses(t *testing.T) {
 		{"a wrong line", given{file: "# x\nCALLHOME_ATTEMPTS=0"}, sysexits.Config, `FILE:2: CALLHOME_ATTEMPTS="0": expected a number from 1 to 1000`},
 		{"an unknown key", given{file: "CALLHOME_X=0"}, sysexits.Config, `FILE:1: unknown key "CALLHOME_X"; a key is an option of callhome-trigger --help, as CALLHOME_LOCAL_ADDRESS is --local-address`},
 		{"a wrong value in a repeated variable", given{env: map[string]string{"host-key": "/a;-b"}}, sysexits.Config, `environment: CALLHOME_HOST_KEY="-b": not a file name that can be passed on`},
-		{"a presented port without a command to see it", given{env: map[string]string{"ssh-connection-port": "830"}}, sysexits.Config, `ssh-connection-port 830 without a subsystem command: only a command of ours can see another port`},
+		{"a presented port without a command to see it", given{env: map[string]string{"ssh-connection-port": "830"}}, sysexits.Config, `ssh-connection-port 830 needs a subsystem command: set --subsystem or --netconf-server`},
 		{"credentials without a proxy", given{env: map[string]string{"proxy-credentials": "/x"}}, sysexits.Config, `--proxy-credentials without --proxy`},
 		{"an opaque word that does not fit the announced line", given{words: []string{"w", "1", strings.Repeat("%", 81)}, env: map[string]string{"announce": "true", "device-id": "d"}}, sysexits.Config,
 			`announcing OPAQUE: encoded it has 243 bytes, and no more than 240 fit the line that every SSH client tolerates`},

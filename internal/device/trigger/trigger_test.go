@@ -122,9 +122,9 @@ func TestRunTellsWhatFailed(t *testing.T) {
 		{"no such name", func(_ *testing.T, s *settings.Settings) { s.Host = "nms.onion" },
 			sysexits.NoHost, "name nms.onion does not resolve: ", "check the name, /etc/hosts and the name servers in /etc/resolv.conf"},
 		{"nobody there", func(_ *testing.T, s *settings.Settings) { s.Target = nobody },
-			sysexits.Unavailable, "nobody answered at 127.0.0.1 port ", "check that the NETCONF client listens there and that no firewall is in between"},
+			sysexits.Unavailable, "connecting to 127.0.0.1 port ", "check that the NETCONF client listens there and that no firewall is in between"},
 		{"nobody in time", func(_ *testing.T, s *settings.Settings) { s.ConnectTimeout = -1 },
-			sysexits.Unavailable, "nobody answered at 127.0.0.1 port ", "check that the NETCONF client listens there and that no firewall is in between"},
+			sysexits.Unavailable, "connecting to 127.0.0.1 port ", "check that the NETCONF client listens there and that no firewall is in between"},
 		{"no such interface", func(_ *testing.T, s *settings.Settings) { s.Dial.Interface = "nosuch0" },
 			sysexits.Config, ": binding to the interface nosuch0: no such device", "check --local-address, --interface and --netns"},
 		{"no such namespace", func(_ *testing.T, s *settings.Settings) { s.Dial.Netns = "/nonexistent/ns" },
@@ -137,12 +137,12 @@ func TestRunTellsWhatFailed(t *testing.T) {
 			s.Dial.LocalPort = taken.Port
 		}, sysexits.OSErr, "address already in use", ""},
 		{"no proxy", func(_ *testing.T, s *settings.Settings) { s.Proxy = settings.Proxy{Scheme: "http", Target: nobody} },
-			sysexits.Unavailable, "nobody answered at the proxy 127.0.0.1 port ", "check --proxy, that the proxy listens there and that no firewall is in between"},
+			sysexits.Unavailable, "connecting to the proxy 127.0.0.1 port ", "check --proxy, that the proxy listens there and that no firewall is in between"},
 		{"not a namespace", func(_ *testing.T, s *settings.Settings) { s.Dial.Netns = s.Sshd.Config },
 			sysexits.Config, ": not a network namespace", "check --local-address, --interface and --netns"},
 		// A port may call itself, and is then its own peer.
 		{"nobody but itself", func(_ *testing.T, s *settings.Settings) { s.Target, s.Dial.LocalPort = nobody, nobody.Port },
-			sysexits.Unavailable, ": nobody listens there, the connection came back to itself", "leave out --local-port, or call the NETCONF client's own address and port"},
+			sysexits.Unavailable, ": no listener there, TCP connected the socket to itself", "leave out --local-port, or call the NETCONF client's own address and port"},
 		{"no credentials for the proxy", func(_ *testing.T, s *settings.Settings) {
 			s.Proxy = settings.Proxy{Scheme: "http", Target: s.Target, Credentials: "/nonexistent/c"}
 		}, sysexits.NoInput, "reading the proxy's credentials: open /nonexistent/c: no such file or directory", "create it with one line user:password and mode 0600"},
