@@ -245,7 +245,7 @@ func (s *scene) expectSshd(t *testing.T, pid int, script string) {
 	}
 }
 
-// end lets the session end and checks that nobody holds the connection then.
+// end lets the session end and checks that no process holds the connection then.
 func (s *scene) end(t *testing.T) {
 	t.Helper()
 	if err := unix.Shutdown(int(s.peer.Fd()), unix.SHUT_WR); err != nil {
@@ -314,7 +314,7 @@ func TestStartSshd(t *testing.T) {
 	s.end(t)
 }
 
-// A failure is told on the caller's own stderr, not on the socket or in sshd's
+// An error is reported on the caller's own stderr, not on the socket or in sshd's
 // log, and the log does not know of it.
 func TestBecomeThatFails(t *testing.T) {
 	dir := t.TempDir()
@@ -363,7 +363,7 @@ func TestOnlyAConnectedSocketIsHandedOver(t *testing.T) {
 		says string
 	}{
 		{"a pipe", w, "handing over a connected socket: socket operation on non-socket"},
-		{"a socket nobody connected", os.NewFile(uintptr(unconnected), "socket"), "handing over a connected socket: transport endpoint is not connected"},
+		{"an unconnected socket", os.NewFile(uintptr(unconnected), "socket"), "handing over a connected socket: transport endpoint is not connected"},
 	} {
 		defer tt.file.Close()
 		c := &Command{Sshd: "/nonexistent/sshd"}

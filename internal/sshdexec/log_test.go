@@ -125,7 +125,7 @@ func TestOpenLog(t *testing.T) {
 		if got := l.Tail(3); got != "sshd's" {
 			t.Errorf("its tail is %q", got)
 		}
-		// Less where the caller's umask says so.
+		// Less with the umask of the caller.
 		if info.Mode()&^0o640 != 0 {
 			t.Errorf("mode %v", info.Mode())
 		}
@@ -195,7 +195,7 @@ func TestOpenLogRefuses(t *testing.T) {
 		{"a directory", dir, "is a directory"},
 		{"a file in no directory", filepath.Join(dir, "none", "log"), "no such file or directory"},
 		{"a device", "/dev/null", "/dev/null is not a regular file, and anything else can block the session"},
-		{"a pipe, before anybody reads it", fifo, ""},
+		{"a pipe without a reader", fifo, ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			before := openDescriptors(t)
@@ -226,7 +226,7 @@ func TestOpenLogRefuses(t *testing.T) {
 	}
 }
 
-// flocked reports whether somebody holds the lock of a log.
+// flocked reports whether a process holds the lock of a log.
 func flocked(t *testing.T, path string) bool {
 	t.Helper()
 	f, err := os.Open(path)
@@ -237,7 +237,7 @@ func flocked(t *testing.T, path string) bool {
 	return errors.Is(unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB), unix.EWOULDBLOCK)
 }
 
-// The lock lives as long as somebody has the open file: sshd and its children
+// The lock lasts as long as a process has the open file: sshd and its children
 // get it by exec and fork, here it is a duplicate.
 func TestLogIsLockedWhileItsSessionLives(t *testing.T) {
 	f, err := newLogFile(t.TempDir(), noon)
@@ -257,7 +257,7 @@ func TestLogIsLockedWhileItsSessionLives(t *testing.T) {
 	}
 	unix.Close(sshds)
 	if flocked(t, f.Name()) {
-		t.Error("locked though nobody is left")
+		t.Error("locked though no process is left")
 	}
 }
 
@@ -413,7 +413,7 @@ func TestTailOfTheCallersStderr(t *testing.T) {
 	}
 }
 
-// A pipe is not read: what is in it is for whoever holds its other end.
+// Tail never reads a pipe: its content belongs to the reader at the other end.
 func TestTailLeavesAPipeAlone(t *testing.T) {
 	r, w := pipe(t)
 	if _, err := w.WriteString("line\n"); err != nil {

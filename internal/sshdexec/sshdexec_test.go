@@ -117,7 +117,7 @@ func TestCheck(t *testing.T) {
 		{"a certificate", Command{HostCertificates: []string{"\t"}}, `file "\t" holds a control character`},
 		{"subsystem", Command{Subsystem: "a\nb"}, `subsystem "a\nb" holds a control character`},
 		{"addendum", Command{VersionAddendum: "a\r\nb"}, `version addendum "a\r\nb" holds a control character`},
-		{"a port that nobody sees", Command{SSHConnectionPort: 830}, "ssh-connection-port 830 needs a subsystem command: set --subsystem or --netconf-server"},
+		{"a port without a subsystem", Command{SSHConnectionPort: 830}, "ssh-connection-port 830 needs a subsystem command: set --subsystem or --netconf-server"},
 		{"a later option", Command{Options: []string{"A=1", "Include=/x"}}, "sshd option Include cannot be set here: an Include belongs in the sshd_config"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -262,20 +262,20 @@ func loginShells() []string {
 	return out
 }
 
-// words is a subsystem command that prints its arguments one a line, each in
+// printArgs is a subsystem command that prints its arguments one a line, each in
 // brackets.
-const words = `printf "[%s]\n"`
+const printArgs = `printf "[%s]\n"`
 
 func TestForcedCommandIsTheIntendedWords(t *testing.T) {
 	for _, shell := range loginShells() {
 		for _, tt := range []struct{ name, command, want string }{
-			{"plain words", words + " a b", "[a]\n[b]\n"},
-			{"single quotes", words + ` 'a b' 'c'`, "[a b]\n[c]\n"},
-			{"a single quote within double ones", words + ` "it's"`, "[it's]\n"},
-			{"double quotes", words + ` "a  b"`, "[a  b]\n"},
-			{"a quoted dollar", words + ` '$HOME'`, "[$HOME]\n"},
-			{"shell characters in quotes", words + ` '; rm -rf / #' '|&<>*?~'`, "[; rm -rf / #]\n[|&<>*?~]\n"},
-			{"a variable is the shell's", words + ` "$SSH_USER_AUTH"`, "[auth]\n"},
+			{"plain arguments", printArgs + " a b", "[a]\n[b]\n"},
+			{"single quotes", printArgs + ` 'a b' 'c'`, "[a b]\n[c]\n"},
+			{"a single quote within double ones", printArgs + ` "it's"`, "[it's]\n"},
+			{"double quotes", printArgs + ` "a  b"`, "[a  b]\n"},
+			{"a quoted dollar", printArgs + ` '$HOME'`, "[$HOME]\n"},
+			{"shell characters in quotes", printArgs + ` '; rm -rf / #' '|&<>*?~'`, "[; rm -rf / #]\n[|&<>*?~]\n"},
+			{"a variable is the shell's", printArgs + ` "$SSH_USER_AUTH"`, "[auth]\n"},
 		} {
 			t.Run(filepath.Base(shell)+", "+tt.name, func(t *testing.T) {
 				c := Command{Subsystem: tt.command}
@@ -325,7 +325,7 @@ func TestForcedCommandLeavesOneProcess(t *testing.T) {
 
 func TestForcedCommandSetsTheEnvironment(t *testing.T) {
 	session := []string{"SSH_ORIGINAL_COMMAND=netconf", "SSH_CONNECTION=2001:db8::1 4334 2001:db8::2 51112", "SSH_CLIENT=2001:db8::1 4334 51112"}
-	show := words + ` "$SSH_CONNECTION" "$SSH_CLIENT" "${SSH_ORIGINAL_COMMAND-gone}"; env | grep -c "^SSH_"`
+	show := printArgs + ` "$SSH_CONNECTION" "$SSH_CLIENT" "${SSH_ORIGINAL_COMMAND-gone}"; env | grep -c "^SSH_"`
 	for _, tt := range []struct {
 		name string
 		port uint16

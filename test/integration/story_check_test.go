@@ -180,7 +180,7 @@ func TestCheckReportsWhatIsMissing(t *testing.T) {
 		{"the interface", []string{"--interface", "nosuch0"}, 78, []string{"nosuch0", "--interface"}},
 		{"the namespace", []string{"--netns", "/etc/passwd"}, 78, []string{"/etc/passwd: not a network namespace"}},
 		{"the address", []string{"--local-address", "192.0.2.77"}, 78, []string{"192.0.2.77", "--local-address"}},
-		{"the log's directory", []string{"--sshd-log", "/nonexistent/d/log"}, 71, []string{"/nonexistent/d/log", "make its directory"}},
+		{"the log's directory", []string{"--sshd-log", "/nonexistent/d/log"}, 71, []string{"/nonexistent/d/log", "create its directory"}},
 		{"a user CA", []string{"--sshd-option", "TrustedUserCAKeys=/nonexistent/ca.pub"}, 0, []string{"warning", "/nonexistent/ca.pub"}},
 		{"a host key beside a good one", []string{"--host-key", "/nonexistent/key"}, 66, []string{"/nonexistent/key"}},
 		{"a host certificate", []string{"--host-certificate", "/nonexistent/cert.pub"}, 66, []string{"/nonexistent/cert.pub"}},

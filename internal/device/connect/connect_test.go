@@ -76,7 +76,7 @@ func TestDialErrorHasAnExitStatus(t *testing.T) {
 		{"no right to an interface", unix.EACCES, sysexits.NoPerm, "connecting to nms port 1: permission denied"},
 		{"no such interface", unix.ENODEV, sysexits.Config, "connecting to nms port 1: no such device"},
 		{"not a namespace", dial.ErrNotNetns, sysexits.Config, "connecting to nms port 1: not a network namespace"},
-		{"nobody but itself", failures(dial.ErrSelf), sysexits.Unavailable, "connecting to nms port 1: 192.0.2.1:1: no listener there, TCP connected the socket to itself"},
+		{"itself", failures(dial.ErrSelf), sysexits.Unavailable, "connecting to nms port 1: 192.0.2.1:1: no listener there, TCP connected the socket to itself"},
 		{"another", unix.EMFILE, sysexits.OSErr, "connecting to nms port 1: too many open files"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -89,20 +89,20 @@ func TestDialErrorHasAnExitStatus(t *testing.T) {
 }
 
 func TestAttemptsAndThePauseBetweenThem(t *testing.T) {
-	nobody := refused(t)
+	target := refused(t)
 	for _, tt := range []struct {
 		name     string
 		host     string
 		attempts int
 		pauses   time.Duration
 	}{
-		{"one attempt, no pause", nobody.Host, 1, 0},
-		{"a pause between two, none behind", nobody.Host, 3, 2},
+		{"one attempt, no pause", target.Host, 1, 0},
+		{"a pause between two, none behind", target.Host, 3, 2},
 		{"what cannot end otherwise is not tried again", "", 3, 0},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				s := &settings.Call{Target: nobody, ConnectTimeout: 10 * time.Second, Attempts: tt.attempts, RetryWait: time.Hour}
+				s := &settings.Call{Target: target, ConnectTimeout: 10 * time.Second, Attempts: tt.attempts, RetryWait: time.Hour}
 				if tt.host == "" {
 					s.Dial.Interface = "nosuch0"
 				}
@@ -164,7 +164,7 @@ func TestAnAttemptSucceedsAfterOthersFailed(t *testing.T) {
 }
 
 func TestToTellsWhatFailed(t *testing.T) {
-	nobody := refused(t)
+	target := refused(t)
 	for _, tt := range []struct {
 		name string
 		s    settings.Call
@@ -172,10 +172,10 @@ func TestToTellsWhatFailed(t *testing.T) {
 		says string // at its beginning
 	}{
 		{"no such name", settings.Call{Target: settings.Target{Host: "nms.onion", Port: 1}}, sysexits.NoHost, "name nms.onion does not resolve: "},
-		{"nobody there", settings.Call{Target: nobody}, sysexits.Unavailable, "connecting to 127.0.0.1 port "},
-		{"no proxy", settings.Call{Target: settings.Target{Host: "nms", Port: 1}, Proxy: settings.Proxy{Scheme: "socks5", Target: nobody}},
+		{"no listener", settings.Call{Target: target}, sysexits.Unavailable, "connecting to 127.0.0.1 port "},
+		{"no proxy", settings.Call{Target: settings.Target{Host: "nms", Port: 1}, Proxy: settings.Proxy{Scheme: "socks5", Target: target}},
 			sysexits.Unavailable, "connecting to the proxy 127.0.0.1 port "},
-		{"no such proxy, and the name of the client is not looked up here", settings.Call{Target: nobody, Proxy: settings.Proxy{Scheme: "http", Target: settings.Target{Host: "proxy.onion", Port: 1}}},
+		{"no such proxy, and the name of the client is not looked up here", settings.Call{Target: target, Proxy: settings.Proxy{Scheme: "http", Target: settings.Target{Host: "proxy.onion", Port: 1}}},
 			sysexits.NoHost, "name proxy.onion does not resolve: "},
 		// It is not the name's fault.
 		{"a name, and no such namespace", settings.Call{Target: settings.Target{Host: "nms.onion", Port: 1}, Dial: dial.Options{Netns: "/nonexistent/ns"}},
@@ -184,8 +184,8 @@ func TestToTellsWhatFailed(t *testing.T) {
 			sysexits.Config, "connecting to nms.onion port 1: binding to the interface nosuch0: no such device"},
 		{"a name, and a file that is no namespace", settings.Call{Target: settings.Target{Host: "nms.onion", Port: 1}, Dial: dial.Options{Netns: "/etc/passwd"}},
 			sysexits.Config, "connecting to nms.onion port 1: entering the network namespace /etc/passwd: not a network namespace"},
-		// Told before anybody is called.
-		{"no credentials", settings.Call{Target: nobody, Proxy: settings.Proxy{Scheme: "http", Target: nobody, Credentials: "/nonexistent/c"}},
+		// Reported before any connection.
+		{"no credentials", settings.Call{Target: target, Proxy: settings.Proxy{Scheme: "http", Target: target, Credentials: "/nonexistent/c"}},
 			sysexits.NoInput, "reading the proxy's credentials: open /nonexistent/c: "},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

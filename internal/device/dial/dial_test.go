@@ -34,7 +34,7 @@ func listen(t *testing.T, addr string) (net.Listener, netip.AddrPort) {
 	return l, netip.MustParseAddrPort(l.Addr().String())
 }
 
-// refused returns an address at which nobody listens.
+// refused returns an address without a listener.
 func refused(t *testing.T) netip.AddrPort {
 	t.Helper()
 	l, addr := listen(t, "127.0.0.1")
@@ -42,8 +42,8 @@ func refused(t *testing.T) netip.AddrPort {
 	return addr
 }
 
-// swallowing returns an address that does not answer: its listener accepts
-// nobody and its queue is full, so the kernel drops what comes.
+// swallowing returns an address that does not answer: its listener accepts no
+// connection and its queue is full, so the kernel drops each SYN.
 func swallowing(t *testing.T) netip.AddrPort {
 	t.Helper()
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
@@ -146,7 +146,7 @@ func TestDialReadsNothing(t *testing.T) {
 	}
 }
 
-func TestDialSetsWhatOptionsSay(t *testing.T) {
+func TestDialSetsTheOptions(t *testing.T) {
 	mark, none := 46, 0
 	usual := Options{KeepAlive: KeepAlive{Idle: 31, Interval: 11, Count: 7}, UserTimeout: 91 * time.Second, DSCP: &mark}
 	least := Options{KeepAlive: KeepAlive{Idle: 1, Interval: 1, Count: 1}, UserTimeout: time.Millisecond, DSCP: &none}
@@ -220,7 +220,7 @@ func TestDialFromALocalPortAgain(t *testing.T) {
 }
 
 // A port that calls itself is answered by itself (RFC 9293 section 3.5,
-// simultaneous open). That is nobody, and the port is free again at once.
+// simultaneous open). That is no listener, and the port is free again at once.
 func TestDialDoesNotTakeItselfForTheClient(t *testing.T) {
 	for _, host := range []string{"127.0.0.1", "::1"} {
 		t.Run(host, func(t *testing.T) {
@@ -439,7 +439,7 @@ func TestFromSocket(t *testing.T) {
 		says           string
 	}{
 		{"a listener", unix.AF_INET, unix.SOCK_STREAM, true, false, notConnected},
-		{"a socket nobody connected", unix.AF_INET6, unix.SOCK_STREAM, false, false, notConnected},
+		{"an unconnected socket", unix.AF_INET6, unix.SOCK_STREAM, false, false, notConnected},
 		{"a UDP socket", unix.AF_INET, unix.SOCK_DGRAM, false, false, notTCP},
 		{"a Unix socket", unix.AF_UNIX, unix.SOCK_STREAM, false, false, notTCP},
 		{"no socket", 0, 0, false, true, notTCP},
@@ -510,7 +510,7 @@ func TestInNetns(t *testing.T) {
 			t.Errorf("returns %v", err)
 		}
 	})
-	t.Run("f does not run where the namespace is none", func(t *testing.T) {
+	t.Run("f does not run if the file is no namespace", func(t *testing.T) {
 		err := InNetns("/nonexistent/ns", func() error { t.Error("ran"); return nil })
 		if !isLocal(err) {
 			t.Errorf("%v is not a failure of this machine", err)

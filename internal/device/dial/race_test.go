@@ -12,9 +12,9 @@ import (
 )
 
 // addrs reads addresses as "A B", all with port 1.
-func addrs(words string) []netip.AddrPort {
+func addrs(list string) []netip.AddrPort {
 	var out []netip.AddrPort
-	for w := range strings.FieldsSeq(words) {
+	for w := range strings.FieldsSeq(list) {
 		out = append(out, netip.AddrPortFrom(netip.MustParseAddr(w), 1))
 	}
 	return out
@@ -30,7 +30,7 @@ func TestInterleave(t *testing.T) {
 		{"what is left of the longer family follows", "2001:db8::1 192.0.2.1 192.0.2.2 192.0.2.3", "2001:db8::1 192.0.2.1 192.0.2.2 192.0.2.3"},
 		{"twice is once", "192.0.2.1 2001:db8::1 192.0.2.1", "192.0.2.1 2001:db8::1"},
 		{"a mapped address is IPv4", "2001:db8::1 ::ffff:192.0.2.1 192.0.2.1", "2001:db8::1 192.0.2.1"},
-		{"zones tell addresses apart", "fe80::1%1 fe80::1%2", "fe80::1%1 fe80::1%2"},
+		{"zones make addresses differ", "fe80::1%1 fe80::1%2", "fe80::1%1 fe80::1%2"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			if got := interleave(addrs(tt.in)); !slices.Equal(got, addrs(tt.want)) {
@@ -38,7 +38,7 @@ func TestInterleave(t *testing.T) {
 			}
 		})
 	}
-	t.Run("ports tell addresses apart", func(t *testing.T) {
+	t.Run("ports make addresses differ", func(t *testing.T) {
 		a := netip.MustParseAddr("192.0.2.1")
 		both := []netip.AddrPort{netip.AddrPortFrom(a, 1), netip.AddrPortFrom(a, 2)}
 		if got := interleave(both); !slices.Equal(got, both) {
@@ -53,7 +53,7 @@ func TestRaceSquare(t *testing.T) {
 	start := time.Now()
 	deadline := start.Add(time.Second)
 	next := start.Add(attemptDelay)
-	const anyWait = time.Duration(-1) // nobody asks
+	const anyWait = time.Duration(-1) // not compared
 	for _, tt := range []struct {
 		name     string
 		waiting  string
@@ -186,6 +186,6 @@ func TestErrorUnwrapsEveryCause(t *testing.T) {
 		}
 	}
 	if errors.Is(err, ErrNotTried) {
-		t.Error("errors.Is finds a cause that is none")
+		t.Error("errors.Is finds a cause that no address had")
 	}
 }

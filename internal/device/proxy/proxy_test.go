@@ -118,7 +118,7 @@ func TestConnectLeavesTheRestInTheSocket(t *testing.T) {
 		turns        []turn
 	}{
 		{"HTTP", "http", nil, nms, []turn{{httpAsk, "HTTP/1.1 200 Connection established\r\nVia: x\r\n\r\n"}}},
-		{"HTTP, no words behind the status", "http", nil, nms, []turn{{httpAsk, "HTTP/1.0 200\r\n\r\n"}}},
+		{"HTTP, no text behind the status", "http", nil, nms, []turn{{httpAsk, "HTTP/1.0 200\r\n\r\n"}}},
 		{"HTTP, another 2xx", "http", nil, nms, []turn{{httpAsk, "HTTP/1.1 204 No Content\r\nContent-Length: 3\r\n\r\n"}}},
 		{"HTTP, lines that end with LF alone", "http", nil, nms, []turn{{httpAsk, "HTTP/1.1 200 OK\n\n"}}},
 		{"HTTP, both line ends", "http", nil, nms, []turn{{httpAsk, "HTTP/1.1 200 OK\n\r\n"}}},
@@ -131,7 +131,7 @@ func TestConnectLeavesTheRestInTheSocket(t *testing.T) {
 		{"SOCKS5, the proxy gives a name", "socks5", nil, nms, []turn{{socksHello, "\x05\x00"}, {socksAsk, "\x05\x00\x00\x03\x01x\x00\x01"}}},
 		{"SOCKS4", "socks4", nil, settings.Target{Host: "192.0.2.1", Port: 830}, []turn{{socks4Ask, socks4Done}}},
 		{"SOCKS4 to an IPv4 address in IPv6's clothes", "socks4", nil, settings.Target{Host: "::ffff:192.0.2.1", Port: 830}, []turn{{socks4Ask, socks4Done}}},
-		{"SOCKS4 with a user, whose password nobody hears", "socks4", us, settings.Target{Host: "192.0.2.1", Port: 830}, []turn{{"\x04\x01\x03\x3e\xc0\x00\x02\x01user\x00", socks4Done}}},
+		{"SOCKS4 with a user, without the password", "socks4", us, settings.Target{Host: "192.0.2.1", Port: 830}, []turn{{"\x04\x01\x03\x3e\xc0\x00\x02\x01user\x00", socks4Done}}},
 		{"SOCKS4, the version in the answer", "socks4", nil, settings.Target{Host: "192.0.2.1", Port: 830}, []turn{{socks4Ask, "\x04\x5a\x00\x00\x00\x00\x00\x00"}}},
 		{"SOCKS4a", "socks4a", nil, nms, []turn{{socks4aAsk, socks4Done}}},
 		{"SOCKS4a to an address", "socks4a", nil, settings.Target{Host: "192.0.2.1", Port: 830}, []turn{{socks4Ask, socks4Done}}},
@@ -172,7 +172,7 @@ func TestConnectTellsWhatTheProxySaid(t *testing.T) {
 		{"HTTP, a status that only looks like 2xx", "http", []turn{{httpAsk, "HTTP/1.1 2\r\n\r\n"}}, `it answers "HTTP/1.1 2", which is not HTTP`},
 		{"HTTP, another protocol", "http", []turn{{httpAsk, "SSH-2.0-x\r\n\r\n"}}, `it answers "SSH-2.0-x", which is not HTTP`},
 		{"HTTP, a header without end", "http", []turn{{httpAsk, strings.Repeat("x", maxAnswer)}}, `its answer has no end within 16384 bytes`},
-		{"HTTP, closed without a word", "http", []turn{{httpAsk, ""}}, `it closed the connection`},
+		{"HTTP, closed without an answer", "http", []turn{{httpAsk, ""}}, `it closed the connection`},
 		{"HTTP, closed within the header", "http", []turn{{httpAsk, "HTTP/1.1 200 OK\r\n"}}, `it closed the connection`},
 		{"SOCKS5, refused", "socks5", []turn{{socksHello, "\x05\x00"}, {socksAsk, "\x05\x05\x00\x01\x00\x00\x00\x00\x00\x00"}}, `unknown error connection refused`},
 		{"SOCKS5, credentials wanted", "socks5", []turn{{socksHello, "\x05\xff"}}, `no acceptable authentication methods`},
@@ -211,7 +211,7 @@ func TestConnectTellsWhatTheProxySaid(t *testing.T) {
 	}
 }
 
-// Nobody's password is said to a proxy that did not ask for it, or to a log.
+// No password is sent to a proxy that did not request it, or written to a log.
 func TestRefusedCredentialsStayUnsaid(t *testing.T) {
 	for _, tt := range []struct {
 		scheme string

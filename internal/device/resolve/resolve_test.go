@@ -32,9 +32,9 @@ func TestLookup(t *testing.T) {
 	}
 }
 
-// Neither asks a name server: names under onion are never asked for (RFC 7686),
-// and behind the deadline nobody is.
-func TestLookupTellsWhy(t *testing.T) {
+// No query leaves this machine: names under onion are never queried (RFC 7686),
+// and no query starts after the deadline.
+func TestLookupReportsTheCause(t *testing.T) {
 	for _, tt := range []struct {
 		name     string
 		deadline time.Time
@@ -59,7 +59,7 @@ func TestReason(t *testing.T) {
 		want string
 	}{
 		{"no such name", &net.DNSError{Err: "no such host", Name: "nms", Server: "192.0.2.1:53", IsNotFound: true}, "no such host"},
-		{"in other words", &net.DNSError{Err: "dnsquery: DNS name does not exist", Name: "nms", IsNotFound: true}, "no such host"},
+		{"another resolver's text", &net.DNSError{Err: "dnsquery: DNS name does not exist", Name: "nms", IsNotFound: true}, "no such host"},
 		{"a timeout", &net.DNSError{Err: "i/o timeout", Name: "nms", IsTimeout: true}, "no answer from the name servers in time"},
 		{"a server's failure", &net.DNSError{Err: "server misbehaving", Name: "nms", Server: "192.0.2.1:53"}, "server misbehaving"},
 		{"wrapped", errors.Join(&net.DNSError{IsTimeout: true}), "no answer from the name servers in time"},
