@@ -129,7 +129,12 @@ func (p *process) MustExit(want int) {
 func (p *process) Stdout() string { p.t.Helper(); return readFile(p.t, p.stdout) }
 func (p *process) Stderr() string { p.t.Helper(); return readFile(p.t, p.stderr) }
 
-// AwaitStderr waits until the process wrote text there.
+// AwaitStdout and AwaitStderr wait until the process wrote text there.
+func (p *process) AwaitStdout(text string) {
+	p.t.Helper()
+	awaitFile(p.t, p.stdout, text)
+}
+
 func (p *process) AwaitStderr(text string) {
 	p.t.Helper()
 	awaitFile(p.t, p.stderr, text)

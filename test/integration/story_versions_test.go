@@ -179,7 +179,7 @@ func forgedLogin(t *testing.T, move func(*device), attack string) {
 		if last := m.AwaitNone(); last.User != "" || last.Key != "" || last.Graceful || last.Stage == proto.StageSession || last.Stage == proto.StageSubsystem {
 			t.Errorf("%s: the session is remembered as %+v", user, last)
 		}
-		contains(t, "forger", forger.Stdout(), "forged")
+		forger.AwaitStdout("forged")
 		contains(t, "the manager's log", m.process.Stderr(), "login not confirmed")
 	}
 }

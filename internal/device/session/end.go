@@ -86,13 +86,15 @@ var stageOfExit = map[int]proto.Stage{
 // connection. What belongs to the session has its log for descriptor 2, or is the
 // subsystem's process that reported.
 func (s *Session) sweep() {
-	s.shutdown()
 	s.mu.Lock()
 	left := []Identity{s.rec.Subsystem}
 	s.mu.Unlock()
 	if log, err := os.Stat(logPath(s.env.Dir, s.id())); err == nil {
-		left = append(withLog(log), left...)
+		for _, id := range withLog(log) {
+			left = append(append(left, id), descendants(id.PID)...)
+		}
 	}
+	s.shutdown() // after it the user's sshd ends, and its children have another parent
 	for _, id := range left {
 		if id.PID != 0 {
 			_ = endTree(id) // what cannot be ended has no connection any more

@@ -102,17 +102,15 @@ func childrenOfAll() map[int][]int {
 	return children
 }
 
-// descendants returns pidfds of all processes below pid, the subsystem among
-// them, which sshd puts in a session of its own. The caller closes them.
-func descendants(pid int) []*os.File {
+// descendants returns all processes below pid, the subsystem among them, which
+// sshd puts in a session of its own.
+func descendants(pid int) []Identity {
 	children := childrenOfAll()
-	var out []*os.File
+	var out []Identity
 	for todo := children[pid]; len(todo) > 0; todo = todo[1:] {
 		todo = append(todo, children[todo[0]]...)
 		if id, err := identify(todo[0]); err == nil {
-			if f, err := id.open(); err == nil {
-				out = append(out, f)
-			}
+			out = append(out, id)
 		}
 	}
 	return out
@@ -140,7 +138,13 @@ func endTree(id Identity) error {
 	if err != nil {
 		return err
 	}
-	all := append(descendants(id.PID), leader)
+	var all []*os.File
+	for _, d := range descendants(id.PID) {
+		if f, err := d.open(); err == nil {
+			all = append(all, f)
+		}
+	}
+	all = append(all, leader)
 	defer func() {
 		for _, f := range all {
 			f.Close()

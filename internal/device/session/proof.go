@@ -135,7 +135,7 @@ func (p *prover) subsystem() bool {
 	s.mu.Unlock()
 	switch {
 	case report.PID != 0:
-	case helped && p.serves && time.Since(p.since) < time.Second:
+	case helped && (!p.serves || time.Since(p.since) < time.Second):
 		return false // the helper has yet to report, and tells more
 	case !s.env.serves(id, uid):
 		return false

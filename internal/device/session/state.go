@@ -52,6 +52,9 @@ func (r *record) apply(l sshdlog.Line) []string {
 		return []string{proto.EventLog}
 	}
 	if s.from != nil && !slices.Contains(s.from, r.State) {
+		if l.Kind == sshdlog.NoSubsystem && r.Claim != nil {
+			r.learn(l) // the cause, should the login be proven
+		}
 		return nil
 	}
 	var events []string

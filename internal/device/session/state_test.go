@@ -130,3 +130,24 @@ func TestReachedFollowsTheOrder(t *testing.T) {
 		}
 	}
 }
+
+// sshd may have refused the subsystem before the manager has seen the login.
+func TestARefusedSubsystemIsTheCauseOfAProvenLogin(t *testing.T) {
+	r := started()
+	read := func(lines ...string) {
+		for _, l := range lines {
+			r.apply(sshdlog.Parse(l))
+		}
+	}
+	read(lineConnected, lineNoSub)
+	if r.NoSubsystem {
+		t.Error("believed before any login was claimed")
+	}
+	read(lineAccepted, lineNoSub)
+	r.loggedIn(1000)
+	read(lineDisconnect)
+	r.end(255, order{})
+	if r.Stage != proto.StageSubsystem || r.Cause != "client disconnected: "+lineNoSub {
+		t.Errorf("it ended at %s: %s", r.Stage, r.Cause)
+	}
+}

