@@ -16,15 +16,24 @@ import (
 	"callhome/internal/proto"
 )
 
-// stub stands in for sshd where its own cost would hide ours: it says what sshd
-// says of a session, and goes on with what is given.
-
-const stub = `#!/bin/sh
+// stub stands in for sshd where its own cost would hide ours: it logs the
+// connection as sshd does, and goes on with what is given.
+const stub = `#!/bin/bash
 echo 'Connection from 127.0.0.1 port 1 on 127.0.0.1 port 2' >&2
-echo 'Accepted publickey for root from 127.0.0.1 port 1 ssh2: ED25519 SHA256:x' >&2
-echo "Starting session: subsystem 'netconf' for root from 127.0.0.1 port 1 id 0" >&2
 %s
 `
+
+// holds is a stub's session: the lines of a login from the socket's peer, and the
+// processes that sshd has after it, because the manager believes no line alone.
+const holds = `inode=$(readlink /proc/self/fd/0)
+port=
+while [ -z "$port" ]; do # a table that changes while it is read may lack a line
+	port=$(awk -v i="${inode//[!0-9]/}" '$10 == i { split($3, a, ":"); print a[2] }' /proc/net/tcp)
+done
+from="127.0.0.1 port $((16#$port))"
+echo "Accepted publickey for root from $from ssh2: ED25519 SHA256:x" >&2
+echo "Starting session: subsystem 'netconf' for root from $from id 0" >&2
+bash -c 'exec -a "sshd: root@notty" bash -c "cat > /dev/null; :"'`
 
 // stubbed starts a manager whose sshd is a stub, and a station that accepts and
 // reads; end stops both.
@@ -97,7 +106,7 @@ func drain(l *net.TCPListener) {
 // holding measures the daemon's memory by sessions held, and its CPU when
 // nothing happens; sshd's own memory is stated beside it.
 func holding(f *fixture) error {
-	d, l, end, err := f.stubbed("holding", `exec bash -c "exec -a 'sshd: root@notty' cat > /dev/null"`)
+	d, l, end, err := f.stubbed("holding", holds)
 	if err != nil {
 		return err
 	}
