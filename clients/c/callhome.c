@@ -47,7 +47,7 @@ static const struct {
 } codes[] = {
 	{CALLHOME_OK, "CALLHOME_OK", "no error"},
 	{CALLHOME_ERR_NAME, "CALLHOME_ERR_NAME", "the name does not resolve"},
-	{CALLHOME_ERR_UNAVAILABLE, "CALLHOME_ERR_UNAVAILABLE", "nobody answered"},
+	{CALLHOME_ERR_UNAVAILABLE, "CALLHOME_ERR_UNAVAILABLE", "no address answered"},
 	{CALLHOME_ERR_HANDOVER, "CALLHOME_ERR_HANDOVER", "sshd did not take the socket"},
 	{CALLHOME_ERR_SSH, "CALLHOME_ERR_SSH", "no key exchange"},
 	{CALLHOME_ERR_AUTH, "CALLHOME_ERR_AUTH", "no login"},
@@ -705,7 +705,7 @@ static int no_manager(int number, const char *path)
 		return fail(CALLHOME_ERR_TIMEOUT, "callhome-mgr at %s does not take the connection", path);
 	if (number == ENOENT || number == ECONNREFUSED) {
 		fail_os(CALLHOME_ERR_NOMANAGER, number, "");
-		snprintf(last.message, sizeof(last.message), "callhome-mgr does not run: nobody answers at %s", path);
+		snprintf(last.message, sizeof(last.message), "callhome-mgr does not run: no listener at %s", path);
 		last.retry = 1;
 		return CALLHOME_ERR;
 	}
@@ -931,7 +931,7 @@ int callhome_netconf_ssh_call_home_wait(int sock, const char *host, const char *
 	struct request r;
 
 	if ((int)wait < CALLHOME_WAIT_NONE || (int)wait > CALLHOME_WAIT_NETCONF)
-		return fail(CALLHOME_ERR_BADTYPE, "wait %d is none of enum callhome_wait", (int)wait);
+		return fail(CALLHOME_ERR_BADTYPE, "wait %d is not of enum callhome_wait", (int)wait);
 	begin(&r, opaque ? "netconf_ssh_call_home_opaque" : "netconf_ssh_call_home");
 	if (target(&r, host, opaque, port) != CALLHOME_OK)
 		return CALLHOME_ERR;

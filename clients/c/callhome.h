@@ -44,7 +44,7 @@ extern "C" {
 /* Why a call failed. 1 to 99 are the manager's words, the rest is our own. */
 enum callhome_code {
 	CALLHOME_ERR_NAME = 1,          /* the name does not resolve */
-	CALLHOME_ERR_UNAVAILABLE = 2,   /* nobody answered */
+	CALLHOME_ERR_UNAVAILABLE = 2,   /* no address answered */
 	CALLHOME_ERR_HANDOVER = 3,      /* sshd did not take the socket */
 	CALLHOME_ERR_SSH = 4,           /* no key exchange */
 	CALLHOME_ERR_AUTH = 5,          /* no login */

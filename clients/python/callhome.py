@@ -34,7 +34,7 @@ DEFAULT_TIMEOUT = 120  # seconds
 
 # Why a call failed. 1 to 99 are the manager's words, the rest is our own.
 ERR_NAME = 1  # the name does not resolve
-ERR_UNAVAILABLE = 2  # nobody answered
+ERR_UNAVAILABLE = 2  # no address answered
 ERR_HANDOVER = 3  # sshd did not take the socket
 ERR_SSH = 4  # no key exchange
 ERR_AUTH = 5  # no login
@@ -271,7 +271,7 @@ class _Line:
                 time.sleep(0.01)  # a queue that is full; the system does not tell when it no longer is
         except (FileNotFoundError, ConnectionRefusedError) as e:
             self.sock.close()
-            raise Error(ERR_NOMANAGER, "callhome-mgr does not run: nobody answers at %s" % path,
+            raise Error(ERR_NOMANAGER, "callhome-mgr does not run: no listener at %s" % path,
                         reason=e.strerror, retry=True) from e
         except PermissionError as e:
             self.sock.close()

@@ -122,22 +122,9 @@ func runDaemon(c *cli.Context) error {
 		return err
 	}
 	defer listener.Close()
-	if err := session.PrepareDir(c.String("state-dir"), c.Uint64("state-size")); errors.Is(err, unix.EPERM) {
-		// In a container, say: everything works, only the bound is missing.
-		log.Warn("the sessions' files are not bounded, set --state-size 0 to leave it at that", "error", err)
-	} else if err != nil {
-		return err
-	}
-	m, err := manager.New(version, c.String("state-dir"), config)
+	m, err := newManager(c, config, log)
 	if err != nil {
 		return err
-	}
-	helper := helperBeside()
-	if err := m.ServeReports(reportSocket(c.String("socket")), helper); err != nil {
-		return err
-	}
-	if helper == "" {
-		log.Warn("no callhome-trigger beside callhome-mgr: the orderly end of a session is not recognised")
 	}
 	conf := newRollout(c, m, log)
 	d := &backend{Manager: m, rollout: conf, c: c, log: log, stop: make(chan struct{})}
@@ -165,6 +152,29 @@ func runDaemon(c *cli.Context) error {
 	m.Close() // after the last answer: what happened until then was told
 	log.Info("stopped", "sessions-left-running", len(m.Sessions()))
 	return err
+}
+
+// newManager returns the manager of the state directory, which takes the reports
+// of helpers.
+func newManager(c *cli.Context, config *manager.Config, log hclog.Logger) (*manager.Manager, error) {
+	if err := session.PrepareDir(c.String("state-dir"), c.Uint64("state-size")); errors.Is(err, unix.EPERM) {
+		// In a container, say: everything works, only the bound is missing.
+		log.Warn("the sessions' files are not bounded, set --state-size 0 to leave it at that", "error", err)
+	} else if err != nil {
+		return nil, err
+	}
+	m, err := manager.New(version, c.String("state-dir"), config)
+	if err != nil {
+		return nil, err
+	}
+	helper := helperBeside()
+	if err := m.ServeReports(reportSocket(c.String("socket")), helper); err != nil {
+		return nil, err
+	}
+	if helper == "" {
+		log.Warn("no callhome-trigger beside callhome-mgr: the orderly end of a session is not recognised")
+	}
+	return m, nil
 }
 
 // awaitEnd turns signals into what they mean, until one ends the daemon.

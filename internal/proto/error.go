@@ -9,7 +9,7 @@ type Code int
 // names are MAAPI's with CALLHOME in place of CONFD where MAAPI has one.
 const (
 	CodeName         Code = 1  // CALLHOME_ERR_NAME: the name does not resolve
-	CodeUnavailable  Code = 2  // CALLHOME_ERR_UNAVAILABLE: nobody answered
+	CodeUnavailable  Code = 2  // CALLHOME_ERR_UNAVAILABLE: no address answered
 	CodeHandover     Code = 3  // CALLHOME_ERR_HANDOVER: sshd did not take the socket
 	CodeSSH          Code = 4  // CALLHOME_ERR_SSH: no key exchange
 	CodeAuth         Code = 5  // CALLHOME_ERR_AUTH: no login

@@ -94,7 +94,7 @@ func endOnceLoggedIn(t *testing.T, d *daemon, s *ssh) {
 			return
 		}
 	}
-	t.Errorf("nobody logged in within %v", patience)
+	t.Errorf("no login within %v", patience)
 }
 
 // TestHandover: an sshd that is not there, or does not like its configuration,

@@ -207,7 +207,7 @@ func (b *builder) proxy(n *node, target string) *Proxy {
 		out := &Proxy{Scheme: p.scheme, Host: in.str("remote-address"), Port: uint16(in.num("remote-port"))}
 		if a := in.child("remote-address"); a != nil && out.Host == "" {
 			if out.Host = a.text; settings.CheckHost(a.text) != nil && a.value != nil {
-				b.fail(a, "%s is no address that can be called", quote(a.text))
+				b.fail(a, "%s is not an address to connect to", quote(a.text))
 			}
 		}
 		if auth := in.child("authentication-parameters", "username-password"); auth != nil {

@@ -67,7 +67,7 @@ func faults(t *testing.T) []fault {
 		one("mandatory choice missing", inClient+"connection-type", `{}`, pathClient+"/connection-type", "persistent or periodic is missing", modelToo),
 		one("two cases", inClient+"connection-type", `{"persistent": {}, "periodic": {}}`, pathClient+"/connection-type", "persistent and periodic exclude each other", modelToo),
 		one("two entries of a name", users, oneUser(user("u", ed)+","+user("u", ed)), pathUser, "there is an entry of this name in line", modelToo),
-		one("enumeration", inClient+"reconnect-strategy/start-with", `"first"`, pathClient+"/reconnect-strategy/start-with", `"first" is none that is known; expected one of first-listed, last-connected, random-selection`, modelToo),
+		one("enumeration", inClient+"reconnect-strategy/start-with", `"first"`, pathClient+"/reconnect-strategy/start-with", `unknown value "first"; expected one of first-listed, last-connected, random-selection`, modelToo),
 		one("identity without its module", users, oneUser(strings.Replace(user("u", ed), "ietf-crypto-types:", "", 1)), pathUser+"/public-keys/inline-definition/public-key[name='k']/public-key-format", "write ietf-crypto-types:ssh-public-key-format", modelToo),
 		one("base64", users, oneUser(strings.Replace(user("u", ed), "AAAA", "A*AA", 1)), pathInlineKey, "not base64", modelToo),
 
@@ -86,7 +86,7 @@ func faults(t *testing.T) []fault {
 		{"SOCKS4a to IPv6", []edit{{inTCP + "remote-address", `"2001:db8::1"`}, {inTCP + "proxy-server", `{"socks4a-parameters": {"remote-address": "192.0.2.9"}}`}},
 			pathTCP + "/proxy-server/socks4a-parameters", "SOCKS4a carries no IPv6 addresses: use socks5-parameters", modelNot},
 		one("SOCKS4 by a name", inTCP+"proxy-server", `{"socks4-parameters": {"remote-address": "p.example"}}`, pathTCP+"/proxy-server/socks4-parameters/remote-address", "not an IP address", modelToo),
-		one("SOCKS4 by nobody", inTCP+"proxy-server", `{"socks4-parameters": {"remote-address": "0.0.0.0"}}`, pathTCP+"/proxy-server/socks4-parameters/remote-address", `"0.0.0.0" is no address that can be called`, modelNot),
+		one("SOCKS4 by nobody", inTCP+"proxy-server", `{"socks4-parameters": {"remote-address": "0.0.0.0"}}`, pathTCP+"/proxy-server/socks4-parameters/remote-address", `"0.0.0.0" is not an address to connect to`, modelNot),
 		one("no proxy in proxy-server", inTCP+"proxy-server", `{}`, pathTCP+"/proxy-server", "socks4-parameters or socks4a-parameters or socks5-parameters is missing", modelToo),
 		one("colon in a user", inTCP+"proxy-server", `{"socks5-parameters": {"remote-address": "p.example", "authentication-parameters": {"username-password": {"username": "a:b", "cleartext-password": "x"}}}}`,
 			pathTCP+"/proxy-server/socks5-parameters/authentication-parameters/username-password/username", "a colon cannot stand in it", modelNot),
@@ -96,8 +96,8 @@ func faults(t *testing.T) []fault {
 			pathTCP+"/proxy-server/socks5-parameters/authentication-parameters/username-password", "SOCKS5 takes 255 bytes", modelNot),
 
 		// Host keys.
-		one("key file elsewhere", inKey+"name", `"../../etc/shadow"`, pathSSH+"/server-identity/host-key[name='../../etc/shadow']/public-key/inline-definition", "names a file in the key directory and can be none", modelNot),
-		one("key file hidden", inKey+"name", `".ssh"`, pathSSH+"/server-identity/host-key[name='.ssh']/public-key/inline-definition", "names a file in the key directory and can be none", modelNot),
+		one("key file elsewhere", inKey+"name", `"../../etc/shadow"`, pathSSH+"/server-identity/host-key[name='../../etc/shadow']/public-key/inline-definition", "is not a file name in the key directory", modelNot),
+		one("key file hidden", inKey+"name", `".ssh"`, pathSSH+"/server-identity/host-key[name='.ssh']/public-key/inline-definition", "is not a file name in the key directory", modelNot),
 		one("no private key", inPair, `{}`, pathKey+"/public-key/inline-definition", "cleartext-private-key or hidden-private-key is missing", modelToo),
 		one("no format", inPair, `{"cleartext-private-key": `+b64(pkcs8(edKey))+`}`, pathKey+"/public-key/inline-definition/cleartext-private-key", "needs private-key-format beside it", modelToo),
 		one("format of a hidden key", inPair+"private-key-format", `"ietf-crypto-types:rsa-private-key-format"`, pathKey+"/public-key/inline-definition/private-key-format", "a hidden-private-key has no private-key-format", modelToo),
@@ -111,9 +111,9 @@ func faults(t *testing.T) []fault {
 		one("no such key in the keystore", inKey+"public-key", `{"central-keystore-reference": "genkey"}`, pathKey+"/public-key/central-keystore-reference", `there is no asymmetric-key "genkey" in ietf-keystore:keystore; for a file of that name in /etc/ssh it has this one entry: {"name": "genkey", "hidden-private-key": [null]}`, modelToo),
 
 		// Users.
-		one("account", users, oneUser(user("u*", ed)), pathSSH+"/client-authentication/users/user[name='u*']/name", `"u*" is no name of an account`, modelNot),
-		one("account with an option", users, oneUser(user("-u", ed)), pathSSH+"/client-authentication/users/user[name='-u']/name", `"-u" is no name of an account`, modelNot),
-		one("account that is a directory", users, oneUser(user("..", ed)), pathSSH+"/client-authentication/users/user[name='..']/name", `is no name of an account`, modelNot),
+		one("account", users, oneUser(user("u*", ed)), pathSSH+"/client-authentication/users/user[name='u*']/name", `"u*" is not a user name`, modelNot),
+		one("account with an option", users, oneUser(user("-u", ed)), pathSSH+"/client-authentication/users/user[name='-u']/name", `"-u" is not a user name`, modelNot),
+		one("account that is a directory", users, oneUser(user("..", ed)), pathSSH+"/client-authentication/users/user[name='..']/name", `is not a user name`, modelNot),
 		one("nobody's key", users, oneUser(`{"name": "u"}`), pathUser, "the user has no way to log in: add public-keys, or callhome:user-ca-keys", modelNot),
 		one("no key in the truststore", users, oneUser(`{"name": "u", "public-keys": {"central-truststore-reference": "bag"}}`), pathUser+"/public-keys/central-truststore-reference", `there is no public-key-bag "bag" in ietf-truststore:truststore`, modelToo),
 		{"an empty bag", []edit{{users, oneUser(`{"name": "u", "public-keys": {"central-truststore-reference": "bag"}}`)}, {"ietf-truststore:truststore", bag}},

@@ -16,7 +16,7 @@ import (
 func publicKey(blob []byte) (ssh.PublicKey, error) {
 	k, err := ssh.ParsePublicKey(blob)
 	if err != nil {
-		return nil, fmt.Errorf("not a public key in SSH's form: paste the second word of a .pub file of ssh-keygen")
+		return nil, fmt.Errorf("not a public key in SSH's form: paste the second field of a .pub file of ssh-keygen")
 	}
 	return k, nil
 }
@@ -111,7 +111,7 @@ func (b *builder) hostKey(n *node, name string) HostKey {
 			b.fail(privateFormat, "a hidden-private-key has no private-key-format")
 		}
 		if !safeFileName(name) {
-			b.fail(n, "%s names a file in the key directory and can be none: letters, digits and -_. make one, and it begins with a letter or digit", quote(name))
+			b.fail(n, "%s is not a file name in the key directory: use letters, digits and -_., and begin with a letter or digit", quote(name))
 		}
 		k.Path = filepath.Join(b.keyDir, name)
 	}
@@ -169,7 +169,7 @@ func (b *builder) publicKeys(n *node) (lines []string, some bool) {
 			continue
 		}
 		if _, ok := public.(*ssh.Certificate); ok {
-			b.fail(k.child("public-key"), "this is a certificate, which nobody is known by: put the key of its authority into callhome:user-ca-keys")
+			b.fail(k.child("public-key"), "this is a certificate, not a key: put the key of its authority into callhome:user-ca-keys")
 			continue
 		}
 		lines = append(lines, keyLine(public, k.str("name")))

@@ -31,7 +31,7 @@ const (
 	noState    = "this is state, not configuration: leave it out"
 	noEncKey   = "sshd cannot decrypt it: use hidden-private-key with the key in a file of the key directory, or cleartext-private-key"
 	noHosts    = "a call home has no client host to trust: give the user public-keys"
-	noNone     = "nobody gets in without a key: give the user public-keys"
+	noNone     = "a user without a key cannot log in: give the user public-keys"
 	noPassword = "sshd asks the system about passwords and has none of its own: give the user public-keys; for the account's own password leave users out and allow it in callhome's sshd_config"
 )
 

@@ -111,7 +111,7 @@ func oneOf(words ...string) leafType {
 				return w, nil
 			}
 		}
-		return nil, fmt.Errorf("%s is none that is known; expected %s", quote(n.text), want)
+		return nil, fmt.Errorf("unknown value %s; expected %s", quote(n.text), want)
 	}
 }
 
@@ -139,7 +139,7 @@ func identity(refused map[string]string, words ...string) leafType {
 				return nil, fmt.Errorf("%s needs its module's name: write %s%s (RFC 7951 section 6.8)", quote(n.text), cryptoTypes, w)
 			}
 		}
-		return nil, fmt.Errorf("%s is none that is known; expected %s", quote(n.text), want)
+		return nil, fmt.Errorf("unknown value %s; expected %s", quote(n.text), want)
 	}
 }
 
@@ -232,7 +232,7 @@ func account(n *node) (any, error) {
 		return nil, err
 	}
 	if n.text[0] == '-' || n.text == "." || n.text == ".." || strings.ContainsFunc(n.text, notInAccount) {
-		return nil, fmt.Errorf("%s is no name of an account: letters, digits and -_. make one, and it does not begin with -", quote(n.text))
+		return nil, fmt.Errorf("%s is not a user name: use letters, digits and -_., and do not begin with -", quote(n.text))
 	}
 	return v, nil
 }

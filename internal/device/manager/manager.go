@@ -316,7 +316,7 @@ func (m *Manager) Call(ctx context.Context, p proto.CallParams) (proto.SessionIn
 	}
 	until, ok := waits[p.Wait]
 	if !ok {
-		return proto.SessionInfo{}, proto.NewError(proto.CodeBadType, fmt.Sprintf("wait %q is none of none, tcp, ssh, netconf", p.Wait))
+		return proto.SessionInfo{}, proto.NewError(proto.CodeBadType, fmt.Sprintf("wait %q is not one of none, tcp, ssh, netconf", p.Wait))
 	}
 	c := m.config.Load()
 	via := proto.ViaManager

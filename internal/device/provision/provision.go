@@ -108,7 +108,7 @@ func makeDir(path string) error {
 		return fmt.Errorf("making a directory for sshd's files: %w", err)
 	}
 	if !info.IsDir() || !ours(info) {
-		return fmt.Errorf("making a directory for sshd's files: %s is no directory of ours", path)
+		return fmt.Errorf("making a directory for sshd's files: %s is not a directory of callhome-mgr", path)
 	}
 	if info.Mode().Perm() != dirMode { // the umask, or an older version
 		if err := os.Chmod(path, dirMode); err != nil {

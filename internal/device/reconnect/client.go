@@ -203,7 +203,7 @@ func (c *client) step(e schedule.Event, info proto.SessionInfo) {
 			if c.state.Phase == schedule.Dialing {
 				go c.session.End(proto.EndNoConnection, "the network changed during the call")
 			} else {
-				go c.session.End(proto.EndLoginTimeout, "nobody logged in within "+c.policy.NoSSH.String())
+				go c.session.End(proto.EndLoginTimeout, "no login within "+c.policy.NoSSH.String())
 			}
 		}
 		if !do.Call {

@@ -79,7 +79,7 @@ func (m *memory) read(path string, to any) {
 		}
 	}
 	if err != nil {
-		m.log.Warn("what was before is forgotten", "file", path, "error", err)
+		m.log.Warn("starting without the clients' saved state", "file", path, "error", err)
 	}
 }
 
@@ -153,7 +153,7 @@ func (m *memory) write() {
 			errs = append(errs, replace(m.slots, slots))
 		}
 		if err := errors.Join(errs...); err != nil {
-			m.log.Warn("the next start will not know what was before", "error", err)
+			m.log.Warn("saving the client's state failed", "error", err)
 		}
 	}
 }

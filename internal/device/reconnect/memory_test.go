@@ -65,7 +65,7 @@ func TestAMemoryThatIsNotWholeIsAsNone(t *testing.T) {
 			if got := m.of("a"); got != (endpointAndSlot{}) {
 				t.Errorf("known is %+v", got)
 			}
-			if !strings.Contains(log.String(), "forgotten") {
+			if !strings.Contains(log.String(), "starting without") {
 				t.Errorf("logged %q", log)
 			}
 			m.remember("a", endpointAndSlot{Last: "b"})
@@ -131,7 +131,7 @@ func TestAMemoryThatCannotBeWrittenIsLogged(t *testing.T) {
 	m, log := memoryAt(dir)
 	m.remember("a", endpointAndSlot{Last: "x"})
 	m.close()
-	if n := strings.Count(log.String(), "next start"); n != 1 {
+	if n := strings.Count(log.String(), "saving the client"); n != 1 {
 		t.Errorf("logged %s", log)
 	}
 	if got := m.of("a").Last; got != "x" {

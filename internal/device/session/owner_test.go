@@ -96,8 +96,8 @@ func TestEndBeforeTheLogin(t *testing.T) {
 	if err := s.Start(stub(t, "exec cat"), conn); err != nil {
 		t.Fatal(err)
 	}
-	s.End(proto.EndLoginTimeout, "nobody logged in within 20s")
-	if info := awaitDone(t, s); info.End != proto.EndLoginTimeout || info.Graceful || info.Cause != "nobody logged in within 20s" {
+	s.End(proto.EndLoginTimeout, "no login within 20s")
+	if info := awaitDone(t, s); info.End != proto.EndLoginTimeout || info.Graceful || info.Cause != "no login within 20s" {
 		t.Errorf("it ended as %+v", info)
 	}
 	if got := all.names(); got[len(got)-1] != proto.EventFailed {

@@ -126,7 +126,7 @@ func parseHost(s string) (string, error) {
 		}
 	}
 	if isNumber(labels[len(labels)-1]) {
-		return "", fmt.Errorf("host %q looks like an IPv4 address and is none", s)
+		return "", fmt.Errorf("host %q looks like an IPv4 address but is not valid", s)
 	}
 	return s, nil
 }

@@ -92,10 +92,10 @@ func bytesSent(sock *os.File) uint64 {
 // are none.
 func silence(log *sshdexec.Log) string {
 	if log.Syslog {
-		return "its words are in syslog"
+		return "its output is in syslog"
 	}
 	if info, err := log.File.Stat(); err == nil && !info.Mode().IsRegular() {
-		return "its words are on standard error"
+		return "its output is on standard error"
 	}
 	return "it said nothing"
 }

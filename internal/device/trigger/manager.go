@@ -58,7 +58,7 @@ var refusals = map[proto.Code]struct {
 	proto.CodeShutdown:     {sysexits.Unavailable, "try again when callhome-mgr runs, or use --handover exec"},
 	proto.CodeUnavailable:  {sysexits.Unavailable, seeClient},
 	proto.CodeSSH:          {sysexits.Unavailable, seeClient},
-	proto.CodeHandover:     {sysexits.Config, "callhome-mgr check tells what is missing"},
+	proto.CodeHandover:     {sysexits.Config, "callhome-mgr check names what is missing"},
 	proto.CodeAccessDenied: {sysexits.NoPerm, "give this user the group callhome, or use --handover exec"},
 }
 

@@ -113,7 +113,7 @@ func TestTheManagerRefusesTheConnection(t *testing.T) {
 		{"it is busy", refusal(proto.CodeBusy, "too many\nsessions"), `it refused: "too many\nsessions"`, sysexits.Unavailable, "try again later, or use --handover exec"},
 		{"it is stopping", refusal(proto.CodeShutdown, "stopping"), `it refused: "stopping"`, sysexits.Unavailable, "try again when callhome-mgr runs, or use --handover exec"},
 		{"we may not", refusal(proto.CodeAccessDenied, "no"), `it refused: "no"`, sysexits.NoPerm, "give this user the group callhome, or use --handover exec"},
-		{"its sshd did not start", refusal(proto.CodeHandover, "no"), `it refused: "no"`, sysexits.Config, "callhome-mgr check tells what is missing"},
+		{"its sshd did not start", refusal(proto.CodeHandover, "no"), `it refused: "no"`, sysexits.Config, "callhome-mgr check names what is missing"},
 		{"for a reason of another time", refusal(99, "no"), `it refused: "no"`, sysexits.OSErr, logHint},
 		{"with a flood of words", refusal(proto.CodeBusy, strings.Repeat("x", 60000)), `it refused: "` + strings.Repeat("x", 300) + `"`, sysexits.Unavailable, "try again later, or use --handover exec"},
 		{"it closes", "", "it closed the connection without an answer", sysexits.Unavailable, logHint},

@@ -132,7 +132,7 @@ func tellable(opaque string) error {
 		return nil
 	}
 	return sysexits.New(sysexits.Usage, "encode it, or use --handover exec, which carries any bytes",
-		fmt.Errorf("OPAQUE %+.100q is not UTF-8, and nothing else can be told to the manager", opaque))
+		fmt.Errorf("OPAQUE %+.100q is not UTF-8, and the manager's protocol carries only UTF-8", opaque))
 }
 
 // connectManager connects to a Unix socket, close-on-exec and blocking. A full

@@ -163,7 +163,7 @@ func TestRunTellsWhatFailed(t *testing.T) {
 		{"an sshd that ends without a word", func(t *testing.T, s *settings.Settings) { s.Sshd.Sshd = program(t, `exit 3`) },
 			sysexits.Config, "sshd ended with status 3 before it took the connection to 127.0.0.1:PORT: it said nothing", "callhome-trigger --check shows what is missing"},
 		{"opaque bytes for the manager", func(_ *testing.T, s *settings.Settings) { s.Handover, s.Opaque = settings.HandoverManager, "a\xffb\n" },
-			sysexits.Usage, `OPAQUE "a\xffb\n" is not UTF-8, and nothing else can be told to the manager`, "encode it, or use --handover exec, which carries any bytes"},
+			sysexits.Usage, `OPAQUE "a\xffb\n" is not UTF-8, and the manager's protocol carries only UTF-8`, "encode it, or use --handover exec, which carries any bytes"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			s := call(t, client)
@@ -367,8 +367,8 @@ func TestSilence(t *testing.T) {
 	}
 	defer empty.Close()
 	for want, log := range map[string]*sshdexec.Log{
-		"its words are in syslog":         {File: null, Syslog: true},
-		"its words are on standard error": {File: null},
+		"its output is in syslog":         {File: null, Syslog: true},
+		"its output is on standard error": {File: null},
 		"it said nothing":                 {File: empty},
 	} {
 		if got := silence(log); got != want {

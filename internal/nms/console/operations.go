@@ -181,7 +181,7 @@ func oneOf(words ...string) func(string) error {
 		if slices.Contains(words, s) {
 			return nil
 		}
-		return usage(fmt.Errorf("%q is none of %s", s, strings.Join(words, ", ")))
+		return usage(fmt.Errorf("%q is not one of %s", s, strings.Join(words, ", ")))
 	}
 }
 

@@ -72,7 +72,7 @@ func (s *Script) add(o *Operation, value string) error {
 	case value == given && o.Arity != Required:
 		value = ""
 	case o.Arity == None:
-		return fmt.Errorf("--%s takes no word", o.Name)
+		return fmt.Errorf("--%s takes no argument", o.Name)
 	}
 	r := &Request{Operation: o, word: value, with: make(map[string][]string)}
 	for _, name := range o.Takes {

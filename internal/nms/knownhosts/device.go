@@ -263,7 +263,7 @@ func (d *Device) changed(key ssh.PublicKey) error {
 		expected = append(expected, fmt.Sprintf("a certificate of CA %s (%s)", ssh.FingerprintSHA256(k.key), k.place))
 	}
 	slices.Sort(expected)
-	return d.refuse(Changed, key, "it is another device, or somebody in its name; if its key was replaced on purpose, replace what is known of it",
+	return d.refuse(Changed, key, "it is another device, or one that pretends to be it; if its key was replaced on purpose, replace what is known of it",
 		"this is not device "+d.Name+" as it is known, "+strings.Join(expected, " or "))
 }
 

@@ -128,7 +128,7 @@ func ReadKeys(file string) ([]ssh.PublicKey, error) {
 	}
 	keys, err := parseKeys(file, text)
 	if err == nil && len(keys) == 0 {
-		err = sysexits.New(sysexits.NoInput, "", fmt.Errorf("reading public keys: there is none in %s", file))
+		err = sysexits.New(sysexits.NoInput, "", fmt.Errorf("reading public keys: no key in %s", file))
 	}
 	return keys, err
 }

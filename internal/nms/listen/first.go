@@ -15,7 +15,7 @@ import (
 const atOnce = 512
 
 // ErrNone says that no call came to anything before the time was over.
-var ErrNone = errors.New("nobody called in time")
+var ErrNone = errors.New("no device called in time")
 
 // Trial is what First does with each call. Try owns the connection: it returns
 // what it made of it, or an error after closing it; limit bounds it, and when
@@ -44,20 +44,7 @@ func First[T io.Closer](ctx context.Context, l *Listener, trial Trial[T]) (T, er
 	defer cancel()
 	calls, outcomes := make(chan *net.TCPConn), make(chan outcome)
 	failed := make(chan error, 1)
-	go func() {
-		for {
-			conn, err := l.Accept(ctx)
-			if err != nil {
-				failed <- err
-				return
-			}
-			select {
-			case calls <- conn:
-			case <-ctx.Done():
-				conn.Close()
-			}
-		}
-	}()
+	go func() { failed <- l.acceptTo(ctx, calls) }()
 	var none T
 	var trying []under
 	for id := 0; ; id++ {
@@ -93,6 +80,22 @@ func First[T io.Closer](ctx context.Context, l *Listener, trial Trial[T]) (T, er
 			if !trial.Failed(o.from, o.err) {
 				return none, o.err
 			}
+		}
+	}
+}
+
+// acceptTo gives away what l accepts until it fails or ctx ends. Who receives a
+// connection owns it.
+func (l *Listener) acceptTo(ctx context.Context, calls chan<- *net.TCPConn) error {
+	for {
+		conn, err := l.Accept(ctx)
+		if err != nil {
+			return err
+		}
+		select {
+		case calls <- conn:
+		case <-ctx.Done():
+			conn.Close()
 		}
 	}
 }

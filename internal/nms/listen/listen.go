@@ -98,7 +98,7 @@ func parse(addr string) (network, full string, err error) {
 	host, port := addr, strconv.Itoa(DefaultPort)
 	if _, err := netip.ParseAddr(addr); err != nil && addr != "" {
 		if host, port, err = net.SplitHostPort(addr); err != nil {
-			return "", "", fmt.Errorf("%q is no address to listen on", addr)
+			return "", "", fmt.Errorf("%q is not an address to listen on", addr)
 		}
 	}
 	if _, err := strconv.ParseUint(port, 10, 16); err != nil {
@@ -111,7 +111,7 @@ func parse(addr string) (network, full string, err error) {
 	ip, err := netip.ParseAddr(host)
 	switch {
 	case err != nil:
-		return "", "", fmt.Errorf("%q is no address to listen on", host)
+		return "", "", fmt.Errorf("%q is not an address to listen on", host)
 	case ip.Is4():
 		return "tcp4", full, nil
 	}

@@ -188,7 +188,7 @@ func TestOpenFails(t *testing.T) {
 	}{
 		{[]string{"127.0.0.1:0", taken}, sysexits.Unavailable, "listening on " + taken + ": another program has the port"},
 		{[]string{"192.0.2.1:0"}, sysexits.Usage, "no address of this machine"},
-		{[]string{"nowhere"}, sysexits.Usage, "is no address to listen on"},
+		{[]string{"nowhere"}, sysexits.Usage, "is not an address to listen on"},
 	} {
 		l, err := Open(row.addrs)
 		if err == nil {

@@ -160,7 +160,7 @@ func (c Credentials) signers(file string) ([]ssh.Signer, error) {
 	}
 	public, _, _, _, err := ssh.ParseAuthorizedKey(cert)
 	if err != nil {
-		return nil, sysexits.New(sysexits.NoInput, "", fmt.Errorf("reading the certificate of %s: it is none", file))
+		return nil, sysexits.New(sysexits.NoInput, "", fmt.Errorf("reading the certificate of %s: it is not a certificate", file))
 	}
 	certificate, ok := public.(*ssh.Certificate)
 	if !ok || !bytes.Equal(certificate.Key.Marshal(), signer.PublicKey().Marshal()) {

@@ -43,7 +43,7 @@ var single = []struct {
 }{
 	{desc("calls_total", "Connections accepted."), prometheus.CounterValue, func(s station.Stats) float64 { return float64(s.Calls) }},
 	{desc("unauthenticated", "Connections on their way to a login."), prometheus.GaugeValue, func(s station.Stats) float64 { return float64(s.Unauthenticated) }},
-	{desc("unknown_keys", "Host keys on the list of unknown callers."), prometheus.GaugeValue, func(s station.Stats) float64 { return float64(s.Unknown) }},
+	{desc("unknown_keys", "Host keys on the list of unknown devices."), prometheus.GaugeValue, func(s station.Stats) float64 { return float64(s.Unknown) }},
 	{sessionsNow, prometheus.GaugeValue, func(s station.Stats) float64 { return float64(s.SessionsNow) }},
 	{desc("sessions_total", "Netconf channels opened."), prometheus.CounterValue, func(s station.Stats) float64 { return float64(s.Sessions) }},
 	{desc("sessions_failed_total", "Netconf channels that could not be opened."), prometheus.CounterValue, func(s station.Stats) float64 { return float64(s.SessionsFailed) }},
@@ -58,7 +58,7 @@ func New(stats func() station.Stats, version string) *Metrics {
 		Name: "callhome_nms_login_duration_seconds", Help: "Time from accept to login, of calls that logged in.",
 		Buckets: []float64{.01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30},
 	})
-	m.events = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "callhome_nms_events_total", Help: "Events that were told."}, []string{"event"})
+	m.events = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "callhome_nms_events_total", Help: "Published events."}, []string{"event"})
 	for _, e := range nmsproto.Events {
 		m.events.WithLabelValues(e)
 	}

@@ -276,7 +276,7 @@ func checkPath(s string) error {
 
 func checkDuplicate(s string) error {
 	if d := Duplicate(s); d != Refuse && d != Replace {
-		return fmt.Errorf("%.80q is none of refuse, replace", s)
+		return fmt.Errorf("%.80q is neither refuse nor replace", s)
 	}
 	return nil
 }

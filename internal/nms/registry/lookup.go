@@ -51,7 +51,7 @@ func (r *Registry) certified(cert *ssh.Certificate, now time.Time) (*Entry, erro
 		return nil, fail("its CA is revoked")
 	}
 	if cert.CertType != ssh.HostCert {
-		return nil, fail("it is none for a host")
+		return nil, fail("it is not valid for a host")
 	}
 	if err := hostkey.CheckSignature(cert); err != nil {
 		return nil, fail("it " + err.Error())

@@ -108,24 +108,7 @@ func (r *Registry) Reload() (Change, error) {
 		}
 		revoked = wasRevoked
 	}
-	var fresh []*Entry
-	for _, f := range found {
-		id, isEntry := strings.CutSuffix(f.Name(), suffix)
-		if !isEntry || strings.HasPrefix(id, ".") {
-			continue
-		}
-		e, err := r.read(f.Name(), id)
-		switch {
-		case err == nil:
-			fresh = append(fresh, e)
-		case errors.Is(err, os.ErrNotExist): // gone since
-		default:
-			next.problems[f.Name()] = err.Error()
-			if e := former[id]; e != nil {
-				fresh = append(fresh, e)
-			}
-		}
-	}
+	fresh := r.readEntries(found, former, next.problems)
 	// Who was in force keeps its key against a newcomer that has it too.
 	slices.SortStableFunc(fresh, func(a, b *Entry) int { return rank(former, a) - rank(former, b) })
 	for _, e := range fresh {
@@ -149,6 +132,30 @@ func (r *Registry) Reload() (Change, error) {
 	r.entries, r.byKey, r.byName, r.cas = next.entries, next.byKey, next.byName, next.cas
 	r.problems, r.revoked = next.problems, revoked
 	return c, nil
+}
+
+// readEntries reads the entries in those files. One that cannot be read is a
+// problem, and stays as it was.
+func (r *Registry) readEntries(files []os.DirEntry, former map[string]*Entry, problems map[string]string) []*Entry {
+	var fresh []*Entry
+	for _, f := range files {
+		id, isEntry := strings.CutSuffix(f.Name(), suffix)
+		if !isEntry || strings.HasPrefix(id, ".") {
+			continue
+		}
+		e, err := r.read(f.Name(), id)
+		switch {
+		case err == nil:
+			fresh = append(fresh, e)
+		case errors.Is(err, os.ErrNotExist): // gone since
+		default:
+			problems[f.Name()] = err.Error()
+			if e := former[id]; e != nil {
+				fresh = append(fresh, e)
+			}
+		}
+	}
+	return fresh
 }
 
 // rank puts entries that were in force as they are first.

@@ -115,7 +115,7 @@ func TestADeviceIsFoundByItsCertificate(t *testing.T) {
 		{"two devices", ca, func(c *ssh.Certificate) { c.ValidPrincipals = []string{"edge7", "edge8.example"} }, "", "those of edge7 and of edge8"},
 		{"expired", ca, func(c *ssh.Certificate) { c.ValidBefore = uint64(noon.Add(-time.Minute).Unix()) }, "", "cert has expired"},
 		{"of tomorrow", ca, func(c *ssh.Certificate) { c.ValidAfter = uint64(noon.Add(time.Minute).Unix()) }, "", "cert is not yet valid"},
-		{"a user's", ca, func(c *ssh.Certificate) { c.CertType = ssh.UserCert }, "", "none for a host"},
+		{"a user's", ca, func(c *ssh.Certificate) { c.CertType = ssh.UserCert }, "", "not valid for a host"},
 		{"a critical option", ca, func(c *ssh.Certificate) { c.CriticalOptions = map[string]string{"x": "y"} }, "", "unsupported critical option"},
 		{"another CA", other, nil, "", "unknown host key"},
 	} {
@@ -317,7 +317,7 @@ func TestParseNamesTheLine(t *testing.T) {
 		{"two credentials", fmt.Sprintf(`{"id": "a", "host-keys": [%q], "key-file": "/a", "password-file": "/b"}`, key), "expected one of them"},
 		{"a relative path", `{"id": "a", "key-file": "id"}`, "not an absolute path"},
 		{"control characters", `{"id": "a", "user": "a\u001b[2J"}`, "control characters"},
-		{"a policy that is none", `{"id": "a", "duplicate": "both"}`, "none of refuse, replace"},
+		{"a policy that is none", `{"id": "a", "duplicate": "both"}`, "neither refuse nor replace"},
 		{"something behind it", fmt.Sprintf("{\"id\": \"a\", \"host-keys\": [%q]}\n{}", key), "line 2: there is something behind"},
 		{"too long", "{" + strings.Repeat(" ", maxFile) + "}", "at most 65536"},
 	} {
