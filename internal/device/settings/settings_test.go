@@ -432,3 +432,22 @@ func TestEveryOptionFromEverySource(t *testing.T) {
 		}
 	}
 }
+
+// Options of the program itself are not part of a call: a reload that changes one
+// leaves every client's schedule alone (reconnect.Keeper.Apply).
+func TestOptionsOfTheProgramChangeNoCall(t *testing.T) {
+	was, _ := given{words: []string{"nms"}}.mustLoad(t)
+	for name, value := range map[string]string{
+		"log-level": "debug", "log-format": "json", "syslog": "true", "sshd-log": "syslog", "handover": "detach", "manager-socket": "/run/other.sock",
+		"attempts": "7", "sshd": "/opt/sshd",
+	} {
+		now, _ := given{words: []string{"nms"}, env: map[string]string{name: value}}.mustLoad(t)
+		ofCall := name == "attempts" || name == "sshd"
+		if changed := !reflect.DeepEqual(was.Call, now.Call); changed != ofCall {
+			t.Errorf("%s %s: the call changed: %v, want %v", name, value, changed, ofCall)
+		}
+		if reflect.DeepEqual(was, now) {
+			t.Errorf("%s %s changed nothing", name, value)
+		}
+	}
+}
