@@ -58,6 +58,7 @@ func TestWholeCallHome(t *testing.T) {
 			a := c.session(t, d.socket, "call", "127.0.0.1", s.port, wait)
 			s.echo(t, "hello through "+wait)
 			id := a.get("session")
+			d.awaitLog(t, "subsystem: session="+id+" ") // the login is proven before it
 			session := c.session(t, d.socket, "session", id)
 			session.want(t, "user", "netop", "method", "publickey", "state", "serving", "stats", "1")
 			session.contains(t, "key", "SHA256:")
