@@ -150,7 +150,7 @@ var arrows = []struct{ from, to, reason string }{
 	{"internal/device/settings", "internal/sshdexec", "options of sshd, which it checks itself"},
 	{"internal/device/settings", "internal/sysexits", "a wrong value's exit status depends on its source"},
 
-	{"internal/device/subsystem", "internal/daemon", "opens its socket"},
+	{"internal/device/manager", "internal/daemon", "opens the socket for the helpers' reports"},
 	{"internal/device/subsystem", "internal/fdpass", "sends the pipe"},
 
 	{"internal/device/trigger", "internal/device/connect", "makes the connection"},

@@ -100,13 +100,13 @@ func TestYoctoRecipe(t *testing.T) {
 	}
 }
 
-// The versions of the recipes are the changelog's, and the newest is on top.
+// The versions of the recipes are that of the newest release in the changelog.
 func TestVersionsAgree(t *testing.T) {
 	changelog, err := os.ReadFile("../../CHANGELOG.md")
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, rest, _ := strings.Cut(string(changelog), "\n## ")
+	_, rest, _ := strings.Cut(strings.Replace(string(changelog), "\n## Unreleased\n", "\n", 1), "\n## ")
 	version, _, _ := strings.Cut(rest, "\n")
 	version = strings.Fields(version)[0]
 	if _, err := os.Stat("../../packaging/yocto/callhome_" + version + ".bb"); err != nil {

@@ -16,8 +16,12 @@ type Process struct {
 	PID, Parent int
 	Start       uint64 // in clock ticks since boot, proc_pid_stat(5)
 	UIDs        [4]int // real, effective, saved, file system
-	// Sandboxed says that a seccomp filter holds the process: sshd's process
-	// before the login (Seccomp 2 in proc_pid_status(5)).
+	// Filters counts the process's seccomp filters (proc_pid_status(5)); 1 stands
+	// for some where the kernel does not count them (before Linux 5.9).
+	Filters int
+	// Sandboxed says that the process has more filters than the session's first
+	// sshd: it is sshd's process before the login. Filters of a container or of a
+	// systemd unit are on both.
 	Sandboxed bool
 	// Root says where the process's root directory is.
 	Root Root

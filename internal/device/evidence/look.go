@@ -23,23 +23,33 @@ const System Proc = "/proc"
 // the inode number of the session's socket.
 func (fs Proc) Login(sshd int, socket uint64, name string) (Process, bool) {
 	uid := uidOf(name)
-	for todo := []int{sshd}; len(todo) > 0; todo = todo[1:] {
-		pid := todo[0]
-		todo = append(todo, fs.Children(pid)...)
-		if p, err := fs.Look(pid, socket); err == nil && p.LoggedIn(name, uid) {
-			return p, true
-		}
-	}
-	return Process{}, false
+	return fs.find(sshd, socket, func(p *Process) bool { return p.LoggedIn(name, uid) })
 }
 
 // Program looks for a process below sshd that runs a program with the user's
 // rights, and not sshd itself: it returns the first one that it finds.
 func (fs Proc) Program(sshd, uid int) (Process, bool) {
+	return fs.find(sshd, 0, func(p *Process) bool { return p.PID != sshd && p.IsProgram(uid) })
+}
+
+// find looks once at sshd and the processes below it, and returns the first one
+// that is wanted.
+func (fs Proc) find(sshd int, socket uint64, wanted func(*Process) bool) (Process, bool) {
+	first, err := fs.Look(sshd, socket)
+	if err != nil {
+		return Process{}, false
+	}
+	if wanted(&first) {
+		return first, true
+	}
 	for todo := fs.Children(sshd); len(todo) > 0; todo = todo[1:] {
 		pid := todo[0]
 		todo = append(todo, fs.Children(pid)...)
-		if p, err := fs.Look(pid, 0); err == nil && p.IsProgram(uid) {
+		p, err := fs.Look(pid, socket)
+		if err != nil {
+			continue
+		}
+		if p.Sandboxed = p.Filters > first.Filters; wanted(&p) {
 			return p, true
 		}
 	}
@@ -78,7 +88,7 @@ func (fs Proc) Look(pid int, socket uint64) (Process, error) {
 	if err != nil {
 		return p, err
 	}
-	if p.UIDs, p.Sandboxed, err = parseStatus(status); err != nil {
+	if p.UIDs, p.Filters, err = parseStatus(status); err != nil {
 		return p, fmt.Errorf("looking at process %d: %w", pid, err)
 	}
 	title, err := fs.read(pid, "cmdline")
@@ -98,9 +108,9 @@ func (fs Proc) Look(pid int, socket uint64) (Process, error) {
 	if err != nil {
 		return p, err
 	}
-	uids, sandboxed, err := parseStatus(again)
+	uids, filters, err := parseStatus(again)
 	parent, start, err2 := parseStat(after)
-	if err != nil || err2 != nil || uids != p.UIDs || sandboxed != p.Sandboxed || parent != p.Parent || start != p.Start {
+	if err != nil || err2 != nil || uids != p.UIDs || filters != p.Filters || parent != p.Parent || start != p.Start {
 		return p, fmt.Errorf("looking at process %d: %w", pid, errChanged)
 	}
 	return p, nil
@@ -131,10 +141,10 @@ func parseStat(data []byte) (parent int, start uint64, err error) {
 	return parent, start, errors.Join(err1, err2)
 }
 
-// parseStatus returns a process's four user numbers and whether a seccomp filter
-// holds it (proc_pid_status(5)). A kernel without seccomp has no such line, and
-// its sshd no such sandbox.
-func parseStatus(data []byte) (uids [4]int, sandboxed bool, err error) {
+// parseStatus returns a process's four user numbers and how many seccomp filters
+// it has (proc_pid_status(5)). A kernel without seccomp has no such line, and its
+// sshd no such sandbox.
+func parseStatus(data []byte) (uids [4]int, filters int, err error) {
 	found := false
 	for line := range strings.Lines(string(data)) {
 		name, value, _ := strings.Cut(strings.TrimSuffix(line, "\n"), ":")
@@ -142,22 +152,28 @@ func parseStatus(data []byte) (uids [4]int, sandboxed bool, err error) {
 		switch {
 		case name == "Uid" && !found:
 			if len(fields) != 4 {
-				return uids, false, fmt.Errorf("%d user numbers in its status", len(fields))
+				return uids, 0, fmt.Errorf("%d user numbers in its status", len(fields))
 			}
 			for i, f := range fields {
 				if uids[i], err = strconv.Atoi(f); err != nil {
-					return uids, false, fmt.Errorf("the user numbers in its status: %w", err)
+					return uids, 0, fmt.Errorf("the user numbers in its status: %w", err)
 				}
 			}
 			found = true
 		case name == "Seccomp" && len(fields) == 1:
-			sandboxed = fields[0] == "2"
+			if fields[0] == "2" {
+				filters = max(filters, 1)
+			}
+		case name == "Seccomp_filters" && len(fields) == 1:
+			if filters, err = strconv.Atoi(fields[0]); err != nil {
+				return uids, 0, fmt.Errorf("the seccomp filters in its status: %w", err)
+			}
 		}
 	}
 	if !found {
-		return uids, false, errors.New("no user numbers in its status")
+		return uids, 0, errors.New("no user numbers in its status")
 	}
-	return uids, sandboxed, nil
+	return uids, filters, nil
 }
 
 // rootOf says where a process's root directory is.

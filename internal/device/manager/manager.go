@@ -10,6 +10,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -19,6 +20,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"callhome/internal/daemon"
 	"callhome/internal/device/connect"
 	"callhome/internal/device/dial"
 	"callhome/internal/device/session"
@@ -93,13 +95,15 @@ func New(version, dir string, c *Config) (*Manager, error) {
 // able to execute. Without it the manager knows a subsystem by its process alone,
 // and not in which order a session ended. It must come before Restore.
 func (m *Manager) ServeReports(socket, helper string) error {
-	l, err := subsystem.Listen(socket, m.report)
+	l, err := daemon.ListenUnix(socket, "subsystem")
 	if err != nil {
 		return err
 	}
-	m.reports = l
+	m.reports = subsystem.Listen(l, m.report)
 	m.env.Helper, m.env.ReportSocket = helper, socket
-	go func() { _ = l.Serve() }() // it fails for good only with the listener
+	go func() { // it fails for good only with the listener
+		_ = m.reports.Serve(func() (*net.UnixConn, error) { return daemon.Accept(l.AcceptUnix, func(error) {}) })
+	}()
 	return nil
 }
 

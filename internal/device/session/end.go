@@ -100,7 +100,6 @@ func (s *Session) sweep() {
 			_ = endTree(id) // what cannot be ended has no connection any more
 		}
 	}
-	s.removeAuthInfo()
 }
 
 // exited records sshd's exit, which is the session's end.
@@ -131,6 +130,7 @@ func (s *Session) finish(close func(*record) (event string)) {
 		if sock != nil {
 			sock.Close() // not under the lock: it can take its time (SO_LINGER, socket(7))
 		}
+		s.removeAuthInfo() // sshd that was ended by a signal leaves it
 		err := remove(s.env.Dir, s.id())
 		s.publish(event, "")
 		if err != nil {

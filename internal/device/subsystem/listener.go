@@ -14,7 +14,6 @@ import (
 	"sync"
 	"time"
 
-	"callhome/internal/daemon"
 	"callhome/internal/fdpass"
 
 	"golang.org/x/sys/unix"
@@ -46,26 +45,23 @@ type Listener struct {
 	conns map[int]int // by user; -1 counts all
 }
 
-// Listen opens the socket at path. take gets each report, from a goroutine of
-// its own, and returns what the helper is to keep open, or an error where the
-// report is no evidence; the file is the listener's from then on. Serve makes it
-// work.
-func Listen(path string, take func(Report) (*os.File, error)) (*Listener, error) {
-	l, err := daemon.ListenUnix(path, "subsystem")
-	if err != nil {
-		return nil, err
-	}
-	return &Listener{listener: l, take: take, conns: make(map[int]int)}, nil
+// Listen takes reports at a socket, which it owns. take gets each report, from a
+// goroutine of its own, and returns what the helper is to keep open, or an error
+// where the report is no evidence; the file is the listener's from then on. Serve
+// makes it work.
+func Listen(l *net.UnixListener, take func(Report) (*os.File, error)) *Listener {
+	return &Listener{listener: l, take: take, conns: make(map[int]int)}
 }
 
 // Close ends Serve and removes the socket.
 func (l *Listener) Close() error { return l.listener.Close() }
 
-// Serve takes reports until Close. A connection above a limit is closed: its
-// helper goes on, and its session stays as it is.
-func (l *Listener) Serve() error {
+// Serve takes reports until Close. accept accepts at the socket, and waits where
+// that cannot be done at the moment (daemon.Accept). A connection above a limit is
+// closed: its helper goes on, and its session stays as it is.
+func (l *Listener) Serve(accept func() (*net.UnixConn, error)) error {
 	for {
-		c, err := daemon.Accept(l.listener.AcceptUnix, func(error) {})
+		c, err := accept()
 		if errors.Is(err, net.ErrClosed) {
 			return nil
 		}

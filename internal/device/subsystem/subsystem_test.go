@@ -55,12 +55,13 @@ func awaitStarted(t *testing.T, out io.Reader) {
 func serve(t *testing.T, take func(Report) (*os.File, error)) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "s")
-	l, err := Listen(path, take)
+	socket, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
 	if err != nil {
 		t.Fatal(err)
 	}
+	l := Listen(socket, take)
 	done := make(chan error)
-	go func() { done <- l.Serve() }()
+	go func() { done <- l.Serve(socket.AcceptUnix) }()
 	t.Cleanup(func() {
 		l.Close()
 		if err := <-done; err != nil {
