@@ -227,7 +227,9 @@ func TestAFailureNamesItsStage(t *testing.T) {
 			n := newNMS(t)
 			n.Know(d)
 			d.LetIn(n)
-			n.Ssh(addr, []string{"-s"}, "nonesuch")
+			// The connection outlives the refusal: one that ends 2 ms after the login
+			// can be gone before the login is proven.
+			n.Ssh(addr, []string{"-s", "-o", "ControlMaster=yes", "-o", "ControlPath=" + n.dir + "/m", "-o", "ControlPersist=1"}, "nonesuch")
 		}, proto.WaitNetconf, proto.CodeSubsystem, proto.StageSubsystem, "subsystem not found"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
