@@ -114,11 +114,12 @@ var arrows = []struct{ from, to, reason string }{
 	{"internal/device/proxy", "internal/device/settings", "which proxy, and whom to reach"},
 	{"internal/device/proxy", "internal/sysexits", "each failure has its exit status"},
 
-	{"internal/device/reconnect", "internal/device/config", "whom to keep connected"},
-	{"internal/device/reconnect", "internal/device/schedule", "decides"},
+	{"internal/device/reconnect", "internal/device/config", "which clients to keep connected"},
+	{"internal/device/reconnect", "internal/device/schedule", "decides when to call"},
 	{"internal/device/reconnect", "internal/device/session", "what becomes of a call"},
 	{"internal/device/reconnect", "internal/device/settings", "what a call is made with"},
-	{"internal/device/reconnect", "internal/proto", "tells how its clients are"},
+	{"internal/device/reconnect", "internal/proto", "reports its clients' status"},
+	{"internal/device/reconnect", "internal/wake", "wakes a client's goroutine, and the writer of the state files"},
 
 	{"internal/device/resolve", "internal/device/dial", "questions leave the way the connection does"},
 	{"internal/device/resolve", "internal/sysexits", "each failure has its exit status"},
@@ -126,10 +127,10 @@ var arrows = []struct{ from, to, reason string }{
 	{"internal/device/rollout", "internal/device/config", "the document and its files"},
 	{"internal/device/rollout", "internal/device/provision", "writes the files for sshd"},
 	{"internal/device/rollout", "internal/device/reconnect", "keeps the document's connections"},
-	{"internal/device/rollout", "internal/device/settings", "how a call is made as far as the document does not say"},
-	{"internal/device/rollout", "internal/device/sysevents", "changes of the network, the clock and the file"},
+	{"internal/device/rollout", "internal/device/settings", "what a call is made with where the document sets nothing"},
+	{"internal/device/rollout", "internal/device/sysevents", "reports changes of the network, the clock and the file"},
 	{"internal/device/rollout", "internal/hook", "runs a client's own hook"},
-	{"internal/device/rollout", "internal/proto", "what status and events say of the configuration"},
+	{"internal/device/rollout", "internal/proto", "the configuration in status and events"},
 	{"internal/device/rollout", "internal/sshdexec", "asks sshd which options it knows"},
 	{"internal/device/rollout", "internal/sysexits", "a document's fault has an exit status"},
 
@@ -152,6 +153,8 @@ var arrows = []struct{ from, to, reason string }{
 
 	{"internal/device/manager", "internal/daemon", "opens the socket for the helpers' reports"},
 	{"internal/device/subsystem", "internal/fdpass", "sends the pipe"},
+
+	{"internal/device/sysevents", "internal/wake", "merges events of the kernel"},
 
 	{"internal/device/trigger", "internal/device/connect", "makes the connection"},
 	{"internal/device/trigger", "internal/device/dial", "owns it then"},

@@ -11,6 +11,7 @@ import (
 	"callhome/internal/device/schedule"
 	"callhome/internal/device/settings"
 	"callhome/internal/proto"
+	"callhome/internal/wake"
 )
 
 // client keeps the connection to one NETCONF client. Its goroutine owns the
@@ -52,7 +53,7 @@ type news struct {
 // that name in the configuration before, or nil.
 func (k *Keeper) start(conf config.Client, left []Session, former *client) *client {
 	c := &client{k: k, conf: conf, base: k.base, policy: policyOf(&conf),
-		news: make(chan news), network: make(chan struct{}, 1), clock: make(chan struct{}, 1)}
+		news: make(chan news), network: wake.New(), clock: wake.New()}
 	c.status = proto.ClientStatus{Client: conf.Name, State: proto.ClientWaiting, Since: time.Now().UTC(), Periodic: conf.Periodic != nil}
 	if former != nil {
 		was := former.Status()
@@ -298,13 +299,5 @@ func (c *client) send(n news) bool {
 		return true
 	case <-c.ctx.Done():
 		return false
-	}
-}
-
-// poke leaves a piece of news where none waits already.
-func poke(c chan<- struct{}) {
-	select {
-	case c <- struct{}{}:
-	default:
 	}
 }

@@ -17,6 +17,7 @@ import (
 	"callhome/internal/device/session"
 	"callhome/internal/device/settings"
 	"callhome/internal/proto"
+	"callhome/internal/wake"
 
 	"github.com/hashicorp/go-hclog"
 )
@@ -115,10 +116,10 @@ func (k *Keeper) Apply(c *config.Config, base *settings.Call) {
 }
 
 // Network tells all clients that an address or a link came back.
-func (k *Keeper) Network() { k.all(func(c *client) { poke(c.network) }) }
+func (k *Keeper) Network() { k.all(func(c *client) { wake.Up(c.network) }) }
 
 // ClockSet tells all clients that the wall clock was set.
-func (k *Keeper) ClockSet() { k.all(func(c *client) { poke(c.clock) }) }
+func (k *Keeper) ClockSet() { k.all(func(c *client) { wake.Up(c.clock) }) }
 
 func (k *Keeper) all(f func(*client)) {
 	k.mu.Lock()

@@ -12,6 +12,8 @@ import (
 	"sync"
 	"time"
 
+	"callhome/internal/wake"
+
 	"github.com/hashicorp/go-hclog"
 )
 
@@ -48,7 +50,7 @@ type slot struct {
 const maxMemory = 4 << 20
 
 func recall(last, slots string, log hclog.Logger) *memory {
-	m := &memory{log: log, last: last, slots: slots, known: make(map[string]endpointAndSlot), wake: make(chan struct{}, 1), written: make(chan struct{})}
+	m := &memory{log: log, last: last, slots: slots, known: make(map[string]endpointAndSlot), wake: wake.New(), written: make(chan struct{})}
 	var names map[string]string
 	m.read(last, &names)
 	for client, endpoint := range names {
@@ -114,10 +116,7 @@ func (m *memory) forget(but []string) {
 func (m *memory) changed(last, slots bool) {
 	m.lastDirty, m.slotsDirty = m.lastDirty || last, m.slotsDirty || slots
 	if m.lastDirty || m.slotsDirty {
-		select {
-		case m.wake <- struct{}{}:
-		default:
-		}
+		wake.Up(m.wake)
 	}
 }
 

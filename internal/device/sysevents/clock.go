@@ -10,9 +10,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Clock calls tell, from a goroutine of its own, whenever the wall clock was
-// set or the machine has slept, until done is closed.
-func Clock(done <-chan struct{}, tell func()) error {
+// Clock calls notify from its own goroutine whenever the wall clock was set or
+// the machine has slept, until done is closed.
+func Clock(done <-chan struct{}, notify func()) error {
 	fd, err := unix.TimerfdCreate(unix.CLOCK_REALTIME, unix.TFD_CLOEXEC|unix.TFD_NONBLOCK)
 	if err != nil {
 		return fmt.Errorf("watching the clock: %w", err)
@@ -31,7 +31,7 @@ func Clock(done <-chan struct{}, tell func()) error {
 			if _, err := timer.Read(make([]byte, 8)); !errors.Is(err, unix.ECANCELED) {
 				return // closed
 			}
-			// Armed before it is told, so that nothing falls between the two.
+			// Armed before notify, so that no change in between is missed.
 			raw, err := timer.SyscallConn()
 			if err != nil {
 				return
@@ -39,14 +39,14 @@ func Clock(done <-chan struct{}, tell func()) error {
 			if raw.Control(func(fd uintptr) { err = arm(int(fd)) }) != nil || err != nil {
 				return
 			}
-			tell()
+			notify()
 		}
 	}()
 	return nil
 }
 
-// arm sets a timer for a time that does not come in this program's life: it is
-// there to be cancelled.
+// arm sets the timer to a time that this program does not live to see. Only its
+// cancellation matters (TFD_TIMER_CANCEL_ON_SET, timerfd_create(2)).
 func arm(fd int) error {
 	far := int64(math.MaxInt32) // 2038, where seconds have 32 bits
 	if strconv.IntSize == 64 {

@@ -8,21 +8,21 @@ import (
 	"github.com/fsnotify/fsnotify"
 )
 
-// quiet is how long a file must have been left alone before it is told.
+// quiet is how long a file must stay unchanged before its change is reported.
 const quiet = 200 * time.Millisecond
 
-// File calls tell, from a goroutine of its own, after the file was written or
-// another one was renamed to its name, until done is closed. It need not be
-// there yet, but its directory must.
-func File(done <-chan struct{}, path string, tell func()) error {
+// File calls notify from its own goroutine after the file was written or replaced
+// by a rename, until done is closed. The file need not exist yet, but its
+// directory must.
+func File(done <-chan struct{}, path string, notify func()) error {
 	w, err := fsnotify.NewWatcher()
 	if err != nil {
-		return fmt.Errorf("following %s: %w", path, err)
+		return fmt.Errorf("watching the file %q: %w", path, err)
 	}
-	// The directory, because a rename takes a watched file away.
+	// A watch on the file itself would stay with the old inode after a rename.
 	if err := w.Add(filepath.Dir(path)); err != nil {
 		w.Close()
-		return fmt.Errorf("following %s: %w", path, err)
+		return fmt.Errorf("watching the file %q: %w", path, err)
 	}
 	go func() {
 		defer w.Close()
@@ -37,9 +37,9 @@ func File(done <-chan struct{}, path string, tell func()) error {
 					settled.Reset(quiet)
 				}
 			case <-w.Errors:
-				settled.Reset(quiet) // something was missed
+				settled.Reset(quiet) // the queue overflowed; the change may have been in it
 			case <-settled.C:
-				tell()
+				notify()
 			}
 		}
 	}()

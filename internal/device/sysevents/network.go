@@ -1,8 +1,7 @@
-// Package sysevents tells when the world outside of the program has changed so
-// that waiting on would be wrong: an address or a link that came back
-// (rtnetlink(7)), a wall clock that was set (timerfd_create(2)), a file that
-// was replaced. cmd/callhome-mgr passes the news on. It decides nothing and
-// changes nothing.
+// Package sysevents reports changes of the system that end a wait early: an
+// address or a link that came back (rtnetlink(7)), a wall clock that was set
+// (timerfd_create(2)), a file that was replaced. Package rollout passes the
+// reports on. It never decides what follows from a change, and changes nothing.
 package sysevents
 
 import (
@@ -10,56 +9,59 @@ import (
 	"net"
 	"time"
 
+	"callhome/internal/wake"
+
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
 
-// settle is how long to wait for more news: a link that comes back brings its
-// addresses one after another, and each is an event.
+// settle is how long to collect changes before one report: a link that comes
+// back brings its addresses one after another, and each is an event.
 const settle = 100 * time.Millisecond
 
-// apart is the least time between two tellings of the network: on a router
-// with a link that flaps nobody shall be called at each flap.
-const apart = 2 * time.Second
+// minInterval is the shortest time between two reports: a flapping link must not
+// cause a call home at each flap.
+const minInterval = 2 * time.Second
 
-// Network calls tell, from a goroutine of its own, soon after an address or a
-// link of this network namespace came back, until done is closed.
-func Network(done <-chan struct{}, tell func()) error {
+// Network calls notify from its own goroutine soon after an address or a link of
+// this network namespace came back, until done is closed.
+func Network(done <-chan struct{}, notify func()) error {
 	first, err := subscribe()
 	if err != nil {
 		return err
 	}
-	news := make(chan struct{}, 1)
-	go gather(done, news, tell)
+	changes := wake.New()
+	go coalesce(done, changes, notify)
 	go func() {
 		for s := first; ; {
-			ended := s.read(done, news)
+			ended := s.read(done, changes)
 			s.end()
 			if ended {
 				return
 			}
-			// More came than the kernel keeps for us, and some of it is lost.
+			// The socket's buffer overflowed, and events are lost (netlink(7),
+			// ENOBUFS).
 			for s = nil; s == nil; s, _ = subscribe() {
-				if !pause(done, apart) {
+				if !pause(done, minInterval) {
 					return
 				}
 			}
-			poke(news)
+			wake.Up(changes)
 		}
 	}()
 	return nil
 }
 
-// subscription is the kernel's news until it fails or done is closed.
+// subscription receives the kernel's events until it fails or done is closed.
 type subscription struct {
 	links chan netlink.LinkUpdate
 	addrs chan netlink.AddrUpdate
 	done  chan struct{}
-	up    present[int]     // links by index that are running
-	ours  present[address] // that can be used
+	up    present[int]     // running links, by index
+	ours  present[address] // usable addresses
 }
 
-// address is one of a link's.
+// address is one address of a link.
 type address struct {
 	link int
 	net  string
@@ -68,37 +70,38 @@ type address struct {
 func subscribe() (*subscription, error) {
 	s := &subscription{links: make(chan netlink.LinkUpdate, 64), addrs: make(chan netlink.AddrUpdate, 64), done: make(chan struct{}),
 		up: make(present[int]), ours: make(present[address])}
-	quiet := func(error) {} // a channel that is closed says it
+	quiet := func(error) {} // read sees the failure as a closed channel
 	if err := netlink.LinkSubscribeWithOptions(s.links, s.done, netlink.LinkSubscribeOptions{ErrorCallback: quiet}); err != nil {
-		return nil, fmt.Errorf("watching the links: %w", err)
+		return nil, fmt.Errorf("watching the network links: %w", err)
 	}
 	if err := netlink.AddrSubscribeWithOptions(s.addrs, s.done, netlink.AddrSubscribeOptions{ErrorCallback: quiet}); err != nil {
 		close(s.done)
 		go drain(s.links)
-		return nil, fmt.Errorf("watching the addresses: %w", err)
+		return nil, fmt.Errorf("watching the network addresses: %w", err)
 	}
-	s.look()
+	s.list()
 	return s, nil
 }
 
-// look notes what is there already. What cannot be seen tells once more.
-func (s *subscription) look() {
+// list notes the links and addresses that are present already. One that cannot be
+// listed causes a needless report at its next event, and no harm.
+func (s *subscription) list() {
 	links, err := netlink.LinkList()
 	for i := range links {
 		if a := links[i].Attrs(); err == nil {
-			s.up.came(a.Index, running(a))
+			s.up.appeared(a.Index, running(a))
 		}
 	}
 	addrs, err := netlink.AddrList(nil, netlink.FAMILY_ALL)
 	for _, a := range addrs {
 		if err == nil {
-			s.ours.came(address{a.LinkIndex, a.IPNet.String()}, usable(a.Flags))
+			s.ours.appeared(address{a.LinkIndex, a.IPNet.String()}, usable(a.Flags))
 		}
 	}
 }
 
-// end ends the subscription. Its senders may have more to say until they see
-// that.
+// end ends the subscription. It drains the channels, because their senders block
+// until they see that done is closed.
 func (s *subscription) end() {
 	close(s.done)
 	go drain(s.links)
@@ -110,8 +113,9 @@ func drain[T any](c <-chan T) {
 	}
 }
 
-// read passes the news on. It reports whether it ended because of done.
-func (s *subscription) read(done <-chan struct{}, news chan<- struct{}) bool {
+// read signals changes for each link or address that came back. It reports
+// whether it ended because of done.
+func (s *subscription) read(done <-chan struct{}, changes chan<- struct{}) bool {
 	for {
 		select {
 		case <-done:
@@ -120,44 +124,37 @@ func (s *subscription) read(done <-chan struct{}, news chan<- struct{}) bool {
 			if !ok {
 				return false
 			}
-			if s.up.came(l.Attrs().Index, l.Header.Type != unix.RTM_DELLINK && running(l.Attrs())) {
-				poke(news)
+			if s.up.appeared(l.Attrs().Index, l.Header.Type != unix.RTM_DELLINK && running(l.Attrs())) {
+				wake.Up(changes)
 			}
 		case a, ok := <-s.addrs:
 			if !ok {
 				return false
 			}
-			if s.ours.came(address{a.LinkIndex, a.LinkAddress.String()}, a.NewAddr && usable(a.Flags)) {
-				poke(news)
+			if s.ours.appeared(address{a.LinkIndex, a.LinkAddress.String()}, a.NewAddr && usable(a.Flags)) {
+				wake.Up(changes)
 			}
 		}
 	}
 }
 
-func poke(news chan<- struct{}) {
-	select {
-	case news <- struct{}{}:
-	default:
-	}
-}
-
-// gather turns news that come together into one telling.
-func gather(done <-chan struct{}, news <-chan struct{}, tell func()) {
+// coalesce turns changes that come together into one call of notify.
+func coalesce(done <-chan struct{}, changes <-chan struct{}, notify func()) {
 	for {
 		select {
-		case <-news:
+		case <-changes:
 		case <-done:
 			return
 		}
 		if !pause(done, settle) {
 			return
 		}
-		select { // of the same moment
-		case <-news:
+		select { // a change within settle belongs to the same report
+		case <-changes:
 		default:
 		}
-		tell()
-		if !pause(done, apart) {
+		notify()
+		if !pause(done, minInterval) {
 			return
 		}
 	}
@@ -177,24 +174,25 @@ func running(l *netlink.LinkAttrs) bool {
 	return l.Flags&net.FlagUp != 0 && l.RawFlags&unix.IFF_RUNNING != 0
 }
 
-// usable leaves out an IPv6 address that is not ours yet (RFC 4862, section
-// 5.4); the kernel tells again when it is.
+// usable leaves out an IPv6 address that duplicate address detection has not
+// confirmed (RFC 4862, section 5.4); the kernel sends another event when it has.
 func usable(flags int) bool {
 	return flags&(unix.IFA_F_TENTATIVE|unix.IFA_F_DADFAILED) == 0
 }
 
-// present is what is there. The kernel tells of each change of a link and an
-// address, and most are none of this: a router's advertisement, say, prolongs
-// an address every few minutes.
+// present is the set of links or addresses that are there. The kernel sends an
+// event for every change, and most matter to no call home: a router
+// advertisement, for one, prolongs an address every few minutes.
 type present[K comparable] map[K]bool
 
-// came notes whether k is there, and reports whether it was not.
-func (p present[K]) came(k K, there bool) bool {
+// appeared records whether k is there, and reports whether it is there and was not
+// before.
+func (p present[K]) appeared(k K, there bool) bool {
 	was := p[k]
 	if there {
 		p[k] = true
 	} else {
-		delete(p, k) // a number is not used again, and would stay for ever
+		delete(p, k) // link indexes are not used again: the map would grow
 	}
 	return there && !was
 }

@@ -11,19 +11,21 @@ import (
 	"testing/synctest"
 	"time"
 
+	"callhome/internal/wake"
+
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
 
-// News that come together are told once, and a flapping link is told of now and
-// then.
-func TestNewsAreGathered(t *testing.T) {
+// Changes that come together are reported once, and a flapping link at most every
+// minInterval.
+func TestChangesAreCoalesced(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		done, news := make(chan struct{}), make(chan struct{}, 1)
+		done, changes := make(chan struct{}), wake.New()
 		begun := time.Now()
 		var mu sync.Mutex // guards all
 		var all []time.Duration
-		go gather(done, news, func() {
+		go coalesce(done, changes, func() {
 			mu.Lock()
 			defer mu.Unlock()
 			all = append(all, time.Since(begun))
@@ -36,65 +38,65 @@ func TestNewsAreGathered(t *testing.T) {
 		}
 		expect := func(want ...time.Duration) {
 			t.Helper()
-			told := soFar()
-			if len(told) != len(want) {
-				t.Fatalf("told after %v, expected %v", told, want)
+			reports := soFar()
+			if len(reports) != len(want) {
+				t.Fatalf("reported after %v, expected %v", reports, want)
 			}
 			for i := range want {
-				if told[i] != want[i] {
-					t.Errorf("told after %v, expected %v", told, want)
+				if reports[i] != want[i] {
+					t.Errorf("reported after %v, expected %v", reports, want)
 				}
 			}
 		}
 		for range 5 { // a link and its addresses
-			poke(news)
+			wake.Up(changes)
 			time.Sleep(settle / 10)
 		}
 		expect()
 		time.Sleep(settle / 2)
 		expect(settle)
-		time.Sleep(apart)
+		time.Sleep(minInterval)
 		expect(settle)
 		second := time.Since(begun)
 		for range 100 { // a flapping link
-			poke(news)
+			wake.Up(changes)
 			time.Sleep(settle)
 		}
-		told := soFar()
-		for i, at := range told[1:] {
-			if want := second + settle + time.Duration(i)*(apart+settle); at != want {
-				t.Errorf("flap told after %v, expected %v", at, want)
+		reports := soFar()
+		for i, at := range reports[1:] {
+			if want := second + settle + time.Duration(i)*(minInterval+settle); at != want {
+				t.Errorf("flap reported after %v, expected %v", at, want)
 			}
 		}
-		if n := len(told) - 1; n != 5 {
-			t.Errorf("100 flaps in 10 s were told %d times", n)
+		if n := len(reports) - 1; n != 5 {
+			t.Errorf("100 flaps in 10 s were reported %d times", n)
 		}
 		close(done) // and the goroutine ends, else the bubble fails
 	})
 }
 
-func TestWhatCameBack(t *testing.T) {
+func TestAppearedReportsOnlyReturns(t *testing.T) {
 	p := make(present[int])
 	for i, step := range []struct {
-		k           int
-		there, came bool
+		k               int
+		there, appeared bool
 	}{
 		{1, true, true}, {1, true, false}, {2, false, false}, {2, true, true}, {1, false, false}, {1, false, false}, {1, true, true}, {2, true, false},
 	} {
-		if got := p.came(step.k, step.there); got != step.came {
-			t.Errorf("step %d: came %v", i, got)
+		if got := p.appeared(step.k, step.there); got != step.appeared {
+			t.Errorf("step %d: appeared %v", i, got)
 		}
 	}
 	for link := range 1000 { // of containers that come and go
-		p.came(100+link, true)
-		p.came(100+link, false)
+		p.appeared(100+link, true)
+		p.appeared(100+link, false)
 	}
 	if len(p) != 2 {
-		t.Errorf("%d are kept in mind", len(p))
+		t.Errorf("%d entries remain", len(p))
 	}
 }
 
-// kernel is a subscription whose news the test makes.
+// kernel is a subscription whose events the test makes.
 func kernel() *subscription {
 	return &subscription{links: make(chan netlink.LinkUpdate), addrs: make(chan netlink.AddrUpdate), done: make(chan struct{}),
 		up: make(present[int]), ours: make(present[address])}
@@ -117,53 +119,53 @@ func addr(ip string, flags int, there bool) netlink.AddrUpdate {
 	return netlink.AddrUpdate{LinkIndex: 1, LinkAddress: *n, Flags: flags, NewAddr: there}
 }
 
-func TestWhatIsNewsOfTheNetwork(t *testing.T) {
+func TestWhichEventsAreChangesOfTheNetwork(t *testing.T) {
 	gone := link(1, true, true)
 	gone.Header.Type = unix.RTM_DELLINK
 	for name, tt := range map[string]struct {
-		links []netlink.LinkUpdate
-		addrs []netlink.AddrUpdate
-		news  bool // of the last one
+		links   []netlink.LinkUpdate
+		addrs   []netlink.AddrUpdate
+		changed bool // by the last event
 	}{
-		"a link with a carrier":             {links: []netlink.LinkUpdate{link(1, true, true)}, news: true},
+		"a link with a carrier":             {links: []netlink.LinkUpdate{link(1, true, true)}, changed: true},
 		"one without":                       {links: []netlink.LinkUpdate{link(1, true, false)}},
 		"one that is down":                  {links: []netlink.LinkUpdate{link(1, false, true)}},
 		"another change of one that is up":  {links: []netlink.LinkUpdate{link(1, true, true), link(1, true, true)}},
-		"one that was away":                 {links: []netlink.LinkUpdate{link(1, true, true), link(1, true, false), link(1, true, true)}, news: true},
+		"one that was away":                 {links: []netlink.LinkUpdate{link(1, true, true), link(1, true, false), link(1, true, true)}, changed: true},
 		"one that was taken away":           {links: []netlink.LinkUpdate{link(1, true, true), gone}},
-		"one that was taken away and again": {links: []netlink.LinkUpdate{link(1, true, true), gone, link(1, true, true)}, news: true},
-		"an address":                        {addrs: []netlink.AddrUpdate{addr("2001:db8::", 0, true)}, news: true},
+		"one that was taken away and again": {links: []netlink.LinkUpdate{link(1, true, true), gone, link(1, true, true)}, changed: true},
+		"an address":                        {addrs: []netlink.AddrUpdate{addr("2001:db8::", 0, true)}, changed: true},
 		"one that is not ours yet":          {addrs: []netlink.AddrUpdate{addr("2001:db8::", unix.IFA_F_TENTATIVE, true)}},
-		"one that is ours now":              {addrs: []netlink.AddrUpdate{addr("2001:db8::", unix.IFA_F_TENTATIVE, true), addr("2001:db8::", 0, true)}, news: true},
-		"one that somebody else has":        {addrs: []netlink.AddrUpdate{addr("2001:db8::", unix.IFA_F_DADFAILED, true)}},
+		"one that is ours now":              {addrs: []netlink.AddrUpdate{addr("2001:db8::", unix.IFA_F_TENTATIVE, true), addr("2001:db8::", 0, true)}, changed: true},
+		"one that is a duplicate":           {addrs: []netlink.AddrUpdate{addr("2001:db8::", unix.IFA_F_DADFAILED, true)}},
 		"one that is prolonged":             {addrs: []netlink.AddrUpdate{addr("2001:db8::", 0, true), addr("2001:db8::", 0, true)}},
 		"one that is taken away":            {addrs: []netlink.AddrUpdate{addr("2001:db8::", 0, true), addr("2001:db8::", 0, false)}},
-		"one that comes back":               {addrs: []netlink.AddrUpdate{addr("2001:db8::", 0, true), addr("2001:db8::", 0, false), addr("2001:db8::", 0, true)}, news: true},
+		"one that comes back":               {addrs: []netlink.AddrUpdate{addr("2001:db8::", 0, true), addr("2001:db8::", 0, false), addr("2001:db8::", 0, true)}, changed: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				s, done, news := kernel(), make(chan struct{}), make(chan struct{}, 1)
-				go s.read(done, news)
-				heard := false
-				hear := func() {
+				s, done, changes := kernel(), make(chan struct{}), wake.New()
+				go s.read(done, changes)
+				changed := false
+				look := func() {
 					synctest.Wait()
 					select {
-					case <-news:
-						heard = true
+					case <-changes:
+						changed = true
 					default:
-						heard = false
+						changed = false
 					}
 				}
 				for _, l := range tt.links {
 					s.links <- l
-					hear()
+					look()
 				}
 				for _, a := range tt.addrs {
 					s.addrs <- a
-					hear()
+					look()
 				}
-				if heard != tt.news {
-					t.Errorf("news: %v", heard)
+				if changed != tt.changed {
+					t.Errorf("changed: %v", changed)
 				}
 				close(done)
 			})
@@ -171,8 +173,8 @@ func TestWhatIsNewsOfTheNetwork(t *testing.T) {
 	}
 }
 
-// Whoever still sends when a subscription ends is let go.
-func TestASubscriptionEnds(t *testing.T) {
+// A sender that still sends when a subscription ends is not blocked.
+func TestAnEndedSubscriptionBlocksNoSender(t *testing.T) {
 	for name, end := range map[string]func(s *subscription, done chan struct{}){
 		"with its owner":        func(_ *subscription, done chan struct{}) { close(done) },
 		"as the kernel said so": func(s *subscription, _ chan struct{}) { close(s.links) },
@@ -202,8 +204,8 @@ func TestASubscriptionEnds(t *testing.T) {
 	}
 }
 
-// The timer is there to be cancelled, not to come.
-func TestTheClocksTimerIsFarAway(t *testing.T) {
+// The timer is there to be cancelled, not to expire.
+func TestTheClocksTimerDoesNotExpire(t *testing.T) {
 	fd, err := unix.TimerfdCreate(unix.CLOCK_REALTIME, unix.TFD_CLOEXEC|unix.TFD_NONBLOCK)
 	if err != nil {
 		t.Fatal(err)
@@ -217,13 +219,13 @@ func TestTheClocksTimerIsFarAway(t *testing.T) {
 		t.Fatal(err)
 	}
 	if years := left.Value.Sec / (365 * 24 * 3600); years < 10 {
-		t.Errorf("it comes in %d years", years)
+		t.Errorf("it expires in %d years", years)
 	}
 	if _, err := unix.Read(fd, make([]byte, 8)); err != unix.EAGAIN {
 		t.Errorf("reading it: %v", err)
 	}
 	if err := arm(-1); err == nil {
-		t.Error("no error of the kernel's")
+		t.Error("no error from the kernel")
 	}
 }
 
@@ -235,7 +237,7 @@ func TestClockEnds(t *testing.T) {
 	close(done)
 }
 
-// await fails when f does not come true.
+// await fails the test if f does not return true within 10 s.
 func await(t *testing.T, what string, f func() bool) {
 	t.Helper()
 	for end := time.Now().Add(10 * time.Second); !f(); {
@@ -256,11 +258,11 @@ func TestFile(t *testing.T) {
 	path := filepath.Join(dir, "callhome.json")
 	done := make(chan struct{})
 	defer close(done)
-	var told atomic.Int32
-	if err := File(done, path, func() { told.Add(1) }); err != nil {
+	var reports atomic.Int32
+	if err := File(done, path, func() { reports.Add(1) }); err != nil {
 		t.Fatal(err)
 	}
-	// Another file's news come when all that was before has been told.
+	// The report of another file comes after all reports of earlier changes.
 	var others atomic.Int32
 	if err := File(done, filepath.Join(dir, "other.json"), func() { others.Add(1) }); err != nil {
 		t.Fatal(err)
@@ -269,20 +271,20 @@ func TestFile(t *testing.T) {
 		t.Helper()
 		n := others.Load()
 		put(filepath.Join(dir, "other.json"), "x")
-		await(t, "the other file is told", func() bool { return others.Load() > n })
-		if got := told.Load(); got != want {
-			t.Fatalf("told %d times, expected %d", got, want)
+		await(t, "the other file is reported", func() bool { return others.Load() > n })
+		if got := reports.Load(); got != want {
+			t.Fatalf("reported %d times, expected %d", got, want)
 		}
 	}
 	settled(0)
 	put(path, "first") // it was not there
-	await(t, "the first is told", func() bool { return told.Load() == 1 })
+	await(t, "the first is reported", func() bool { return reports.Load() == 1 })
 
 	put(path+".new", "second")
 	if err := os.Rename(path+".new", path); err != nil {
 		t.Fatal(err)
 	}
-	await(t, "the rename is told", func() bool { return told.Load() == 2 })
+	await(t, "the rename is reported", func() bool { return reports.Load() == 2 })
 
 	if err := os.Remove(path); err != nil {
 		t.Fatal(err)
@@ -291,12 +293,12 @@ func TestFile(t *testing.T) {
 	for range 20 { // written in pieces
 		put(path, "third")
 	}
-	await(t, "the third is told", func() bool { return told.Load() >= 3 })
+	await(t, "the third is reported", func() bool { return reports.Load() >= 3 })
 	settled(3)
 }
 
 func TestFileNeedsItsDirectory(t *testing.T) {
 	if err := File(make(chan struct{}), filepath.Join(t.TempDir(), "not", "there"), func() {}); err == nil {
-		t.Error("it is followed")
+		t.Error("it is watched")
 	}
 }
