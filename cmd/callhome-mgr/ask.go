@@ -181,10 +181,10 @@ func printEvent(w io.Writer, e proto.Event) {
 	}
 	if e.Event == proto.EventConfigRefused {
 		fmt.Fprintln(w)
-		fmt.Fprintln(w, indented(e.Words))
+		fmt.Fprintln(w, indented(e.Text))
 		return
 	}
-	for _, words := range []string{e.Session.Cause, e.Words} {
+	for _, words := range []string{e.Session.Cause, e.Text} {
 		if words != "" {
 			fmt.Fprintf(w, " (%s)", printable.Quoted(words))
 		}

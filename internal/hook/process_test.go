@@ -224,7 +224,7 @@ func TestHookRunsItsProgram(t *testing.T) {
 	}
 	defer h.Close()
 	sent := proto.Event{
-		Time: time.Date(2026, 1, 2, 3, 4, 5, 6, time.UTC), Event: proto.EventFailed, Words: "a\nb\x00",
+		Time: time.Date(2026, 1, 2, 3, 4, 5, 6, time.UTC), Event: proto.EventFailed, Text: "a\nb\x00",
 		Session: proto.SessionInfo{Session: 7, Host: "nms.example", Stage: proto.StageTCP, Cause: "connection refused"},
 	}
 	h.Handle(eventOf(sent))

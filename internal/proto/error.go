@@ -9,15 +9,15 @@ type Code int
 // names are MAAPI's with CALLHOME in place of CONFD where MAAPI has one.
 const (
 	CodeName         Code = 1  // CALLHOME_ERR_NAME: the name does not resolve
-	CodeUnavailable  Code = 2  // CALLHOME_ERR_UNAVAILABLE: no address answered
+	CodeUnavailable  Code = 2  // CALLHOME_ERR_UNAVAILABLE: no address accepted the connection
 	CodeHandover     Code = 3  // CALLHOME_ERR_HANDOVER: sshd did not take the socket
 	CodeSSH          Code = 4  // CALLHOME_ERR_SSH: no key exchange
 	CodeAuth         Code = 5  // CALLHOME_ERR_AUTH: no login
 	CodeSubsystem    Code = 6  // CALLHOME_ERR_SUBSYSTEM: no netconf subsystem
 	CodeNoExists     Code = 7  // CALLHOME_ERR_NOEXISTS: no such session
 	CodeAccessDenied Code = 8  // CALLHOME_ERR_ACCESS_DENIED
-	CodeBadType      Code = 9  // CALLHOME_ERR_BADTYPE: a parameter is wrong
-	CodeOS           Code = 10 // CALLHOME_ERR_OS: the operating system failed
+	CodeBadType      Code = 9  // CALLHOME_ERR_BADTYPE: a parameter is invalid
+	CodeOS           Code = 10 // CALLHOME_ERR_OS: a system call failed
 	CodeBusy         Code = 11 // CALLHOME_ERR_BUSY: a limit is reached
 	CodeShutdown     Code = 12 // CALLHOME_ERR_SHUTDOWN: the manager is stopping
 	CodeBadConfig    Code = 13 // CALLHOME_ERR_BAD_CONFIG: a configuration was refused, the former one stays
@@ -46,22 +46,22 @@ type Error struct {
 	Data    ErrorData `json:"data"`
 }
 
-// ErrorData says what failed where, and whether to try again.
+// ErrorData says what failed at which address, and whether a retry makes sense.
 type ErrorData struct {
 	Name    string `json:"name"` // Code.String()
 	Stage   Stage  `json:"stage,omitempty"`
-	Address string `json:"address,omitempty"` // that was tried
-	// Reason is the operating system's or sshd's own words.
+	Address string `json:"address,omitempty"` // of the attempt
+	// Reason is the system call's error or sshd's log line.
 	Reason string `json:"reason,omitempty"`
-	Retry  bool   `json:"retry"` // a later try can end otherwise
-	// Session is the session that failed, 0 where there was none.
+	Retry  bool   `json:"retry"` // temporary: a retry may succeed
+	// Session is the number of the session that failed, 0 for no session.
 	Session int `json:"session,omitempty"`
 }
 
 func (e *Error) Error() string { return e.Message }
 
-// stageFailure is what the failure of a stage is called and whether trying
-// again makes sense.
+// stageFailure is the code of a failure at each stage, and whether a retry makes
+// sense.
 var stageFailure = map[Stage]struct {
 	code  Code
 	retry bool
@@ -82,12 +82,12 @@ func StageError(stage Stage, message string, data ErrorData) *Error {
 	return &Error{Code: f.code, Message: message, Data: data}
 }
 
-// NewError returns an error that no stage of a call home is to blame for.
+// NewError returns an error that has no stage of a call home.
 func NewError(code Code, message string) *Error {
 	return &Error{Code: code, Message: message, Data: ErrorData{Name: code.String(), Retry: code == CodeBusy}}
 }
 
-// Request is a call with its parameters, for callers that need no library.
+// Request is a request with its parameters, for programs without an RPC library.
 type Request[P any] struct {
 	Version string `json:"jsonrpc"`
 	ID      int    `json:"id"`

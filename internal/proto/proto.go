@@ -1,9 +1,9 @@
-// Package proto owns the words that the project's programs say to each other
-// over the manager's Unix socket: JSON-RPC 2.0, one message a line. It has
-// types and constants only; everybody may import it, it imports nobody.
+// Package proto owns the messages between the project's programs on the
+// manager's Unix socket: JSON-RPC 2.0, one message a line. It has types and
+// constants only. Every package may import it; it imports none of the project.
 // docs/api.md shows an exchange for each method.
 //
-//	caller                                   callhome-mgr
+//	API client                               callhome-mgr
 //	  {"method":"netconf_ssh_call_home",…}\n   ──▶
 //	  ◀──  {"result":{"session":12,…}}\n   or   {"error":{"code":…}}\n
 //
@@ -14,12 +14,12 @@
 //	  {"method":"subscribe"}\n                 ──▶
 //	  ◀──  {"result":{}}\n, then {"method":"event",…}\n for each event
 //
-// The descriptor rides on the first byte of the line (SCM_RIGHTS, unix(7)).
+// The descriptor is sent with the first byte of the line (SCM_RIGHTS, unix(7)).
 package proto
 
 import "time"
 
-// Version is JSON-RPC's own, in every message.
+// Version is the version of JSON-RPC, a member of every message.
 const Version = "2.0"
 
 // DefaultSocket is where callhome-mgr listens.
@@ -32,10 +32,10 @@ const DefaultPort = 4334
 // An answer may be longer: a list has a few hundred bytes a session.
 const MaxLine = 64 << 10
 
-// MaxOpaque bounds the opaque word, in bytes.
+// MaxOpaque bounds OPAQUE, in bytes.
 const MaxOpaque = 1024
 
-// The methods. Those that MAAPI has carry its names.
+// The methods. Those that MAAPI has too have MAAPI's names.
 const (
 	MethodCallHome        = "netconf_ssh_call_home"        // CallParams -> SessionInfo
 	MethodCallHomeOpaque  = "netconf_ssh_call_home_opaque" // CallParams -> SessionInfo
@@ -52,15 +52,15 @@ const (
 
 // MethodAdopt is the former name of MethodHandover.
 //
-// Deprecated: the word is the station's, for registering a device.
+// Deprecated: at the station "adopt" registers a device.
 const MethodAdopt = "adopt"
 
 // NotifyEvent is the method of the notifications that subscribe starts; their
 // parameters are an Event.
 const NotifyEvent = "event"
 
-// ReadOnly reports whether a method changes nothing, so that those who may
-// only look may call it.
+// ReadOnly reports whether a method changes nothing: users with read access may
+// call it.
 func ReadOnly(method string) bool {
 	switch method {
 	case MethodUserSessions, MethodWaitStart, MethodStatus, MethodSubscribe:
@@ -86,7 +86,7 @@ const (
 // Stages are all of them, in their order.
 var Stages = []Stage{StageName, StageTCP, StageHandover, StageSSH, StageAuth, StageSubsystem, StageSession}
 
-// Wait is how far the connection must have come before a call is answered.
+// Wait is the progress of a call home at which the manager answers the request.
 type Wait string
 
 // The values of wait. WaitNone answers as soon as the call is accepted.
@@ -97,7 +97,7 @@ const (
 	WaitNetconf Wait = "netconf" // the subsystem was started
 )
 
-// CallParams ask for a call home.
+// CallParams request a call home.
 type CallParams struct {
 	Host string `json:"host"`
 	Port uint16 `json:"port,omitempty"` // 0: DefaultPort
@@ -106,9 +106,9 @@ type CallParams struct {
 	Wait   Wait   `json:"wait,omitempty"` // "": WaitTCP, as MAAPI's call does
 }
 
-// HandoverParams say what is known of the socket that comes with them.
+// HandoverParams describe the socket that is sent with them.
 type HandoverParams struct {
-	// Host and Port are the NETCONF client as the caller named it.
+	// Host and Port are the NETCONF client's as the API client was given them.
 	Host   string `json:"host"`
 	Port   uint16 `json:"port"`
 	Opaque string `json:"opaque,omitempty"`
@@ -126,13 +126,13 @@ type State string
 const (
 	StateCalling       State = "calling"       // no connection yet
 	StateStarting      State = "starting"      // sshd has the socket
-	StateKeyExchange   State = "key-exchange"  // sshd speaks to the client
+	StateKeyExchange   State = "key-exchange"  // sshd and the client exchange keys, then authenticate
 	StateAuthenticated State = "authenticated" // the client has logged in
 	StateServing       State = "serving"       // the netconf subsystem runs
 	StateClosed        State = "closed"
 )
 
-// States are all that a session which has not ended can be in, in their order.
+// States are those of sessions that have not ended, in their order.
 var States = []State{StateCalling, StateStarting, StateKeyExchange, StateAuthenticated, StateServing}
 
 // End is how a session ended.
@@ -140,21 +140,21 @@ type End string
 
 // The ends.
 const (
-	EndKilled       End = "killed"              // somebody asked for it
-	EndDisconnected End = "client-disconnected" // the client said so (SSH_MSG_DISCONNECT)
+	EndKilled       End = "killed"              // on request, as kill_user_session
+	EndDisconnected End = "client-disconnected" // SSH_MSG_DISCONNECT
 	EndClosed       End = "client-closed"       // end of file
 	EndReset        End = "connection-reset"
 	EndSilent       End = "client-not-responding" // keepalives, or the kernel gave up
 	EndIdle         End = "idle"                  // the idle timeout
 	EndLoginTimeout End = "login-timeout"
 	EndProtocol     End = "protocol-error" // no SSH, no common algorithm, a broken packet
-	EndRefused      End = "refused"        // no login that counts
-	EndSshd         End = "sshd-failed"    // sshd itself could not go on
-	EndNoConnection End = "no-connection"  // there never was one
-	EndUnknown      End = "unknown"        // sshd ended without a word that is known
+	EndRefused      End = "refused"        // no login succeeded
+	EndSshd         End = "sshd-failed"    // sshd could not start or serve
+	EndNoConnection End = "no-connection"  // the call got no connection
+	EndUnknown      End = "unknown"        // sshd logged no known reason
 )
 
-// Ends are all of them.
+// Ends are all ends.
 var Ends = []End{
 	EndKilled, EndDisconnected, EndClosed, EndReset, EndSilent, EndIdle, EndLoginTimeout, EndProtocol, EndRefused, EndSshd,
 	EndNoConnection, EndUnknown,
@@ -168,16 +168,16 @@ const (
 	ViaManager    Via = "manager"    // callhome-mgr did both
 	ViaExecutable Via = "executable" // the program of --ssh-call-home-executable did both
 	ViaHandover   Via = "handover"   // another program connected, callhome-mgr started sshd
-	ViaFound      Via = "found"      // not known: a later manager found the session without its state file
+	ViaFound      Via = "found"      // unknown: a later manager found the session without its state file
 )
 
-// Vias are all of them.
+// Vias are all values of via.
 var Vias = []Via{ViaManager, ViaExecutable, ViaHandover, ViaFound}
 
 // SessionInfo is one session as the manager knows it.
 type SessionInfo struct {
-	// Session numbers the session. A number is not used twice, also not by the
-	// next manager, until the device is booted again.
+	// Session is the session's number. Neither this manager nor a later one uses
+	// it again until the device is rebooted.
 	Session int       `json:"session"`
 	State   State     `json:"state"`
 	Host    string    `json:"host"`
@@ -187,8 +187,8 @@ type SessionInfo struct {
 	Local   string    `json:"local,omitempty"`
 	Since   time.Time `json:"since"`
 	PID     int       `json:"pid,omitempty"` // of sshd
-	// Client and Endpoint are the names of those in the configuration that the
-	// session belongs to; "" where somebody asked for the call.
+	// Client and Endpoint name the configured client and endpoint that the session
+	// belongs to; "" for a call home on request.
 	Client   string `json:"client,omitempty"`
 	Endpoint string `json:"endpoint,omitempty"`
 	Via      Via    `json:"via"`
@@ -196,8 +196,8 @@ type SessionInfo struct {
 	Method   string `json:"method,omitempty"` // publickey, ...
 	Key      string `json:"key,omitempty"`    // fingerprint of the user's key
 	Cert     string `json:"cert,omitempty"`   // key ID of the user's certificate
-	// Stage says where a closed session stood, End how it ended, and Cause
-	// the same in sshd's words or ours.
+	// Stage is the last stage of a closed session, End how it ended, and Cause
+	// the same in one sentence, often sshd's log line.
 	Stage Stage  `json:"stage,omitempty"`
 	End   End    `json:"end,omitempty"`
 	Cause string `json:"cause,omitempty"`
@@ -208,35 +208,35 @@ type SessionInfo struct {
 	Stats    *Stats     `json:"stats,omitempty"`
 }
 
-// Stats is what the kernel knows of a session's connection (tcp(7), TCP_INFO).
+// Stats are the kernel's figures of a session's connection (tcp(7), TCP_INFO).
 type Stats struct {
 	BytesSent     uint64        `json:"bytes-sent"`
 	BytesReceived uint64        `json:"bytes-received"`
 	Retransmits   uint32        `json:"retransmits"`
 	Unacked       uint32        `json:"unacked"`
 	RTT           time.Duration `json:"rtt-ns"`
-	// LastData is the time since data last moved in either direction.
+	// LastData is the time since data was last sent or received.
 	LastData time.Duration `json:"last-data-ns"`
-	// LastReceived is the time since data last came.
+	// LastReceived is the time since data was last received.
 	LastReceived time.Duration `json:"last-received-ns"`
 }
 
-// SessionList is every session that has not ended, by number.
+// SessionList lists the sessions that have not ended, by number.
 type SessionList struct {
 	Sessions []SessionInfo `json:"sessions"`
 }
 
-// Status is the manager's own.
+// Status is the state of the manager.
 type Status struct {
 	Version  string        `json:"version"`
 	PID      int           `json:"pid"`
 	Since    time.Time     `json:"since"`
 	Started  bool          `json:"started"` // sessions of a former manager are restored
 	Sessions int           `json:"sessions"`
-	Calls    uint64        `json:"calls"`  // call homes asked for since the start
-	Failed   uint64        `json:"failed"` // of those, not logged in
+	Calls    uint64        `json:"calls"`  // call homes since the start
+	Failed   uint64        `json:"failed"` // of those, ended without a login
 	Recent   []SessionInfo `json:"recent"` // sessions that ended last, the newest first
-	// Config is the configuration in force, Clients are those in it, in its
+	// Config is the configuration in force, Clients are its clients in its
 	// order.
 	Config  ConfigStatus   `json:"configuration"`
 	Clients []ClientStatus `json:"clients"`
@@ -247,19 +247,19 @@ type ConfigStatus struct {
 	File    string     `json:"file,omitempty"`
 	Applied *time.Time `json:"applied,omitempty"`
 	Clients int        `json:"clients"`
-	// Error says why the document was refused that was read last; the one that
-	// was applied stays in force.
+	// Error is why the document that was read last was refused; the applied one
+	// stays in force.
 	Error string `json:"error,omitempty"`
 }
 
-// ClientState is where the manager stands with a configured NETCONF client.
+// ClientState is the state of the standing connection to a configured client.
 type ClientState string
 
 // The states of a client, in the order in which a connection goes through them.
 const (
 	ClientIdle          ClientState = "idle"        // periodic, and not due
 	ClientWaiting       ClientState = "waiting"     // for the next attempt
-	ClientDialing       ClientState = "dialing"     // a call has no connection yet
+	ClientDialing       ClientState = "dialing"     // the attempt has no connection yet
 	ClientHandedOver    ClientState = "handed-over" // sshd has the connection
 	ClientAuthenticated ClientState = "authenticated"
 	ClientServing       ClientState = "serving"
@@ -267,26 +267,26 @@ const (
 	ClientDisabled      ClientState = "disabled" // the configuration says so
 )
 
-// ClientStates are all of them.
+// ClientStates are all states of a client.
 var ClientStates = []ClientState{ClientIdle, ClientWaiting, ClientDialing, ClientHandedOver, ClientAuthenticated, ClientServing, ClientStopped, ClientDisabled}
 
-// ClientStatus is one configured NETCONF client: what the manager is doing
-// about it, what failed last, and when it will try again.
+// ClientStatus is one configured NETCONF client: the state of its standing
+// connection, the last failure, and the time of the next attempt.
 type ClientStatus struct {
 	Client string      `json:"client"`
 	State  ClientState `json:"state"`
 	Since  time.Time   `json:"since"` // when that state began
-	// Endpoint is the one in use or next, Address where its connection goes.
+	// Endpoint is the one in use or next, Address its connection's peer.
 	Endpoint string `json:"endpoint,omitempty"`
 	Address  string `json:"address,omitempty"`
 	Periodic bool   `json:"periodic,omitempty"`
-	// Attempts have failed at Endpoint in a row, AttemptsLeft are to be made
-	// before the next endpoint's turn; Failures are those at all endpoints
+	// Attempts counts the consecutive failures at Endpoint, AttemptsLeft the
+	// attempts before the next endpoint; Failures counts those at all endpoints
 	// since the last login.
 	Attempts     int `json:"attempts"`
 	AttemptsLeft int `json:"attempts-left"`
 	Failures     int `json:"failures"`
-	// LastError is why the last attempt or session ended that should not have.
+	// LastError is the last failed attempt or lost session.
 	LastError   *LastError `json:"last-error,omitempty"`
 	NextAttempt *time.Time `json:"next-attempt,omitempty"`
 	Connections uint64     `json:"connections"` // logins since the manager started
@@ -294,7 +294,7 @@ type ClientStatus struct {
 	User        string     `json:"user,omitempty"`
 }
 
-// LastError is a failure in words, and where it was.
+// LastError is a failure: its time, stage, end and message.
 type LastError struct {
 	Time    time.Time `json:"time"`
 	Stage   Stage     `json:"stage"`
@@ -302,27 +302,27 @@ type LastError struct {
 	Message string    `json:"message"`
 }
 
-// EventList is what happened last, the newest event at the end.
+// EventList lists the latest events, the newest last.
 type EventList struct {
 	Events []Event `json:"events"`
 }
 
-// Nothing is the result of a method that has none.
+// Nothing is the result of a method that returns nothing.
 type Nothing struct{}
 
-// Event is something that happened to a session.
+// Event is what happened to a session, a client or the configuration.
 type Event struct {
 	Time  time.Time `json:"time"`
 	Event string    `json:"event"`
-	// Session is the session as it was then; without a number where the event
-	// is none of a session's.
+	// Session is the session at that time; without a number where the event
+	// concerns no session.
 	Session SessionInfo `json:"session"`
-	// Client is the configured client that the event is about, as it was then.
+	// Client is the configured client that the event concerns, at that time.
 	Client *ClientStatus `json:"client,omitempty"`
 	// Outage is how long a recovered client was not connected.
 	Outage time.Duration `json:"outage-ns,omitempty"`
-	// Words are sshd's own, where the event is one of its lines.
-	Words string `json:"words,omitempty"`
+	// Text is sshd's log line where the event is one, else the event's details.
+	Text string `json:"words,omitempty"`
 }
 
 // The events.
@@ -330,30 +330,30 @@ const (
 	EventCalling       = "calling"
 	EventConnected     = "connected"     // TCP; sshd has the socket
 	EventKeyExchange   = "key-exchange"  // done
-	EventRefused       = "login-refused" // the client may try again
+	EventRefused       = "login-refused" // the client may attempt another login
 	EventAuthenticated = "authenticated"
 	EventSubsystem     = "subsystem"
 	EventNoSubsystem   = "no-subsystem"
 	EventFailed        = "failed" // ended before the login; stage and cause say why
 	EventClosed        = "closed" // ended after it
-	EventLog           = "log"    // a line of sshd's that says nothing of the above
+	EventLog           = "log"    // any other log line of sshd
 	EventRestored      = "restored"
-	EventTrouble       = "trouble" // of the manager's own with this session; Words say which
+	EventTrouble       = "trouble" // the manager failed at something for this session; see Text
 
 	// Of a configured client:
 	EventAttemptFailed     = "attempt-failed"
 	EventEndpointExhausted = "endpoint-exhausted"      // it failed max-attempts times
 	EventAllExhausted      = "all-endpoints-exhausted" // so did each, one after another
 	EventGivenUp           = "given-up"                // max-call-home-attempts have failed
-	EventLost              = "lost"                    // a connection that somebody had logged in on
+	EventLost              = "lost"                    // a connection ended unintentionally after its login
 	EventRecovered         = "recovered"               // a login after that; see Outage
 
 	// Of the configuration:
 	EventConfigApplied = "configuration-applied"
-	EventConfigRefused = "configuration-refused" // Words say why
+	EventConfigRefused = "configuration-refused" // Text is the reason
 )
 
-// Events are all of them.
+// Events are all events.
 var Events = []string{
 	EventCalling, EventConnected, EventKeyExchange, EventRefused, EventAuthenticated, EventSubsystem, EventNoSubsystem,
 	EventFailed, EventClosed, EventLog, EventRestored, EventTrouble,

@@ -17,35 +17,35 @@ func constants(t *testing.T, prefix string) []string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var words []string
+	var values []string
 	ast.Inspect(f, func(n ast.Node) bool {
 		if s, ok := n.(*ast.ValueSpec); ok && strings.HasPrefix(s.Names[0].Name, prefix) && len(s.Values) == 1 {
 			if lit, ok := s.Values[0].(*ast.BasicLit); ok {
-				word, err := strconv.Unquote(lit.Value)
+				value, err := strconv.Unquote(lit.Value)
 				if err != nil {
 					t.Fatal(err)
 				}
-				words = append(words, word)
+				values = append(values, value)
 			}
 		}
 		return true
 	})
-	slices.Sort(words)
-	return words
+	slices.Sort(values)
+	return values
 }
 
-func sorted[W ~string](words []W) []string {
+func sorted[V ~string](values []V) []string {
 	var out []string
-	for _, w := range words {
-		out = append(out, string(w))
+	for _, v := range values {
+		out = append(out, string(v))
 	}
 	slices.Sort(out)
 	return out
 }
 
-// A new word that is not listed would be refused by the hook and counted as
-// "other" by the metrics.
-func TestTheListsAreWhole(t *testing.T) {
+// The hook refuses an event that is not listed, and the metrics count a value that
+// is not listed as "other".
+func TestListsHaveEveryConstant(t *testing.T) {
 	for _, tt := range []struct {
 		prefix string
 		known  []string

@@ -66,7 +66,7 @@ func TestAWrongDocumentChangesNothing(t *testing.T) {
 	}
 	contains(t, "the refusal", k.Refused(wrong), faults...)
 	for _, e := range k.Heard("", proto.EventConfigRefused) {
-		contains(t, "the event", e.Words, faults...)
+		contains(t, "the event", e.Text, faults...)
 	}
 	if st := k.Status(); st.Config.Applied == nil || st.Config.Clients != 1 || !strings.Contains(st.Config.Error, "line 14") || len(st.Clients) != 1 {
 		t.Errorf("the status is %+v", st)

@@ -131,8 +131,8 @@ func TestPublishReachesTheSubscribers(t *testing.T) {
 	m := newManager(t)
 	events, cancel := m.Subscribe()
 	defer cancel()
-	m.Publish(proto.Event{Event: proto.EventConfigApplied, Words: "2 clients"})
-	if e := <-events; e.Event != proto.EventConfigApplied || e.Words != "2 clients" {
+	m.Publish(proto.Event{Event: proto.EventConfigApplied, Text: "2 clients"})
+	if e := <-events; e.Event != proto.EventConfigApplied || e.Text != "2 clients" {
 		t.Errorf("got %+v", e)
 	}
 	if st := m.Status(); st.Failed != 0 {

@@ -104,7 +104,7 @@ func session(id int, word string) []proto.Event {
 		if name == proto.EventClosed {
 			info.State = proto.StateClosed
 		}
-		all = append(all, proto.Event{Time: noon.Add(time.Duration(i) * time.Second), Event: name, Words: word, Session: info})
+		all = append(all, proto.Event{Time: noon.Add(time.Duration(i) * time.Second), Event: name, Text: word, Session: info})
 	}
 	return all
 }

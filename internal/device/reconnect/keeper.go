@@ -171,7 +171,7 @@ func owner(e *config.Endpoint) session.Owner {
 
 // event returns an event of a client's.
 func event(name string, of *proto.ClientStatus, words string) proto.Event {
-	return proto.Event{Time: time.Now().UTC(), Event: name, Client: of, Words: words}
+	return proto.Event{Time: time.Now().UTC(), Event: name, Client: of, Text: words}
 }
 
 // Applied tells that a configuration with n clients is in force now.

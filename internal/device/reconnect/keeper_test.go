@@ -195,7 +195,7 @@ func TestTheConfigurationsEvents(t *testing.T) {
 	play(t, Options{}, func(w *world, k *Keeper) {
 		k.Applied(3)
 		k.Refused("line 1: x")
-		if len(w.events) != 2 || w.events[0].Words != "3 clients" || w.events[1].Words != "line 1: x" || w.events[1].Event != proto.EventConfigRefused {
+		if len(w.events) != 2 || w.events[0].Text != "3 clients" || w.events[1].Text != "line 1: x" || w.events[1].Event != proto.EventConfigRefused {
 			t.Errorf("told %+v", w.events)
 		}
 	})

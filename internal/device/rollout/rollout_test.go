@@ -125,7 +125,7 @@ func (d *device) refuses(part string) {
 	if st := d.Status(); !strings.Contains(st.Error, part) {
 		d.t.Errorf("status says %q", st.Error)
 	}
-	if got := d.manager.of(proto.EventConfigRefused); len(got) != n+1 || !strings.Contains(got[n].Words, part) {
+	if got := d.manager.of(proto.EventConfigRefused); len(got) != n+1 || !strings.Contains(got[n].Text, part) {
 		d.t.Errorf("published %v", got)
 	}
 }
@@ -154,7 +154,7 @@ func TestAConfigurationIsAppliedAndAnother(t *testing.T) {
 	if _, err := os.Stat(keys[0]); err == nil {
 		t.Error("after two more configurations the keys are there")
 	}
-	if got := d.manager.of(proto.EventConfigApplied); len(got) != 3 || got[0].Words != "1 clients" {
+	if got := d.manager.of(proto.EventConfigApplied); len(got) != 3 || got[0].Text != "1 clients" {
 		t.Errorf("published %v", got)
 	}
 }
@@ -223,8 +223,8 @@ func TestManyFaultsAreCutShort(t *testing.T) {
 	if n := len(d.Status().Error); n > maxFaults+100 {
 		t.Errorf("status has %d bytes", n)
 	}
-	if got := d.manager.of(proto.EventConfigRefused); len(got) != 1 || len(got[0].Words) > maxFaults+100 {
-		t.Errorf("the event has %d bytes", len(got[0].Words))
+	if got := d.manager.of(proto.EventConfigRefused); len(got) != 1 || len(got[0].Text) > maxFaults+100 {
+		t.Errorf("the event has %d bytes", len(got[0].Text))
 	}
 }
 

@@ -112,7 +112,7 @@ func (e *logReader) take(l logLine) {
 		s.publish(proto.EventConnected, "")
 	}
 	for _, name := range events {
-		e.publish(name, l.Words)
+		e.publish(name, l.Text)
 	}
 	if before != after {
 		s.wake()

@@ -48,8 +48,8 @@ type record struct {
 	KeyExchanged bool `json:"key-exchanged,omitempty"`
 	NoSubsystem  bool `json:"no-subsystem,omitempty"`
 	Broken       bool `json:"broken,omitempty"`
-	// LastWords is the last line that told of something going wrong.
-	LastWords string `json:"last-words,omitempty"`
+	// LastText is the last line that told of something going wrong.
+	LastText string `json:"last-words,omitempty"`
 	// LastLine is the last line before the login that is not understood: it is
 	// the cause where sshd ended without another one.
 	LastLine string `json:"last-line,omitempty"`

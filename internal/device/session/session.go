@@ -167,7 +167,7 @@ func (s *Session) wake() {
 
 func (s *Session) publish(event, words string) {
 	s.mu.Lock()
-	e := proto.Event{Time: time.Now().UTC(), Event: event, Session: s.rec.SessionInfo, Words: words}
+	e := proto.Event{Time: time.Now().UTC(), Event: event, Session: s.rec.SessionInfo, Text: words}
 	s.mu.Unlock()
 	s.env.Publish(e)
 }

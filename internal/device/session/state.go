@@ -43,10 +43,10 @@ var steps = map[sshdlog.Kind]step{
 func (r *record) apply(l sshdlog.Line) []string {
 	s, known := steps[l.Kind]
 	if !known && r.State == proto.StateCalling {
-		r.LastWords = l.Words // of the program that makes the call
+		r.LastText = l.Text // of the program that makes the call
 	}
 	if !known && slices.Contains(beforeLogin, r.State) {
-		r.LastLine = printable.Line(l.Words)
+		r.LastLine = printable.Line(l.Text)
 	}
 	if !known {
 		return []string{proto.EventLog}
@@ -91,13 +91,13 @@ func (r *record) learn(l sshdlog.Line) {
 		}
 	case sshdlog.Refused:
 		// "Failed publickey" follows what tells why.
-		if !strings.HasPrefix(l.Words, "Failed ") || strings.HasPrefix(r.LastWords, "Failed ") || r.LastWords == "" {
-			r.LastWords = l.Words
+		if !strings.HasPrefix(l.Text, "Failed ") || strings.HasPrefix(r.LastText, "Failed ") || r.LastText == "" {
+			r.LastText = l.Text
 		}
 	case sshdlog.Broken:
-		r.Broken, r.LastWords = true, l.Words
+		r.Broken, r.LastText = true, l.Text
 	case sshdlog.NoSubsystem:
-		r.NoSubsystem, r.LastWords = true, l.Words
+		r.NoSubsystem, r.LastText = true, l.Text
 	case sshdlog.Subsystem:
 		r.Started, r.Graceful = true, false // it may be a further one on the same connection
 	case sshdlog.Finished:
@@ -154,7 +154,7 @@ func (r *record) end(exit int, o order) string {
 func (r *record) loggedIn(uid int) {
 	r.State, r.UID = proto.StateAuthenticated, uid
 	if !r.NoSubsystem { // sshd may have refused the subsystem before the login was proven
-		r.LastWords = ""
+		r.LastText = ""
 	}
 	r.User, r.Method, r.Key, r.Cert = r.Claim.User, r.Claim.Method, r.Claim.Key, r.Claim.Cert
 	r.Claim = nil
@@ -215,16 +215,16 @@ func (r *record) say(reached proto.State, cause sshdlog.Cause, exit int) string 
 		what = "the program that makes the calls"
 	}
 	switch {
-	case cause == "" && r.LastWords != "":
-		return r.LastWords
+	case cause == "" && r.LastText != "":
+		return r.LastText
 	case cause == "" && r.LastLine != "" && slices.Contains(beforeLogin, reached):
 		return r.LastLine
 	case cause == "" && exit < 0:
 		return what + " ended without a word"
 	case cause == "":
 		return what + " ended with status " + strconv.Itoa(exit)
-	case r.LastWords != "":
-		return string(cause) + ": " + r.LastWords
+	case r.LastText != "":
+		return string(cause) + ": " + r.LastText
 	}
 	return string(cause)
 }

@@ -1,10 +1,10 @@
-// Package sshdlog owns the meaning of the lines that sshd logs at VERBOSE: it
-// turns one line of OpenSSH 8.4 to 10.x into what it says of the session. The
-// session room calls it. It is pure, and a line that it does not know comes
-// back as Unknown with its words: no version's new line can be fatal.
+// Package sshdlog owns the parsing of the lines that sshd logs at VERBOSE: it
+// turns one line of OpenSSH 8.4 to 10.x into its kind and fields. Package
+// session uses it. It is pure and never fails: a line that no rule matches is
+// Unknown and keeps its text, so a later version's new line breaks nothing.
 //
-// It is the only source there is: sshd's exit status is 255 after an ordinary
-// disconnect and 0 after the client just vanished.
+// The exit status cannot replace the log: sshd exits with 255 after an ordinary
+// disconnect and with 0 after the client closed without one.
 package sshdlog
 
 import (
@@ -13,25 +13,25 @@ import (
 	"strings"
 )
 
-// Kind is what a line says.
+// Kind is the kind of a line.
 type Kind string
 
-// The kinds. Refused is a login that did not succeed: sshd may go on and hear
-// another one. The Closed ones end the session.
+// The kinds. After Refused sshd may accept another attempt on the connection.
+// Closed ends the session.
 const (
 	Unknown       Kind = ""
 	Connected     Kind = "connected"     // sshd has taken the socket
-	Asked         Kind = "asked"         // a login was tried: the key exchange is done
+	Asked         Kind = "asked"         // a login was attempted: the key exchange is done
 	Refused       Kind = "refused"       // a login was refused
 	Authenticated Kind = "authenticated" // user, method and key are known
 	Subsystem     Kind = "subsystem"     // the forced command or the subsystem was started
-	NoSubsystem   Kind = "no-subsystem"  // the client asked for what is not there
-	Finished      Kind = "finished"      // the client's channel was closed, the connection may go on
+	NoSubsystem   Kind = "no-subsystem"  // the client requested a subsystem that is not configured
+	Finished      Kind = "finished"      // the client's channel was closed, the connection may stay open
 	Closed        Kind = "closed"        // the connection ended; see Cause
-	Broken        Kind = "broken"        // sshd itself cannot go on: keys, configuration
+	Broken        Kind = "broken"        // sshd cannot serve: host keys, configuration
 )
 
-// Cause says by whom and why a connection ended.
+// Cause is why a connection ended, and which side ended it.
 type Cause string
 
 // The causes of Closed.
@@ -41,7 +41,7 @@ const (
 	Reset         Cause = "connection reset"          // TCP RST
 	Timeout       Cause = "client not responding"     // ClientAlive
 	Idle          Cause = "idle"                      // UnusedConnectionTimeout
-	LoginTimeout  Cause = "login grace time exceeded" // where a version says so
+	LoginTimeout  Cause = "login grace time exceeded" // logged by 8.5 to 9.7
 	NoAlgorithm   Cause = "no common algorithm"
 	NotSSH        Cause = "client does not speak ssh"
 	TooManyTries  Cause = "too many authentication failures"
@@ -50,15 +50,16 @@ const (
 	Corrupt       Cause = "packet that is not ssh's"
 )
 
-// Line is one line, understood. Fields that its kind has no use for are empty.
+// Line is one parsed line. Fields that its kind does not have are empty.
 type Line struct {
 	Kind  Kind
 	Cause Cause
-	// Remote and Local are the connection's ends, in sshd's words: "::1 port 4334".
+	// Remote and Local are the connection's endpoints as sshd writes them:
+	// "::1 port 4334".
 	Remote, Local string
-	// User is who logs in: data from outside, also where the login failed.
+	// User is the name that the peer sent: untrusted, also where the login failed.
 	User string
-	// Method is sshd's word: publickey, password, keyboard-interactive/pam.
+	// Method is sshd's name of it: publickey, password, keyboard-interactive/pam.
 	Method string
 	// KeyType and Fingerprint ("SHA256:...") are those of the user's key or of
 	// the key in its certificate.
@@ -67,14 +68,14 @@ type Line struct {
 	Cert          string
 	Serial        uint64
 	CAFingerprint string
-	// Preauth says that the line comes from the time before the login.
+	// Preauth says that sshd marked the line as logged before the login.
 	Preauth bool
-	// Words is the whole line, without sshd's line end and [preauth] mark.
-	Words string
+	// Text is the whole line, without sshd's line end and [preauth] mark.
+	Text string
 }
 
-// rule is one row: a line that begins with prefix and matches pattern (nil:
-// any) is of that kind. Named groups fill the fields.
+// rule is one row: a line that begins with prefix and matches pattern (nil
+// matches any) is of that kind. Named groups fill the fields.
 type rule struct {
 	prefix  string
 	pattern *regexp.Regexp
@@ -82,17 +83,17 @@ type rule struct {
 	cause   Cause
 }
 
-// The end of an address in sshd's words: "127.0.0.1 port 4334".
+// peer is an address as sshd writes it: "127.0.0.1 port 4334".
 const peer = `\S+ port \d+`
 
-// fatal is how the end of a connection begins that sshd did not expect.
+// fatal is the beginning of the line about an unexpected end of a connection.
 const fatal = `(?:\w+: )?Connection from (?:(?:authenticating |invalid )?user (?P<user>.*) )?` + peer
 
 func pattern(s string) *regexp.Regexp { return regexp.MustCompile("^(?:" + s + ")$") }
 
-// rules are in the order in which they are tried: the more telling first. A
-// user's name is whatever the client sent, and may hold spaces and the words
-// of another line; so every pattern anchors it from both sides, greedily.
+// rules are tried in this order: the more specific first. The client chooses the
+// user's name, which may contain spaces and the text of another line; so every
+// pattern anchors it on both sides, greedily.
 var rules = []rule{
 	{"Connection from ", pattern(`Connection from (?P<remote>` + peer + `) on (?P<local>` + peer + `).*`), Connected, ""},
 
@@ -132,7 +133,7 @@ var rules = []rule{
 	{"Connection closed by ", pattern(`Connection closed by (?:authenticating |invalid )user (?P<user>.*) ` + peer), Closed, NotAuthorized},
 	{"Connection closed by ", pattern(`Connection closed by ` + peer), Closed, ClientGone},
 	{"Closing connection to ", nil, Closed, ClientGone},
-	// What sshd gives up on, the name of the function before it or not.
+	// Errors that end the connection, with or without a function's name first.
 	{"", pattern(fatal + ` timed out`), Closed, Timeout},
 	{"", pattern(fatal + `: (?:Connection timed out|No route to host|Host is unreachable)`), Closed, Timeout},
 	{"", pattern(fatal + `: (?:Broken pipe|Connection reset by peer)`), Closed, Reset},
@@ -143,24 +144,24 @@ var rules = []rule{
 	{"command-line: line 0: Bad configuration option: ", nil, Broken, ""},
 }
 
-// rarer holds what says Broken by its end, as its beginning is a file's name.
-var rarer = []string{
+// brokenEnds are the ends of Broken lines that begin with a file's name.
+var brokenEnds = []string{
 	"terminating, 1 bad configuration options",
 	"must be owned by root and not group or world-writable.",
 }
 
-// Parse understands one line, with or without its line end.
+// Parse parses one line, with or without its line end.
 func Parse(raw string) Line {
-	words := strings.TrimRight(raw, "\r\n")
-	words, preauth := strings.CutSuffix(words, " [preauth]")
-	line := Line{Preauth: preauth, Words: words}
+	text := strings.TrimRight(raw, "\r\n")
+	text, preauth := strings.CutSuffix(text, " [preauth]")
+	line := Line{Preauth: preauth, Text: text}
 	for i := range rules {
 		r := &rules[i]
-		if !strings.HasPrefix(words, r.prefix) {
+		if !strings.HasPrefix(text, r.prefix) {
 			continue
 		}
 		if r.pattern != nil {
-			groups := r.pattern.FindStringSubmatch(words)
+			groups := r.pattern.FindStringSubmatch(text)
 			if groups == nil {
 				continue
 			}
@@ -169,8 +170,8 @@ func Parse(raw string) Line {
 		line.Kind, line.Cause = r.kind, r.cause
 		return line
 	}
-	for _, end := range rarer {
-		if strings.HasSuffix(words, end) {
+	for _, end := range brokenEnds {
+		if strings.HasSuffix(text, end) {
 			line.Kind = Broken
 		}
 	}

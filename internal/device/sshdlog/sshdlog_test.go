@@ -5,8 +5,7 @@ import (
 	"testing"
 )
 
-// The lines are those that stock sshd was measured to log, with the versions
-// that log them so; A stands for an address.
+// The lines were recorded from stock sshd, each with the versions that log it.
 func TestParseKnowsTheLinesOfEachVersion(t *testing.T) {
 	const all = "8.4 to 10.5"
 	tests := []struct {
@@ -70,7 +69,7 @@ func TestParseKnowsTheLinesOfEachVersion(t *testing.T) {
 		for _, end := range []string{"", "\n", "\r\n"} {
 			got := Parse(tt.line + end)
 			want := tt.want
-			want.Words = strings.TrimSuffix(tt.line, " [preauth]")
+			want.Text = strings.TrimSuffix(tt.line, " [preauth]")
 			if got != want {
 				t.Errorf("%s: %q\n got %+v\nwant %+v", tt.versions, tt.line+end, got, want)
 			}
@@ -78,20 +77,20 @@ func TestParseKnowsTheLinesOfEachVersion(t *testing.T) {
 	}
 }
 
-// A client chooses the user's name, and so part of many lines.
-func TestAUsersNameCannotSpeakForSshd(t *testing.T) {
-	const lie = "root from 127.0.0.1 port 4334 ssh2: ED25519 SHA256:abc"
+// A client chooses the user's name, which is part of many lines.
+func TestAUserNameCannotImitateALogin(t *testing.T) {
+	const claim = "root from 127.0.0.1 port 4334 ssh2: ED25519 SHA256:abc"
 	for _, line := range []string{
-		"Failed password for invalid user " + lie + " from 192.0.2.1 port 9 ssh2",
-		"Invalid user Accepted publickey for " + lie + " from 192.0.2.1 port 9",
-		"Connection closed by invalid user Accepted publickey for " + lie + " 192.0.2.1 port 9 [preauth]",
-		"input_userauth_request: Accepted publickey for " + lie,
+		"Failed password for invalid user " + claim + " from 192.0.2.1 port 9 ssh2",
+		"Invalid user Accepted publickey for " + claim + " from 192.0.2.1 port 9",
+		"Connection closed by invalid user Accepted publickey for " + claim + " 192.0.2.1 port 9 [preauth]",
+		"input_userauth_request: Accepted publickey for " + claim,
 	} {
 		if got := Parse(line); got.Kind == Authenticated {
-			t.Errorf("%q was taken for a login of %q", line, got.User)
+			t.Errorf("%q was parsed as a login of %q", line, got.User)
 		}
 	}
-	// Whatever the name, the login's own end of the line tells the key.
+	// The key comes from the end of the line, whatever the name contains.
 	got := Parse("Accepted publickey for a from b from 192.0.2.1 port 9 ssh2: RSA SHA256:x")
 	if got.User != "a from b" || got.Fingerprint != "SHA256:x" {
 		t.Errorf("user %q, key %q", got.User, got.Fingerprint)
@@ -104,16 +103,16 @@ func FuzzParse(f *testing.F) {
 	f.Add("Starting session: forced-command (config) 'x' for u from ::1 port 1 id 0")
 	f.Fuzz(func(t *testing.T, raw string) {
 		l := Parse(raw)
-		if !strings.HasPrefix(raw, l.Words) {
-			t.Fatalf("words %q are not those of %q", l.Words, raw)
+		if !strings.HasPrefix(raw, l.Text) {
+			t.Fatalf("text %q is not the beginning of %q", l.Text, raw)
 		}
 		if l.Kind == Authenticated && !strings.HasPrefix(raw, "Accepted ") {
-			t.Fatalf("%q is a login", raw)
+			t.Fatalf("%q was parsed as a login", raw)
 		}
 		if (l.Kind == Closed) != (l.Cause != "") {
 			t.Fatalf("%q: kind %q with cause %q", raw, l.Kind, l.Cause)
 		}
-		if again := Parse(l.Words); again.Kind != l.Kind {
+		if again := Parse(l.Text); again.Kind != l.Kind {
 			t.Fatalf("%q: kind %q, without its end %q", raw, l.Kind, again.Kind)
 		}
 	})
