@@ -14,10 +14,10 @@ import (
 	"golang.org/x/crypto/ssh"
 )
 
-// mayAdopt decides who may register a device with which credential. Files of the
-// peer's choice are for root alone: a password file would be sent to a device of
-// the peer's choice. A device that is logged in to with a password learns it, so
-// where the station's own credential is a password, the entry has to name one.
+// mayAdopt decides who may register a device with which credential. Only root may
+// name a file: the station would send the password in it to a device of the peer's
+// choice. A device learns the password of its login, so where the station's own
+// credential is a password, the entry must name another one.
 func (c Credential) mayAdopt(p nmsproto.AdoptParams, root bool) error {
 	named := p.KeyFile+p.PasswordFile != ""
 	switch {
@@ -29,8 +29,8 @@ func (c Credential) mayAdopt(p nmsproto.AdoptParams, root bool) error {
 	return nil
 }
 
-// Adopt registers an unknown device. root says whether the peer that asks is.
-// Errors are *proto.Error.
+// Adopt registers an unknown device as an entry; root says whether the peer is
+// root. Errors are *proto.Error.
 func (s *Station) Adopt(p nmsproto.AdoptParams, root bool) (nmsproto.Device, error) {
 	if err := s.config.Credential.mayAdopt(p, root); err != nil {
 		return nmsproto.Device{}, err
@@ -63,8 +63,8 @@ func (s *Station) Adopt(p nmsproto.AdoptParams, root bool) (nmsproto.Device, err
 	}
 	problem := r.Problem(p.ID)
 	change.Problems = slices.DeleteFunc(change.Problems, func(q registry.Problem) bool { return problem != "" && q.Error == problem })
-	// An operator may have changed the directory, too, and a change is returned
-	// only by the Reload that read it first.
+	// An operator may have changed the directory too, and only the Reload that
+	// reads a change first returns it.
 	s.RegistryRead(change, nil)
 	if problem != "" {
 		err := errors.Join(errors.New(problem), r.Remove(p.ID))
@@ -82,8 +82,8 @@ func (s *Station) Adopt(p nmsproto.AdoptParams, root bool) (nmsproto.Device, err
 	return info, nil
 }
 
-// RegistryRead is for after a change of the registry: it rechecks the connections
-// and passes the change on.
+// RegistryRead must be called after each Reload of the registry: it rechecks the
+// connections and passes the change to Config.RegistryRead.
 func (s *Station) RegistryRead(c registry.Change, err error) {
 	if err == nil {
 		s.recheck()
@@ -93,8 +93,8 @@ func (s *Station) RegistryRead(c registry.Change, err error) {
 	}
 }
 
-// recheck ends the connections of devices that the registry does not have any
-// more, or not by that key, and forgets unknown devices that it has now.
+// recheck ends the connections whose host key is not that device's any more, and
+// removes unknown devices that have an entry now.
 func (s *Station) recheck() {
 	s.mu.Lock()
 	var all []*connection
@@ -121,10 +121,10 @@ func (s *Station) recheck() {
 	}
 }
 
-// disowned says why a connection must end, "" where it need not.
+// disowned returns why a connection must end, "" if it may stay.
 func (s *Station) disowned(h *connection) string {
-	// A certificate was good at the login; what it says of time is not asked
-	// again, as stock ssh does not either.
+	// A certificate must be valid at the login alone: ssh does not check its
+	// times again either.
 	now := h.since
 	switch e, err := s.config.Registry.Lookup(h.key, now); {
 	case errors.Is(err, registry.ErrUnknown):

@@ -10,7 +10,7 @@ import (
 )
 
 // A peer that is not root must not get the station's password sent to a device of
-// its own. "no unknown device" is what an allowed adopt ends with here.
+// its own. An allowed adopt ends with "no unknown device" here.
 func TestWhoMayAdoptWithWhichCredential(t *testing.T) {
 	for _, tt := range []struct {
 		name     string

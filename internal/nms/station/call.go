@@ -22,7 +22,7 @@ type call struct {
 	from    netip.AddrPort
 	pending uint64 // its number while it is unauthenticated
 
-	entry *registry.Entry // once it is known
+	entry *registry.Entry // of the device, once its host key is known
 	key   ssh.PublicKey
 	err   error // of the registry or the credential
 }
@@ -36,7 +36,7 @@ func (c *call) run() {
 		return
 	}
 	login, err := handshake.Do(conn, deadline, handshake.Options{HostKeys: s.config.Registry.Algorithms(), Spoke: func() { _ = c.reached(speaking) }}, c.identify)
-	if err == nil && !c.reached(loggedIn) { // it was evicted at this very moment
+	if err == nil && !c.reached(loggedIn) { // it was evicted just before
 		login.Close()
 		err = net.ErrClosed
 	}
@@ -57,7 +57,7 @@ func (c *call) run() {
 	settled := s.settle(h, c.entry)
 	c.leave()
 	if settled {
-		// The registry may have changed since it was asked.
+		// The registry may have changed since the look-up.
 		if cause := s.disowned(h); cause != "" {
 			h.end(cause)
 		}
@@ -103,8 +103,8 @@ func (c *call) pastBalancer(deadline time.Time) (net.Conn, bool) {
 	return conn, true
 }
 
-// reached notes how far the connection has come, and reports whether it was not
-// evicted.
+// reached records how far the connection has come, and reports whether it is still
+// counted, that is, not evicted.
 func (c *call) reached(at stage) bool {
 	s := c.station
 	s.mu.Lock()
@@ -112,8 +112,8 @@ func (c *call) reached(at stage) bool {
 	return s.unauthenticated.reaches(c.pending, at)
 }
 
-// leave ends the time in which the connection is unauthenticated, and reports
-// whether it was evicted before.
+// leave stops counting the connection as unauthenticated, and reports whether it
+// was evicted before.
 func (c *call) leave() (evicted bool) {
 	s := c.station
 	s.mu.Lock()
@@ -123,7 +123,8 @@ func (c *call) leave() (evicted bool) {
 	return evicted
 }
 
-// identify is handshake's question.
+// identify returns the login for the device that has this host key. Package
+// handshake calls it during the key exchange.
 func (c *call) identify(key ssh.PublicKey) (*handshake.Login, error) {
 	s := c.station
 	c.key = key
@@ -158,10 +159,10 @@ func (c *call) failed(err error, evicted bool) {
 		s.refused(NoRoom, e)
 	case c.entry != nil && c.err == nil:
 		e.Cause = "login failed: " + printable.Line(err.Error())
-		c.blame(e, NoLogin)
+		c.deviceFailed(e, NoLogin)
 	case c.entry != nil:
 		e.Cause = c.err.Error() // the credential
-		c.blame(e, NoLogin)
+		c.deviceFailed(e, NoLogin)
 	case errors.Is(c.err, registry.ErrUnknown):
 		c.unknown(e)
 	case c.err != nil:
@@ -173,7 +174,7 @@ func (c *call) failed(err error, evicted bool) {
 	}
 }
 
-// noSSH says how far a peer came that showed no host key.
+// noSSH returns the cause for a peer that showed no host key.
 func (c *call) noSSH(h *handshake.Error) string {
 	var timeout net.Error
 	what := printable.Line(h.Error())
@@ -186,8 +187,8 @@ func (c *call) noSSH(h *handshake.Error) string {
 	return "no key exchange: " + what
 }
 
-// blame records a failure at its device.
-func (c *call) blame(e nmsproto.Event, o Outcome) {
+// deviceFailed records and publishes a failure of a known device.
+func (c *call) deviceFailed(e nmsproto.Event, o Outcome) {
 	e.Device = c.entry.ID
 	c.station.noteError(c.entry.ID, e.Cause)
 	c.station.refused(o, e)

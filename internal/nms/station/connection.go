@@ -17,7 +17,7 @@ import (
 	"golang.org/x/crypto/ssh"
 )
 
-// connection is that of a device that is logged in.
+// connection is the authenticated SSH connection of a device.
 type connection struct {
 	id       string
 	conn     *handshake.Conn
@@ -25,16 +25,16 @@ type connection struct {
 	address  netip.AddrPort
 	since    time.Time
 	sessions atomic.Int64
-	// unanswered are channels whose end we have sent and the device has not.
+	// unanswered counts channels that the station has closed and the device has not.
 	unanswered atomic.Int64
-	opening    atomic.Int64 // channels that the device has not answered
+	opening    atomic.Int64 // open requests that the device has not answered
 
 	endOnce sync.Once
-	cause   string // why we ended it; written before done is closed
+	cause   string // why it ended; written before done is closed
 	done    chan struct{}
 }
 
-// end ends the connection, for that cause unless there is one already.
+// end ends the connection. The first cause counts.
 func (h *connection) end(cause string) {
 	h.endOnce.Do(func() {
 		h.cause = cause
@@ -43,19 +43,19 @@ func (h *connection) end(cause string) {
 	h.conn.Close()
 }
 
-// why is the cause of the end, after the end.
+// why waits for the end and returns its cause.
 func (h *connection) why() string {
 	<-h.done
 	return h.cause
 }
 
-// keepalive is the request that OpenSSH and its relatives answer, if only with
-// a failure.
+// keepalive is a global request that OpenSSH and the SSH servers modelled on it
+// answer, if only with a failure.
 const keepalive = "keepalive@openssh.com"
 
-// ask sends a keepalive and returns a channel that gets the answer's error. The
+// probe sends a keepalive and returns a channel that gets the answer's error. Its
 // goroutine ends with the connection at the latest.
-func (h *connection) ask() <-chan error {
+func (h *connection) probe() <-chan error {
 	answered := make(chan error, 1)
 	go func() {
 		_, _, err := h.conn.SendRequest(keepalive, true, nil)
@@ -64,20 +64,20 @@ func (h *connection) ask() <-chan error {
 	return answered
 }
 
-// alive reports whether the device answers within max.
-func (h *connection) alive(max time.Duration) bool {
+// alive reports whether the device answers within limit.
+func (h *connection) alive(limit time.Duration) bool {
 	select {
-	case err := <-h.ask():
+	case err := <-h.probe():
 		return err == nil
 	case <-h.done:
 		return false
-	case <-time.After(max):
+	case <-time.After(limit):
 		return false
 	}
 }
 
-// serve answers the device's requests and sends it keepalives until the connection
-// ends.
+// serve answers the device's requests and sends it keepalives, each to be answered
+// within patience, until the connection ends.
 func (h *connection) serve(every, patience time.Duration) {
 	var answered <-chan error
 	timer := time.NewTimer(jitter(every))
@@ -96,10 +96,10 @@ func (h *connection) serve(every, patience time.Duration) {
 				requests = nil
 				continue
 			}
-			// A device's own keepalive is answered so, as stock ssh does.
+			// ssh answers a server's keepalive with a failure too.
 			_ = r.Reply(false, nil)
 		case <-answered:
-			// An error comes with the connection's end.
+			// An error means that the connection ends, which closes the channels.
 			answered = nil
 			timer.Reset(jitter(every))
 		case <-timer.C:
@@ -107,14 +107,14 @@ func (h *connection) serve(every, patience time.Duration) {
 				h.end(fmt.Sprintf("no answer to a keepalive within %v", patience))
 				continue
 			}
-			answered = h.ask()
+			answered = h.probe()
 			timer.Reset(patience)
 		}
 	}
 	h.end(causeOf(h.conn.Wait()))
 }
 
-// jitter spreads the keepalives of devices that came at once.
+// jitter spreads the keepalives of devices that connected at the same time.
 func jitter(d time.Duration) time.Duration {
 	return d - time.Duration(rand.Int64N(int64(d)/5+1))
 }
@@ -130,24 +130,24 @@ func causeOf(err error) string {
 // the subsystem.
 const channelTime = 20 * time.Second
 
-// maxOpening bounds how many channels of a device are being opened. Each that it
-// never answers is kept until its connection ends: SSH has no way to give one up.
+// maxOpening bounds the open requests of a connection that wait for an answer. SSH
+// cannot withdraw one, so it stays until the device answers or the connection ends.
 const maxOpening = 64
 
-// channel is a session with the device's netconf subsystem.
+// channel is an SSH channel with the device's netconf subsystem.
 type channel struct {
 	ssh.Channel
 	of       *connection
 	requests <-chan *ssh.Request
 }
 
-// discard closes a channel that is not used any more.
+// discard closes a channel that no session uses.
 func (c *channel) discard() {
 	c.Close()
 	go ssh.DiscardRequests(c.requests)
 }
 
-// open opens one. Errors are *proto.Error.
+// open opens a channel. Errors are *proto.Error.
 func (h *connection) open(ctx context.Context) (*channel, error) {
 	if h.opening.Add(1) > maxOpening {
 		h.opening.Add(-1)
@@ -159,7 +159,7 @@ func (h *connection) open(ctx context.Context) (*channel, error) {
 	}
 	opened := make(chan result)
 	wanted, cancel := context.WithTimeout(ctx, channelTime)
-	defer cancel() // a channel that is opened later is discarded
+	defer cancel() // start discards a channel that is opened later
 	go func() {
 		defer h.opening.Add(-1)
 		c, err := h.start(wanted)
@@ -190,8 +190,8 @@ func (h *connection) notOpened(stage proto.Stage, why string) error {
 	return proto.StageError(stage, fmt.Sprintf("opening a netconf channel to %s: %s", h.id, why), proto.ErrorData{Address: h.address.String(), Reason: why})
 }
 
-// start opens a channel and starts the subsystem in it. When wanted ends, the
-// channel is closed, whatever the device has answered so far.
+// start opens a channel and starts the subsystem in it. When wanted ends first,
+// start closes the channel, whatever the device has answered.
 func (h *connection) start(wanted context.Context) (*channel, error) {
 	opened, requests, err := h.conn.OpenChannel("session", nil)
 	var refused *ssh.OpenChannelError
@@ -206,7 +206,7 @@ func (h *connection) start(wanted context.Context) (*channel, error) {
 	ok, err := c.SendRequest("subsystem", true, ssh.Marshal(struct{ Name string }{"netconf"}))
 	switch {
 	case !given():
-		return nil, wanted.Err() // which is not read
+		return nil, wanted.Err() // open does not read it any more
 	case err == nil && ok:
 		return c, nil
 	}

@@ -15,8 +15,8 @@ import (
 	"golang.org/x/crypto/ssh"
 )
 
-// hesitates lets anybody in, and hands out the channels that it is asked for
-// instead of answering.
+// hesitates accepts every login, and passes the requests for channels to asked
+// instead of answering them.
 func (d *standIn) hesitates(asked chan<- ssh.NewChannel) func(net.Conn) {
 	return func(conn net.Conn) {
 		config := &ssh.ServerConfig{PasswordCallback: func(ssh.ConnMetadata, []byte) (*ssh.Permissions, error) { return nil, nil }}
@@ -36,19 +36,19 @@ func (d *standIn) hesitates(asked chan<- ssh.NewChannel) func(net.Conn) {
 	}
 }
 
-// opens asks for a session and wants that error.
-func (s *site) opens(id, words string) {
+// mustNotOpen asks for a session and expects an error with that text.
+func (s *site) mustNotOpen(id, text string) {
 	s.t.Helper()
 	a, b := net.Pipe()
 	defer a.Close()
 	go func() { _, _ = io.Copy(io.Discard, a) }()
 	_, err := s.Connect(s.t.Context(), id, duplexPipe{b})
-	if err == nil || !strings.Contains(err.Error(), words) {
-		s.t.Errorf("got %v, want %q", err, words)
+	if err == nil || !strings.Contains(err.Error(), text) {
+		s.t.Errorf("got %v, want %q", err, text)
 	}
 }
 
-// What a device never answers costs a bounded number of goroutines.
+// Open requests that a device never answers cost a bounded number of goroutines.
 func TestUnansweredOpensAreBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, d := newSite(t, nil), newStandIn(t)
@@ -56,13 +56,13 @@ func TestUnansweredOpensAreBounded(t *testing.T) {
 		s.call("192.0.2.1:1", d.hesitates(make(chan ssh.NewChannel, 10*maxOpening)))
 		s.await(nmsproto.EventUp)
 		for range maxOpening {
-			s.opens("edge7", "no answer within 20s")
+			s.mustNotOpen("edge7", "no answer within 20s")
 		}
 		synctest.Wait()
 		before := runtime.NumGoroutine()
 		begun := time.Now()
 		for range 2 * maxOpening {
-			s.opens("edge7", "64 others are still unanswered by the device")
+			s.mustNotOpen("edge7", "64 others are still unanswered by the device")
 		}
 		synctest.Wait()
 		if now := runtime.NumGoroutine(); now >= before+maxOpening || time.Since(begun) > 0 { // the runtime starts some of its own
@@ -72,8 +72,8 @@ func TestUnansweredOpensAreBounded(t *testing.T) {
 	})
 }
 
-// A channel that comes too late is closed, at whatever point, and what the
-// device asks in it does not hold the connection up.
+// A channel that opens after the time limit is closed, and the device's requests in
+// it do not block the connection.
 func TestALateChannelIsClosed(t *testing.T) {
 	for _, tt := range []struct {
 		name    string
@@ -100,12 +100,12 @@ func TestALateChannelIsClosed(t *testing.T) {
 				if tt.answers {
 					go accept()
 				}
-				s.opens("edge7", "no answer within 20s")
+				s.mustNotOpen("edge7", "no answer within 20s")
 				if !tt.answers {
 					go accept()
 				}
 				<-accepted
-				for range 100 { // more than are kept for who does not read them
+				for range 100 { // more than the library buffers while they are not read
 					if _, err := ch.SendRequest("env", false, nil); err != nil {
 						break // it is closed
 					}
@@ -134,8 +134,7 @@ func TestALateChannelIsClosed(t *testing.T) {
 	}
 }
 
-// A device that is asked too much at a time is busy, which is no fault of the
-// connection.
+// Too many open requests at a time are refused as busy, and the connection stays.
 func TestTooManyOpensAreBusy(t *testing.T) {
 	h := &connection{id: "edge7"}
 	h.opening.Store(maxOpening)

@@ -22,12 +22,12 @@ type standIn struct {
 	host     ssh.Signer
 	user     string
 	password string
-	// netconf is its subsystem; nil for none. It returns the exit status.
+	// netconf is its subsystem, nil if it has none. It returns the exit status.
 	netconf func(ssh.Channel) uint32
 	mute    bool // it answers no request
 }
 
-// newStandIn is a device whose subsystem sends back what it gets.
+// newStandIn returns a device whose subsystem sends back what it gets.
 func newStandIn(t testing.TB) *standIn {
 	return &standIn{host: sshtest.NewSigner(t), user: "netconf", password: "secret", netconf: sshtest.Echo}
 }
@@ -100,7 +100,7 @@ func (s *site) write(id, text string) {
 	}
 }
 
-// from makes an accepted connection look as if it came from there.
+// from is a connection whose remote address is a given one.
 type from struct {
 	net.Conn
 	address string
@@ -196,6 +196,6 @@ func (b *buffered) Close() error {
 	defer b.mu.Unlock()
 	b.closed = true
 	b.cond.Signal()
-	// Whoever reads must not wait for what is queued.
+	// A reader must not wait for queued bytes.
 	return b.Conn.SetReadDeadline(time.Unix(1, 0))
 }

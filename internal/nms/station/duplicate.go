@@ -19,7 +19,7 @@ func (s *Station) noteError(id, cause string) {
 	d.seen.LastError, d.seen.ErrorTime = cause, &now
 }
 
-// deviceOf is called with mu held.
+// deviceOf returns the state of a device, new if need be. The caller holds mu.
 func (s *Station) deviceOf(id string) *device {
 	d := s.devices[id]
 	if d == nil {
@@ -29,9 +29,9 @@ func (s *Station) deviceOf(id string) *device {
 	return d
 }
 
-// settle makes h its device's connection. Where the device has one already, that
-// one is sent a keepalive: h replaces it if it does not answer, or if the policy
-// says so; otherwise h is a duplicate and is ended.
+// settle makes h its device's connection. Where the device has one already, the
+// policy decides: replace ends the old one; refuse sends it a keepalive, and if it
+// answers, h is a duplicate and is ended.
 func (s *Station) settle(h *connection, e *registry.Entry) bool {
 	policy := e.Duplicate
 	if policy == "" {
@@ -58,13 +58,13 @@ func (s *Station) settle(h *connection, e *registry.Entry) bool {
 			old.end(cause)
 			return true
 		}
-		// A third connection of the device was faster.
+		// A third connection of the device has replaced old meanwhile.
 	}
 }
 
-// replace makes h the device's connection in place of old (nil: none), and
-// otherwise returns the connection that the device has. Without one it fails only
-// when the station stops.
+// replace makes h the device's connection in place of old, nil where it has no
+// connection. If old is not the device's connection, it returns the one that is.
+// When the station stops it returns nil and false.
 func (s *Station) replace(h, old *connection) (*connection, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -106,7 +106,7 @@ func (s *Station) duplicate(h, old *connection) {
 	})
 }
 
-// lost notes that h has ended, unless another connection has replaced it.
+// lost records that h has ended, unless another connection has replaced it.
 func (s *Station) lost(h *connection) {
 	now, cause := time.Now().UTC(), h.why()
 	s.mu.Lock()

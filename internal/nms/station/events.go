@@ -9,7 +9,7 @@ import (
 )
 
 // peerEvents are the events that any unauthenticated peer can cause. They never
-// push others out of what is remembered (package pubsub).
+// push other events out of the backlog of package pubsub.
 var peerEvents = map[string]bool{nmsproto.EventRefused: true, nmsproto.EventUnknown: true, nmsproto.EventDuplicate: true}
 
 // stateEvents are the events that a device causes by connecting and
@@ -23,22 +23,22 @@ var peerLimit = ratelimit.Limit{Burst: 20, Window: 10 * time.Second}
 // minute each, as often as periodic connections can, is reported in full.
 var stateLimit = ratelimit.Limit{Burst: 10, Window: 5 * time.Minute}
 
-// publisher publishes the station's events, rate-limited, in the order of what
-// happened. The station calls its methods with its mu held.
+// publisher publishes the station's events in order and rate-limited. The station
+// calls its methods with its mu held.
 type publisher struct {
 	hub     pubsub.Hub[nmsproto.Event]
 	kinds   map[string]*ratelimit.Limit // of peerEvents
 	devices map[string]*deviceEvents    // by device
-	// lock and unlock are the station's mu, for what is published later.
+	// lock and unlock are the station's mu, for events that a timer publishes.
 	lock, unlock func()
 }
 
 // deviceEvents are the stateEvents of one device. The last one is always
-// published, if late: it says how the device stands.
+// published, perhaps late: it has the device's present state.
 type deviceEvents struct {
 	limit ratelimit.Limit
-	last  *nmsproto.Event // held back
-	later *time.Timer     // publishes last; nil where nothing is held back
+	last  *nmsproto.Event // held back; nil if none is
+	later *time.Timer     // publishes last; nil if no event is held back
 }
 
 func newPublisher(lock, unlock func()) *publisher {
@@ -47,7 +47,7 @@ func newPublisher(lock, unlock func()) *publisher {
 	return p
 }
 
-// publish publishes e now, or later, or not at all where it is one of too many.
+// publish publishes e at once, holds it back, or drops it, as its rate limit says.
 func (p *publisher) publish(e nmsproto.Event) {
 	now := time.Now() // UTC would drop its monotonic reading
 	e.Time = now.UTC()
@@ -70,8 +70,8 @@ func (p *publisher) publish(e nmsproto.Event) {
 	}
 }
 
-// publishState publishes a device's state event now, or at the end of the limit's
-// window if no other one has followed by then.
+// publishState publishes a device's state event at once, or at the end of the rate
+// limit's window unless a newer one has replaced it.
 func (p *publisher) publishState(e nmsproto.Event, now time.Time) {
 	d := p.devices[e.Device]
 	if d == nil {
@@ -108,7 +108,7 @@ func (p *publisher) publishLast(d *deviceEvents) {
 	d.last = nil
 }
 
-// close publishes what is held back, at the end, and ends the subscriptions.
+// close publishes the events that are held back, and ends the subscriptions.
 func (p *publisher) close() {
 	for _, d := range p.devices {
 		if d.later != nil {

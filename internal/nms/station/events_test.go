@@ -9,7 +9,7 @@ import (
 )
 
 // remembers counts the events of a device that a new subscriber gets, and returns
-// the last of them.
+// the last one.
 func (s *site) remembers(id string) (n int, last nmsproto.Event) {
 	events, _, cancel := s.Subscribe()
 	cancel()
@@ -22,8 +22,8 @@ func (s *site) remembers(id string) (n int, last nmsproto.Event) {
 	return n, last
 }
 
-// Of a device that connects and disconnects as fast as it can few events are
-// published, and in the end the one that says how it stands.
+// The events of a device that connects and disconnects as fast as it can are
+// rate-limited, and the last event has its present state.
 func TestAFlappingDeviceIsRateLimited(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, steady, flaps := newSite(t, nil), newStandIn(t), newStandIn(t)
@@ -43,13 +43,13 @@ func TestAFlappingDeviceIsRateLimited(t *testing.T) {
 		s.call("192.0.2.2:2", flaps.serve)
 		synctest.Wait()
 		if n, _ := s.remembers("edge7"); n != stateLimit.Burst {
-			t.Errorf("told %d times", n)
+			t.Errorf("%d events", n)
 		}
 		time.Sleep(stateLimit.Window)
 		synctest.Wait()
 		n, last := s.remembers("edge7")
 		if n != stateLimit.Burst+1 || last.Event != nmsproto.EventUp || last.Address != "192.0.2.2:2" || last.Unsaid != 2*times-stateLimit.Burst {
-			t.Errorf("told %d times, at last %+v", n, last)
+			t.Errorf("%d events, the last is %+v", n, last)
 		}
 		if n, _ := s.remembers("edge8"); n != 1 {
 			t.Errorf("of the other one %d events are left", n)
@@ -64,7 +64,7 @@ func (s *site) mustBeIn(id string, state nmsproto.State) {
 	}
 }
 
-// What is held back when the station stops is published before the end.
+// The station publishes an event that is held back before it stops.
 func TestTheLastEventIsPublishedAtTheEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, d := newSite(t, nil), newStandIn(t)
@@ -77,12 +77,12 @@ func TestTheLastEventIsPublishedAtTheEnd(t *testing.T) {
 		}
 		s.stop()
 		if n, last := s.remembers("edge7"); n != stateLimit.Burst+1 || last.Event != nmsproto.EventDown || last.Unsaid != 1 {
-			t.Errorf("told %d times, at last %+v", n, last)
+			t.Errorf("%d events, the last is %+v", n, last)
 		}
 	})
 }
 
-// A clock that is set back holds no event back for longer than a window.
+// After the clock is set back, no event is held back for longer than a window.
 func TestAClockSetBackHoldsNothingBack(t *testing.T) {
 	l := stateLimit
 	now := time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC)
@@ -95,7 +95,7 @@ func TestAClockSetBackHoldsNothingBack(t *testing.T) {
 	}
 }
 
-// Calls without a login do not push a device's events out of what is remembered.
+// Events of calls without a login do not push a device's events out of the backlog.
 func TestFailedCallsPushNoEventOut(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, d := newSite(t, nil), newStandIn(t)
@@ -104,7 +104,7 @@ func TestFailedCallsPushNoEventOut(t *testing.T) {
 		s.await(nmsproto.EventUp)
 		for range 20 {
 			for range peerLimit.Burst {
-				s.call("192.0.2.9:1", says("x\r\n"+"SSH-1.0-x\r\n"))
+				s.call("192.0.2.9:1", sends("x\r\n"+"SSH-1.0-x\r\n"))
 			}
 			time.Sleep(peerLimit.Window)
 			synctest.Wait()

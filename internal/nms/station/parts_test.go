@@ -40,13 +40,13 @@ func socketpair(t testing.TB) (a, b *net.UnixConn) {
 	return conns[0], conns[1]
 }
 
-// room records which unauthenticated connections are closed.
-type room struct {
+// limited records which unauthenticated connections are evicted.
+type limited struct {
 	*unauthenticated
 	left []string
 }
 
-func (r *room) enters(t *testing.T, address string, ok bool) uint64 {
+func (r *limited) enters(t *testing.T, address string, ok bool) uint64 {
 	t.Helper()
 	name := fmt.Sprintf("%s#%d", address, r.next+1)
 	id, evicted, got := r.enter(netip.MustParseAddr(address), func() { r.left = append(r.left, name) })
@@ -59,9 +59,9 @@ func (r *room) enters(t *testing.T, address string, ok bool) uint64 {
 	return id
 }
 
-func TestLobby(t *testing.T) {
-	t.Run("the oldest silent one of a full source makes room", func(t *testing.T) {
-		r := room{unauthenticated: newUnauthenticated(10, 2)}
+func TestUnauthenticatedConnectionsAreBounded(t *testing.T) {
+	t.Run("a source above its limit loses its oldest silent connection", func(t *testing.T) {
+		r := limited{unauthenticated: newUnauthenticated(10, 2)}
 		first := r.enters(t, "192.0.2.1", true)
 		r.reaches(first, speaking)
 		r.enters(t, "192.0.2.1", true)
@@ -71,13 +71,13 @@ func TestLobby(t *testing.T) {
 			t.Errorf("left: %v", r.left)
 		}
 		r.reaches(third, speaking)
-		r.enters(t, "192.0.2.1", false) // all speak
+		r.enters(t, "192.0.2.1", false) // all have sent a version
 		r.exit(first)
 		r.exit(first)
 		r.enters(t, "192.0.2.1", true)
 	})
-	t.Run("of a full house, the source with the most silent ones", func(t *testing.T) {
-		r := room{unauthenticated: newUnauthenticated(5, 4)}
+	t.Run("above the total, the source with the most silent connections loses one", func(t *testing.T) {
+		r := limited{unauthenticated: newUnauthenticated(5, 4)}
 		r.enters(t, "192.0.2.2", true)
 		for range 3 {
 			r.enters(t, "192.0.2.1", true)
@@ -89,8 +89,8 @@ func TestLobby(t *testing.T) {
 			t.Errorf("left: %v", r.left)
 		}
 	})
-	t.Run("where all speak, the source with the most, if it has several", func(t *testing.T) {
-		r := room{unauthenticated: newUnauthenticated(4, 4)}
+	t.Run("where all have sent a version, the source with the most connections loses one, if it has several", func(t *testing.T) {
+		r := limited{unauthenticated: newUnauthenticated(4, 4)}
 		r.reaches(r.enters(t, "192.0.2.2", true), speaking)
 		r.reaches(r.enters(t, "192.0.2.1", true), loggedIn)
 		for range 2 {
@@ -104,7 +104,7 @@ func TestLobby(t *testing.T) {
 		r.enters(t, "192.0.2.1", false)
 	})
 	t.Run("a customer's IPv6 network is one source", func(t *testing.T) {
-		r := room{unauthenticated: newUnauthenticated(10, 1)}
+		r := limited{unauthenticated: newUnauthenticated(10, 1)}
 		r.reaches(r.enters(t, "2001:db8::1", true), speaking)
 		r.enters(t, "2001:db8::ffff", false)
 		r.enters(t, "2001:db8:0:1::1", true)
@@ -112,7 +112,7 @@ func TestLobby(t *testing.T) {
 		r.enters(t, "192.0.2.1", false)
 	})
 	t.Run("a balancer's connection is its caller's", func(t *testing.T) {
-		r := room{unauthenticated: newUnauthenticated(10, 1)}
+		r := limited{unauthenticated: newUnauthenticated(10, 1)}
 		a, b := r.enters(t, "ff00::1", true), r.enters(t, "ff01::1", true)
 		if !r.move(a, netip.MustParseAddr("192.0.2.1")) || r.move(b, netip.MustParseAddr("192.0.2.1")) || r.move(99, netip.MustParseAddr("192.0.2.7")) {
 			t.Error("moved otherwise")
@@ -125,8 +125,9 @@ func TestLobby(t *testing.T) {
 	})
 }
 
-// The device that called last is kept and listed first, whatever the clock says.
-func TestAClockSetBackForgetsNoNewUnknownDevice(t *testing.T) {
+// The device that called last is kept and listed first, also after the clock was
+// set back.
+func TestAClockSetBackDropsNoNewUnknownDevice(t *testing.T) {
 	s := make(unknownDevices)
 	now := time.Now()
 	for range maxUnknown {
@@ -142,7 +143,7 @@ func TestAClockSetBackForgetsNoNewUnknownDevice(t *testing.T) {
 	}
 }
 
-// Anybody can make new keys, so the list of them has an end.
+// Any peer can make new keys, so the list of unknown devices is bounded.
 func TestUnknownDevicesAreBounded(t *testing.T) {
 	s := make(unknownDevices)
 	first := sshtest.NewSigner(t).PublicKey()
@@ -162,7 +163,7 @@ func TestUnknownDevicesAreBounded(t *testing.T) {
 	}
 }
 
-func TestCredential(t *testing.T) {
+func TestTheEntrysCredentialComesBeforeTheStations(t *testing.T) {
 	dir := t.TempDir()
 	file := func(name, text string, mode os.FileMode) string {
 		path := filepath.Join(dir, name)
@@ -209,8 +210,8 @@ func TestCredential(t *testing.T) {
 	}
 }
 
-// Whatever a balancer sends, what follows the header comes through whole, and
-// what is no header is an error.
+// The bytes after a PROXY header are passed on whole, and anything but a header is
+// an error.
 func FuzzProxyHeader(f *testing.F) {
 	f.Add([]byte("PROXY TCP4 192.0.2.9 10.0.0.1 1234 4334\r\nSSH-2.0-x\r\n"))
 	f.Add([]byte("PROXY UNKNOWN\r\n"))
@@ -235,7 +236,7 @@ func FuzzProxyHeader(f *testing.F) {
 	})
 }
 
-// bytesConn is a connection that only says something.
+// bytesConn is a connection from which given bytes are read.
 type bytesConn struct {
 	net.Conn
 	r io.Reader

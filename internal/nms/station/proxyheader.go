@@ -10,7 +10,7 @@ import (
 	"github.com/pires/go-proxyproto"
 )
 
-// behind is a connection that came through a load balancer, without the header.
+// behind is a connection through a load balancer; its PROXY header has been read.
 type behind struct {
 	net.Conn
 	r *bufio.Reader
@@ -18,14 +18,13 @@ type behind struct {
 
 func (b *behind) Read(p []byte) (int, error) { return b.r.Read(p) }
 
-// maxHeader is more than any PROXY header has, in bytes: 107 in version 1; in
-// version 2 the addresses and what the balancer adds.
+// maxHeader bounds a PROXY header, in bytes. Version 1 has at most 107; version 2
+// has the addresses and the balancer's own fields.
 const maxHeader = 4 << 10
 
-// readHeader reads the PROXY header (version 1 or 2) that a trusted balancer
-// sends first, and returns the caller's own address and the connection behind
-// the header. A balancer's own connection, as for its health checks, has none:
-// it is an error, as there is no device at its other end.
+// readHeader reads the PROXY header (version 1 or 2) that a trusted balancer sends
+// first, and returns the connection without it, and the device's own address. A
+// balancer's own connection, such as a health check, is errLocal: it has no device.
 func readHeader(conn net.Conn) (net.Conn, netip.AddrPort, error) {
 	r := bufio.NewReaderSize(conn, maxHeader)
 	h, err := proxyproto.Read(r)

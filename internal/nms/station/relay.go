@@ -24,31 +24,31 @@ type Duplex interface {
 // maxStderr bounds what is kept of a subsystem's stderr, in bytes.
 const maxStderr = 4 << 10
 
-// copyBuffer is what one direction of a session costs while bytes wait, besides
-// SSH's own window.
+// copyBuffer is the buffer of each direction of a session, in addition to SSH's
+// own window.
 const copyBuffer = 16 << 10
 
-// lingerTime is how long no byte may flow to the caller once the caller or the
-// device has said its last word. A caller that has closed its socket altogether
-// looks the same.
+// lingerTime is how long a session stays without a byte to the peer after the peer
+// or the device has sent its end. A peer that has closed its whole socket looks
+// like one that has only shut down its sending side.
 const lingerTime = 30 * time.Second
 
-// leaveTime is how long a device may take to answer our end of a channel, and a
-// caller what is left for him after his session was ended.
+// leaveTime is how long a device may take to answer our close of a channel, and a
+// peer to read the remaining bytes after the session was ended.
 const leaveTime = 3 * time.Second
 
-// relay lets bytes flow both ways, each as fast as its reader takes them, until
-// the device closes the channel or ended is closed. The end of one direction is
-// passed on and leaves the other open. It closes both, and waits for nobody for
-// good: neither for a device that does not answer the end nor for a caller that
-// does not read.
+// relay copies bytes both ways, each as fast as its reader takes them, until the
+// device closes the channel or ended is closed. It passes on the end of one
+// direction and leaves the other open. It closes both at the end, and never waits
+// longer than lingerTime and leaveTime, neither for a device that does not answer
+// the close nor for a peer that does not read.
 func relay(c *channel, sock Duplex, ended <-chan struct{}) (out nmsproto.ConnectResult) {
 	var sent, received atomic.Uint64
 	activity := make(chan struct{}, 1)
-	broken := make(chan struct{}, 2) // a direction ended in the middle
-	said := make(chan struct{})      // the caller's last word
+	broken := make(chan struct{}, 2) // a direction failed
+	peerDone := make(chan struct{})  // the peer has sent its end
 	go func() {
-		defer close(said)
+		defer close(peerDone)
 		if _, err := io.CopyBuffer(counted{c, &sent, nil}, plainReader{sock}, make([]byte, copyBuffer)); err != nil && !errors.Is(err, io.EOF) {
 			broken <- struct{}{}
 			return
@@ -58,61 +58,61 @@ func relay(c *channel, sock Duplex, ended <-chan struct{}) (out nmsproto.Connect
 	var down sync.WaitGroup
 	down.Go(func() {
 		if _, err := io.CopyBuffer(counted{sock, &received, activity}, plainReader{c}, make([]byte, copyBuffer)); err != nil {
-			broken <- struct{}{} // nobody reads any more
+			broken <- struct{}{} // the peer does not read any more
 		}
 		_ = sock.CloseWrite()
 	})
 	var errs tail
 	down.Go(func() { _, _ = io.Copy(&errs, c.Stderr()) })
-	told := make(chan struct{}) // the device's last word
+	deviceDone := make(chan struct{}) // the device has sent its end
 	go func() {
-		defer close(told)
+		defer close(deviceDone)
 		down.Wait()
 	}()
 
-	finished := converse(c, ended, &out, flow{activity, broken, said, told})
+	finished := supervise(c, ended, &out, flow{activity, broken, peerDone, deviceDone})
 	sock.Close() // wakes both directions
 	if finished {
-		<-told
-		<-said
+		<-deviceDone
+		<-peerDone
 	}
 	out.Sent, out.Received, out.Stderr = sent.Load(), received.Load(), errs.String()
 	return out
 }
 
-// flow is what is seen of the bytes of a session.
+// flow is how relay reports on a session's two directions.
 type flow struct {
-	activity, broken <-chan struct{} // get one each time
-	said, told       <-chan struct{} // are closed
+	activity, broken     <-chan struct{} // one value each time
+	peerDone, deviceDone <-chan struct{} // closed at the end
 }
 
-// converse follows a session and ends it when its time is over. It reports
-// whether the device has closed the channel; if not, the channel is left.
-func converse(c *channel, ended <-chan struct{}, out *nmsproto.ConnectResult, f flow) (closed bool) {
+// supervise watches a session and ends it when a time limit expires. It reports
+// whether the device has closed the channel; if not, the channel is abandoned.
+func supervise(c *channel, ended <-chan struct{}, out *nmsproto.ConnectResult, f flow) (closed bool) {
 	var linger, leave <-chan time.Time
 	hangUp := func() {
 		if leave == nil {
 			leave = time.After(leaveTime)
-			go c.Close() // a connection that takes nothing holds it up
+			go c.Close() // it blocks while the device reads nothing
 		}
 	}
-	requests, said := c.requests, f.said
-	for requests != nil || f.told != nil {
+	requests := c.requests
+	for requests != nil || f.deviceDone != nil {
 		select {
 		case r, ok := <-requests:
 			if ok {
 				exit(r, out)
 				continue
 			}
-			// What the device has said is the caller's still, as long as he takes it.
+			// The peer still gets what the device has sent, as long as it reads.
 			requests, linger = nil, time.After(lingerTime)
 			if ended != nil {
 				leave = nil
 			}
-		case <-f.told:
-			f.told = nil
-		case <-said:
-			said, linger = nil, time.After(lingerTime)
+		case <-f.deviceDone:
+			f.deviceDone = nil
+		case <-f.peerDone:
+			f.peerDone, linger = nil, time.After(lingerTime)
 		case <-f.activity:
 			if linger != nil {
 				linger = time.After(lingerTime)
@@ -128,7 +128,7 @@ func converse(c *channel, ended <-chan struct{}, out *nmsproto.ConnectResult, f 
 			hangUp()
 		case <-leave:
 			if requests != nil {
-				c.of.left(requests)
+				c.of.abandon(requests)
 			}
 			return requests == nil
 		}
@@ -136,15 +136,15 @@ func converse(c *channel, ended <-chan struct{}, out *nmsproto.ConnectResult, f 
 	return true
 }
 
-// maxLeft is how many channels of a connection may wait for the device's answer
-// to their end. Each can hold a window of bytes.
-const maxLeft = 8
+// maxAbandoned is how many channels of a connection may wait for the device's
+// answer to their close. Each can hold a window of bytes.
+const maxAbandoned = 8
 
-// left sees a channel out whose end the device has not answered. A device that
-// makes a habit of that loses its connection.
-func (h *connection) left(requests <-chan *ssh.Request) {
-	if h.unanswered.Add(1) > maxLeft {
-		h.end(fmt.Sprintf("the ends of %d sessions were not answered within %v", maxLeft+1, leaveTime))
+// abandon waits in the background for the device to answer the close of a channel.
+// It ends the connection of a device that leaves too many unanswered.
+func (h *connection) abandon(requests <-chan *ssh.Request) {
+	if h.unanswered.Add(1) > maxAbandoned {
+		h.end(fmt.Sprintf("the device did not answer the close of %d sessions within %v", maxAbandoned+1, leaveTime))
 	}
 	go func() {
 		ssh.DiscardRequests(requests)
@@ -152,7 +152,7 @@ func (h *connection) left(requests <-chan *ssh.Request) {
 	}()
 }
 
-// exit understands how the subsystem ended (RFC 4254 section 6.10).
+// exit records how the subsystem ended (RFC 4254 section 6.10).
 func exit(r *ssh.Request, out *nmsproto.ConnectResult) {
 	switch r.Type {
 	case "exit-status":
@@ -163,9 +163,9 @@ func exit(r *ssh.Request, out *nmsproto.ConnectResult) {
 		}
 	case "exit-signal":
 		var m struct {
-			Name       string
-			Core       bool
-			Words, Tag string
+			Name          string
+			Core          bool
+			Message, Lang string
 		}
 		if ssh.Unmarshal(r.Payload, &m) == nil {
 			out.Signal = printable.Line(m.Name)
@@ -176,8 +176,8 @@ func exit(r *ssh.Request, out *nmsproto.ConnectResult) {
 	}
 }
 
-// counted is a writer whose bytes are counted, and told of where somebody
-// listens.
+// counted is a writer that counts its bytes and reports each write on activity,
+// unless that is nil.
 type counted struct {
 	io.Writer
 	n        *atomic.Uint64
@@ -196,7 +196,7 @@ func (c counted) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// plainReader hides a WriteTo, which would bring a buffer of its own.
+// plainReader hides a WriteTo, which would allocate a buffer of its own.
 type plainReader struct{ io.Reader }
 
 // tail keeps the end of what is written to it.

@@ -14,11 +14,11 @@ import (
 	"golang.org/x/crypto/ssh"
 )
 
-// stubborn is a channel whose device says one byte after the other and does not
-// answer its end unless it is polite.
+// stubborn is a channel whose device sends one byte after the other and does not
+// answer its close unless it is polite.
 type stubborn struct {
 	ssh.Channel
-	says     int // so many bytes; below 0: without end
+	sends    int // so many bytes; below 0: without end
 	polite   bool
 	requests chan *ssh.Request
 
@@ -26,22 +26,22 @@ type stubborn struct {
 	endOnce sync.Once
 }
 
-func newStubborn(says int, polite bool) *stubborn {
-	return &stubborn{says: says, polite: polite, requests: make(chan *ssh.Request), gone: make(chan struct{})}
+func newStubborn(sends int, polite bool) *stubborn {
+	return &stubborn{sends: sends, polite: polite, requests: make(chan *ssh.Request), gone: make(chan struct{})}
 }
 
 func (s *stubborn) Read(p []byte) (int, error) {
-	if s.says == 0 {
+	if s.sends == 0 {
 		<-s.gone
 		return 0, io.EOF
 	}
-	s.says--
+	s.sends--
 	p[0] = 'x'
 	return 1, nil
 }
 
 func (s *stubborn) Write(p []byte) (int, error) {
-	<-s.gone // its window has no room
+	<-s.gone // its window is full
 	return 0, errors.New("gone")
 }
 
@@ -56,7 +56,7 @@ func (s *stubborn) Close() error {
 	return nil
 }
 
-// end is the device's end of the channel.
+// end closes the channel from the device's side.
 func (s *stubborn) end() {
 	s.endOnce.Do(func() {
 		close(s.gone)
@@ -69,7 +69,7 @@ type stubbornStderr struct{ gone chan struct{} }
 func (s stubbornStderr) Read([]byte) (int, error)  { <-s.gone; return 0, io.EOF }
 func (s stubbornStderr) Write([]byte) (int, error) { return 0, io.EOF }
 
-// line is a connection of which only the end matters.
+// line is a connection that records its end.
 type line struct {
 	ssh.Conn
 	ended bool
@@ -77,31 +77,31 @@ type line struct {
 
 func (l *line) Close() error { l.ended = true; return nil }
 
-// Neither a device that does not answer nor a caller that does not read keeps a
-// session from its end.
-func TestASessionThatIsOverEnds(t *testing.T) {
+// Neither a device that does not answer nor a peer that does not read delays the
+// end of a session beyond the time limits.
+func TestASessionEndsWithinItsTimeLimits(t *testing.T) {
 	for _, tt := range []struct {
 		name   string
-		says   int
+		sends  int
 		polite bool
-		story  func(c *stubborn, caller net.Conn, end func())
+		story  func(c *stubborn, peer net.Conn, end func())
 		takes  time.Duration
 	}{
 		{"the station stops, the device does not answer", 0, false, func(_ *stubborn, _ net.Conn, end func()) { end() }, leaveTime},
-		{"it does not answer a caller that has gone", -1, false, func(_ *stubborn, caller net.Conn, _ func()) { caller.Close() }, leaveTime},
-		{"nor one that has said his last word", 0, false, func(_ *stubborn, caller net.Conn, _ func()) { caller.Close() }, lingerTime + leaveTime},
-		{"nor takes what he says", 0, false, func(_ *stubborn, caller net.Conn, end func()) {
-			_, _ = io.WriteString(caller, "x")
+		{"the peer has gone while the device sends, the device does not answer", -1, false, func(_ *stubborn, peer net.Conn, _ func()) { peer.Close() }, leaveTime},
+		{"the peer has sent its end, the device does not answer", 0, false, func(_ *stubborn, peer net.Conn, _ func()) { peer.Close() }, lingerTime + leaveTime},
+		{"the station stops, the device does not read", 0, false, func(_ *stubborn, peer net.Conn, end func()) {
+			_, _ = io.WriteString(peer, "x")
 			end()
 		}, leaveTime},
-		{"the station stops, the caller does not read", -1, true, func(_ *stubborn, _ net.Conn, end func()) { end() }, leaveTime},
-		{"the device ends, the caller does not read", -1, true, func(c *stubborn, _ net.Conn, _ func()) { c.end() }, lingerTime + leaveTime},
+		{"the station stops, the peer does not read", -1, true, func(_ *stubborn, _ net.Conn, end func()) { end() }, leaveTime},
+		{"the device ends, the peer does not read", -1, true, func(c *stubborn, _ net.Conn, _ func()) { c.end() }, lingerTime + leaveTime},
 		{"both answer", 0, true, func(_ *stubborn, _ net.Conn, end func()) { end() }, 0},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				c := newStubborn(tt.says, tt.polite)
-				caller, sock := net.Pipe()
+				c := newStubborn(tt.sends, tt.polite)
+				peer, sock := net.Pipe()
 				ended := make(chan struct{})
 				done := make(chan time.Duration, 1)
 				begun := time.Now()
@@ -109,7 +109,7 @@ func TestASessionThatIsOverEnds(t *testing.T) {
 					relay(&channel{c, &connection{conn: &handshake.Conn{Conn: &line{}}, done: make(chan struct{})}, c.requests}, duplexPipe{sock}, ended)
 					done <- time.Since(begun)
 				}()
-				tt.story(c, caller, func() { close(ended) })
+				tt.story(c, peer, func() { close(ended) })
 				select {
 				case took := <-done:
 					if took != tt.takes {
@@ -119,21 +119,21 @@ func TestASessionThatIsOverEnds(t *testing.T) {
 					t.Error("it has no end")
 				}
 				if _, err := sock.Read(make([]byte, 1)); !errors.Is(err, io.ErrClosedPipe) {
-					t.Errorf("the caller's socket is open: %v", err)
+					t.Errorf("the peer's socket is open: %v", err)
 				}
-				caller.Close()
+				peer.Close()
 				c.end()
 			})
 		})
 	}
 }
 
-// A caller that takes its time gets all that was said before the end.
+// A peer that reads slowly gets all that the device sent before its end.
 func TestASlowReaderGetsTheWholeSession(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		const said = 10
-		c := newStubborn(said, true)
-		caller, sock := net.Pipe()
+		const sent = 10
+		c := newStubborn(sent, true)
+		peer, sock := net.Pipe()
 		done := make(chan struct{})
 		go func() {
 			defer close(done)
@@ -143,20 +143,20 @@ func TestASlowReaderGetsTheWholeSession(t *testing.T) {
 		got := 0
 		for {
 			time.Sleep(lingerTime - time.Second)
-			if _, err := caller.Read(make([]byte, 1)); err != nil {
+			if _, err := peer.Read(make([]byte, 1)); err != nil {
 				break
 			}
 			got++
 		}
 		<-done
-		if got != said {
-			t.Errorf("he got %d of %d bytes", got, said)
+		if got != sent {
+			t.Errorf("the peer got %d of %d bytes", got, sent)
 		}
 	})
 }
 
-// The channels that a device leaves open are counted, and it has no more of
-// them than that.
+// A device may leave maxAbandoned channels open at a time, one more costs it the
+// connection.
 func TestADeviceThatLeavesChannelsOpenLosesItsConnection(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := &line{}
@@ -170,17 +170,17 @@ func TestADeviceThatLeavesChannelsOpenLosesItsConnection(t *testing.T) {
 			return c
 		}
 		late := session()
-		late.end() // an answer that comes late is one
+		late.end() // a late answer counts
 		synctest.Wait()
 		var all []*stubborn
-		for range maxLeft {
+		for range maxAbandoned {
 			all = append(all, session())
 		}
 		if l.ended {
-			t.Error("it is ended early")
+			t.Error("the connection has ended too early")
 		}
 		all = append(all, session())
-		if !l.ended || h.why() != "the ends of 9 sessions were not answered within 3s" {
+		if !l.ended || h.why() != "the device did not answer the close of 9 sessions within 3s" {
 			t.Errorf("ended %v", l.ended)
 		}
 		for _, c := range all {

@@ -9,8 +9,8 @@ import (
 	"callhome/internal/proto"
 )
 
-// Connect opens a netconf channel to a device and joins it to sock, which it
-// owns, until one of them ends or ctx does. Errors are *proto.Error.
+// Connect opens a netconf channel to a device and relays between it and sock, which
+// it owns, until one of them ends or ctx does. Errors are *proto.Error.
 func (s *Station) Connect(ctx context.Context, id string, sock Duplex) (nmsproto.ConnectResult, error) {
 	defer sock.Close()
 	if s.config.Registry.Entry(id) == nil {
@@ -48,7 +48,7 @@ func (s *Station) Connect(ctx context.Context, id string, sock Duplex) (nmsproto
 	if out.ExitStatus != nil || out.Signal != "" || ctx.Err() != nil {
 		return out, nil
 	}
-	// The channel may be the first to see the end of its connection.
+	// A channel may end just before its connection does.
 	select {
 	case <-h.done:
 		why := h.why()
@@ -58,8 +58,8 @@ func (s *Station) Connect(ctx context.Context, id string, sock Duplex) (nmsproto
 	}
 }
 
-// afterChannel is how long after a channel's end without a word its connection
-// may be seen to end.
+// afterChannel is how long after a channel ended without an exit status its
+// connection may end for the same cause.
 const afterChannel = 100 * time.Millisecond
 
 func (s *Station) failed(err error) error {

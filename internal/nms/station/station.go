@@ -23,10 +23,10 @@ type Config struct {
 	Registry   *registry.Registry
 	Credential Credential         // of devices whose entry has none
 	Duplicate  registry.Duplicate // of devices whose entry does not say
-	// Balancers are the load balancers, whose PROXY header is required and used.
+	// Balancers are the trusted load balancers: each of their connections must
+	// begin with a PROXY header.
 	Balancers []netip.Prefix
-	// MaxUnauthenticated and MaxPerSource bound the connections that are not
-	// logged in.
+	// MaxUnauthenticated and MaxPerSource bound the unauthenticated connections.
 	MaxUnauthenticated, MaxPerSource int
 	LoginTime                        time.Duration // from accept to login
 	KeepaliveEvery                   time.Duration
@@ -35,10 +35,10 @@ type Config struct {
 	// its device calls again.
 	ProbeTime time.Duration
 
-	// LoggedIn gets how long each login took; nil for no one.
+	// LoggedIn, unless nil, is called with how long each login took.
 	LoggedIn func(time.Duration)
-	// RegistryRead gets what is new in the registry when the station has read it;
-	// nil for no one. The station has rechecked its connections by then.
+	// RegistryRead, unless nil, is called with each change of the registry, after
+	// the station has rechecked its connections.
 	RegistryRead func(registry.Change, error)
 }
 
@@ -50,7 +50,7 @@ func Defaults() Config {
 	}
 }
 
-// Check refuses what cannot work.
+// Check returns an error for values that the station cannot work with.
 func (c *Config) Check() error {
 	for _, d := range []struct {
 		name  string
@@ -86,9 +86,9 @@ type Station struct {
 	stopping        bool
 }
 
-// device is what is known of one besides its entry.
+// device is the state of one device; the registry has its entry.
 type device struct {
-	connection *connection // nil where it is not connected
+	connection *connection // nil while it is not connected
 	seen       nmsproto.Device
 }
 
@@ -110,7 +110,7 @@ type Calls interface {
 	Accept(context.Context) (*net.TCPConn, error)
 }
 
-// Serve accepts connections until ctx ends or accepting fails for good, and then
+// Serve accepts connections until ctx ends or accepting fails permanently, and then
 // ends all of them.
 func (s *Station) Serve(ctx context.Context, calls Calls) error {
 	defer s.stop()
@@ -176,12 +176,12 @@ func (s *Station) Take(conn net.Conn) {
 	s.wg.Go(c.run)
 }
 
-// enter counts a connection as unauthenticated. One of a load balancer counts for
-// its own source once the header names that; until then only the total bounds it.
-// The caller holds mu.
+// enter counts a connection as unauthenticated. One from a load balancer counts for
+// the source that its PROXY header names; until that is read, only the total bounds
+// it. The caller holds mu.
 func (s *Station) enter(from netip.AddrPort, conn net.Conn) (uint64, func(), bool) {
 	if s.trusted(from.Addr()) {
-		// An address that no device has, one for each connection.
+		// One multicast address for each connection: no device's source.
 		var n [16]byte
 		n[0] = 0xff
 		for i := range 8 {
@@ -201,8 +201,8 @@ func (s *Station) trusted(a netip.Addr) bool {
 	return false
 }
 
-// addrPort is an address without the IPv4-in-IPv6 form; the zero one for what
-// has none.
+// addrPort returns a TCP address with IPv4-mapped IPv6 undone, and the zero value
+// for any other address.
 func addrPort(a net.Addr) netip.AddrPort {
 	tcp, ok := a.(*net.TCPAddr)
 	if !ok {
@@ -227,7 +227,7 @@ func (s *Station) refused(o Outcome, e nmsproto.Event) {
 	s.Publish(e)
 }
 
-// Subscribe returns what happened last and a channel of what follows.
+// Subscribe returns the last events and a channel of those that follow.
 func (s *Station) Subscribe() ([]nmsproto.Event, <-chan nmsproto.Event, func()) {
 	return s.events.hub.Subscribe()
 }
@@ -244,7 +244,7 @@ func (s *Station) Devices() []nmsproto.Device {
 	return out
 }
 
-// Device returns one; ok is false where the registry has none.
+// Device returns one device; ok is false where the registry has no entry for it.
 func (s *Station) Device(id string) (info nmsproto.Device, ok bool) {
 	e := s.config.Registry.Entry(id)
 	if e == nil {
@@ -255,7 +255,7 @@ func (s *Station) Device(id string) (info nmsproto.Device, ok bool) {
 	return s.deviceInfo(e), true
 }
 
-// deviceInfo copies what is known of a device. The caller holds mu.
+// deviceInfo returns a copy of a device's state. The caller holds mu.
 func (s *Station) deviceInfo(e *registry.Entry) nmsproto.Device {
 	info := nmsproto.Device{ID: e.ID, State: nmsproto.NeverSeen, Labels: e.Labels}
 	d := s.devices[e.ID]

@@ -34,8 +34,8 @@ func (s *site) mustBe(id string, state nmsproto.State, lastError string) nmsprot
 	return d
 }
 
-// adopt is root's, with the stand-ins' password: the station's own is not given
-// away (TestWhoMayAdoptWithWhichCredential).
+// adopt registers a device as root, with the stand-ins' password: the station never
+// sends its own (TestWhoMayAdoptWithWhichCredential).
 func (s *site) adopt(p nmsproto.AdoptParams) (nmsproto.Device, error) {
 	if p.KeyFile == "" {
 		p.PasswordFile = s.config.Credential.PasswordFile
@@ -43,14 +43,14 @@ func (s *site) adopt(p nmsproto.AdoptParams) (nmsproto.Device, error) {
 	return s.Adopt(p, true)
 }
 
-func TestADeviceIsHeldAndKnownByItsKey(t *testing.T) {
+func TestADeviceIsRecognisedByItsKeyAndStaysConnected(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, a, b := newSite(t, nil), newStandIn(t), newStandIn(t)
 		b.user = "other"
 		s.know("edge7", a, `, "labels": {"site": "x"}`)
 		s.know("edge8", b, `, "user": "other"`)
 		s.mustBe("edge7", nmsproto.NeverSeen, "")
-		// The address is the same, and says nothing.
+		// Both devices call from one address: the host key decides.
 		s.call("192.0.2.1:1001", b.serve)
 		if e := s.await(nmsproto.EventUp); e.Device != "edge8" || e.HostKey != ssh.FingerprintSHA256(b.host.PublicKey()) {
 			t.Errorf("got %+v", e)
@@ -61,7 +61,7 @@ func TestADeviceIsHeldAndKnownByItsKey(t *testing.T) {
 		if d.Address != "192.0.2.1:1002" || d.Software != "SSH-2.0-StandIn" || d.User != "netconf" || d.Calls != 1 || d.Labels["site"] != "x" || d.Since == nil {
 			t.Errorf("it is %+v", d)
 		}
-		// Hours of silence and keepalives later it is there still.
+		// The connection survives hours with nothing but keepalives.
 		time.Sleep(5 * time.Hour)
 		s.mustBe("edge7", nmsproto.Connected, "")
 		if st := s.Stats(); st.Unauthenticated != 0 || st.Devices[nmsproto.Connected] != 2 || st.Outcomes[LoggedIn] != 2 {
@@ -70,7 +70,7 @@ func TestADeviceIsHeldAndKnownByItsKey(t *testing.T) {
 	})
 }
 
-func TestWhoDoesNotGetIn(t *testing.T) {
+func TestCallsThatDoNotLogInAreReported(t *testing.T) {
 	for _, tt := range []struct {
 		name    string
 		prepare func(*site, *standIn)
@@ -91,8 +91,8 @@ func TestWhoDoesNotGetIn(t *testing.T) {
 		}, nil, nmsproto.EventRefused, NoLogin, "login failed: unable to authenticate", "edge7"},
 		{"the password is not there", func(s *site, d *standIn) { s.know("edge7", d, `, "password-file": "/none"`) }, nil,
 			nmsproto.EventRefused, NoLogin, "reading the password: open /none: no such file", "edge7"},
-		{"nothing is said", func(*site, *standIn) {}, func(*standIn) func(net.Conn) { return quietly }, nmsproto.EventRefused, NoSSH, "no SSH version: nothing more came within 30s", ""},
-		{"not SSH", func(*site, *standIn) {}, func(*standIn) func(net.Conn) { return says("HTTP/1.1 400 \x1b[2J\r\n\r\n") }, nmsproto.EventRefused, NoSSH, "no key exchange", ""},
+		{"no byte comes", func(*site, *standIn) {}, func(*standIn) func(net.Conn) { return quietly }, nmsproto.EventRefused, NoSSH, "no SSH version: nothing more came within 30s", ""},
+		{"not SSH", func(*site, *standIn) {}, func(*standIn) func(net.Conn) { return sends("HTTP/1.1 400 \x1b[2J\r\n\r\n") }, nmsproto.EventRefused, NoSSH, "no key exchange", ""},
 		{"gone at once", func(*site, *standIn) {}, func(*standIn) func(net.Conn) { return func(c net.Conn) { c.Close() } }, nmsproto.EventRefused, NoSSH, "no SSH version", ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -122,9 +122,9 @@ func TestWhoDoesNotGetIn(t *testing.T) {
 
 func quietly(c net.Conn) { _, _ = io.Copy(io.Discard, c) }
 
-func says(words string) func(net.Conn) {
+func sends(text string) func(net.Conn) {
 	return func(c net.Conn) {
-		_, _ = io.WriteString(c, words)
+		_, _ = io.WriteString(c, text)
 		quietly(c)
 	}
 }
@@ -139,7 +139,7 @@ func revoke(s *site, k ssh.PublicKey) {
 	}
 }
 
-func TestAnUnknownCallerIsAdopted(t *testing.T) {
+func TestAnUnknownDeviceIsAdopted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, d := newSite(t, nil), newStandIn(t)
 		for n := range 3 {
@@ -174,8 +174,9 @@ func TestAnUnknownCallerIsAdopted(t *testing.T) {
 	})
 }
 
-// Who reads the directory first sees what others changed in it, and passes it on.
-func TestAdoptTellsWhatElseIsNew(t *testing.T) {
+// Only the first to read the directory sees what an operator changed in it, so
+// Adopt reports that too.
+func TestAdoptReportsOtherChangesOfTheRegistry(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, d, unknownDevice := newSite(t, nil), newStandIn(t), newStandIn(t)
 		s.know("edge7", d, "")
@@ -201,7 +202,7 @@ func TestAdoptTellsWhatElseIsNew(t *testing.T) {
 	})
 }
 
-// A key that became somebody's meanwhile makes no second device, and no file.
+// A key that another entry has got meanwhile makes no second entry, and no file.
 func TestAFailedAdoptLeavesNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, d := newSite(t, nil), newStandIn(t)
@@ -213,7 +214,7 @@ func TestAFailedAdoptLeavesNothing(t *testing.T) {
 		}
 		s.config.RegistryRead = func(c registry.Change, err error) {
 			if err != nil || len(c.Problems) > 0 {
-				t.Errorf("told %+v, %v", c, err)
+				t.Errorf("got change %+v, %v", c, err)
 			}
 		}
 		var e *proto.Error
@@ -229,8 +230,9 @@ func TestAFailedAdoptLeavesNothing(t *testing.T) {
 	})
 }
 
-// The old connection is asked whether it is alive, and nothing else decides.
-func TestADeviceCallsAgain(t *testing.T) {
+// Whether the old connection answers a keepalive, and the policy, decide which of
+// two connections stays.
+func TestADuplicateIsRefusedUnlessTheOldConnectionIsDead(t *testing.T) {
 	for _, tt := range []struct {
 		name   string
 		mute   bool // the old connection is dead
@@ -263,7 +265,7 @@ func TestADeviceCallsAgain(t *testing.T) {
 				if info, _ := s.Device("edge7"); info.State != nmsproto.Connected || info.Address != tt.held {
 					t.Errorf("it is %+v", info)
 				}
-				// The other connection's end is no end of the device's.
+				// The end of the other connection does not disconnect the device.
 				time.Sleep(time.Second)
 				if n := s.Stats().Devices[nmsproto.Connected]; n != 1 {
 					t.Errorf("%d are connected", n)
@@ -328,9 +330,9 @@ func TestAConnectionDoesNotOutliveItsEntry(t *testing.T) {
 	}
 }
 
-// Silent connections have their time and their number, and a device gets in
-// among them, from the same address too.
-func TestSilentConnectionsKeepNobodyOut(t *testing.T) {
+// Silent connections are bounded in time and number, and a device logs in beside
+// them, also from their address.
+func TestSilentConnectionsDoNotBlockADevice(t *testing.T) {
 	for _, address := range []string{"192.0.2.1:9999", "192.0.2.2:9999"} {
 		t.Run(address, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -359,16 +361,15 @@ func TestSilentConnectionsKeepNobodyOut(t *testing.T) {
 	}
 }
 
-// Nor do those who say what costs nothing: a byte, or the line that SSH begins
-// with.
-func TestCheapWordsKeepNobodyOut(t *testing.T) {
-	for _, words := range []string{"S", "SSH-2.0-x", "hello\r\nSSH-2.0-x\r\n"} {
-		t.Run(words, func(t *testing.T) {
+// Nor do connections that send what costs nothing: a byte, or an SSH version.
+func TestConnectionsThatSendOnlyAVersionDoNotBlockADevice(t *testing.T) {
+	for _, text := range []string{"S", "SSH-2.0-x", "hello\r\nSSH-2.0-x\r\n"} {
+		t.Run(text, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				s, d := newSite(t, func(c *Config) { c.MaxUnauthenticated, c.MaxPerSource = 64, 16 }), newStandIn(t)
 				s.know("edge7", d, "")
 				for n := range s.config.MaxUnauthenticated {
-					s.call(fmt.Sprintf("[2001:db8:0:%x::1]:%d", n/s.config.MaxPerSource, 1000+n), says(words))
+					s.call(fmt.Sprintf("[2001:db8:0:%x::1]:%d", n/s.config.MaxPerSource, 1000+n), sends(text))
 				}
 				synctest.Wait()
 				if n := s.Stats().Unauthenticated; n != s.config.MaxUnauthenticated {
@@ -378,7 +379,7 @@ func TestCheapWordsKeepNobodyOut(t *testing.T) {
 				s.await(nmsproto.EventUp)
 				synctest.Wait()
 				if n := s.Stats().Outcomes[NoRoom]; n != 1 {
-					t.Errorf("%d had to make room", n)
+					t.Errorf("%d were evicted", n)
 				}
 			})
 		})
@@ -401,7 +402,7 @@ func TestManyDevicesAtOnce(t *testing.T) {
 		wg.Go(func() {
 			c := s.dial(fmt.Sprintf("d%d", n))
 			text := fmt.Sprintf("hello %d", n)
-			if got := c.say(text); got != text {
+			if got := c.exchange(text); got != text {
 				t.Errorf("device %d sent %q", n, got)
 			}
 			if r, err := c.end(); err != nil || r.ExitStatus == nil || *r.ExitStatus != 0 {
@@ -415,8 +416,8 @@ func TestManyDevicesAtOnce(t *testing.T) {
 	}
 }
 
-// caller is somebody with a session.
-type caller struct {
+// peer is a peer with a session.
+type peer struct {
 	t    testing.TB
 	sock *net.UnixConn
 	done chan error
@@ -424,11 +425,11 @@ type caller struct {
 	stop context.CancelFunc
 }
 
-func (s *site) dial(id string) *caller {
+func (s *site) dial(id string) *peer {
 	s.t.Helper()
 	ours, theirs := socketpair(s.t)
 	ctx, cancel := context.WithCancel(context.Background())
-	c := &caller{t: s.t, sock: ours, done: make(chan error, 1), stop: cancel}
+	c := &peer{t: s.t, sock: ours, done: make(chan error, 1), stop: cancel}
 	s.t.Cleanup(cancel)
 	go func() {
 		var err error
@@ -438,8 +439,8 @@ func (s *site) dial(id string) *caller {
 	return c
 }
 
-// say writes and reads as much.
-func (c *caller) say(text string) string {
+// exchange writes text and reads as many bytes.
+func (c *peer) exchange(text string) string {
 	c.t.Helper()
 	if _, err := io.WriteString(c.sock, text); err != nil {
 		c.t.Error(err)
@@ -451,15 +452,15 @@ func (c *caller) say(text string) string {
 	return string(got)
 }
 
-// end says the last word and waits for the device's.
-func (c *caller) end() (nmsproto.ConnectResult, error) {
+// end sends the peer's end and waits for the device's.
+func (c *peer) end() (nmsproto.ConnectResult, error) {
 	c.t.Helper()
 	_ = c.sock.CloseWrite()
 	err := c.wait()
 	return c.out, err
 }
 
-func (c *caller) wait() error {
+func (c *peer) wait() error {
 	c.t.Helper()
 	select {
 	case err := <-c.done:
@@ -470,7 +471,7 @@ func (c *caller) wait() error {
 	}
 }
 
-// One site with real sockets for what becomes of a session's bytes.
+// joined returns a site with one connected device that has that subsystem.
 func joined(t *testing.T, netconf func(ssh.Channel) uint32) (*site, net.Conn) {
 	t.Helper()
 	s, d := newSite(t, nil), newStandIn(t)
@@ -481,9 +482,9 @@ func joined(t *testing.T, netconf func(ssh.Channel) uint32) (*site, net.Conn) {
 	return s, conn
 }
 
-// What is said comes back whole, though nobody reads for a while: nothing is
-// kept beyond the windows, nothing is lost.
-func TestASessionCarriesWhatItsReaderTakes(t *testing.T) {
+// No byte is lost when the peer does not read for a while, and the station buffers
+// none beyond SSH's windows.
+func TestASessionIsAsFastAsItsReader(t *testing.T) {
 	s, _ := joined(t, sshtest.Echo)
 	c := s.dial("edge7")
 	const size = 24 << 20
@@ -494,10 +495,10 @@ func TestASessionCarriesWhatItsReaderTakes(t *testing.T) {
 		written = n
 		wrote <- errors.Join(err, c.sock.CloseWrite())
 	}()
-	// Nobody reads: the writer comes to a stop long before the end.
+	// The peer does not read: the writer blocks long before the end.
 	select {
 	case err := <-wrote:
-		t.Fatalf("%d bytes went where nobody reads: %v", written, err)
+		t.Fatalf("%d bytes were taken that the peer has not read: %v", written, err)
 	case <-time.After(300 * time.Millisecond):
 	}
 	got, err := io.Copy(&patternChecker{t: t}, c.sock)
@@ -534,39 +535,39 @@ func (c *patternChecker) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-func TestHowASessionEnds(t *testing.T) {
+func TestASessionsEndIsReported(t *testing.T) {
 	for _, tt := range []struct {
 		name    string
 		netconf func(ssh.Channel) uint32
-		story   func(s *site, device net.Conn, c *caller)
-		status  int // -1 for none
+		story   func(s *site, device net.Conn, c *peer)
+		status  int // -1: no exit status
 		stderr  string
 		err     string
 	}{
-		{"the caller has no more to say", sshtest.Echo, func(_ *site, _ net.Conn, c *caller) { _ = c.sock.CloseWrite() }, 0, "", ""},
+		{"the peer sends its end", sshtest.Echo, func(_ *site, _ net.Conn, c *peer) { _ = c.sock.CloseWrite() }, 0, "", ""},
 		{"the server ends first", func(ch ssh.Channel) uint32 {
 			_, _ = io.WriteString(ch.Stderr(), "no license\n")
 			return 3
-		}, func(*site, net.Conn, *caller) {}, 3, "no license\n", ""},
-		{"the caller is gone", func(ch ssh.Channel) uint32 {
+		}, func(*site, net.Conn, *peer) {}, 3, "no license\n", ""},
+		{"the peer is gone", func(ch ssh.Channel) uint32 {
 			for {
 				if _, err := ch.Write(make([]byte, 1<<10)); err != nil {
 					return 1
 				}
 			}
-		}, func(_ *site, _ net.Conn, c *caller) { c.sock.Close() }, -1, "", ""},
-		{"the caller is cancelled", func(ch ssh.Channel) uint32 {
+		}, func(_ *site, _ net.Conn, c *peer) { c.sock.Close() }, -1, "", ""},
+		{"the peer's request is cancelled", func(ch ssh.Channel) uint32 {
 			_, _ = io.Copy(ch, ch)
 			select {} // and it never ends
-		}, func(_ *site, _ net.Conn, c *caller) {
-			c.say("x")
+		}, func(_ *site, _ net.Conn, c *peer) {
+			c.exchange("x")
 			c.stop()
 		}, -1, "", ""},
-		{"the device is gone", sshtest.Echo, func(_ *site, device net.Conn, c *caller) {
-			c.say("x")
+		{"the device is gone", sshtest.Echo, func(_ *site, device net.Conn, c *peer) {
+			c.exchange("x")
 			device.Close()
 		}, -1, "", "the connection of edge7 ended: the device closed the connection"},
-		{"no subsystem", nil, func(*site, net.Conn, *caller) {}, -1, "", "opening a netconf channel to edge7: the device has no netconf subsystem"},
+		{"no subsystem", nil, func(*site, net.Conn, *peer) {}, -1, "", "opening a netconf channel to edge7: the device has no netconf subsystem"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			s, device := joined(t, tt.netconf)
@@ -579,7 +580,7 @@ func TestHowASessionEnds(t *testing.T) {
 			if status := statusOf(c.out); status != tt.status || c.out.Stderr != tt.stderr {
 				t.Errorf("got %+v", c.out)
 			}
-			// The caller sees the end.
+			// The peer sees the end.
 			_ = c.sock.SetReadDeadline(time.Now().Add(20 * time.Second))
 			if _, err := io.Copy(io.Discard, c.sock); errors.Is(err, os.ErrDeadlineExceeded) {
 				t.Error("the socket is open still")
@@ -598,7 +599,7 @@ func statusOf(r nmsproto.ConnectResult) int {
 	return *r.ExitStatus
 }
 
-func TestWhoCannotBeReached(t *testing.T) {
+func TestASessionNeedsAConnectedDevice(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, d := newSite(t, nil), newStandIn(t)
 		s.know("edge7", d, "")
@@ -625,12 +626,12 @@ func TestWhoCannotBeReached(t *testing.T) {
 	})
 }
 
-// duplexPipe is for where nothing is joined.
+// duplexPipe is a pipe in place of a peer's socket.
 type duplexPipe struct{ net.Conn }
 
 func (d duplexPipe) CloseWrite() error { return nil }
 
-func TestABalancersHeaderNamesTheCaller(t *testing.T) {
+func TestABalancersHeaderNamesTheDevicesAddress(t *testing.T) {
 	v2 := "\r\n\r\n\x00\r\nQUIT\n\x21\x11\x00\x0c\xc0\x00\x02\x09\x0a\x00\x00\x01\x04\xd2\x10\xee"
 	for _, tt := range []struct{ name, from, header, event, address, cause string }{
 		{"version 1", "10.0.0.1:5", "PROXY TCP4 192.0.2.9 10.0.0.1 1234 4334\r\n", nmsproto.EventUp, "192.0.2.9:1234", ""},
@@ -638,8 +639,8 @@ func TestABalancersHeaderNamesTheCaller(t *testing.T) {
 		{"version 2", "10.0.0.1:5", v2, nmsproto.EventUp, "192.0.2.9:1234", ""},
 		{"none", "10.0.0.1:5", "", nmsproto.EventRefused, "10.0.0.1:5", "no PROXY header"},
 		{"wrong", "10.0.0.1:5", "PROXY TCP4 x y 1 2\r\n", nmsproto.EventRefused, "10.0.0.1:5", "no PROXY header"},
-		{"nobody's", "10.0.0.1:5", "PROXY UNKNOWN\r\n", "", "", ""},
-		// Whoever is not named as trusted may claim what he likes.
+		{"a health check", "10.0.0.1:5", "PROXY UNKNOWN\r\n", "", "", ""},
+		// A header from an address that is not a trusted balancer's is ignored.
 		{"from elsewhere", "192.0.2.66:5", "PROXY TCP4 192.0.2.9 10.0.0.1 1234 4334\r\n", nmsproto.EventUp, "192.0.2.66:5", ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -685,7 +686,7 @@ func TestAStoppedStationHasNothingLeft(t *testing.T) {
 	})
 }
 
-func TestCheck(t *testing.T) {
+func TestCheckRefusesUnusableValues(t *testing.T) {
 	for _, tt := range []struct {
 		name   string
 		change func(*Config)

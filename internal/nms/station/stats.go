@@ -2,25 +2,26 @@ package station
 
 import "callhome/internal/nms/nmsproto"
 
-// Outcome is what became of a call.
+// Outcome is how a call home ended, or that it logged in.
 type Outcome string
 
 // The outcomes.
 const (
 	LoggedIn  Outcome = "logged-in"
-	NoRoom    Outcome = "no-room" // a limit, or room made for another
+	NoRoom    Outcome = "no-room" // over a limit of unauthenticated connections, or evicted
 	BadHeader Outcome = "proxy-header"
-	NoSSH     Outcome = "no-ssh"    // nothing, or something else
-	Unknown   Outcome = "unknown"   // a key that no device has
-	Invalid   Outcome = "invalid"   // revoked, or a certificate that is not good
-	NoLogin   Outcome = "no-login"  // known, but the login failed
-	Second    Outcome = "duplicate" // refused, as another is alive
+	NoSSH     Outcome = "no-ssh"    // no SSH version, or no key exchange
+	Unknown   Outcome = "unknown"   // a host key that no entry has
+	Invalid   Outcome = "invalid"   // a revoked key, or an invalid certificate
+	NoLogin   Outcome = "no-login"  // the login to a known device failed
+	Second    Outcome = "duplicate" // refused: the device's other connection is alive
 )
 
-// Outcomes are all of them.
+// Outcomes are all outcomes.
 var Outcomes = []Outcome{LoggedIn, NoRoom, BadHeader, NoSSH, Unknown, Invalid, NoLogin, Second}
 
-// Stats is what only grows, and how many of what there are now.
+// Stats are the station's counters, and its present numbers of sessions,
+// unauthenticated connections and devices.
 type Stats struct {
 	Calls           uint64
 	Outcomes        map[Outcome]uint64
@@ -29,7 +30,7 @@ type Stats struct {
 	SessionsFailed  uint64
 	Unauthenticated int
 	Unknown         int
-	Sent, Received  uint64 // of sessions that have ended
+	Sent, Received  uint64 // bytes of sessions that have ended
 	Devices         map[nmsproto.State]int
 }
 

@@ -2,12 +2,12 @@ package station
 
 import "net/netip"
 
-// unauthenticated are the connections before their login, at most total of them,
-// and perSource from one source. When there are too many, a connection that has
-// not sent an SSH version is evicted: the oldest of the source that has the most
-// of these. Where all have sent one, it is the oldest of the source that has the
-// most connections, as long as it has more than one: sending a version costs
-// nothing. It is pure; the station calls it with mu held.
+// unauthenticated counts the connections before their login, at most total of them,
+// and perSource from one source. Above a limit it evicts a connection that has not
+// sent an SSH version: the oldest of the source that has the most of these. Where
+// all have sent one, it evicts the oldest of the source that has the most
+// connections, if it has more than one: any peer can send a version. It is pure;
+// the station calls it with mu held.
 type unauthenticated struct {
 	total, perSource int
 
@@ -36,8 +36,8 @@ func newUnauthenticated(total, perSource int) *unauthenticated {
 	return &unauthenticated{total: total, perSource: perSource, pending: make(map[uint64]*pending), sources: make(map[netip.Addr]int)}
 }
 
-// sourceOf is what counts as one source: an IPv4 address, or an IPv6 network as
-// one customer gets it.
+// sourceOf returns what counts as one source: an IPv4 address, or an IPv6 /64,
+// which one customer gets.
 func sourceOf(a netip.Addr) netip.Addr {
 	a = a.Unmap().WithZone("")
 	if a.Is6() {
@@ -47,8 +47,8 @@ func sourceOf(a netip.Addr) netip.Addr {
 	return a
 }
 
-// enter counts a connection, unless there are too many. The caller calls evicted,
-// which closes the connection that was evicted for it, if any.
+// enter counts a connection, unless there are too many. The caller must call
+// evicted, which closes the connection that was evicted for it, if any.
 func (l *unauthenticated) enter(from netip.Addr, leave func()) (id uint64, evicted func(), ok bool) {
 	source := sourceOf(from)
 	switch {
@@ -70,8 +70,8 @@ func (l *unauthenticated) enter(from netip.Addr, leave func()) (id uint64, evict
 	return l.next, evicted, true
 }
 
-// evictOfMost evicts one at that stage of the source that has the most of them,
-// and at least so many.
+// evictOfMost evicts a connection at that stage from the source that has the most
+// of these, if it has at least that many.
 func (l *unauthenticated) evictOfMost(at stage, least int) func() {
 	counts, most := make(map[netip.Addr]int), least
 	for _, g := range l.pending {
@@ -83,12 +83,12 @@ func (l *unauthenticated) evictOfMost(at stage, least int) func() {
 	return l.evict(at, func(s netip.Addr) bool { return counts[s] == most })
 }
 
-// evict forgets the oldest connection at that stage of a source that is meant
-// and returns what closes it; nil where there is none.
-func (l *unauthenticated) evict(at stage, meant func(netip.Addr) bool) func() {
+// evict stops counting the oldest connection at that stage from a source that
+// matches, and returns the function that closes it; nil if none does.
+func (l *unauthenticated) evict(at stage, matches func(netip.Addr) bool) func() {
 	var oldest uint64
 	for id, g := range l.pending {
-		if g.stage == at && meant(g.source) && (oldest == 0 || id < oldest) {
+		if g.stage == at && matches(g.source) && (oldest == 0 || id < oldest) {
 			oldest = id
 		}
 	}
@@ -101,7 +101,7 @@ func (l *unauthenticated) evict(at stage, meant func(netip.Addr) bool) func() {
 }
 
 // move counts a connection for the source that its PROXY header names. It reports
-// whether that has not too many.
+// whether that source is within its limit.
 func (l *unauthenticated) move(id uint64, to netip.Addr) bool {
 	g, source := l.pending[id], sourceOf(to)
 	if g == nil || l.sources[source] >= l.perSource {
@@ -113,8 +113,8 @@ func (l *unauthenticated) move(id uint64, to netip.Addr) bool {
 	return true
 }
 
-// reaches notes how far a connection has come. It reports whether it was not
-// evicted.
+// reaches records how far a connection has come, and reports whether it is still
+// counted, that is, not evicted.
 func (l *unauthenticated) reaches(id uint64, s stage) bool {
 	g := l.pending[id]
 	if g != nil {
@@ -123,7 +123,7 @@ func (l *unauthenticated) reaches(id uint64, s stage) bool {
 	return g != nil
 }
 
-// exit forgets a connection, which may have been forgotten before.
+// exit stops counting a connection, if it is still counted.
 func (l *unauthenticated) exit(id uint64) {
 	if g := l.pending[id]; g != nil {
 		delete(l.pending, id)

@@ -13,19 +13,19 @@ import (
 	"golang.org/x/crypto/ssh"
 )
 
-// maxUnknown bounds the list of unknown devices: a peer can make new keys at any
+// maxUnknown bounds the list of unknown devices: any peer can make new keys at any
 // rate.
 const maxUnknown = 256
 
-// unknownDevices are the host keys that called and that no entry has, by
-// fingerprint. When there are maxUnknown, the one that called longest ago is
+// unknownDevices are the devices that called home with a host key that no entry
+// has, by fingerprint. Of more than maxUnknown, the one that called longest ago is
 // dropped.
 type unknownDevices map[string]*unknownDevice
 
 type unknownDevice struct {
 	nmsproto.Unknown
-	// turn is higher than that of all that called before. The times do not say
-	// which was first, as the clock can be set.
+	// turn orders the devices by their last call. The times do not, as the clock
+	// can be set back.
 	turn uint64
 }
 
@@ -35,7 +35,7 @@ func (s unknownDevices) note(key ssh.PublicKey, address, software string, now ti
 	u := s[fingerprint]
 	if u == nil {
 		if len(s) >= maxUnknown {
-			s.forgetOldest()
+			s.dropOldest()
 		}
 		u = &unknownDevice{Unknown: nmsproto.Unknown{HostKey: fingerprint, Key: strings.TrimSpace(string(ssh.MarshalAuthorizedKey(plain))), First: now}}
 		s[fingerprint] = u
@@ -47,7 +47,7 @@ func (s unknownDevices) note(key ssh.PublicKey, address, software string, now ti
 	}
 }
 
-func (s unknownDevices) forgetOldest() {
+func (s unknownDevices) dropOldest() {
 	var oldest *unknownDevice
 	for _, u := range s {
 		if oldest == nil || u.turn < oldest.turn {
@@ -57,7 +57,7 @@ func (s unknownDevices) forgetOldest() {
 	delete(s, oldest.HostKey)
 }
 
-// list is a copy, the device that called last first.
+// list returns a copy, the device that called last first.
 func (s unknownDevices) list() []nmsproto.Unknown {
 	out := make([]nmsproto.Unknown, 0, len(s))
 	for _, u := range slices.SortedFunc(maps.Values(s), func(a, b *unknownDevice) int { return cmp.Compare(b.turn, a.turn) }) {
@@ -66,7 +66,7 @@ func (s unknownDevices) list() []nmsproto.Unknown {
 	return out
 }
 
-// plainKey is a certificate's key and its key ID, or the key itself.
+// plainKey returns a certificate's key and key ID, or the key itself.
 func plainKey(key ssh.PublicKey) (plain ssh.PublicKey, certificate string) {
 	if c, ok := key.(*ssh.Certificate); ok {
 		return c.Key, printable.Line(c.KeyId)
