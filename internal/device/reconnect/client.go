@@ -79,7 +79,7 @@ var startWith = map[config.StartWith]schedule.StartWith{
 func policyOf(c *config.Client) schedule.Policy {
 	p := schedule.Policy{
 		Endpoints: len(c.Endpoints), StartWith: startWith[c.Reconnect.StartWith], MaxAttempts: c.Reconnect.MaxAttempts,
-		Most: c.MaxCallHomeAttempts, NoSSH: c.NoSSHTimer,
+		MaxFailures: c.MaxCallHomeAttempts, NoSSH: c.NoSSHTimer,
 		Pause: schedule.Pause{Initial: c.Backoff.Initial, Maximum: c.Backoff.Maximum, Jitter: c.Backoff.Jitter},
 	}
 	if c.Periodic != nil {

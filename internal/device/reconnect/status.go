@@ -7,15 +7,15 @@ import (
 	"callhome/internal/proto"
 )
 
-// states are the schedule's phases in the API's words. Idle is a moment at the
-// start.
+// states are the API's names of the schedule's phases. Idle lasts until the first
+// event.
 var states = map[schedule.Phase]proto.ClientState{
 	schedule.Idle: proto.ClientWaiting, schedule.Waiting: proto.ClientWaiting, schedule.Dialing: proto.ClientDialing,
-	schedule.Handed: proto.ClientHandedOver, schedule.Open: proto.ClientAuthenticated, schedule.Stopped: proto.ClientStopped,
+	schedule.HandedOver: proto.ClientHandedOver, schedule.Open: proto.ClientAuthenticated, schedule.Stopped: proto.ClientStopped,
 }
 
-// events are the schedule's words in the API's.
-var events = map[schedule.Word]string{
+// events are the API's names of the schedule's notices.
+var events = map[schedule.Notice]string{
 	schedule.AttemptFailed: proto.EventAttemptFailed, schedule.EndpointExhausted: proto.EventEndpointExhausted,
 	schedule.AllExhausted: proto.EventAllExhausted, schedule.GivenUp: proto.EventGivenUp,
 	schedule.ConnectionLost: proto.EventLost, schedule.Recovered: proto.EventRecovered,
@@ -71,7 +71,7 @@ func (c *client) learn(e schedule.Event, info proto.SessionInfo, before schedule
 		case schedule.Connected, schedule.LoggedIn, schedule.Found:
 			s.Session, s.User, s.Address = info.Session, info.User, info.Remote
 		}
-		if before.Phase == schedule.Handed && now.Phase == schedule.Open {
+		if before.Phase == schedule.HandedOver && now.Phase == schedule.Open {
 			s.Connections++
 		}
 	})
@@ -79,7 +79,7 @@ func (c *client) learn(e schedule.Event, info proto.SessionInfo, before schedule
 
 // tell publishes the schedule's words.
 func (c *client) tell(do schedule.Do, info proto.SessionInfo) {
-	for _, w := range do.Tell {
+	for _, w := range do.Publish {
 		status := c.Status()
 		e := event(events[w], &status, "")
 		e.Session = info

@@ -7,30 +7,29 @@ import (
 	"callhome/internal/proto"
 )
 
-// Pause is how long to wait between attempts.
+// Pause is the pause between two attempts.
 type Pause struct {
 	Initial time.Duration
-	// Maximum is for attempts that found nobody; where an NMS has accepted it is
-	// loginMaximum times as long.
+	// Maximum bounds the pause after an attempt without a connection. After one
+	// that a station accepted the bound is loginMaximum times as long.
 	Maximum time.Duration
-	Jitter  int // percent by which each pause is shorter or longer, below 100
+	Jitter  int // percent of the pause, by which it is shorter or longer
 }
 
-// DefaultPause is for a client whose configuration says nothing of pauses.
-// docs/reconnect.md has what it costs a fleet, and a single device.
+// DefaultPause is for a client whose configuration sets no pause. docs/reconnect.md
+// lists what it costs a fleet, and a single device.
 var DefaultPause = Pause{Initial: time.Second, Maximum: time.Minute, Jitter: 50}
 
-// How pauses grow. An attempt that nobody answers costs an NMS next to nothing,
-// and coming back soon is worth more: with 10 % an attempt the pause is some
-// 10 % of the time that the outage has lasted.
+// How pauses grow. An attempt without a connection costs a station next to
+// nothing, so an early return matters more: with 10 % more each time, the pause is
+// some 10 % of the outage.
 //
-// One that an NMS has accepted costs it the work of a login. There the pause
-// begins at loginCost times the first one and doubles. An NMS that took long to
-// fail is likely to have too much to do: the pause is at least loginRest times
-// what the attempt took, so that of those who are turned away two in three are
-// out of the way from the first time on. And it may become longer: an NMS gets
-// out from under a fleet once the fleet's size by the longest pause is less
-// than what it can log in.
+// An attempt that a station accepted costs it the work of a login. The pause begins
+// at loginCost times the first one and doubles. A station that took long to fail is
+// probably overloaded: the pause is at least loginRest times the attempt, so that
+// two thirds of the refused devices wait at any time. The maximum is longer,
+// because an overload ends only when the fleet's size divided by the longest pause
+// is below the station's login rate.
 const (
 	growth       = 1.1
 	loginCost    = 4
@@ -39,46 +38,46 @@ const (
 	loginMaximum = 5
 )
 
-// pauses is how many attempts failed since the last good session: without, and
+// backoff counts the attempts that failed since the last good session, without and
 // with a connection.
-type pauses struct{ Refused, HungUp int }
+type backoff struct{ Unconnected, Connected int }
 
 // connectedAt reports whether an attempt that failed at stage had a connection.
 func connectedAt(stage proto.Stage) bool {
 	return stage != proto.StageName && stage != proto.StageTCP
 }
 
-func (n pauses) more(stage proto.Stage) pauses {
+func (n backoff) more(stage proto.Stage) backoff {
 	if connectedAt(stage) {
-		n.HungUp++
+		n.Connected++
 	} else {
-		n.Refused++
+		n.Unconnected++
 	}
 	return n
 }
 
-// next returns the pause from the end of an attempt that took so long and
-// failed at stage. An attempt without a connection is part of its pause; one
-// with a connection is not, or a fleet would go on at once after each login that
-// an NMS was too slow for. The jitter never is: those whose SYNs were lost
-// together would go on together. It is around the pause, not on top of it, so
-// that the middle of a fleet is where it would be without.
-func (p Pause) next(n pauses, stage proto.Stage, took time.Duration, chance float64) time.Duration {
-	d := min(float64(p.Maximum), float64(p.Initial)*math.Pow(growth, float64(max(n.Refused-1, 0))))
-	if n.HungUp > 0 {
+// next returns the pause after an attempt that took that long and failed at stage.
+// The duration of an attempt without a connection counts as part of the pause.
+// That of one with a connection does not: a fleet would call again at once after
+// each login that the station was too slow for. The jitter always applies, because
+// devices whose SYNs were lost together must not call together again. It makes the
+// pause shorter as often as longer, so a fleet's average stays the same.
+func (p Pause) next(n backoff, stage proto.Stage, took time.Duration, chance float64) time.Duration {
+	d := min(float64(p.Maximum), float64(p.Initial)*math.Pow(growth, float64(max(n.Unconnected-1, 0))))
+	if n.Connected > 0 {
 		first := float64(p.Initial) * loginCost
 		if connectedAt(stage) {
 			first = max(first, float64(took)*loginRest)
 		}
-		d = max(d, min(float64(p.Maximum)*loginMaximum, first*math.Pow(loginGrowth, float64(n.HungUp-1))))
+		d = max(d, min(float64(p.Maximum)*loginMaximum, first*math.Pow(loginGrowth, float64(n.Connected-1))))
 	}
-	shake := d * float64(p.Jitter) / 100
-	least := d - shake
+	jitter := d * float64(p.Jitter) / 100
+	least := d - jitter
 	if !connectedAt(stage) {
 		least = max(0, least-float64(took))
 	}
-	return time.Duration(least + 2*shake*chance)
+	return time.Duration(least + 2*jitter*chance)
 }
 
-// longest is a bound of what next returns.
+// longest bounds what next returns.
 func (p Pause) longest() time.Duration { return 2 * loginMaximum * p.Maximum }

@@ -1,17 +1,17 @@
-// Package schedule decides what to do about one NETCONF client next, and when:
-// persistent and periodic connections, the order of endpoints, the pauses. It
-// is pure: the time, chance and what happened come in, a new state and what to
-// do go out. Package standing does it; test/simulate plays it for a fleet.
+// Package schedule decides when to call one NETCONF client, and at which endpoint:
+// persistent and periodic connections, the order of endpoints, the pauses. Step
+// is a pure function: it takes a state, an event, the time and a random number,
+// and returns the next state and the actions. Package reconnect carries them
+// out; test/simulate runs them for a fleet. It never reads a clock or waits.
 //
 //	      Begin            Connected          LoggedIn
-//	Idle ───────▶ Dialing ───────────▶ Handed ─────────▶ Open
+//	Idle ───────▶ Dialing ─────────▶ HandedOver ───────▶ Open
 //	               ▲   │ Failed          │ Ended          │ Ended
 //	          Tick │   ▼                 ▼                │
 //	              Waiting ◀───────────────────────────────┘
 //
-// An attempt has succeeded when somebody has logged in, not before, and a
-// session only when it has lasted: an NMS that hangs up meets growing pauses,
-// whenever it does.
+// An attempt succeeds with the login, and a session when it has lasted goodSession.
+// A station that disconnects earlier, in whatever stage, meets growing pauses.
 package schedule
 
 import (
@@ -20,7 +20,7 @@ import (
 	"callhome/internal/proto"
 )
 
-// StartWith is which endpoint a reconnection begins with.
+// StartWith selects the endpoint that a reconnection begins with.
 type StartWith int
 
 // The values of ietf-netconf-server's start-with.
@@ -30,64 +30,65 @@ const (
 	RandomSelection
 )
 
-// Policy is what the configuration says of one client.
+// Policy is the configuration of one client, as far as it decides about time.
 type Policy struct {
-	Endpoints   int // how many; at least 1
+	Endpoints   int // their number, at least 1
 	StartWith   StartWith
-	MaxAttempts int // at one endpoint, before the next one's turn; at least 1
-	// Most is how many attempts in a row may fail, over all endpoints, before no
-	// more are made; 0 is no limit (O-RAN's max-call-home-attempts).
-	Most int
-	// NoSSH is how long a connection may stay without a login; 0 is for ever
+	MaxAttempts int // at one endpoint, before the next endpoint; at least 1
+	// MaxFailures limits the failed attempts in a row, over all endpoints; then
+	// the client is given up. 0 is no limit (O-RAN's max-call-home-attempts).
+	MaxFailures int
+	// NoSSH limits the time of a connection without a login; 0 is no limit
 	// (O-RAN's re-call-home-no-ssh-timer).
 	NoSSH time.Duration
 	Pause Pause
-	// Period is 0 for a persistent connection. Else connections begin at whole
-	// multiples of it from Anchor, in both directions.
+	// Period is 0 for a persistent connection. A periodic one begins at whole
+	// multiples of Period from Anchor, in both directions.
 	Period time.Duration
 	Anchor time.Time
 }
 
-// Phase is what is going on.
+// Phase is where the client's connection stands.
 type Phase int
 
-// The phases. In Dialing, Handed and Open there is one call, in the others none.
+// The phases. Dialing, HandedOver and Open have one call home, the others none.
 const (
-	Idle    Phase = iota // nothing was asked for yet
-	Waiting              // for At, or for news of the network
-	Dialing              // a call has no connection yet
-	Handed               // sshd has the connection, nobody has logged in
-	Open                 // somebody has logged in
-	Stopped              // Most attempts have failed
+	Idle       Phase = iota // before Begin or Found
+	Waiting                 // for At, or for a change of the network
+	Dialing                 // the call home has no connection yet
+	HandedOver              // sshd has the connection, without a login
+	Open                    // the NETCONF client has logged in
+	Stopped                 // MaxFailures attempts have failed
 )
 
-// State is all that is known between two steps. The zero value is Idle.
+// State is what one step passes to the next. The zero value is Idle.
 type State struct {
 	Phase    Phase
-	Endpoint int // of the call; in Waiting, of the next one
-	// At is when a Tick is due: in Waiting the next attempt, in Handed the end
-	// of patience. Zero: never.
+	Endpoint int // of the call home; in Waiting, of the next one
+	// At is when a Tick is due: in Waiting the next attempt, in HandedOver the
+	// login's deadline. Zero: never.
 	At time.Time
 
-	Attempts int // failed in a row at Endpoint
-	Spent    int // endpoints in a row that have failed MaxAttempts times
-	Failures int // attempts in a row without a login
-	pauses       // how long the next one is
+	Attempts  int // failed in a row at Endpoint
+	Exhausted int // endpoints in a row that have failed MaxAttempts times
+	Failures  int // attempts in a row without a login
+	backoff       // decides how long the next pause is
 
 	Last  int       // endpoint of the last login, plus one; 0 for none
-	Began time.Time // of the call
-	Made  time.Time // of Slot's first call; like Slot, but no clock's that is set
-	Since time.Time // of the login
+	Began time.Time // start of the call home
+	Made  time.Time // start of Slot's first call home, on the monotonic clock
+	Since time.Time // the login
 	Lost  time.Time // the end of the last session, while there is no new one
-	Slot  time.Time // that the last periodic connection was made for
-	// Due says that a connection is wanted now: always for a persistent one,
-	// for a periodic one from its slot to its graceful end.
+	Slot  time.Time // of the last periodic connection, on the wall clock
+	// Due reports whether a connection is wanted now: a persistent one always, a
+	// periodic one from its slot to its graceful end.
 	Due bool
-	// News is when an address or a link came back last, since the last login.
-	News time.Time
+	// NetworkChanged is when an address or a link last came back, since the last
+	// login.
+	NetworkChanged time.Time
 }
 
-// Kind is what happened.
+// Kind is the kind of an Event.
 type Kind int
 
 // The kinds of events.
@@ -98,12 +99,12 @@ const (
 	ClockSet              // the wall clock was set, or the machine slept
 	Connected             // sshd has the connection
 	LoggedIn
-	Failed // there is no connection; Stage says how far it came
-	Ended  // there was one; Graceful says whether on purpose
-	Found  // a session is there from before: its Endpoint, Since, and LoggedIn
+	Failed // no connection was made; Stage is how far the call home came
+	Ended  // the connection ended; Graceful: on purpose
+	Found  // a session of an earlier run: its Endpoint, Since and LoggedIn
 )
 
-// Event is what happened.
+// Event is what happened to the client's connection.
 type Event struct {
 	Kind     Kind
 	Stage    proto.Stage
@@ -113,43 +114,42 @@ type Event struct {
 	LoggedIn bool
 }
 
-// Word is something to tell those who watch.
-type Word int
+// Notice is what a step publishes as an event of the API.
+type Notice int
 
-// The words.
+// The notices.
 const (
-	AttemptFailed     Word = iota
-	EndpointExhausted      // it failed MaxAttempts times
-	AllExhausted           // so did all of them, one after another
-	GivenUp                // Most attempts have failed
-	ConnectionLost         // after a login
-	Recovered              // a login after that
+	AttemptFailed     Notice = iota
+	EndpointExhausted        // it failed MaxAttempts times
+	AllExhausted             // all endpoints failed MaxAttempts times, one after another
+	GivenUp                  // MaxFailures attempts have failed
+	ConnectionLost           // after a login
+	Recovered                // a login after ConnectionLost
 )
 
-// Do is what is to be done now.
+// Do are the actions of a step.
 type Do struct {
-	Call bool // make a call to Endpoint of the new state
-	Drop bool // end the call's session; Ended follows
-	Tell []Word
-	// Outage is how long there was no login, with Recovered.
+	Call    bool // call home to Endpoint of the new state
+	Drop    bool // end the call home's session; Ended follows
+	Publish []Notice
+	// Outage, with Recovered, is the time from ConnectionLost to the login.
 	Outage time.Duration
 }
 
-// move is what an event does in a phase. chance is from [0,1).
-type move func(p *Policy, s State, e Event, now time.Time, chance float64) (State, Do)
+// transition computes the effect of an event in a phase. chance is from [0,1).
+type transition func(p *Policy, s State, e Event, now time.Time, chance float64) (State, Do)
 
-// table is the state machine. An event without a row in a phase changes nothing
-// there.
-var table = map[Phase]map[Kind]move{
-	Idle:    {Begin: begin, Found: found},
-	Waiting: {Tick: call, Network: hurry, ClockSet: reckon},
-	Dialing: {Connected: connected, Network: moved, Failed: failed, Ended: failed},
-	Handed:  {LoggedIn: loggedIn, Network: moved, Tick: tooLate, Failed: failed, Ended: failed},
-	Open:    {Ended: ended},
-	Stopped: {Begin: begin, Network: begin},
+// table is the state machine. An event without a row in the phase has no effect.
+var table = map[Phase]map[Kind]transition{
+	Idle:       {Begin: begin, Found: found},
+	Waiting:    {Tick: call, Network: endPause, ClockSet: clockSet},
+	Dialing:    {Connected: connected, Network: networkDuringCall, Failed: failed, Ended: failed},
+	HandedOver: {LoggedIn: loggedIn, Network: networkDuringCall, Tick: loginTimeout, Failed: failed, Ended: failed},
+	Open:       {Ended: ended},
+	Stopped:    {Begin: begin, Network: begin},
 }
 
-// Step returns what follows from e.
+// Step returns the state after e, and what to do.
 func (p *Policy) Step(s State, e Event, now time.Time, chance float64) (State, Do) {
 	m, ok := table[s.Phase][e.Kind]
 	if !ok {
@@ -158,8 +158,8 @@ func (p *Policy) Step(s State, e Event, now time.Time, chance float64) (State, D
 	return m(p, s, e, now, chance)
 }
 
-// begin starts afresh; what was last stays known, and that a connection is due:
-// there was none, or nobody has seen it end gracefully.
+// begin starts without failures. It keeps the last endpoint, the last slot, and
+// Due: the due connection was not made, or its graceful end was not seen.
 func begin(p *Policy, s State, e Event, now time.Time, chance float64) (State, Do) {
 	s = State{Last: s.Last, Slot: s.Slot, Due: s.Due, Endpoint: p.first(s, chance)}
 	if p.Period > 0 && !s.Due && !p.dueAt(now, s.Slot) {
@@ -168,14 +168,14 @@ func begin(p *Policy, s State, e Event, now time.Time, chance float64) (State, D
 	return call(p, s, e, now, chance)
 }
 
-// found takes over a session that an earlier run of this program made.
+// found takes over a session of an earlier run of this program.
 func found(p *Policy, s State, e Event, now time.Time, _ float64) (State, Do) {
-	s = State{Last: s.Last, Slot: s.Slot, Endpoint: e.Endpoint, Due: true, Phase: Handed, Began: e.Since, Made: e.Since}
+	s = State{Last: s.Last, Slot: s.Slot, Endpoint: e.Endpoint, Due: true, Phase: HandedOver, Began: e.Since, Made: e.Since}
 	if e.LoggedIn {
 		s.Phase, s.Since, s.Last = Open, e.Since, e.Endpoint+1
 		return s, Do{}
 	}
-	s.At = p.patience(now)
+	s.At = p.loginDeadline(now)
 	return s, Do{}
 }
 
@@ -187,55 +187,54 @@ func call(p *Policy, s State, _ Event, now time.Time, _ float64) (State, Do) {
 	return s, Do{Call: true}
 }
 
-// hurry cuts a pause short that news of the network have made pointless; a
-// periodic connection that is not due stays so.
-func hurry(p *Policy, s State, e Event, now time.Time, chance float64) (State, Do) {
+// endPause calls at once, because the network has changed. A periodic connection
+// that is not due still waits for its slot.
+func endPause(p *Policy, s State, e Event, now time.Time, chance float64) (State, Do) {
 	if !s.Due {
 		return s, Do{}
 	}
-	s.pauses, s.News = pauses{}, now
+	s.backoff, s.NetworkChanged = backoff{}, now
 	return call(p, s, e, now, chance)
 }
 
-// retransmission is when a connection's first packet is sent again (RFC 6298,
-// section 2). The pauses after that double.
+// retransmission is when the kernel sends a SYN again (RFC 6298, section 2); the
+// intervals after that double.
 const retransmission = time.Second
 
-// moved notes that the network is another one than that which the call was
-// made in: if the call fails, the next one does not wait. One that has no
-// connection yet is given up: its packets are far between by now, and may have
-// an address that is no more.
-func moved(_ *Policy, s State, _ Event, now time.Time, _ float64) (State, Do) {
-	s.News = now
+// networkDuringCall records the change: if the call home fails, the next one does
+// not wait. An attempt that has no connection yet is dropped, because its SYN
+// retransmissions are seconds apart by now and its source address may be gone.
+func networkDuringCall(_ *Policy, s State, _ Event, now time.Time, _ float64) (State, Do) {
+	s.NetworkChanged = now
 	return s, Do{Drop: s.Phase == Dialing && now.Sub(s.Began) > retransmission}
 }
 
-// For some seconds after the news a call that finds nobody says little: the
-// kernel gives up after 3 s whom it has asked for in vain before, and an address
-// may come later than its link. Meanwhile pauses are short.
+// Just after a link returns, EHOSTUNREACH proves little: the kernel reports it for
+// 3 s after unanswered ARP requests (arp(7)), and addresses come later than their
+// link. Pauses are short until then.
 const (
-	freshNews  = 4 * time.Second
-	freshPause = 250 * time.Millisecond
+	networkSettles = 4 * time.Second
+	settlingPause  = 250 * time.Millisecond
 )
 
-// fresh returns the pause after a failure that news of the network make short,
-// or else pause.
-func (s *State) fresh(stage proto.Stage, now time.Time, pause time.Duration) time.Duration {
-	nobody := stage == proto.StageName || stage == proto.StageTCP
+// shortened returns the pause after a failure: none or a short one where the
+// network has just changed, else pause.
+func (s *State) shortened(stage proto.Stage, now time.Time, pause time.Duration) time.Duration {
 	switch {
-	case s.News.IsZero():
+	case s.NetworkChanged.IsZero():
 		return pause
-	case s.News.After(s.Began):
+	case s.NetworkChanged.After(s.Began):
 		return 0
-	case nobody && now.Sub(s.News) < freshNews:
-		return min(pause, freshPause)
+	case !connectedAt(stage) && now.Sub(s.NetworkChanged) < networkSettles:
+		return min(pause, settlingPause)
 	}
 	return pause
 }
 
-// reckon finds the next slot anew, by the clock as it is now. A pause is an
-// interval and no business of the clock's, unless its end was told by it.
-func reckon(p *Policy, s State, _ Event, now time.Time, _ float64) (State, Do) {
+// clockSet computes the next slot from the clock as it is now. A pause is an
+// interval on the monotonic clock and does not change, except that it never ends
+// later than the longest pause from now.
+func clockSet(p *Policy, s State, _ Event, now time.Time, _ float64) (State, Do) {
 	if !s.Due {
 		return p.awaitSlot(s, now), Do{}
 	}
@@ -246,19 +245,19 @@ func reckon(p *Policy, s State, _ Event, now time.Time, _ float64) (State, Do) {
 }
 
 func connected(p *Policy, s State, _ Event, now time.Time, _ float64) (State, Do) {
-	s.Phase, s.At = Handed, p.patience(now)
+	s.Phase, s.At = HandedOver, p.loginDeadline(now)
 	return s, Do{}
 }
 
-// patience is when a connection without a login has stayed long enough.
-func (p *Policy) patience(now time.Time) time.Time {
+// loginDeadline is when a connection without a login is dropped; zero: never.
+func (p *Policy) loginDeadline(now time.Time) time.Time {
 	if p.NoSSH == 0 {
 		return time.Time{}
 	}
 	return now.Add(p.NoSSH)
 }
 
-func tooLate(_ *Policy, s State, _ Event, _ time.Time, _ float64) (State, Do) {
+func loginTimeout(_ *Policy, s State, _ Event, _ time.Time, _ float64) (State, Do) {
 	s.At = time.Time{}
 	return s, Do{Drop: true}
 }
@@ -266,73 +265,74 @@ func tooLate(_ *Policy, s State, _ Event, _ time.Time, _ float64) (State, Do) {
 func loggedIn(_ *Policy, s State, _ Event, now time.Time, _ float64) (State, Do) {
 	var do Do
 	if !s.Lost.IsZero() {
-		do.Tell, do.Outage = []Word{Recovered}, now.Sub(s.Lost)
+		do.Publish, do.Outage = []Notice{Recovered}, now.Sub(s.Lost)
 		s.Lost = time.Time{}
 	}
-	s.Phase, s.At, s.Since, s.Last, s.News = Open, time.Time{}, now, s.Endpoint+1, time.Time{}
-	s.Failures, s.Spent = 0, 0
+	s.Phase, s.At, s.Since, s.Last, s.NetworkChanged = Open, time.Time{}, now, s.Endpoint+1, time.Time{}
+	s.Failures, s.Exhausted = 0, 0
 	return s, do
 }
 
-// failed goes on after an attempt without a login.
+// failed plans the next attempt after one without a login.
 func failed(p *Policy, s State, e Event, now time.Time, chance float64) (State, Do) {
 	s.Failures++
 	s, do := p.after(s, e.Stage, now.Sub(s.Began), now, chance)
-	do.Tell = append([]Word{AttemptFailed}, do.Tell...)
-	if pause := s.At.Sub(now); s.fresh(e.Stage, now, pause) < pause {
-		s.pauses, s.At = pauses{}, now.Add(s.fresh(e.Stage, now, pause))
+	do.Publish = append([]Notice{AttemptFailed}, do.Publish...)
+	if pause := s.At.Sub(now); s.shortened(e.Stage, now, pause) < pause {
+		s.backoff, s.At = backoff{}, now.Add(s.shortened(e.Stage, now, pause))
 	}
-	if p.Most > 0 && s.Failures >= p.Most {
+	if p.MaxFailures > 0 && s.Failures >= p.MaxFailures {
 		s.Phase, s.At = Stopped, time.Time{}
-		do.Tell = append(do.Tell, GivenUp)
+		do.Publish = append(do.Publish, GivenUp)
 	}
 	return s, do
 }
 
-// after waits for the next attempt: the same endpoint's until it has had
-// MaxAttempts, then the next one's. took is how long this one did, up to the
-// login if there was one.
+// after waits for the next attempt, at the same endpoint until MaxAttempts have
+// failed there, then at the next one. took is the duration of this attempt, up to
+// the login if there was one.
 func (p *Policy) after(s State, stage proto.Stage, took time.Duration, now time.Time, chance float64) (State, Do) {
 	var do Do
-	s.pauses = s.pauses.more(stage)
-	round := false // a whole one
+	s.backoff = s.backoff.more(stage)
+	round := false // a whole round has failed
 	if s.Attempts++; s.Attempts >= p.MaxAttempts {
 		s.Attempts, s.Endpoint = 0, (s.Endpoint+1)%p.Endpoints
-		do.Tell = append(do.Tell, EndpointExhausted)
-		if s.Spent++; s.Spent >= p.Endpoints {
-			s.Spent, round = 0, true
-			do.Tell = append(do.Tell, AllExhausted)
+		do.Publish = append(do.Publish, EndpointExhausted)
+		if s.Exhausted++; s.Exhausted >= p.Endpoints {
+			s.Exhausted, round = 0, true
+			do.Publish = append(do.Publish, AllExhausted)
 		}
 	}
-	pause := p.Pause.next(s.pauses, stage, max(0, took), chance)
+	pause := p.Pause.next(s.backoff, stage, max(0, took), chance)
 	if p.Endpoints > 1 && !round {
-		// Another endpoint may be well: long pauses are for between the rounds.
-		pause = min(pause, p.Pause.next(pauses{}.more(stage), stage, 0, chance))
+		// The next endpoint may work: long pauses are between the rounds only.
+		pause = min(pause, p.Pause.next(backoff{}.more(stage), stage, 0, chance))
 	}
 	s.Phase, s.At = Waiting, now.Add(pause)
 	return s, do
 }
 
-// good is how long a session lasts that is answered by another one at once. An
-// NMS that logs in and hangs up is no better than one that does not log in.
-const good = 30 * time.Second
+// goodSession is the duration from which a lost session is followed by a call home
+// at once. A station that logs in and disconnects earlier is treated like one
+// that does not log in.
+const goodSession = 30 * time.Second
 
-// ended goes on after a session.
+// ended plans the next call home after a session.
 func ended(p *Policy, s State, e Event, now time.Time, chance float64) (State, Do) {
 	if p.Period > 0 && e.Graceful {
 		return p.awaitSlot(State{Last: s.Last, Slot: s.Slot, Made: s.Made, Endpoint: p.first(s, chance)}, now), Do{}
 	}
-	tell := []Word{ConnectionLost}
+	notices := []Notice{ConnectionLost}
 	s.Lost = now
-	if now.Sub(s.Since) < good {
+	if now.Sub(s.Since) < goodSession {
 		s, do := p.after(s, proto.StageSession, s.Since.Sub(s.Began), now, chance)
-		do.Tell = append(tell, do.Tell...)
+		do.Publish = append(notices, do.Publish...)
 		return s, do
 	}
-	s.Attempts, s.Spent, s.pauses = 0, 0, pauses{}
+	s.Attempts, s.Exhausted, s.backoff = 0, 0, backoff{}
 	s.Endpoint = p.first(s, chance)
 	s, do := call(p, s, e, now, chance)
-	do.Tell = append(tell, do.Tell...)
+	do.Publish = append(notices, do.Publish...)
 	return s, do
 }
 

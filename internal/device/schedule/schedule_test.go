@@ -21,8 +21,8 @@ func hourly() *Policy {
 	return p
 }
 
-// story plays events; each is so long after the one before. Chance is in the
-// middle, where jitter does nothing.
+// story applies events, each some time after the one before. chance is 0.5, where
+// jitter has no effect.
 type story struct {
 	t   *testing.T
 	p   *Policy
@@ -44,7 +44,7 @@ func (s *story) does(after time.Duration, e Event) Do {
 	return do
 }
 
-// tick lets time pass until something is due, and returns how long that took.
+// tick advances the time to At, applies a Tick, and returns how long that took.
 func (s *story) tick() (time.Duration, Do) {
 	s.t.Helper()
 	if s.s.At.IsZero() {
@@ -61,51 +61,51 @@ func (s *story) is(phase Phase, endpoint int) {
 	}
 }
 
-func (s *story) tells(do Do, want ...Word) {
+func (s *story) publishes(do Do, want ...Notice) {
 	s.t.Helper()
-	if !slices.Equal(do.Tell, want) {
-		s.t.Errorf("told %v, expected %v", do.Tell, want)
+	if !slices.Equal(do.Publish, want) {
+		s.t.Errorf("published %v, expected %v", do.Publish, want)
 	}
 }
 
 var refused = Event{Kind: Failed, Stage: proto.StageTCP}
 
-func TestAClientIsCalledAtOnceAndAgainAfterTheEnd(t *testing.T) {
+func TestALostSessionIsFollowedByACallAtOnce(t *testing.T) {
 	s := begun(t, persistent())
 	s.is(Dialing, 0)
 	s.does(time.Millisecond, Event{Kind: Connected})
-	s.is(Handed, 0)
-	s.tells(s.does(time.Millisecond, Event{Kind: LoggedIn}))
+	s.is(HandedOver, 0)
+	s.publishes(s.does(time.Millisecond, Event{Kind: LoggedIn}))
 	s.is(Open, 0)
 	do := s.does(time.Hour, Event{Kind: Ended})
-	s.tells(do, ConnectionLost)
+	s.publishes(do, ConnectionLost)
 	if !do.Call {
 		t.Error("it was not called again at once")
 	}
 	s.does(time.Millisecond, Event{Kind: Connected})
-	s.tells(s.does(2*time.Second, Event{Kind: LoggedIn}), Recovered)
+	s.publishes(s.does(2*time.Second, Event{Kind: LoggedIn}), Recovered)
 }
 
 func TestEndpointsTakeTurns(t *testing.T) {
 	s := begun(t, persistent())
 	var at []int
-	var told []Word
+	var published []Notice
 	for range 7 {
 		at = append(at, s.s.Endpoint)
 		do := s.does(time.Millisecond, refused)
-		told = append(told, do.Tell...)
+		published = append(published, do.Publish...)
 		s.tick()
 	}
 	if !slices.Equal(at, []int{0, 0, 0, 1, 1, 1, 0}) {
 		t.Errorf("the attempts were at %v", at)
 	}
-	want := []Word{AttemptFailed, AttemptFailed, AttemptFailed, EndpointExhausted, AttemptFailed, AttemptFailed, AttemptFailed, EndpointExhausted, AllExhausted, AttemptFailed}
-	if !slices.Equal(told, want) {
-		t.Errorf("told %v", told)
+	want := []Notice{AttemptFailed, AttemptFailed, AttemptFailed, EndpointExhausted, AttemptFailed, AttemptFailed, AttemptFailed, EndpointExhausted, AllExhausted, AttemptFailed}
+	if !slices.Equal(published, want) {
+		t.Errorf("published %v", published)
 	}
 }
 
-func TestWhereAReconnectionBegins(t *testing.T) {
+func TestStartWithSelectsTheFirstEndpoint(t *testing.T) {
 	for _, tt := range []struct {
 		with   StartWith
 		chance float64
@@ -121,8 +121,8 @@ func TestWhereAReconnectionBegins(t *testing.T) {
 	}
 }
 
-// An endpoint that the configuration has no more is not where to begin.
-func TestLastConnectedIsForgottenWithItsEndpoint(t *testing.T) {
+// The last endpoint may be missing in a new configuration.
+func TestLastConnectedNeedsItsEndpoint(t *testing.T) {
 	p := persistent()
 	p.StartWith = LastConnected
 	s, _ := p.Step(State{Last: 3}, Event{Kind: Begin}, noon, 0.5)
@@ -131,10 +131,10 @@ func TestLastConnectedIsForgottenWithItsEndpoint(t *testing.T) {
 	}
 }
 
-// What an NMS sees that hangs up, whenever it does: three calls in the first
-// ten seconds, also with the worst luck, and then fewer.
-func TestAnNMSThatHangsUpSeesGrowingPauses(t *testing.T) {
-	for name, hangUp := range map[string][]Event{
+// A station that disconnects, in whatever stage, gets at most three calls in the
+// first ten seconds, with the shortest jitter too, and then fewer.
+func TestAStationThatDisconnectsSeesGrowingPauses(t *testing.T) {
+	for name, events := range map[string][]Event{
 		"before SSH":              {{Kind: Connected}, {Kind: Ended, Stage: proto.StageSSH}},
 		"in the login":            {{Kind: Connected}, {Kind: Ended, Stage: proto.StageAuth}},
 		"after the login":         {{Kind: Connected}, {Kind: LoggedIn}, {Kind: Ended, Stage: proto.StageSession}},
@@ -148,7 +148,7 @@ func TestAnNMSThatHangsUpSeesGrowingPauses(t *testing.T) {
 		var calls []time.Duration
 		for now.Sub(noon) < time.Hour {
 			calls = append(calls, now.Sub(noon))
-			for _, e := range hangUp {
+			for _, e := range events {
 				st, _ = p.Step(st, e, now, 0)
 			}
 			if st.Phase != Waiting || !st.At.After(now) {
@@ -169,9 +169,9 @@ func TestAnNMSThatHangsUpSeesGrowingPauses(t *testing.T) {
 	}
 }
 
-// A port that opens again after an outage is called soon after: the pause is a
-// part of the outage, and never more than the maximum.
-func TestThePauseIsAPartOfTheOutage(t *testing.T) {
+// The pause is a fraction of the outage and at most the maximum, so that a port
+// that opens again is called soon.
+func TestThePauseIsAFractionOfTheOutage(t *testing.T) {
 	p := persistent()
 	p.Endpoints = 1
 	s := begun(t, p)
@@ -197,31 +197,31 @@ func TestJitterIsAroundThePause(t *testing.T) {
 		{"the middle", proto.StageTCP, 0, 0.5, 10 * time.Second},
 		{"the most", proto.StageTCP, 0, 1, 12500 * time.Millisecond},
 		{"after a part of it", proto.StageTCP, 5 * time.Second, 0.5, 5 * time.Second},
-		{"after all of it, those who failed together part", proto.StageTCP, time.Hour, 1, 5 * time.Second},
+		{"after all of it, only the jitter", proto.StageTCP, time.Hour, 1, 5 * time.Second},
 		{"a login's", proto.StageAuth, 0, 0.5, 40 * time.Second},
 		{"a slow login's", proto.StageAuth, 25 * time.Second, 0.5, 50 * time.Second},
 		{"a very slow login's", proto.StageSSH, time.Hour, 0, 225 * time.Second},
 	} {
-		n := pauses{}.more(tt.stage)
+		n := backoff{}.more(tt.stage)
 		if got := p.next(n, tt.stage, tt.took, tt.chance); got != tt.want {
 			t.Errorf("%s: %v, expected %v", tt.what, got, tt.want)
 		}
 	}
 }
 
-// What a short session lasted is not what its login took.
+// The duration of a short session does not count as that of its login.
 func TestAShortSessionIsNoSlowLogin(t *testing.T) {
 	s := begun(t, persistent())
 	s.does(0, Event{Kind: Connected})
 	s.does(time.Second, Event{Kind: LoggedIn})
-	s.does(good-time.Second, Event{Kind: Ended})
+	s.does(goodSession-time.Second, Event{Kind: Ended})
 	if d, _ := s.tick(); d != 4*time.Second {
 		t.Errorf("waited %v", d)
 	}
 }
 
-// An attempt that found nobody and took long needs no pause after it.
-func TestAnAttemptIsPartOfItsPause(t *testing.T) {
+// A long attempt without a connection needs no pause after it.
+func TestAnAttemptWithoutAConnectionIsPartOfItsPause(t *testing.T) {
 	s := begun(t, persistent())
 	s.does(5*time.Second, Event{Kind: Failed, Stage: proto.StageTCP})
 	if d, do := s.tick(); d != 0 || !do.Call {
@@ -229,14 +229,14 @@ func TestAnAttemptIsPartOfItsPause(t *testing.T) {
 	}
 }
 
-func TestASilentNMSIsDroppedAndCounted(t *testing.T) {
+func TestAConnectionWithoutALoginIsDroppedAndCounted(t *testing.T) {
 	s := begun(t, persistent())
 	s.does(time.Millisecond, Event{Kind: Connected})
 	d, do := s.tick()
 	if d != time.Minute || !do.Drop {
 		t.Errorf("after %v: %+v", d, do)
 	}
-	s.tells(s.does(0, Event{Kind: Ended, Stage: proto.StageSSH}), AttemptFailed)
+	s.publishes(s.does(0, Event{Kind: Ended, Stage: proto.StageSSH}), AttemptFailed)
 	if s.s.Failures != 1 || s.s.Phase != Waiting {
 		t.Errorf("%+v", s.s)
 	}
@@ -244,13 +244,13 @@ func TestASilentNMSIsDroppedAndCounted(t *testing.T) {
 
 func TestNoMoreAttemptsThanConfigured(t *testing.T) {
 	p := persistent()
-	p.Most = 4
+	p.MaxFailures = 4
 	s := begun(t, p)
 	for range 3 {
 		s.does(0, refused)
 		s.tick()
 	}
-	s.tells(s.does(0, refused), AttemptFailed, GivenUp)
+	s.publishes(s.does(0, refused), AttemptFailed, GivenUp)
 	s.is(Stopped, 1)
 	if do := s.does(time.Hour, Event{Kind: Tick}); do.Call {
 		t.Error("it was called all the same")
@@ -260,7 +260,7 @@ func TestNoMoreAttemptsThanConfigured(t *testing.T) {
 	}
 }
 
-func TestNewsOfTheNetworkEndAPause(t *testing.T) {
+func TestANetworkChangeEndsAPause(t *testing.T) {
 	s := begun(t, persistent())
 	for range 20 {
 		s.does(0, refused)
@@ -276,39 +276,39 @@ func TestNewsOfTheNetworkEndAPause(t *testing.T) {
 	}
 }
 
-// A call that the news find on its way is not waited for, and what it comes to
-// is no reason to wait.
-func TestNewsOfTheNetworkDuringACall(t *testing.T) {
+// A network change drops an old attempt, and after a failed one the next call does
+// not wait.
+func TestANetworkChangeDuringACall(t *testing.T) {
 	s := begun(t, persistent())
 	for range 20 {
 		s.does(0, refused)
 		s.tick()
 	}
 	if do := s.does(retransmission/2, Event{Kind: Network}); do.Drop || do.Call {
-		t.Errorf("a young call was given up: %+v", do)
+		t.Errorf("a young attempt was dropped: %+v", do)
 	}
 	s.does(time.Second, refused)
 	if d, do := s.tick(); d != 0 || !do.Call {
-		t.Errorf("after the news the next call waited for %v", d)
+		t.Errorf("after the change the next call waited for %v", d)
 	}
 	s.does(0, refused)
-	if d, _ := s.tick(); d != freshPause {
-		t.Errorf("soon after the news the next call waited for %v", d)
+	if d, _ := s.tick(); d != settlingPause {
+		t.Errorf("soon after the change the next call waited for %v", d)
 	}
-	s.does(freshNews, refused)
+	s.does(networkSettles, refused)
 	s.tick()
 	s.does(0, refused)
-	if d, _ := s.tick(); d <= freshPause || d > 2*time.Second {
+	if d, _ := s.tick(); d <= settlingPause || d > 2*time.Second {
 		t.Errorf("the pauses did not start over: %v", d)
 	}
 	if do := s.does(2*retransmission, Event{Kind: Network}); !do.Drop || do.Call {
-		t.Errorf("an old call was not given up: %+v", do)
+		t.Errorf("an old attempt was not dropped: %+v", do)
 	}
 	s.does(0, refused)
 	s.tick()
 	s.does(0, Event{Kind: Connected})
 	if do := s.does(2*retransmission, Event{Kind: Network}); do.Drop || do.Call {
-		t.Errorf("a connection was given up: %+v", do)
+		t.Errorf("a connection was dropped: %+v", do)
 	}
 	s.does(time.Second, Event{Kind: Ended, Stage: proto.StageSSH})
 	if d, do := s.tick(); d != 0 || !do.Call {
@@ -316,7 +316,7 @@ func TestNewsOfTheNetworkDuringACall(t *testing.T) {
 	}
 }
 
-func TestNewsOfTheNetworkLeaveASessionAlone(t *testing.T) {
+func TestANetworkChangeLeavesASessionAlone(t *testing.T) {
 	s := begun(t, persistent())
 	s.does(0, Event{Kind: Connected})
 	s.does(0, Event{Kind: LoggedIn})
@@ -334,7 +334,7 @@ func TestPeriodicConnectionsBeginAtTheirSlots(t *testing.T) {
 	}
 	s.does(0, Event{Kind: Connected})
 	s.does(0, Event{Kind: LoggedIn})
-	s.tells(s.does(10*time.Second, Event{Kind: Ended, Graceful: true}))
+	s.publishes(s.does(10*time.Second, Event{Kind: Ended, Graceful: true}))
 	if d, do := s.tick(); d != time.Hour-10*time.Second || !do.Call {
 		t.Errorf("the next one after %v", d)
 	}
@@ -347,7 +347,7 @@ func TestPeriodicConnectionsBeginAtTheirSlots(t *testing.T) {
 	}
 }
 
-func TestAPeriodicConnectionThatWasLostIsMadeAgain(t *testing.T) {
+func TestALostPeriodicConnectionIsMadeAgain(t *testing.T) {
 	s := begun(t, hourly())
 	s.tick()
 	s.does(0, Event{Kind: Connected})
@@ -357,14 +357,14 @@ func TestAPeriodicConnectionThatWasLostIsMadeAgain(t *testing.T) {
 	}
 	s.does(0, refused)
 	if d, do := s.tick(); d > 2*time.Second || !do.Call {
-		t.Errorf("nor soon: %v", d)
+		t.Errorf("the second call waited %v", d)
 	}
 }
 
-// The clock at boot says 1970 until NTP sets it; later it is moved a little.
-// Neither brings a burst, a second connection for a slot, or a silence of more
-// than two periods.
-func TestTheClockIsSet(t *testing.T) {
+// The clock shows 1970 at boot until NTP sets it, and later makes small steps.
+// Neither causes a burst, a second connection in a slot, or a gap of more than two
+// periods.
+func TestAClockStepCausesNoSecondConnection(t *testing.T) {
 	p := hourly()
 	s := &story{t: t, p: p, now: time.Date(1970, 1, 1, 0, 0, 5, 0, time.UTC)}
 	s.does(0, Event{Kind: Begin})
@@ -378,26 +378,26 @@ func TestTheClockIsSet(t *testing.T) {
 	s.does(0, Event{Kind: Connected})
 	s.does(0, Event{Kind: LoggedIn})
 	s.does(time.Second, Event{Kind: Ended, Graceful: true})
-	s.now = s.now.Add(-2 * time.Second) // the slot is to come once more
+	s.now = s.now.Add(-2 * time.Second) // before the slot again
 	s.does(0, Event{Kind: ClockSet})
 	if d := s.s.At.Sub(s.now); d < p.Period || d > p.Period+2*time.Second {
 		t.Errorf("after a step back the wait was %v", d)
 	}
 }
 
-func TestASlotOfTheConfigurationItself(t *testing.T) {
+func TestASlotThatBeginsWithTheConfigurationIsUsedOnce(t *testing.T) {
 	p := hourly()
 	p.Anchor = noon
 	s := begun(t, p)
 	s.is(Dialing, 0)
-	// The program starts again a moment later and knows the slot: not twice.
+	// A restart a moment later knows the slot and does not call again.
 	again, do := p.Step(State{Slot: s.s.Slot}, Event{Kind: Begin}, noon.Add(100*time.Millisecond), 0.5)
 	if do.Call || again.At.Sub(noon) != time.Hour {
 		t.Errorf("%+v, %+v", again, do)
 	}
 }
 
-func TestASessionFromBeforeGoesOn(t *testing.T) {
+func TestAFoundSessionIsTakenOver(t *testing.T) {
 	p := persistent()
 	s := &story{t: t, p: p, now: noon}
 	s.does(0, Event{Kind: Found, Endpoint: 1, LoggedIn: true, Since: noon.Add(-time.Hour)})
@@ -410,13 +410,13 @@ func TestASessionFromBeforeGoesOn(t *testing.T) {
 	}
 }
 
-// world is an NMS, a network and a clock that do as they like. It holds what
-// must be so whatever they do.
+// world is a station, a network and a clock with arbitrary events. It checks the
+// invariants after each.
 type world struct {
 	p     *Policy
 	s     State
 	now   time.Time
-	calls int // that have not ended
+	calls int // not ended
 	r     *rand.Rand
 }
 
@@ -430,30 +430,30 @@ func (w *world) step(t *testing.T, e Event) {
 		w.calls++
 	}
 	w.s = next
-	busy := next.Phase == Dialing || next.Phase == Handed || next.Phase == Open
+	busy := next.Phase == Dialing || next.Phase == HandedOver || next.Phase == Open
 	switch {
 	case w.calls < 0 || w.calls > 1 || busy != (w.calls == 1):
 		t.Fatalf("%d calls in phase %d, after %+v in %+v", w.calls, next.Phase, e, before)
 	case next.Phase == Waiting && next.At.IsZero(), next.Phase == Waiting && w.p.Period == 0 && next.At.Sub(w.now) > w.p.Pause.longest(),
 		next.Phase == Waiting && w.p.Period > 0 && next.At.Sub(w.now) > 2*w.p.Period+w.p.Pause.longest():
 		t.Fatalf("no next attempt, or one too late, after %+v in %+v: %+v", e, before, next)
-	case next.Phase == Stopped && w.p.Most == 0:
-		t.Fatalf("stopped for nothing after %+v in %+v", e, before)
+	case next.Phase == Stopped && w.p.MaxFailures == 0:
+		t.Fatalf("stopped without a limit after %+v in %+v", e, before)
 	case next.Endpoint < 0 || next.Endpoint >= w.p.Endpoints:
 		t.Fatalf("endpoint %d of %d after %+v in %+v", next.Endpoint, w.p.Endpoints, e, before)
 	}
 }
 
-// No sequence of events makes two connections for a client, or leaves one
-// without a next attempt.
-func TestWhateverHappensThereIsOneCallOrATime(t *testing.T) {
+// No sequence of events makes two connections to a client, or leaves it without a
+// next attempt.
+func TestEveryStateHasOneCallOrANextAttempt(t *testing.T) {
 	for seed := range uint64(300) {
 		r := rand.New(rand.NewPCG(seed, 1))
 		p := persistent()
 		p.Endpoints, p.MaxAttempts, p.StartWith = 1+r.IntN(3), 1+r.IntN(4), StartWith(r.IntN(3))
 		p.Pause.Jitter = r.IntN(90)
 		if r.IntN(3) == 0 {
-			p.Most = 1 + r.IntN(20)
+			p.MaxFailures = 1 + r.IntN(20)
 		}
 		if r.IntN(2) == 0 {
 			p.Period, p.Anchor = time.Duration(1+r.IntN(500))*time.Minute, noon.Add(time.Duration(r.Int64N(1e17)-5e16))
@@ -469,7 +469,7 @@ func TestWhateverHappensThereIsOneCallOrATime(t *testing.T) {
 			}
 			e := Event{Kind: []Kind{Begin, Network, Tick, ClockSet}[r.IntN(4)], Stage: stages[r.IntN(len(stages))], Graceful: r.IntN(2) == 0}
 			if w.calls == 1 && r.IntN(2) == 0 { // what a call can bring
-				e.Kind = map[Phase][]Kind{Dialing: {Connected, Failed, Ended}, Handed: {LoggedIn, Ended, Failed}, Open: {Ended}}[w.s.Phase][r.IntN(map[Phase]int{Dialing: 3, Handed: 3, Open: 1}[w.s.Phase])]
+				e.Kind = map[Phase][]Kind{Dialing: {Connected, Failed, Ended}, HandedOver: {LoggedIn, Ended, Failed}, Open: {Ended}}[w.s.Phase][r.IntN(map[Phase]int{Dialing: 3, HandedOver: 3, Open: 1}[w.s.Phase])]
 			} else if w.s.Phase == Waiting && r.IntN(2) == 0 {
 				w.now = w.s.At
 				e.Kind = Tick
@@ -479,8 +479,8 @@ func TestWhateverHappensThereIsOneCallOrATime(t *testing.T) {
 	}
 }
 
-// A slot whose connection came late does not take the next one's place.
-func TestALateConnectionLeavesTheNextSlotAsItIs(t *testing.T) {
+// A connection that comes late in its slot does not replace the next slot's.
+func TestALateConnectionKeepsTheNextSlot(t *testing.T) {
 	s := begun(t, hourly())
 	if d, do := s.tick(); d != 15*time.Minute || !do.Call {
 		t.Fatalf("the first call came after %v", d)
@@ -497,8 +497,8 @@ func TestALateConnectionLeavesTheNextSlotAsItIs(t *testing.T) {
 	}
 }
 
-// What was due when the daemon ended is due when it begins again.
-func TestWhatIsDueStaysSo(t *testing.T) {
+// A connection that is due when the daemon ends is due when it starts again.
+func TestADueConnectionStaysDue(t *testing.T) {
 	p := hourly()
 	for _, due := range []bool{true, false} {
 		s, do := p.Step(State{Slot: noon.Add(-45 * time.Minute), Due: due}, Event{Kind: Begin}, noon, 0.5)
@@ -511,9 +511,9 @@ func TestWhatIsDueStaysSo(t *testing.T) {
 	}
 }
 
-// An endpoint that accepts and stays silent does not keep the device from the
-// next one: only between whole rounds are the pauses long.
-func TestTheNextEndpointsTurnComesSoon(t *testing.T) {
+// An endpoint that accepts and stays silent does not delay the next one: pauses are
+// long only between rounds.
+func TestTheNextEndpointIsCalledSoon(t *testing.T) {
 	s := begun(t, persistent())
 	for s.s.Endpoint == 0 {
 		s.does(0, Event{Kind: Connected})
@@ -522,10 +522,9 @@ func TestTheNextEndpointsTurnComesSoon(t *testing.T) {
 		s.tick()
 	}
 	if d := s.now.Sub(noon); d > 3*time.Minute+20*time.Second {
-		t.Errorf("the second endpoint's turn came after %v", d)
+		t.Errorf("the second endpoint was called after %v", d)
 	}
-	// Neither does an outage of both that lasted: the one that is back is called
-	// within a round.
+	// After a long outage of both, the one that returns is called within a round.
 	for s.now.Sub(noon) < 2*time.Hour || s.s.Endpoint != 0 || s.s.Attempts != 0 {
 		s.does(time.Millisecond, refused)
 		s.tick()

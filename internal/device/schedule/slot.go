@@ -3,8 +3,8 @@ package schedule
 import "time"
 
 // Slots are the times at which periodic connections begin: whole multiples of
-// Period from Anchor, before it and after. They are times of the wall clock,
-// which can be set at any moment: by hours at boot, by milliseconds later.
+// Period from Anchor, before it and after. They are times of the wall clock, which
+// is set at any moment: by decades at boot, by milliseconds later.
 
 // slotBefore is the last slot that is not after now.
 func (p *Policy) slotBefore(now time.Time) time.Time {
@@ -16,20 +16,19 @@ func (p *Policy) slotBefore(now time.Time) time.Time {
 	return p.Anchor.Add(n * p.Period)
 }
 
-// slotNear is the slot that a timer was for which came at now, a bit early or
-// late.
+// slotNear is the slot of a timer that expired at now, a little early or late.
 func (p *Policy) slotNear(now time.Time) time.Time { return p.slotBefore(now.Add(p.Period / 2)) }
 
-// dueAt reports whether now is the time of a slot other than last: the one that
-// begins with the configuration, where that has no anchor-time.
+// dueAt reports whether now is the time of a slot other than last. Without an
+// anchor-time the first slot begins when the configuration is applied.
 func (p *Policy) dueAt(now, last time.Time) bool {
 	slot := p.slotBefore(now)
 	return now.Round(0).Sub(slot) < time.Second && !slot.Equal(last)
 }
 
-// awaitSlot waits for the next slot. One that a clock set back brings again is
-// left out: by its name, and where the last slot's first call is younger than
-// half a period, whatever the clock was called then.
+// awaitSlot waits for the next slot. A slot that a clock set back repeats is
+// skipped: the slot is the last one, or it comes less than half a period, by the
+// monotonic clock, after the last slot's first call home.
 func (p *Policy) awaitSlot(s State, now time.Time) State {
 	next := p.slotBefore(now).Add(p.Period)
 	if next.Equal(s.Slot) || !s.Made.IsZero() && now.Sub(s.Made)+next.Sub(now.Round(0)) < p.Period/2 {
