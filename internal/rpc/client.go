@@ -79,9 +79,27 @@ func (l *eventLine[E]) Recv() ([]byte, error) {
 	}
 }
 
+// How long a full queue of connections is waited for, and how often it is tried:
+// the kernel reports a full queue, and not when it no longer is.
+const (
+	fullTime  = 5 * time.Second
+	fullPause = 10 * time.Millisecond
+)
+
+// connect connects to path, and again while the daemon's queue is full: any local
+// user can fill it for a moment.
+func connect(path string) (conn *net.UnixConn, err error) {
+	for end := time.Now().Add(fullTime); ; time.Sleep(fullPause) {
+		conn, err = net.DialUnix("unix", nil, &net.UnixAddr{Name: path, Net: "unix"})
+		if !errors.Is(err, syscall.EAGAIN) || time.Now().After(end) {
+			return conn, err
+		}
+	}
+}
+
 // Dial connects to d at path. Errors carry their exit status.
 func Dial[E any](path string, d Daemon) (*Client[E], error) {
-	conn, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: path, Net: "unix"})
+	conn, err := connect(path)
 	switch {
 	case errors.Is(err, fs.ErrPermission):
 		return nil, sysexits.New(sysexits.NoPerm, "run as root or as a member of the group "+d.Group, fmt.Errorf("connecting to %s at %q: permission denied", d.Name, path))

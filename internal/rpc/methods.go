@@ -120,9 +120,14 @@ func Subscribe[E any](ctx context.Context, c *Conn, since func() ([]E, <-chan E,
 	if !c.subscribed.CompareAndSwap(false, true) {
 		return nil, proto.NewError(proto.CodeBusy, "this connection has subscribed already")
 	}
+	if !c.server.subscribe(c.Peer.UID) {
+		c.subscribed.Store(false)
+		return nil, proto.NewError(proto.CodeBusy, "too many subscriptions; temporary, retry")
+	}
 	to := jrpc2.ServerFromContext(ctx)
 	last, events, cancel := since()
 	go func() {
+		defer c.server.unsubscribe(c.Peer.UID)
 		defer cancel()
 		for {
 			select {

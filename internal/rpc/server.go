@@ -27,6 +27,13 @@ import (
 // root.
 type Limits struct{ All, PerUser int }
 
+// Limits on subscriptions, root's included: each can keep pubsub.Backlog events
+// that its peer does not read.
+const (
+	maxSubscribers        = 128
+	maxSubscribersPerUser = 64
+)
+
 // maxWithoutAccess bounds the connections of all users without access. They are
 // accepted so that each call is answered with CALLHOME_ERR_ACCESS_DENIED, and do
 // not count towards Limits.All.
@@ -56,12 +63,14 @@ type Server struct {
 	conns         map[*net.UnixConn]Peer
 	uids          map[uint32]int // connections of each user
 	withoutAccess int            // connections of users without access
+	subscribers   map[uint32]int // of each user
 }
 
 // Conn is the connection of one peer.
 type Conn struct {
 	context.Context // ends with the connection
 	Peer            Peer
+	server          *Server
 	line            *requests
 	subscribed      atomic.Bool
 }
@@ -76,7 +85,7 @@ func (c *Conn) Take(ctx context.Context) *os.File {
 // the function returns for it.
 func NewServer(methods func(*Conn) map[string]Method, a Access, l Limits, log hclog.Logger) *Server {
 	s := &Server{methods: methods, access: a, limits: l, log: log, warnings: ratelimit.NewWarnings(log),
-		conns: make(map[*net.UnixConn]Peer), uids: make(map[uint32]int)}
+		conns: make(map[*net.UnixConn]Peer), uids: make(map[uint32]int), subscribers: make(map[uint32]int)}
 	s.ctx, s.stop = context.WithCancelCause(context.Background())
 	return s
 }
@@ -153,6 +162,29 @@ func (s *Server) enter(c *net.UnixConn, p Peer) error {
 	return nil
 }
 
+// subscribe counts a subscription of a user, or reports that there are too many.
+func (s *Server) subscribe(uid uint32) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	all := 0
+	for _, n := range s.subscribers {
+		all += n
+	}
+	if all >= maxSubscribers || s.subscribers[uid] >= maxSubscribersPerUser {
+		return false
+	}
+	s.subscribers[uid]++
+	return true
+}
+
+func (s *Server) unsubscribe(uid uint32) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.subscribers[uid]--; s.subscribers[uid] == 0 {
+		delete(s.subscribers, uid)
+	}
+}
+
 // hasAccess reports whether p may call any method.
 func (s *Server) hasAccess(p Peer) bool {
 	full, read := s.access.Allows(p)
@@ -206,7 +238,7 @@ func (s *Server) serve(c *net.UnixConn, p Peer) {
 	l := newRequests(newLine(c, proto.MaxLine))
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
-	server := jrpc2.NewServer(s.assign(&Conn{Context: ctx, Peer: p, line: l}), &jrpc2.ServerOptions{
+	server := jrpc2.NewServer(s.assign(&Conn{Context: ctx, Peer: p, server: s, line: l}), &jrpc2.ServerOptions{
 		AllowPush: true, DisableBuiltin: true, Concurrency: concurrency,
 		NewContext: func() context.Context { return ctx },
 	}).Start(l)

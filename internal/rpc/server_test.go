@@ -21,6 +21,7 @@ import (
 
 	"github.com/creachadair/jrpc2"
 	"github.com/hashicorp/go-hclog"
+	"golang.org/x/sys/unix"
 )
 
 // backend answers at once, unless block is set.
@@ -505,5 +506,78 @@ func TestARefusalNamesTheDaemonsOwnGroup(t *testing.T) {
 		if refused, ok := err.(*jrpc2.Error); !ok || refused.Message != want {
 			t.Errorf("with the group %q: %v, want %q", group, err, want)
 		}
+	}
+}
+
+// Each subscription can keep events that its peer does not read: root's count,
+// too.
+func TestSubscriptionsAreLimited(t *testing.T) {
+	s := newServer(&backend{}, full(), hclog.NewNullLogger())
+	subscribe := func(uid uint32) (n int) {
+		for s.subscribe(uid) {
+			n++
+		}
+		return n
+	}
+	if n := subscribe(0); n != maxSubscribersPerUser {
+		t.Errorf("root has %d subscriptions, want %d", n, maxSubscribersPerUser)
+	}
+	if n := subscribe(1000); n != maxSubscribers-maxSubscribersPerUser {
+		t.Errorf("another user has %d subscriptions, want what is left, %d", n, maxSubscribers-maxSubscribersPerUser)
+	}
+	if s.subscribe(1001) {
+		t.Error("there are more than in all")
+	}
+	s.unsubscribe(0)
+	if !s.subscribe(1001) {
+		t.Error("the end of a subscription makes no room")
+	}
+}
+
+// The kernel refuses a connection while the daemon's queue is full, which any user
+// can cause for a moment.
+func TestAClientWaitsForAFullQueue(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := os.NewFile(uintptr(fd), path)
+	defer f.Close()
+	if err := errors.Join(unix.Bind(fd, &unix.SockaddrUnix{Name: path}), unix.Listen(fd, 0)); err != nil {
+		t.Fatal(err)
+	}
+	for { // fill the queue
+		c, err := net.Dial("unix", path)
+		if errors.Is(err, unix.EAGAIN) {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+	}
+	got := make(chan error, 1)
+	go func() {
+		c, err := dialClient(path)
+		if err == nil {
+			c.Close()
+		}
+		got <- err
+	}()
+	l, err := net.FileListener(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	for range 2 {
+		c, err := l.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+	}
+	if err := <-got; err != nil {
+		t.Error(err)
 	}
 }

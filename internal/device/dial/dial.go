@@ -59,12 +59,24 @@ type Failure struct {
 	Err  error
 }
 
+// maxError bounds the text of an Error, in bytes: it is the cause of a failed call
+// home in logs, events and states.
+const maxError = 768
+
 func (e *Error) Error() string {
-	failures := make([]string, len(e.Failures))
+	var b strings.Builder
 	for i, f := range e.Failures {
-		failures[i] = fmt.Sprintf("%v: %v", f.Addr, f.Err)
+		text := fmt.Sprintf("%v: %v", f.Addr, f.Err)
+		if i > 0 && b.Len()+len(text) > maxError {
+			fmt.Fprintf(&b, "; and %d more", len(e.Failures)-i)
+			break
+		}
+		if i > 0 {
+			b.WriteString("; ")
+		}
+		b.WriteString(text)
 	}
-	return strings.Join(failures, "; ")
+	return b.String()
 }
 
 // Unwrap gives errors.Is every cause.
@@ -139,13 +151,20 @@ func FromSocket(sock *os.File) (*Conn, error) {
 	if err != nil {
 		return nil, errors.New("the socket that was handed over is not connected")
 	}
-	// The program that connected may have set SO_LINGER, and close(2) would block.
-	if err := unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{}); err != nil {
-		return nil, fmt.Errorf("taking over the socket: %w", err)
-	}
 	c := &Conn{File: sock, Remote: addrPort(peer)}
 	if own, err := unix.Getsockname(fd); err == nil {
 		c.Local = addrPort(own)
+	}
+	if c.Local == c.Remote {
+		return nil, errors.New("the socket that was handed over is connected to itself")
+	}
+	// That the peer has closed is for sshd to report.
+	if info, err := unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO); err == nil && info.State != unix.BPF_TCP_ESTABLISHED && info.State != unix.BPF_TCP_CLOSE_WAIT {
+		return nil, errors.New("the socket that was handed over is shut down")
+	}
+	// The program that connected may have set SO_LINGER, and close(2) would block.
+	if err := unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{}); err != nil {
+		return nil, fmt.Errorf("taking over the socket: %w", err)
 	}
 	return c, nil
 }

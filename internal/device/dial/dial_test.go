@@ -525,3 +525,52 @@ func TestInNetns(t *testing.T) {
 		}
 	})
 }
+
+// A socket that cannot carry a session is refused before sshd gets it. That the
+// peer has closed is for sshd to report.
+func TestFromSocketRefusesWhatCannotCarryASession(t *testing.T) {
+	l, addr := listen(t, "127.0.0.1")
+	shut := mustDial(t, Options{}, addr)
+	accept(t, l)
+	if err := unix.Shutdown(int(shut.File.Fd()), unix.SHUT_WR); err != nil {
+		t.Fatal(err)
+	}
+	if c, err := FromSocket(shut.File); c != nil || err == nil || err.Error() != "the socket that was handed over is shut down" {
+		t.Errorf("one that is shut down: got %v, %v", c, err)
+	}
+	left := mustDial(t, Options{}, addr)
+	accept(t, l).Close()
+	if _, err := FromSocket(left.File); err != nil {
+		t.Errorf("one whose peer has closed: %v", err)
+	}
+
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	self := os.NewFile(uintptr(fd), "socket")
+	defer self.Close()
+	if err := unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil {
+		t.Fatal(err)
+	}
+	own, err := unix.Getsockname(fd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Connect(fd, own); err != nil {
+		t.Skipf("this kernel connects no socket to itself: %v", err)
+	}
+	if c, err := FromSocket(self); c != nil || err == nil || err.Error() != "the socket that was handed over is connected to itself" {
+		t.Errorf("one that is connected to itself: got %v, %v", c, err)
+	}
+}
+
+func TestTheTextOfAnErrorIsBounded(t *testing.T) {
+	e := &Error{}
+	for i := range 3900 {
+		e.Failures = append(e.Failures, Failure{netip.AddrPortFrom(netip.MustParseAddr("2001:db8:1111:2222:3333:4444:5555:6666"), uint16(i)), unix.ECONNREFUSED})
+	}
+	if text := e.Error(); len(text) > 1024 || !strings.Contains(text, "more") || !errors.Is(e, unix.ECONNREFUSED) {
+		t.Errorf("%d bytes: %s", len(text), text)
+	}
+}

@@ -18,8 +18,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Lookup returns all addresses of name, in the order of RFC 6724, before the
-// deadline. Errors carry sysexits.NoHost.
+// maxAddrs bounds the addresses that one call home tries. An answer can hold
+// thousands, and each would cost a connection attempt.
+const maxAddrs = 16
+
+// Lookup returns the addresses of name, in the order of RFC 6724, before the
+// deadline: at most maxAddrs, of both families where there are both. Errors carry
+// sysexits.NoHost.
 func Lookup(name string, o dial.Options, deadline time.Time) ([]netip.Addr, error) {
 	ctx, cancel := context.WithDeadline(context.Background(), deadline)
 	defer cancel()
@@ -31,7 +36,29 @@ func Lookup(name string, o dial.Options, deadline time.Time) ([]netip.Addr, erro
 		return nil, sysexits.New(sysexits.NoHost, "check the name, /etc/hosts and the name servers in /etc/resolv.conf",
 			fmt.Errorf("name %s does not resolve: %s", name, reason(err)))
 	}
-	return addrs, nil
+	return limit(addrs), nil
+}
+
+// limit returns the first addresses of each family, maxAddrs in all: each family
+// has half of them, and what the other leaves.
+func limit(addrs []netip.Addr) []netip.Addr {
+	if len(addrs) <= maxAddrs {
+		return addrs
+	}
+	left := map[bool]int{} // of each family, by whether it is IPv6
+	for _, a := range addrs {
+		left[a.Is6()]++
+	}
+	v6 := min(left[true], max(maxAddrs/2, maxAddrs-left[false]))
+	left[true], left[false] = v6, min(left[false], maxAddrs-v6)
+	out := make([]netip.Addr, 0, maxAddrs)
+	for _, a := range addrs {
+		if left[a.Is6()] > 0 {
+			left[a.Is6()]--
+			out = append(out, a)
+		}
+	}
+	return out
 }
 
 // query connects to a name server, from the source that the connection will have.

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"io/fs"
 	"net"
+	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -99,5 +101,37 @@ func TestQueryGoesTheConnectionsWay(t *testing.T) {
 				t.Errorf("asks %s, want %s", got, server)
 			}
 		})
+	}
+}
+
+// A name server can answer with thousands of addresses. At most 16 are tried, of
+// both families, in the order of the answer.
+func TestAddressesAreLimited(t *testing.T) {
+	some := func(v4, v6 int) (out []netip.Addr) {
+		for i := range v4 {
+			out = append(out, netip.AddrFrom4([4]byte{192, 0, byte(i >> 8), byte(i)}))
+		}
+		for i := range v6 {
+			out = append(out, netip.AddrFrom16([16]byte{0x20, 1, 0xd, 0xb8, 14: byte(i >> 8), 15: byte(i)}))
+		}
+		return out
+	}
+	for _, tt := range []struct{ v4, v6, want4, want6 int }{
+		{1, 1, 1, 1}, {16, 0, 16, 0}, {3900, 0, 16, 0}, {0, 17, 0, 16}, {2000, 1900, 8, 8}, {3899, 1, 15, 1}, {2, 3000, 2, 14},
+	} {
+		all := some(tt.v4, tt.v6)
+		got, at := limit(all), 0
+		n := map[bool]int{}
+		for _, a := range got {
+			n[a.Is6()]++
+			next := slices.Index(all[at:], a)
+			if next < 0 {
+				t.Fatalf("%d and %d: %v is out of its order", tt.v4, tt.v6, a)
+			}
+			at += next + 1
+		}
+		if n[false] != tt.want4 || n[true] != tt.want6 {
+			t.Errorf("of %d and %d: %d and %d, want %d and %d", tt.v4, tt.v6, n[false], n[true], tt.want4, tt.want6)
+		}
 	}
 }
