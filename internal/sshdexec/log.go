@@ -26,6 +26,21 @@ const (
 	keepLeast = 32
 )
 
+// maxLogs bounds what LogDir holds, in bytes: a peer without a key makes sshd write
+// some 2 MB a second (measured). What does not fit is lost to the log, and sshd
+// goes on.
+const maxLogs = 16 << 20
+
+// boundLogs makes LogDir a tmpfs of its own of that size, unless it is one. It is
+// best effort: in a container, say, this is not permitted.
+func boundLogs(dir string) {
+	var own, parent unix.Stat_t
+	if unix.Stat(dir, &own) != nil || unix.Stat(dir+"/..", &parent) != nil || own.Dev != parent.Dev {
+		return
+	}
+	_ = unix.Mount("callhome", dir, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "mode=0750,size="+strconv.Itoa(maxLogs))
+}
+
 // Log becomes descriptor 2 of sshd. It never blocks sshd, as an unread pipe
 // would, and loses no line.
 type Log struct {
@@ -117,6 +132,9 @@ func newLogFile(dir string, now time.Time) (*os.File, error) {
 	if err := os.Mkdir(dir, 0o750); err != nil && !errors.Is(err, fs.ErrExist) {
 		return nil, err
 	}
+	if dir == LogDir {
+		boundLogs(dir)
+	}
 	prune(dir)
 	for {
 		name := now.UTC().Format("20060102T150405.000000Z") + "-" + strconv.Itoa(os.Getpid()) + ".log"
@@ -156,22 +174,30 @@ func lockLog(f *os.File) (bool, error) {
 	return err == nil && os.SameFile(mine, there), nil
 }
 
-// prune bounds the directory. It is best effort: a log that cannot be removed
-// must not keep a device from calling home.
+// isFilled reports whether a file system has less than a quarter of its space left.
+func isFilled(dir string) bool {
+	var st unix.Statfs_t
+	return unix.Statfs(dir, &st) == nil && st.Bavail < st.Blocks/4
+}
+
+// prune bounds the directory: the number of its files, and what they hold of
+// LogDir's own file system. It is best effort: a log that cannot be removed must
+// not keep a device from calling home.
 func prune(dir string) {
+	full := func() bool { return dir == LogDir && isFilled(dir) }
 	d, err := os.Open(dir)
 	if err != nil {
 		return
 	}
 	defer d.Close()
 	names, err := d.Readdirnames(-1)
-	if err != nil || len(names) <= keepMost {
+	if err != nil || len(names) <= keepMost && !full() {
 		return
 	}
 	slices.Sort(names) // begins with the time: oldest first
 	left := len(names)
 	for _, name := range names {
-		if left <= keepLeast {
+		if left <= keepLeast && !full() {
 			return
 		}
 		if strings.HasSuffix(name, ".log") && removeEnded(filepath.Join(dir, name)) {

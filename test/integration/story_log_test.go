@@ -3,10 +3,13 @@
 package integration
 
 import (
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -103,6 +106,48 @@ func TestSessionLogsArePruned(t *testing.T) {
 	files, err := filepath.Glob("/run/callhome/log/*")
 	if err != nil || len(files) > 70 {
 		t.Errorf("%d logs, %v", len(files), err)
+	}
+}
+
+// A peer without a key makes sshd log without end until LoginGraceTime. What the
+// logs may take of /run is bounded, also without a manager, and the next session
+// has a log again. This story fills the directory: it is not parallel.
+func TestAFloodFillsOnlyTheLogs(t *testing.T) {
+	device := newDevice(t, "/bin/true")
+	device.options = append(device.options, "--handover", "exec", "--sshd-option", "LoginGraceTime=3")
+	quiet := func(addr string) *process {
+		cmd := device.Command(splitArgs(t, addr))
+		null, err := os.OpenFile("/dev/null", os.O_WRONLY, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer null.Close()
+		cmd.Stdout, cmd.Stderr = null, null
+		return start(t, "callhome-trigger", cmd)
+	}
+	addr := freeAddr("127.0.0.1")
+	host, port := splitAddr(t, addr)
+	forger := start(t, "forger", exec.Command("/usr/bin/python3", "clients/forger.py", host, port, "flood", "root"))
+	forger.AwaitListening(addr)
+	flooded := quiet(addr)
+	sessionLog(t, addr, "callhome-trigger[")
+	filler := "/run/callhome/log/20000101T000000.000000Z-1.log" // as of an ended session
+	if err := os.WriteFile(filler, make([]byte, 13<<20), 0o640); err != nil {
+		t.Fatal(err)
+	}
+	flooded.Exit(patience)
+	var st unix.Statfs_t
+	if err := unix.Statfs("/run/callhome/log", &st); err != nil || st.Type != unix.TMPFS_MAGIC || st.Blocks*uint64(st.Bsize) != 16<<20 {
+		t.Errorf("the logs have %d bytes of a file system %#x, %v", st.Blocks*uint64(st.Bsize), st.Type, err)
+	}
+	t.Logf("%d KiB are left beside a flood of 3 s", st.Bavail*uint64(st.Bsize)>>10)
+
+	nms := listen(t, "127.0.0.1:0")
+	quiet(nms.Addr())
+	nms.Accept().Banner()
+	sessionLog(t, nms.Addr(), "callhome-trigger[")
+	if _, err := os.Stat(filler); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("the oldest log of an ended session is still there: %v", err)
 	}
 }
 
