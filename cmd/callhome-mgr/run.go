@@ -44,18 +44,18 @@ func configurationFlags() []cli.Flag {
 
 // newRollout returns what keeps the document's connections with calls of m.
 func newRollout(c *cli.Context, m *manager.Manager, log hclog.Logger) *rollout.Rollout {
-	keeper := reconnect.New(caller{m}, reconnect.Options{
+	clients := reconnect.New(callMaker{m}, reconnect.Options{
 		Dir:   c.String("clients-dir"),
 		Last:  filepath.Join(c.String("data-dir"), "last-connected.json"),
 		Slots: filepath.Join(c.String("state-dir"), "slots.json"),
 	}, log)
-	return rollout.New(rollout.Options{File: c.String("config"), Explicit: c.IsSet("config"), Dir: c.String("clients-dir")}, keeper, log)
+	return rollout.New(rollout.Options{File: c.String("config"), Explicit: c.IsSet("config"), Dir: c.String("clients-dir")}, clients, log)
 }
 
-// caller is the manager as package reconnect wants it.
-type caller struct{ *manager.Manager }
+// callMaker is the manager as package reconnect uses it.
+type callMaker struct{ *manager.Manager }
 
-func (c caller) Keep(call *settings.Call, owner session.Owner) (reconnect.Session, error) {
+func (c callMaker) Keep(call *settings.Call, owner session.Owner) (reconnect.Session, error) {
 	made, err := c.Manager.Keep(call, owner)
 	if err != nil {
 		return nil, err // not made, which is a nil of another type
@@ -63,7 +63,7 @@ func (c caller) Keep(call *settings.Call, owner session.Owner) (reconnect.Sessio
 	return made, nil
 }
 
-func (c caller) Kept() []reconnect.Session {
+func (c callMaker) Kept() []reconnect.Session {
 	var out []reconnect.Session
 	for _, s := range c.Manager.Kept() {
 		out = append(out, s)

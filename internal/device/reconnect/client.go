@@ -15,45 +15,43 @@ import (
 )
 
 // client keeps the connection to one NETCONF client. Its goroutine owns the
-// schedule's state; others read status.
+// schedule's state; other goroutines read status.
 type client struct {
-	k      *Keeper
+	all    *Clients
 	conf   config.Client
 	base   settings.Call
 	policy schedule.Policy
 
-	news chan news
-	// network and clock hold one piece of news each, for a client that is busy
-	// or disabled: a second one would say no more.
+	updates chan update
+	// network and clock wake a client that is busy or disabled later, once.
 	network, clock chan struct{}
 
 	ctx  context.Context // ends with stop
-	stop func()          // returns when the goroutine has ended; the session goes on
+	stop func()          // returns when the goroutine has ended; the session continues
 
 	state   schedule.State
-	session Session // of the call that is made now, or nil
+	session Session // of the current call home, or nil
 
 	mu     sync.Mutex // guards status
 	status proto.ClientStatus
 }
 
-// news is what a client's goroutine is told of its session. The last one is the
-// end, and only after that there is another session.
-type news struct {
+// update is what follow passes to the client's goroutine about its session. The
+// last update is the end, and the next session starts only after it.
+type update struct {
 	schedule.Event
 	info proto.SessionInfo
-	// serving says that the netconf subsystem runs, which changes nothing but
-	// what is shown.
+	// serving is set when the netconf subsystem runs. It changes the status only.
 	serving bool
 }
 
-// start begins to keep a connection. Of the sessions that are left from before,
-// the first one whose endpoint is still the same goes on; others are ended
-// before a call is made. What is counted goes on from former, the client of
-// that name in the configuration before, or nil.
-func (k *Keeper) start(conf config.Client, left []Session, former *client) *client {
-	c := &client{k: k, conf: conf, base: k.base, policy: policyOf(&conf),
-		news: make(chan news), network: wake.New(), clock: wake.New()}
+// start starts the client's goroutine. The first session in left whose endpoint is
+// unchanged continues; the others are ended before a call home is made. The counts
+// continue from former, the client of that name in the configuration before, or
+// nil.
+func (cs *Clients) start(conf config.Client, left []Session, former *client) *client {
+	c := &client{all: cs, conf: conf, base: cs.base, policy: policyOf(&conf),
+		updates: make(chan update), network: wake.New(), clock: wake.New()}
 	c.status = proto.ClientStatus{Client: conf.Name, State: proto.ClientWaiting, Since: time.Now().UTC(), Periodic: conf.Periodic != nil}
 	if former != nil {
 		was := former.Status()
@@ -90,13 +88,13 @@ func policyOf(c *config.Client) schedule.Policy {
 
 // run is the client's goroutine.
 func (c *client) run(left []Session) {
-	c.remembered()
+	c.restore()
 	found := c.takeOver(left)
 	if c.ctx.Err() != nil {
-		return // others may have yet to end, and no call must come before
+		return // another session has not ended yet, and no call home may overlap it
 	}
 	if !c.conf.Enabled {
-		c.show(func(s *proto.ClientStatus) { s.State = proto.ClientDisabled })
+		c.update(func(s *proto.ClientStatus) { s.State = proto.ClientDisabled })
 		<-c.ctx.Done()
 		return
 	}
@@ -112,8 +110,8 @@ func (c *client) run(left []Session) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
-		// A slot is a time of the wall clock, a pause's end one of the other:
-		// time.Until knows which by the value.
+		// A slot is a time of the wall clock, the end of a pause one of the
+		// monotonic clock; time.Until uses the clock that At has.
 		due := (<-chan time.Time)(nil)
 		if !c.state.At.IsZero() {
 			timer.Reset(time.Until(c.state.At))
@@ -128,16 +126,16 @@ func (c *client) run(left []Session) {
 			c.step(schedule.Event{Kind: schedule.Network}, proto.SessionInfo{})
 		case <-c.clock:
 			c.step(schedule.Event{Kind: schedule.ClockSet}, proto.SessionInfo{})
-		case n := <-c.news:
-			c.hear(n)
+		case u := <-c.updates:
+			c.handle(u)
 		}
 	}
 }
 
-// remembered takes in what was before: the endpoint connected to last, and of
-// a periodic connection what it had in this boot.
-func (c *client) remembered() {
-	known := c.k.memory.of(c.conf.Name)
+// restore reads the saved state: the endpoint of the last connection and, for a
+// periodic connection, its slot in this boot.
+func (c *client) restore() {
+	known := c.all.saved.of(c.conf.Name)
 	c.state.Last = c.endpoint(known.Last) + 1
 	if c.policy.Period == 0 {
 		return
@@ -150,12 +148,12 @@ func (c *client) remembered() {
 	}
 }
 
-// endpoint returns the number of the endpoint of that name, -1 for none.
+// endpoint returns the index of the endpoint of that name, -1 where there is none.
 func (c *client) endpoint(name string) int {
 	return slices.IndexFunc(c.conf.Endpoints, func(e config.Endpoint) bool { return e.Name == name })
 }
 
-// takeOver returns the session that goes on, and ends the others.
+// takeOver returns the session that continues, and ends the others.
 func (c *client) takeOver(left []Session) Session {
 	var found Session
 	for _, s := range left {
@@ -166,7 +164,7 @@ func (c *client) takeOver(left []Session) Session {
 		case !c.conf.Enabled:
 			why = "its client is disabled in the configuration"
 		case i < 0 || owner(&c.conf.Endpoints[i]) != own:
-			why = "its endpoint is another one in the configuration"
+			why = "its endpoint has changed in the configuration"
 		case found != nil:
 			why = "its client has another session"
 		default:
@@ -182,27 +180,27 @@ func (c *client) takeOver(left []Session) Session {
 	return found
 }
 
-// hear takes in what happened to the session.
-func (c *client) hear(n news) {
-	if n.serving {
-		c.show(func(s *proto.ClientStatus) { s.State = proto.ClientServing })
+// handle processes an update about the session.
+func (c *client) handle(u update) {
+	if u.serving {
+		c.update(func(s *proto.ClientStatus) { s.State = proto.ClientServing })
 		return
 	}
-	c.step(n.Event, n.info)
+	c.step(u.Event, u.info)
 }
 
-// step lets the schedule decide and does what it says.
+// step passes an event to the schedule and carries out the actions.
 func (c *client) step(e schedule.Event, info proto.SessionInfo) {
 	for again := true; again; {
 		again = false
 		before := c.state
 		var do schedule.Do
 		c.state, do = c.policy.Step(before, e, time.Now(), rand.Float64())
-		c.learn(e, info, before)
-		c.tell(do, info)
+		c.record(e, info, before)
+		c.publish(do, info)
 		if do.Drop && c.session != nil {
 			if c.state.Phase == schedule.Dialing {
-				go c.session.End(proto.EndNoConnection, "the network changed during the call")
+				go c.session.End(proto.EndNoConnection, "the network changed before there was a connection")
 			} else {
 				go c.session.End(proto.EndLoginTimeout, "no login within "+c.policy.NoSSH.String())
 			}
@@ -211,22 +209,23 @@ func (c *client) step(e schedule.Event, info proto.SessionInfo) {
 			continue
 		}
 		endpoint := &c.conf.Endpoints[c.state.Endpoint]
-		with := endpoint.Call(c.base, c.k.opt.Dir)
-		made, err := c.k.caller.Keep(&with, owner(endpoint))
+		with := endpoint.Call(c.base, c.all.opt.Dir)
+		made, err := c.all.manager.Keep(&with, owner(endpoint))
 		if err != nil {
-			// The manager is stopping, or full: as any attempt that failed.
+			// The manager is stopping or full; this counts as a failed attempt.
 			e, again = schedule.Event{Kind: schedule.Failed, Stage: proto.StageHandover}, true
 			info = proto.SessionInfo{Stage: proto.StageHandover, End: proto.EndSshd, Cause: err.Error()}
 			continue
 		}
 		c.session = made
-		c.show(func(s *proto.ClientStatus) { s.Session = made.Info().Session })
+		c.update(func(s *proto.ClientStatus) { s.Session = made.Info().Session })
 		go c.follow(made)
 	}
-	c.k.memory.remember(c.conf.Name, c.memory())
+	c.all.saved.set(c.conf.Name, c.toSave())
 }
 
-func (c *client) memory() endpointAndSlot {
+// toSave returns the client's part of the saved state.
+func (c *client) toSave() endpointAndSlot {
 	var m endpointAndSlot
 	if i := c.state.Last - 1; i >= 0 && i < len(c.conf.Endpoints) {
 		m.Last = c.conf.Endpoints[i].Name
@@ -240,17 +239,17 @@ func (c *client) memory() endpointAndSlot {
 	return m
 }
 
-// follow tells what becomes of a session, until it has ended or the client is
-// not kept any more.
+// follow sends updates about a session until it has ended or the client is
+// stopped.
 func (c *client) follow(s Session) {
-	const guarded = 1 // from the login on
+	const login = 1 // from this step on the peer's liveness is checked
 	steps := []struct {
-		state proto.State
-		news  news
+		state  proto.State
+		update update
 	}{
-		{proto.StateStarting, news{Event: schedule.Event{Kind: schedule.Connected}}},
-		{proto.StateAuthenticated, news{Event: schedule.Event{Kind: schedule.LoggedIn}}},
-		{proto.StateServing, news{serving: true}},
+		{proto.StateStarting, update{Event: schedule.Event{Kind: schedule.Connected}}},
+		{proto.StateAuthenticated, update{Event: schedule.Event{Kind: schedule.LoggedIn}}},
+		{proto.StateServing, update{serving: true}},
 	}
 	connected := false
 	for i, step := range steps {
@@ -258,13 +257,13 @@ func (c *client) follow(s Session) {
 		if err != nil && !passed(&info, step.state) {
 			break
 		}
-		step.news.info = info
-		if !c.send(step.news) {
+		step.update.info = info
+		if !c.send(step.update) {
 			return
 		}
 		connected = true
-		if i == guarded {
-			go c.guard(s, &c.conf.Endpoints[c.endpoint(info.Endpoint)])
+		if i == login {
+			go c.checkLiveness(s, &c.conf.Endpoints[c.endpoint(info.Endpoint)])
 		}
 	}
 	select {
@@ -277,11 +276,11 @@ func (c *client) follow(s Session) {
 	if connected {
 		kind = schedule.Ended
 	}
-	c.send(news{Event: schedule.Event{Kind: kind, Stage: info.Stage, Graceful: info.Graceful}, info: info})
+	c.send(update{Event: schedule.Event{Kind: kind, Stage: info.Stage, Graceful: info.Graceful}, info: info})
 }
 
-// passed reports whether a session that has ended had come as far as state,
-// which may have gone by before anybody looked. Before the login it makes no
+// passed reports whether a session that has ended had reached state. A short
+// session may pass a state before Await sees it. Before the login this makes no
 // difference.
 func passed(info *proto.SessionInfo, state proto.State) bool {
 	switch info.Stage {
@@ -293,9 +292,9 @@ func passed(info *proto.SessionInfo, state proto.State) bool {
 	return false
 }
 
-func (c *client) send(n news) bool {
+func (c *client) send(u update) bool {
 	select {
-	case c.news <- n:
+	case c.updates <- u:
 		return true
 	case <-c.ctx.Done():
 		return false

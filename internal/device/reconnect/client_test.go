@@ -13,153 +13,153 @@ import (
 	"callhome/internal/proto"
 )
 
-func TestAClientIsCalledAtOnceAndAgainWhenItIsLost(t *testing.T) {
-	play(t, Options{}, func(w *world, k *Keeper) {
-		k.Apply(clients(conf("nms", "a")), &settings.Call{})
-		first := w.last()
+func TestALostConnectionIsMadeAgainAtOnce(t *testing.T) {
+	play(t, Options{}, func(m *fakeManager, cs *Clients) {
+		cs.Apply(clients(conf("nms", "a")), &settings.Call{})
+		first := m.last()
 		if first.info.Host != "a.example" || first.owner.Client != "nms" || first.owner.Endpoint != "a" {
 			t.Errorf("the call is %+v of %+v", first.info, first.owner)
 		}
-		is(t, k, proto.ClientDialing)
+		is(t, cs, proto.ClientDialing)
 		first.becomes(proto.StateStarting)
-		is(t, k, proto.ClientHandedOver)
+		is(t, cs, proto.ClientHandedOver)
 		first.becomes(proto.StateAuthenticated)
-		is(t, k, proto.ClientAuthenticated)
+		is(t, cs, proto.ClientAuthenticated)
 		first.becomes(proto.StateServing)
-		is(t, k, proto.ClientServing)
-		if s := status(t, k); s.Session != 1 || s.User != "netop" || s.Address != "192.0.2.1:4334" || s.Connections != 1 || s.Endpoint != "a" {
+		is(t, cs, proto.ClientServing)
+		if s := status(t, cs); s.Session != 1 || s.User != "netop" || s.Address != "192.0.2.1:4334" || s.Connections != 1 || s.Endpoint != "a" {
 			t.Errorf("the client is %+v", s)
 		}
-		w.tells()
+		m.publishes()
 
 		time.Sleep(time.Hour)
 		first.lost()
-		w.tells(proto.EventLost)
-		second := w.last()
+		m.publishes(proto.EventLost)
+		second := m.last()
 		if second == first {
 			t.Fatal("it was not called again at once")
 		}
-		if s := status(t, k); s.Session != 2 || s.User != "" || s.LastError == nil || s.LastError.End != proto.EndReset || s.LastError.Message != "connection reset" {
+		if s := status(t, cs); s.Session != 2 || s.User != "" || s.LastError == nil || s.LastError.End != proto.EndReset || s.LastError.Message != "connection reset" {
 			t.Errorf("the client is %+v", s)
 		}
 		time.Sleep(2 * time.Second)
 		second.becomes(proto.StateStarting, proto.StateAuthenticated)
-		w.mu.Lock()
-		outage := w.events[0].Outage
-		w.mu.Unlock()
+		m.mu.Lock()
+		outage := m.events[0].Outage
+		m.mu.Unlock()
 		if outage != 2*time.Second {
 			t.Errorf("the outage was %v", outage)
 		}
-		w.tells(proto.EventRecovered)
-		if s := status(t, k); s.Connections != 2 {
+		m.publishes(proto.EventRecovered)
+		if s := status(t, cs); s.Connections != 2 {
 			t.Errorf("the client is %+v", s)
 		}
 	})
 }
 
-func TestAttemptsThatFailAreToldAndGoOn(t *testing.T) {
-	play(t, Options{}, func(w *world, k *Keeper) {
-		k.Apply(clients(conf("nms", "a", "b")), &settings.Call{})
+func TestFailedAttemptsArePublishedAndRepeated(t *testing.T) {
+	play(t, Options{}, func(m *fakeManager, cs *Clients) {
+		cs.Apply(clients(conf("nms", "a", "b")), &settings.Call{})
 		for range 3 {
-			is(t, k, proto.ClientDialing)
-			w.last().refused()
-			is(t, k, proto.ClientWaiting)
-			s := status(t, k)
+			is(t, cs, proto.ClientDialing)
+			m.last().refused()
+			is(t, cs, proto.ClientWaiting)
+			s := status(t, cs)
 			if s.NextAttempt == nil || !s.NextAttempt.After(time.Now()) {
 				t.Fatalf("the next attempt is at %v", s.NextAttempt)
 			}
-			n := w.made()
+			n := m.made()
 			time.Sleep(time.Until(*s.NextAttempt) - time.Millisecond)
 			synctest.Wait()
-			if w.made() != n {
+			if m.made() != n {
 				t.Fatal("called before the time it says")
 			}
 			time.Sleep(time.Millisecond)
 			synctest.Wait()
-			if w.made() != n+1 {
+			if m.made() != n+1 {
 				t.Fatal("not called at the time it says")
 			}
 		}
-		if s := status(t, k); s.Endpoint != "b" || s.Failures != 3 || s.Attempts != 0 || s.AttemptsLeft != 3 || s.LastError.Stage != proto.StageTCP {
+		if s := status(t, cs); s.Endpoint != "b" || s.Failures != 3 || s.Attempts != 0 || s.AttemptsLeft != 3 || s.LastError.Stage != proto.StageTCP {
 			t.Errorf("the client is %+v", s)
 		}
-		w.tells(proto.EventAttemptFailed, proto.EventAttemptFailed, proto.EventAttemptFailed, proto.EventEndpointExhausted)
-		w.last().refused()
+		m.publishes(proto.EventAttemptFailed, proto.EventAttemptFailed, proto.EventAttemptFailed, proto.EventEndpointExhausted)
+		m.last().refused()
 		time.Sleep(time.Minute)
-		if s := status(t, k); s.Attempts != 1 || s.AttemptsLeft != 2 {
+		if s := status(t, cs); s.Attempts != 1 || s.AttemptsLeft != 2 {
 			t.Errorf("the client is %+v", s)
 		}
-		w.last().serves()
-		if s := status(t, k); s.Attempts != 0 || s.AttemptsLeft != 3 || s.Failures != 0 || s.LastError == nil || s.NextAttempt != nil {
+		m.last().serves()
+		if s := status(t, cs); s.Attempts != 0 || s.AttemptsLeft != 3 || s.Failures != 0 || s.LastError == nil || s.NextAttempt != nil {
 			t.Errorf("the client is %+v", s)
 		}
 	})
 }
 
-// A manager that takes no more calls is an attempt that failed.
-func TestACallThatIsNotTakenIsAnAttemptThatFailed(t *testing.T) {
-	play(t, Options{}, func(w *world, k *Keeper) {
-		w.err = errFull
-		k.Apply(clients(conf("nms", "a")), &settings.Call{})
-		is(t, k, proto.ClientWaiting)
-		if s := status(t, k); s.LastError == nil || !strings.Contains(s.LastError.Message, "4096") || s.LastError.Stage != proto.StageHandover {
+// An error of the manager, which may be full, counts as a failed attempt.
+func TestAnErrorOfTheManagerIsAFailedAttempt(t *testing.T) {
+	play(t, Options{}, func(m *fakeManager, cs *Clients) {
+		m.err = errFull
+		cs.Apply(clients(conf("nms", "a")), &settings.Call{})
+		is(t, cs, proto.ClientWaiting)
+		if s := status(t, cs); s.LastError == nil || !strings.Contains(s.LastError.Message, "4096") || s.LastError.Stage != proto.StageHandover {
 			t.Errorf("the client is %+v", s)
 		}
-		w.tells(proto.EventAttemptFailed)
-		w.mu.Lock()
-		w.err = nil
-		w.mu.Unlock()
+		m.publishes(proto.EventAttemptFailed)
+		m.mu.Lock()
+		m.err = nil
+		m.mu.Unlock()
 		time.Sleep(time.Minute)
-		is(t, k, proto.ClientDialing)
+		is(t, cs, proto.ClientDialing)
 	})
 }
 
-func TestNewsOfTheNetworkCutAPauseShort(t *testing.T) {
-	play(t, Options{}, func(w *world, k *Keeper) {
-		k.Apply(clients(conf("nms", "a")), &settings.Call{})
-		w.last().refused()
-		is(t, k, proto.ClientWaiting)
-		k.Network()
-		is(t, k, proto.ClientDialing)
-		if w.made() != 2 {
-			t.Errorf("%d calls", w.made())
+func TestANetworkChangeEndsAPause(t *testing.T) {
+	play(t, Options{}, func(m *fakeManager, cs *Clients) {
+		cs.Apply(clients(conf("nms", "a")), &settings.Call{})
+		m.last().refused()
+		is(t, cs, proto.ClientWaiting)
+		cs.Network()
+		is(t, cs, proto.ClientDialing)
+		if m.made() != 2 {
+			t.Errorf("%d calls", m.made())
 		}
 	})
 }
 
-// Neither the network nor the clock changes what is shown of a client that
-// speaks NETCONF.
-func TestAClientThatIsServedStaysSo(t *testing.T) {
-	play(t, Options{}, func(w *world, k *Keeper) {
-		k.Apply(clients(conf("nms", "a")), &settings.Call{})
-		w.last().serves()
-		since := status(t, k).Since
+// Changes of the network and the clock leave the status of a client with a NETCONF
+// session as it is.
+func TestANetworkChangeLeavesAServingClientAlone(t *testing.T) {
+	play(t, Options{}, func(m *fakeManager, cs *Clients) {
+		cs.Apply(clients(conf("nms", "a")), &settings.Call{})
+		m.last().serves()
+		since := status(t, cs).Since
 		time.Sleep(time.Minute)
-		k.Network()
+		cs.Network()
 		synctest.Wait()
-		k.ClockSet()
-		is(t, k, proto.ClientServing)
-		if s := status(t, k); s.Since != since || w.made() != 1 {
-			t.Errorf("%d calls, and the client is %+v", w.made(), s)
+		cs.ClockSet()
+		is(t, cs, proto.ClientServing)
+		if s := status(t, cs); s.Since != since || m.made() != 1 {
+			t.Errorf("%d calls, and the client is %+v", m.made(), s)
 		}
 	})
 }
 
-// News that nobody takes do not pile up: of a client that is disabled, and of
-// one that waits for the end of a session.
-func TestNewsDoNotPileUp(t *testing.T) {
-	play(t, Options{}, func(w *world, k *Keeper) {
+// Changes do not accumulate for a disabled client, nor for one that waits for the
+// end of a session.
+func TestChangesDoNotAccumulate(t *testing.T) {
+	play(t, Options{}, func(m *fakeManager, cs *Clients) {
 		off := conf("off", "a")
 		off.Enabled = false
 		old := conf("busy", "a")
-		stubborn := w.found(old.Endpoints[0], proto.StateServing)
+		stubborn := m.found(old.Endpoints[0], proto.StateServing)
 		stubborn.stubborn = true
-		k.Apply(clients(off, conf("busy", "b")), &settings.Call{})
+		cs.Apply(clients(off, conf("busy", "b")), &settings.Call{})
 		synctest.Wait()
 		before := runtime.NumGoroutine()
 		for range 1000 {
-			k.Network()
-			k.ClockSet()
+			cs.Network()
+			cs.ClockSet()
 		}
 		synctest.Wait()
 		if now := runtime.NumGoroutine(); now > before+100 {
@@ -170,31 +170,31 @@ func TestNewsDoNotPileUp(t *testing.T) {
 }
 
 func TestADisabledClientIsNotCalledAndItsSessionIsEnded(t *testing.T) {
-	play(t, Options{}, func(w *world, k *Keeper) {
+	play(t, Options{}, func(m *fakeManager, cs *Clients) {
 		c := conf("nms", "a")
-		found := w.found(c.Endpoints[0], proto.StateServing)
+		found := m.found(c.Endpoints[0], proto.StateServing)
 		c.Enabled = false
-		k.Apply(clients(c), &settings.Call{})
-		k.Network()
+		cs.Apply(clients(c), &settings.Call{})
+		cs.Network()
 		time.Sleep(time.Hour)
-		is(t, k, proto.ClientDisabled)
-		if len(found.orders()) != 1 || w.made() != 1 {
-			t.Errorf("%d calls, orders %v", w.made(), found.orders())
+		is(t, cs, proto.ClientDisabled)
+		if len(found.endCalls()) != 1 || m.made() != 1 {
+			t.Errorf("%d calls, calls of End %v", m.made(), found.endCalls())
 		}
 	})
 }
 
-// A session may be over before anybody has looked: its login counts.
-func TestALoginThatWasShortCounts(t *testing.T) {
+// A session may end before Await has seen its login; the login counts.
+func TestTheLoginOfAShortSessionCounts(t *testing.T) {
 	for name, tt := range map[string]struct {
 		stage proto.Stage
 		want  uint64
 	}{"with NETCONF": {proto.StageSession, 1}, "without": {proto.StageSubsystem, 1}, "none": {proto.StageAuth, 0}} {
 		t.Run(name, func(t *testing.T) {
-			play(t, Options{}, func(w *world, k *Keeper) {
-				k.Apply(clients(periodic(conf("nms", "a"), config.Periodic{Period: time.Hour})), &settings.Call{})
-				w.last().ends(tt.stage, proto.EndDisconnected, "")
-				s := status(t, k)
+			play(t, Options{}, func(m *fakeManager, cs *Clients) {
+				cs.Apply(clients(periodic(conf("nms", "a"), config.Periodic{Period: time.Hour})), &settings.Call{})
+				m.last().ends(tt.stage, proto.EndDisconnected, "")
+				s := status(t, cs)
 				if s.Connections != tt.want {
 					t.Errorf("%d connections", s.Connections)
 				}
@@ -207,75 +207,75 @@ func TestALoginThatWasShortCounts(t *testing.T) {
 }
 
 func TestAConnectionWithoutALoginIsDropped(t *testing.T) {
-	play(t, Options{}, func(w *world, k *Keeper) {
+	play(t, Options{}, func(m *fakeManager, cs *Clients) {
 		c := conf("nms", "a")
 		c.NoSSHTimer = 20 * time.Second
-		k.Apply(clients(c), &settings.Call{})
-		w.last().becomes(proto.StateStarting)
+		cs.Apply(clients(c), &settings.Call{})
+		m.last().becomes(proto.StateStarting)
 		time.Sleep(20*time.Second - time.Nanosecond)
-		first := w.last()
-		if len(first.orders()) != 0 {
+		first := m.last()
+		if len(first.endCalls()) != 0 {
 			t.Error("it was ended too early")
 		}
 		time.Sleep(time.Nanosecond)
-		if got := first.orders(); len(got) != 1 || got[0] != proto.EndLoginTimeout {
-			t.Errorf("it was told %v", got)
+		if got := first.endCalls(); len(got) != 1 || got[0] != proto.EndLoginTimeout {
+			t.Errorf("End was called with %v", got)
 		}
-		if s := status(t, k); s.State == proto.ClientHandedOver {
+		if s := status(t, cs); s.State == proto.ClientHandedOver {
 			t.Errorf("the client is %+v", s)
 		}
 	})
 }
 
-func TestAPeriodicClientIsCalledAtItsTimes(t *testing.T) {
-	play(t, Options{}, func(w *world, k *Keeper) {
-		begun := time.Now() // midnight, in a bubble
-		k.Apply(clients(periodic(conf("nms", "a"), config.Periodic{Period: time.Hour, Anchor: begun.Add(20 * time.Minute)})), &settings.Call{})
-		is(t, k, proto.ClientIdle)
-		if s := status(t, k); !s.Periodic || s.NextAttempt == nil || !s.NextAttempt.Equal(begun.Add(20*time.Minute)) {
+func TestAPeriodicClientIsCalledAtItsSlots(t *testing.T) {
+	play(t, Options{}, func(m *fakeManager, cs *Clients) {
+		begun := time.Now() // midnight, under synctest
+		cs.Apply(clients(periodic(conf("nms", "a"), config.Periodic{Period: time.Hour, Anchor: begun.Add(20 * time.Minute)})), &settings.Call{})
+		is(t, cs, proto.ClientIdle)
+		if s := status(t, cs); !s.Periodic || s.NextAttempt == nil || !s.NextAttempt.Equal(begun.Add(20*time.Minute)) {
 			t.Errorf("the client is %+v", s)
 		}
 		for n := range 3 {
 			time.Sleep(time.Until(begun.Add(20*time.Minute + time.Duration(n)*time.Hour)))
 			synctest.Wait()
-			if w.made() != n+1 {
-				t.Fatalf("at time %d there were %d calls", n, w.made())
+			if m.made() != n+1 {
+				t.Fatalf("at time %d there were %d calls", n, m.made())
 			}
-			w.last().serves()
+			m.last().serves()
 			time.Sleep(time.Minute)
-			w.last().ends(proto.StageSession, proto.EndIdle, "idle")
-			is(t, k, proto.ClientIdle)
+			m.last().ends(proto.StageSession, proto.EndIdle, "idle")
+			is(t, cs, proto.ClientIdle)
 		}
-		w.tells()
-		// Not on purpose: again at once.
+		m.publishes()
+		// A lost session is followed by a call home at once.
 		time.Sleep(time.Hour)
-		w.last().serves()
+		m.last().serves()
 		time.Sleep(time.Minute)
-		w.last().lost()
-		w.tells(proto.EventLost)
-		is(t, k, proto.ClientDialing)
+		m.last().lost()
+		m.publishes(proto.EventLost)
+		is(t, cs, proto.ClientDialing)
 	})
 }
 
-// Without an anchor-time the times are counted from the first start in this
-// boot, and the daemon's restarts make no connection of their own.
-func TestTimesOutliveTheDaemon(t *testing.T) {
+// Without an anchor-time the slots count from the first start in this boot, and a
+// restart of the daemon causes no connection.
+func TestSlotsOutliveTheDaemon(t *testing.T) {
 	o := Options{Slots: filepath.Join(t.TempDir(), "slots")}
 	c := periodic(conf("nms", "a"), config.Periodic{Period: time.Hour})
 	var begun time.Time
-	play(t, o, func(w *world, k *Keeper) {
+	play(t, o, func(m *fakeManager, cs *Clients) {
 		begun = time.Now().UTC()
-		k.Apply(clients(c), &settings.Call{})
-		w.last().serves()
-		w.last().ends(proto.StageSession, proto.EndIdle, "idle")
-		is(t, k, proto.ClientIdle)
+		cs.Apply(clients(c), &settings.Call{})
+		m.last().serves()
+		m.last().ends(proto.StageSession, proto.EndIdle, "idle")
+		is(t, cs, proto.ClientIdle)
 	})
-	play(t, o, func(w *world, k *Keeper) {
+	play(t, o, func(m *fakeManager, cs *Clients) {
 		time.Sleep(10 * time.Minute)
-		k.Apply(clients(c), &settings.Call{})
-		is(t, k, proto.ClientIdle)
-		if s := status(t, k); w.made() != 0 || !s.NextAttempt.Equal(begun.Add(time.Hour)) {
-			t.Errorf("%d calls, the next one at %v", w.made(), s.NextAttempt)
+		cs.Apply(clients(c), &settings.Call{})
+		is(t, cs, proto.ClientIdle)
+		if s := status(t, cs); m.made() != 0 || !s.NextAttempt.Equal(begun.Add(time.Hour)) {
+			t.Errorf("%d calls, the next one at %v", m.made(), s.NextAttempt)
 		}
 	})
 }
@@ -284,47 +284,46 @@ func TestTheEndpointConnectedToLastOutlivesTheDaemon(t *testing.T) {
 	o := Options{Last: filepath.Join(t.TempDir(), "last")}
 	c := conf("nms", "a", "b")
 	c.Reconnect.StartWith, c.Reconnect.MaxAttempts = config.LastConnected, 1
-	play(t, o, func(w *world, k *Keeper) {
-		k.Apply(clients(c), &settings.Call{})
-		w.last().refused()
+	play(t, o, func(m *fakeManager, cs *Clients) {
+		cs.Apply(clients(c), &settings.Call{})
+		m.last().refused()
 		time.Sleep(time.Minute)
-		w.last().serves()
+		m.last().serves()
 	})
-	play(t, o, func(w *world, k *Keeper) {
-		k.Apply(clients(c), &settings.Call{})
-		if e := w.last().owner.Endpoint; e != "b" {
+	play(t, o, func(m *fakeManager, cs *Clients) {
+		cs.Apply(clients(c), &settings.Call{})
+		if e := m.last().owner.Endpoint; e != "b" {
 			t.Errorf("called %s first", e)
 		}
 	})
 }
 
-// A time whose connection could not be made is not over because of a restart, or
-// because somebody has mended the document; one whose session ended gracefully
-// is.
-func TestWhatIsDueOutlivesTheDaemon(t *testing.T) {
+// A slot whose connection failed stays due after a restart and after a corrected
+// document. A slot whose session ended gracefully does not.
+func TestADueConnectionOutlivesTheDaemon(t *testing.T) {
 	o := Options{Slots: filepath.Join(t.TempDir(), "slots")}
 	c := periodic(conf("nms", "wrong"), config.Periodic{Period: 24 * time.Hour})
-	play(t, o, func(w *world, k *Keeper) {
-		k.Apply(clients(c), &settings.Call{})
-		w.last().refused()
-		is(t, k, proto.ClientWaiting)
+	play(t, o, func(m *fakeManager, cs *Clients) {
+		cs.Apply(clients(c), &settings.Call{})
+		m.last().refused()
+		is(t, cs, proto.ClientWaiting)
 		time.Sleep(10 * time.Second)
-		w.last().refused()
-		k.Apply(clients(periodic(conf("nms", "right"), *c.Periodic)), &settings.Call{})
-		if e := w.last().owner.Endpoint; e != "right" {
+		m.last().refused()
+		cs.Apply(clients(periodic(conf("nms", "right"), *c.Periodic)), &settings.Call{})
+		if e := m.last().owner.Endpoint; e != "right" {
 			t.Errorf("called %s", e)
 		}
 	})
-	play(t, o, func(w *world, k *Keeper) {
+	play(t, o, func(m *fakeManager, cs *Clients) {
 		time.Sleep(time.Hour)
-		k.Apply(clients(c), &settings.Call{})
-		w.last().serves()
-		w.last().ends(proto.StageSession, proto.EndIdle, "idle")
-		is(t, k, proto.ClientIdle)
+		cs.Apply(clients(c), &settings.Call{})
+		m.last().serves()
+		m.last().ends(proto.StageSession, proto.EndIdle, "idle")
+		is(t, cs, proto.ClientIdle)
 	})
-	play(t, o, func(w *world, k *Keeper) {
+	play(t, o, func(m *fakeManager, cs *Clients) {
 		time.Sleep(2 * time.Hour)
-		k.Apply(clients(c), &settings.Call{})
-		is(t, k, proto.ClientIdle)
+		cs.Apply(clients(c), &settings.Call{})
+		is(t, cs, proto.ClientIdle)
 	})
 }

@@ -8,9 +8,9 @@ import (
 	"reflect"
 )
 
-// fingerprint tells one version of a value from another, in a session's state
-// file too, where the value itself has no business. It is the same when its
-// type has got a field more that is not used: sessions outlive upgrades.
+// fingerprint identifies a version of a value without containing it, because a
+// session's state file holds fingerprints and no keys. A new field that is zero
+// does not change the fingerprint: sessions outlive upgrades.
 func fingerprint(v any) string {
 	data, err := json.Marshal(used(reflect.ValueOf(v)))
 	if err != nil {
@@ -20,8 +20,8 @@ func fingerprint(v any) string {
 	return hex.EncodeToString(sum[:16])
 }
 
-// used returns v without the fields that are zero. A pointer to what is zero is
-// none of these.
+// used returns v without its zero fields. A pointer to a zero value is not a zero
+// field.
 func used(v reflect.Value) any {
 	switch v.Kind() {
 	case reflect.Pointer:

@@ -21,15 +21,15 @@ var events = map[schedule.Notice]string{
 	schedule.ConnectionLost: proto.EventLost, schedule.Recovered: proto.EventRecovered,
 }
 
-// Status returns what is known of the client now.
+// Status returns the client's status.
 func (c *client) Status() proto.ClientStatus {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.status
 }
 
-// show changes what is known.
-func (c *client) show(change func(*proto.ClientStatus)) {
+// update changes the status.
+func (c *client) update(change func(*proto.ClientStatus)) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	was := c.status.State
@@ -39,10 +39,10 @@ func (c *client) show(change func(*proto.ClientStatus)) {
 	}
 }
 
-// learn puts a step of the schedule into the status.
-func (c *client) learn(e schedule.Event, info proto.SessionInfo, before schedule.State) {
+// record updates the status after a step of the schedule.
+func (c *client) record(e schedule.Event, info proto.SessionInfo, before schedule.State) {
 	now, p := &c.state, &c.policy
-	c.show(func(s *proto.ClientStatus) {
+	c.update(func(s *proto.ClientStatus) {
 		served := s.State == proto.ClientServing || e.Kind == schedule.Found && info.State == proto.StateServing
 		s.State = states[now.Phase]
 		switch {
@@ -54,7 +54,7 @@ func (c *client) learn(e schedule.Event, info proto.SessionInfo, before schedule
 		s.Endpoint = c.conf.Endpoints[now.Endpoint].Name
 		s.Attempts, s.Failures = now.Attempts, now.Failures
 		if now.Phase == schedule.Open {
-			s.Attempts = 0 // until the session turns out to be a short one
+			s.Attempts = 0 // until the session ends before schedule's goodSession
 		}
 		s.AttemptsLeft = p.MaxAttempts - s.Attempts
 		s.NextAttempt = nil
@@ -77,15 +77,15 @@ func (c *client) learn(e schedule.Event, info proto.SessionInfo, before schedule
 	})
 }
 
-// tell publishes the schedule's words.
-func (c *client) tell(do schedule.Do, info proto.SessionInfo) {
-	for _, w := range do.Publish {
+// publish publishes the schedule's notices as events.
+func (c *client) publish(do schedule.Do, info proto.SessionInfo) {
+	for _, n := range do.Publish {
 		status := c.Status()
-		e := event(events[w], &status, "")
+		e := event(events[n], &status, "")
 		e.Session = info
-		if w == schedule.Recovered {
+		if n == schedule.Recovered {
 			e.Outage = do.Outage
 		}
-		c.k.caller.Publish(e)
+		c.all.manager.Publish(e)
 	}
 }

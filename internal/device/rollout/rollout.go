@@ -36,8 +36,8 @@ type Options struct {
 // Rollout is the document in force and what follows from it.
 type Rollout struct {
 	Options
-	log    hclog.Logger
-	keeper *reconnect.Keeper
+	log     hclog.Logger
+	clients *reconnect.Clients
 
 	// applying is held while one document is applied, before mu. It guards
 	// files and current.
@@ -52,9 +52,9 @@ type Rollout struct {
 	hooks  map[string]*hook.Hook // by client
 }
 
-// New returns a rollout to k; Apply puts the document in force.
-func New(o Options, k *reconnect.Keeper, log hclog.Logger) *Rollout {
-	return &Rollout{Options: o, keeper: k, log: log, hooks: make(map[string]*hook.Hook)}
+// New returns a rollout to c; Apply puts the document in force.
+func New(o Options, c *reconnect.Clients, log hclog.Logger) *Rollout {
+	return &Rollout{Options: o, clients: c, log: log, hooks: make(map[string]*hook.Hook)}
 }
 
 // Apply reads the document and keeps its connections from then on. base is how
@@ -73,8 +73,8 @@ func (r *Rollout) Apply(base *settings.Call) error {
 	keep := slices.Concat(files, r.files)
 	r.files, r.current = files, next
 	r.replaceHooks(hooks, len(next.Clients))
-	r.keeper.Apply(next, base)
-	r.keeper.Applied(len(next.Clients))
+	r.clients.Apply(next, base)
+	r.clients.Applied(len(next.Clients))
 	if len(next.Clients) == 0 {
 		r.log.Info("no standing connections, call homes are made on request only", "config", r.File)
 	}
@@ -121,11 +121,11 @@ func (r *Rollout) refused(err error) {
 	r.mu.Lock()
 	r.status.Error = text
 	r.mu.Unlock()
-	r.keeper.Refused(text)
+	r.clients.Refused(text)
 }
 
 // Refused records that the settings beside the document are wrong.
-func (r *Rollout) Refused(err error) { r.keeper.Refused(err.Error()) }
+func (r *Rollout) Refused(err error) { r.clients.Refused(err.Error()) }
 
 // Status returns what is in force.
 func (r *Rollout) Status() proto.ConfigStatus {
@@ -135,18 +135,18 @@ func (r *Rollout) Status() proto.ConfigStatus {
 }
 
 // Clients returns the configured clients, in the document's order.
-func (r *Rollout) Clients() []proto.ClientStatus { return r.keeper.Status() }
+func (r *Rollout) Clients() []proto.ClientStatus { return r.clients.Status() }
 
 // Close ends the keeping of connections. The sessions go on.
-func (r *Rollout) Close() { r.keeper.Close() }
+func (r *Rollout) Close() { r.clients.Close() }
 
 // Watch reacts to the network and the clock until ctx ends and, with follow, to
 // a replacement of the file, on which it calls reload.
 func (r *Rollout) Watch(ctx context.Context, follow bool, reload func()) error {
-	if err := sysevents.Network(ctx.Done(), r.keeper.Network); err != nil {
+	if err := sysevents.Network(ctx.Done(), r.clients.Network); err != nil {
 		r.log.Warn("cannot watch the network, clients are not called at once when a link returns", "error", err)
 	}
-	if err := sysevents.Clock(ctx.Done(), r.keeper.ClockSet); err != nil {
+	if err := sysevents.Clock(ctx.Done(), r.clients.ClockSet); err != nil {
 		r.log.Warn("cannot watch the clock, periodic clients follow a clock step late", "error", err)
 	}
 	if !follow {

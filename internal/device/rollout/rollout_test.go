@@ -112,13 +112,13 @@ func (d *device) applies() {
 
 func (d *device) refuses(part string) {
 	d.t.Helper()
-	before := d.keeper.Status()
+	before := d.clients.Status()
 	n := len(d.manager.of(proto.EventConfigRefused))
 	err := d.Apply(d.base)
 	if err == nil || !strings.Contains(err.Error(), part) {
 		d.t.Errorf("it says %v, expected %q", err, part)
 	}
-	after := d.keeper.Status()
+	after := d.clients.Status()
 	if len(before) != len(after) {
 		d.t.Errorf("%d clients became %d", len(before), len(after))
 	}
@@ -138,7 +138,7 @@ func TestAConfigurationIsAppliedAndAnother(t *testing.T) {
 	if st.File != d.File || st.Applied == nil || st.Clients != 1 || st.Error != "" {
 		t.Errorf("status is %+v", st)
 	}
-	if list := d.keeper.Status(); len(list) != 1 || list[0].Client != "nms" {
+	if list := d.clients.Status(); len(list) != 1 || list[0].Client != "nms" {
 		t.Errorf("the clients are %+v", list)
 	}
 	keys, err := filepath.Glob(filepath.Join(d.Dir, "*", "keys", "netop"))

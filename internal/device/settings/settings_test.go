@@ -434,7 +434,7 @@ func TestEveryOptionFromEverySource(t *testing.T) {
 }
 
 // Options of the program itself are not part of a call: a reload that changes one
-// leaves every client's schedule alone (reconnect.Keeper.Apply).
+// leaves every client's schedule alone (reconnect.Clients.Apply).
 func TestOptionsOfTheProgramChangeNoCall(t *testing.T) {
 	was, _ := given{words: []string{"nms"}}.mustLoad(t)
 	for name, value := range map[string]string{

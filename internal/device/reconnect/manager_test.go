@@ -18,52 +18,52 @@ import (
 	"github.com/hashicorp/go-hclog"
 )
 
-// world is a manager whose calls go nowhere: the test says what becomes of
-// each.
-type world struct {
+// fakeManager is a Manager whose call homes make no connection. The test moves each
+// through its states.
+type fakeManager struct {
 	t *testing.T
 
 	mu     sync.Mutex // guards the fields that follow
-	calls  []*call    // newest last, those of a former run included
+	calls  []*call    // newest last, found sessions included
 	events []proto.Event
-	err    error         // of the next calls
-	hold   chan struct{} // Kept waits for it, where there is one
+	err    error         // of the next calls of Keep
+	hold   chan struct{} // if set, Kept waits for it
 }
 
-func (w *world) Keep(s *settings.Call, owner session.Owner) (Session, error) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.err != nil {
-		return nil, w.err
+func (m *fakeManager) Keep(s *settings.Call, owner session.Owner) (Session, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.err != nil {
+		return nil, m.err
 	}
-	c := newCall(len(w.calls)+1, owner, proto.StateCalling)
+	c := newCall(len(m.calls)+1, owner, proto.StateCalling)
 	c.info.Host, c.info.Port, c.with = s.Host, s.Port, *s
-	w.calls = append(w.calls, c)
+	m.calls = append(m.calls, c)
 	return c, nil
 }
 
-func (w *world) Kept() []Session {
-	if w.hold != nil {
-		<-w.hold
+func (m *fakeManager) Kept() []Session {
+	if m.hold != nil {
+		<-m.hold
 	}
 	var out []Session
-	for _, c := range w.open() {
+	for _, c := range m.open() {
 		out = append(out, c)
 	}
 	return out
 }
 
-func (w *world) Publish(e proto.Event) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.events = append(w.events, e)
+func (m *fakeManager) Publish(e proto.Event) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.events = append(m.events, e)
 }
 
 // open returns the calls that have not ended.
-func (w *world) open() (out []*call) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	for _, c := range w.calls {
+func (m *fakeManager) open() (out []*call) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, c := range m.calls {
 		if c.Info().State != proto.StateClosed {
 			out = append(out, c)
 		}
@@ -72,47 +72,47 @@ func (w *world) open() (out []*call) {
 }
 
 // made returns how many calls there were.
-func (w *world) made() int {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return len(w.calls)
+func (m *fakeManager) made() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return len(m.calls)
 }
 
 // last returns the newest call.
-func (w *world) last() *call {
-	w.t.Helper()
+func (m *fakeManager) last() *call {
+	m.t.Helper()
 	synctest.Wait()
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if len(w.calls) == 0 {
-		w.t.Fatal("nobody was called")
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if len(m.calls) == 0 {
+		m.t.Fatal("no call home was made")
 	}
-	return w.calls[len(w.calls)-1]
+	return m.calls[len(m.calls)-1]
 }
 
-// told returns the names of the events since it was asked last.
-func (w *world) told() (out []string) {
+// published returns the names of the events since its last call.
+func (m *fakeManager) published() (out []string) {
 	synctest.Wait()
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	for _, e := range w.events {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, e := range m.events {
 		out = append(out, e.Event)
 	}
-	w.events = nil
+	m.events = nil
 	return out
 }
 
-func (w *world) tells(want ...string) {
-	w.t.Helper()
-	if got := w.told(); !slices.Equal(got, want) {
-		w.t.Errorf("told %v, expected %v", got, want)
+func (m *fakeManager) publishes(want ...string) {
+	m.t.Helper()
+	if got := m.published(); !slices.Equal(got, want) {
+		m.t.Errorf("published %v, expected %v", got, want)
 	}
 }
 
-// found is a session of a former run.
-func (w *world) found(e config.Endpoint, state proto.State) *call {
-	c := newCall(len(w.calls)+1, owner(&e), state)
-	w.calls = append(w.calls, c)
+// found adds a session of an earlier run.
+func (m *fakeManager) found(e config.Endpoint, state proto.State) *call {
+	c := newCall(len(m.calls)+1, owner(&e), state)
+	m.calls = append(m.calls, c)
 	return c
 }
 
@@ -124,11 +124,11 @@ type call struct {
 
 	mu      sync.Mutex // guards the fields that follow
 	info    proto.SessionInfo
-	heard   time.Time // when the peer was heard last; zero: there are no figures
+	heard   time.Time // last data from the peer; zero: Stats returns nil
 	silent  bool
 	changed chan struct{}
-	ended   []proto.End // as it was told
-	// stubborn is one that End does not end, only the test.
+	ended   []proto.End // arguments of End
+	// stubborn: End does not end the session, only the test does.
 	stubborn bool
 }
 
@@ -189,15 +189,15 @@ func (c *call) End(end proto.End, cause string) {
 	<-c.done
 }
 
-// orders returns the ends that it was told.
-func (c *call) orders() []proto.End {
+// endCalls returns the ends that End was called with.
+func (c *call) endCalls() []proto.End {
 	synctest.Wait()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return slices.Clone(c.ended)
 }
 
-// becomes lets the session go through states.
+// becomes moves the session through states.
 func (c *call) becomes(states ...proto.State) {
 	for _, s := range states {
 		c.mu.Lock()
@@ -209,14 +209,14 @@ func (c *call) becomes(states ...proto.State) {
 	}
 }
 
-// serves lets the client log in and speak NETCONF.
+// serves moves the session to serving NETCONF.
 func (c *call) serves() {
 	c.becomes(proto.StateStarting, proto.StateKeyExchange, proto.StateAuthenticated, proto.StateServing)
 }
 
 var graceful = []proto.End{proto.EndKilled, proto.EndDisconnected, proto.EndIdle}
 
-// ends ends the session; once more is no fault.
+// ends ends the session; a second call has no effect.
 func (c *call) ends(stage proto.Stage, end proto.End, cause string) {
 	c.mu.Lock()
 	if c.info.State == proto.StateClosed {
@@ -262,35 +262,35 @@ func periodic(c config.Client, p config.Periodic) config.Client {
 
 func clients(list ...config.Client) *config.Config { return &config.Config{Clients: list} }
 
-// play runs a story in a bubble with time of its own. What the keeper has left
-// running when it is closed and the sessions have ended fails it.
-func play(t *testing.T, o Options, story func(w *world, k *Keeper)) {
+// play runs a story with virtual time (testing/synctest). A goroutine that still
+// runs after Close, when all sessions have ended, fails the test.
+func play(t *testing.T, o Options, story func(m *fakeManager, cs *Clients)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		w := &world{t: t}
-		k := New(w, o, hclog.NewNullLogger())
-		story(w, k)
-		k.Close()
-		for _, c := range w.open() {
+		m := &fakeManager{t: t}
+		cs := New(m, o, hclog.NewNullLogger())
+		story(m, cs)
+		cs.Close()
+		for _, c := range m.open() {
 			c.ends(proto.StageSession, proto.EndKilled, "the test is over")
 		}
 	})
 }
 
-// status returns the one client's.
-func status(t *testing.T, k *Keeper) proto.ClientStatus {
+// status returns the status of the only client.
+func status(t *testing.T, cs *Clients) proto.ClientStatus {
 	t.Helper()
 	synctest.Wait()
-	list := k.Status()
+	list := cs.Status()
 	if len(list) != 1 {
 		t.Fatalf("%d clients", len(list))
 	}
 	return list[0]
 }
 
-func is(t *testing.T, k *Keeper, want proto.ClientState) {
+func is(t *testing.T, cs *Clients, want proto.ClientState) {
 	t.Helper()
-	if got := status(t, k).State; got != want {
+	if got := status(t, cs).State; got != want {
 		t.Errorf("the client is %s, expected %s", got, want)
 	}
 }
