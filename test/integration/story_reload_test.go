@@ -18,7 +18,7 @@ import (
 	"callhome/test/skips"
 )
 
-// A wrong document is refused whole, with every fault and where it is, and
+// A document with a fault is refused, with every fault and where it is, and
 // what runs goes on.
 func TestAWrongDocumentChangesNothing(t *testing.T) {
 	t.Parallel()

@@ -1,7 +1,7 @@
-// Package provision owns the files that sshd needs of a configuration: host
-// keys, authorized keys, certificates, passwords for a proxy. The manager calls
-// it before it calls home, and after a reload. It decides nothing about what
-// is in them, and touches nothing outside the directory it is given.
+// Package provision owns the files that a configuration has for sshd: host keys,
+// authorized keys, certificates, and passwords for a proxy. Package rollout writes
+// and removes them with it when it applies a document. It never decides what a
+// file holds, and never changes anything outside the given directory.
 package provision
 
 import (
@@ -17,15 +17,15 @@ import (
 	"callhome/internal/device/config"
 )
 
-// dirMode lets every user through and nobody list what is there: sshd reads a
-// user's authorized keys with that user's rights, and StrictModes wants no
-// directory above them to be writable by others.
+// dirMode lets every user pass, and only the owner list: sshd reads a user's
+// authorized keys with that user's rights, and StrictModes refuses a parent
+// directory that others can write.
 const dirMode = 0o711
 
-// Write makes the files, all of them below dir, and the directories that they
-// need. A file is there whole or not at all, with its mode from the beginning;
-// one that is there already with the same content is left alone. Everything
-// belongs to this process's user. dir itself is made too, its parent is not.
+// Write writes the files, all of them below dir, and creates the directories. Each
+// file is written atomically with its mode; one that has the same content already
+// is not touched. All belong to this process's user. dir is created too, its parent
+// is not.
 func Write(dir string, files []config.File) error {
 	if err := makeDir(dir); err != nil {
 		return err
@@ -45,16 +45,15 @@ func Write(dir string, files []config.File) error {
 			}
 		}
 		if err := writeFile(f); err != nil {
-			return fmt.Errorf("writing %s: %w", f.Path, err)
+			return fmt.Errorf("writing %q: %w", f.Path, err)
 		}
 	}
 	return nil
 }
 
 // Sweep removes every file below dir that is not in keep, and the directories
-// that are empty then. sshd reads some of them at a login only, so what a
-// running session may need must be in keep. A dir that is not there is no
-// error.
+// without a file of keep. sshd reads some files only at a login, so keep must have
+// those that a running session may need. A missing dir is no error.
 func Sweep(dir string, keep []config.File) error {
 	kept := make(map[string]bool)
 	for _, f := range keep {
@@ -65,10 +64,10 @@ func Sweep(dir string, keep []config.File) error {
 			kept[p] = true
 		}
 	}
-	var gone []string
+	var unused []string
 	err := filepath.WalkDir(dir, func(p string, d fs.DirEntry, err error) error {
 		if err == nil && p != dir && !kept[p] {
-			gone = append(gone, p)
+			unused = append(unused, p)
 			if d.IsDir() {
 				return fs.SkipDir
 			}
@@ -76,12 +75,12 @@ func Sweep(dir string, keep []config.File) error {
 		return err
 	})
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("looking for what is not needed any more: %w", err)
+		return fmt.Errorf("listing sshd's files below %q: %w", dir, err)
 	}
 	var errs []error
-	for _, p := range gone {
+	for _, p := range unused {
 		if err := os.RemoveAll(p); err != nil {
-			errs = append(errs, fmt.Errorf("removing what is not needed any more: %w", err))
+			errs = append(errs, fmt.Errorf("removing an unused file of sshd: %w", err))
 		}
 	}
 	return errors.Join(errs...)
@@ -91,35 +90,36 @@ func Sweep(dir string, keep []config.File) error {
 func below(dir, path string) (string, error) {
 	rel, err := filepath.Rel(dir, path)
 	if err != nil || !filepath.IsAbs(path) || !filepath.IsLocal(rel) || rel == "." || filepath.Clean(path) != path {
-		return "", fmt.Errorf("writing %q: it is not below %s", path, dir)
+		return "", fmt.Errorf("writing %q: not below the directory %q", path, dir)
 	}
 	return rel, nil
 }
 
-// makeDir makes one directory, or makes one that is there what it should be.
-// What is no directory, or somebody else's, was not made by us.
+// makeDir creates one directory, or sets the mode of an existing one. It refuses
+// another kind of file and another user's directory: a symbolic link could lead
+// outside.
 func makeDir(path string) error {
 	err := os.Mkdir(path, dirMode)
 	if err != nil && !errors.Is(err, fs.ErrExist) {
-		return fmt.Errorf("making a directory for sshd's files: %w", err)
+		return fmt.Errorf("creating a directory for sshd's files: %w", err)
 	}
 	info, err := os.Lstat(path)
 	if err != nil {
-		return fmt.Errorf("making a directory for sshd's files: %w", err)
+		return fmt.Errorf("creating a directory for sshd's files: %w", err)
 	}
-	if !info.IsDir() || !ours(info) {
-		return fmt.Errorf("making a directory for sshd's files: %s is not a directory of callhome-mgr", path)
+	if !info.IsDir() || !owned(info) {
+		return fmt.Errorf("creating a directory for sshd's files: %q is not a directory of this user; remove it", path)
 	}
 	if info.Mode().Perm() != dirMode { // the umask, or an older version
 		if err := os.Chmod(path, dirMode); err != nil {
-			return fmt.Errorf("making a directory for sshd's files: %w", err)
+			return fmt.Errorf("creating a directory for sshd's files: %w", err)
 		}
 	}
 	return nil
 }
 
-// temporary is how a file begins that is not whole yet. No path in a
-// configuration has it.
+// temporary begins the name of an unfinished file. No path of a configuration
+// begins so.
 const temporary = ".new-"
 
 func writeFile(f config.File) error {
@@ -130,7 +130,7 @@ func writeFile(f config.File) error {
 	if err != nil {
 		return err
 	}
-	defer os.Remove(tmp.Name()) // fails when all went well
+	defer os.Remove(tmp.Name()) // fails after the rename
 	_, err = tmp.Write(f.Data)
 	err = errors.Join(err, tmp.Chmod(f.Mode), tmp.Close())
 	if err != nil {
@@ -139,18 +139,18 @@ func writeFile(f config.File) error {
 	return os.Rename(tmp.Name(), f.Path)
 }
 
-// same reports whether the file is there as it should be.
+// same reports whether the file exists with f's content, mode and owner.
 func same(f config.File) bool {
 	info, err := os.Lstat(f.Path)
-	if err != nil || !info.Mode().IsRegular() || info.Mode().Perm() != f.Mode || !ours(info) || info.Size() != int64(len(f.Data)) {
+	if err != nil || !info.Mode().IsRegular() || info.Mode().Perm() != f.Mode || !owned(info) || info.Size() != int64(len(f.Data)) {
 		return false
 	}
 	data, err := os.ReadFile(f.Path)
 	return err == nil && slices.Equal(data, f.Data)
 }
 
-// ours reports whether a file belongs to this process's user.
-func ours(info fs.FileInfo) bool {
+// owned reports whether a file belongs to this process's user.
+func owned(info fs.FileInfo) bool {
 	st, ok := info.Sys().(*syscall.Stat_t)
 	return ok && int(st.Uid) == os.Geteuid()
 }

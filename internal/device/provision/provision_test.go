@@ -43,9 +43,9 @@ func file(path string, mode fs.FileMode, text string) config.File {
 	return config.File{Path: path, Mode: mode, Data: []byte(text)}
 }
 
-// What sshd's StrictModes asks of the way to a file, and what a user's own uid
-// needs to read it; nobody but the owner reads a private key.
-func TestWriteMakesWhatSshdTakes(t *testing.T) {
+// The modes satisfy sshd's StrictModes, a user's uid can read its keys, and only the
+// owner can read a private key.
+func TestWriteSetsModesThatSshdAccepts(t *testing.T) {
 	defer syscall.Umask(syscall.Umask(0o077))
 	dir := filepath.Join(t.TempDir(), "ssh")
 	write(t, dir, file(dir+"/e1/host_key_0", 0o600, "private"), file(dir+"/e1/keys/netconf", 0o644, "public"))
@@ -121,7 +121,7 @@ func TestWriteStaysBelowItsDirectory(t *testing.T) {
 	if _, err := os.Stat(top + "/elsewhere"); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("a file outside: %v", err)
 	}
-	// A directory that somebody put there as a link is none of ours.
+	// A symbolic link in place of a directory is refused.
 	if err := errors.Join(os.Mkdir(top+"/theirs", 0o755), os.Symlink(top+"/theirs", dir+"/e1")); err != nil {
 		t.Fatal(err)
 	}
@@ -130,7 +130,7 @@ func TestWriteStaysBelowItsDirectory(t *testing.T) {
 	}
 }
 
-func TestSweepRemovesWhatNobodyHas(t *testing.T) {
+func TestSweepRemovesUnusedFiles(t *testing.T) {
 	dir := t.TempDir()
 	a, b, user := file(dir+"/e1/host_key_0", 0o600, "a"), file(dir+"/e2/host_key_0", 0o600, "b"), file(dir+"/e1/keys/netconf", 0o644, "k")
 	write(t, dir, a, b, user)

@@ -12,13 +12,13 @@ import (
 	"callhome/internal/sysexits"
 )
 
-// maxDocument bounds what is read of a document, in bytes; config.Parse has the
-// bound of what it takes.
+// maxDocument bounds the bytes that are read; config.Parse has the limit of a
+// document and reports its fault.
 const maxDocument = 8 << 20
 
-// Read reads and checks a document. A file that does not exist is a document
-// without clients, unless it is needed. sshd is asked which options it knows.
-// Errors carry their exit status.
+// Read reads and checks a document, for the options that this machine's sshd has. A
+// missing file is a document without clients, unless it is needed. Errors carry
+// their exit status.
 func Read(file string, needed bool, sshd string) (*config.Config, error) {
 	f, err := os.Open(file)
 	if errors.Is(err, fs.ErrNotExist) && !needed {
@@ -30,7 +30,7 @@ func Read(file string, needed bool, sshd string) (*config.Config, error) {
 		doc, err = io.ReadAll(io.LimitReader(f, maxDocument+1))
 	}
 	if err == nil && len(doc) > maxDocument {
-		err = fmt.Errorf("%s has more than %d bytes, which is the limit", file, maxDocument)
+		err = fmt.Errorf("%q has more than the limit of %d bytes", file, maxDocument)
 	}
 	if err != nil {
 		return nil, sysexits.New(sysexits.NoInput, "", fmt.Errorf("reading the configuration: %w", err))
@@ -45,14 +45,14 @@ func Read(file string, needed bool, sshd string) (*config.Config, error) {
 		err = missing(c)
 	}
 	if err != nil {
-		return nil, sysexits.New(sysexits.Config, "", fmt.Errorf("%s is refused whole:\n%w", file, err))
+		return nil, sysexits.New(sysexits.Config, "", fmt.Errorf("configuration %q refused:\n%w", file, err))
 	}
 	return c, nil
 }
 
-// missing returns what a configuration names and this machine lacks: without one
-// of its host keys sshd would not start, or would be another device to the
-// client.
+// missing returns the files that a configuration names and this machine lacks.
+// Without a host key sshd does not start, or the NETCONF client sees an unknown
+// device.
 func missing(c *config.Config) error {
 	var errs []error
 	for _, client := range c.Clients {
@@ -68,7 +68,7 @@ func missing(c *config.Config) error {
 					continue
 				}
 				if _, err := os.Stat(k.Path); err != nil {
-					errs = append(errs, fmt.Errorf("%s/endpoints/endpoint[name='%s']: host key %s: %w", at, e.Name, k.Name, err))
+					errs = append(errs, fmt.Errorf("%s/endpoints/endpoint[name='%s']: host key %q: %w", at, e.Name, k.Name, err))
 				}
 			}
 		}

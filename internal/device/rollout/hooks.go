@@ -9,13 +9,13 @@ import (
 	"callhome/internal/sysexits"
 )
 
-// hookConfig is how a client's own hook runs: on all of its events.
+// hookConfig returns the configuration of a client's own hook, which runs on all of
+// the client's events.
 func hookConfig(program string) *hook.Config {
 	return &hook.Config{Program: program, Known: proto.Events, Events: proto.Events, Timeout: hook.DefaultTimeout}
 }
 
-// hooksOf starts the hooks of clients that have one of their own, and keeps
-// those that stay as they are.
+// hooksOf starts the clients' own hooks, and keeps those that are unchanged.
 func (r *Rollout) hooksOf(next *config.Config) (map[string]*hook.Hook, error) {
 	out := make(map[string]*hook.Hook)
 	programs := make(map[string]string)
@@ -34,14 +34,14 @@ func (r *Rollout) hooksOf(next *config.Config) (map[string]*hook.Hook, error) {
 		}
 		h, err := hook.New(*hookConfig(c.Hook), r.log.Named("hook"))
 		if err != nil {
-			return nil, sysexits.New(sysexits.Config, "", fmt.Errorf("hook of the client %q: %w", c.Name, err))
+			return nil, sysexits.New(sysexits.Config, "", fmt.Errorf("starting the hook of the client %q: %w", c.Name, err))
 		}
 		out[c.Name] = h
 	}
 	return out, nil
 }
 
-// Event is an event of the manager as package hook takes it.
+// Event converts an event of the manager for package hook.
 func Event(e proto.Event) hook.Event {
 	return hook.Event{Name: e.Event, About: []any{"session", e.Session.Session}, Value: e}
 }

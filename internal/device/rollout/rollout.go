@@ -1,10 +1,9 @@
-// Package rollout puts a configuration document in force: it reads the document,
-// checks it, writes the files that sshd needs, and hands the clients to package
-// reconnect. A document with a fault changes nothing. cmd/callhome-mgr calls it
-// at the start and on reload. It makes no call home and decides nothing about
-// time.
+// Package rollout owns the configuration document in force. It reads and checks the
+// document, writes the files for sshd, and passes the clients to package reconnect.
+// cmd/callhome-mgr calls it at the start and on reload. A document with a fault
+// changes nothing. It never calls home and never decides when to.
 //
-//	file ─▶ read ─▶ checked Config ─▶ hooks, files on disk ─▶ reconnect
+//	file ─▶ Read ─▶ checked Config ─▶ hooks, files on disk ─▶ reconnect
 package rollout
 
 import (
@@ -26,27 +25,27 @@ import (
 	"github.com/hashicorp/go-hclog"
 )
 
-// Options are what a Rollout works with.
+// Options are the files of a Rollout.
 type Options struct {
 	File     string // the document
 	Explicit bool   // File was named by the operator and must exist
-	Dir      string // for the clients' files for sshd
+	Dir      string // of the clients' files for sshd
 }
 
-// Rollout is the document in force and what follows from it.
+// Rollout is the document in force, with its files, hooks and clients.
 type Rollout struct {
 	Options
 	log     hclog.Logger
 	clients *reconnect.Clients
 
-	// applying is held while one document is applied, before mu. It guards
-	// files and current.
+	// applying is held while a document is applied; it is locked before mu. It
+	// guards files and current.
 	applying sync.Mutex
 	files    []config.File
 	current  *config.Config
 
-	// mu guards the fields that follow, and is held for look-ups only: status
-	// is answered while a document is being applied.
+	// mu guards the fields that follow. It is held for look-ups only, so that
+	// Status returns while a document is applied.
 	mu     sync.Mutex
 	status proto.ConfigStatus
 	hooks  map[string]*hook.Hook // by client
@@ -57,9 +56,9 @@ func New(o Options, c *reconnect.Clients, log hclog.Logger) *Rollout {
 	return &Rollout{Options: o, clients: c, log: log, hooks: make(map[string]*hook.Hook)}
 }
 
-// Apply reads the document and keeps its connections from then on. base is how
-// a call is made as far as the document does not say. An error has changed
-// nothing; it is published as an event, too.
+// Apply reads the document and keeps its connections from then on. base is what a
+// call home is made with where the document sets nothing. On an error everything
+// stays as it was, and the error is published as an event.
 func (r *Rollout) Apply(base *settings.Call) error {
 	r.applying.Lock()
 	defer r.applying.Unlock()
@@ -68,8 +67,8 @@ func (r *Rollout) Apply(base *settings.Call) error {
 		r.refused(err)
 		return err
 	}
-	// Sessions of the former document may not have read their files yet, so
-	// those stay until the next document is applied.
+	// A session of the former document may not have read its files yet, so they
+	// stay until the next document is applied.
 	keep := slices.Concat(files, r.files)
 	r.files, r.current = files, next
 	r.replaceHooks(hooks, len(next.Clients))
@@ -79,15 +78,15 @@ func (r *Rollout) Apply(base *settings.Call) error {
 		r.log.Info("no standing connections, call homes are made on request only", "config", r.File)
 	}
 	if err := provision.Sweep(r.Dir, keep); err != nil {
-		r.log.Warn("cannot remove files of former clients", "error", err)
+		r.log.Warn("removing files of former clients failed", "error", err)
 	}
 	return nil
 }
 
-// prepare does all that can fail: nothing is in force before it returns.
+// prepare does everything that can fail, and puts nothing in force.
 func (r *Rollout) prepare(base *settings.Call) (*config.Config, map[string]*hook.Hook, []config.File, error) {
-	// A missing file while there are clients is being replaced, or was lost: an
-	// operator who wants no clients writes a document without any.
+	// Where there are clients, a missing file was lost or is being replaced. An
+	// operator who wants no clients writes a document without clients.
 	needed := r.Explicit || r.current != nil && len(r.current.Clients) > 0
 	next, err := Read(r.File, needed, base.Sshd.Sshd)
 	if err != nil {
@@ -109,14 +108,14 @@ func (r *Rollout) prepare(base *settings.Call) (*config.Config, map[string]*hook
 	return next, hooks, files, provision.Write(r.Dir, files)
 }
 
-// maxFaults bounds what status and events say of a refused document, in bytes: a
-// document can have a fault in each line.
+// maxFaults bounds the faults of a refused document in status and events, in bytes:
+// a document can have a fault in each line.
 const maxFaults = 8 << 10
 
 func (r *Rollout) refused(err error) {
 	text := err.Error()
 	if len(text) > maxFaults {
-		text = strings.ToValidUTF8(text[:maxFaults], "") + " ... callhome-mgr check shows all faults"
+		text = strings.ToValidUTF8(text[:maxFaults], "") + " ... callhome-mgr check lists all faults"
 	}
 	r.mu.Lock()
 	r.status.Error = text
@@ -124,10 +123,10 @@ func (r *Rollout) refused(err error) {
 	r.clients.Refused(text)
 }
 
-// Refused records that the settings beside the document are wrong.
+// Refused publishes that the settings beside the document are wrong.
 func (r *Rollout) Refused(err error) { r.clients.Refused(err.Error()) }
 
-// Status returns what is in force.
+// Status returns the status of the document in force, and the last error.
 func (r *Rollout) Status() proto.ConfigStatus {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -137,17 +136,17 @@ func (r *Rollout) Status() proto.ConfigStatus {
 // Clients returns the configured clients, in the document's order.
 func (r *Rollout) Clients() []proto.ClientStatus { return r.clients.Status() }
 
-// Close ends the keeping of connections. The sessions go on.
+// Close stops keeping connections. The sessions continue.
 func (r *Rollout) Close() { r.clients.Close() }
 
-// Watch reacts to the network and the clock until ctx ends and, with follow, to
-// a replacement of the file, on which it calls reload.
+// Watch wakes the clients on changes of the network and the clock until ctx ends.
+// With follow, it calls reload when the file was replaced.
 func (r *Rollout) Watch(ctx context.Context, follow bool, reload func()) error {
 	if err := sysevents.Network(ctx.Done(), r.clients.Network); err != nil {
-		r.log.Warn("cannot watch the network, clients are not called at once when a link returns", "error", err)
+		r.log.Warn("watching the network failed, clients are called late when a link returns", "error", err)
 	}
 	if err := sysevents.Clock(ctx.Done(), r.clients.ClockSet); err != nil {
-		r.log.Warn("cannot watch the clock, periodic clients follow a clock step late", "error", err)
+		r.log.Warn("watching the clock failed, periodic clients follow a clock step late", "error", err)
 	}
 	if !follow {
 		return nil
@@ -158,8 +157,8 @@ func (r *Rollout) Watch(ctx context.Context, follow bool, reload func()) error {
 	return nil
 }
 
-// replaceHooks puts other hooks in force and ends those that no client has any
-// more.
+// replaceHooks puts the hooks in force, with the new status, and closes the hooks
+// that no client uses.
 func (r *Rollout) replaceHooks(hooks map[string]*hook.Hook, clients int) {
 	now := time.Now().UTC()
 	r.mu.Lock()

@@ -21,7 +21,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// noCalls is a manager that takes no calls.
+// noCalls is a manager that refuses each call home.
 type noCalls struct {
 	mu        sync.Mutex // guards published
 	published []proto.Event
@@ -50,8 +50,8 @@ func (n *noCalls) of(name string) (out []proto.Event) {
 	return out
 }
 
-// device is a machine with an sshd that says its version, and a configuration
-// whose file is not there yet.
+// device is a machine with an sshd that prints its version, and a configuration
+// whose file does not exist yet.
 type device struct {
 	*Rollout
 	t       *testing.T
@@ -80,7 +80,7 @@ func program(t *testing.T, name, script string) string {
 	return path
 }
 
-// document is one with a client that has these extras, JSON members of the
+// document returns a document with one client; extras are JSON members of the
 // netconf-client.
 func document(extras string) string {
 	return `{"ietf-netconf-server:netconf-server": {"call-home": {"netconf-client": [{
@@ -130,7 +130,7 @@ func (d *device) refuses(part string) {
 	}
 }
 
-func TestAConfigurationIsAppliedAndAnother(t *testing.T) {
+func TestAConfigurationIsAppliedAndReplaced(t *testing.T) {
 	d := newDevice(t, true)
 	d.has(document(""))
 	d.applies()
@@ -146,7 +146,7 @@ func TestAConfigurationIsAppliedAndAnother(t *testing.T) {
 		t.Fatalf("the user's keys are in %v, %v", keys, err)
 	}
 	d.has(`{"ietf-netconf-server:netconf-server": {}}`)
-	d.applies() // running sessions may yet read the keys
+	d.applies() // running sessions may still read the keys
 	if _, err := os.Stat(keys[0]); err != nil {
 		t.Errorf("after one more configuration: %v", err)
 	}
@@ -183,16 +183,16 @@ func TestAWrongConfigurationChangesNothing(t *testing.T) {
 	d.has(document(""))
 	d.applies()
 	if st := d.Status(); st.Error != "" {
-		t.Errorf("status says %q of a good one", st.Error)
+		t.Errorf("status has the error %q of a good document", st.Error)
 	}
 }
 
-// A file that is not there is no configuration at the start, where nobody named
-// it. Where there are clients it was lost, or is being replaced.
-func TestAFileThatIsNotThere(t *testing.T) {
+// At the start a missing default file is a document without clients. A missing named
+// file is an error, and so is a missing file where there are clients.
+func TestAMissingFileIsAnErrorWhereItIsNeeded(t *testing.T) {
 	d := newDevice(t, false)
 	dir := d.Dir
-	d.Dir = "/nonexistent/clients" // needed by nobody
+	d.Dir = "/nonexistent/clients" // not used
 	d.applies()
 	if st := d.Status(); st.Applied == nil || st.Clients != 0 {
 		t.Errorf("status is %+v", st)
@@ -212,13 +212,14 @@ func TestAFileThatIsNotThere(t *testing.T) {
 	}
 }
 
-// A document can have a fault in each line; who reads them all asks check.
-func TestManyFaultsAreCutShort(t *testing.T) {
+// A document can have a fault in each line. The caller of Apply gets all of them,
+// status and events the first maxFaults bytes.
+func TestStatusAndEventsHaveABoundedNumberOfFaults(t *testing.T) {
 	d := newDevice(t, true)
 	d.has(`{"ietf-netconf-server:netconf-server": {` + strings.Repeat("\"x\": 1,\n", 5000) + `"y": 1}}`)
 	err := d.Apply(d.base)
 	if err == nil || len(err.Error()) < 2*maxFaults {
-		t.Fatalf("the caller is told %d bytes", len(fmt.Sprint(err)))
+		t.Fatalf("Apply returned %d bytes", len(fmt.Sprint(err)))
 	}
 	if n := len(d.Status().Error); n > maxFaults+100 {
 		t.Errorf("status has %d bytes", n)
@@ -228,8 +229,8 @@ func TestManyFaultsAreCutShort(t *testing.T) {
 	}
 }
 
-// Who asks is answered while a document is read, however long sshd takes to
-// say what it can do.
+// Status returns while a document is read, however long sshd takes to print its
+// version.
 func TestStatusWaitsForNoDocument(t *testing.T) {
 	d := newDevice(t, true)
 	d.has(document(""))
@@ -252,7 +253,7 @@ func TestStatusWaitsForNoDocument(t *testing.T) {
 	d.Handle(proto.Event{Event: proto.EventLost, Client: &proto.ClientStatus{Client: "nms"}})
 	select {
 	case err := <-applied:
-		t.Fatalf("it was applied before sshd had answered: %v", err)
+		t.Fatalf("it was applied before sshd answered: %v", err)
 	default:
 	}
 	fmt.Fprintln(begun)
@@ -262,7 +263,7 @@ func TestStatusWaitsForNoDocument(t *testing.T) {
 	}
 }
 
-func TestAClientsHook(t *testing.T) {
+func TestAClientsHookRunsOnItsEvents(t *testing.T) {
 	out := filepath.Join(t.TempDir(), "out")
 	one := program(t, "hook", "echo $CALLHOME_EVENT >> "+out)
 	two := program(t, "hook", "exit 0")
@@ -287,16 +288,16 @@ func TestAClientsHook(t *testing.T) {
 	got := strings.Fields(string(text))
 	slices.Sort(got)
 	if err != nil || !slices.Equal(got, []string{proto.EventClosed, proto.EventLost}) {
-		t.Errorf("it was run on %v, %v", got, err)
+		t.Errorf("it ran on %v, %v", got, err)
 	}
 	d.applies()
 	if d.hooks["nms"] != first {
-		t.Error("the same hook was begun anew")
+		t.Error("the unchanged hook was restarted")
 	}
 	d.has(document(`"callhome:hook": "` + two + `",`))
 	d.applies()
 	if d.hooks["nms"] == first || d.hooks["nms"] == nil {
-		t.Error("another hook is the same")
+		t.Error("the changed hook was not replaced")
 	}
 	d.has(document(""))
 	d.applies()
@@ -305,12 +306,12 @@ func TestAClientsHook(t *testing.T) {
 	}
 }
 
-// What the document names must be on this machine: check and reload say so, and
-// where.
-func TestWhatIsMissingIsRefused(t *testing.T) {
+// A file that the document names and this machine lacks is refused, with its path in
+// the document.
+func TestMissingFilesAreRefused(t *testing.T) {
 	for name, c := range map[string]config.Client{
 		"/callhome:hook: checking the hook: stat /nonexistent":                               {Name: "noc", Hook: "/nonexistent"},
-		"/endpoints/endpoint[name='east']: host key nokey: stat /nonexistent/nokey: no such": {Name: "noc", Endpoints: []config.Endpoint{{Name: "east", HostKeys: []config.HostKey{{Name: "nokey", Path: "/nonexistent/nokey"}}}}},
+		"/endpoints/endpoint[name='east']: host key \"nokey\": stat /nonexistent/nokey: no such": {Name: "noc", Endpoints: []config.Endpoint{{Name: "east", HostKeys: []config.HostKey{{Name: "nokey", Path: "/nonexistent/nokey"}}}}},
 	} {
 		err := missing(&config.Config{Clients: []config.Client{c}})
 		want := "/ietf-netconf-server:netconf-server/call-home/netconf-client[name='noc']" + name
