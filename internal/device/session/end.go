@@ -10,13 +10,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// order is that a session shall end, how that is called, and why.
+// order is a request to end a session: the end and the cause to publish.
 type order struct {
 	end   proto.End
 	cause string
 }
 
-// Fail ends a session that never got a connection, unless it was ended before.
+// Fail ends a session that has no connection, unless it has ended already.
 func (s *Session) Fail(stage proto.Stage, cause string) {
 	s.finish(func(r *record) string {
 		r.Stage, r.Cause, r.End = stage, cause, proto.EndNoConnection
@@ -27,11 +27,12 @@ func (s *Session) Fail(stage proto.Stage, cause string) {
 	})
 }
 
-// Kill ends the session for the named caller, as End does.
-func (s *Session) Kill(who string) { s.End(proto.EndKilled, "ended by "+who) }
+// Kill ends the session for the named peer, as End does.
+func (s *Session) Kill(peer string) { s.End(proto.EndKilled, "ended by "+peer) }
 
-// End ends the session: sshd, its group, the subsystem, and the connection. It
-// returns when all are gone. The first reason that is given is the one told.
+// End ends the session: sshd, its process group, the subsystem, and the
+// connection. It returns when all have ended. The first end and cause given are
+// the ones published.
 func (s *Session) End(end proto.End, cause string) {
 	s.begin.Lock()
 	s.mu.Lock()
@@ -42,7 +43,7 @@ func (s *Session) End(end proto.End, cause string) {
 	o := s.order
 	s.mu.Unlock()
 	if id.PID == 0 {
-		// Nothing was started, and nothing will be: Start finds it ended.
+		// No process was started, and none will be: Start finds the session ended.
 		s.finish(func(r *record) string {
 			r.Stage, r.Cause, r.End = proto.StageTCP, o.cause, o.end
 			return proto.EventFailed
@@ -52,17 +53,17 @@ func (s *Session) End(end proto.End, cause string) {
 	}
 	s.begin.Unlock()
 	for endTree(id) != nil {
-		select { // for want of descriptors, say
+		select { // for example no free descriptors
 		case <-s.Done():
 			return
-		case <-time.After(troubled):
+		case <-time.After(retryPause):
 		}
 	}
 	s.shutdown()
 	<-s.Done()
 }
 
-// shutdown ends the connection, whatever still has the socket open.
+// shutdown ends the connection, also where other processes hold the socket.
 func (s *Session) shutdown() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -74,17 +75,17 @@ func (s *Session) shutdown() {
 	}
 }
 
-// stageOfExit is what the exit status of an executable says that never got a
-// connection, where it follows sysexits(3) as callhome-trigger does.
+// stageOfExit is the failed stage by the exit status of an executable that got no
+// connection, if it follows sysexits(3) as callhome-trigger does.
 var stageOfExit = map[int]proto.Stage{
 	sysexits.NoHost: proto.StageName, sysexits.NoInput: proto.StageHandover,
 	sysexits.Config: proto.StageHandover, sysexits.NoPerm: proto.StageHandover,
 }
 
-// sweep ends what is left of a session whose sshd did not end by itself: after a
-// SIGKILL of its monitor the user's sshd, shell and subsystem live on and hold the
-// connection. What belongs to the session has its log for descriptor 2, or is the
-// subsystem's process that reported.
+// sweep ends the remaining processes of a session whose sshd did not exit by
+// itself: after a SIGKILL of sshd's monitor the user's sshd, shell and subsystem
+// keep running and hold the connection. The session's processes have its log as
+// descriptor 2; the subsystem's is the one that reported.
 func (s *Session) sweep() {
 	s.mu.Lock()
 	left := []Identity{s.rec.Subsystem}
@@ -94,15 +95,15 @@ func (s *Session) sweep() {
 			left = append(append(left, id), descendants(id.PID)...)
 		}
 	}
-	s.shutdown() // after it the user's sshd ends, and its children have another parent
+	s.shutdown() // then the user's sshd exits, and its children get another parent
 	for _, id := range left {
 		if id.PID != 0 {
-			_ = endTree(id) // what cannot be ended has no connection any more
+			_ = endTree(id) // on error the process at least has no connection
 		}
 	}
 }
 
-// exited records sshd's exit, which is the session's end.
+// exited records sshd's exit, which ends the session.
 func (s *Session) exited(exit int) {
 	s.finish(func(r *record) string {
 		reached := r.State
@@ -114,23 +115,23 @@ func (s *Session) exited(exit int) {
 	})
 }
 
-// finish ends the session, once: close closes the books and returns the event
-// that tells of it, what the session had is removed, and those who wait are let
-// go. A later call returns when that is done.
-func (s *Session) finish(close func(*record) (event string)) {
+// finish ends the session, once: finalize completes the record and returns the
+// event to publish; the session's files are removed and waiters released. A later
+// call returns when that is done.
+func (s *Session) finish(finalize func(*record) (event string)) {
 	s.over.Do(func() {
 		s.mu.Lock()
 		now := stamp()
-		event := close(&s.rec)
+		event := finalize(&s.rec)
 		s.rec.State, s.rec.Ended = proto.StateClosed, &now
 		s.rec.SessionInfo.Stats = stats(s.sock)
 		sock := s.sock
 		s.sock = nil
 		s.mu.Unlock()
 		if sock != nil {
-			sock.Close() // not under the lock: it can take its time (SO_LINGER, socket(7))
+			sock.Close() // not under the lock: it can block (SO_LINGER, socket(7))
 		}
-		s.removeAuthInfo() // sshd that was ended by a signal leaves it
+		s.removeAuthInfo() // an sshd that a signal ended leaves it
 		err := remove(s.env.Dir, s.id())
 		s.publish(event, "")
 		if err != nil {

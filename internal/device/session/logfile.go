@@ -13,13 +13,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// maxLine bounds one line of sshd's, in bytes; what is longer comes in pieces.
+// maxLine bounds one line of sshd's log, in bytes; a longer one is read in pieces.
 const maxLine = 8 << 10
 
-// keepLog is how much of a log that was understood stays in memory. Beyond
-// that the kernel takes the pages back: the file keeps its size, so sshd, which
-// appends, notices nothing, and no line can get lost between reading and
-// cutting.
+// keepLog is how many bytes of processed lines stay in the log. Earlier pages are
+// released with a hole: the file keeps its size, so sshd's appends are not
+// affected and no line can be lost between reading and releasing.
 const keepLog = 64 << 10
 
 // logFile reads a session's log as it grows. It owns file.
@@ -35,26 +34,26 @@ type logLine struct {
 	end int64
 }
 
-// most is how many bytes are read at a time.
-const most = 256 << 10
+// maxRead bounds the bytes of one read call.
+const maxRead = 256 << 10
 
-// buffers are what logs are read into: all sessions' logs in turn, so that each
-// costs none of its own.
+// buffers are shared by the readers of all sessions' logs, so that an idle session
+// holds no buffer.
 var buffers = sync.Pool{New: func() any { return new([maxLine]byte) }}
 
-// read returns whole lines that are new, and whether there may be more.
+// read returns the new complete lines, and whether there may be more.
 func (t *logFile) read() (lines []logLine, more bool, err error) {
 	pooled := buffers.Get().(*[maxLine]byte)
 	defer buffers.Put(pooled)
 	buf := pooled[:]
-	for start := t.offset; t.offset-start < most; {
+	for start := t.offset; t.offset-start < maxRead; {
 		n, err := t.file.ReadAt(buf, t.offset)
 		if err != nil && err != io.EOF {
 			return lines, false, fmt.Errorf("reading sshd's log: %w", err)
 		}
 		end := bytes.LastIndexByte(buf[:n], '\n') + 1
 		if end == 0 && n == len(buf) {
-			end = n // a line without an end
+			end = n // a line longer than the buffer
 		}
 		if end == 0 {
 			return lines, false, nil
@@ -67,10 +66,10 @@ func (t *logFile) read() (lines []logLine, more bool, err error) {
 	return lines, true, nil
 }
 
-// understood lets the kernel have the memory of what lies before offset.
-func (t *logFile) understood(offset int64) {
+// release returns the pages before offset to the kernel.
+func (t *logFile) release(offset int64) {
 	if offset-t.punched > keepLog {
-		// Best effort: a file system that cannot do it keeps the pages.
+		// Best effort: a file system without holes keeps the pages.
 		_ = unix.Fallocate(int(t.file.Fd()), unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, t.punched, offset-t.punched)
 		t.punched = offset
 	}

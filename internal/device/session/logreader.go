@@ -10,93 +10,93 @@ import (
 	"callhome/internal/ratelimit"
 )
 
-// logReader takes in a session's log. Only the session's goroutine uses it.
+// logReader processes a session's log. Only the session's goroutine uses it.
 type logReader struct {
 	s       *Session
 	log     logFile
 	failing bool // the log cannot be read, and that was reported
-	// limits bound how many events of a kind a session publishes: a peer can make
-	// sshd write lines without end, before the login and after it.
+	// limits rate-limit the events of each kind: a peer can make sshd write any
+	// number of lines, before the login and after it.
 	limits map[string]*ratelimit.Limit
 }
 
-// eventLimit bounds each kind of event of a session.
+// eventLimit rate-limits each kind of event of a session.
 var eventLimit = ratelimit.Limit{Burst: 200, Window: time.Minute}
 
-// Pauses: before a log is tried again that could not be read or written, and
-// between two readings of a log that grows without end.
+// Pauses: before the retry of a failed read or write, and between two reads of a
+// log that keeps growing.
 const (
-	troubled = 5 * time.Second
-	busy     = 20 * time.Millisecond
+	retryPause = 5 * time.Second
+	busyPause  = 20 * time.Millisecond
 )
 
-func (e *logReader) close() {
-	if e.log.file != nil {
-		e.log.file.Close()
+func (r *logReader) close() {
+	if r.log.file != nil {
+		r.log.file.Close()
 	}
 }
 
-// read takes in what is new. It returns after what time to read again even if
-// nothing more is written, 0 for not at all. last says that sshd has exited.
-func (e *logReader) read(last bool) (again time.Duration) {
-	if !e.open() {
-		return troubled
+// read processes the new lines. It returns when to read again even if the log does
+// not grow, 0 for never. last says that sshd has exited.
+func (r *logReader) read(last bool) (again time.Duration) {
+	if !r.open() {
+		return retryPause
 	}
 	for {
-		lines, more, err := e.log.read()
+		lines, more, err := r.log.read()
 		if err != nil {
-			e.trouble(err)
-			again = troubled
+			r.trouble(err)
+			again = retryPause
 		}
 		for _, l := range lines {
-			e.take(l)
+			r.process(l)
 		}
 		if len(lines) > 0 {
-			e.log.understood(e.s.rec.Offset)
+			r.log.release(r.s.rec.Offset)
 		}
-		if len(lines) > 0 || e.s.isUnsaved() {
-			e.s.save()
+		if len(lines) > 0 || r.s.isUnsaved() {
+			r.s.save()
 		}
 		switch {
 		case more && !last:
-			return busy
-		case !more && e.s.isUnsaved():
-			return troubled
+			return busyPause
+		case !more && r.s.isUnsaved():
+			return retryPause
 		case !more:
 			return again
 		}
 	}
 }
 
-// open opens the log, unless that is done.
-func (e *logReader) open() bool {
-	if e.log.file != nil {
+// open opens the log, unless it is open.
+func (r *logReader) open() bool {
+	if r.log.file != nil {
 		return true
 	}
-	f, err := os.OpenFile(logPath(e.s.env.Dir, e.s.id()), os.O_RDWR, 0)
+	f, err := os.OpenFile(logPath(r.s.env.Dir, r.s.id()), os.O_RDWR, 0)
 	if err != nil {
-		e.trouble(fmt.Errorf("reading sshd's log: %w", err))
+		r.trouble(fmt.Errorf("reading sshd's log: %w", err))
 		return false
 	}
-	e.log.file, e.failing = f, false
+	r.log.file, r.failing = f, false
 	return true
 }
 
-// trouble reports that the log cannot be read, once.
-func (e *logReader) trouble(err error) {
-	if !e.failing {
-		e.failing = true
-		e.s.publish(proto.EventTrouble, err.Error())
+// trouble publishes once that the log cannot be read.
+func (r *logReader) trouble(err error) {
+	if !r.failing {
+		r.failing = true
+		r.s.publish(proto.EventTrouble, err.Error())
 	}
 }
 
-// take takes in one line.
-func (e *logReader) take(l logLine) {
-	s := e.s
+// process applies one line to the session and publishes its events.
+func (r *logReader) process(l logLine) {
+	s := r.s
 	s.mu.Lock()
 	before := s.rec.State
 	if before == proto.StateCalling && l.Kind == sshdlog.Connected {
-		// The program of Execute has its connection now.
+		// The executable of Execute has its connection now.
 		s.rec.State = proto.StateStarting
 	}
 	events := s.rec.apply(l.Line)
@@ -112,45 +112,44 @@ func (e *logReader) take(l logLine) {
 		s.publish(proto.EventConnected, "")
 	}
 	for _, name := range events {
-		e.publish(name, l.Text)
+		r.publish(name, l.Text)
 	}
 	if before != after {
 		s.wake()
 	}
 }
 
-// publish publishes an event of a line, unless the session has published too many
-// of the kind.
-func (e *logReader) publish(name, line string) {
-	if e.limits == nil {
-		e.limits = make(map[string]*ratelimit.Limit)
+// publish publishes an event of a line within the rate limit of its kind.
+func (r *logReader) publish(name, line string) {
+	if r.limits == nil {
+		r.limits = make(map[string]*ratelimit.Limit)
 	}
-	l := e.limits[name]
+	l := r.limits[name]
 	if l == nil {
 		fresh := eventLimit
 		l = &fresh
-		e.limits[name] = l
+		r.limits[name] = l
 	}
 	dropped, ok := l.Allow(time.Now())
 	if !ok {
 		return
 	}
 	if dropped > 0 {
-		e.s.publish(proto.EventLog, fmt.Sprintf("%d events %q were left out here", dropped, name))
+		r.s.publish(proto.EventLog, fmt.Sprintf("%d events %q were dropped here by the rate limit", dropped, name))
 	}
-	e.s.publish(name, line)
+	r.s.publish(name, line)
 }
 
-// run reads the log until sshd has exited, and the rest of it then. Between the
-// lines it looks for the evidence of a login and of the subsystem.
+// run reads the log until sshd has exited, and then the rest of it. In between it
+// looks for the evidence of a login and of the subsystem.
 func (s *Session) run(exited <-chan int) {
 	wake := make(chan struct{}, 1)
 	s.env.Watch.add(s.id(), wake)
 	defer s.env.Watch.drop(s.id())
-	e := &logReader{s: s, log: logFile{offset: s.rec.Offset, punched: s.rec.Offset}}
-	defer e.close()
+	r := &logReader{s: s, log: logFile{offset: s.rec.Offset, punched: s.rec.Offset}}
+	defer r.close()
 	proof := &prover{s: s}
-	again := time.NewTimer(0) // what is there already
+	again := time.NewTimer(0) // reads what the log has already
 	defer again.Stop()
 	for {
 		select {
@@ -158,17 +157,17 @@ func (s *Session) run(exited <-chan int) {
 		case <-again.C:
 		case <-s.reported:
 		case exit := <-exited:
-			e.read(false)
-			proof.look() // what is left may still show a login
+			r.read(false)
+			proof.look() // the remaining processes may still prove a login
 			if exit < 0 {
 				s.sweep()
 			}
-			e.read(true)
+			r.read(true)
 			proof.end()
 			s.exited(exit)
 			return
 		}
-		next := e.read(false)
+		next := r.read(false)
 		if look := proof.look(); look > 0 && (next == 0 || look < next) {
 			next = look
 		}

@@ -28,7 +28,7 @@ func serving(t *testing.T, env *Env, owner Owner) *Session {
 	return s
 }
 
-// Whom a session belongs to is known to a later manager too, which may end it.
+// A later manager restores a session with its owner, and can end it.
 func TestASessionKeepsItsOwner(t *testing.T) {
 	env, all := newEnv(t)
 	s := serving(t, env, nms)
@@ -40,7 +40,7 @@ func TestASessionKeepsItsOwner(t *testing.T) {
 	}
 	for _, e := range all.list() {
 		if e.Session.Client != nms.Client {
-			t.Errorf("%s is told of the client %q", e.Event, e.Session.Client)
+			t.Errorf("%s has the client %q", e.Event, e.Session.Client)
 		}
 	}
 	later, _ := newEnv(t)
@@ -50,16 +50,16 @@ func TestASessionKeepsItsOwner(t *testing.T) {
 		t.Fatalf("found %v, %v", found, err)
 	}
 	if got := found[0].Owner(); got != nms {
-		t.Errorf("found again it belongs to %+v", got)
+		t.Errorf("after Restore it belongs to %+v", got)
 	}
 	found[0].End(proto.EndSilent, "nothing came")
 	if info := awaitDone(t, found[0]); info.End != proto.EndSilent || info.Cause != "nothing came" || info.Graceful {
-		t.Errorf("found again it ended as %+v", info)
+		t.Errorf("after Restore it ended as %+v", info)
 	}
 	awaitDone(t, s)
 }
 
-func TestASessionThatWasAskedForHasNoOwner(t *testing.T) {
+func TestASessionOnRequestHasNoOwner(t *testing.T) {
 	env, _ := newEnv(t)
 	s := New(env, 1, proto.CallParams{Host: "nms", Port: 1}, "manager", Owner{})
 	if got := s.Owner(); got != (Owner{}) {
@@ -68,8 +68,8 @@ func TestASessionThatWasAskedForHasNoOwner(t *testing.T) {
 	s.Kill("the test")
 }
 
-// The first reason is the one told, and some are no fault of anybody's.
-func TestEndHasAReason(t *testing.T) {
+// The first end and cause given to End are published, and some ends are graceful.
+func TestTheFirstEndAndCauseArePublished(t *testing.T) {
 	for end, graceful := range map[proto.End]bool{
 		proto.EndKilled: true, proto.EndIdle: true, proto.EndSilent: false, proto.EndLoginTimeout: false,
 	} {
@@ -83,7 +83,7 @@ func TestEndHasAReason(t *testing.T) {
 				t.Errorf("it ended as %+v", info)
 			}
 			if got := all.names(); got[len(got)-1] != proto.EventClosed {
-				t.Errorf("told %v", got)
+				t.Errorf("published %v", got)
 			}
 		})
 	}
@@ -101,7 +101,7 @@ func TestEndBeforeTheLogin(t *testing.T) {
 		t.Errorf("it ended as %+v", info)
 	}
 	if got := all.names(); got[len(got)-1] != proto.EventFailed {
-		t.Errorf("told %v", got)
+		t.Errorf("published %v", got)
 	}
 
 	env, _ = newEnv(t)
@@ -113,9 +113,9 @@ func TestEndBeforeTheLogin(t *testing.T) {
 	}
 }
 
-// A manager that was ended right after it had started sshd has not noted the
-// process yet. The next one finds that by its log, and whose it is by the file.
-func TestASessionIsFoundThatHadJustBegun(t *testing.T) {
+// A manager killed right after it started sshd has not written the process yet.
+// The next one finds the process by its log, and the owner in the state file.
+func TestASessionIsRestoredWithoutItsProcessOnDisk(t *testing.T) {
 	env, _ := newEnv(t)
 	s := New(env, 1, proto.CallParams{Host: "nms", Port: 1, Opaque: "ticket"}, "manager", nms)
 	conn, _ := connection(t)
@@ -130,7 +130,7 @@ func TestASessionIsFoundThatHadJustBegun(t *testing.T) {
 	if err := s.Start(stub(t, "exec cat"), conn); err != nil {
 		t.Fatal(err)
 	}
-	// Noted before sshd was started, and with its process.
+	// It is written before sshd is started, and again with the process.
 	for written := 0; written < 2; {
 		select {
 		case e := <-notes.Events:
@@ -138,13 +138,13 @@ func TestASessionIsFoundThatHadJustBegun(t *testing.T) {
 				written++
 			}
 		case <-time.After(20 * time.Second):
-			t.Fatalf("it was noted %d times", written)
+			t.Fatalf("the state file was written %d times", written)
 		}
 	}
 	s.mu.Lock()
 	r := s.rec
 	s.mu.Unlock()
-	r.Process, r.PID, r.State = Identity{}, 0, proto.StateCalling // as the first note was
+	r.Process, r.PID, r.State = Identity{}, 0, proto.StateCalling // as in the first state file
 	if err := r.write(env.Dir); err != nil {
 		t.Fatal(err)
 	}
@@ -174,8 +174,8 @@ func TestASessionIsFoundThatHadJustBegun(t *testing.T) {
 	}
 }
 
-// What Start notes before sshd runs has no process yet.
-func TestASessionIsNotedBeforeItsProcess(t *testing.T) {
+// The state file that Start writes before sshd runs has no process.
+func TestAStateFileWithoutProcessHasTheOwner(t *testing.T) {
 	env, _ := newEnv(t)
 	s := New(env, 1, proto.CallParams{Host: "nms", Port: 1}, "manager", nms)
 	s.save()

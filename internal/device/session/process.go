@@ -14,8 +14,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Identity is a process that cannot be mistaken for a later one of the same
-// number: when it was started, in clock ticks since boot (proc_pid_stat(5)).
+// Identity identifies a process beyond the reuse of its PID: StartTime is in clock
+// ticks since boot (proc_pid_stat(5)).
 type Identity struct {
 	PID       int    `json:"pid"`
 	StartTime uint64 `json:"start-time"`
@@ -33,8 +33,8 @@ func stat(pid int) (parent int, start uint64, err error) {
 	if err != nil {
 		return 0, 0, fmt.Errorf("looking at process %d: %w", pid, err)
 	}
-	// The second field is the program's name in parentheses, which may hold
-	// anything; the rest follows the last one.
+	// The second field is the program's name in parentheses, which may contain
+	// any character; the other fields follow the last parenthesis.
 	fields := strings.Fields(string(data[bytes.LastIndexByte(data, ')')+1:]))
 	if len(fields) < 20 {
 		return 0, 0, fmt.Errorf("looking at process %d: %d fields in its stat", pid, len(fields))
@@ -44,15 +44,15 @@ func stat(pid int) (parent int, start uint64, err error) {
 	return parent, start, errors.Join(err1, err2)
 }
 
-// open returns a pidfd of exactly this process, for the runtime's poller: it
-// is readable when the process has ended. The caller owns it. The error is
-// unix.ESRCH where the process is gone, also if its number is in use again.
+// open returns a pidfd of exactly this process, for the runtime's poller: it is
+// readable when the process has ended. The caller owns it. The error is unix.ESRCH
+// where the process has ended, also if its PID is in use again.
 func (id Identity) open() (*os.File, error) {
 	fd, err := unix.PidfdOpen(id.PID, unix.PIDFD_NONBLOCK)
 	if err != nil {
 		return nil, fmt.Errorf("opening process %d: %w", id.PID, err)
 	}
-	// Only now is the number pinned; was it still the same process?
+	// The pidfd pins the PID; compare only now that it is the same process.
 	now, err := identify(id.PID)
 	if errors.Is(err, fs.ErrNotExist) || err == nil && now != id {
 		err = unix.ESRCH
@@ -80,8 +80,7 @@ func awaitExit(pidfd *os.File) error {
 	if err != nil {
 		return err
 	}
-	// waitid(2) with WNOWAIT works for our own children only; poll tells for
-	// all.
+	// waitid(2) with WNOWAIT works only for our own children, poll for any process.
 	return raw.Read(func(fd uintptr) bool {
 		fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
 		n, err := unix.Poll(fds, 0)
@@ -102,8 +101,8 @@ func childrenOfAll() map[int][]int {
 	return children
 }
 
-// descendants returns all processes below pid, the subsystem among them, which
-// sshd puts in a session of its own.
+// descendants returns all processes below pid, including the subsystem, which sshd
+// starts in a session (setsid(2)) of its own.
 func descendants(pid int) []Identity {
 	children := childrenOfAll()
 	var out []Identity
@@ -116,24 +115,24 @@ func descendants(pid int) []Identity {
 	return out
 }
 
-// How long a session's processes get to end by themselves after SIGTERM.
+// termTime is how long a session's processes may take to exit after SIGTERM.
 const termTime = 3 * time.Second
 
-// signal sends sig to the process of a pidfd; one that has ended is fine.
+// signal sends sig to the process of a pidfd, unless it has ended.
 func signal(pidfd *os.File, sig unix.Signal) {
 	if raw, err := pidfd.SyscallConn(); err == nil {
 		_ = raw.Control(func(fd uintptr) { _ = unix.PidfdSendSignal(int(fd), sig, nil, 0) })
 	}
 }
 
-// endTree ends sshd and whatever it started: SIGTERM, then SIGKILL for what is
-// left. It returns when all are gone. Pidfds, not the process group, are what
-// is signalled: sshd puts the subsystem in a session of its own, and a group's
-// number can be in use again. An error says that it could not even be begun.
+// endTree ends sshd and its descendants: SIGTERM, then SIGKILL for those that
+// remain. It returns when all have ended. It signals pidfds, not the process
+// group: sshd starts the subsystem in a session of its own, and the group's number
+// can be in use again. On error no signal was sent.
 func endTree(id Identity) error {
 	leader, err := id.open()
 	if errors.Is(err, unix.ESRCH) {
-		return nil // gone
+		return nil // it has ended
 	}
 	if err != nil {
 		return err

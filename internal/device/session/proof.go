@@ -21,13 +21,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// sshd's log proves nothing: sshd writes a user's name, an algorithm's name and a
-// client's last words with the line ends that are in them, so that a peer without
-// any key can write whole lines. A login in the log is a claim. The session
-// becomes authenticated when package evidence finds the process that only a login
-// has, and serving when it finds the subsystem's process (docs/security.md).
+// sshd's log proves nothing: sshd writes the user's name, algorithm names and the
+// client's disconnect message with the line ends in them, so a peer without a key
+// can write whole lines. A login in the log is a claim. The session becomes
+// authenticated when package evidence finds a process that exists only after a
+// login, and serving when it finds the subsystem's process (docs/security.md).
 
-// claim is what a line "Accepted ..." says of a login.
+// claim is the login that a line "Accepted ..." claims.
 type claim struct {
 	User   string `json:"user"`
 	Method string `json:"method,omitempty"`
@@ -35,8 +35,8 @@ type claim struct {
 	Cert   string `json:"cert,omitempty"`
 }
 
-// How long evidence is looked for after a claim: a login has it within 11 ms
-// (measured), on a busy machine later. The pauses between the looks grow.
+// How long the prover looks for evidence after a claim: it is there within 11 ms
+// of a login (measured), on a busy machine later. The pauses between looks grow.
 const (
 	maxLook   = 30 * time.Second
 	firstLook = time.Millisecond
@@ -46,12 +46,12 @@ const (
 // prover looks for evidence. Only the session's goroutine uses it.
 type prover struct {
 	s       *Session
-	since   time.Time // of the claim that is looked for; zero for none
+	since   time.Time // when the current search began; zero: no search
 	claimed claim
-	serves  bool // it is the subsystem's process that is looked for
+	serves  bool // the search is for the subsystem's process
 }
 
-// look looks once, and returns when to look again; 0 for not at all.
+// look looks once, and returns when to look again, 0 for never.
 func (p *prover) look() time.Duration {
 	s := p.s
 	s.mu.Lock()
@@ -72,7 +72,7 @@ func (p *prover) look() time.Duration {
 	return 0
 }
 
-// next returns when to look again for that claim, 0 when it has had its time.
+// next returns when to look again for that claim, 0 after maxLook.
 func (p *prover) next(c claim, serves bool) time.Duration {
 	now := time.Now()
 	if p.since.IsZero() || c != p.claimed || serves != p.serves {
@@ -88,7 +88,7 @@ func (p *prover) next(c claim, serves bool) time.Duration {
 	return 0
 }
 
-// unconfirmed gives a claim up.
+// unconfirmed drops a claim and reports it.
 func (p *prover) unconfirmed(c claim) {
 	s := p.s
 	s.mu.Lock()
@@ -97,13 +97,13 @@ func (p *prover) unconfirmed(c claim) {
 	s.publish(proto.EventTrouble, fmt.Sprintf("login not confirmed: sshd's log names the user %q, and no process of sshd shows that login", printable.Line(c.User)))
 }
 
-// end reports a claim that was not proven when sshd exited: no proof, no belief.
+// end drops and reports a claim that was not proven when sshd exited.
 func (p *prover) end() {
 	s := p.s
 	s.mu.Lock()
-	c, open := s.rec.Claim, slices.Contains(beforeLogin, s.rec.State)
+	c, pending := s.rec.Claim, slices.Contains(beforeLogin, s.rec.State)
 	s.mu.Unlock()
-	if open && c != nil {
+	if pending && c != nil {
 		p.unconfirmed(*c)
 	}
 }
@@ -126,8 +126,8 @@ func (p *prover) login(c claim) bool {
 	return true
 }
 
-// subsystem looks for the subsystem's process: the one that reported, or, where
-// no helper reports, one below the session's sshd with the user's rights.
+// subsystem looks for the subsystem's process: the one that reported or, without a
+// helper, one below the session's sshd with the user's UID.
 func (p *prover) subsystem() bool {
 	s := p.s
 	s.mu.Lock()
@@ -136,7 +136,7 @@ func (p *prover) subsystem() bool {
 	switch {
 	case report.PID != 0:
 	case helped && (!p.serves || time.Since(p.since) < time.Second):
-		return false // the helper has yet to report, and tells more
+		return false // the helper's report is still to come, and has more in it
 	case !s.env.serves(id, uid):
 		return false
 	}
@@ -148,7 +148,7 @@ func (p *prover) subsystem() bool {
 	return true
 }
 
-// login returns the user number of the process that proves a login.
+// login returns the UID of the process that proves a login.
 func (e *Env) login(sshd Identity, socket uint64, user string) (uid int, ok bool) {
 	if e.proven != nil {
 		return 0, e.proven(sshd, user)
@@ -157,7 +157,7 @@ func (e *Env) login(sshd Identity, socket uint64, user string) (uid int, ok bool
 	return p.UIDs[0], ok
 }
 
-// serves reports whether a program runs below sshd with the user's rights.
+// serves reports whether a program runs below sshd with the user's UID.
 func (e *Env) serves(sshd Identity, uid int) bool {
 	if e.proven != nil {
 		return e.proven(sshd, "")
@@ -166,7 +166,7 @@ func (e *Env) serves(sshd Identity, uid int) bool {
 	return ok
 }
 
-// inodeOf returns a socket's inode number, by which /proc names it; 0 for none.
+// inodeOf returns a socket's inode number, which /proc shows; 0 without a socket.
 func inodeOf(sock *os.File) uint64 {
 	if sock == nil {
 		return 0
@@ -182,10 +182,10 @@ func inodeOf(sock *os.File) uint64 {
 	return st.Ino
 }
 
-// Report takes a helper's report that the subsystem starts. It believes what the
-// kernel says of the process and nothing else: the process is below the session's
-// sshd. It returns the write end of the session's pipe, which the process keeps
-// until it ends and the caller closes, or why the report is no evidence.
+// Report handles a helper's report that the subsystem starts. It relies only on
+// the kernel's data: the process must be below the session's sshd. It returns the
+// write end of the session's pipe, which the process keeps until it ends and the
+// caller closes, or why the report is not evidence.
 func (s *Session) Report(r subsystem.Report) (*os.File, error) {
 	s.mu.Lock()
 	nonce, sshd := s.rec.Nonce, s.rec.Process
@@ -224,7 +224,7 @@ func pipePath(dir string, id int) string { return logPath(dir, id) + ".pipe" }
 func (s *Session) openPipe() (*os.File, error) {
 	path := pipePath(s.env.Dir, s.id())
 	if err := unix.Mkfifo(path, 0o600); err != nil && !errors.Is(err, unix.EEXIST) {
-		return nil, fmt.Errorf("making the session's pipe: %w", err)
+		return nil, fmt.Errorf("creating the session's pipe: %w", err)
 	}
 	reader, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
 	if err != nil {
@@ -239,15 +239,15 @@ func (s *Session) openPipe() (*os.File, error) {
 	return writer, nil
 }
 
-// followPipe owns reader. What the subsystem writes there is dropped. At the end
-// of file it has ended; if the connection is open in both directions then, the
-// NETCONF session was closed in good order, before the client closed anything.
+// followPipe owns reader. It discards what the subsystem writes there. At the end
+// of file the subsystem has ended; if the connection is then still open in both
+// directions, the NETCONF session was closed in order, before the connection.
 func (s *Session) followPipe(reader *os.File) {
 	go func() {
 		defer reader.Close()
 		defer s.closeAtEnd(reader)()
 		if _, err := io.Copy(io.Discard, reader); err != nil {
-			return // the session has ended
+			return // closeAtEnd closed it: the session has ended
 		}
 		s.mu.Lock()
 		defer s.mu.Unlock()
@@ -268,21 +268,21 @@ func (s *Session) closeAtEnd(reader *os.File) (stop func()) {
 	return func() { close(done) }
 }
 
-// reopenPipe follows the pipe of a session of a former manager.
+// reopenPipe follows the pipe of a session that an earlier manager started.
 func (s *Session) reopenPipe() {
 	if reader, err := os.OpenFile(pipePath(s.env.Dir, s.id()), os.O_RDONLY|unix.O_NONBLOCK, 0); err == nil {
 		s.followPipe(reader)
 	}
 }
 
-// authInfo is what ExposeAuthInfo says of the key of a login.
+// authInfo is the key of a login from sshd's ExposeAuthInfo.
 type authInfo struct {
 	Key  string `json:"key,omitempty"`
 	Cert string `json:"cert,omitempty"`
 }
 
 // keysOf reads the last key of sshd's authentication information
-// (sshd_config(5), ExposeAuthInfo): a line "publickey TYPE KEY" a step.
+// (sshd_config(5), ExposeAuthInfo): one line "publickey TYPE KEY" per step.
 func keysOf(text string) (out authInfo) {
 	for line := range strings.Lines(text) {
 		fields := strings.Fields(line)
@@ -305,8 +305,8 @@ func keysOf(text string) (out authInfo) {
 	return out
 }
 
-// removeAuthInfo removes the file that an sshd which was killed leaves behind: a
-// regular file of the user's whose name only sshd gives.
+// removeAuthInfo removes the file that a killed sshd leaves: a regular file of the
+// user's, named as only sshd names it.
 func (s *Session) removeAuthInfo() {
 	s.mu.Lock()
 	path, uid := s.rec.AuthFile, s.rec.UID

@@ -16,27 +16,27 @@ import (
 	"callhome/internal/proto"
 )
 
-// recordVersion is the form of the state file. A file of another version is
-// not read: the session is found again by its process and its log.
+// recordVersion is the version of the state file's format. A file of another
+// version is ignored: the session is restored from its process and its log.
 const recordVersion = 1
 
-// record is what is known of a session, and what a later manager needs to go
-// on with it. It is written whenever the session's state changes.
+// record is the state of a session, and what a later manager needs to restore it.
+// It is written whenever the session's state changes.
 type record struct {
 	Version int `json:"version"`
 	proto.SessionInfo
 	Process Identity `json:"process"`
-	// Config is Owner's.
+	// Config is Owner.Config.
 	Config string `json:"config,omitempty"`
-	// Offset is how much of the log has been understood.
+	// Offset is how many bytes of the log have been processed.
 	Offset int64 `json:"offset"`
 	// Claim is the last login in the log that is not proven yet.
 	Claim *claim `json:"claim,omitempty"`
-	// UID is the user's number, once the login is proven.
+	// UID is the user's UID, once the login is proven.
 	UID int `json:"uid,omitempty"`
-	// Nonce is what the helper's report of the subsystem has; "" without helper.
+	// Nonce must be in the helper's report of the subsystem; "" without helper.
 	Nonce string `json:"nonce,omitempty"`
-	// Started says that the log or a report has a start of the subsystem;
+	// Started says that the log or a report has the start of the subsystem;
 	// Subsystem is the process that reported.
 	Started   bool     `json:"started,omitempty"`
 	Subsystem Identity `json:"subsystem-process,omitzero"`
@@ -44,28 +44,28 @@ type record struct {
 	Orderly  bool     `json:"orderly,omitempty"`
 	AuthInfo authInfo `json:"auth-info,omitzero"`
 	AuthFile string   `json:"auth-file,omitempty"`
-	// KeyExchanged, NoSubsystem and Broken remember lines that name no state.
+	// KeyExchanged, NoSubsystem and Broken record lines that change no state.
 	KeyExchanged bool `json:"key-exchanged,omitempty"`
 	NoSubsystem  bool `json:"no-subsystem,omitempty"`
 	Broken       bool `json:"broken,omitempty"`
-	// LastText is the last line that told of something going wrong.
+	// LastText is the last line that reports a failure.
 	LastText string `json:"last-words,omitempty"`
-	// LastLine is the last line before the login that is not understood: it is
-	// the cause where sshd ended without another one.
+	// LastLine is the last unknown line before the login: it is the cause where
+	// sshd logged no other.
 	LastLine string `json:"last-line,omitempty"`
 }
 
 func recordPath(dir string, id int) string { return filepath.Join(dir, strconv.Itoa(id)+".json") }
 func logPath(dir string, id int) string    { return filepath.Join(dir, strconv.Itoa(id)+".log") }
 
-// write puts the record in its file, whole or not at all.
+// write writes the record's file atomically.
 func (r *record) write(dir string) error {
 	data, err := json.Marshal(r)
 	if err != nil {
 		return fmt.Errorf("writing the state of session %d: %w", r.Session, err)
 	}
-	// The second line is a checksum: a record with a wrong digit could name another
-	// process or another owner.
+	// The second line is a checksum: a damaged record could name another process or
+	// another owner.
 	data = append(append(data, '\n'), checksum(data)...)
 	tmp := recordPath(dir, r.Session) + ".tmp"
 	if err := os.WriteFile(tmp, data, 0o600); err != nil {
@@ -77,22 +77,22 @@ func (r *record) write(dir string) error {
 	return nil
 }
 
-// checksum is that of a record, in hexadecimal.
+// checksum returns the SHA-256 of a record, in hexadecimal.
 func checksum(data []byte) string { return fmt.Sprintf("%x", sha256.Sum256(data)) }
 
 // maxRecord bounds a state file, in bytes.
 const maxRecord = 64 << 10
 
-// errNotStarted says that a session's file is from before its process.
-var errNotStarted = errors.New("no process in it")
+// errNotStarted says that a state file was written before the process started.
+var errNotStarted = errors.New("the record has no process")
 
-// parseRecord reads a state file for session id. Whatever it is not sure of is
-// an error; with errNotStarted the rest is sure.
+// parseRecord parses the state file of session id. Any doubt is an error; with
+// errNotStarted the other fields are valid.
 func parseRecord(data []byte, id int) (*record, error) {
 	if len(data) > maxRecord {
 		return nil, errors.New("the file is too large")
 	}
-	// A record of a version before checksums has one line.
+	// A version before checksums wrote one line.
 	text, sum, summed := bytes.Cut(data, []byte("\n"))
 	if summed && string(sum) != checksum(text) {
 		return nil, errors.New("its checksum is wrong")
@@ -109,7 +109,7 @@ func parseRecord(data []byte, id int) (*record, error) {
 	case r.Process == (Identity{}) && r.PID == 0:
 		return &r, errNotStarted
 	case r.Process.PID <= 1 || r.Process.StartTime == 0 || r.Offset < 0:
-		return nil, errors.New("a wrong process in it")
+		return nil, errors.New("the record's process or offset is invalid")
 	}
 	return &r, nil
 }
@@ -133,7 +133,7 @@ func onDisk(dir string) ([]int, error) {
 	return ids, nil
 }
 
-// remove takes the session's files away.
+// remove removes the session's files.
 func remove(dir string, id int) error {
 	var errs []error
 	for _, f := range []string{recordPath(dir, id), recordPath(dir, id) + ".tmp", logPath(dir, id), pipePath(dir, id)} {
@@ -144,6 +144,6 @@ func remove(dir string, id int) error {
 	return errors.Join(errs...)
 }
 
-// stamp is when something happened, without the monotonic part that no file
-// can carry.
+// stamp returns the time without the monotonic clock reading, which JSON has no
+// place for.
 func stamp() time.Time { return time.Now().Round(0).UTC() }

@@ -16,7 +16,7 @@ func sample(id int) *record {
 		SessionInfo: proto.SessionInfo{Session: id, State: proto.StateServing, Host: "nms", Port: 4334, User: "netconf", Since: stamp(), PID: 100}}
 }
 
-func TestARecordComesBackAsItWas(t *testing.T) {
+func TestARecordIsReadAsItWasWritten(t *testing.T) {
 	dir := t.TempDir()
 	r := sample(3)
 	if err := r.write(dir); err != nil {
@@ -38,7 +38,7 @@ func TestARecordComesBackAsItWas(t *testing.T) {
 	}
 }
 
-func TestADoubtfulRecordIsRefused(t *testing.T) {
+func TestAnInvalidRecordIsRefused(t *testing.T) {
 	whole, err := json.Marshal(sample(3))
 	if err != nil {
 		t.Fatal(err)
@@ -54,7 +54,7 @@ func TestADoubtfulRecordIsRefused(t *testing.T) {
 		"too large":         string(whole) + strings.Repeat(" ", maxRecord),
 	} {
 		if r, err := parseRecord([]byte(data), 3); err == nil {
-			t.Errorf("%s: taken for %+v", name, r)
+			t.Errorf("%s: parsed as %+v", name, r)
 		}
 	}
 }
@@ -66,7 +66,7 @@ func FuzzParseRecord(f *testing.F) {
 	f.Fuzz(func(t *testing.T, data []byte) {
 		r, err := parseRecord(data, 3)
 		if err == nil && (r.Session != 3 || r.Process.PID <= 1 || r.Offset < 0) {
-			t.Fatalf("%q was taken for %+v", data, r)
+			t.Fatalf("%q was parsed as %+v", data, r)
 		}
 	})
 }
@@ -78,7 +78,7 @@ func TestNumbersAreNotUsedTwice(t *testing.T) {
 			t.Fatalf("Next: %d, %v; expected %d", got, err, want)
 		}
 	}
-	// The note is lost, a session's files are there: go on above them.
+	// The file "last" is damaged, a session's files exist: continue above them.
 	if err := sample(40).write(dir); err != nil {
 		t.Fatal(err)
 	}
@@ -135,7 +135,7 @@ func TestALogIsReadLineByLineAsItGrows(t *testing.T) {
 	if got := read(); len(got) != 1 || got[0] != sshdlog.Subsystem {
 		t.Errorf("read %v", got)
 	}
-	// A line that never ends comes in pieces and does not hold up the rest.
+	// A line longer than the buffer is read in pieces and does not block the rest.
 	write(strings.Repeat("x", 3*maxLine) + "\n" + lineGone + "\n")
 	got := read()
 	if len(got) < 2 || got[len(got)-1] != sshdlog.Closed {
@@ -157,6 +157,6 @@ func TestAnIdentityIsOneProcess(t *testing.T) {
 	other.StartTime++
 	if f, err := other.open(); err == nil {
 		f.Close()
-		t.Error("a process of the same number and another start was opened")
+		t.Error("a process with the same PID and another start time was opened")
 	}
 }

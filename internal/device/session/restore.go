@@ -19,11 +19,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Restore finds the sessions again that a former manager left in env.Dir:
-// those that run go on, with their number, user and age, and those that ended
-// meanwhile tell how. It returns the running ones. Left are those of which it
-// could not be found out, for want of descriptors say: their files stay, for
-// RestoreThese. The error says what could not be read; nothing of it is fatal.
+// Restore restores the sessions that an earlier manager left in env.Dir. Running
+// ones keep their number, user and age; for those that ended meanwhile it
+// publishes the end. It returns the running ones. left are those whose state it
+// could not determine, for example without free descriptors: their files stay, for
+// RestoreThese. The error says what could not be read; it is not fatal.
 func Restore(env *Env) (found []*Session, left []int, err error) {
 	ids, err := onDisk(env.Dir)
 	if err != nil {
@@ -50,8 +50,8 @@ func RestoreThese(env *Env, ids []int) (found []*Session, left []int, err error)
 	return found, left, errors.Join(errs...)
 }
 
-// restore returns a session that goes on, nil for one that has ended. Where
-// that is not known it changes nothing.
+// restore returns a running session, nil for one that has ended. Where it cannot
+// determine which (known is false) it changes nothing.
 func restore(env *Env, id int) (s *Session, known bool, err error) {
 	data, err := os.ReadFile(recordPath(env.Dir, id))
 	var rec *record
@@ -59,7 +59,7 @@ func restore(env *Env, id int) (s *Session, known bool, err error) {
 	case err == nil:
 		rec, err = parseRecord(data, id)
 	case errors.Is(err, fs.ErrNotExist):
-		err = nil // it was lost
+		err = nil // the state file was lost
 	default:
 		return nil, false, err
 	}
@@ -69,19 +69,19 @@ func restore(env *Env, id int) (s *Session, known bool, err error) {
 			return nil, false, errors.Join(err, lost)
 		}
 		if errors.Is(err, errNotStarted) {
-			err = nil // ended between the start of sshd and the note of it
+			err = nil // the manager ended between sshd's start and writing its process
 			if found != nil {
 				rec.Process, rec.PID, rec.State = found.Process, found.PID, found.State
 				found = rec
 			}
 		}
 		if rec = found; rec == nil {
-			// Nobody writes this log: the session ended, and who it was is lost.
+			// No process has this log: the session ended, and its record is lost.
 			return nil, true, errors.Join(err, remove(env.Dir, id))
 		}
 	}
 	if rec.Process.ended() {
-		// Its monitor ended, or the record is wrong: what has the log goes on.
+		// The monitor ended or the record is wrong: use a process that has the log.
 		if found, _ := rediscover(env.Dir, id); found != nil {
 			rec.Process, rec.PID = found.Process, found.PID
 		}
@@ -94,7 +94,7 @@ func restore(env *Env, id int) (s *Session, known bool, err error) {
 	exited := make(chan int, 1)
 	if openErr != nil {
 		exited <- -1
-		s.run(exited) // reads the rest of the log, tells, removes the files
+		s.run(exited) // reads the rest of the log, publishes the end, removes the files
 		return nil, true, err
 	}
 	s.takeSocket(rec.Process)
@@ -111,8 +111,8 @@ func restore(env *Env, id int) (s *Session, known bool, err error) {
 	return s, true, err
 }
 
-// rediscover builds the record of a session from the process that has its log
-// for descriptor 2, where the state file cannot tell; nil where there is none.
+// rediscover builds the record of a session without a usable state file, from the
+// process that has its log as descriptor 2; nil without such a process.
 func rediscover(dir string, id int) (*record, error) {
 	log, err := os.Stat(logPath(dir, id))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -123,7 +123,7 @@ func rediscover(dir string, id int) (*record, error) {
 	}
 	var found Identity
 	for _, id := range withLog(log) {
-		// Of sshd's processes the first is the one that was started.
+		// The oldest of sshd's processes is the one that the manager started.
 		if found.PID == 0 || id.StartTime < found.StartTime || id.StartTime == found.StartTime && id.PID < found.PID {
 			found = id
 		}
@@ -139,7 +139,7 @@ func rediscover(dir string, id int) (*record, error) {
 	return rec, nil
 }
 
-// withLog returns the processes that have a log for descriptor 2.
+// withLog returns the processes that have the log as descriptor 2.
 func withLog(log os.FileInfo) (out []Identity) {
 	processes, err := os.ReadDir("/proc")
 	if err != nil {
@@ -161,8 +161,8 @@ func withLog(log os.FileInfo) (out []Identity) {
 	return out
 }
 
-// headOf returns the record in the first line of a log; nil where there is none
-// of that session.
+// headOf returns the record of session id in the first line of a log, nil without
+// one.
 func headOf(path string, id int) *record {
 	f, err := os.Open(path)
 	if err != nil {
@@ -182,8 +182,8 @@ func headOf(path string, id int) *record {
 	return &r
 }
 
-// openLogs returns the numbers of the sessions in dir whose log some process has
-// for descriptor 2, also where the file was removed.
+// openLogs returns the numbers of the sessions in dir whose log is descriptor 2 of
+// a process, also where the file was removed.
 func openLogs(dir string) (ids []int) {
 	links, _ := filepath.Glob("/proc/[0-9]*/fd/2")
 	for _, link := range links {
@@ -199,7 +199,8 @@ func openLogs(dir string) (ids []int) {
 	return ids
 }
 
-// Next returns a number for a new session that none on disk has, and notes it.
+// Next returns the number of a new session, which no session on disk has, and
+// writes it to the file "last".
 func Next(dir string) (int, error) {
 	path := filepath.Join(dir, "last")
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
@@ -216,7 +217,7 @@ func Next(dir string) (int, error) {
 	}
 	last, err := strconv.Atoi(string(text))
 	if err != nil || last < 0 {
-		// New, or not to be trusted: go on above what is there.
+		// A new or damaged file: continue above the highest number in use.
 		ids, err := onDisk(dir)
 		if err != nil {
 			return 0, err

@@ -1,13 +1,13 @@
-// Package session owns one call-home session, from the call to the last log
-// line of its sshd: its number and state, its process, its log, a duplicate of
-// its socket, and its file, by which a later manager finds it again. The
-// manager calls it. It is never in the data path, and nothing that the session
-// needs ends with us.
+// Package session owns one call-home session, from the call to the last log line
+// of its sshd: its number and state, its process, its log, a duplicate of its
+// socket, and its state file, from which a later manager restores it. Package
+// manager uses it. It is never in the data path: a session continues when the
+// manager ends.
 //
 //	New ──▶ Start, Execute ──▶ events … ──▶ Done
 //	Restore ─────────────────────┘
 //
-// One goroutine owns a running session's state; others read copies.
+// One goroutine owns a running session's state; others read copies of it.
 package session
 
 import (
@@ -21,21 +21,20 @@ import (
 	"callhome/internal/proto"
 )
 
-// Env is what all sessions share.
+// Env is shared by all sessions.
 type Env struct {
 	// Dir holds the sessions' files; on tmpfs, mode 0700.
 	Dir   string
 	Watch *Watch
-	// Publish gets every event, in the session's order, from the session's own
-	// goroutine. It must not block.
+	// Publish gets every event, in order within a session. It must not block.
 	Publish func(proto.Event)
 
 	// Helper is callhome-trigger, which reports the start of the subsystem to
 	// ReportSocket; "" for none.
 	Helper, ReportSocket string
 
-	// proven stands for the evidence in tests: of a login, and with user "" of the
-	// subsystem.
+	// proven replaces package evidence in tests: for a login, and with user "" for
+	// the subsystem.
 	proven func(sshd Identity, user string) bool
 }
 
@@ -45,23 +44,23 @@ type Session struct {
 	ctx    context.Context // ends with the session
 	cancel func()
 
-	begin sync.Mutex // held while sshd is started, and to end what is not; before mu
+	begin sync.Mutex // held while sshd is started, or a session without sshd ended; taken before mu
 	over  sync.Once  // the end is published once
 
-	reported chan struct{} // wakes the reader of the log
+	reported chan struct{} // wakes the log's reader
 
 	mu      sync.Mutex // guards the fields that follow
 	rec     record
-	changed chan struct{} // closed and made anew when rec.State changes
-	sock    *os.File      // duplicate; nil where we have none
-	order   order         // to end
-	unsaved bool          // the state file is not as rec is
+	changed chan struct{} // closed and replaced when rec.State changes
+	sock    *os.File      // duplicate of sshd's socket, or nil
+	order   order         // the request to end it, if any
+	unsaved bool          // the state file is older than rec
 }
 
 // Owner is the part of the configuration that a session belongs to.
 type Owner struct {
 	Client, Endpoint string
-	// Config tells one version of the endpoint's configuration from another.
+	// Config identifies the version of the endpoint's configuration.
 	Config string
 }
 
@@ -82,43 +81,42 @@ func of(env *Env, r record) *Session {
 	return s
 }
 
-// Context ends with the session: what a call that has no connection yet is made
-// under.
+// Context ends with the session: the context of its name resolution and dialing.
 func (s *Session) Context() context.Context { return s.ctx }
 
-// Info returns a copy of what is known, with the kernel's figures.
+// Info returns a copy of the session's state, with the kernel's current figures.
 func (s *Session) Info() proto.SessionInfo {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	info := s.rec.SessionInfo
 	if s.sock != nil {
-		info.Stats = stats(s.sock) // else those of the end, if any
+		info.Stats = stats(s.sock) // without a socket: those at the end, if any
 	}
 	return info
 }
 
-// Stats returns the kernel's figures now; nil where there is no connection.
+// Stats returns the kernel's current figures, nil without a connection.
 func (s *Session) Stats() *proto.Stats {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return stats(s.sock)
 }
 
-// Owner returns what the session belongs to; the zero value where somebody
-// asked for it.
+// Owner returns the configured endpoint that the session belongs to, the zero
+// value for a call home on request.
 func (s *Session) Owner() Owner {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return Owner{s.rec.Client, s.rec.Endpoint, s.rec.Config}
 }
 
-// Done is closed when the session has ended and left nothing behind.
+// Done is closed when the session has ended and its files are removed.
 func (s *Session) Done() <-chan struct{} { return s.ctx.Done() }
 
 func (s *Session) id() int { return s.rec.Session } // never changes
 
-// Await returns when the session has come as far as state. It fails when the
-// session ends before, or with ctx.
+// Await returns when the session has reached state. It fails when the session ends
+// before that, or when ctx does.
 func (s *Session) Await(ctx context.Context, state proto.State) (proto.SessionInfo, error) {
 	for {
 		s.mu.Lock()
@@ -138,10 +136,10 @@ func (s *Session) Await(ctx context.Context, state proto.State) (proto.SessionIn
 	}
 }
 
-// ErrEnded says that a session ended before it came as far as was awaited.
+// ErrEnded says that a session ended before it reached the awaited state.
 var ErrEnded = errors.New("the session has ended")
 
-// reached reports whether a state is wanted or one after it.
+// reached reports whether state is equals wanted or comes after it.
 func reached(is, wanted proto.State) bool {
 	return slices.Index(proto.States, is) >= slices.Index(proto.States, wanted)
 }
@@ -152,12 +150,13 @@ func (s *Session) isUnsaved() bool {
 	return s.unsaved
 }
 
-func (s *Session) moved(event, words string) {
-	s.publish(event, words)
+// moved publishes the event of a state change and wakes the waiters.
+func (s *Session) moved(event, text string) {
+	s.publish(event, text)
 	s.wake()
 }
 
-// wake lets those who wait for a state look again.
+// wake wakes the goroutines in Await.
 func (s *Session) wake() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -165,15 +164,15 @@ func (s *Session) wake() {
 	s.changed = make(chan struct{})
 }
 
-func (s *Session) publish(event, words string) {
+func (s *Session) publish(event, text string) {
 	s.mu.Lock()
-	e := proto.Event{Time: time.Now().UTC(), Event: event, Session: s.rec.SessionInfo, Text: words}
+	e := proto.Event{Time: time.Now().UTC(), Event: event, Session: s.rec.SessionInfo, Text: text}
 	s.mu.Unlock()
 	s.env.Publish(e)
 }
 
-// save writes the state file. Where that fails the session is unsaved until a
-// later try succeeds: a later manager would else take it for what it was.
+// save writes the state file. On failure the session stays unsaved, and save is
+// called again: otherwise a later manager would restore an old state.
 func (s *Session) save() {
 	s.mu.Lock()
 	r := s.rec

@@ -48,10 +48,10 @@ func newEnv(t *testing.T) (*Env, *published) {
 		all.mu.Lock()
 		defer all.mu.Unlock()
 		all.events = append(all.events, e)
-	}, proven: func(Identity, string) bool { return true }}, all // a stub has no processes that show it
+	}, proven: func(Identity, string) bool { return true }}, all // a stub has no processes that prove a login
 }
 
-// connection is a connected socket, and the station's end of it.
+// connection returns a connected socket, and the station's end of it.
 func connection(t *testing.T) (*dial.Conn, net.Conn) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -80,7 +80,7 @@ func connection(t *testing.T) (*dial.Conn, net.Conn) {
 	return conn, station
 }
 
-// stub makes a script that stands for sshd.
+// stub writes a script that replaces sshd.
 func stub(t *testing.T, script string) sshdexec.Command {
 	t.Helper()
 	path := t.TempDir() + "/sshd"
@@ -90,7 +90,7 @@ func stub(t *testing.T, script string) sshdexec.Command {
 	return sshdexec.Command{Sshd: path, Config: "/dev/null"}
 }
 
-// at has the connection's own peer in sshd's lines, in place of 192.0.2.1.
+// at puts the connection's own peer into sshd's lines, in place of 192.0.2.1.
 func at(conn *dial.Conn, script string) string {
 	return strings.ReplaceAll(script, "192.0.2.1 port 4334", fmt.Sprintf("%s port %d", conn.Remote.Addr(), conn.Remote.Port()))
 }
@@ -105,14 +105,14 @@ func awaitDone(t *testing.T, s *Session) proto.SessionInfo {
 	return s.Info()
 }
 
-// A call that is ended while it has no connection ends at once, and what its
-// dialling brings later is closed.
+// A call that is killed before it has a connection ends at once, and a connection
+// that its dialing returns later is closed.
 func TestACallIsEndedBeforeItHasAConnection(t *testing.T) {
 	env, all := newEnv(t)
 	s := New(env, 1, proto.CallParams{Host: "nms", Port: 1}, "manager", Owner{})
-	s.Kill("somebody")
+	s.Kill("uid 0 pid 7")
 	info := awaitDone(t, s)
-	if info.State != proto.StateClosed || info.Cause != "ended by somebody" {
+	if info.State != proto.StateClosed || info.Cause != "ended by uid 0 pid 7" {
 		t.Errorf("the session is %+v", info)
 	}
 	conn, station := connection(t)
@@ -125,11 +125,11 @@ func TestACallIsEndedBeforeItHasAConnection(t *testing.T) {
 	}
 	s.Fail(proto.StageTCP, "too late")
 	if got := all.names(); !slices.Equal(got, []string{proto.EventCalling, proto.EventFailed}) {
-		t.Errorf("told %v", got)
+		t.Errorf("published %v", got)
 	}
 }
 
-func TestASessionTellsItsStoryAndLeavesNothing(t *testing.T) {
+func TestASessionPublishesItsEventsAndRemovesItsFiles(t *testing.T) {
 	env, all := newEnv(t)
 	s := New(env, 1, proto.CallParams{Host: "nms", Port: 1}, "manager", Owner{})
 	conn, station := connection(t)
@@ -151,7 +151,7 @@ func TestASessionTellsItsStoryAndLeavesNothing(t *testing.T) {
 	}
 	want := []string{proto.EventCalling, proto.EventConnected, proto.EventKeyExchange, proto.EventAuthenticated, proto.EventSubsystem, proto.EventClosed}
 	if got := all.names(); !slices.Equal(got, want) {
-		t.Errorf("told %v, expected %v", got, want)
+		t.Errorf("published %v, expected %v", got, want)
 	}
 	if left, err := os.ReadDir(env.Dir); err != nil || len(left) != 0 {
 		t.Errorf("left over: %v, %v", left, err)
@@ -173,8 +173,9 @@ func TestAnSshdThatCannotBeStartedIsAFailedHandover(t *testing.T) {
 	}
 }
 
-// Many wait, one kills, all at once: everybody is let go, the end is told once.
-func TestManyWaitAndOneKills(t *testing.T) {
+// A start, a kill and many waiters at the same time: every waiter returns, and the
+// end is published once.
+func TestAKillReleasesAllWaiters(t *testing.T) {
 	for range 20 {
 		env, all := newEnv(t)
 		s := New(env, 1, proto.CallParams{Host: "nms", Port: 1}, "manager", Owner{})
@@ -184,7 +185,7 @@ func TestManyWaitAndOneKills(t *testing.T) {
 			wg.Go(func() { _, _ = s.Await(t.Context(), proto.StateServing) })
 		}
 		wg.Go(func() { _ = s.Start(stub(t, "exec cat"), conn) })
-		wg.Go(func() { s.Kill("somebody") })
+		wg.Go(func() { s.Kill("uid 0 pid 7") })
 		wg.Wait()
 		awaitDone(t, s)
 		ends := 0
@@ -194,13 +195,13 @@ func TestManyWaitAndOneKills(t *testing.T) {
 			}
 		}
 		if ends != 1 {
-			t.Fatalf("the end was told %d times: %v", ends, all.names())
+			t.Fatalf("the end was published %d times: %v", ends, all.names())
 		}
 	}
 }
 
-// A session that has failed keeps its cause when somebody ends it too late.
-func TestAnEndThatComesTooLateChangesNothing(t *testing.T) {
+// A session that has failed keeps its cause when it is killed afterwards.
+func TestAKillAfterTheEndChangesNothing(t *testing.T) {
 	env, _ := newEnv(t)
 	s := New(env, 1, proto.CallParams{Host: "nms", Port: 1}, "manager", Owner{})
 	s.Fail(proto.StageName, "no such host")
@@ -210,10 +211,10 @@ func TestAnEndThatComesTooLateChangesNothing(t *testing.T) {
 	}
 }
 
-// What cannot be found out about a session is no reason to forget it.
+// A session whose state cannot be determined keeps its files for a retry.
 func TestARestoreThatFailsLeavesTheFiles(t *testing.T) {
 	env, all := newEnv(t)
-	if err := os.Mkdir(recordPath(env.Dir, 7), 0o700); err != nil { // reading it fails, for anybody
+	if err := os.Mkdir(recordPath(env.Dir, 7), 0o700); err != nil { // reading it fails, also for root
 		t.Fatal(err)
 	}
 	if err := os.WriteFile(logPath(env.Dir, 7), []byte(lineConnected+"\r\n"), 0o600); err != nil {
@@ -224,12 +225,12 @@ func TestARestoreThatFailsLeavesTheFiles(t *testing.T) {
 		t.Errorf("found %d, left %v, %v", len(found), left, err)
 	}
 	if _, err := os.Stat(logPath(env.Dir, 7)); err != nil || len(all.names()) != 0 {
-		t.Errorf("its log: %v; told %v", err, all.names())
+		t.Errorf("its log: %v; published %v", err, all.names())
 	}
 }
 
-// A state file that could not be written is written as soon as it can be.
-func TestAStateFileIsWrittenLater(t *testing.T) {
+// A state file that could not be written is written by a later save.
+func TestAFailedStateFileIsWrittenLater(t *testing.T) {
 	env, all := newEnv(t)
 	s := New(env, 3, proto.CallParams{Host: "nms", Port: 1}, "manager", Owner{})
 	obstacle := recordPath(env.Dir, 3) + ".tmp"
@@ -239,7 +240,7 @@ func TestAStateFileIsWrittenLater(t *testing.T) {
 	s.save()
 	s.save()
 	if got := all.names(); !slices.Equal(got, []string{proto.EventCalling, proto.EventTrouble}) || !s.isUnsaved() {
-		t.Errorf("told %v", got)
+		t.Errorf("published %v", got)
 	}
 	if err := os.Remove(obstacle); err != nil {
 		t.Fatal(err)
@@ -249,32 +250,32 @@ func TestAStateFileIsWrittenLater(t *testing.T) {
 	}
 }
 
-// Whoever comes first ends a session; what was told of the end stays so.
+// The first of two ends counts, and the published event has its cause.
 func TestASessionEndsOnce(t *testing.T) {
 	for range 50 {
 		env, all := newEnv(t)
 		s := New(env, 1, proto.CallParams{Host: "nms", Port: 1}, "manager", Owner{})
 		var both sync.WaitGroup
 		both.Go(func() { s.Fail(proto.StageName, "no such host") })
-		both.Go(func() { s.Kill("somebody") })
+		both.Go(func() { s.Kill("uid 0 pid 7") })
 		both.Wait()
-		info, told := awaitDone(t, s), all.list()
-		if len(told) != 2 || told[1].Session.Cause != info.Cause || told[1].Session.End != info.End {
-			t.Fatalf("told %+v, and the session is %+v", told, info)
+		info, events := awaitDone(t, s), all.list()
+		if len(events) != 2 || events[1].Session.Cause != info.Cause || events[1].Session.End != info.End {
+			t.Fatalf("published %+v, and the session is %+v", events, info)
 		}
 		if s.Context().Err() == nil {
-			t.Fatal("its context goes on")
+			t.Fatal("its context has not ended")
 		}
 	}
 }
 
-// That a process cannot be looked at does not mean that it is gone.
-func TestEndTreeTellsGoneFromUnknown(t *testing.T) {
-	gone := Identity{PID: os.Getpid(), StartTime: 1}
-	if err := endTree(gone); err != nil {
-		t.Errorf("gone: %v", err)
+// An error of endTree is not proof that the process has ended.
+func TestEndTreeSeparatesEndedFromUnknown(t *testing.T) {
+	ended := Identity{PID: os.Getpid(), StartTime: 1}
+	if err := endTree(ended); err != nil {
+		t.Errorf("an ended process: %v", err)
 	}
 	if err := endTree(Identity{PID: -1}); err == nil {
-		t.Error("what is no process was ended")
+		t.Error("an invalid PID was ended")
 	}
 }

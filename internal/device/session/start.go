@@ -16,9 +16,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Start hands the connection to sshd and supervises it. The socket of conn
-// belongs to the session from here on, also on error; an error has ended the
-// session.
+// Start hands the connection to sshd and supervises it. The session owns the
+// socket of conn from here on, also on error; after an error the session has ended.
 func (s *Session) Start(cmd sshdexec.Command, conn *dial.Conn) error {
 	s.begin.Lock()
 	defer s.begin.Unlock()
@@ -41,8 +40,9 @@ func (s *Session) Start(cmd sshdexec.Command, conn *dial.Conn) error {
 		cmd.Report = []string{s.env.Helper, subsystem.Flag, s.env.ReportSocket, s.rec.Nonce}
 	}
 	s.mu.Unlock()
-	// Whose it is must be known also where we are ended before its process is
-	// noted, or its client would be called once more.
+	// The owner must be on disk before sshd starts: a manager killed here would
+	// otherwise leave a session without owner, and the next one would call the
+	// client a second time.
 	s.save()
 	p, err := cmd.Start(conn.File, log)
 	if err != nil {
@@ -54,9 +54,9 @@ func (s *Session) Start(cmd sshdexec.Command, conn *dial.Conn) error {
 	return s.supervise(p, conn.File)
 }
 
-// Execute lets another program make the call home, as ConfD runs its
-// sshCallHomeExecutable: with host, port and opaque for arguments. Its standard
-// error is the session's log, a regular file.
+// Execute runs another program that makes the call home, as ConfD runs its
+// sshCallHomeExecutable: with host, port and opaque as arguments. The program's
+// standard error is the session's log, a regular file.
 func (s *Session) Execute(program string) error {
 	s.begin.Lock()
 	defer s.begin.Unlock()
@@ -74,7 +74,7 @@ func (s *Session) Execute(program string) error {
 		args = append(args, s.rec.Opaque)
 	}
 	cmd := exec.Command(program, args...)
-	// Were it callhome-trigger, it would else hand the socket back to us.
+	// Otherwise callhome-trigger would hand the socket back to the manager.
 	cmd.Env = append(sshdexec.Environ(), "CALLHOME_HANDOVER=exec")
 	cmd.Stderr = log
 	cmd.SysProcAttr = &unix.SysProcAttr{Setsid: true}
@@ -86,9 +86,9 @@ func (s *Session) Execute(program string) error {
 	return s.supervise(cmd.Process, nil)
 }
 
-// openLog opens a new log for sshd. Its first line is the session's record: where
-// the state file is lost or damaged, a later manager knows from it whose session
-// it is. sshd appends, and nobody else can write before that line.
+// openLog opens a new log for sshd. The first line is the session's record: it
+// replaces a lost or damaged state file. The line is written before sshd starts,
+// and sshd only appends, so no peer can forge it.
 func (s *Session) openLog() (*os.File, error) {
 	f, err := os.OpenFile(logPath(s.env.Dir, s.id()), os.O_RDWR|os.O_APPEND|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
@@ -106,17 +106,17 @@ func (s *Session) openLog() (*os.File, error) {
 		s.mu.Lock()
 		s.rec.Offset = int64(n)
 		s.mu.Unlock()
-	} // on a full file system the session goes on without
+	} // on a full file system the session continues without that line
 	return f, nil
 }
 
 // logHead begins the first line of a log.
 const logHead = "callhome-mgr: session "
 
-// supervise takes over a process that was just started, and sock. A process that
-// cannot be told from a later one could never be ended: then it is now.
+// supervise takes ownership of a process just started, and of sock. It kills a
+// process that it cannot identify: a later kill could hit another one of that PID.
 func (s *Session) supervise(p *os.Process, sock *os.File) error {
-	id, err := identify(p.Pid) // it is there until it is waited for, below
+	id, err := identify(p.Pid) // the PID is valid until Wait, below
 	if err != nil {
 		if sock != nil {
 			sock.Close()
@@ -140,7 +140,7 @@ func (s *Session) supervise(p *os.Process, sock *os.File) error {
 	}
 	exited := make(chan int, 1)
 	go func() {
-		// Wait alone would keep a thread for as long as the session lives.
+		// Wait alone would block a thread for the session's whole lifetime.
 		if pidfd, err := id.open(); err == nil {
 			_ = awaitExit(pidfd)
 			pidfd.Close()
@@ -156,7 +156,8 @@ func (s *Session) supervise(p *os.Process, sock *os.File) error {
 	return nil
 }
 
-// loggedIn returns a channel that is closed when the login is over.
+// loggedIn returns a channel that is closed when the login succeeded or the session
+// ended.
 func (s *Session) loggedIn() <-chan struct{} {
 	c := make(chan struct{})
 	go func() {

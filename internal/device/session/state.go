@@ -11,11 +11,11 @@ import (
 	"callhome/internal/proto"
 )
 
-// step is what a line of sshd's does to a record: the row says when it counts,
-// what the session is then, and which event tells of it.
+// step is the effect of one kind of line on a record: in which states it applies,
+// the next state, and the event to publish.
 type step struct {
-	from  []proto.State // the states it counts in; nil: any
-	to    proto.State   // ""; stays
+	from  []proto.State // the states it applies in; nil: any
+	to    proto.State   // ""; no change
 	event string
 }
 
@@ -24,8 +24,8 @@ var (
 	afterLogin  = []proto.State{proto.StateAuthenticated, proto.StateServing}
 )
 
-// steps is the state table: one row a kind of line. Kinds that are not in it
-// are told as they are (EventLog).
+// steps is the state table: one row per kind of line. A line of a kind that is not
+// in it is published as it is (EventLog).
 var steps = map[sshdlog.Kind]step{
 	sshdlog.Connected:     {from: []proto.State{proto.StateStarting}, to: proto.StateKeyExchange},
 	sshdlog.Asked:         {from: beforeLogin},
@@ -38,12 +38,12 @@ var steps = map[sshdlog.Kind]step{
 	sshdlog.Broken:        {},
 }
 
-// apply takes one line in and returns the events to tell, in order. It is pure
-// but for r.
+// apply applies one line to r and returns the events to publish, in order. It
+// changes nothing else.
 func (r *record) apply(l sshdlog.Line) []string {
 	s, known := steps[l.Kind]
 	if !known && r.State == proto.StateCalling {
-		r.LastText = l.Text // of the program that makes the call
+		r.LastText = l.Text // of the executable that makes the call
 	}
 	if !known && slices.Contains(beforeLogin, r.State) {
 		r.LastLine = printable.Line(l.Text)
@@ -53,7 +53,7 @@ func (r *record) apply(l sshdlog.Line) []string {
 	}
 	if s.from != nil && !slices.Contains(s.from, r.State) {
 		if l.Kind == sshdlog.NoSubsystem && r.Claim != nil {
-			r.learn(l) // the cause, should the login be proven
+			r.learn(l) // the cause, if the login is proven later
 		}
 		return nil
 	}
@@ -72,25 +72,26 @@ func (r *record) apply(l sshdlog.Line) []string {
 	return events
 }
 
-// exchanged reports whether sshd says such a thing only after a key exchange.
+// exchanged reports whether sshd logs such a line only after a key exchange.
 func exchanged(k sshdlog.Kind) bool {
 	return k == sshdlog.Asked || k == sshdlog.Refused || k == sshdlog.Authenticated
 }
 
+// learn copies the fields of a line into the record.
 func (r *record) learn(l sshdlog.Line) {
 	switch l.Kind {
 	case sshdlog.Connected:
-		// What the socket says comes first.
+		// The socket's own addresses take precedence.
 		if r.Remote == "" {
 			r.Remote, r.Local = addrPort(l.Remote, ""), addrPort(l.Local, "")
 		}
 	case sshdlog.Authenticated:
-		// A claim: the last one counts, of the session's own peer.
+		// A claim: the last one for the session's own peer counts.
 		if addrPort(l.Remote, "") == r.Remote {
 			r.Claim = &claim{l.User, l.Method, l.Fingerprint, l.Cert}
 		}
 	case sshdlog.Refused:
-		// "Failed publickey" follows what tells why.
+		// "Failed publickey" follows the line with the reason, which is kept.
 		if !strings.HasPrefix(l.Text, "Failed ") || strings.HasPrefix(r.LastText, "Failed ") || r.LastText == "" {
 			r.LastText = l.Text
 		}
@@ -99,20 +100,20 @@ func (r *record) learn(l sshdlog.Line) {
 	case sshdlog.NoSubsystem:
 		r.NoSubsystem, r.LastText = true, l.Text
 	case sshdlog.Subsystem:
-		r.Started, r.Graceful = true, false // it may be a further one on the same connection
+		r.Started, r.Graceful = true, false // possibly another one on the same connection
 	case sshdlog.Finished:
-		// After the end of the connection sshd says so of any session.
+		// After the connection's end sshd logs this for every session.
 		r.Graceful = r.Graceful || r.Cause == ""
 	case sshdlog.Closed:
-		// The first one is the reason, what follows its consequence.
+		// The first one is the reason, later ones are its consequences.
 		if r.Cause == "" {
 			r.Cause = string(l.Cause)
 		}
 	}
 }
 
-// ends names the end that each cause is. A login that was refused is one also
-// where the client then just left.
+// ends maps each cause to its end. A client that disconnects after a refused login
+// ends as refused.
 var ends = map[sshdlog.Cause]proto.End{
 	sshdlog.ByClient: proto.EndDisconnected, sshdlog.ClientGone: proto.EndClosed, sshdlog.Reset: proto.EndReset,
 	sshdlog.Timeout: proto.EndSilent, sshdlog.Idle: proto.EndIdle, sshdlog.LoginTimeout: proto.EndLoginTimeout,
@@ -120,9 +121,10 @@ var ends = map[sshdlog.Cause]proto.End{
 	sshdlog.TooManyTries: proto.EndRefused, sshdlog.NotAuthorized: proto.EndRefused, sshdlog.Prohibited: proto.EndRefused,
 }
 
-// addrPort turns sshd's "::1 port 4334" into "[::1]:4334", or keeps known.
-func addrPort(words, known string) string {
-	host, port, ok := strings.Cut(words, " port ")
+// addrPort converts sshd's "::1 port 4334" to "[::1]:4334"; on error it returns
+// known.
+func addrPort(text, known string) string {
+	host, port, ok := strings.Cut(text, " port ")
 	n, err := strconv.ParseUint(port, 10, 16)
 	addr, err2 := netip.ParseAddr(host)
 	if !ok || err != nil || err2 != nil {
@@ -131,15 +133,15 @@ func addrPort(words, known string) string {
 	return netip.AddrPortFrom(addr.Unmap(), uint16(n)).String()
 }
 
-// end closes the record: what had it reached, and why did it end there. exit
-// is sshd's exit status, -1 where it is not known; o is the order to end it, if
-// there was one. It returns the event to tell.
+// end completes the record with stage, end and cause. exit is sshd's exit status,
+// -1 where it is unknown; o is the request to end the session, if any. It returns
+// the event to publish.
 func (r *record) end(exit int, o order) string {
 	reached := r.State
 	r.State = proto.StateClosed
 	r.Stage = stageOf(reached, r)
 	cause := r.causeOf(reached, exit)
-	r.End, r.Cause = r.endOf(reached, cause), r.say(reached, cause, exit)
+	r.End, r.Cause = r.endOf(reached, cause), r.describe(reached, cause, exit)
 	if o.end != "" {
 		r.End, r.Cause = o.end, o.cause
 	}
@@ -150,7 +152,7 @@ func (r *record) end(exit int, o order) string {
 	return proto.EventFailed
 }
 
-// loggedIn is what a proven login does to a record.
+// loggedIn applies a proven login to the record.
 func (r *record) loggedIn(uid int) {
 	r.State, r.UID = proto.StateAuthenticated, uid
 	if !r.NoSubsystem { // sshd may have refused the subsystem before the login was proven
@@ -161,8 +163,8 @@ func (r *record) loggedIn(uid int) {
 	r.useAuthInfo()
 }
 
-// useAuthInfo takes the key of a login from what sshd wrote at the login: a user
-// can put a line with another key into the log.
+// useAuthInfo replaces the logged key with the one from ExposeAuthInfo: a user can
+// write a line with another key into the log.
 func (r *record) useAuthInfo() {
 	if r.Method == "publickey" && r.AuthInfo.Key != "" {
 		r.Key, r.Cert = r.AuthInfo.Key, r.AuthInfo.Cert
@@ -170,8 +172,8 @@ func (r *record) useAuthInfo() {
 }
 
 // closedInOrder reports whether the NETCONF session was closed before the
-// connection. Where the subsystem's end was watched, that decides: the log's
-// "Close session" is there after lost connections too (measured).
+// connection. The observed end of the subsystem takes precedence: sshd logs "Close
+// session" after lost connections too (measured).
 func (r *record) closedInOrder() bool {
 	if r.Subsystem.PID == 0 {
 		return r.Graceful
@@ -179,17 +181,17 @@ func (r *record) closedInOrder() bool {
 	return r.Orderly && slices.Contains(clientEnds, r.End)
 }
 
-// clientEnds are those by which a NETCONF client can end a connection.
+// clientEnds are the ends that a NETCONF client can cause.
 var clientEnds = []proto.End{proto.EndDisconnected, proto.EndClosed, proto.EndReset}
 
-// graceful are the ends that were wanted.
+// graceful are the intended ends.
 var graceful = []proto.End{proto.EndKilled, proto.EndDisconnected, proto.EndIdle}
 
-// causeOf returns sshd's reason for the end, "" where it gave none.
+// causeOf returns sshd's reason for the end, "" where it logged none.
 func (r *record) causeOf(reached proto.State, exit int) sshdlog.Cause {
 	if r.Cause == "" && reached == proto.StateKeyExchange && (exit == 1 || exit == 3) {
-		// No version but 8.5 to 9.7 says so; 1 is what those before 9.8 exit
-		// with, 3 what later ones do.
+		// Only 8.5 to 9.7 log this cause. The exit status is 1 before 9.8 and 3
+		// from then on.
 		return sshdlog.LoginTimeout
 	}
 	return sshdlog.Cause(r.Cause)
@@ -208,11 +210,11 @@ func (r *record) endOf(reached proto.State, cause sshdlog.Cause) proto.End {
 	return proto.EndUnknown
 }
 
-// say tells why the session ended in the clearest words there are.
-func (r *record) say(reached proto.State, cause sshdlog.Cause, exit int) string {
+// describe returns the most specific description of why the session ended.
+func (r *record) describe(reached proto.State, cause sshdlog.Cause, exit int) string {
 	what := "sshd"
 	if reached == proto.StateCalling {
-		what = "the program that makes the calls"
+		what = "the call-home executable"
 	}
 	switch {
 	case cause == "" && r.LastText != "":
@@ -220,7 +222,7 @@ func (r *record) say(reached proto.State, cause sshdlog.Cause, exit int) string 
 	case cause == "" && r.LastLine != "" && slices.Contains(beforeLogin, reached):
 		return r.LastLine
 	case cause == "" && exit < 0:
-		return what + " ended without a word"
+		return what + " ended without logging a reason"
 	case cause == "":
 		return what + " ended with status " + strconv.Itoa(exit)
 	case r.LastText != "":
@@ -229,7 +231,7 @@ func (r *record) say(reached proto.State, cause sshdlog.Cause, exit int) string 
 	return string(cause)
 }
 
-// stageOf names the stage that a session was in.
+// stageOf returns the stage of a session in state s.
 func stageOf(s proto.State, r *record) proto.Stage {
 	switch s {
 	case proto.StateCalling:

@@ -20,15 +20,15 @@ const (
 	lineFinished   = `Close session: user netconf from 192.0.2.1 port 4334 id 0`
 	lineCorrupt    = `ssh_dispatch_run_fatal: Connection from user netconf 192.0.2.1 port 4334: message authentication code incorrect`
 	lineTimeout    = `Timeout, client not responding from user netconf 192.0.2.1 port 4334`
-	lineStrange    = `a line of a version to come`
+	lineUnknown    = `a line of a later version`
 )
 
 func started() *record {
 	return &record{SessionInfo: proto.SessionInfo{State: proto.StateStarting}}
 }
 
-// hear applies lines to a record, with the evidence for each claim in them.
-func hear(r *record, lines ...string) (events []string) {
+// applyProven applies lines to a record, with the evidence for each claim in them.
+func applyProven(r *record, lines ...string) (events []string) {
 	for _, l := range lines {
 		events = append(events, r.apply(sshdlog.Parse(l))...)
 		if r.Claim != nil {
@@ -45,57 +45,57 @@ func hear(r *record, lines ...string) (events []string) {
 
 func TestASessionsLinesBecomeEvents(t *testing.T) {
 	r := started()
-	got := hear(r, lineConnected, lineFailed, lineAccepted, lineStrange, lineSubsystem, lineDisconnect)
+	got := applyProven(r, lineConnected, lineFailed, lineAccepted, lineUnknown, lineSubsystem, lineDisconnect)
 	want := []string{proto.EventKeyExchange, proto.EventRefused, proto.EventAuthenticated, proto.EventLog, proto.EventSubsystem}
 	if !slices.Equal(got, want) {
 		t.Errorf("events %v, expected %v", got, want)
 	}
 	if r.State != proto.StateServing || r.User != "netconf" || r.Key != "SHA256:abc" || r.Remote != "192.0.2.1:4334" || r.Local != "192.0.2.9:51112" {
-		t.Errorf("the record says %+v", r.SessionInfo)
+		t.Errorf("the record is %+v", r.SessionInfo)
 	}
 }
 
-// How a session ends depends on what it had reached, on sshd's lines and, where
-// there are none, on the exit status.
-func TestEndsAreToldApart(t *testing.T) {
+// End, stage and cause follow from the state reached, sshd's lines and, without
+// lines, the exit status.
+func TestEveryEndHasItsStageAndCause(t *testing.T) {
 	tests := []struct {
-		name   string
-		lines  []string
-		exit   int
-		killer string
-		event  string
-		stage  proto.Stage
-		cause  string
-		end    proto.End
-		wanted bool // on purpose
+		name     string
+		lines    []string
+		exit     int
+		killedBy string
+		event    string
+		stage    proto.Stage
+		cause    string
+		end      proto.End
+		graceful bool
 	}{
-		{"sshd never began", nil, 1, "", proto.EventFailed, proto.StageHandover, "sshd ended with status 1", proto.EndSshd, false},
+		{"sshd took no connection", nil, 1, "", proto.EventFailed, proto.StageHandover, "sshd ended with status 1", proto.EndSshd, false},
 		{"no host keys", []string{"sshd: no hostkeys available -- exiting."}, 1, "", proto.EventFailed, proto.StageHandover, "sshd: no hostkeys available -- exiting.", proto.EndSshd, false},
-		{"the client hung up at once", []string{lineConnected, lineGone}, 255, "", proto.EventFailed, proto.StageSSH, "client closed", proto.EndClosed, false},
+		{"the client closed at once", []string{lineConnected, lineGone}, 255, "", proto.EventFailed, proto.StageSSH, "client closed", proto.EndClosed, false},
 		{"the client gave up its login", []string{lineConnected, lineFailed, lineGaveUp}, 255, "", proto.EventFailed, proto.StageAuth, "client gave up its login: " + lineFailed, proto.EndRefused, false},
-		{"nobody logged in, before 9.8", []string{lineConnected}, 1, "", proto.EventFailed, proto.StageSSH, "login grace time exceeded", proto.EndLoginTimeout, false},
-		{"nobody logged in, from 9.8", []string{lineConnected, lineFailed}, 3, "", proto.EventFailed, proto.StageAuth, "login grace time exceeded: " + lineFailed, proto.EndLoginTimeout, false},
+		{"no login, before 9.8", []string{lineConnected}, 1, "", proto.EventFailed, proto.StageSSH, "login grace time exceeded", proto.EndLoginTimeout, false},
+		{"no login, from 9.8", []string{lineConnected, lineFailed}, 3, "", proto.EventFailed, proto.StageAuth, "login grace time exceeded: " + lineFailed, proto.EndLoginTimeout, false},
 		{"the first reason counts", []string{lineConnected, lineAccepted, lineSubsystem, lineTimeout, "Closing connection to 192.0.2.1 port 4334"}, 255, "", proto.EventClosed, proto.StageSession, "client not responding", proto.EndSilent, false},
 		{"an ordinary end has status 255", []string{lineConnected, lineAccepted, lineSubsystem, lineDisconnect}, 255, "", proto.EventClosed, proto.StageSession, "client disconnected", proto.EndDisconnected, true},
 		{"no such subsystem", []string{lineConnected, lineAccepted, lineNoSub, lineDisconnect}, 255, "", proto.EventClosed, proto.StageSubsystem, "client disconnected: " + lineNoSub, proto.EndDisconnected, true},
-		{"ended by a caller", []string{lineConnected, lineAccepted, lineSubsystem}, -1, "uid 0 pid 7", proto.EventClosed, proto.StageSession, "ended by uid 0 pid 7", proto.EndKilled, true},
-		{"the exit status is not known", []string{lineConnected, lineAccepted}, -1, "", proto.EventClosed, proto.StageSubsystem, "sshd ended without a word", proto.EndUnknown, false},
+		{"ended by a peer", []string{lineConnected, lineAccepted, lineSubsystem}, -1, "uid 0 pid 7", proto.EventClosed, proto.StageSession, "ended by uid 0 pid 7", proto.EndKilled, true},
+		{"the exit status is not known", []string{lineConnected, lineAccepted}, -1, "", proto.EventClosed, proto.StageSubsystem, "sshd ended without logging a reason", proto.EndUnknown, false},
 		{"closed by <close-session>, then by the client", []string{lineConnected, lineAccepted, lineSubsystem, lineFinished, lineGone}, 0, "", proto.EventClosed, proto.StageSession, "client closed", proto.EndClosed, true},
-		{"the client is gone, and then its session", []string{lineConnected, lineAccepted, lineSubsystem, lineGone, lineFinished}, 0, "", proto.EventClosed, proto.StageSession, "client closed", proto.EndClosed, false},
+		{"the connection closed before its session", []string{lineConnected, lineAccepted, lineSubsystem, lineGone, lineFinished}, 0, "", proto.EventClosed, proto.StageSession, "client closed", proto.EndClosed, false},
 		{"one session closed, the next one lost", []string{lineConnected, lineAccepted, lineSubsystem, lineFinished, lineSubsystem, lineGone}, 0, "", proto.EventClosed, proto.StageSession, "client closed", proto.EndClosed, false},
-		{"why the key was refused", []string{lineConnected, "Authentication refused: bad ownership or modes for directory /run", lineFailed, lineGaveUp}, 255, "", proto.EventFailed, proto.StageAuth, "client gave up its login: Authentication refused: bad ownership or modes for directory /run", proto.EndRefused, false},
+		{"the reason of a refused key", []string{lineConnected, "Authentication refused: bad ownership or modes for directory /run", lineFailed, lineGaveUp}, 255, "", proto.EventFailed, proto.StageAuth, "client gave up its login: Authentication refused: bad ownership or modes for directory /run", proto.EndRefused, false},
 		{"a broken packet", []string{lineConnected, lineAccepted, lineSubsystem, lineCorrupt}, 255, "", proto.EventClosed, proto.StageSession, "packet that is not ssh's", proto.EndProtocol, false},
 	}
 	for _, tt := range tests {
 		r := started()
-		hear(r, tt.lines...)
+		applyProven(r, tt.lines...)
 		var o order
-		if tt.killer != "" {
-			o = order{proto.EndKilled, "ended by " + tt.killer}
+		if tt.killedBy != "" {
+			o = order{proto.EndKilled, "ended by " + tt.killedBy}
 		}
 		event := r.end(tt.exit, o)
-		if r.End != tt.end || r.Graceful != tt.wanted {
-			t.Errorf("%s: it ended %s, on purpose %v; expected %s, %v", tt.name, r.End, r.Graceful, tt.end, tt.wanted)
+		if r.End != tt.end || r.Graceful != tt.graceful {
+			t.Errorf("%s: it ended %s, graceful %v; expected %s, %v", tt.name, r.End, r.Graceful, tt.end, tt.graceful)
 		}
 		if event != tt.event || r.Stage != tt.stage || r.Cause != tt.cause || r.State != proto.StateClosed {
 			t.Errorf("%s: %s at %s because %q, expected %s at %s because %q", tt.name, event, r.Stage, r.Cause, tt.event, tt.stage, tt.cause)
@@ -103,8 +103,8 @@ func TestEndsAreToldApart(t *testing.T) {
 	}
 }
 
-// Every kind of line in every state: none moves a session backwards, and none
-// moves a closed one.
+// Every kind of line in every state: none moves a session to an earlier state, and
+// none changes a closed one.
 func TestNoLineMovesASessionBack(t *testing.T) {
 	states := append(slices.Clone(proto.States), proto.StateClosed)
 	for _, from := range states {
@@ -115,7 +115,7 @@ func TestNoLineMovesASessionBack(t *testing.T) {
 				t.Errorf("%s in state %s leads back to %s", kind, from, r.State)
 			}
 			if from == proto.StateClosed && r.State != from {
-				t.Errorf("%s opened a closed session: %s", kind, r.State)
+				t.Errorf("%s changed a closed session: %s", kind, r.State)
 			}
 		}
 	}
@@ -131,7 +131,7 @@ func TestReachedFollowsTheOrder(t *testing.T) {
 	}
 }
 
-// sshd may have refused the subsystem before the manager has seen the login.
+// sshd may log that it refused the subsystem before the manager proves the login.
 func TestARefusedSubsystemIsTheCauseOfAProvenLogin(t *testing.T) {
 	r := started()
 	read := func(lines ...string) {
@@ -141,7 +141,7 @@ func TestARefusedSubsystemIsTheCauseOfAProvenLogin(t *testing.T) {
 	}
 	read(lineConnected, lineNoSub)
 	if r.NoSubsystem {
-		t.Error("believed before any login was claimed")
+		t.Error("the line counts before any login was claimed")
 	}
 	read(lineAccepted, lineNoSub)
 	r.loggedIn(1000)

@@ -12,8 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// stats asks the kernel about a session's connection. It borrows sock, and
-// returns nil where the kernel says nothing.
+// stats returns the kernel's figures of a session's connection, nil on error. It
+// borrows sock.
 func stats(sock *os.File) *proto.Stats {
 	if sock == nil {
 		return nil
@@ -59,8 +59,8 @@ func isEstablished(sock *os.File) bool {
 	return info.State == established
 }
 
-// takeSocket takes a duplicate of the process's socket for the session. Its
-// addresses are the kernel's; those in the log are the peer's word.
+// takeSocket takes a duplicate of the process's socket for the session. The
+// addresses come from the kernel: those in the log can be forged.
 func (s *Session) takeSocket(id Identity) {
 	sock := socketOf(id)
 	s.mu.Lock()
@@ -82,7 +82,8 @@ func (s *Session) takeSocket(id Identity) {
 	})
 }
 
-// sockaddr is an address as a record has it, known where it is of another kind.
+// sockaddr formats an address as records have it; for another address family it
+// returns known.
 func sockaddr(sa unix.Sockaddr, known string) string {
 	switch sa := sa.(type) {
 	case *unix.SockaddrInet4:
@@ -98,9 +99,9 @@ func sockaddr(sa unix.Sockaddr, known string) string {
 	return known
 }
 
-// socketOf takes a duplicate of a process's connected TCP socket, for sessions
-// whose socket was never ours or went with a former manager (pidfd_getfd(2)).
-// The caller owns it; nil where there is none or we may not.
+// socketOf duplicates a process's connected TCP socket (pidfd_getfd(2)), for
+// sessions whose socket this manager did not open. The caller owns it; nil without
+// such a socket or without the permission.
 func socketOf(id Identity) *os.File {
 	pidfd, err := id.open()
 	if err != nil {
@@ -162,14 +163,14 @@ func isTCP(fd int) bool {
 	return false
 }
 
-// quickAckTime bounds quickAck; a login that takes longer has other worries.
+// quickAckTime bounds quickAck: for a slower login the 40 ms do not matter.
 const quickAckTime = 10 * time.Second
 
-// quickAck keeps the kernel from delaying acknowledgements until the login is
-// done: the stock ssh client sends two small segments there, without
-// TCP_NODELAY, and waits 40 ms for the acknowledgement of the first. The kernel
-// forgets TCP_QUICKACK by itself (tcp(7)), so it is set again and again. It
-// returns when done is closed or the time is up.
+// quickAck disables delayed acknowledgements until the login is done: the stock
+// ssh client sends two small segments during the login, without TCP_NODELAY, and
+// waits 40 ms for the acknowledgement of the first. TCP_QUICKACK is not permanent
+// (tcp(7)), so quickAck sets it repeatedly. It returns when done is closed or
+// after quickAckTime.
 func quickAck(sock *os.File, done <-chan struct{}) {
 	raw, err := sock.SyscallConn()
 	if err != nil {

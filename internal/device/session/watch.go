@@ -10,15 +10,15 @@ import (
 	"github.com/fsnotify/fsnotify"
 )
 
-// Watch wakes sessions when their logs have grown, with one inotify instance for
-// all of them.
+// Watch wakes the sessions whose logs have grown, with one inotify instance for
+// all sessions.
 type Watch struct {
 	watcher *fsnotify.Watcher
 	mu      sync.Mutex // guards wake
 	wake    map[int]chan<- struct{}
 }
 
-// NewWatch watches the logs in dir. Close ends it.
+// NewWatch watches the logs in dir until Close.
 func NewWatch(dir string) (*Watch, error) {
 	fs, err := fsnotify.NewBufferedWatcher(1024)
 	if err != nil {
@@ -33,7 +33,7 @@ func NewWatch(dir string) (*Watch, error) {
 	return w, nil
 }
 
-// Close ends the watching.
+// Close closes the inotify instance.
 func (w *Watch) Close() error { return w.watcher.Close() }
 
 func (w *Watch) run() {
@@ -51,7 +51,7 @@ func (w *Watch) run() {
 			if !ok {
 				return
 			}
-			w.wakeAll() // events were lost: every session looks
+			w.wakeAll() // events were lost: every session reads its log
 		}
 	}
 }
@@ -82,7 +82,7 @@ func (w *Watch) wakeAll() {
 	}
 }
 
-// wakeUp wakes a reader that is not awake already.
+// wakeUp signals c, unless a signal is pending already.
 func wakeUp(c chan<- struct{}) {
 	select {
 	case c <- struct{}{}:
