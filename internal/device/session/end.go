@@ -129,7 +129,12 @@ func (s *Session) finish(finalize func(*record) (event string)) {
 		s.sock = nil
 		s.mu.Unlock()
 		if sock != nil {
-			sock.Close() // not under the lock: it can block (SO_LINGER, socket(7))
+			// Not under the lock: who handed the socket over can still set SO_LINGER
+			// (socket(7)), and the last close then waits for the peer.
+			if raw, err := sock.SyscallConn(); err == nil {
+				_ = raw.Control(func(fd uintptr) { _ = unix.SetsockoptLinger(int(fd), unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{}) })
+			}
+			sock.Close()
 		}
 		s.removeAuthInfo() // an sshd that a signal ended leaves it
 		err := remove(s.env.Dir, s.id())
