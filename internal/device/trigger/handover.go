@@ -16,33 +16,33 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// toSshd hands the connection to sshd: exec, or detach. It borrows log.
+// toSshd hands the connection to sshd, by exec or detach. It borrows log.
 func toSshd(s *settings.Settings, c *dial.Conn, log *sshdexec.Log) error {
 	if !log.Syslog {
-		// A log that cannot be written (a full disk) must not keep the device
-		// from calling home.
+		// An unwritable log, as on a full disk, must not prevent a call home.
 		_ = log.Head(time.Now(), s.Host, c.Remote, c.Local, s.Opaque)
 	}
 	s.Sshd.Syslog = log.Syslog
 	if s.Handover == settings.HandoverDetach {
 		return detach(&s.Sshd, c, log)
 	}
-	return notTaken(s.Sshd.Become(c.File, log.File), c)
+	return startError(s.Sshd.Become(c.File, log.File), c)
 }
 
 // seeClient is the advice where the client ended the connection.
 const seeClient = "see why the NETCONF client closes connections"
 
-// notTaken gives a failed start of sshd its exit status.
-func notTaken(err error, c *dial.Conn) error {
+// startError gives a failed start of sshd its exit status.
+func startError(err error, c *dial.Conn) error {
 	if errors.Is(err, unix.ENOTCONN) {
-		return wasReset(c)
+		return resetError(c)
 	}
 	return sysexits.New(osCode(err), "", err)
 }
 
-// wasReset says that the client has reset the connection meanwhile.
-func wasReset(c *dial.Conn) error {
+// resetError is the error of a connection that the client reset before the
+// handover.
+func resetError(c *dial.Conn) error {
 	return sysexits.New(sysexits.Unavailable, seeClient, fmt.Errorf("%v accepted the connection and reset it before it was handed over", c.Remote))
 }
 
@@ -53,23 +53,23 @@ func osCode(err error) int {
 	return sysexits.OSErr
 }
 
-// takeTime bounds how long sshd may take from its start to its first byte.
-const takeTime = 15 * time.Second
+// startTime bounds the time from sshd's start to its first byte to the client.
+const startTime = 15 * time.Second
 
-// detach starts sshd and returns when it has taken the socket, which its
-// version string on the wire proves. The session's log outlives us.
+// detach starts sshd and returns when sshd has sent its first byte, the version
+// string. sshd keeps the session's log open after this process ends.
 func detach(cmd *sshdexec.Command, c *dial.Conn, log *sshdexec.Log) error {
 	before := bytesSent(c.File)
 	p, err := cmd.Start(c.File, log.File)
 	if err != nil {
-		return notTaken(err, c)
+		return startError(err, c)
 	}
 	defer p.Release()
-	for end := time.Now().Add(takeTime); time.Now().Before(end); {
-		// The kernel has no event for "a byte was sent", so look every 2 ms.
+	for end := time.Now().Add(startTime); time.Now().Before(end); {
+		// The kernel has no event for "a byte was sent", so poll every 2 ms.
 		var info unix.WaitStatus
 		if pid, _ := unix.Wait4(p.Pid, &info, unix.WNOHANG, nil); pid == p.Pid && bytesSent(c.File) == before {
-			return refusedBySshd(info, c, log)
+			return exitError(info, c, log)
 		}
 		if bytesSent(c.File) > before {
 			return nil
@@ -77,7 +77,7 @@ func detach(cmd *sshdexec.Command, c *dial.Conn, log *sshdexec.Log) error {
 		time.Sleep(2 * time.Millisecond)
 	}
 	_ = unix.Kill(-p.Pid, unix.SIGKILL)
-	return sysexits.New(sysexits.OSErr, "callhome-trigger --check shows what is missing", fmt.Errorf("sshd took longer than %v to start and was ended", takeTime))
+	return sysexits.New(sysexits.OSErr, "callhome-trigger --check shows what is missing", fmt.Errorf("sshd took longer than %v to start and was ended", startTime))
 }
 
 func bytesSent(sock *os.File) uint64 {
@@ -88,34 +88,33 @@ func bytesSent(sock *os.File) uint64 {
 	return info.Bytes_sent
 }
 
-// silence says where an sshd's words are that are not in a file, or that there
-// are none.
-func silence(log *sshdexec.Log) string {
+// missingOutput says where sshd's output is when the log has none.
+func missingOutput(log *sshdexec.Log) string {
 	if log.Syslog {
 		return "its output is in syslog"
 	}
 	if info, err := log.File.Stat(); err == nil && !info.Mode().IsRegular() {
 		return "its output is on standard error"
 	}
-	return "it said nothing"
+	return "it logged nothing"
 }
 
-// refusedBySshd turns the words of an sshd that ended before it said anything
-// to the client into an error.
-func refusedBySshd(status unix.WaitStatus, c *dial.Conn, log *sshdexec.Log) error {
-	words := log.Tail(3)
-	if strings.Contains(words, "Connection from ") {
-		// It had begun: the client was gone by then.
+// exitError is the error of an sshd that exited before its first byte to the
+// client, with the last lines of its log.
+func exitError(status unix.WaitStatus, c *dial.Conn, log *sshdexec.Log) error {
+	output := log.Tail(3)
+	if strings.Contains(output, "Connection from ") {
+		// sshd accepted the socket, so the client closed the connection.
 		return sysexits.New(sysexits.Unavailable, seeClient,
-			fmt.Errorf("%v accepted the connection and closed it before SSH began: %s", c.Remote, words))
+			fmt.Errorf("%v accepted the connection and closed it before SSH began: %s", c.Remote, output))
 	}
-	if words == "" {
-		words = silence(log)
+	if output == "" {
+		output = missingOutput(log)
 	}
 	code := sysexits.Config
-	if strings.Contains(words, "no hostkeys available") {
+	if strings.Contains(output, "no hostkeys available") {
 		code = sysexits.NoInput
 	}
 	return sysexits.New(code, "callhome-trigger --check shows what is missing",
-		fmt.Errorf("sshd ended with status %d before it took the connection to %v: %s", status.ExitStatus(), c.Remote, words))
+		fmt.Errorf("sshd ended with status %d before it took the connection to %v: %s", status.ExitStatus(), c.Remote, output))
 }

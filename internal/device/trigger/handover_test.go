@@ -18,12 +18,13 @@ import (
 	"github.com/hashicorp/go-hclog"
 )
 
-// The session goes on when detach has returned, and its log has our line first.
+// The session continues after detach returns, and its log begins with the trigger's
+// line.
 func TestDetachReturnsWhenSshdHasTheSocket(t *testing.T) {
 	l, client := listen(t)
 	s := call(t, client)
 	s.Opaque = "site\n7"
-	s.Sshd.Sshd = program(t, `echo SSH-2.0-standin; read line; echo "heard $line"; echo words >&2`)
+	s.Sshd.Sshd = program(t, `echo SSH-2.0-standin; read line; echo "read $line"; echo output >&2`)
 	if err := Run(s, quiet); err != nil {
 		t.Fatal(err)
 	}
@@ -35,31 +36,31 @@ func TestDetachReturnsWhenSshdHasTheSocket(t *testing.T) {
 	if _, err := io.WriteString(peer, "hello\n"); err != nil {
 		t.Fatal(err)
 	}
-	// To the end: it comes only if nobody but sshd has the socket.
-	if rest, err := io.ReadAll(lines); err != nil || string(rest) != "heard hello\n" {
+	// The end of file comes only if no process but sshd holds the socket.
+	if rest, err := io.ReadAll(lines); err != nil || string(rest) != "read hello\n" {
 		t.Errorf("the client reads %q, %v", rest, err)
 	}
 	log, err := os.ReadFile(s.SshdLog)
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := regexp.MustCompile(`^\S+Z callhome-trigger\[\d+\]: connected to 127\.0\.0\.1:\d+ \(127\.0\.0\.1\) from 127\.0\.0\.1:\d+ opaque "site\\n7"\nwords\n$`)
+	want := regexp.MustCompile(`^\S+Z callhome-trigger\[\d+\]: connected to 127\.0\.0\.1:\d+ \(127\.0\.0\.1\) from 127\.0\.0\.1:\d+ opaque "site\\n7"\noutput\n$`)
 	if !want.Match(log) {
 		t.Errorf("the log has %q", log)
 	}
 }
 
-// An sshd that says nothing holds up the caller for takeTime, is ended, and
-// leaves the NETCONF client with a closed connection.
-func TestDetachEndsAnSshdThatSaysNothing(t *testing.T) {
+// detach ends an sshd that sends nothing within startTime, and the NETCONF client's
+// connection is closed.
+func TestDetachEndsAnSshdThatSendsNothing(t *testing.T) {
 	l, client := listen(t)
 	s := call(t, client)
 	s.Sshd.Sshd = program(t, "read line")
 	synctest.Test(t, func(t *testing.T) {
 		start := time.Now()
 		err := Run(s, quiet)
-		if took := time.Since(start); took < takeTime || took > takeTime+time.Second {
-			t.Errorf("took %v, want %v", took, takeTime)
+		if took := time.Since(start); took < startTime || took > startTime+time.Second {
+			t.Errorf("took %v, want %v", took, startTime)
 		}
 		want := "sshd took longer than 15s to start and was ended"
 		if sysexits.Code(err) != sysexits.OSErr || err.Error() != want || sysexits.Hint(err) != "callhome-trigger --check shows what is missing" {
@@ -92,26 +93,25 @@ func TestAnnounceComesBeforeTheBanner(t *testing.T) {
 	}
 }
 
-// An announcement is no sign of sshd's: detach waits for what comes behind it.
+// The announcement's bytes are the trigger's: detach waits for bytes after them.
 func TestAnnounceDoesNotCountAsSshdsFirstByte(t *testing.T) {
 	_, client := listen(t)
 	s := call(t, client)
 	s.Announce, s.DeviceID = true, "dev-1"
-	s.Sshd.Sshd = program(t, `echo words >&2; exit 255`)
+	s.Sshd.Sshd = program(t, `echo output >&2; exit 255`)
 	err := Run(s, quiet)
 	if err == nil || !strings.HasPrefix(err.Error(), "sshd ended with status 255 before it took the connection to ") {
 		t.Errorf("%v", err)
 	}
 }
 
-// What happened is logged in one line each, whatever the opaque word holds, and
-// the word is quoted once.
+// Each log message is one line whatever bytes OPAQUE has, and OPAQUE is quoted once.
 func TestRunLogsWhatHappened(t *testing.T) {
 	for _, tt := range []struct{ name, opaque, shown, inJSON string }{
 		{"none", "", "", ""},
-		{"a word", "site-7", ` opaque="site-7"`, "site-7"},
+		{"plain text", "site-7", ` opaque="site-7"`, "site-7"},
 		{"quotes", `say "x"`, ` opaque="say \"x\""`, `say "x"`},
-		{"a line of its own", "x\n[ERROR] forged: \x1b[31m", ` opaque="x\n[ERROR] forged: \x1b[31m"`, "x\n[ERROR] forged: \x1b[31m"},
+		{"a line of its own", "x\n[ERROR] callhome: \x1b[31m", ` opaque="x\n[ERROR] callhome: \x1b[31m"`, "x\n[ERROR] callhome: \x1b[31m"},
 		{"bytes", "a\xff\u202e", ` opaque="a\xff\u202e"`, "a\ufffd\u202e"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -140,20 +140,20 @@ func TestRunLogsWhatHappened(t *testing.T) {
 	}
 }
 
-// An sshd that has spoken has taken the socket, also if it is gone before
-// anybody looks: its client went away.
-func TestDetachBelievesAnSshdThatEndsAtOnce(t *testing.T) {
+// An sshd that has sent a byte has taken the socket, also if it exits before the
+// next poll because the client disconnected.
+func TestDetachAcceptsAnSshdThatEndsAtOnce(t *testing.T) {
 	_, client := listen(t)
 	s := call(t, client)
 	s.Sshd.Sshd = program(t, `echo SSH-2.0-standin; exit 255`)
-	for range 20 { // both are seen: it still runs, or it does not
+	for range 20 { // covers both: it still runs, and it has exited
 		if err := Run(s, quiet); err != nil {
 			t.Fatal(err)
 		}
 	}
 }
 
-func TestSshdIsToldWhereItLogs(t *testing.T) {
+func TestSshdGetsTheOptionForItsLog(t *testing.T) {
 	for _, tt := range []struct {
 		dest  string
 		wants bool // -e

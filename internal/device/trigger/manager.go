@@ -22,34 +22,33 @@ import (
 // managerTime bounds how long the manager may take to answer.
 const managerTime = 10 * time.Second
 
-// toManager hands the connected socket to callhome-mgr and returns when that has
-// said that it took it, with the manager's name for the session. It borrows
-// manager and c.
+// toManager hands the connected socket to callhome-mgr, waits for the answer, and
+// returns the manager's session number. It borrows manager and c.
 func toManager(manager *os.File, s *settings.Settings, c *dial.Conn) (int, error) {
 	session, err := askManager(manager, c.File, s, managerTime)
 	if err == nil {
 		return session, nil
 	}
-	if _, gone := unix.Getpeername(int(c.File.Fd())); gone == unix.ENOTCONN {
-		return 0, wasReset(c)
+	if _, err := unix.Getpeername(int(c.File.Fd())); err == unix.ENOTCONN {
+		return 0, resetError(c)
 	}
 	code, hint := adviceFor(err)
 	return 0, sysexits.New(code, hint,
 		fmt.Errorf("handing the connection to %v over to the manager at %s: %w", c.Remote, s.ManagerSocket, err))
 }
 
-// refusal is the manager's no.
+// refusal is an error that the manager answered.
 type refusal struct{ why *proto.Error }
 
 func (r refusal) Error() string { return fmt.Sprintf("it refused: %.300q", r.why.Message) }
 
-// errSilent and errClosed say that a manager gave no answer.
+// errTimeout and errClosed say that the manager did not answer.
 var (
-	errSilent = fmt.Errorf("no answer within %v", managerTime)
-	errClosed = errors.New("it closed the connection without an answer")
+	errTimeout = fmt.Errorf("no answer within %v", managerTime)
+	errClosed  = errors.New("it closed the connection without an answer")
 )
 
-// refusals is what the manager's codes mean to the trigger's caller.
+// refusals maps the manager's error codes to exit statuses and hints.
 var refusals = map[proto.Code]struct {
 	exit int
 	hint string
@@ -62,34 +61,35 @@ var refusals = map[proto.Code]struct {
 	proto.CodeAccessDenied: {sysexits.NoPerm, "give this user the group callhome, or use --handover exec"},
 }
 
-// adviceFor returns the exit status and the advice for a connection that the
-// manager did not take.
+// adviceFor returns the exit status and the hint for a failed handover to the
+// manager.
 func adviceFor(err error) (code int, hint string) {
-	var no refusal
-	if errors.As(err, &no) {
-		if r, ok := refusals[no.why.Code]; ok {
-			return r.exit, r.hint
+	var refused refusal
+	if errors.As(err, &refused) {
+		if advice, ok := refusals[refused.why.Code]; ok {
+			return advice.exit, advice.hint
 		}
 	}
 	hint = "see callhome-mgr's log, or use --handover exec"
-	if errors.Is(err, errSilent) || errors.Is(err, errClosed) {
+	if errors.Is(err, errTimeout) || errors.Is(err, errClosed) {
 		return sysexits.Unavailable, hint
 	}
 	return osCode(err), hint
 }
 
-// noAnswer names the ways in which a manager does not answer.
+// noAnswer replaces the errors of a manager that does not answer by errTimeout or
+// errClosed.
 func noAnswer(err error) error {
 	switch {
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		return errSilent
+		return errTimeout
 	case errors.Is(err, io.EOF), errors.Is(err, unix.ECONNRESET), errors.Is(err, unix.EPIPE):
 		return errClosed
 	}
 	return err
 }
 
-// askManager waits no longer than wait, all in all.
+// askManager requests the handover. wait bounds the whole exchange.
 func askManager(manager, sock *os.File, s *settings.Settings, wait time.Duration) (session int, err error) {
 	conn, err := net.FileConn(manager)
 	if err != nil {
@@ -111,7 +111,7 @@ func askManager(manager, sock *os.File, s *settings.Settings, wait time.Duration
 	}
 	answer, err := bufio.NewReader(io.LimitReader(conn, proto.MaxLine)).ReadBytes('\n')
 	if len(answer) == proto.MaxLine && err == io.EOF {
-		return 0, fmt.Errorf("its answer has no end within %d bytes", proto.MaxLine)
+		return 0, fmt.Errorf("its answer is longer than %d bytes", proto.MaxLine)
 	}
 	if err != nil {
 		return 0, noAnswer(err)

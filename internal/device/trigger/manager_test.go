@@ -23,16 +23,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// asked is what a manager got.
-type asked struct {
+// request is what the manager received.
+type request struct {
 	line string
 	sock *os.File
 	err  error
 }
 
-// manager plays callhome-mgr for one request: it answers and closes, and keeps
-// the socket open that came.
-func manager(t *testing.T, answer string) (socket string, got <-chan asked) {
+// manager replaces callhome-mgr for one request: it answers and closes. The test
+// owns the descriptor received.
+func manager(t *testing.T, answer string) (socket string, got <-chan request) {
 	t.Helper()
 	socket = filepath.Join(shortDir(t), "mgr.sock")
 	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: socket})
@@ -40,17 +40,17 @@ func manager(t *testing.T, answer string) (socket string, got <-chan asked) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { l.Close() })
-	requests := make(chan asked, 1)
+	requests := make(chan request, 1)
 	go func() {
 		c, err := l.AcceptUnix()
 		if err != nil {
-			requests <- asked{err: err}
+			requests <- request{err: err}
 			return
 		}
 		defer c.Close()
 		buf := make([]byte, proto.MaxLine)
 		n, sock, err := fdpass.Recv(c, buf)
-		requests <- asked{string(buf[:n]), sock, err}
+		requests <- request{string(buf[:n]), sock, err}
 		_, _ = io.WriteString(c, answer)
 	}()
 	return socket, requests
@@ -64,7 +64,7 @@ func TestTheManagerTakesTheConnection(t *testing.T) {
 			l, client := listen(t)
 			s := call(t, client)
 			s.Handover, s.Opaque = how, "site\n\"7\" é"
-			var got <-chan asked
+			var got <-chan request
 			s.ManagerSocket, got = manager(t, taken)
 			if err := Run(s, quiet); err != nil {
 				t.Fatal(err)
@@ -83,7 +83,7 @@ func TestTheManagerTakesTheConnection(t *testing.T) {
 			if r != want {
 				t.Errorf("asks %+v, want %+v", r, want)
 			}
-			// The descriptor is the connection, and nobody else has it.
+			// The descriptor is the connection, and no other process holds it.
 			peer := accept(t, l)
 			if _, err := io.WriteString(request.sock, "SSH-2.0-x\r\n"); err != nil {
 				t.Fatal(err)
@@ -97,8 +97,8 @@ func TestTheManagerTakesTheConnection(t *testing.T) {
 }
 
 func TestTheManagerRefusesTheConnection(t *testing.T) {
-	refusal := func(code proto.Code, words string) string {
-		line, err := json.Marshal(proto.Response{Version: "2.0", ID: 1, Error: proto.NewError(code, words)})
+	refusal := func(code proto.Code, message string) string {
+		line, err := json.Marshal(proto.Response{Version: "2.0", ID: 1, Error: proto.NewError(code, message)})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -112,23 +112,23 @@ func TestTheManagerRefusesTheConnection(t *testing.T) {
 	}{
 		{"it is busy", refusal(proto.CodeBusy, "too many\nsessions"), `it refused: "too many\nsessions"`, sysexits.Unavailable, "try again later, or use --handover exec"},
 		{"it is stopping", refusal(proto.CodeShutdown, "stopping"), `it refused: "stopping"`, sysexits.Unavailable, "try again when callhome-mgr runs, or use --handover exec"},
-		{"we may not", refusal(proto.CodeAccessDenied, "no"), `it refused: "no"`, sysexits.NoPerm, "give this user the group callhome, or use --handover exec"},
+		{"this user has no access", refusal(proto.CodeAccessDenied, "no"), `it refused: "no"`, sysexits.NoPerm, "give this user the group callhome, or use --handover exec"},
 		{"its sshd did not start", refusal(proto.CodeHandover, "no"), `it refused: "no"`, sysexits.Config, "callhome-mgr check names what is missing"},
-		{"for a reason of another time", refusal(99, "no"), `it refused: "no"`, sysexits.OSErr, logHint},
-		{"with a flood of words", refusal(proto.CodeBusy, strings.Repeat("x", 60000)), `it refused: "` + strings.Repeat("x", 300) + `"`, sysexits.Unavailable, "try again later, or use --handover exec"},
+		{"with an unknown code", refusal(99, "no"), `it refused: "no"`, sysexits.OSErr, logHint},
+		{"with a very long message", refusal(proto.CodeBusy, strings.Repeat("x", 60000)), `it refused: "` + strings.Repeat("x", 300) + `"`, sysexits.Unavailable, "try again later, or use --handover exec"},
 		{"it closes", "", "it closed the connection without an answer", sysexits.Unavailable, logHint},
 		{"half an answer", taken[:20], "it closed the connection without an answer", sysexits.Unavailable, logHint},
 		{"another protocol", "HTTP/1.1 400 Bad Request\r\n", "reading its answer: invalid character 'H' looking for beginning of value", sysexits.OSErr, logHint},
 		{"neither a result nor an error", `{"jsonrpc":"2.0","id":1}` + "\n", "its answer names no session", sysexits.OSErr, logHint},
 		{"a result of another kind", `{"jsonrpc":"2.0","id":1,"result":"x"}` + "\n", "its answer names no session", sysexits.OSErr, logHint},
 		{"no session", `{"jsonrpc":"2.0","id":1,"result":{}}` + "\n", "its answer names no session", sysexits.OSErr, logHint},
-		{"an answer without end", strings.Repeat(" ", proto.MaxLine+1), "its answer has no end within 65536 bytes", sysexits.OSErr, logHint},
+		{"an answer without end", strings.Repeat(" ", proto.MaxLine+1), "its answer is longer than 65536 bytes", sysexits.OSErr, logHint},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			l, client := listen(t)
 			s := call(t, client)
 			s.Handover = settings.HandoverManager
-			var got <-chan asked
+			var got <-chan request
 			s.ManagerSocket, got = manager(t, tt.answer)
 			err := Run(s, quiet)
 			want := fmt.Sprintf("handing the connection to %s:%d over to the manager at %s: %s", client.Host, client.Port, s.ManagerSocket, tt.says)
@@ -138,7 +138,7 @@ func TestTheManagerRefusesTheConnection(t *testing.T) {
 			if hint := sysexits.Hint(err); hint != tt.hint {
 				t.Errorf("advises %q", hint)
 			}
-			// The trigger lets go of the connection.
+			// The trigger closes the connection.
 			request := <-got
 			if request.err != nil {
 				t.Fatal(request.err)
@@ -151,9 +151,8 @@ func TestTheManagerRefusesTheConnection(t *testing.T) {
 	}
 }
 
-// A manager that takes the socket and stays silent holds the trigger no longer
-// than it was told to wait.
-func TestASilentManagerIsNotWaitedForForEver(t *testing.T) {
+// The wait for a manager that takes the socket and does not answer is bounded.
+func TestTheWaitForAnAnswerIsBounded(t *testing.T) {
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		t.Fatal(err)
@@ -166,7 +165,7 @@ func TestASilentManagerIsNotWaitedForForEver(t *testing.T) {
 	if took := time.Since(start); took < 20*time.Millisecond || took > managerTime/2 {
 		t.Errorf("took %v", took)
 	}
-	if err != errSilent || err.Error() != "no answer within 10s" {
+	if err != errTimeout || err.Error() != "no answer within 10s" {
 		t.Errorf("%v", err)
 	}
 	if code, hint := adviceFor(err); code != sysexits.Unavailable || hint == "" {
@@ -174,9 +173,9 @@ func TestASilentManagerIsNotWaitedForForEver(t *testing.T) {
 	}
 }
 
-// A client that has reset the connection is to blame, not the manager that
-// finds no connection in what it got.
-func TestAConnectionThatWasReset(t *testing.T) {
+// Where the client has reset the connection, the error names the client, not the
+// manager that refuses the socket.
+func TestAResetIsReportedAsTheClients(t *testing.T) {
 	l, client := listen(t)
 	conn, err := dial.Dial([]netip.AddrPort{netip.AddrPortFrom(netip.MustParseAddr(client.Host), client.Port)}, dial.Options{}, time.Now().Add(10*time.Second))
 	if err != nil {
@@ -187,11 +186,11 @@ func TestAConnectionThatWasReset(t *testing.T) {
 	if err := errors.Join(peer.SetLinger(0), peer.Close()); err != nil {
 		t.Fatal(err)
 	}
-	for _, gone := unix.Getpeername(int(conn.File.Fd())); gone == nil; _, gone = unix.Getpeername(int(conn.File.Fd())) {
+	for _, err := unix.Getpeername(int(conn.File.Fd())); err == nil; _, err = unix.Getpeername(int(conn.File.Fd())) {
 		time.Sleep(time.Millisecond)
 	}
 	s := call(t, client)
-	var got <-chan asked
+	var got <-chan request
 	refusal := `{"jsonrpc":"2.0","id":1,"error":{"code":9,"message":"not connected"}}` + "\n"
 	s.ManagerSocket, got = manager(t, refusal)
 	m, err := connectManager(s.ManagerSocket, time.Second)

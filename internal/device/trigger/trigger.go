@@ -1,7 +1,7 @@
-// Package trigger makes one call home: it dials the NETCONF client and hands
-// the connected socket over, to sshd or to the manager. callhome-trigger's main
-// calls it. It parses no command line, and what it logs is what happened, never
-// a failure: that goes back to main.
+// Package trigger makes one call home: it dials the NETCONF client and hands the
+// connected socket over, to sshd or to the manager. callhome-trigger's main uses
+// it. It parses no command line, and never logs a failure: it returns the error to
+// main.
 package trigger
 
 import (
@@ -21,11 +21,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Run makes the call home that s describes. With exec handover it returns only
-// with an error; else nil means that the socket was taken over. What can be
-// known to be missing is told before the NETCONF client is called.
+// Run makes the call home that s describes. With exec handover it returns only on
+// error; otherwise nil means that sshd or the manager has the socket. It reports
+// missing files and settings before it dials the NETCONF client.
 func Run(s *settings.Settings, log hclog.Logger) error {
-	if s.Handover != settings.HandoverManager { // which has an sshd of its own
+	if s.Handover != settings.HandoverManager { // the manager has its own sshd settings
 		if err := s.CheckFiles(); err != nil {
 			return err
 		}
@@ -45,7 +45,7 @@ func Run(s *settings.Settings, log hclog.Logger) error {
 	}
 	fields := []any{"host", s.Host, "port", s.Port}
 	if s.Opaque != "" {
-		fields = append(fields, "opaque", hclog.Quote(s.Opaque)) // one line, whatever it holds
+		fields = append(fields, "opaque", hclog.Quote(s.Opaque)) // one line, whatever its bytes
 	}
 	log.Info("calling home", fields...)
 	conn, err := connect.To(&s.Call)
@@ -65,7 +65,7 @@ func Run(s *settings.Settings, log hclog.Logger) error {
 	return err
 }
 
-// openLog opens the log of an sshd that is to be started here.
+// openLog opens the log of the sshd that this process starts.
 func openLog(s *settings.Settings) (*sshdexec.Log, error) {
 	log, err := sshdexec.OpenLog(s.SshdLog, sshdexec.LogDir, time.Now())
 	if err != nil {
@@ -74,24 +74,24 @@ func openLog(s *settings.Settings) (*sshdexec.Log, error) {
 	return log, nil
 }
 
-// discard removes the log of a session that did not come about, where it is a
-// file of its own in dir: those of sessions are kept up to a number. log may be
-// nil.
+// discard removes the log of a failed call home if it is a file in dir: otherwise
+// it would displace a session's log, of which dir keeps a limited number. log may
+// be nil.
 func discard(log *sshdexec.Log, dir string) {
 	if log != nil && filepath.Dir(log.File.Name()) == dir {
 		_ = os.Remove(log.File.Name())
 	}
 }
 
-// queueTime bounds the wait for a manager whose queue of callers is full.
+// queueTime bounds the wait for a manager whose accept queue is full.
 const queueTime = 2 * time.Second
 
-// findManager connects to the manager's socket where the handover wants it. It
-// returns nil where sshd is to be started here. The caller owns the file.
+// findManager connects to the manager's socket if the handover uses a manager. It
+// returns nil where this process is to start sshd. The caller owns the file.
 func findManager(s *settings.Settings) (*os.File, error) {
 	switch s.Handover {
 	case settings.HandoverManager:
-		if err := tellable(s.Opaque); err != nil {
+		if err := checkUTF8(s.Opaque); err != nil {
 			return nil, err
 		}
 	case settings.HandoverAuto:
@@ -101,7 +101,7 @@ func findManager(s *settings.Settings) (*os.File, error) {
 	manager, err := connectManager(s.ManagerSocket, queueTime)
 	switch {
 	case err == nil:
-		if err := tellable(s.Opaque); err != nil {
+		if err := checkUTF8(s.Opaque); err != nil {
 			manager.Close()
 			return nil, err
 		}
@@ -112,22 +112,21 @@ func findManager(s *settings.Settings) (*os.File, error) {
 	return nil, noManager(s.ManagerSocket, err)
 }
 
-// noManager gives a failure to connect to the manager its exit status. The
-// socket is everybody's: it is its directory that keeps a user out, and for who
-// gets in there is the group.
+// noManager gives a failure to connect to the manager its exit status. The socket's
+// mode admits every user: EACCES comes from its directory.
 func noManager(socket string, err error) error {
 	if errors.Is(err, unix.EACCES) {
 		return sysexits.New(sysexits.NoPerm,
 			"give "+filepath.Dir(socket)+" mode 0755 and this user the group callhome, or use --handover exec",
-			fmt.Errorf("the manager's socket %s may not be used: %w", socket, err))
+			fmt.Errorf("connecting to the manager's socket %s: %w", socket, err))
 	}
 	return sysexits.New(sysexits.Unavailable, "start callhome-mgr, or use --handover exec",
 		fmt.Errorf("no manager answers at %s: %w", socket, err))
 }
 
-// tellable refuses an opaque word that JSON, which the manager speaks, would
-// change on the way.
-func tellable(opaque string) error {
+// checkUTF8 refuses an OPAQUE that JSON, the manager's protocol, cannot carry
+// unchanged.
+func checkUTF8(opaque string) error {
 	if utf8.ValidString(opaque) {
 		return nil
 	}
@@ -135,8 +134,8 @@ func tellable(opaque string) error {
 		fmt.Errorf("OPAQUE %+.100q is not UTF-8, and the manager's protocol carries only UTF-8", opaque))
 }
 
-// connectManager connects to a Unix socket, close-on-exec and blocking. A full
-// queue there is waited for no longer than wait.
+// connectManager connects to a Unix socket, close-on-exec and blocking. wait bounds
+// the wait for a place in a full accept queue.
 func connectManager(path string, wait time.Duration) (*os.File, error) {
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {

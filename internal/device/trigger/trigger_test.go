@@ -21,7 +21,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// program makes an executable script that stands for sshd.
+// program writes an executable script that replaces sshd.
 func program(t *testing.T, script string) string {
 	t.Helper()
 	return file(t, "sshd", "#!/bin/sh\n"+script+"\n", 0o700)
@@ -36,7 +36,7 @@ func file(t *testing.T, name, text string, mode os.FileMode) string {
 	return path
 }
 
-// listen is a NETCONF client that awaits call homes.
+// listen returns a listener in place of a NETCONF client, and its address.
 func listen(t *testing.T) (net.Listener, settings.Target) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -67,7 +67,7 @@ func accept(t *testing.T, l net.Listener) net.Conn {
 	return c
 }
 
-// call returns settings for a call home that lacks nothing.
+// call returns complete settings for a call home.
 func call(t *testing.T, to settings.Target) *settings.Settings {
 	t.Helper()
 	return &settings.Settings{
@@ -85,10 +85,10 @@ func call(t *testing.T, to settings.Target) *settings.Settings {
 
 var quiet = hclog.NewNullLogger()
 
-// Every class of failure with its exit status, in the order in which a call
-// meets them; what fails first is told.
-func TestRunTellsWhatFailed(t *testing.T) {
-	nobody := refused(t)
+// Every class of failure has its exit status, message and hint. The order is that
+// of a call home; the first failure is reported.
+func TestRunReportsWhatFailed(t *testing.T) {
+	closed := refused(t)
 	_, client := listen(t)
 	for _, tt := range []struct {
 		name   string
@@ -121,9 +121,9 @@ func TestRunTellsWhatFailed(t *testing.T) {
 			sysexits.Unavailable, "no manager answers at /nonexistent/mgr.sock: no such file or directory", "start callhome-mgr, or use --handover exec"},
 		{"no such name", func(_ *testing.T, s *settings.Settings) { s.Host = "nms.onion" },
 			sysexits.NoHost, "name nms.onion does not resolve: ", "check the name, /etc/hosts and the name servers in /etc/resolv.conf"},
-		{"nobody there", func(_ *testing.T, s *settings.Settings) { s.Target = nobody },
+		{"no listener", func(_ *testing.T, s *settings.Settings) { s.Target = closed },
 			sysexits.Unavailable, "connecting to 127.0.0.1 port ", "check that the NETCONF client listens there and that no firewall is in between"},
-		{"nobody in time", func(_ *testing.T, s *settings.Settings) { s.ConnectTimeout = -1 },
+		{"no connection in time", func(_ *testing.T, s *settings.Settings) { s.ConnectTimeout = -1 },
 			sysexits.Unavailable, "connecting to 127.0.0.1 port ", "check that the NETCONF client listens there and that no firewall is in between"},
 		{"no such interface", func(_ *testing.T, s *settings.Settings) { s.Dial.Interface = "nosuch0" },
 			sysexits.Config, ": binding to the interface nosuch0: no such device", "check --local-address, --interface and --netns"},
@@ -132,23 +132,23 @@ func TestRunTellsWhatFailed(t *testing.T) {
 		{"not an address of ours", func(_ *testing.T, s *settings.Settings) {
 			s.Dial.LocalAddress = netip.MustParseAddr("192.0.2.77")
 		}, sysexits.Config, ": binding to the local address 192.0.2.77:0: cannot assign requested address", "check --local-address, --interface and --netns"},
-		{"a port of somebody else's", func(t *testing.T, s *settings.Settings) {
+		{"a local port in use", func(t *testing.T, s *settings.Settings) {
 			_, taken := listen(t)
 			s.Dial.LocalPort = taken.Port
 		}, sysexits.OSErr, "address already in use", ""},
-		{"no proxy", func(_ *testing.T, s *settings.Settings) { s.Proxy = settings.Proxy{Scheme: "http", Target: nobody} },
+		{"no proxy", func(_ *testing.T, s *settings.Settings) { s.Proxy = settings.Proxy{Scheme: "http", Target: closed} },
 			sysexits.Unavailable, "connecting to the proxy 127.0.0.1 port ", "check --proxy, that the proxy listens there and that no firewall is in between"},
 		{"not a namespace", func(_ *testing.T, s *settings.Settings) { s.Dial.Netns = s.Sshd.Config },
 			sysexits.Config, ": not a network namespace", "check --local-address, --interface and --netns"},
-		// A port may call itself, and is then its own peer.
-		{"nobody but itself", func(_ *testing.T, s *settings.Settings) { s.Target, s.Dial.LocalPort = nobody, nobody.Port },
+		// TCP can connect a socket to its own port (simultaneous open).
+		{"a connection to itself", func(_ *testing.T, s *settings.Settings) { s.Target, s.Dial.LocalPort = closed, closed.Port },
 			sysexits.Unavailable, ": no listener there, TCP connected the socket to itself", "leave out --local-port, or call the NETCONF client's own address and port"},
 		{"no credentials for the proxy", func(_ *testing.T, s *settings.Settings) {
 			s.Proxy = settings.Proxy{Scheme: "http", Target: s.Target, Credentials: "/nonexistent/c"}
 		}, sysexits.NoInput, "reading the proxy's credentials: open /nonexistent/c: no such file or directory", "create it with one line user:password and mode 0600"},
 		{"no place for the log", func(_ *testing.T, s *settings.Settings) { s.SshdLog = "/nonexistent/d/log" },
 			sysexits.OSErr, "opening the log for sshd: open /nonexistent/d/log: no such file or directory", "set --sshd-log to syslog or to a file that can be written"},
-		{"no interpreter for what should be sshd", func(t *testing.T, s *settings.Settings) {
+		{"an sshd without its interpreter", func(t *testing.T, s *settings.Settings) {
 			s.Sshd.Sshd = file(t, "sshd", "#!/nonexistent/sh\n", 0o700)
 		}, sysexits.OSErr, "starting sshd: fork/exec ", ""},
 		{"an sshd that ends", func(t *testing.T, s *settings.Settings) {
@@ -157,11 +157,11 @@ func TestRunTellsWhatFailed(t *testing.T) {
 		{"an sshd without keys", func(t *testing.T, s *settings.Settings) {
 			s.Sshd.Sshd = program(t, `echo "sshd: no hostkeys available -- exiting." >&2; exit 1`)
 		}, sysexits.NoInput, "sshd ended with status 1 before it took the connection to 127.0.0.1:PORT: sshd: no hostkeys available -- exiting.", "callhome-trigger --check shows what is missing"},
-		{"an sshd whose client has gone", func(t *testing.T, s *settings.Settings) {
+		{"an sshd whose client disconnected", func(t *testing.T, s *settings.Settings) {
 			s.Sshd.Sshd = program(t, `echo "Connection from 192.0.2.1 port 1 on 192.0.2.2 port 2" >&2; exit 255`)
 		}, sysexits.Unavailable, "127.0.0.1:PORT accepted the connection and closed it before SSH began: Connection from 192.0.2.1 port 1 on 192.0.2.2 port 2", "see why the NETCONF client closes connections"},
-		{"an sshd that ends without a word", func(t *testing.T, s *settings.Settings) { s.Sshd.Sshd = program(t, `exit 3`) },
-			sysexits.Config, "sshd ended with status 3 before it took the connection to 127.0.0.1:PORT: it said nothing", "callhome-trigger --check shows what is missing"},
+		{"an sshd that logs nothing", func(t *testing.T, s *settings.Settings) { s.Sshd.Sshd = program(t, `exit 3`) },
+			sysexits.Config, "sshd ended with status 3 before it took the connection to 127.0.0.1:PORT: it logged nothing", "callhome-trigger --check shows what is missing"},
 		{"opaque bytes for the manager", func(_ *testing.T, s *settings.Settings) { s.Handover, s.Opaque = settings.HandoverManager, "a\xffb\n" },
 			sysexits.Usage, `OPAQUE "a\xffb\n" is not UTF-8, and the manager's protocol carries only UTF-8`, "encode it, or use --handover exec, which carries any bytes"},
 	} {
@@ -177,7 +177,7 @@ func TestRunTellsWhatFailed(t *testing.T) {
 			}
 			tt.says = strings.ReplaceAll(tt.says, "PORT", strconv.Itoa(int(client.Port)))
 			if !strings.Contains(err.Error(), tt.says) || strings.Contains(err.Error(), "\n") {
-				t.Errorf("says\n%v, want in it\n%s", err, tt.says)
+				t.Errorf("got\n%v, want in it\n%s", err, tt.says)
 			}
 			if hint := sysexits.Hint(err); hint != tt.hint {
 				t.Errorf("advises %q, want %q", hint, tt.hint)
@@ -195,7 +195,7 @@ func openDescriptors(t *testing.T) int {
 	return len(entries)
 }
 
-// The square of how to hand over and what is at the manager's socket.
+// Every handover with every kind of file at the manager's socket.
 func TestFindManager(t *testing.T) {
 	dir := shortDir(t)
 	answers := filepath.Join(dir, "answers")
@@ -205,12 +205,12 @@ func TestFindManager(t *testing.T) {
 	}
 	defer l.Close()
 	stale := filepath.Join(dir, "stale")
-	dead, err := net.ListenUnix("unix", &net.UnixAddr{Name: stale})
+	closed, err := net.ListenUnix("unix", &net.UnixAddr{Name: stale})
 	if err != nil {
 		t.Fatal(err)
 	}
-	dead.SetUnlinkOnClose(false)
-	dead.Close()
+	closed.SetUnlinkOnClose(false)
+	closed.Close()
 	const no = "no manager answers at "
 	for _, tt := range []struct {
 		socket string
@@ -246,15 +246,15 @@ func TestFindManager(t *testing.T) {
 	}
 }
 
-// What is known to fail before the call is told before it.
-func TestNobodyIsCalledInVain(t *testing.T) {
+// Failures that can be detected before the call are reported without dialing.
+func TestAFailedCheckPreventsTheDial(t *testing.T) {
 	for _, tt := range []struct {
 		name   string
 		change func(*testing.T, *settings.Settings)
 	}{
 		{"no place for sshd's log", func(_ *testing.T, s *settings.Settings) { s.SshdLog = "/nonexistent/d/log" }},
 		{"a log that would block", func(_ *testing.T, s *settings.Settings) { s.SshdLog = os.DevNull }},
-		{"opaque bytes that the manager cannot be told", func(t *testing.T, s *settings.Settings) {
+		{"opaque bytes that the manager's protocol cannot carry", func(t *testing.T, s *settings.Settings) {
 			s.Handover, s.Opaque = settings.HandoverAuto, "\xff"
 			s.ManagerSocket, _ = manager(t, taken)
 		}},
@@ -285,7 +285,7 @@ func TestNobodyIsCalledInVain(t *testing.T) {
 	}
 }
 
-// sshd gets any bytes where no manager is.
+// Without a manager OPAQUE can have any bytes.
 func TestOpaqueBytesWithoutAManager(t *testing.T) {
 	l, client := listen(t)
 	s := call(t, client)
@@ -303,8 +303,8 @@ func TestOpaqueBytesWithoutAManager(t *testing.T) {
 	}
 }
 
-// A manager whose queue is full is not waited for for ever.
-func TestAFullQueueIsNotWaitedForForEver(t *testing.T) {
+// The wait for a manager whose accept queue is full is bounded.
+func TestTheWaitForAFullQueueIsBounded(t *testing.T) {
 	path := filepath.Join(shortDir(t), "m")
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -329,11 +329,11 @@ func TestAFullQueueIsNotWaitedForForEver(t *testing.T) {
 	}
 }
 
-// Root may go everywhere, so the error is made here.
-func TestADirectoryThatIsClosed(t *testing.T) {
+// Root passes every permission check, so the test passes EACCES itself.
+func TestADirectoryWithoutAccess(t *testing.T) {
 	err := noManager("/run/callhome/mgr.sock", unix.EACCES)
 	want := "give /run/callhome mode 0755 and this user the group callhome, or use --handover exec"
-	if sysexits.Code(err) != sysexits.NoPerm || sysexits.Hint(err) != want || err.Error() != "the manager's socket /run/callhome/mgr.sock may not be used: permission denied" {
+	if sysexits.Code(err) != sysexits.NoPerm || sysexits.Hint(err) != want || err.Error() != "connecting to the manager's socket /run/callhome/mgr.sock: permission denied" {
 		t.Errorf("exit status %d with %v; %s", sysexits.Code(err), err, sysexits.Hint(err))
 	}
 }
@@ -354,8 +354,8 @@ func TestDiscardRemovesOnlyItsOwn(t *testing.T) {
 	discard(nil, dir)
 }
 
-// Where sshd's words are when there is no file to read them from.
-func TestSilence(t *testing.T) {
+// The error says where sshd's output is when the log has none.
+func TestMissingOutput(t *testing.T) {
 	null, err := os.Open(os.DevNull)
 	if err != nil {
 		t.Fatal(err)
@@ -369,15 +369,15 @@ func TestSilence(t *testing.T) {
 	for want, log := range map[string]*sshdexec.Log{
 		"its output is in syslog":         {File: null, Syslog: true},
 		"its output is on standard error": {File: null},
-		"it said nothing":                 {File: empty},
+		"it logged nothing":               {File: empty},
 	} {
-		if got := silence(log); got != want {
+		if got := missingOutput(log); got != want {
 			t.Errorf("%+v: %q, want %q", log, got, want)
 		}
 	}
 }
 
-// shortDir is a directory for Unix sockets: their names have 107 bytes at most.
+// shortDir returns a directory for Unix sockets, whose paths have at most 107 bytes.
 func shortDir(t *testing.T) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "")
