@@ -104,7 +104,7 @@ func initFlags() []cli.Flag {
 
 // initialise is callhome-mgr init: a minimal document for this machine.
 func initialise(c *cli.Context) error {
-	o := config.InitOptions{NMS: c.StringSlice("nms"), Preset: c.String("netconf-server"), Each: c.Bool("each")}
+	o := config.InitOptions{Stations: c.StringSlice("nms"), Preset: c.String("netconf-server"), Each: c.Bool("each")}
 	keys, err := filepath.Glob(filepath.Join(config.DefaultKeyDir, "ssh_host_*_key"))
 	if err != nil {
 		return err
@@ -119,7 +119,7 @@ func initialise(c *cli.Context) error {
 		}
 		o.Users = append(o.Users, u)
 	}
-	if len(o.NMS) == 0 {
+	if len(o.Stations) == 0 {
 		return program.Usage(errors.New("init: no NETCONF client to call; add --nms HOST[:PORT]"))
 	}
 	doc, err := config.Init(o)

@@ -127,7 +127,7 @@ func TestConfigurationText(t *testing.T) {
 func TestInitMakesWhatCheckTakes(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "callhome.json")
 	sshd := script(t, "sshd", "echo OpenSSH_9.8p1 >&2")
-	doc, err := config.Init(config.InitOptions{NMS: []string{"nms.example.net", "[2001:db8::1]:830"}, HostKeys: []string{"ssh_host_ed25519_key"}})
+	doc, err := config.Init(config.InitOptions{Stations: []string{"nms.example.net", "[2001:db8::1]:830"}, HostKeys: []string{"ssh_host_ed25519_key"}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -12,10 +12,10 @@ import (
 	"callhome/internal/sshdexec"
 )
 
-// Parse reads a document, an RFC 7951 instance of ietf-netconf-server's
-// call-home subtree with the keystore and the truststore that it refers to. f
-// is what it must run on. With any fault there is no Config, and Errors has
-// every fault that could be found, up to maxFaults, in the order of the lines.
+// Parse reads a document: an RFC 7951 instance of ietf-netconf-server's call-home
+// subtree with the keystore and the truststore that it refers to. f is the sshd
+// that must support it. With any fault there is no Config, and Errors has the
+// faults in the order of the lines, up to maxFaults.
 func Parse(doc []byte, f Features, d Defaults) (*Config, Errors) {
 	root, fault := read(doc)
 	if fault != nil {
@@ -46,9 +46,8 @@ func index(n *node, name string) map[string]*node {
 	return out
 }
 
-// builder turns the checked tree into a Config and checks what depends on more
-// than one leaf. Where a leaf is wrong already it sees a zero value and must
-// not complain again.
+// builder turns the checked tree into a Config and checks what depends on several
+// leaves. A leaf with a fault has a zero value, and must not cause a second fault.
 type builder struct {
 	walker
 	features             Features
@@ -60,8 +59,8 @@ func (b *builder) fail(n *node, format string, args ...any) {
 	b.walker.fail(n.path, n.line, format, args...)
 }
 
-// inOrder returns the faults by line. What several references have in common
-// is told once.
+// inOrder returns the faults by line. A fault of a node that several references
+// share is reported once.
 func (b *builder) inOrder() Errors {
 	slices.SortStableFunc(b.errs, func(x, y Error) int { return x.Line - y.Line })
 	var out Errors
@@ -122,20 +121,20 @@ func (b *builder) endpoint(n *node, c *Client) Endpoint {
 	e := Endpoint{Name: n.str("name"), Client: c.Name, ConnectTimeout: c.Reconnect.MaxWait, LoginGrace: c.NoSSHTimer}
 	tcp, ssh := n.child("ssh", "tcp-client-parameters"), n.child("ssh", "ssh-server-parameters")
 	if tcp == nil || ssh == nil {
-		return e // it has another transport, which is a fault already
+		return e // another transport: reported already
 	}
 	b.tcp(&e, tcp)
 	e.HostKeys = b.hostKeys(ssh.child("server-identity"))
 	b.users(&e, ssh.child("client-authentication"))
 	e.Algorithms = b.algorithms(ssh.child("transport-params"))
-	b.alive(&e, tcp.child("keepalives"), ssh.child("keepalives"), c.Periodic == nil)
+	b.keepalives(&e, tcp.child("keepalives"), ssh.child("keepalives"), c.Periodic == nil)
 	if c.Periodic != nil && c.Periodic.IdleTimeout > 0 && b.features.ChannelTimeout {
 		e.Idle = &Idle{Session: c.Periodic.IdleTimeout, Unused: min(c.Periodic.IdleTimeout, unusedTimeout)}
 	}
 	b.announce(&e, ssh)
 	b.netconf(&e, n.child("ssh", "netconf-server-parameters"))
-	// Nothing from a document reaches sshd's command line unchecked, whatever
-	// the schema let pass.
+	// The schema is not trusted alone: every option is checked again before it
+	// reaches sshd's command line.
 	for _, o := range e.options("/") {
 		if err := sshdexec.CheckOption(o); err != nil {
 			b.fail(ssh, "%v", err)
@@ -144,14 +143,13 @@ func (b *builder) endpoint(n *node, c *Client) Endpoint {
 	return e
 }
 
-// unusedTimeout is how long a connection may be without a session: sshd closes
-// an idle session alone, and a client that then stays would hold the connection
-// for ever.
+// unusedTimeout limits a connection without a session. sshd closes only the idle
+// session; without this limit the client could hold the connection for ever.
 const unusedTimeout = 10 * time.Second
 
 func (b *builder) tcp(e *Endpoint, n *node) {
 	e.Host, e.Port = n.str("remote-address"), uint16(n.num("remote-port"))
-	// The unspecified address is the model's way of saying any.
+	// In the model the unspecified address means any address.
 	if a := as[netip.Addr](n.child("local-address")); a.IsValid() && !a.Unmap().IsUnspecified() {
 		e.LocalAddress = a
 	}
@@ -180,19 +178,19 @@ func (b *builder) tcp(e *Endpoint, n *node) {
 	}
 }
 
-// proxies are the cases of proxy-type, with what each can reach.
+// proxies are the cases of proxy-type, with the targets that each can reach.
 var proxies = []struct {
 	node, scheme string
 	names, ip6   bool
 	instead      string
 }{
-	{"socks4-parameters", "socks4", false, false, "SOCKS4 carries IPv4 addresses alone: use socks5-parameters, or socks4a-parameters for a name"},
+	{"socks4-parameters", "socks4", false, false, "SOCKS4 carries only IPv4 addresses: use socks5-parameters, or socks4a-parameters for a name"},
 	{"socks4a-parameters", "socks4a", true, false, "SOCKS4a carries no IPv6 addresses: use socks5-parameters"},
 	{"socks5-parameters", "socks5", true, true, ""},
 }
 
-// maxSocksWord is what fits RFC 1929's length bytes.
-const maxSocksWord = 255
+// maxSocksField is the limit of RFC 1929's length bytes.
+const maxSocksField = 255
 
 func (b *builder) proxy(n *node, target string) *Proxy {
 	for _, p := range proxies {
@@ -213,10 +211,10 @@ func (b *builder) proxy(n *node, target string) *Proxy {
 		if auth := in.child("authentication-parameters", "username-password"); auth != nil {
 			out.User, out.Password = auth.str("username"), auth.str("cleartext-password")
 			if strings.Contains(out.User, ":") {
-				b.fail(auth.child("username"), "a colon cannot stand in it")
+				b.fail(auth.child("username"), "the user name of a proxy must not have a colon")
 			}
-			if len(out.User) > maxSocksWord || len(out.Password) > maxSocksWord {
-				b.fail(auth, "SOCKS5 takes %d bytes of a name and of a password, no more", maxSocksWord)
+			if len(out.User) > maxSocksField || len(out.Password) > maxSocksField {
+				b.fail(auth, "SOCKS5 allows at most %d bytes for a user name and for a password", maxSocksField)
 			}
 		}
 		return out
@@ -229,7 +227,7 @@ func (b *builder) users(e *Endpoint, n *node) {
 	if cas != nil {
 		var some bool
 		if e.UserCAs, some = b.publicKeys(cas); !some && !cas.faulty {
-			b.fail(cas, "there is no key in it")
+			b.fail(cas, "it has no key")
 		}
 	}
 	for _, u := range n.child("users").list("user") {
@@ -245,7 +243,7 @@ func (b *builder) users(e *Endpoint, n *node) {
 	}
 }
 
-// aliases are OpenSSH's words for what IANA calls otherwise, or called later.
+// aliases are OpenSSH's names of algorithms that IANA registered under another name.
 var aliases = map[string]string{
 	"AEAD_AES_128_GCM":       "aes128-gcm@openssh.com",
 	"AEAD_AES_256_GCM":       "aes256-gcm@openssh.com",
@@ -263,30 +261,30 @@ func (b *builder) algorithms(n *node) Algorithms {
 	}
 }
 
-// known returns the leaf-list in sshd's words. has is what sshd knows, nil
-// where nobody could find out.
+// known returns the leaf-list in OpenSSH's names. has are the algorithms that sshd
+// supports, nil where that is unknown.
 func (b *builder) known(n *node, option string, has []string) []string {
 	var out []string
 	if n == nil {
 		return nil
 	}
 	for _, item := range n.items {
-		word := as[string](item)
-		alias := aliases[word]
+		name := as[string](item)
+		alias := aliases[name]
 		switch {
-		case word == "":
+		case name == "":
 			continue
-		case option == "MACs" && strings.HasPrefix(word, "AEAD_"):
-			b.fail(item, "in OpenSSH %s is a cipher and has no MAC of its own: list it under encryption alone", word)
+		case option == "MACs" && strings.HasPrefix(name, "AEAD_"):
+			b.fail(item, "in OpenSSH %s is a cipher without a separate MAC: list it under encryption only", name)
 			continue
-		case slices.Contains(has, word):
+		case slices.Contains(has, name):
 		case alias != "" && (has == nil || slices.Contains(has, alias)):
-			word = alias
+			name = alias
 		case has != nil:
-			b.fail(item, "%s of this machine does not know %s; its %s: %s", b.features.Version, word, option, strings.Join(has, ", "))
+			b.fail(item, "%s of this machine does not support %s; its %s: %s", b.features.Version, name, option, strings.Join(has, ", "))
 			continue
 		}
-		out = append(out, word)
+		out = append(out, name)
 	}
 	return out
 }
@@ -317,7 +315,7 @@ func (b *builder) netconf(e *Endpoint, n *node) {
 	if port := n.child("callhome:ssh-connection-port"); port != nil {
 		e.SSHConnectionPort = uint16(as[int](port))
 		if e.Subsystem == "" && n.child("callhome:subsystem") == nil {
-			b.fail(port, "only a subsystem of ours can see another port: add callhome:subsystem or callhome:netconf-server")
+			b.fail(port, "the port needs the subsystem in the same place: add callhome:subsystem or callhome:netconf-server")
 		}
 	}
 }

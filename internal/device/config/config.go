@@ -1,12 +1,12 @@
-// Package config owns the configuration of the standing connections: what an
-// RFC 7951 document of ietf-netconf-server's call-home subtree says, and what
-// of it OpenSSH can do. The manager and its command line call it. It takes
-// bytes and returns checked values; it opens, runs and writes nothing.
+// Package config owns the configuration document of the standing connections: an
+// RFC 7951 instance of ietf-netconf-server's call-home subtree, as far as OpenSSH
+// supports it. Package rollout and callhome-mgr's commands call it. It turns bytes
+// into checked values, and never opens, runs or writes a file.
 //
 //	bytes ─ json.go ─▶ tree ─ schema.go ─▶ checked tree ─ build.go ─▶ Config
-//	                                        Endpoint ─ Settings, Files ─▶ sshd
+//	                                        Endpoint ─ Call, Files ─▶ sshd
 //
-// schema.go is the covered part of the models as a table, refusals included.
+// schema.go has the covered part of the models as a table, with the refused nodes.
 package config
 
 import (
@@ -17,60 +17,58 @@ import (
 	"callhome/internal/sshdexec"
 )
 
-// Features is what the sshd of this machine can do (sshdexec.Probe).
+// Features are the abilities of this machine's sshd (sshdexec.Probe).
 type Features = sshdexec.Features
 
-// Defaults is what a document may leave to this machine.
+// Defaults are the values of this machine for what a document leaves out.
 type Defaults struct {
-	// KeyDir holds the host keys that a document names and does not contain
-	// (hidden-private-key); "" for DefaultKeyDir.
+	// KeyDir has the host keys that a document names without their content
+	// (hidden-private-key); "" is DefaultKeyDir.
 	KeyDir string
 }
 
-// DefaultKeyDir is where every OpenSSH keeps the machine's host keys. An NMS
-// knows a device by these, and a copy elsewhere would outlive a key that is
-// replaced.
+// DefaultKeyDir has the machine's host keys in every OpenSSH. A station identifies
+// the device by them, and a copy elsewhere would become outdated.
 const DefaultKeyDir = "/etc/ssh"
 
-// Config is a document, checked.
+// Config is a checked document.
 type Config struct {
 	Clients []Client // in the document's order
 }
 
-// Client is one NETCONF client to keep a connection with.
+// Client is one NETCONF client to keep a connection to.
 type Client struct {
 	Name    string
 	Enabled bool
-	// Endpoints are where it can be reached, at least one, in the user's order.
+	// Endpoints are its addresses, at least one, in the user's order.
 	Endpoints []Endpoint
 	// Periodic is nil for a persistent connection.
 	Periodic  *Periodic
 	Reconnect Reconnect
 	Backoff   Backoff
-	// NoSSHTimer is O-RAN's re-call-home-no-ssh-timer: how long after a call
-	// home there must be an SSH login, else the connection is given up and the
-	// call home repeated. 0 is off: sshd's own LoginGraceTime remains.
+	// NoSSHTimer is O-RAN's re-call-home-no-ssh-timer: a connection without an SSH
+	// login for that long is closed, and the call home repeated. 0 is off; sshd's
+	// own LoginGraceTime remains.
 	NoSSHTimer time.Duration
-	// MaxCallHomeAttempts is how many call homes in a row may fail, over all
-	// endpoints, before no more are made; 0 is no limit.
+	// MaxCallHomeAttempts limits the failed call homes in a row, over all
+	// endpoints; 0 is no limit.
 	MaxCallHomeAttempts int
-	// Hook is the absolute path of a program to run on this client's events,
-	// "" for none of its own.
+	// Hook is the absolute path of a program that runs on this client's events;
+	// "": none.
 	Hook string
 }
 
-// Periodic is a connection that is made at times.
+// Periodic has the times of a periodic connection.
 type Periodic struct {
 	Period time.Duration // whole minutes, at least one
-	// Anchor is a time from which whole multiples of Period are counted, in
-	// both directions; in UTC, on a full minute. Zero: none was given.
+	// Anchor is the time from which multiples of Period count, in both
+	// directions; in UTC, on a full minute. Zero: not in the document.
 	Anchor time.Time
-	// IdleTimeout is after how long without data the session is ended; 0 for
-	// never.
+	// IdleTimeout ends a session without data for that long; 0: never.
 	IdleTimeout time.Duration
 }
 
-// StartWith is which endpoint a reconnection begins with.
+// StartWith selects the endpoint that a reconnection begins with.
 type StartWith string
 
 // The values of start-with.
@@ -84,7 +82,7 @@ const (
 type Reconnect struct {
 	StartWith   StartWith
 	MaxWait     time.Duration // after which an attempt to connect has failed
-	MaxAttempts int           // at one endpoint, before the next one's turn
+	MaxAttempts int           // at one endpoint, before the next one
 }
 
 // Backoff is the pause between attempts.
@@ -93,11 +91,11 @@ type Backoff struct {
 	Jitter           int // percent of the pause, by which it is shorter or longer
 }
 
-// Endpoint is everything that one call needs. Fields that the document leaves
-// to the daemon are nil, "", or zero.
+// Endpoint is everything that one call home needs. A field that the document leaves
+// to the daemon is nil, "" or zero.
 type Endpoint struct {
 	Name string
-	// Client is the name of the client that the endpoint belongs to.
+	// Client is the name of the endpoint's client.
 	Client string
 
 	Host           string
@@ -112,19 +110,19 @@ type Endpoint struct {
 	Proxy          *Proxy        // nil: none
 
 	HostKeys []HostKey // at least one
-	// Users are who may log in, and nobody else. Empty: as the daemon's
-	// sshd_config says.
+	// Users are the only users who may log in. Empty: those that the daemon's
+	// sshd_config allows.
 	Users []User
-	// UserCAs sign user certificates, as authorized_keys(5) lines.
+	// UserCAs are the keys that sign user certificates, as authorized_keys(5) lines.
 	UserCAs    []string
 	Algorithms Algorithms
-	// SSH are the keepalives: a client that does not answer Count messages,
-	// Interval apart, is gone; nil: the daemon's. ClientAlive is what makes the
-	// sshd of this machine keep to them.
+	// SSH has the keepalives: a client that does not answer Count messages,
+	// Interval apart, is dead; nil: the daemon's. ClientAlive has the settings with
+	// which this machine's sshd keeps that limit.
 	SSH         *KeepAlive
 	ClientAlive *sshdexec.KeepAlive
 	LoginGrace  time.Duration // the client's NoSSHTimer
-	Idle        *Idle         // nil: no idle-timeout, or none that sshd knows
+	Idle        *Idle         // nil: no idle-timeout, or sshd does not support one
 
 	Subsystem         string
 	SSHConnectionPort uint16
@@ -132,25 +130,25 @@ type Endpoint struct {
 	DeviceID          string
 }
 
-// KeepAlive is a test for a dead peer: the first probe after Idle without data,
-// Count of them, Interval apart. For SSH there is no Idle.
+// KeepAlive sets probes of the peer: the first after Idle without data, then up to
+// Count of them, Interval apart. SSH keepalives have no Idle.
 type KeepAlive struct {
 	Idle, Interval time.Duration
 	Count          int
 }
 
-// Proxy is a SOCKS proxy to go through.
+// Proxy is the SOCKS proxy of an endpoint.
 type Proxy struct {
-	Scheme         string // settings.Proxy has the words
+	Scheme         string // as in settings.Proxy
 	Host           string
 	Port           uint16
 	User, Password string
 }
 
-// HostKey is a key that the device shows: a file of this machine, or Private.
+// HostKey is a host key of the device: a file of this machine, or Private.
 type HostKey struct {
 	Name string
-	// Path is the file that has the key, "" where the document has it itself.
+	// Path is the key's file; "" where the document contains the key.
 	Path string
 	// Private is the key as PKCS #8 DER.
 	Private []byte
@@ -158,24 +156,24 @@ type HostKey struct {
 	Certificate string
 }
 
-// User is who may log in, with the authorized_keys(5) lines of the user's keys.
-// Without any the user needs a certificate.
+// User may log in with the keys, which are authorized_keys(5) lines. Without a key
+// the user needs a certificate.
 type User struct {
 	Name string
 	Keys []string
 }
 
-// Algorithms are in sshd_config(5)'s words and in the order of preference; an
-// empty list leaves the choice to sshd.
+// Algorithms have sshd_config(5)'s names, in the order of preference. An empty list
+// leaves the choice to sshd.
 type Algorithms struct {
 	HostKey, Kex, Ciphers, MACs []string
 }
 
-// Idle is the periodic connection's idle-timeout where sshd can apply it.
+// Idle is the idle-timeout of a periodic connection where sshd supports one.
 type Idle struct {
 	Session, Unused time.Duration
 }
 
-// Equal reports whether two clients are the same in everything, so that a
-// reload need not touch the client.
+// Equal reports whether two clients are identical; then a reload leaves the client's
+// connection alone.
 func (c Client) Equal(other Client) bool { return reflect.DeepEqual(c, other) }

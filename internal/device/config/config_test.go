@@ -12,7 +12,7 @@ import (
 	"golang.org/x/crypto/ssh"
 )
 
-func TestClients(t *testing.T) {
+func TestClientsHaveTheDocumentsValues(t *testing.T) {
 	c := parse(t, all, with(t))
 	want := Client{
 		Name: "nms", Enabled: true,
@@ -50,8 +50,7 @@ func TestClients(t *testing.T) {
 	}
 }
 
-// The user's order of endpoints and keys is kept, and the document's of
-// clients.
+// The order of clients, endpoints and keys is that of the document.
 func TestOrderIsKept(t *testing.T) {
 	doc := string(with(t))
 	for _, name := range []string{"z", "y", "a", "x"} {
@@ -67,9 +66,9 @@ func TestOrderIsKept(t *testing.T) {
 	}
 }
 
-// A reload must touch a client for whatever has changed in it, also elsewhere
-// in the document, and for nothing else.
-func TestEqual(t *testing.T) {
+// A reload restarts a client for every change that affects it, also elsewhere in the
+// document, and for no other change.
+func TestEqualSeesEveryChangeOfAClient(t *testing.T) {
 	truststore := func(blob []byte) edit {
 		return edit{"ietf-truststore:truststore", `{"public-key-bags": {"public-key-bag": [{"name": "bag", "public-key": [` + publicKeyEntry("k", blob) + `]}]}}`}
 	}
@@ -82,7 +81,7 @@ func TestEqual(t *testing.T) {
 	for name, edits := range map[string][]edit{
 		"nothing":           nil,
 		"a default written": {{inTCP + "remote-port", `4334`}, {inClient + "callhome:enabled", `true`}, {inClient + "reconnect-strategy", `{}`}},
-		"somebody's key":    {{"ietf-keystore:keystore/asymmetric-keys/asymmetric-key", `[{"name": "k", "hidden-private-key": [null]}]`}},
+		"another key":       {{"ietf-keystore:keystore/asymmetric-keys/asymmetric-key", `[{"name": "k", "hidden-private-key": [null]}]`}},
 		"the white space":   {{inClient + "endpoints/endpoint/0/ssh/netconf-server-parameters", `{}`}},
 	} {
 		if !was.Equal(first(edits...)) {
@@ -109,9 +108,8 @@ func TestEqual(t *testing.T) {
 	}
 }
 
-// Every private key that the models have a format for becomes one that sshd
-// reads.
-func TestPrivateKeys(t *testing.T) {
+// A private key in each format of the models becomes a file that sshd reads.
+func TestPrivateKeysOfAllFormatsAreReadable(t *testing.T) {
 	for _, tt := range []struct {
 		name, format string
 		der          []byte
@@ -134,8 +132,8 @@ func TestPrivateKeys(t *testing.T) {
 	}
 }
 
-// A message about a private key does not quote it.
-func TestPrivateKeysStayUnsaid(t *testing.T) {
+// A message about a private key or a password does not quote it.
+func TestMessagesQuoteNoSecret(t *testing.T) {
 	secret := append([]byte("sesame"), pkcs8(edKey)...)
 	for _, format := range []string{"rsa-private-key-format", "ec-private-key-format", "one-asymmetric-key-format"} {
 		_, errs := Parse(with(t, edit{inPair, `{"private-key-format": "ietf-crypto-types:` + format + `", "cleartext-private-key": ` + b64(secret) + `}`}), all, Defaults{})
@@ -151,28 +149,28 @@ func TestPrivateKeysStayUnsaid(t *testing.T) {
 	}
 }
 
-func TestKeyDirectory(t *testing.T) {
+func TestHostKeysAreInTheKeyDirectory(t *testing.T) {
 	c, errs := Parse(with(t), all, Defaults{KeyDir: "/etc/callhome/keys"})
 	if len(errs) > 0 || c.Clients[0].Endpoints[0].HostKeys[0].Path != "/etc/callhome/keys/hk" {
 		t.Error(errs, c)
 	}
 }
 
-// Where nobody knows what sshd can do, nothing is held against it.
-func TestUnknownSshd(t *testing.T) {
+// Without knowledge of sshd's abilities every algorithm is accepted.
+func TestAnUnknownSshdAcceptsEveryAlgorithm(t *testing.T) {
 	e := endpoint(t, Features{}, edit{inSSH + "transport-params", `{"encryption": {"encryption-alg": ["AEAD_AES_128_GCM", "3des-cbc"]}, "mac": {"mac-alg": ["x@y"]}}`})
 	if want := (Algorithms{Ciphers: []string{"aes128-gcm@openssh.com", "3des-cbc"}, MACs: []string{"x@y"}}); !reflect.DeepEqual(e.Algorithms, want) {
 		t.Errorf("%+v, want %+v", e.Algorithms, want)
 	}
 }
 
-func TestInit(t *testing.T) {
+func TestInitMakesAValidDocument(t *testing.T) {
 	line := "ssh-ed25519 " + strings.Trim(b64(wire(edKey.Public())), `"`) + " me@noc"
 	for name, o := range map[string]InitOptions{
-		"one":  {NMS: []string{"nms.example"}, HostKeys: []string{"ssh_host_ed25519_key"}},
-		"all":  {NMS: []string{"nms.example:99", "[2001:db8::1]:830", "192.0.2.1"}, HostKeys: []string{"ssh_host_ed25519_key", "ssh_host_rsa_key"}, Users: []User{{"netconf", []string{line, line}}}, Preset: "yuma"},
-		"each": {NMS: []string{"a.example", "b.example:99"}, Each: true, HostKeys: []string{"k"}},
-		"zone": {NMS: []string{"fe80::1%eth0"}, HostKeys: []string{"k"}},
+		"one":  {Stations: []string{"nms.example"}, HostKeys: []string{"ssh_host_ed25519_key"}},
+		"all":  {Stations: []string{"nms.example:99", "[2001:db8::1]:830", "192.0.2.1"}, HostKeys: []string{"ssh_host_ed25519_key", "ssh_host_rsa_key"}, Users: []User{{"netconf", []string{line, line}}}, Preset: "yuma"},
+		"each": {Stations: []string{"a.example", "b.example:99"}, Each: true, HostKeys: []string{"k"}},
+		"zone": {Stations: []string{"fe80::1%eth0"}, HostKeys: []string{"k"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			doc, err := Init(o)
@@ -180,7 +178,7 @@ func TestInit(t *testing.T) {
 				t.Fatal(err)
 			}
 			c := parse(t, all, doc).Clients
-			clients, endpoints := 1, len(o.NMS)
+			clients, endpoints := 1, len(o.Stations)
 			if o.Each {
 				clients, endpoints = endpoints, clients
 			}
@@ -206,15 +204,15 @@ func TestInit(t *testing.T) {
 		o    InitOptions
 		says string
 	}{
-		"nobody":        {InitOptions{HostKeys: []string{"k"}}, "no NETCONF client is named"},
-		"no key":        {InitOptions{NMS: []string{"n"}}, "this machine has no host key"},
-		"no host":       {InitOptions{NMS: []string{"-n"}, HostKeys: []string{"k"}}, `host "-n" is neither`},
-		"bad key name":  {InitOptions{NMS: []string{"n"}, HostKeys: []string{"../k"}}, "is not a file name in the key directory"},
-		"bad user":      {InitOptions{NMS: []string{"n"}, HostKeys: []string{"k"}, Users: []User{{"a b", []string{line}}}}, "is not a user name"},
-		"bad key line":  {InitOptions{NMS: []string{"n"}, HostKeys: []string{"k"}, Users: []User{{"u", []string{"sesame"}}}}, "key 1 of user u is not a line"},
-		"keyless user":  {InitOptions{NMS: []string{"n"}, HostKeys: []string{"k"}, Users: []User{{"u", nil}}}, "no way to log in"},
-		"no preset":     {InitOptions{NMS: []string{"n"}, HostKeys: []string{"k"}, Preset: "x"}, "expected one of yuma"},
-		"twice the NMS": {InitOptions{NMS: []string{"n", "n"}, HostKeys: []string{"k"}}, "there is an entry of this name"},
+		"no station":   {InitOptions{HostKeys: []string{"k"}}, "no NETCONF client is given"},
+		"no key":       {InitOptions{Stations: []string{"n"}}, "this machine has no host key"},
+		"no host":      {InitOptions{Stations: []string{"-n"}, HostKeys: []string{"k"}}, `host "-n" is neither`},
+		"bad key name": {InitOptions{Stations: []string{"n"}, HostKeys: []string{"../k"}}, "is not a file name in the key directory"},
+		"bad user":     {InitOptions{Stations: []string{"n"}, HostKeys: []string{"k"}, Users: []User{{"a b", []string{line}}}}, "is not a user name"},
+		"bad key line": {InitOptions{Stations: []string{"n"}, HostKeys: []string{"k"}, Users: []User{{"u", []string{"sesame"}}}}, "key 1 of user \"u\" is not a line"},
+		"keyless user": {InitOptions{Stations: []string{"n"}, HostKeys: []string{"k"}, Users: []User{{"u", nil}}}, "no way to log in"},
+		"no preset":    {InitOptions{Stations: []string{"n"}, HostKeys: []string{"k"}, Preset: "x"}, "expected one of yuma"},
+		"duplicate":    {InitOptions{Stations: []string{"n", "n"}, HostKeys: []string{"k"}}, "duplicate name"},
 	} {
 		if _, err := Init(tt.o); err == nil || !strings.Contains(err.Error(), tt.says) {
 			t.Errorf("%s: %v, want %s", name, err, tt.says)

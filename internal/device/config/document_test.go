@@ -23,7 +23,7 @@ import (
 	"golang.org/x/crypto/ssh"
 )
 
-// all is an sshd that knows what the tests name, and no more.
+// all is an sshd that supports the algorithms of the tests, and no other.
 var all = Features{
 	Version:           "OpenSSH_9.9p2",
 	ChannelTimeout:    true,
@@ -59,11 +59,11 @@ const minimal = `{"ietf-netconf-server:netconf-server": {"call-home": {"netconf-
 			{"name": "hk", "public-key": {"inline-definition": {"hidden-private-key": [null]}}}]}}}}]},
 	"connection-type": {"persistent": {}}}]}}}`
 
-// edit is a value, in JSON, at a place; "" takes away what is there.
+// edit sets the JSON value at a place; "" removes it.
 type edit struct{ at, value string }
 
-// with returns the minimal document with edits. What lies on the way to a place
-// is made.
+// with returns the minimal document with edits. Missing parents of a place are
+// created.
 func with(t testing.TB, edits ...edit) []byte {
 	t.Helper()
 	root := decode(t, minimal)
@@ -113,7 +113,7 @@ func place(t testing.TB, at any, way []string, value string) {
 	m[way[0]] = decode(t, value)
 }
 
-// parse wants a document to be right.
+// parse fails the test if the document has a fault.
 func parse(t testing.TB, f Features, doc []byte) *Config {
 	t.Helper()
 	c, faults := Parse(doc, f, Defaults{})
@@ -123,14 +123,14 @@ func parse(t testing.TB, f Features, doc []byte) *Config {
 	return c
 }
 
-// endpoint wants one right client with one endpoint.
+// endpoint returns the endpoint of the minimal document with edits.
 func endpoint(t testing.TB, f Features, edits ...edit) *Endpoint {
 	t.Helper()
 	c := parse(t, f, with(t, edits...))
 	return &c.Clients[0].Endpoints[0]
 }
 
-// Keys that every test may use; generated, none is anybody's.
+// Generated keys for all tests.
 var (
 	edKey  = ed25519.NewKeyFromSeed(bytes.Repeat([]byte{1}, ed25519.SeedSize))
 	edKey2 = ed25519.NewKeyFromSeed(bytes.Repeat([]byte{2}, ed25519.SeedSize))
@@ -149,7 +149,7 @@ func b64(b []byte) string { return strconv.Quote(base64.StdEncoding.EncodeToStri
 
 func wire(key any) []byte { return must(ssh.NewPublicKey(key)).Marshal() }
 
-// certificate returns one that edKey2 signed for edKey's public half.
+// certificate returns a certificate of edKey, signed by edKey2.
 func certificate(t testing.TB, kind uint32) []byte {
 	t.Helper()
 	c := &ssh.Certificate{Key: must(ssh.NewPublicKey(edKey.Public())), CertType: kind, KeyId: "x", ValidPrincipals: []string{"x"}, ValidBefore: ssh.CertTimeInfinity}
@@ -165,7 +165,7 @@ func publicKeyEntry(name string, blob []byte) string {
 	return `{"name": ` + strconv.Quote(name) + `, "public-key-format": "ietf-crypto-types:ssh-public-key-format", "public-key": ` + b64(blob) + `}`
 }
 
-// user is one of name with one inline key.
+// user returns a user with one inline key.
 func user(name string, blob []byte) string {
 	return `{"name": ` + strconv.Quote(name) + `, "public-keys": {"inline-definition": {"public-key": [` + publicKeyEntry("k", blob) + `]}}}`
 }
@@ -175,8 +175,7 @@ const (
 	validate = yang + "validate"
 )
 
-// needYanglint skips what the models themselves are asked for where nobody can
-// answer.
+// needYanglint skips the test where yanglint is not installed.
 func needYanglint(t *testing.T) {
 	t.Helper()
 	if _, err := exec.LookPath("yanglint"); err != nil {
@@ -187,8 +186,8 @@ func needYanglint(t *testing.T) {
 	}
 }
 
-// yanglint returns what it prints for a document, and an error where the models
-// do not have it.
+// yanglint returns its output for a document, and an error where the models refuse
+// the document.
 func yanglint(t *testing.T, doc []byte, options ...string) (string, error) {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "doc.json")

@@ -9,13 +9,13 @@ import (
 type Error struct {
 	Path    string // instance-identifier of the faulty node, RFC 7951 section 6.11
 	Line    int    // in the document, from 1
-	Message string // what is wrong, and what to write instead
+	Message string // the fault, and what to write instead
 }
 
 func (e Error) Error() string { return fmt.Sprintf("line %d: %s: %s", e.Line, e.Path, e.Message) }
 
-// Errors are all faults of a document, in its order. An empty list is none: a
-// caller that needs an error asks for Err.
+// Errors are the faults of a document, in its order. Err returns them as an error,
+// because an empty list is not a nil error.
 type Errors []Error
 
 func (e Errors) Error() string {

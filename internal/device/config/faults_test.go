@@ -7,8 +7,7 @@ import (
 	"golang.org/x/crypto/ssh"
 )
 
-// model says what the modules themselves have to say of a document that is
-// refused here.
+// model tells whether the YANG modules refuse a document too that Parse refuses.
 type model string
 
 const (
@@ -42,11 +41,11 @@ func faults(t *testing.T) []fault {
 	pathInlineKey := pathUser + "/public-keys/inline-definition/public-key[name='k']/public-key"
 	return []fault{
 		// RFC 7951 and the tree.
-		one("unknown member", inTCP+"remote-addres", `"x"`, pathTCP+"/remote-addres", "there is no such node; known here: remote-address, remote-port", modelToo),
-		one("unknown top", "ietf-system:system", `{}`, "/ietf-system:system", "there is no such node; known here: ietf-netconf-server:netconf-server, ietf-keystore:keystore, ietf-truststore:truststore", modelToo),
-		one("module missing", inTCP+"dscp", `1`, pathTCP+"/dscp", "here the name needs its module, as callhome:dscp", modelToo),
-		one("module too much", inTCP+"ietf-netconf-server:remote-port", `1`, pathTCP+"/ietf-netconf-server:remote-port", "here the name stands without its module, as remote-port", modelNot),
-		one("metadata", inTCP+"@remote-address", `{}`, pathTCP+"/@remote-address", "metadata (RFC 7952) is not taken", modelNot),
+		one("unknown member", inTCP+"remote-addres", `"x"`, pathTCP+"/remote-addres", "unknown node; expected one of: remote-address, remote-port", modelToo),
+		one("unknown top", "ietf-system:system", `{}`, "/ietf-system:system", "unknown node; expected one of: ietf-netconf-server:netconf-server, ietf-keystore:keystore, ietf-truststore:truststore", modelToo),
+		one("module missing", inTCP+"dscp", `1`, pathTCP+"/dscp", "write the name with its module, as callhome:dscp", modelToo),
+		one("module too much", inTCP+"ietf-netconf-server:remote-port", `1`, pathTCP+"/ietf-netconf-server:remote-port", "write the name without its module, as remote-port", modelNot),
+		one("metadata", inTCP+"@remote-address", `{}`, pathTCP+"/@remote-address", "metadata (RFC 7952) is not supported", modelNot),
 		one("number in quotes", inTCP+"remote-port", `"4334"`, pathTCP+"/remote-port", "without quotes (RFC 7951 section 6.1)", modelToo),
 		one("number too large", inTCP+"remote-port", `70000`, pathTCP+"/remote-port", `found "70000"; expected a number from 1 to 65535`, modelToo),
 		one("number negative", inTCP+"remote-port", `-1`, pathTCP+"/remote-port", `found "-1"; expected a number`, modelToo),
@@ -58,15 +57,15 @@ func faults(t *testing.T) []fault {
 		one("empty leaf, two", inPair+"hidden-private-key", `[null, null]`, pathKey+"/public-key/inline-definition/hidden-private-key", `a leaf without a value is written [null]`, modelToo),
 		one("array for object", inEnd+"ssh/tcp-client-parameters", `[]`, pathTCP, "found an array; expected an object", modelToo),
 		one("leaf-list without array", inSSH+"transport-params/mac/mac-alg", `"hmac-sha2-256"`, pathSSH+"/transport-params/mac/mac-alg", "expected an array of values", modelToo),
-		one("leaf-list, twice the same", inSSH+"transport-params/mac/mac-alg", `["hmac-sha2-256", "hmac-sha2-256"]`, pathSSH+"/transport-params/mac/mac-alg[2]", `"hmac-sha2-256" stands in line`, modelToo),
+		one("leaf-list, twice the same", inSSH+"transport-params/mac/mac-alg", `["hmac-sha2-256", "hmac-sha2-256"]`, pathSSH+"/transport-params/mac/mac-alg[2]", `duplicate value "hmac-sha2-256", first in line`, modelToo),
 		one("list empty", inClient+"endpoints/endpoint", `[]`, pathClient+"/endpoints/endpoint", "at least one entry is needed", modelToo),
 		one("list with a string", inClient+"endpoints/endpoint", `["x"]`, pathClient+"/endpoints/endpoint[1]", "expected an object", modelToo),
 		one("container missing", inClient+"endpoints", ``, pathClient+"/endpoints/endpoint", "endpoint is missing", modelToo),
 		one("key missing", inEnd+"name", ``, pathClient+"/endpoints/endpoint[1]/name", "name is missing", modelToo),
 		one("mandatory leaf missing", inTCP+"remote-address", ``, pathTCP+"/remote-address", "remote-address is missing", modelToo),
 		one("mandatory choice missing", inClient+"connection-type", `{}`, pathClient+"/connection-type", "persistent or periodic is missing", modelToo),
-		one("two cases", inClient+"connection-type", `{"persistent": {}, "periodic": {}}`, pathClient+"/connection-type", "persistent and periodic exclude each other", modelToo),
-		one("two entries of a name", users, oneUser(user("u", ed)+","+user("u", ed)), pathUser, "there is an entry of this name in line", modelToo),
+		one("two cases", inClient+"connection-type", `{"persistent": {}, "periodic": {}}`, pathClient+"/connection-type", "persistent and periodic cannot be combined", modelToo),
+		one("two entries of a name", users, oneUser(user("u", ed)+","+user("u", ed)), pathUser, "duplicate name, first in line", modelToo),
 		one("enumeration", inClient+"reconnect-strategy/start-with", `"first"`, pathClient+"/reconnect-strategy/start-with", `unknown value "first"; expected one of first-listed, last-connected, random-selection`, modelToo),
 		one("identity without its module", users, oneUser(strings.Replace(user("u", ed), "ietf-crypto-types:", "", 1)), pathUser+"/public-keys/inline-definition/public-key[name='k']/public-key-format", "write ietf-crypto-types:ssh-public-key-format", modelToo),
 		one("base64", users, oneUser(strings.Replace(user("u", ed), "AAAA", "A*AA", 1)), pathInlineKey, "not base64", modelToo),
@@ -82,18 +81,18 @@ func faults(t *testing.T) []fault {
 		one("keepalive probes", inTCP+"keepalives/max-probes", `128`, pathTCP+"/keepalives/max-probes", "expected a number from 1 to 127", modelNot),
 		one("keepalive time", inTCP+"keepalives/idle-time", `40000`, pathTCP+"/keepalives/idle-time", "expected a number from 1 to 32767", modelNot),
 		{"SOCKS4 to a name", []edit{{inTCP + "remote-address", `"nms.example"`}, {inTCP + "proxy-server", `{"socks4-parameters": {"remote-address": "192.0.2.9"}}`}},
-			pathTCP + "/proxy-server/socks4-parameters", "the NETCONF client is nms.example, and SOCKS4 carries IPv4 addresses alone: use socks5-parameters", modelNot},
+			pathTCP + "/proxy-server/socks4-parameters", "the NETCONF client is nms.example, and SOCKS4 carries only IPv4 addresses: use socks5-parameters", modelNot},
 		{"SOCKS4a to IPv6", []edit{{inTCP + "remote-address", `"2001:db8::1"`}, {inTCP + "proxy-server", `{"socks4a-parameters": {"remote-address": "192.0.2.9"}}`}},
 			pathTCP + "/proxy-server/socks4a-parameters", "SOCKS4a carries no IPv6 addresses: use socks5-parameters", modelNot},
 		one("SOCKS4 by a name", inTCP+"proxy-server", `{"socks4-parameters": {"remote-address": "p.example"}}`, pathTCP+"/proxy-server/socks4-parameters/remote-address", "not an IP address", modelToo),
-		one("SOCKS4 by nobody", inTCP+"proxy-server", `{"socks4-parameters": {"remote-address": "0.0.0.0"}}`, pathTCP+"/proxy-server/socks4-parameters/remote-address", `"0.0.0.0" is not an address to connect to`, modelNot),
+		one("SOCKS4 proxy at 0.0.0.0", inTCP+"proxy-server", `{"socks4-parameters": {"remote-address": "0.0.0.0"}}`, pathTCP+"/proxy-server/socks4-parameters/remote-address", `"0.0.0.0" is not an address to connect to`, modelNot),
 		one("no proxy in proxy-server", inTCP+"proxy-server", `{}`, pathTCP+"/proxy-server", "socks4-parameters or socks4a-parameters or socks5-parameters is missing", modelToo),
 		one("colon in a user", inTCP+"proxy-server", `{"socks5-parameters": {"remote-address": "p.example", "authentication-parameters": {"username-password": {"username": "a:b", "cleartext-password": "x"}}}}`,
-			pathTCP+"/proxy-server/socks5-parameters/authentication-parameters/username-password/username", "a colon cannot stand in it", modelNot),
+			pathTCP+"/proxy-server/socks5-parameters/authentication-parameters/username-password/username", "the user name of a proxy must not have a colon", modelNot),
 		one("line in a password", inTCP+"proxy-server", `{"socks5-parameters": {"remote-address": "p.example", "authentication-parameters": {"username-password": {"username": "a", "cleartext-password": "x\ny"}}}}`,
 			pathTCP+"/proxy-server/socks5-parameters/authentication-parameters/username-password/cleartext-password", "a string of 1 to 255 bytes without control characters", modelNot),
 		one("long password", inTCP+"proxy-server", `{"socks5-parameters": {"remote-address": "p.example", "authentication-parameters": {"username-password": {"username": "a", "cleartext-password": "`+strings.Repeat("ä", 128)+`"}}}}`,
-			pathTCP+"/proxy-server/socks5-parameters/authentication-parameters/username-password", "SOCKS5 takes 255 bytes", modelNot),
+			pathTCP+"/proxy-server/socks5-parameters/authentication-parameters/username-password", "SOCKS5 allows at most 255 bytes", modelNot),
 
 		// Host keys.
 		one("key file elsewhere", inKey+"name", `"../../etc/shadow"`, pathSSH+"/server-identity/host-key[name='../../etc/shadow']/public-key/inline-definition", "is not a file name in the key directory", modelNot),
@@ -107,28 +106,28 @@ func faults(t *testing.T) []fault {
 		one("public key of another form", inPair, `{"hidden-private-key": [null], "public-key": "AAAA", "public-key-format": "ietf-crypto-types:subject-public-key-info-format"}`, pathKey+"/public-key/inline-definition/public-key-format", "ssh-keygen -i -m PKCS8", modelToo),
 		one("public key without format", inPair+"public-key", b64(ed), pathKey+"/public-key/inline-definition", "public-key and public-key-format need each other", modelNot),
 		{"a user's certificate as a host's", []edit{{inPair + "public-key-format", `"ietf-crypto-types:ssh-public-key-format"`}, {inPair + "public-key", b64(certificate(t, ssh.UserCert))}},
-			pathKey + "/public-key/inline-definition/public-key", "this is a user's certificate", modelNot},
-		one("no such key in the keystore", inKey+"public-key", `{"central-keystore-reference": "genkey"}`, pathKey+"/public-key/central-keystore-reference", `there is no asymmetric-key "genkey" in ietf-keystore:keystore; for a file of that name in /etc/ssh it has this one entry: {"name": "genkey", "hidden-private-key": [null]}`, modelToo),
+			pathKey + "/public-key/inline-definition/public-key", "this is a user certificate", modelNot},
+		one("no such key in the keystore", inKey+"public-key", `{"central-keystore-reference": "genkey"}`, pathKey+"/public-key/central-keystore-reference", `there is no asymmetric-key "genkey" in ietf-keystore:keystore; for a key file of that name in /etc/ssh add the entry {"name": "genkey", "hidden-private-key": [null]}`, modelToo),
 
 		// Users.
 		one("account", users, oneUser(user("u*", ed)), pathSSH+"/client-authentication/users/user[name='u*']/name", `"u*" is not a user name`, modelNot),
 		one("account with an option", users, oneUser(user("-u", ed)), pathSSH+"/client-authentication/users/user[name='-u']/name", `"-u" is not a user name`, modelNot),
 		one("account that is a directory", users, oneUser(user("..", ed)), pathSSH+"/client-authentication/users/user[name='..']/name", `is not a user name`, modelNot),
-		one("nobody's key", users, oneUser(`{"name": "u"}`), pathUser, "the user has no way to log in: add public-keys, or callhome:user-ca-keys", modelNot),
+		one("user without a key", users, oneUser(`{"name": "u"}`), pathUser, "the user has no way to log in: add public-keys, or callhome:user-ca-keys", modelNot),
 		one("no key in the truststore", users, oneUser(`{"name": "u", "public-keys": {"central-truststore-reference": "bag"}}`), pathUser+"/public-keys/central-truststore-reference", `there is no public-key-bag "bag" in ietf-truststore:truststore`, modelToo),
 		{"an empty bag", []edit{{users, oneUser(`{"name": "u", "public-keys": {"central-truststore-reference": "bag"}}`)}, {"ietf-truststore:truststore", bag}},
 			pathUser, "the user has no way to log in", modelNot},
 		{"an empty bag of authorities", []edit{{inSSH + "client-authentication/callhome:user-ca-keys", `{"central-truststore-reference": "bag"}`}, {"ietf-truststore:truststore", bag}},
-			pathSSH + "/client-authentication/callhome:user-ca-keys", "there is no key in it", modelNot},
-		one("no key at all", users, oneUser(user("u", []byte("ssh-rsa"))), pathInlineKey, "not a public key in SSH's form", modelNot),
-		one("a certificate for a key", users, oneUser(user("u", certificate(t, ssh.UserCert))), pathInlineKey, "put the key of its authority into callhome:user-ca-keys", modelNot),
+			pathSSH + "/client-authentication/callhome:user-ca-keys", "it has no key", modelNot},
+		one("no key at all", users, oneUser(user("u", []byte("ssh-rsa"))), pathInlineKey, "not a public key in SSH's format", modelNot),
+		one("a certificate for a key", users, oneUser(user("u", certificate(t, ssh.UserCert))), pathInlineKey, "put its CA's key into callhome:user-ca-keys", modelNot),
 
 		// The rest of SSH and NETCONF.
-		one("algorithm", inSSH+"transport-params/encryption/encryption-alg", `["aes128-ctr"]`, pathSSH+"/transport-params/encryption/encryption-alg[1]", "OpenSSH_9.9p2 of this machine does not know aes128-ctr; its Ciphers: aes256-ctr, aes128-gcm@openssh.com, aes256-gcm@openssh.com", modelNot),
+		one("algorithm", inSSH+"transport-params/encryption/encryption-alg", `["aes128-ctr"]`, pathSSH+"/transport-params/encryption/encryption-alg[1]", "OpenSSH_9.9p2 of this machine does not support aes128-ctr; its Ciphers: aes256-ctr, aes128-gcm@openssh.com, aes256-gcm@openssh.com", modelNot),
 		one("algorithm that is an operator", inSSH+"transport-params/encryption/encryption-alg", `["-aes256-ctr@x"]`, pathSSH+"/transport-params/encryption/encryption-alg[1]", "is not the name of an algorithm", modelNot),
 		one("two algorithms in one", inSSH+"transport-params/encryption/encryption-alg", `["aes256-ctr,none@x"]`, pathSSH+"/transport-params/encryption/encryption-alg[1]", "is not the name of an algorithm", modelNot),
 		one("algorithm as an identity", inSSH+"transport-params/mac/mac-alg", `["iana-ssh-mac-algs:hmac-sha2-256"]`, pathSSH+"/transport-params/mac/mac-alg[1]", "written without a module's name since revision 2024-10-16", modelToo),
-		one("AEAD as a MAC", inSSH+"transport-params/mac/mac-alg", `["AEAD_AES_128_GCM"]`, pathSSH+"/transport-params/mac/mac-alg[1]", "list it under encryption alone", modelNot),
+		one("AEAD as a MAC", inSSH+"transport-params/mac/mac-alg", `["AEAD_AES_128_GCM"]`, pathSSH+"/transport-params/mac/mac-alg[1]", "list it under encryption only", modelNot),
 		one("SSH keepalive never", inSSH+"keepalives/max-attempts", `0`, pathSSH+"/keepalives/max-attempts", "expected a number from 1 to 255", modelNot),
 		one("announce", inSSH+"callhome:announce", `true`, pathSSH+"/callhome:announce", "add callhome:device-id", modelToo),
 		one("device id", inSSH+"callhome:device-id", `"a b"`, pathSSH+"/callhome:device-id", "a device id is made of letters, digits", modelToo),
@@ -154,9 +153,9 @@ func faults(t *testing.T) []fault {
 	}
 }
 
-// One fault is told once, at its place, with what to do; and where the models
-// take the document, they do.
-func TestFaults(t *testing.T) {
+// Each fault is reported once, at its node, with what to do. yanglint confirms
+// whether the models accept the document.
+func TestEachFaultIsReportedOnceAtItsNode(t *testing.T) {
 	var taken [][]byte
 	for _, tt := range faults(t) {
 		t.Run(tt.name, func(t *testing.T) {
@@ -190,9 +189,8 @@ func TestFaults(t *testing.T) {
 	})
 }
 
-// What OpenSSH cannot do is refused by name, each with its own sentence. The
-// rows are all that the schema refuses.
-func TestRefusals(t *testing.T) {
+// Each node that the schema refuses is reported with its own message.
+func TestEachRefusedNodeHasItsMessage(t *testing.T) {
 	inUsers := inSSH + "client-authentication/users"
 	pathUser := pathSSH + "/client-authentication/users/user[name='u']"
 	user := func(what string) edit {
@@ -205,9 +203,9 @@ func TestRefusals(t *testing.T) {
 	tests := []struct {
 		edit
 		path string
-		uses string // a word of what to use instead
+		uses string // part of the message
 	}{
-		{edit{"ietf-netconf-server:netconf-server/listen", `{}`}, "/ietf-netconf-server:netconf-server/listen", "hand over call-home alone"},
+		{edit{"ietf-netconf-server:netconf-server/listen", `{}`}, "/ietf-netconf-server:netconf-server/listen", "write call-home only"},
 		{edit{"ietf-keystore:keystore/symmetric-keys/symmetric-key", `[]`}, "/ietf-keystore:keystore/symmetric-keys/symmetric-key", "leave it out"},
 		{edit{"ietf-keystore:keystore/asymmetric-keys/asymmetric-key", `[{"name": "k", "hidden-private-key": [null], "certificates": {"certificate": []}}]`},
 			"/ietf-keystore:keystore/asymmetric-keys/asymmetric-key[name='k']/certificates/certificate", "OpenSSH host certificate"},
@@ -229,7 +227,7 @@ func TestRefusals(t *testing.T) {
 		{proxy(`{"username-password": {"username": "u", "encrypted-password": {}}}`), pathProxy + "/username-password/encrypted-password", "use cleartext-password"},
 		{edit{inClient + "callhome:state", `{"state": "idle"}`}, pathClient + "/callhome:state", "leave it out"},
 	}
-	told := make(map[string]bool)
+	reported := make(map[string]bool)
 	refuse := func(path, uses string, edits ...edit) {
 		doc := with(t, edits...)
 		_, errs := Parse(doc, all, Defaults{})
@@ -237,7 +235,7 @@ func TestRefusals(t *testing.T) {
 			t.Errorf("%s: %v\n%s", path, errs, doc)
 			return
 		}
-		told[path[strings.LastIndex(path, "/")+1:]+": "+errs[0].Message] = true
+		reported[path[strings.LastIndex(path, "/")+1:]+": "+errs[0].Message] = true
 	}
 	for _, tt := range tests {
 		refuse(tt.path, tt.uses, tt.edit)
@@ -248,8 +246,8 @@ func TestRefusals(t *testing.T) {
 	var rows func(in []row)
 	rows = func(in []row) {
 		for _, r := range in {
-			if r.kind == refused && !told[r.name+": "+r.why] {
-				t.Errorf("nothing shows how %s is refused", r.name)
+			if r.kind == refused && !reported[r.name+": "+r.why] {
+				t.Errorf("no test covers the refusal of %s", r.name)
 			}
 			rows(r.in)
 		}

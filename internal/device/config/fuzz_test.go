@@ -10,8 +10,8 @@ import (
 	"callhome/internal/sshdexec"
 )
 
-// Whatever the bytes are: a fault has a line of the document and is one short
-// line of text; and what is taken makes nothing of sshd's that is not its own.
+// For any input, a fault has a line of the document and a short message on one line;
+// and an accepted document makes only valid options and files in its directory.
 func FuzzParse(f *testing.F) {
 	f.Add([]byte(minimal))
 	for _, e := range examples(f) {

@@ -13,24 +13,22 @@ import (
 	"golang.org/x/crypto/ssh"
 )
 
-// InitOptions is what a first document is made of.
+// InitOptions are the contents of a first document.
 type InitOptions struct {
-	// NMS are the NETCONF client's endpoints, HOST or HOST:PORT, the preferred
-	// one first.
-	NMS []string
-	// Each makes each of NMS a NETCONF client of its own, all of them called.
+	// Stations are the endpoints, HOST or HOST:PORT, the preferred one first.
+	Stations []string
+	// Each makes each endpoint a separate client, so that all are called.
 	Each bool
-	// HostKeys are the names of the key files of this machine, in the key
-	// directory.
+	// HostKeys are the names of this machine's key files in the key directory.
 	HostKeys []string
-	// Users may log in, and nobody else; empty: as the sshd_config says.
+	// Users are the only users who may log in; empty: those that sshd_config allows.
 	Users []User
-	// Preset is the NETCONF server (settings.Preset), "" for the daemon's own.
+	// Preset is the NETCONF server (settings.Preset); "": the daemon's.
 	Preset string
 }
 
-// AuthorizedKeys returns the keys of a file of authorized_keys(5), one line each
-// and without options, up to the first line that is none.
+// AuthorizedKeys returns the keys of an authorized_keys(5) file, one line each and
+// without options, up to the first line that is not a key.
 func AuthorizedKeys(file []byte) []string {
 	var out []string
 	for len(file) > 0 {
@@ -43,14 +41,14 @@ func AuthorizedKeys(file []byte) []string {
 	return out
 }
 
-// Init returns a minimal document that keeps one persistent connection, or with
-// Each one to each of NMS. It is what Parse takes.
+// Init returns a minimal document with one persistent connection, or with Each one
+// to each of Stations. Parse accepts it.
 func Init(o InitOptions) ([]byte, error) {
 	switch {
-	case len(o.NMS) == 0:
-		return nil, errors.New("making a configuration: no NETCONF client is named")
+	case len(o.Stations) == 0:
+		return nil, errors.New("creating a configuration: no NETCONF client is given")
 	case len(o.HostKeys) == 0:
-		return nil, errors.New("making a configuration: this machine has no host key; ssh-keygen -A makes them")
+		return nil, errors.New("creating a configuration: this machine has no host key; create them with ssh-keygen -A")
 	}
 	var keys, endpoints []any
 	for _, name := range o.HostKeys {
@@ -60,14 +58,14 @@ func Init(o InitOptions) ([]byte, error) {
 	if len(o.Users) > 0 {
 		users, err := initUsers(o.Users)
 		if err != nil {
-			return nil, fmt.Errorf("making a configuration: %w", err)
+			return nil, fmt.Errorf("creating a configuration: %w", err)
 		}
 		server = append(server, field{"client-authentication", object{{"users", object{{"user", users}}}}})
 	}
-	for _, word := range o.NMS {
-		t, err := settings.ParseWords([]string{word})
+	for _, station := range o.Stations {
+		t, err := settings.ParseWords([]string{station})
 		if err != nil {
-			return nil, fmt.Errorf("making a configuration: %w", err)
+			return nil, fmt.Errorf("creating a configuration: %w", err)
 		}
 		tcp := object{{"remote-address", t.Host}}
 		if t.Port != 0 {
@@ -77,13 +75,13 @@ func Init(o InitOptions) ([]byte, error) {
 		if o.Preset != "" {
 			stack = append(stack, field{"netconf-server-parameters", object{{"callhome:netconf-server", o.Preset}}})
 		}
-		endpoints = append(endpoints, object{{"name", word}, {"ssh", stack}})
+		endpoints = append(endpoints, object{{"name", station}, {"ssh", stack}})
 	}
 	clients := []any{initClient("nms", endpoints)}
 	if o.Each {
 		clients = nil
-		for i, word := range o.NMS {
-			clients = append(clients, initClient(word, endpoints[i:i+1]))
+		for i, station := range o.Stations {
+			clients = append(clients, initClient(station, endpoints[i:i+1]))
 		}
 	}
 	var out bytes.Buffer
@@ -91,10 +89,10 @@ func Init(o InitOptions) ([]byte, error) {
 	enc.SetEscapeHTML(false)
 	enc.SetIndent("", "  ")
 	if err := enc.Encode(object{{"ietf-netconf-server:netconf-server", object{{"call-home", object{{"netconf-client", clients}}}}}}); err != nil {
-		return nil, fmt.Errorf("making a configuration: %w", err)
+		return nil, fmt.Errorf("creating a configuration: %w", err)
 	}
 	if _, faults := Parse(out.Bytes(), Features{}, Defaults{}); len(faults) > 0 {
-		return nil, fmt.Errorf("making a configuration: %s: %s", faults[0].Path, faults[0].Message)
+		return nil, fmt.Errorf("creating a configuration: %s: %s", faults[0].Path, faults[0].Message)
 	}
 	return out.Bytes(), nil
 }
@@ -114,7 +112,7 @@ func initUsers(users []User) ([]any, error) {
 		for i, line := range u.Keys {
 			k, comment, _, _, err := ssh.ParseAuthorizedKey([]byte(line))
 			if err != nil {
-				return nil, fmt.Errorf("key %d of user %s is not a line of an authorized keys file", i+1, u.Name)
+				return nil, fmt.Errorf("key %d of user %q is not a line of an authorized keys file", i+1, u.Name)
 			}
 			keys = append(keys, object{
 				{"name", strings.TrimSpace(fmt.Sprintf("%d %.100s", i+1, comment))},
@@ -127,8 +125,8 @@ func initUsers(users []User) ([]any, error) {
 	return out, nil
 }
 
-// object is a JSON object whose members keep their order: what a list's entry
-// is called stands first.
+// object is a JSON object whose members keep their order, so that a list entry
+// begins with its name.
 type object []field
 
 type field struct {

@@ -15,7 +15,7 @@ const (
 	maxDepth    = 32
 )
 
-// kind is what a JSON value is.
+// kind is the type of a JSON value.
 type kind string
 
 const (
@@ -27,19 +27,19 @@ const (
 	isNull   kind = "null"
 )
 
-// node is one value of the document. What follows the empty line is the schema
-// walk's.
+// node is one value of the document. The walker sets the fields after the empty
+// line.
 type node struct {
 	kind    kind
 	line    int
 	text    string   // of a string, a number or a boolean
-	members []member // of an object, in order, doubles included
+	members []member // of an object, in order, with duplicates
 	items   []*node  // of an array
 
 	path   string // instance-identifier
 	odd    bool   // has a member that is unknown or refused
 	faulty bool   // has a fault, itself or below
-	value  any    // of a leaf that is right: string, int, bool, []byte, time.Time, netip.Addr
+	value  any    // of a leaf without a fault: string, int, bool, []byte, time.Time, netip.Addr
 }
 
 type member struct {
@@ -48,7 +48,7 @@ type member struct {
 	value *node
 }
 
-// child returns the member of that name, nil where there is none; also of nil.
+// child returns the member at that path of names, or nil. n may be nil.
 func (n *node) child(names ...string) *node {
 	for _, name := range names {
 		if n == nil {
@@ -76,8 +76,8 @@ func (n *node) list(name string) []*node {
 	return nil
 }
 
-// str, num and is return the value of the leaf of that name, zero where there
-// is none or a wrong one.
+// str, num and is return the value of the leaf of that name, zero where it is missing
+// or has a fault.
 func (n *node) str(name string) string { return as[string](n.child(name)) }
 func (n *node) num(name string) int    { return as[int](n.child(name)) }
 func (n *node) is(name string) bool    { return as[bool](n.child(name)) }
@@ -91,7 +91,7 @@ func as[T any](n *node) T {
 	return v
 }
 
-// reader makes the tree. It keeps the line of every token.
+// reader builds the tree and counts the lines.
 type reader struct {
 	doc  []byte
 	dec  *json.Decoder
@@ -99,8 +99,7 @@ type reader struct {
 	line int
 }
 
-// read returns the document as a tree. The error is the one place at which it
-// stops being JSON.
+// read returns the document as a tree, or the first place that is not JSON.
 func read(doc []byte) (*node, *Error) {
 	r := &reader{doc: doc, dec: json.NewDecoder(bytes.NewReader(doc)), line: 1}
 	r.dec.UseNumber()
@@ -108,13 +107,13 @@ func read(doc []byte) (*node, *Error) {
 	case len(doc) > maxDocument:
 		return nil, &Error{"/", 1, fmt.Sprintf("the document has %d bytes; at most %d are read", len(doc), maxDocument)}
 	case !utf8.Valid(doc):
-		// encoding/json would put other characters in their place.
+		// encoding/json would replace these bytes silently.
 		return nil, &Error{"/", r.lineOf(invalidUTF8(doc)), "this is not UTF-8"}
 	}
 	root, err := r.value(0)
 	if err == nil {
 		if _, more := r.dec.Token(); more != io.EOF {
-			err = errors.New("something follows the end of the document")
+			err = errors.New("unexpected data after the end of the document")
 		}
 	}
 	if err != nil {
@@ -140,22 +139,24 @@ func (r *reader) offset(err error) int {
 	switch {
 	case errors.As(err, &syntax):
 		return int(syntax.Offset)
-	case tooEarly(err):
+	case isTruncated(err):
 		return len(r.doc)
 	}
 	return int(r.dec.InputOffset())
 }
 
-func tooEarly(err error) bool { return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) }
+func isTruncated(err error) bool {
+	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
+}
 
 func plain(err error) string {
-	if tooEarly(err) {
+	if isTruncated(err) {
 		return "the document ends too early"
 	}
 	return "this is not JSON: " + err.Error()
 }
 
-// lineOf counts on; offsets never go back, but for that of an error.
+// lineOf counts from the last offset. Only an error's offset can be smaller.
 func (r *reader) lineOf(offset int) int {
 	offset = min(offset, len(r.doc))
 	if offset < r.at {

@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-func TestWhatIsNoJSON(t *testing.T) {
+func TestDocumentsThatAreNotJSONAreRefused(t *testing.T) {
 	for _, tt := range []struct {
 		name, doc string
 		line      int
@@ -18,8 +18,8 @@ func TestWhatIsNoJSON(t *testing.T) {
 		{"a comma too many", "{\n \"a\": 1,\n}", 3, "this is not JSON: invalid character '}'"},
 		{"a bracket for a brace", "{\n \"a\": [1\n}", 3, "this is not JSON: invalid character '}'"},
 		{"a comment", "{\n // x\n}", 2, "this is not JSON: invalid character '/'"},
-		{"something behind it", "{}\n\n{}", 3, "something follows the end"},
-		{"rubbish behind it", "{}\nx", 2, "something follows the end"},
+		{"data after it", "{}\n\n{}", 3, "unexpected data after the end"},
+		{"no JSON after it", "{}\nx", 2, "unexpected data after the end"},
 		{"not UTF-8", "{\n\n\"a\": \"\xff\"}", 3, "this is not UTF-8"},
 		{"a line in a string", "{\"a\": \"x\ny\"}", 1, "this is not JSON: invalid character '\\n' in string literal"},
 		{"too deep", strings.Repeat("[\n", 100), 33, "it nests deeper than 32"},
@@ -34,7 +34,7 @@ func TestWhatIsNoJSON(t *testing.T) {
 	}
 }
 
-func TestTopIsAnObject(t *testing.T) {
+func TestTheTopMustBeAnObject(t *testing.T) {
 	for _, doc := range []string{"[]", "1", `"x"`, "null", "true"} {
 		if _, errs := Parse([]byte(doc), all, Defaults{}); len(errs) != 1 || errs[0].Path != "/" || !strings.Contains(errs[0].Message, "expected an object") {
 			t.Errorf("%s: %v", doc, errs)
@@ -47,8 +47,8 @@ func TestTopIsAnObject(t *testing.T) {
 	}
 }
 
-// All faults are told at once, in the order of the lines.
-func TestEveryFaultIsTold(t *testing.T) {
+// All faults are reported together, in the order of the lines.
+func TestEveryFaultIsReported(t *testing.T) {
 	const doc = `{
   "ietf-netconf-server:netconf-server": {
     "listen": {},
@@ -114,11 +114,11 @@ func TestEveryFaultIsTold(t *testing.T) {
 		t.Errorf("as an error:\n%s", text)
 	}
 	if errs.Err() == nil || Errors(nil).Err() != nil {
-		t.Error("Err is wrong about what is an error")
+		t.Error("Err and an empty list disagree")
 	}
 }
 
-// A document that is nothing but faults does not take the daemon's memory.
+// A document full of faults does not fill the daemon's memory.
 func TestFaultsAreBounded(t *testing.T) {
 	doc := `{"ietf-netconf-server:netconf-server": {"x": 1` + strings.Repeat("\n, \"x\": 1", 5000) + `}}`
 	_, errs := Parse([]byte(doc), all, Defaults{})
@@ -127,8 +127,8 @@ func TestFaultsAreBounded(t *testing.T) {
 	}
 }
 
-// A key that two endpoints refer to has its fault once.
-func TestASharedFaultIsToldOnce(t *testing.T) {
+// The fault of a key that two endpoints share is reported once.
+func TestASharedFaultIsReportedOnce(t *testing.T) {
 	doc := with(t,
 		edit{inKey + "public-key", `{"central-keystore-reference": "k"}`},
 		edit{"ietf-keystore:keystore/asymmetric-keys/asymmetric-key", `[{"name": "k", "private-key-format": "ietf-crypto-types:rsa-private-key-format", "cleartext-private-key": "AAAA"}]`},
@@ -140,7 +140,7 @@ func TestASharedFaultIsToldOnce(t *testing.T) {
 	}
 }
 
-// No word of a document makes a line of a log, or fills one.
+// No string of a document breaks a message into lines, or makes it long.
 func TestMessagesAreOneShortLine(t *testing.T) {
 	long := strings.Repeat("x", 100_000)
 	for _, doc := range [][]byte{
@@ -155,7 +155,7 @@ func TestMessagesAreOneShortLine(t *testing.T) {
 	} {
 		_, errs := Parse(doc, all, Defaults{})
 		if len(errs) == 0 {
-			t.Errorf("taken: %.300s", doc)
+			t.Errorf("accepted: %.300s", doc)
 		}
 		for _, e := range errs {
 			if text := e.Error(); len(text) > 1000 || strings.ContainsAny(text, "\n\x1b\a") {

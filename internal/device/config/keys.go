@@ -11,18 +11,18 @@ import (
 	"golang.org/x/crypto/ssh"
 )
 
-// publicKey understands the wire form of RFC 4253 section 6.6, which base64
-// has in a public key file of OpenSSH.
+// publicKey parses the wire format of RFC 4253 section 6.6, which an OpenSSH public
+// key file has in base64.
 func publicKey(blob []byte) (ssh.PublicKey, error) {
 	k, err := ssh.ParsePublicKey(blob)
 	if err != nil {
-		return nil, fmt.Errorf("not a public key in SSH's form: paste the second field of a .pub file of ssh-keygen")
+		return nil, fmt.Errorf("not a public key in SSH's format: paste the second field of a .pub file of ssh-keygen")
 	}
 	return k, nil
 }
 
-// keyLine is a line of an authorized keys file. The comment is a word from the
-// document.
+// keyLine returns a line of an authorized keys file. The comment comes from the
+// document, so unsafe characters are replaced.
 func keyLine(k ssh.PublicKey, comment string) string {
 	line := strings.TrimSpace(string(ssh.MarshalAuthorizedKey(k)))
 	comment = strings.Map(func(r rune) rune {
@@ -34,8 +34,8 @@ func keyLine(k ssh.PublicKey, comment string) string {
 	return line + " " + comment
 }
 
-// privateKey understands DER in a format of ietf-crypto-types. It returns the
-// key as PKCS #8, and its public part.
+// privateKey parses DER in a format of ietf-crypto-types. It returns the key as
+// PKCS #8, and its public key.
 func privateKey(format string, der []byte) ([]byte, ssh.PublicKey, error) {
 	var key any
 	var err error
@@ -48,7 +48,7 @@ func privateKey(format string, der []byte) ([]byte, ssh.PublicKey, error) {
 		key, err = x509.ParsePKCS8PrivateKey(der)
 	}
 	if err != nil {
-		// The library's words may quote bytes of the key.
+		// The library's error may quote bytes of the key.
 		return nil, nil, fmt.Errorf("not a private key in %s (DER)", format)
 	}
 	private, ok := key.(crypto.Signer)
@@ -57,7 +57,7 @@ func privateKey(format string, der []byte) ([]byte, ssh.PublicKey, error) {
 	}
 	public, err := ssh.NewPublicKey(private.Public())
 	if err != nil {
-		return nil, nil, fmt.Errorf("SSH has no such key: use RSA, Ed25519, or ECDSA on P-256, P-384 or P-521")
+		return nil, nil, fmt.Errorf("SSH does not support this kind of key: use RSA, Ed25519, or ECDSA on P-256, P-384 or P-521")
 	}
 	pkcs8, err := x509.MarshalPKCS8PrivateKey(key)
 	if err != nil {
@@ -66,14 +66,14 @@ func privateKey(format string, der []byte) ([]byte, ssh.PublicKey, error) {
 	return pkcs8, public, nil
 }
 
-// hostKey builds the host key called name from n, which has the rows keyPair.
+// hostKey builds the host key name from n, which has the rows keyPair.
 func (b *builder) hostKey(n *node, name string) HostKey {
 	k := HostKey{Name: name}
 	format, blob := n.child("public-key-format"), n.child("public-key")
 	if (format == nil) != (blob == nil) {
 		b.fail(n, "public-key and public-key-format need each other")
 	}
-	var shown ssh.PublicKey // as the document has it
+	var shown ssh.PublicKey // from the document
 	if raw := as[[]byte](blob); raw != nil && as[string](format) != "" {
 		var err error
 		if shown, err = publicKey(raw); err != nil {
@@ -82,7 +82,7 @@ func (b *builder) hostKey(n *node, name string) HostKey {
 	}
 	if cert, ok := shown.(*ssh.Certificate); ok {
 		if cert.CertType != ssh.HostCert {
-			b.fail(blob, "this is a user's certificate: a host key has one that ssh-keygen -h made")
+			b.fail(blob, "this is a user certificate: a host key needs a host certificate (ssh-keygen -h)")
 		}
 		k.Certificate = keyLine(cert, name)
 		shown = cert.Key
@@ -131,7 +131,7 @@ func (b *builder) hostKeys(identity *node) []HostKey {
 			name = as[string](ref)
 			if pair = b.keystore[name]; pair == nil {
 				if name != "" {
-					b.fail(ref, "there is no asymmetric-key %s in ietf-keystore:keystore; for a file of that name in %s it has this one entry: {\"name\": %s, \"hidden-private-key\": [null]}", quote(name), b.keyDir, quote(name))
+					b.fail(ref, "there is no asymmetric-key %s in ietf-keystore:keystore; for a key file of that name in %s add the entry {\"name\": %s, \"hidden-private-key\": [null]}", quote(name), b.keyDir, quote(name))
 				}
 				continue
 			}
@@ -144,8 +144,8 @@ func (b *builder) hostKeys(identity *node) []HostKey {
 	return out
 }
 
-// publicKeys returns the lines of a ts:inline-or-truststore-public-keys-grouping,
-// and whether it has an entry at all, right or wrong.
+// publicKeys returns the keys of a ts:inline-or-truststore-public-keys-grouping as
+// lines, and whether it has an entry, with or without a fault.
 func (b *builder) publicKeys(n *node) (lines []string, some bool) {
 	from := n.child("inline-definition")
 	if ref := n.child("central-truststore-reference"); ref != nil && from == nil {
@@ -169,7 +169,7 @@ func (b *builder) publicKeys(n *node) (lines []string, some bool) {
 			continue
 		}
 		if _, ok := public.(*ssh.Certificate); ok {
-			b.fail(k.child("public-key"), "this is a certificate, not a key: put the key of its authority into callhome:user-ca-keys")
+			b.fail(k.child("public-key"), "this is a certificate, not a key: put its CA's key into callhome:user-ca-keys")
 			continue
 		}
 		lines = append(lines, keyLine(public, k.str("name")))

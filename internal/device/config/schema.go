@@ -1,45 +1,45 @@
 package config
 
-// rowKind is what a row of the schema is, in YANG's words.
+// rowKind is the YANG statement of a row.
 type rowKind string
 
 const (
-	container rowKind = "container" // with its defaults, also where the document has none
-	presence  rowKind = "presence"  // a container that means something by being there
+	container rowKind = "container" // exists with its defaults even where the document has none
+	presence  rowKind = "presence"  // a presence container
 	list      rowKind = "list"      // its first row is the key
 	choice    rowKind = "choice"    // its rows are the cases, of one node each
 	leaf      rowKind = "leaf"
 	leafList  rowKind = "leaf-list" // ordered by the user
-	refused   rowKind = "refused"   // why says what to use instead
+	refused   rowKind = "refused"   // why is the fault's message, with what to use instead
 )
 
-// row is one node of the schema. A name has its module's where that is not the
-// parent's, as the document has it.
+// row is one node of the schema. Its name is that of the document: qualified by the
+// module where that differs from the parent's.
 type row struct {
 	kind rowKind
 	name string
 	typ  leafType
-	def  string // default, as the document would write it; "" for none
+	def  string // default as JSON; "": none
 	must bool   // mandatory; of a list: at least one entry
 	why  string
 	in   []row
 }
 
-// The sentences that stand at several nodes.
+// Messages of several nodes.
 const (
 	noX509     = "OpenSSH has no X.509 certificates (RFC 6187): use public-key with an OpenSSH host certificate as its public-key, and callhome:user-ca-keys for clients"
 	noState    = "this is state, not configuration: leave it out"
 	noEncKey   = "sshd cannot decrypt it: use hidden-private-key with the key in a file of the key directory, or cleartext-private-key"
-	noHosts    = "a call home has no client host to trust: give the user public-keys"
+	noHosts    = "host-based authentication is not supported with call home: give the user public-keys"
 	noNone     = "a user without a key cannot log in: give the user public-keys"
-	noPassword = "sshd asks the system about passwords and has none of its own: give the user public-keys; for the account's own password leave users out and allow it in callhome's sshd_config"
+	noPassword = "sshd checks passwords with the system only: give the user public-keys; for the account's password leave users out and allow it in callhome's sshd_config"
 )
 
 // schema is the covered part of ietf-netconf-server 2025-04-24, ietf-keystore
 // and ietf-truststore 2024-10-10, and of the module callhome.
 var schema = row{kind: container, in: []row{
 	{kind: container, name: "ietf-netconf-server:netconf-server", in: []row{
-		{kind: refused, name: "listen", why: "callhome listens for nothing: give sshd its own ListenAddress and Port, and hand over call-home alone"},
+		{kind: refused, name: "listen", why: "callhome does not listen: set ListenAddress and Port for a separate sshd, and write call-home only"},
 		{kind: presence, name: "call-home", in: []row{
 			{kind: list, name: "netconf-client", must: true, in: clientRows},
 		}},
@@ -82,7 +82,7 @@ var clientRows = []row{
 		{kind: choice, name: "connection-type", must: true, in: []row{
 			{kind: presence, name: "persistent"},
 			{kind: presence, name: "periodic", in: []row{
-				// The model takes 0, too.
+				// The model also allows 0.
 				{kind: leaf, name: "period", typ: number(1, 65535), def: "60"},
 				{kind: leaf, name: "anchor-time", typ: fullMinute},
 				{kind: leaf, name: "idle-timeout", typ: number(0, 65535), def: "180"},
@@ -128,12 +128,12 @@ var tcpRow = row{kind: container, name: "tcp-client-parameters", in: []row{
 				{kind: leaf, name: "remote-port", typ: number(1, 65535), def: "1080"},
 				{kind: presence, name: "authentication-parameters", in: []row{
 					{kind: choice, name: "auth-type", must: true, in: []row{
-						{kind: refused, name: "gss-api", why: "the proxy is not asked by GSS-API: use username-password"},
+						{kind: refused, name: "gss-api", why: "GSS-API is not supported with a proxy: use username-password"},
 						{kind: container, name: "username-password", in: []row{
-							{kind: leaf, name: "username", typ: text(1, maxSocksWord), must: true},
+							{kind: leaf, name: "username", typ: text(1, maxSocksField), must: true},
 							{kind: choice, name: "password-type", must: true, in: []row{
-								{kind: leaf, name: "cleartext-password", typ: secret("a string of 1 to 255 bytes without control characters", text(1, maxSocksWord))},
-								{kind: refused, name: "encrypted-password", why: "there is no key here to decrypt it with: use cleartext-password"},
+								{kind: leaf, name: "cleartext-password", typ: secret("a string of 1 to 255 bytes without control characters", text(1, maxSocksField))},
+								{kind: refused, name: "encrypted-password", why: "callhome has no key to decrypt it: use cleartext-password"},
 							}},
 						}},
 					}},
@@ -142,7 +142,7 @@ var tcpRow = row{kind: container, name: "tcp-client-parameters", in: []row{
 		}},
 	}},
 	{kind: presence, name: "keepalives", in: []row{
-		// tcp(7) takes less than the model.
+		// tcp(7) allows less than the model.
 		{kind: leaf, name: "idle-time", typ: number(1, 32767), def: "7200"},
 		{kind: leaf, name: "max-probes", typ: number(1, 127), def: "9"},
 		{kind: leaf, name: "probe-interval", typ: number(1, 32767), def: "75"},
@@ -171,7 +171,7 @@ var sshRow = row{kind: container, name: "ssh-server-parameters", in: []row{
 			{kind: list, name: "user", in: []row{
 				{kind: leaf, name: "name", typ: account, must: true},
 				{kind: presence, name: "public-keys", in: []row{publicKeys,
-					{kind: refused, name: "libnetconf2-netconf-server:use-system-keys", why: "name the keys here; or leave users out, and callhome's sshd_config says where each account's own keys are"},
+					{kind: refused, name: "libnetconf2-netconf-server:use-system-keys", why: "list the keys here; or leave users out, then callhome's sshd_config sets where each account's keys are"},
 				}},
 				{kind: container, name: "password", in: []row{
 					{kind: refused, name: "hashed-password", why: noPassword},
@@ -185,7 +185,7 @@ var sshRow = row{kind: container, name: "ssh-server-parameters", in: []row{
 		{kind: refused, name: "ca-certs", why: noX509},
 		{kind: refused, name: "ee-certs", why: noX509},
 		{kind: presence, name: "callhome:user-ca-keys", in: []row{publicKeys}},
-		{kind: refused, name: "libnetconf2-netconf-server:endpoint-reference", why: "users are not taken over from another endpoint: repeat users here, with a central-truststore-reference to a bag of keys that both have"},
+		{kind: refused, name: "libnetconf2-netconf-server:endpoint-reference", why: "users cannot be copied from another endpoint: repeat users here, with a central-truststore-reference to a bag of keys that both have"},
 	}},
 	{kind: container, name: "transport-params", in: []row{
 		{kind: container, name: "host-key", in: []row{{kind: leafList, name: "host-key-alg", typ: algorithm}}},
@@ -195,7 +195,7 @@ var sshRow = row{kind: container, name: "ssh-server-parameters", in: []row{
 	}},
 	{kind: presence, name: "keepalives", in: []row{
 		{kind: leaf, name: "max-wait", typ: number(1, 65535), def: "30"},
-		// The model takes 0, too, by which sshd would never end a connection.
+		// The model also allows 0, with which sshd never ends a connection.
 		{kind: leaf, name: "max-attempts", typ: number(1, 255), def: "3"},
 	}},
 	{kind: leaf, name: "callhome:announce", typ: boolean},
@@ -227,8 +227,8 @@ var keyPair = []row{
 	}},
 }
 
-// sshPublicKey is what the models' must statements leave of public-key-format
-// wherever SSH uses a key.
+// sshPublicKey is public-key-format as the models' must statements restrict it for
+// keys of SSH.
 var sshPublicKey = identity(map[string]string{
 	"subject-public-key-info-format": "SSH needs ssh-public-key-format: ssh-keygen -i -m PKCS8 -f FILE turns the key into it",
 }, "ssh-public-key-format")

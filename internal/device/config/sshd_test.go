@@ -14,9 +14,9 @@ import (
 	"golang.org/x/crypto/ssh"
 )
 
-// The sshd that is installed takes what an endpoint makes of it, and says back
-// what was meant: no word is wrong for it, or means something else.
-func TestSshdTakesAnEndpoint(t *testing.T) {
+// The installed sshd accepts an endpoint's options, and sshd -T prints each with its
+// value.
+func TestSshdAcceptsTheOptionsOfAnEndpoint(t *testing.T) {
 	const sshd = "/usr/sbin/sshd"
 	features, err := sshdexec.Probe(sshd)
 	if err != nil {
@@ -75,7 +75,7 @@ func TestSshdTakesAnEndpoint(t *testing.T) {
 	}
 	for _, line := range want {
 		if !regexp.MustCompile(`(?m)^` + regexp.QuoteMeta(strings.ToLower(line)) + `\b`).MatchString(got) {
-			t.Errorf("sshd does not say %q:\n%s", line, got)
+			t.Errorf("sshd -T does not print %q:\n%s", line, got)
 		}
 	}
 }

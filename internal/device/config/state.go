@@ -9,9 +9,9 @@ import (
 	"callhome/internal/proto"
 )
 
-// State returns clients as an RFC 7951 document of the state tree that the YANG
-// module callhome adds to ietf-netconf-server's netconf-client, so that a
-// NETCONF server can serve it as operational data (RFC 8342).
+// State returns the clients as an RFC 7951 document of the state tree that the YANG
+// module callhome adds to ietf-netconf-server's netconf-client. A NETCONF server
+// serves it as operational data (RFC 8342).
 func State(clients []proto.ClientStatus) ([]byte, error) {
 	list := make([]any, len(clients))
 	for i, c := range clients {
@@ -19,7 +19,7 @@ func State(clients []proto.ClientStatus) ([]byte, error) {
 	}
 	doc, err := json.MarshalIndent(object{{"ietf-netconf-server:netconf-server", object{{"call-home", object{{"netconf-client", list}}}}}}, "", "  ")
 	if err != nil {
-		return nil, fmt.Errorf("writing the state: %w", err)
+		return nil, fmt.Errorf("encoding the state: %w", err)
 	}
 	return append(doc, '\n'), nil
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -13,12 +14,12 @@ import (
 	"callhome/internal/device/settings"
 )
 
-// leafType checks a leaf's JSON value and returns what it stands for. The error
-// is the sentence for the reader.
+// leafType checks a leaf's JSON value and returns the Go value. The error is the
+// fault's message.
 type leafType func(n *node) (any, error)
 
-// quote shows a word from the document in a message: never a line of its own,
-// never a page.
+// quote returns a string of the document for a message, on one line and of bounded
+// length.
 func quote(s string) string {
 	const most = 64
 	if len(s) > most {
@@ -34,7 +35,7 @@ func wrongKind(n *node, want string) error {
 	return fmt.Errorf("found %s; expected %s", n.kind, want)
 }
 
-// text is a string of so many characters, none of them a control character.
+// text is a string of low to high characters without control characters.
 func text(low, high int) leafType {
 	want := fmt.Sprintf("a string of %d to %d characters", low, high)
 	return func(n *node) (any, error) {
@@ -51,7 +52,7 @@ func text(low, high int) leafType {
 	}
 }
 
-// secret is a leaf whose value no message may show.
+// secret is a leaf whose value must not be in a message.
 func secret(want string, typ leafType) leafType {
 	return func(n *node) (any, error) {
 		v, err := typ(n)
@@ -62,8 +63,8 @@ func secret(want string, typ leafType) leafType {
 	}
 }
 
-// name is the key of a list. The models do not bound it; logs, metrics and
-// people do.
+// name is the key of a list. The models do not limit its length; logs and metrics
+// need a limit.
 var name = text(1, 128)
 
 // number is an unsigned integer of at most 32 bits, which RFC 7951 section 6.1
@@ -92,7 +93,7 @@ func boolean(n *node) (any, error) {
 	return n.text == "true", nil
 }
 
-// empty is YANG's type without a value.
+// empty is YANG's type empty.
 func empty(n *node) (any, error) {
 	if n.kind != isArray || len(n.items) != 1 || n.items[0].kind != isNull {
 		return nil, fmt.Errorf("found %s; a leaf without a value is written [null] (RFC 7951 section 6.9)", n.kind)
@@ -100,29 +101,26 @@ func empty(n *node) (any, error) {
 	return true, nil
 }
 
-func oneOf(words ...string) leafType {
-	want := "one of " + strings.Join(words, ", ")
+func oneOf(values ...string) leafType {
+	want := "one of " + strings.Join(values, ", ")
 	return func(n *node) (any, error) {
 		if n.kind != isString {
 			return nil, wrongKind(n, want)
 		}
-		for _, w := range words {
-			if n.text == w {
-				return w, nil
-			}
+		if slices.Contains(values, n.text) {
+			return n.text, nil
 		}
 		return nil, fmt.Errorf("unknown value %s; expected %s", quote(n.text), want)
 	}
 }
 
-// cryptoTypes is where all identities come from that the covered part uses.
+// cryptoTypes is the module of all identities in the covered part.
 const cryptoTypes = "ietf-crypto-types:"
 
-// identity is an identityref to one of ietf-crypto-types' identities; its value
-// is the bare name. refused maps those that are known and not taken to the
-// reason.
-func identity(refused map[string]string, words ...string) leafType {
-	want := "one of " + cryptoTypes + strings.Join(words, ", "+cryptoTypes)
+// identity is an identityref to one of ietf-crypto-types' identities; its value is
+// the bare name. refused has the messages for identities that are not supported.
+func identity(refused map[string]string, names ...string) leafType {
+	want := "one of " + cryptoTypes + strings.Join(names, ", "+cryptoTypes)
 	return func(n *node) (any, error) {
 		if n.kind != isString {
 			return nil, wrongKind(n, want)
@@ -131,7 +129,7 @@ func identity(refused map[string]string, words ...string) leafType {
 		if why := refused[bare]; why != "" {
 			return nil, fmt.Errorf("%s: %s", bare, why)
 		}
-		for _, w := range words {
+		for _, w := range names {
 			switch {
 			case bare == w && qualified:
 				return w, nil
@@ -224,8 +222,8 @@ func fullMinute(n *node) (any, error) {
 	return t.UTC(), nil
 }
 
-// account is the name of a user that may log in. It becomes a word of
-// AllowUsers, where *, ?, ! and @ mean something, and a file name.
+// account is the name of a user that may log in. It becomes a pattern of AllowUsers,
+// where *, ?, ! and @ are special, and a file name.
 func account(n *node) (any, error) {
 	v, err := text(1, 32)(n)
 	if err != nil {
@@ -243,8 +241,8 @@ func notAlphanumeric(r rune) bool {
 	return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9')
 }
 
-// algorithm is a name that sshd_config(5) takes in a list: there a comma
-// separates, and + - ^ at the beginning change what a list means.
+// algorithm is a name in a list of sshd_config(5), where a comma separates names and
+// a leading +, - or ^ changes the meaning of the list.
 func algorithm(n *node) (any, error) {
 	v, err := text(1, 64)(n)
 	if err != nil {

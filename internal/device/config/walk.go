@@ -6,15 +6,15 @@ import (
 	"unicode"
 )
 
-// walker holds a document against the schema. It notes every fault and goes on,
-// gives each leaf its value, and puts in what has a default.
+// walker checks a document against the schema. It records every fault, sets the
+// value of each leaf, and adds nodes that have a default.
 type walker struct {
 	errs Errors
-	more int // faults that are only counted
+	more int // faults beyond maxFaults
 }
 
-// maxFaults is how many are told: whoever has so many has another file than
-// meant, and a document of a few megabytes can have a million.
+// maxFaults bounds the recorded faults: a document of a few megabytes can have a
+// million, and is then a different file than intended.
 const maxFaults = 1000
 
 func (w *walker) fail(path string, line int, format string, args ...any) {
@@ -66,7 +66,7 @@ func (w *walker) leafList(n *node, r *row) {
 		item.path = fmt.Sprintf("%s[%d]", n.path, i+1)
 		w.leaf(item, r)
 		if line, twice := first[item.text]; twice && item.value != nil {
-			w.fail(item.path, item.line, "%s stands in line %d already", quote(item.text), line)
+			w.fail(item.path, item.line, "duplicate value %s, first in line %d", quote(item.text), line)
 			continue
 		}
 		first[item.text] = item.line
@@ -89,7 +89,7 @@ func (w *walker) list(n *node, r *row) {
 		if k != nil && k.kind == isString {
 			path = n.path + "[" + key + "=" + predicate(k.text) + "]"
 			if line, twice := first[k.text]; twice {
-				w.fail(path, k.line, "there is an entry of this name in line %d already", line)
+				w.fail(path, k.line, "duplicate name, first in line %d", line)
 			} else {
 				first[k.text] = k.line
 			}
@@ -103,7 +103,7 @@ func (w *walker) list(n *node, r *row) {
 	}
 }
 
-// predicate writes a key as an instance-identifier has it, on one line.
+// predicate returns a key as in an instance-identifier, on one line.
 func predicate(s string) string {
 	const most = 128
 	if len([]rune(s)) > most {
@@ -121,14 +121,14 @@ func predicate(s string) string {
 	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(s) + `"`
 }
 
-// members checks what an object has, and what it lacks.
+// members checks the members of an object, and adds or reports missing ones.
 func (w *walker) members(n *node, rows []row) {
 	seen := make(map[string]int)
 	before := len(w.errs)
 	for _, m := range n.members {
 		path := n.path + "/" + pathName(m.name)
 		if line, twice := seen[m.name]; twice {
-			w.fail(path, m.line, "this member stands in line %d already", line)
+			w.fail(path, m.line, "duplicate member, first in line %d", line)
 			continue
 		}
 		seen[m.name] = m.line
@@ -138,7 +138,7 @@ func (w *walker) members(n *node, rows []row) {
 			w.fail(path, m.line, "%s", unknown(rows, m.name))
 			continue
 		}
-		// A fault of what it is, not of what it holds, is in the member's line.
+		// A refused member is reported at its own line, not at its value's.
 		if r.kind == refused {
 			n.odd = true
 			m.value.line = m.line
@@ -151,7 +151,7 @@ func (w *walker) members(n *node, rows []row) {
 	n.faulty = len(w.errs) > before
 }
 
-// find returns the row of that name, also inside a choice.
+// find returns the row of that name, inside a choice too.
 func find(rows []row, name string) *row {
 	for i := range rows {
 		r := &rows[i]
@@ -166,18 +166,18 @@ func find(rows []row, name string) *row {
 	return nil
 }
 
-// unknown says what is wrong with a member that no row has.
+// unknown returns the message for a member that no row has.
 func unknown(rows []row, name string) string {
 	if strings.HasPrefix(name, "@") {
-		return "metadata (RFC 7952) is not taken: leave it out"
+		return "metadata (RFC 7952) is not supported: leave it out"
 	}
 	_, bare, qualified := strings.Cut(name, ":")
 	if qualified && find(rows, bare) != nil {
-		return "here the name stands without its module, as " + bare + " (RFC 7951 section 4)"
+		return "write the name without its module, as " + bare + " (RFC 7951 section 4)"
 	}
 	for _, r := range flat(rows) {
 		if _, b, ok := strings.Cut(r.name, ":"); ok && b == name {
-			return "here the name needs its module, as " + r.name + " (RFC 7951 section 4)"
+			return "write the name with its module, as " + r.name + " (RFC 7951 section 4)"
 		}
 	}
 	var known []string
@@ -187,12 +187,12 @@ func unknown(rows []row, name string) string {
 		}
 	}
 	if len(known) == 0 {
-		return "there is no such node; nothing stands here"
+		return "unknown node; none is allowed here"
 	}
-	return "there is no such node; known here: " + strings.Join(known, ", ")
+	return "unknown node; expected one of: " + strings.Join(known, ", ")
 }
 
-// flat returns the rows with those of a choice in its place.
+// flat returns the rows with each choice replaced by its cases.
 func flat(rows []row) []row {
 	var out []row
 	for _, r := range rows {
@@ -205,8 +205,8 @@ func flat(rows []row) []row {
 	return out
 }
 
-// absent looks after a row that the object may not have: what is mandatory is
-// missed, what has a default is put in.
+// absent handles a row that the object may lack: it adds a node that has a default,
+// and reports a mandatory one.
 func (w *walker) absent(n *node, r *row) {
 	if r.kind == choice {
 		w.choose(n, r)
@@ -216,26 +216,26 @@ func (w *walker) absent(n *node, r *row) {
 		return
 	}
 	path := n.path + "/" + r.name
-	put := func(v *node) {
+	add := func(v *node) {
 		v.line = n.line
 		n.members = append(n.members, member{r.name, n.line, v})
 		w.node(v, r, path)
 	}
 	switch {
 	case r.kind == container && (needed(r) || hasDefaults(r)):
-		put(&node{kind: isObject})
+		add(&node{kind: isObject})
 	case r.kind == leaf && r.def != "":
 		v, err := read([]byte(r.def))
 		if err != nil {
 			panic("BUG: the default of " + r.name + ": " + err.Message)
 		}
-		put(v)
+		add(v)
 	case r.must:
 		w.fail(path, n.line, "%s is missing", r.name)
 	}
 }
 
-// choose holds a choice to one case.
+// choose checks that a choice has exactly one case.
 func (w *walker) choose(n *node, r *row) {
 	var taken []string
 	for _, c := range r.in {
@@ -245,8 +245,8 @@ func (w *walker) choose(n *node, r *row) {
 	}
 	switch {
 	case len(taken) > 1:
-		w.fail(n.path, n.line, "%s exclude each other", strings.Join(taken, " and "))
-	case len(taken) == 0 && r.must && !n.odd: // what is odd was meant to be one
+		w.fail(n.path, n.line, "%s cannot be combined", strings.Join(taken, " and "))
+	case len(taken) == 0 && r.must && !n.odd: // the unknown member is probably a misspelt case
 		var cases []string
 		for _, c := range r.in {
 			if c.kind != refused {
@@ -257,8 +257,8 @@ func (w *walker) choose(n *node, r *row) {
 	}
 }
 
-// needed reports whether a container that is not there misses something:
-// without presence it is there as soon as its parent is.
+// needed reports whether a missing container has a mandatory node: a container
+// without presence exists wherever its parent does.
 func needed(r *row) bool {
 	for i := range r.in {
 		in := &r.in[i]
@@ -279,7 +279,7 @@ func hasDefaults(r *row) bool {
 	return false
 }
 
-// pathName is a member's name as a path shows it: a word from outside.
+// pathName returns a member's name for a path; the name is untrusted.
 func pathName(name string) string {
 	if len(name) > 128 || strings.ContainsFunc(name, func(r rune) bool { return unicode.IsControl(r) || r == '/' || r == '[' }) {
 		return quote(name)

@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// What the documentation shows is right by the models and by us.
+// Every example in the documentation is valid for the models and for Parse.
 func TestExamplesAreValid(t *testing.T) {
 	for _, e := range examples(t) {
 		t.Run(fmt.Sprintf("line %d", e.line), func(t *testing.T) {
@@ -18,7 +18,7 @@ func TestExamplesAreValid(t *testing.T) {
 			needYanglint(t)
 			options := []string{}
 			if e.kind == "state" {
-				// Of state alone the configuration around it is missing.
+				// A state example lacks the configuration's mandatory nodes.
 				options = []string{"-t", "get"}
 			}
 			if out, err := yanglint(t, []byte(e.text), options...); err != nil {
@@ -46,9 +46,8 @@ func leaves(n *node, at string) []string {
 	return out
 }
 
-// A node that the document leaves out has the default that the models give it:
-// yanglint puts in what it misses, and so do we.
-func TestDefaultsAreTheModels(t *testing.T) {
+// A missing node gets the models' default: yanglint adds the same ones.
+func TestDefaultsAreThoseOfTheModels(t *testing.T) {
 	needYanglint(t)
 	periodic := edit{inClient + "connection-type", `{"periodic": {}}`}
 	for name, doc := range map[string][]byte{
@@ -65,42 +64,41 @@ func TestDefaultsAreTheModels(t *testing.T) {
 			if err != nil {
 				t.Fatal(out)
 			}
-			theirs, fault := read([]byte(out))
+			byYanglint, fault := read([]byte(out))
 			if fault != nil {
 				t.Fatal(fault)
 			}
-			ours, _ := read(doc)
+			byWalker, _ := read(doc)
 			var w walker
-			w.node(ours, &schema, "")
+			w.node(byWalker, &schema, "")
 			if len(w.errs) > 0 {
 				t.Fatal(w.errs)
 			}
-			want, got := leaves(theirs, ""), leaves(ours, "")
+			want, got := leaves(byYanglint, ""), leaves(byWalker, "")
 			slices.Sort(want)
 			slices.Sort(got)
 			if !slices.Equal(got, want) {
-				t.Errorf("we have\n%s\nthe models\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+				t.Errorf("the walker has\n%s\nthe models\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 			}
 		})
 	}
 }
 
-// Every node of our module is in the table, so that none is forgotten when one
-// is added.
-func TestSchemaHasOurModule(t *testing.T) {
+// Every node of the module callhome is in the schema.
+func TestSchemaHasTheModuleCallhome(t *testing.T) {
 	text, err := os.ReadFile(yang + "callhome@2026-11-22.yang")
 	if err != nil {
 		t.Fatal(err)
 	}
-	ours := make(map[string]bool)
+	known := make(map[string]bool)
 	var collect func(rows []row, within bool)
 	collect = func(rows []row, within bool) {
 		for _, r := range rows {
-			bare, mine := strings.CutPrefix(r.name, "callhome:")
-			if mine || within {
-				ours[bare] = true
+			bare, qualified := strings.CutPrefix(r.name, "callhome:")
+			if qualified || within {
+				known[bare] = true
 			}
-			collect(r.in, mine || within)
+			collect(r.in, qualified || within)
 		}
 	}
 	collect(schema.in, false)
@@ -110,8 +108,8 @@ func TestSchemaHasOurModule(t *testing.T) {
 		words := strings.Fields(line)
 		if len(words) == 3 && slices.Contains([]string{"leaf", "container", "list", "leaf-list"}, words[0]) && state < 0 {
 			n++
-			if !ours[words[1]] {
-				t.Errorf("%s is in the module and not in the table", words[1])
+			if !known[words[1]] {
+				t.Errorf("%s is in the module and not in the schema", words[1])
 			}
 			if words[1] == "state" {
 				state = depth

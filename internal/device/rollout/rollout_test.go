@@ -310,7 +310,7 @@ func TestAClientsHookRunsOnItsEvents(t *testing.T) {
 // the document.
 func TestMissingFilesAreRefused(t *testing.T) {
 	for name, c := range map[string]config.Client{
-		"/callhome:hook: checking the hook: stat /nonexistent":                               {Name: "noc", Hook: "/nonexistent"},
+		"/callhome:hook: checking the hook: stat /nonexistent":                                   {Name: "noc", Hook: "/nonexistent"},
 		"/endpoints/endpoint[name='east']: host key \"nokey\": stat /nonexistent/nokey: no such": {Name: "noc", Endpoints: []config.Endpoint{{Name: "east", HostKeys: []config.HostKey{{Name: "nokey", Path: "/nonexistent/nokey"}}}}},
 	} {
 		err := missing(&config.Config{Clients: []config.Client{c}})

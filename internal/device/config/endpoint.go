@@ -18,16 +18,16 @@ import (
 	"golang.org/x/crypto/ssh"
 )
 
-// File is one file that must be there before sshd starts. Path is absolute.
+// File is a file that must exist before sshd starts. Path is absolute.
 type File struct {
 	Path string
 	Mode fs.FileMode
 	Data []byte
 }
 
-// The names below an endpoint's directory. Of the words from the document only
-// a user's name becomes a file name, because sshd expands %u to it; schema.go
-// holds it to letters that are safe in one.
+// The names below an endpoint's directory. Of the document's strings only a user's
+// name becomes a file name, because sshd expands %u to it; its type (account)
+// allows only characters that are safe there.
 const (
 	keysDir       = "keys"       // one file per user
 	principalsDir = "principals" // one file per user
@@ -35,15 +35,15 @@ const (
 	proxyFile     = "proxy"
 )
 
-// Dir returns the directory of the endpoint's files below dir. Its name is a
-// digest: names in the document may hold anything, and sshd expands % in a
-// file's name.
+// Dir returns the directory of the endpoint's files below dir. Its name is a digest:
+// names in the document may have any character, and sshd expands % in a file
+// name.
 func (e *Endpoint) Dir(dir string) string {
 	sum := sha256.Sum256([]byte(strconv.Quote(e.Client) + strconv.Quote(e.Name)))
 	return filepath.Join(dir, hex.EncodeToString(sum[:16]))
 }
 
-// keyPath is where the host key number i of the endpoint is.
+// keyPath returns the file of the endpoint's host key i.
 func (e *Endpoint) keyPath(dir string, i int) string {
 	if p := e.HostKeys[i].Path; p != "" {
 		return p
@@ -55,8 +55,8 @@ func (e *Endpoint) certificatePath(dir string, i int) string {
 	return filepath.Join(e.Dir(dir), fmt.Sprintf("host_key_%d-cert.pub", i))
 }
 
-// Files returns what must be on disk before sshd starts with e.Call(…, dir).
-// It has private keys and passwords.
+// Files returns the files that must exist before sshd starts with e.Call(…, dir).
+// They hold private keys and passwords.
 func (e *Endpoint) Files(dir string) []File {
 	var files []File
 	add := func(path string, mode fs.FileMode, data string) {
@@ -93,8 +93,8 @@ func lines(of []string) string {
 	return strings.Join(of, "\n") + "\n"
 }
 
-// pem returns the private key as every sshd from 8.4 on reads it: Ed25519 in
-// OpenSSH's own format, which PKCS #8 in PEM is only from 9.6 on.
+// pem returns the private key in the format that every sshd from 8.4 on reads:
+// OpenSSH's own. sshd reads Ed25519 keys in PKCS #8 only from 9.6 on.
 func (k *HostKey) pem() []byte {
 	block := &pem.Block{Type: "PRIVATE KEY", Bytes: k.Private}
 	if key, err := x509.ParsePKCS8PrivateKey(k.Private); err == nil {
@@ -105,9 +105,9 @@ func (k *HostKey) pem() []byte {
 	return pem.EncodeToMemory(block)
 }
 
-// Call returns what a call to this endpoint is made with: base, the daemon's own,
-// with what the document says instead. dir is where the
-// endpoint's Files are. Base is not changed.
+// Call returns the settings of a call home to this endpoint: base, the daemon's own,
+// with the document's values in their place. dir is the directory of Files. base is
+// not changed.
 func (e *Endpoint) Call(base settings.Call, dir string) settings.Call {
 	s := base
 	s.Target = settings.Target{Host: e.Host, Port: e.Port}
@@ -138,7 +138,7 @@ func (e *Endpoint) Call(base settings.Call, dir string) settings.Call {
 	return s
 }
 
-// sshd sets what becomes of the connection once it stands.
+// sshd sets the options of sshd in s.
 func (e *Endpoint) sshd(s *settings.Call, dir string) {
 	if len(e.HostKeys) > 0 {
 		s.Sshd.HostKeys, s.Sshd.HostCertificates = nil, nil
@@ -165,11 +165,11 @@ func (e *Endpoint) sshd(s *settings.Call, dir string) {
 	if s.Announce {
 		s.Sshd.VersionAddendum = ""
 	}
-	// Of two settings sshd takes the first, so ours stand before the daemon's.
+	// sshd uses the first of two settings, so the document's come before the daemon's.
 	s.Sshd.Options = append(e.options(dir), s.Sshd.Options...)
 }
 
-// options returns the KEY=VALUE of sshd_config(5) that the endpoint needs.
+// options returns the endpoint's options of sshd_config(5), as KEY=VALUE.
 func (e *Endpoint) options(dir string) []string {
 	var out []string
 	set := func(key, value string) {
@@ -182,10 +182,9 @@ func (e *Endpoint) options(dir string) []string {
 		for i, u := range e.Users {
 			names[i] = u.Name
 		}
-		// The document is the whole truth about who gets in and by what; what
-		// else the sshd_config has for that must not add to it. Its AllowUsers
-		// does, in every version: whom it names must have neither key nor
-		// principal here.
+		// Only the document decides which users log in, and how; sshd_config must
+		// not add to it. AllowUsers there does add users, in every version of sshd.
+		// Such a user has neither a key nor a principal here.
 		set("AllowUsers", strings.Join(names, " "))
 		set("AuthenticationMethods", "publickey")
 		set("AuthorizedKeysFile", filepath.Join(e.Dir(dir), keysDir, "%u"))

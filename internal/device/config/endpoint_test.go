@@ -15,8 +15,8 @@ import (
 	"golang.org/x/crypto/ssh"
 )
 
-// base is a daemon's own settings, each of which an endpoint must either keep
-// or replace.
+// base returns the daemon's own settings; an endpoint keeps or replaces each of
+// them.
 func base() settings.Call {
 	dscp := 46
 	return settings.Call{
@@ -32,9 +32,9 @@ func base() settings.Call {
 
 const dir = "/run/callhome/ssh"
 
-// What the document says becomes these settings and, on a command line of sshd,
-// these options, which stand before the daemon's own.
-func TestSettings(t *testing.T) {
+// The document's values become settings of the call home and options of sshd, which
+// come before the daemon's own.
+func TestCallHasTheDocumentsValues(t *testing.T) {
 	ed := wire(edKey.Public())
 	users := inSSH + "client-authentication/users"
 	twoUsers := edit{users, `{"user": [` + user("netconf", ed) + "," + user("noc.2", ed) + `]}`}
@@ -126,7 +126,7 @@ func sorted(s []string) []string {
 	return out
 }
 
-func TestNoLoginTimer(t *testing.T) {
+func TestTheNoSSHTimerSetsLoginGraceTime(t *testing.T) {
 	s := endpoint(t, all, edit{inClient + "callhome:re-call-home-no-ssh-timer", `0`}).Call(settings.Call{}, dir)
 	if len(s.Sshd.Options) != 0 {
 		t.Errorf("off, it makes %q", s.Sshd.Options)
@@ -138,7 +138,7 @@ func TestNoLoginTimer(t *testing.T) {
 	}
 }
 
-// Without ChannelTimeout the idle-timeout is the manager's to apply.
+// Without ChannelTimeout in sshd, the manager applies the idle-timeout.
 func TestOldSshdGetsNoNewOption(t *testing.T) {
 	old := all
 	old.ChannelTimeout = false
@@ -197,21 +197,21 @@ func TestAliveness(t *testing.T) {
 			if e.SSH == nil {
 				return
 			}
-			// What sshd or the kernel needs at the most, against the promise.
+			// The longest time of sshd or the kernel, against the documented limit.
 			bound := e.SSH.Interval*time.Duration(e.SSH.Count+1) + time.Second
 			sshd := secondsOf(e.ClientAlive.Interval * (e.ClientAlive.CountMax + 1))
 			if tt.f.SlowClientAlive {
 				sshd *= 2
 			}
 			if kernel := 2*e.UserTimeout + e.TCP.Interval; min(sshd, kernel) > bound {
-				t.Errorf("sshd needs %v, the kernel %v, and %v is promised", sshd, kernel, bound)
+				t.Errorf("sshd needs %v, the kernel %v, the limit is %v", sshd, kernel, bound)
 			}
 		})
 	}
 }
 
-// The files, their modes, and that sshd could read what is in them.
-func TestFiles(t *testing.T) {
+// The files have the modes and the contents that sshd needs.
+func TestFilesAreReadableForSshd(t *testing.T) {
 	ed, ed2 := wire(edKey.Public()), wire(edKey2.Public())
 	e := endpoint(t, all,
 		edit{inPair, `{"private-key-format": "ietf-crypto-types:one-asymmetric-key-format", "cleartext-private-key": ` + b64(pkcs8(edKey)) + `, "public-key-format": "ietf-crypto-types:ssh-public-key-format", "public-key": ` + b64(certificate(t, ssh.HostCert)) + `}`},
@@ -254,8 +254,8 @@ func TestFiles(t *testing.T) {
 	}
 }
 
-// A name in the document is only ever a digest on disk: no two endpoints share
-// a directory, whatever they are called.
+// A name of the document is on disk only as a digest, and no two endpoints share a
+// directory.
 func TestEndpointsHaveDirectoriesOfTheirOwn(t *testing.T) {
 	seen := make(map[string]string)
 	for _, pair := range [][2]string{{"a", "b"}, {"a\"b", ""}, {"a", "\"b"}, {"ab", ""}, {"", "ab"}, {"../x", "%u"}, {"a/b", "c"}, {"a", "b/c"}} {

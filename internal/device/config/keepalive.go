@@ -6,20 +6,20 @@ import (
 	"callhome/internal/sshdexec"
 )
 
-// RFC 8071 section 4.1 wants a persistent connection tested for aliveness
-// always; these are the model's own defaults.
-var standardAlive = KeepAlive{Interval: 30 * time.Second, Count: 3}
+// defaultKeepAlive has the model's defaults. RFC 8071 section 4.1 requires keepalives
+// on every persistent connection.
+var defaultKeepAlive = KeepAlive{Interval: 30 * time.Second, Count: 3}
 
-// What the kernel takes, and for TCP_USER_TIMEOUT what makes sense.
+// Limits of the kernel for keepalives (tcp(7)), and ours for TCP_USER_TIMEOUT.
 const (
 	maxKeepAlive   = 32767 * time.Second
 	maxUserTimeout = 24 * time.Hour
 )
 
-// alive settles how a dead peer is noticed. SSH keepalives are the measure: a
-// peer that is gone is given up after Interval × (Count + 1). The kernel is the
-// second line, where sshd cannot be quick enough the first.
-func (b *builder) alive(e *Endpoint, tcp, ssh *node, persistent bool) {
+// keepalives sets how a dead peer is detected. The SSH keepalives set the limit: a
+// dead peer is given up after Interval × (Count + 1). The kernel's keepalives are
+// the fallback, and the primary means where sshd is too slow.
+func (b *builder) keepalives(e *Endpoint, tcp, ssh *node, persistent bool) {
 	if tcp != nil {
 		e.TCP = &KeepAlive{Idle: secondsOf(tcp.num("idle-time")), Interval: secondsOf(tcp.num("probe-interval")), Count: tcp.num("max-probes")}
 		e.UserTimeout = min(e.TCP.Idle+time.Duration(e.TCP.Count)*e.TCP.Interval, maxUserTimeout)
@@ -28,22 +28,22 @@ func (b *builder) alive(e *Endpoint, tcp, ssh *node, persistent bool) {
 	case ssh != nil:
 		e.SSH = &KeepAlive{Interval: secondsOf(ssh.num("max-wait")), Count: ssh.num("max-attempts")}
 	case persistent:
-		alive := standardAlive
-		e.SSH = &alive
+		keepalive := defaultKeepAlive
+		e.SSH = &keepalive
 	default:
 		return
 	}
 	bound := e.SSH.Interval*time.Duration(e.SSH.Count+1) + time.Second
-	var takes time.Duration
-	e.ClientAlive, takes = b.clientAlive(e.SSH)
+	var sshdTakes time.Duration
+	e.ClientAlive, sshdTakes = b.clientAlive(e.SSH)
 	if e.TCP == nil {
 		probe := min(max(e.SSH.Interval/3, time.Second).Truncate(time.Second), maxKeepAlive)
 		e.TCP = &KeepAlive{Idle: min(e.SSH.Interval, maxKeepAlive), Interval: probe, Count: int(min((bound-e.SSH.Interval)/probe, 127))}
 	}
 	kernel := bound
-	if takes > bound {
-		// Data that was sent just before the peer would have been missed waits
-		// as long again.
+	if sshdTakes > bound {
+		// Data sent just before a probe would detect the dead peer waits a whole
+		// timeout again, so each may take only half of the bound.
 		kernel = max((bound-e.TCP.Interval)/2, time.Second)
 	}
 	if tcp != nil {
@@ -52,8 +52,8 @@ func (b *builder) alive(e *Endpoint, tcp, ssh *node, persistent bool) {
 	e.UserTimeout = min(kernel, maxUserTimeout)
 }
 
-// clientAlive returns what this sshd must be told to keep to the keepalives,
-// and how long it then takes for a dead peer.
+// clientAlive returns the ClientAlive settings with which this sshd keeps the limit,
+// and the time in which it then detects a dead peer.
 func (b *builder) clientAlive(k *KeepAlive) (*sshdexec.KeepAlive, time.Duration) {
 	out := &sshdexec.KeepAlive{Interval: seconds(k.Interval), CountMax: k.Count}
 	factor := time.Duration(1)

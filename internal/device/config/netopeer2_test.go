@@ -5,11 +5,10 @@ import (
 	"testing"
 )
 
-// theirs is written in the shape of the example that Netopeer2 publishes for
-// call home in this revision of the model (example_configuration/
-// ssh_callhome.xml, here in JSON): a key that its keystore generated itself, and
-// users that are taken over from another endpoint.
-const theirs = `{
+// netopeer2 has the form of Netopeer2's example for call home in this revision of
+// the model (example_configuration/ssh_callhome.xml, here in JSON): a key that its
+// keystore generated, and the users of another endpoint.
+const netopeer2 = `{
   "ietf-netconf-server:netconf-server": {
     "call-home": {
       "netconf-client": [
@@ -51,12 +50,12 @@ const theirs = `{
   }
 }`
 
-// Of another implementation's document there are two things to change, and each
-// sentence says how. Changed so, it works.
-func TestDocumentOfAnotherImplementation(t *testing.T) {
-	_, errs := Parse([]byte(theirs), all, Defaults{})
+// Netopeer2's document has two faults, whose messages say what to change. The changed
+// document is accepted.
+func TestNetopeer2sDocumentWorksAfterTwoChanges(t *testing.T) {
+	_, errs := Parse([]byte(netopeer2), all, Defaults{})
 	want := []struct{ path, says string }{
-		{"/server-identity/host-key[name='default-key']/public-key/central-keystore-reference", `for a file of that name in /etc/ssh it has this one entry: {"name": "genkey", "hidden-private-key": [null]}`},
+		{"/server-identity/host-key[name='default-key']/public-key/central-keystore-reference", `for a key file of that name in /etc/ssh add the entry {"name": "genkey", "hidden-private-key": [null]}`},
 		{"/client-authentication/libnetconf2-netconf-server:endpoint-reference", "repeat users here, with a central-truststore-reference"},
 	}
 	if len(errs) != len(want) {
@@ -76,7 +75,7 @@ func TestDocumentOfAnotherImplementation(t *testing.T) {
   "ietf-truststore:truststore": {"public-key-bags": {"public-key-bag": [{"name": "noc", "public-key": [`+publicKeyEntry("a", wire(edKey.Public()))+`]}]}},
   "ietf-netconf-server`,
 		`"libnetconf2-netconf-server:endpoint-reference": "default-ssh"`, `"users": {"user": [{"name": "netconf", "public-keys": {"central-truststore-reference": "noc"}}]}`,
-	).Replace(theirs)
+	).Replace(netopeer2)
 	c := parse(t, all, []byte(changed)).Clients
 	if len(c) != 1 || c[0].Name != "default-client" || c[0].Periodic != nil {
 		t.Fatalf("%+v", c)
@@ -91,11 +90,11 @@ func TestDocumentOfAnotherImplementation(t *testing.T) {
 	}
 }
 
-// Its listening side and its passwords, too, say what to use instead.
-func TestNodesOfAnotherImplementation(t *testing.T) {
+// The messages about Netopeer2's other nodes say what to use instead.
+func TestNetopeer2sNodesHaveTheirMessages(t *testing.T) {
 	for _, tt := range []struct{ node, says string }{
 		{`"libnetconf2-netconf-server:keyboard-interactive": {"use-system-auth": [null]}`, "allow it in callhome's sshd_config"},
-		{`"password": {"hashed-password": "$0$pass"}`, "for the account's own password leave users out"},
+		{`"password": {"hashed-password": "$0$pass"}`, "for the account's password leave users out"},
 		{`"public-keys": {"libnetconf2-netconf-server:use-system-keys": [null]}`, "leave users out"},
 	} {
 		_, errs := Parse(with(t, edit{inSSH + "client-authentication/users/user", `[{"name": "u", ` + tt.node + `}]`}), all, Defaults{})
