@@ -15,8 +15,8 @@ import (
 
 var owner = session.Owner{Client: "nms", Endpoint: "a", Config: "4b1d"}
 
-// station listens, and returns settings that lead to it and to an sshd that
-// says nothing.
+// station returns a listener in place of a management station, and settings with
+// its address and an sshd that sends and logs nothing.
 func station(t *testing.T, m *Manager) (*settings.Call, net.Listener) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -43,17 +43,17 @@ func kept(t *testing.T, m *Manager, want int) []*session.Session {
 	return list
 }
 
-// awaitNone returns when no session is left.
+// awaitNone returns when all sessions have ended.
 func awaitNone(t *testing.T, m *Manager) {
 	t.Helper()
 	for end := time.Now().Add(20 * time.Second); m.Status().Sessions > 0; <-time.After(5 * time.Millisecond) {
 		if time.Now().After(end) {
-			t.Fatalf("there are %+v", m.Sessions())
+			t.Fatalf("open sessions: %+v", m.Sessions())
 		}
 	}
 }
 
-func TestTheConfigurationsSessions(t *testing.T) {
+func TestKeptSessionsAreRestoredWithTheirOwner(t *testing.T) {
 	m := newManager(t)
 	with, _ := station(t, m)
 	made, err := m.Keep(with, owner)
@@ -74,7 +74,7 @@ func TestTheConfigurationsSessions(t *testing.T) {
 		t.Errorf("%d sessions", n)
 	}
 
-	// The next manager finds it, and whose it is.
+	// The next manager restores it with its owner.
 	m.Stop()
 	m.lock.Close() // as at its end
 	next, err := New("2", m.env.Dir, m.config.Load())
@@ -98,9 +98,8 @@ func TestTheConfigurationsSessions(t *testing.T) {
 	awaitNone(t, m)
 }
 
-// Keep returns before the connection is there; what becomes of it the session
-// tells.
-func TestACallThatNobodyAnswers(t *testing.T) {
+// Keep returns before the connection is made; the session has the failure.
+func TestAKeptCallThatIsRefused(t *testing.T) {
 	m := newManager(t)
 	with, l := station(t, m)
 	l.Close()

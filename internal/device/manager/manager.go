@@ -1,8 +1,8 @@
-// Package manager owns the set of call-home sessions: it makes each call,
-// knows every session by number, tells subscribers what happens, and finds the
-// sessions of a former manager again. The API serves it; cmd/callhome-mgr wires
-// it. It holds no lock while it dials, starts or ends anything, so no caller,
-// NETCONF client or session makes another one wait.
+// Package manager owns the set of call-home sessions: it makes each call, lists the
+// sessions by number, publishes their events, and restores the sessions of an
+// earlier manager. Package api serves it, package reconnect keeps standing
+// connections with it, and cmd/callhome-mgr sets it up. It holds no lock while it
+// dials or starts or ends a process, so no peer, client or session delays another.
 package manager
 
 import (
@@ -33,20 +33,19 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Config is what a call home is made with.
+// Config configures the call homes on request.
 type Config struct {
-	// Call is how each call home is made: the trigger's settings, without a
+	// Call has the settings of each call home, as callhome-trigger's without a
 	// target.
 	Call *settings.Call
-	// Executable makes the calls instead, where it is set: ConfD's
-	// sshCallHomeExecutable.
+	// Executable, if set, makes the calls instead: ConfD's sshCallHomeExecutable.
 	Executable string
 }
 
 // Limits of a manager.
 const (
-	maxCalls  = 4096 // calls and sessions at a time
-	maxRecent = 64   // ended sessions that Status shows
+	maxCalls  = 4096 // open sessions, those without a connection included
+	maxRecent = 64   // ended sessions in Status
 )
 
 // Manager is the set of sessions.
@@ -59,7 +58,7 @@ type Manager struct {
 
 	mu       sync.Mutex // guards the fields that follow; held for map look-ups only
 	sessions map[int]*session.Session
-	open     int                 // sessions, and those admitted that have no number yet
+	open     int                 // sessions, and admitted ones without a number yet
 	recent   []proto.SessionInfo // newest last
 	calls    uint64
 	failed   uint64
@@ -71,8 +70,8 @@ type Manager struct {
 	hub     pubsub.Hub[proto.Event]
 }
 
-// New returns a manager of that version whose sessions have their files in dir
-// (session.PrepareDir). Restore must follow.
+// New returns a manager of that version with its sessions' files in dir
+// (session.PrepareDir). The caller must call Restore next.
 func New(version, dir string, c *Config) (*Manager, error) {
 	lock, err := lockDir(dir)
 	if err != nil {
@@ -90,10 +89,10 @@ func New(version, dir string, c *Config) (*Manager, error) {
 	return m, nil
 }
 
-// ServeReports lets helpers report at socket that the subsystem of a session
+// ServeReports serves at socket the helpers' reports that a session's subsystem
 // starts (package subsystem). helper is callhome-trigger, which every user must be
-// able to execute. Without it the manager knows a subsystem by its process alone,
-// and not in which order a session ended. It must come before Restore.
+// able to execute. Without ServeReports the manager detects a subsystem only by its
+// process, and not in which order a session ended. Call it before Restore.
 func (m *Manager) ServeReports(socket, helper string) error {
 	l, err := daemon.ListenUnix(socket, "subsystem")
 	if err != nil {
@@ -101,7 +100,7 @@ func (m *Manager) ServeReports(socket, helper string) error {
 	}
 	m.reports = subsystem.Listen(l, m.report)
 	m.env.Helper, m.env.ReportSocket = helper, socket
-	go func() { // it fails for good only with the listener
+	go func() { // it returns only when the listener is closed
 		_ = m.reports.Serve(func() (*net.UnixConn, error) { return daemon.Accept(l.AcceptUnix, func(error) {}) })
 	}()
 	return nil
@@ -111,7 +110,7 @@ func (m *Manager) ServeReports(socket, helper string) error {
 func (m *Manager) report(r subsystem.Report) (*os.File, error) {
 	id, ok := subsystem.SessionOf(r.Nonce)
 	if !ok {
-		return nil, errors.New("no nonce")
+		return nil, errors.New("malformed nonce")
 	}
 	m.mu.Lock()
 	s := m.sessions[id]
@@ -122,18 +121,18 @@ func (m *Manager) report(r subsystem.Report) (*os.File, error) {
 	return s.Report(r)
 }
 
-// lockTime is how long a lock is waited for.
+// lockTime bounds the wait for the lock.
 const lockTime = 2 * time.Second
 
 // lockDir makes this the only manager of a state directory, whatever its socket:
-// two would number sessions alike and end each other's. The lock goes with the
-// process.
+// two would use the same session numbers and end each other's sessions. The kernel
+// releases the lock when the process ends.
 func lockDir(dir string) (*os.File, error) {
 	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("locking the sessions' directory: %w", err)
 	}
-	// A killed manager's children have the lock, too, until they have executed.
+	// Children of a killed manager hold the lock until their exec.
 	for end := time.Now().Add(lockTime); ; time.Sleep(5 * time.Millisecond) {
 		if err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != unix.EWOULDBLOCK || time.Now().After(end) {
 			break
@@ -149,11 +148,11 @@ func lockDir(dir string) (*os.File, error) {
 	return f, nil
 }
 
-// SetConfig is what later calls are made with; sessions keep what they have.
+// SetConfig sets the configuration of later calls; it does not affect sessions.
 func (m *Manager) SetConfig(c *Config) { m.config.Store(c) }
 
-// Restore takes over the sessions of a former manager. The error says what was
-// not readable; the manager works all the same, and goes on trying.
+// Restore restores the sessions of an earlier manager. The error says what could
+// not be read; the manager runs nevertheless, and retries.
 func (m *Manager) Restore() error {
 	found, left, err := session.Restore(&m.env)
 	m.restored(found)
@@ -164,8 +163,8 @@ func (m *Manager) Restore() error {
 	return err
 }
 
-// retryRestore is how long to wait before looking again for what keeps a
-// session from being restored: too few descriptors, too little memory.
+// retryRestore is the pause before a retry for sessions that could not be restored,
+// as without free descriptors or memory.
 const retryRestore = 5 * time.Second
 
 func (m *Manager) restoreLeft(left []int) {
@@ -205,14 +204,14 @@ func (m *Manager) AwaitStart(ctx context.Context) error {
 	}
 }
 
-// Stop refuses further calls. Subscribers go on hearing what happens.
+// Stop refuses further calls. Subscribers still get events until Close.
 func (m *Manager) Stop() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.stopping = true
 }
 
-// Close stops watching, after Stop. Sessions go on.
+// Close, after Stop, stops supervising. Sessions continue without a manager.
 func (m *Manager) Close() {
 	m.hub.Close()
 	m.env.Watch.Close()
@@ -222,7 +221,7 @@ func (m *Manager) Close() {
 	m.lock.Close()
 }
 
-// publish is every session's way to the subscribers and the counters.
+// publish counts a session's event and sends it to the subscribers.
 func (m *Manager) publish(e proto.Event) {
 	if e.Event == proto.EventFailed {
 		m.mu.Lock()
@@ -232,19 +231,19 @@ func (m *Manager) publish(e proto.Event) {
 	m.hub.Publish(e)
 }
 
-// Subscribe returns a channel of all events from now on; it is closed by
-// cancel, at Close, or when the subscriber falls too far behind.
+// Subscribe returns a channel of all events from now on. It is closed by cancel, at
+// Close, or when the subscriber reads too slowly.
 func (m *Manager) Subscribe() (events <-chan proto.Event, cancel func()) {
 	_, events, cancel = m.hub.Subscribe()
 	return events, cancel
 }
 
-// SubscribeSince is Subscribe with what happened last before it.
+// SubscribeSince is Subscribe that also returns the latest events before it.
 func (m *Manager) SubscribeSince() (last []proto.Event, events <-chan proto.Event, cancel func()) {
 	return m.hub.Subscribe()
 }
 
-// admit makes room for one more session; keep or abandon must follow.
+// admit counts one more session or refuses it; keep or abandon must follow.
 func (m *Manager) admit() error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -252,14 +251,14 @@ func (m *Manager) admit() error {
 	case m.stopping:
 		return proto.NewError(proto.CodeShutdown, "callhome-mgr is stopping")
 	case m.open >= maxCalls:
-		return proto.NewError(proto.CodeBusy, fmt.Sprintf("%d sessions are open, no more are taken", maxCalls))
+		return proto.NewError(proto.CodeBusy, fmt.Sprintf("limit of %d open sessions reached; temporary, retry", maxCalls))
 	}
 	m.calls++
 	m.open++
 	return nil
 }
 
-// abandon gives back the room of a session that came to nothing.
+// abandon uncounts an admitted session that was not created.
 func (m *Manager) abandon() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -287,7 +286,7 @@ func (m *Manager) keep(s *session.Session) {
 	}()
 }
 
-// begin makes a session that has no connection yet.
+// begin creates a session without a connection.
 func (m *Manager) begin(p proto.CallParams, via proto.Via, owner session.Owner) (*session.Session, error) {
 	if err := m.admit(); err != nil {
 		return nil, err
@@ -302,11 +301,10 @@ func (m *Manager) begin(p proto.CallParams, via proto.Via, owner session.Owner) 
 	return s, nil
 }
 
-// Call makes a call home and returns when it has come as far as p.Wait says.
-// The call goes on when ctx ends before. Errors are *proto.Error.
+// Call makes a call home and returns when it has reached the state of p.Wait. The
+// call continues when ctx ends first. Errors are *proto.Error.
 func (m *Manager) Call(ctx context.Context, p proto.CallParams) (proto.SessionInfo, error) {
-	words := []string{p.Host}
-	target, err := settings.ParseWords(words)
+	target, err := settings.ParseWords([]string{p.Host})
 	if err != nil {
 		return proto.SessionInfo{}, proto.NewError(proto.CodeBadType, err.Error())
 	}
@@ -331,20 +329,19 @@ func (m *Manager) Call(ctx context.Context, p proto.CallParams) (proto.SessionIn
 	if err != nil {
 		return proto.SessionInfo{}, err
 	}
-	go m.make(s, c, target)
+	go m.run(s, c, target)
 	return await(ctx, s, until)
 }
 
-// Keep makes a call home for a client of the configuration, with settings of
-// its own, and returns at once. Errors are *proto.Error; what becomes of the
-// call is the session's to tell. An executable makes no such calls: it could be
-// told no more than host and port.
+// Keep starts a call home for a configured client, with that client's settings, and
+// returns at once. Errors are *proto.Error; the session publishes the call's result.
+// Config.Executable makes no such calls: it takes only host and port.
 func (m *Manager) Keep(s *settings.Call, owner session.Owner) (*session.Session, error) {
 	made, err := m.begin(proto.CallParams{Host: s.Host, Port: s.Port, Opaque: s.Opaque}, proto.ViaManager, owner)
 	if err != nil {
 		return nil, err
 	}
-	go m.make(made, &Config{Call: s}, s.Target)
+	go m.run(made, &Config{Call: s}, s.Target)
 	return made, nil
 }
 
@@ -361,19 +358,19 @@ func (m *Manager) Kept() []*session.Session {
 	return out
 }
 
-// Publish sends the subscribers an event that is not of a session.
+// Publish sends the subscribers an event that concerns no session.
 func (m *Manager) Publish(e proto.Event) { m.hub.Publish(e) }
 
-// checkOpaque refuses what cannot be passed on as it came: JSON puts U+FFFD in
-// place of each byte that is not UTF-8, and of half a surrogate pair.
+// checkOpaque refuses an OPAQUE that cannot be passed on unchanged: JSON decoding
+// replaces invalid UTF-8 and unpaired surrogates by U+FFFD.
 func checkOpaque(opaque string) error {
 	if strings.ContainsRune(opaque, utf8.RuneError) {
-		return errors.New("opaque is not UTF-8, or holds U+FFFD, which stands for what is not")
+		return errors.New("opaque is not UTF-8, or contains U+FFFD, which replaces invalid UTF-8")
 	}
 	return settings.CheckOpaque(opaque)
 }
 
-// waits says which state each wait is for.
+// waits maps each wait to the state that ends it.
 var waits = map[proto.Wait]proto.State{
 	proto.WaitNone:    proto.StateCalling,
 	"":                proto.StateStarting,
@@ -382,7 +379,7 @@ var waits = map[proto.Wait]proto.State{
 	proto.WaitNetconf: proto.StateServing,
 }
 
-// await waits for a state and turns an early end into the caller's error.
+// await waits for a state and converts an early end to the request's error.
 func await(ctx context.Context, s *session.Session, until proto.State) (proto.SessionInfo, error) {
 	info, err := s.Await(ctx, until)
 	if errors.Is(err, session.ErrEnded) {
@@ -407,14 +404,14 @@ func failure(info proto.SessionInfo) *proto.Error {
 		proto.ErrorData{Address: where, Reason: info.Cause, Session: info.Session})
 }
 
-// make runs a call: name, connection, handover. What becomes of it is the
-// session's to tell.
-func (m *Manager) make(s *session.Session, c *Config, t settings.Target) {
+// run makes a call: it resolves the name, connects, and hands over. The session
+// publishes the result.
+func (m *Manager) run(s *session.Session, c *Config, t settings.Target) {
 	if c.Executable != "" {
 		_ = s.Execute(c.Executable)
 		return
 	}
-	// What sshd would miss is found before the NETCONF client is called.
+	// Report missing files before the NETCONF client is called.
 	if err := c.Call.CheckFiles(); err != nil {
 		s.Fail(proto.StageHandover, withHint(err))
 		return
@@ -433,7 +430,7 @@ func (m *Manager) make(s *session.Session, c *Config, t settings.Target) {
 	_ = s.Start(c.Call.Sshd, conn)
 }
 
-// withHint is an error with what to do next.
+// withHint returns an error's text with its hint.
 func withHint(err error) string {
 	if hint := sysexits.Hint(err); hint != "" {
 		return err.Error() + "; " + hint
@@ -441,8 +438,8 @@ func withHint(err error) string {
 	return err.Error()
 }
 
-// Handover serves a connection that another program made. The socket belongs to the
-// manager from here on, also on error.
+// Handover starts a session on a connection that another program made. The manager
+// owns the socket from here on, also on error.
 func (m *Manager) Handover(ctx context.Context, p proto.HandoverParams, sock *os.File) (proto.SessionInfo, error) {
 	conn, err := dial.FromSocket(sock)
 	if err != nil {
@@ -475,15 +472,15 @@ func (m *Manager) Handover(ctx context.Context, p proto.HandoverParams, sock *os
 	return await(ctx, s, proto.StateStarting)
 }
 
-// Kill ends a session for the named caller and returns when it is gone.
-func (m *Manager) Kill(id int, who string) (proto.SessionInfo, error) {
+// Kill ends a session for the named peer and returns when it has ended.
+func (m *Manager) Kill(id int, peer string) (proto.SessionInfo, error) {
 	m.mu.Lock()
 	s := m.sessions[id]
 	m.mu.Unlock()
 	if s == nil {
 		return proto.SessionInfo{}, proto.NewError(proto.CodeNoExists, fmt.Sprintf("there is no session %d", id))
 	}
-	s.Kill(who)
+	s.Kill(peer)
 	return s.Info(), nil
 }
 
@@ -503,7 +500,7 @@ func (m *Manager) Sessions() []proto.SessionInfo {
 	return out
 }
 
-// Status returns the manager's own state.
+// Status returns the manager's state.
 func (m *Manager) Status() proto.Status {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -32,18 +32,18 @@ func newManager(t *testing.T) *Manager {
 	return m
 }
 
-// What is wrong in a call costs nothing: no session, no number.
-func TestAWrongCallIsRefusedAndCostsNothing(t *testing.T) {
+// A request with an invalid parameter takes no session and no number.
+func TestAnInvalidCallIsRefusedWithoutASession(t *testing.T) {
 	m := newManager(t)
 	for name, p := range map[string]proto.CallParams{
-		"no host":             {},
-		"an option":           {Host: "-oProxyCommand=x"},
-		"a line of its own":   {Host: "nms\nnms"},
-		"a word too long":     {Host: "nms", Opaque: strings.Repeat("x", proto.MaxOpaque+1)},
-		"a NUL":               {Host: "nms", Opaque: "a\x00b"},
-		"not UTF-8, decoded":  {Host: "nms", Opaque: "a\ufffdb"},
-		"not UTF-8":           {Host: "nms", Opaque: "a\xffb"},
-		"a wait that is none": {Host: "nms", Wait: "tomorrow"},
+		"no host":            {},
+		"an option":          {Host: "-oProxyCommand=x"},
+		"a line of its own":  {Host: "nms\nnms"},
+		"opaque too long":    {Host: "nms", Opaque: strings.Repeat("x", proto.MaxOpaque+1)},
+		"a NUL":              {Host: "nms", Opaque: "a\x00b"},
+		"not UTF-8, decoded": {Host: "nms", Opaque: "a\ufffdb"},
+		"not UTF-8":          {Host: "nms", Opaque: "a\xffb"},
+		"an unknown wait":    {Host: "nms", Wait: "tomorrow"},
 	} {
 		_, err := m.Call(t.Context(), p)
 		var e *proto.Error
@@ -56,9 +56,9 @@ func TestAWrongCallIsRefusedAndCostsNothing(t *testing.T) {
 	}
 }
 
-// The limit counts those that have no number yet, so that no crowd of callers
-// gets past it.
-func TestTheLimitHoldsForACrowd(t *testing.T) {
+// The limit counts admitted sessions without a number too, so that concurrent
+// requests cannot exceed it.
+func TestTheLimitHoldsForConcurrentCalls(t *testing.T) {
 	m := newManager(t)
 	var admitted atomic.Int32
 	var wg sync.WaitGroup
@@ -75,11 +75,11 @@ func TestTheLimitHoldsForACrowd(t *testing.T) {
 	}
 	m.abandon()
 	if err := m.admit(); err != nil {
-		t.Errorf("there was room again: %v", err)
+		t.Errorf("one session below the limit: %v", err)
 	}
 }
 
-func TestAStoppingManagerTakesNoCalls(t *testing.T) {
+func TestAStoppingManagerRefusesCalls(t *testing.T) {
 	m := newManager(t)
 	m.Stop()
 	_, err := m.Call(t.Context(), proto.CallParams{Host: "192.0.2.1"})
@@ -89,8 +89,8 @@ func TestAStoppingManagerTakesNoCalls(t *testing.T) {
 	}
 }
 
-// Between Stop and Close sessions still end, and somebody has to hear it.
-func TestEndsAreToldUntilClose(t *testing.T) {
+// Between Stop and Close sessions still end, and their events are published.
+func TestEventsArePublishedUntilClose(t *testing.T) {
 	m := newManager(t)
 	events, cancel := m.Subscribe()
 	defer cancel()
@@ -98,14 +98,14 @@ func TestEndsAreToldUntilClose(t *testing.T) {
 	m.publish(proto.Event{Event: proto.EventClosed})
 	m.Close()
 	if e, open := <-events; !open || e.Event != proto.EventClosed {
-		t.Errorf("heard %+v, open %v", e, open)
+		t.Errorf("got %+v, open %v", e, open)
 	}
 	if _, open := <-events; open {
-		t.Error("it goes on after Close")
+		t.Error("the channel is open after Close")
 	}
 }
 
-func TestWhyAWaitingCallIsLetGo(t *testing.T) {
+func TestAWaitingCallReturnsTheContextsCause(t *testing.T) {
 	m := newManager(t)
 	for _, tt := range []struct {
 		name  string
@@ -113,7 +113,7 @@ func TestWhyAWaitingCallIsLetGo(t *testing.T) {
 		want  proto.Code
 	}{
 		{"the daemon stops", proto.NewError(proto.CodeShutdown, "stopping"), proto.CodeShutdown},
-		{"the caller has gone", errors.New("gone"), proto.CodeUnavailable},
+		{"the peer has disconnected", errors.New("disconnected"), proto.CodeUnavailable},
 	} {
 		ctx, cancel := context.WithCancelCause(t.Context())
 		cancel(tt.cause)
@@ -125,7 +125,7 @@ func TestWhyAWaitingCallIsLetGo(t *testing.T) {
 	}
 }
 
-func TestSshdsChatterIsSpared(t *testing.T) {
+func TestLogLinesDoNotDisplaceOtherEvents(t *testing.T) {
 	m := newManager(t)
 	m.publish(proto.Event{Event: proto.EventConnected})
 	for range 10000 {
@@ -141,7 +141,7 @@ func TestSshdsChatterIsSpared(t *testing.T) {
 func TestEachWaitHasItsState(t *testing.T) {
 	for _, w := range []proto.Wait{"", proto.WaitNone, proto.WaitTCP, proto.WaitSSH, proto.WaitNetconf} {
 		if waits[w] == "" {
-			t.Errorf("wait %q waits for nothing", w)
+			t.Errorf("wait %q has no state", w)
 		}
 	}
 }

@@ -302,4 +302,4 @@ func names(n int) (out []string) {
 	return out
 }
 
-var errFull = errors.New("4096 sessions are open, no more are taken")
+var errFull = errors.New("limit of 4096 open sessions reached; temporary, retry")
