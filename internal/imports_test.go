@@ -180,6 +180,7 @@ var arrows = []struct{ from, to, reason string }{
 	{"internal/nms/devsock", "internal/rpc", "who is at the other end, and may he"},
 
 	{"internal/nms/knownhosts", "internal/nms/hostkey", "algorithms, and how a CA may sign"},
+	{"internal/nms/knownhosts", "internal/printable", "the SSH library's errors"},
 	{"internal/nms/knownhosts", "internal/sysexits", "a device that is not the right one has its exit status"},
 
 	{"internal/nms/listen", "internal/sysexits", "an address that cannot be had is a failure of the command line"},

@@ -47,7 +47,7 @@ func TestUsage(t *testing.T) {
 		"bogus":                                  `unknown command "bogus"`,
 		"accept":                                 "standard output is not the socket",
 		"accept word":                            "unexpected argument",
-		"accept --device a/b":                    "is no name for a device",
+		"accept --device a/b":                    "is not a device's name",
 		"accept --timeout soon":                  "timeout",
 		"console":                                "no operation given",
 		"console --get":                          "expected one of --listen and --host",
@@ -61,8 +61,8 @@ func TestUsage(t *testing.T) {
 		"console --get -v 1.2":                   `--version "1.2": expected 1.0 or 1.1`,
 		"console --get -s html":                  "no style",
 		"console --commit --db x":                "--commit has no --db",
-		"console --get --listen --device a*":     "is no name for a device",
-		"console --get --host h --fingerprint x": "is no fingerprint",
+		"console --get --listen --device a*":     "is not a device's name",
+		"console --get --host h --fingerprint x": "is not a fingerprint",
 	} {
 		code, said := command(t, nil, strings.Fields(args)...)
 		if code != sysexits.Usage || strings.Count(said, "\n") != 1 || !strings.HasPrefix(said, "callhome-nms: ") || !strings.Contains(said, want) {

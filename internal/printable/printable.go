@@ -1,6 +1,6 @@
-// Package printable makes text from outside safe for one line of a log, an event
-// or a terminal. Whatever a peer, a device or a document brings goes through it
-// before a person sees it. It is pure.
+// Package printable makes text from outside fit for one line of a log, an event or
+// a terminal. All text of a peer, a device or a document goes through it before a
+// person sees it. It is pure.
 package printable
 
 import (
@@ -13,6 +13,13 @@ import (
 func Quoted(s string) string {
 	q := strconv.Quote(s)
 	return strings.ReplaceAll(q[1:len(q)-1], `\"`, `"`)
+}
+
+// SSHError returns the text of an error of golang.org/x/crypto/ssh without the
+// library's prefixes. It escapes nothing.
+func SSHError(err error) string {
+	text := strings.TrimPrefix(err.Error(), "ssh: handshake failed: ")
+	return strings.TrimPrefix(text, "ssh: ")
 }
 
 // Most is how much Line keeps of a text, in bytes.

@@ -1,6 +1,7 @@
 package printable
 
 import (
+	"errors"
 	"strings"
 	"testing"
 	"unicode"
@@ -32,6 +33,19 @@ func TestLine(t *testing.T) {
 		strings.Repeat("x", Most+1): strings.Repeat("x", Most) + "...",
 	} {
 		if got := Line(in); got != want {
+			t.Errorf("%q became %q, want %q", in, got, want)
+		}
+	}
+}
+
+func TestSSHErrorHasNoPrefixOfTheLibrary(t *testing.T) {
+	for in, want := range map[string]string{
+		"ssh: handshake failed: ssh: no common algorithm": "no common algorithm",
+		"ssh: handshake failed: EOF":                      "EOF",
+		"ssh: no key found":                               "no key found",
+		"EOF":                                             "EOF",
+	} {
+		if got := SSHError(errors.New(in)); got != want {
 			t.Errorf("%q became %q, want %q", in, got, want)
 		}
 	}

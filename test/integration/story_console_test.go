@@ -347,7 +347,7 @@ func TestConsoleAcceptsANewDevice(t *testing.T) {
 	p := nms.Console(addr, "--hello", "--timeout", "3s")
 	device.Call(addr)
 	p.MustExit(77)
-	contains(t, "the console", p.Stderr(), "nothing is known of device "+alias, "SHA256:", "--accept-new")
+	contains(t, "the console", p.Stderr(), "no host key is known of device "+alias, "SHA256:", "--accept-new")
 	if known := readFile(t, nms.knownHosts); known != "" {
 		t.Errorf("it was recorded without being asked: %s", known)
 	}
@@ -451,7 +451,7 @@ func TestConsoleConnects(t *testing.T) {
 		socat.AwaitListening(addr)
 		p := start(t, "callhome-nms console", nms.ConsoleCommand("--host", host, "--port", port, "--timeout", consoleTimeout, "--get-config"))
 		p.MustExit(77)
-		oneLine(t, p.Stderr(), "connecting to "+addr+": nothing is known of device "+host)
+		oneLine(t, p.Stderr(), "connecting to "+addr+": no host key is known of device "+host)
 		writeFile(t, nms.knownHosts, fmt.Sprintf("[%s]:%s %s\n", host, port, publicKey(t, device.hostKey)), 0o600)
 		return ended(start(t, "callhome-nms console", nms.ConsoleCommand("--host", host, "--port", port, "--timeout", consoleTimeout, "--get-config")), "<data")
 	})

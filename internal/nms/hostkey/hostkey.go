@@ -1,6 +1,6 @@
-// Package hostkey owns what is asked of host keys whichever way a device is
-// recognised: which algorithms, in which order, and how a CA may sign. Packages
-// knownhosts and registry call it. It knows no device.
+// Package hostkey owns the rules for every device's host key: which algorithms, in
+// which order, and with which algorithms a CA may sign. Packages knownhosts and
+// registry call it. It never looks a device up.
 package hostkey
 
 import (
@@ -10,8 +10,8 @@ import (
 	"golang.org/x/crypto/ssh"
 )
 
-// Certificates are the algorithms of host certificates in our order of
-// preference, which is OpenSSH's. None with SHA-1 is among them.
+// Certificates are the algorithms of host certificates in OpenSSH's order of
+// preference, without those that use SHA-1.
 var Certificates = []string{
 	ssh.CertAlgoED25519v01, ssh.CertAlgoECDSA256v01, ssh.CertAlgoECDSA384v01, ssh.CertAlgoECDSA521v01,
 	ssh.CertAlgoRSASHA512v01, ssh.CertAlgoRSASHA256v01,
@@ -38,21 +38,21 @@ func All() []string {
 	return all
 }
 
-// signatures are how a CA may sign: as OpenSSH's CASignatureAlgorithms has it.
-// ssh-rsa and ssh-dss, which are SHA-1, do not stand there.
+// signatures are the algorithms that a CA may sign with, as in OpenSSH's
+// CASignatureAlgorithms: without ssh-rsa and ssh-dss, which use SHA-1.
 var signatures = []string{
 	ssh.KeyAlgoED25519, ssh.KeyAlgoECDSA256, ssh.KeyAlgoECDSA384, ssh.KeyAlgoECDSA521,
 	ssh.KeyAlgoSKED25519, ssh.KeyAlgoSKECDSA256, ssh.KeyAlgoRSASHA512, ssh.KeyAlgoRSASHA256,
 }
 
-// CheckSignature refuses a certificate that a CA signed in a way that proves too
-// little. That the signature holds is not its question.
+// CheckSignature refuses a certificate that a CA signed with a weak or unknown
+// algorithm. It does not verify the signature.
 func CheckSignature(c *ssh.Certificate) error {
 	switch format := c.Signature.Format; {
 	case format == ssh.KeyAlgoRSA:
 		return fmt.Errorf("is signed with SHA-1 (%s)", format)
 	case !slices.Contains(signatures, format):
-		return fmt.Errorf("is signed with %.80q, which does not count", format)
+		return fmt.Errorf("is signed with %.80q, which is not accepted", format)
 	}
 	return nil
 }

@@ -21,7 +21,7 @@ func TestHowACASigns(t *testing.T) {
 	good := certify(t, sshtest.NewSigner(t))
 	wants(t, good, "")
 	good.Signature.Format = "x\n"
-	wants(t, good, `is signed with "x\n", which does not count`)
+	wants(t, good, `is signed with "x\n", which is not accepted`)
 }
 
 func certify(t *testing.T, ca ssh.Signer) *ssh.Certificate {

@@ -1,10 +1,9 @@
-// Package knownhosts decides whether the peer of a call home is the device that
-// it should be (RFC 8071 section 3.1, C5 and C6): by its host key, its
-// fingerprint, or a certificate of a given CA, looked up by the device's name.
-// Where a call comes from, and from which port, is never asked: a device calls
-// from wherever it is, and an entry per address would let the next one pass as
-// new. The console and `serve` call it for each handshake. It opens no
-// connection, and writes one file at most: --accept-new's.
+// Package knownhosts decides whether the peer of a call home is the expected device
+// (RFC 8071 section 3.1, C5 and C6): by its host key, its fingerprint, or a
+// certificate of a given CA, looked up by the device's name. The console calls it in
+// each handshake. It never uses the peer's address: a device calls home from any
+// address, and with an entry per address a device at a new one would pass as new. It
+// opens no connection, and writes one file at most: that of --accept-new.
 package knownhosts
 
 import (
@@ -18,6 +17,7 @@ import (
 	"time"
 
 	"callhome/internal/nms/hostkey"
+	"callhome/internal/printable"
 	"callhome/internal/sysexits"
 
 	"golang.org/x/crypto/ssh"
@@ -25,23 +25,23 @@ import (
 
 // Options is what is known of a device.
 type Options struct {
-	// Files are known_hosts files (sshd(8)), with @cert-authority and @revoked;
-	// one that does not exist is empty.
+	// Files are known_hosts files (sshd(8)), with @cert-authority and @revoked. A
+	// file that does not exist counts as empty.
 	Files []string
-	// Port is for a device that is reached the ordinary way by host and port,
-	// as ssh(1) looks that up; "" for one that is known by its name.
+	// Port is the port of a device that is looked up by host and port, as ssh(1)
+	// does; "" for a device that is looked up by its name.
 	Port string
-	// Keys, Fingerprints (SHA256:...) and Authorities are known beside those.
+	// Keys, Fingerprints (SHA256:...) and Authorities are known in addition.
 	Keys         []ssh.PublicKey
 	Fingerprints []string
 	Authorities  []ssh.PublicKey
 	// Principal must stand in a certificate; "" is the device's name.
 	Principal string
 	// Revoked are revocation lists as in RevokedHostKeys, ssh_config(5): public
-	// keys one a line, or a KRL. They are read anew for each check.
+	// keys one a line, or a KRL. Each check reads them again.
 	Revoked []string
-	// AcceptNew is the file in which the key of a device of which nothing is
-	// known is recorded, under the device's name; "" refuses such a device.
+	// AcceptNew is the known_hosts file to record the key of an unknown device in,
+	// under the device's name; "" refuses such a device.
 	AcceptNew string
 }
 
@@ -50,14 +50,14 @@ type Reason string
 
 // The reasons.
 const (
-	Unknown     Reason = "unknown"     // nothing is known of the device
+	Unknown     Reason = "unknown"     // no host key of the device is known
 	Changed     Reason = "changed"     // another key than the known ones
-	Revoked     Reason = "revoked"     // the key, or its certificate, or its CA
-	Certificate Reason = "certificate" // of a known CA, but not good for this device now
+	Revoked     Reason = "revoked"     // the key, its certificate, or its CA is revoked
+	Certificate Reason = "certificate" // of a known CA, but not valid for this device now
 )
 
-// Refusal says why a peer is not the device. Its words come from here and from
-// the key, none from the peer beyond what quoting bounds.
+// Refusal is why a peer is not the device. Its text has nothing of the peer's but
+// the key's fingerprint and quoted, bounded fields of a certificate.
 type Refusal struct {
 	Reason      Reason
 	Name        string // the device's
@@ -77,12 +77,12 @@ type Device struct {
 	revocations  []*revocations
 	isRevoked    func(ssh.PublicKey) error // by @revoked
 
-	mu          sync.Mutex // guards what follows: accept-new adds to it
+	mu          sync.Mutex // guards the fields that follow: --accept-new adds a key
 	keys        []known
 	authorities []known
 }
 
-// known is a key with where it stands.
+// known is a key with the place where it is known from.
 type known struct {
 	key   ssh.PublicKey
 	place string
@@ -107,7 +107,7 @@ func New(name string, o Options) (*Device, error) {
 		}
 		d.fingerprints[f] = true
 	}
-	address := net.JoinHostPort(name, "22") // no port, for known_hosts
+	address := net.JoinHostPort(name, "22") // known_hosts leaves port 22 out
 	if o.Port != "" {
 		address = net.JoinHostPort(name, o.Port)
 	}
@@ -130,19 +130,18 @@ func New(name string, o Options) (*Device, error) {
 	return d, nil
 }
 
-// maxName is DNS' bound for a name.
+// maxName is the longest name in DNS, in bytes.
 const maxName = 253
 
-// Name returns a device's name as it is looked up, in lower case as ssh does
-// with HostKeyAlias. The error says that it is none: it would be a pattern, or
-// more than one word, in a known_hosts file.
+// Name returns a device's name in lower case, as ssh looks up HostKeyAlias. It
+// refuses a name that would be a pattern or a list in a known_hosts file.
 func Name(name string) (string, error) {
 	lower := strings.ToLower(name)
 	good := func(r rune) bool {
 		return r >= 'a' && r <= 'z' || r >= '0' && r <= '9' || strings.ContainsRune("-_.", r)
 	}
 	if lower == "" || len(lower) > maxName || strings.HasPrefix(lower, "-") || strings.IndexFunc(lower, func(r rune) bool { return !good(r) }) >= 0 {
-		return lower, sysexits.New(sysexits.Usage, "it is made of letters, digits and -_.", fmt.Errorf("%.300q is no name for a device", name))
+		return lower, sysexits.New(sysexits.Usage, "use letters, digits, dash, underscore and dot", fmt.Errorf("%.300q is not a device's name", name))
 	}
 	return lower, nil
 }
@@ -151,14 +150,14 @@ func Name(name string) (string, error) {
 func fingerprint(s string) (string, error) {
 	trimmed := strings.TrimRight(s, "=")
 	if !strings.HasPrefix(trimmed, "SHA256:") || len(trimmed) != len("SHA256:")+43 {
-		return "", sysexits.New(sysexits.Usage, "`ssh-keygen -l -f KEY.pub` prints it, SHA256: and 43 characters", fmt.Errorf("%.100q is no fingerprint", s))
+		return "", sysexits.New(sysexits.Usage, "`ssh-keygen -l -f KEY.pub` prints it, SHA256: and 43 characters", fmt.Errorf("%.100q is not a fingerprint", s))
 	}
 	return trimmed, nil
 }
 
-// Algorithms are the host key algorithms to offer in the handshake: those of
-// what is known. Else a server with several keys would choose one that is not
-// known though it has one that is.
+// Algorithms returns the host key algorithms to offer in the handshake: those of the
+// known keys. With others in the list, a server with several keys could choose one
+// that is not known.
 func (d *Device) Algorithms() []string {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -166,25 +165,25 @@ func (d *Device) Algorithms() []string {
 	if len(d.authorities) > 0 {
 		all = append(all, hostkey.Certificates...)
 	}
-	any := len(d.fingerprints) > 0 || len(d.keys) == 0 && len(d.authorities) == 0
+	anyType := len(d.fingerprints) > 0 || len(d.keys) == 0 && len(d.authorities) == 0
 	for _, row := range hostkey.Keys {
-		if any || slices.ContainsFunc(d.keys, func(k known) bool { return k.key.Type() == row.Type }) {
+		if anyType || slices.ContainsFunc(d.keys, func(k known) bool { return k.key.Type() == row.Type }) {
 			all = append(all, row.Algorithms...)
 		}
 	}
 	if len(all) == 0 {
-		// Known by a key of a type that we do not take: let it be shown another
-		// one, and refuse that with both in the message.
+		// The known key has a type that is not supported. The device shows another
+		// key, and the refusal names both.
 		all = append(all, ssh.KeyAlgoED25519)
 	}
 	return all
 }
 
-// Check says whether a key that the peer has proved to hold is the device's.
-// The error is a *Refusal in a *sysexits.Error, or tells why a revocation list
-// or known_hosts could not be used, which refuses the peer as well.
+// Check returns nil if the key, which the peer has proven to hold, is the device's.
+// The error is a *Refusal in a *sysexits.Error, or says why a revocation list or
+// known_hosts file cannot be used, which refuses the peer too.
 func (d *Device) Check(key ssh.PublicKey) error {
-	// What costs a process is asked last: anybody can call with some key.
+	// A KRL costs a process, so it is read last: any peer can call with some key.
 	if err := d.checkRevoked(key, (*revocations).checkLines); err != nil {
 		return err
 	}
@@ -198,8 +197,8 @@ func (d *Device) Check(key ssh.PublicKey) error {
 	return d.learn(plain(key))
 }
 
-// recognise says whether a key is the device's as far as revocation lists do not
-// matter. isNew is one of which nothing is known and that is to be recorded.
+// recognise reports whether a key is the device's, revocation lists apart. isNew is
+// true for a key to record, of a device of which no key is known.
 func (d *Device) recognise(key ssh.PublicKey) (isNew bool, err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -207,7 +206,7 @@ func (d *Device) recognise(key ssh.PublicKey) (isNew bool, err error) {
 		if in(d.authorities, cert.SignatureKey) {
 			return false, d.checkCertificate(cert)
 		}
-		key = cert.Key // of a CA that we do not know it proves as much as its key
+		key = cert.Key // a certificate of an unknown CA proves its key alone
 	}
 	switch {
 	case in(d.keys, key) || d.fingerprints[ssh.FingerprintSHA256(key)]:
@@ -216,12 +215,13 @@ func (d *Device) recognise(key ssh.PublicKey) (isNew bool, err error) {
 		return false, d.changed(key)
 	case d.options.AcceptNew == "":
 		return false, d.refuse(Unknown, key, "compare the fingerprint with the device's own (`ssh-keygen -l -f` there), then record it with --accept-new",
-			"nothing is known of device "+d.Name)
+			"no host key is known of device "+d.Name)
 	}
 	return true, nil
 }
 
-// learn records a new device's key, unless another peer was quicker.
+// learn records a new device's key, unless another handshake has recorded one
+// meanwhile.
 func (d *Device) learn(key ssh.PublicKey) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -263,8 +263,8 @@ func (d *Device) changed(key ssh.PublicKey) error {
 		expected = append(expected, fmt.Sprintf("a certificate of CA %s (%s)", ssh.FingerprintSHA256(k.key), k.place))
 	}
 	slices.Sort(expected)
-	return d.refuse(Changed, key, "it is another device, or one that pretends to be it; if its key was replaced on purpose, replace what is known of it",
-		"this is not device "+d.Name+" as it is known, "+strings.Join(expected, " or "))
+	return d.refuse(Changed, key, "it is another device, or one that pretends to be it; if its key was replaced on purpose, replace the known key",
+		"this is not device "+d.Name+", whose host key is "+strings.Join(expected, " or "))
 }
 
 // refuse ends the message with the key that was shown.
@@ -274,7 +274,7 @@ func (d *Device) refuse(reason Reason, key ssh.PublicKey, hint, detail string) e
 	return sysexits.New(sysexits.NoPerm, hint, r)
 }
 
-// plain is the key that a certificate is for, or the key itself.
+// plain returns a certificate's key, or the key itself.
 func plain(key ssh.PublicKey) ssh.PublicKey {
 	if cert, ok := key.(*ssh.Certificate); ok {
 		return cert.Key
@@ -284,16 +284,16 @@ func plain(key ssh.PublicKey) ssh.PublicKey {
 
 func (d *Device) checkCertificate(cert *ssh.Certificate) error {
 	invalid := func(why string) error {
-		return d.refuse(Certificate, cert, "the CA has to issue another one (`ssh-keygen -s CA -h -n "+d.options.Principal+"`)",
+		return d.refuse(Certificate, cert, "have the CA issue another one (`ssh-keygen -s CA -h -n "+d.options.Principal+"`)",
 			fmt.Sprintf("the certificate of device %s (%.100q, serial %d) %s", d.Name, cert.KeyId, cert.Serial, why))
 	}
 	const layout = "2006-01-02 15:04:05 MST"
 	now := uint64(time.Now().Unix())
 	switch {
 	case cert.CertType != ssh.HostCert:
-		return invalid("is not one for hosts")
+		return invalid("is not a host certificate")
 	case len(cert.ValidPrincipals) == 0:
-		return invalid("names no principal, so it would do for every device")
+		return invalid("names no principal, so it would be valid for every device")
 	case !slices.Contains(cert.ValidPrincipals, d.options.Principal):
 		return invalid(fmt.Sprintf("is for %.200q, not for %s", cert.ValidPrincipals, d.options.Principal))
 	case cert.ValidBefore != ssh.CertTimeInfinity && now >= cert.ValidBefore:
@@ -306,12 +306,12 @@ func (d *Device) checkCertificate(cert *ssh.Certificate) error {
 	}
 	checker := ssh.CertChecker{}
 	if err := checker.CheckCert(d.options.Principal, cert); err != nil {
-		return invalid("does not hold: " + strings.TrimPrefix(err.Error(), "ssh: "))
+		return invalid("is not valid: " + printable.SSHError(err))
 	}
 	return nil
 }
 
-// checkRevoked asks known_hosts, and the lists in that way.
+// checkRevoked looks the key up in known_hosts, and in each list with ask.
 func (d *Device) checkRevoked(key ssh.PublicKey, ask func(*revocations, ssh.PublicKey) error) error {
 	err := d.isRevoked(key)
 	for _, r := range d.revocations {

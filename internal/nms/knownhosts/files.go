@@ -18,13 +18,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// nowhere is the peer's address for the library, which wants one. With a name
-// it does not look at it.
+// nowhere is the peer's address that the library's signature needs. The library
+// ignores it where it gets a name.
 var nowhere = &net.TCPAddr{IP: net.IPv4zero}
 
-// lookUp returns what the files hold for an address: keys, CAs, and a test for
-// keys that they revoke. The library matches names (patterns, hashed ones); it
-// does not tell a CA's line from a key's, so the marker is read here.
+// lookUp returns the keys and CAs that the files have for an address, and a test for
+// revoked keys. The library matches the names (patterns, hashed names), but does not
+// distinguish a CA's line from a key's, so markerOf reads the marker.
 func lookUp(address string, names []string) (keys, authorities []known, isRevoked func(ssh.PublicKey) error, err error) {
 	var files []string
 	for _, name := range names {
@@ -35,19 +35,19 @@ func lookUp(address string, names []string) (keys, authorities []known, isRevoke
 	}
 	check, err := knownhosts.New(files...)
 	if err != nil {
-		return nil, nil, nil, sysexits.New(sysexits.Config, "mend or remove the line", fmt.Errorf("reading the known hosts: %w", err))
+		return nil, nil, nil, sysexits.New(sysexits.Config, "correct or remove the line", fmt.Errorf("reading the known hosts: %w", err))
 	}
-	// A key that nobody has is answered with all lines for the name.
+	// For a fresh key the library returns all lines of the name.
 	public, _, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {
 		return nil, nil, nil, err
 	}
-	nobody, err := ssh.NewPublicKey(public)
+	fresh, err := ssh.NewPublicKey(public)
 	if err != nil {
 		return nil, nil, nil, err
 	}
 	var lines *knownhosts.KeyError
-	if err := check(address, nowhere, nobody); !errors.As(err, &lines) {
+	if err := check(address, nowhere, fresh); !errors.As(err, &lines) {
 		return nil, nil, nil, fmt.Errorf("looking %s up in the known hosts: %w", address, err)
 	}
 	for _, line := range lines.Want {
@@ -73,16 +73,16 @@ func markerOf(line knownhosts.KnownKey) (string, error) {
 	}
 	all := bytes.Split(text, []byte("\n"))
 	if line.Line > len(all) {
-		return "", fmt.Errorf("reading the known hosts: %s was changed meanwhile", line.Filename)
+		return "", fmt.Errorf("reading the known hosts: %s changed while it was read", line.Filename)
 	}
 	marker, _, key, _, _, err := ssh.ParseKnownHosts(all[line.Line-1])
 	if err != nil || !equal(key, line.Key) {
-		return "", fmt.Errorf("reading the known hosts: %s was changed meanwhile", line.Filename)
+		return "", fmt.Errorf("reading the known hosts: %s changed while it was read", line.Filename)
 	}
 	return marker, nil
 }
 
-// revokedIn asks for the key, and for a certificate's CA too.
+// revokedIn looks up the key, and the CA of a certificate.
 func revokedIn(check ssh.HostKeyCallback, address string, key ssh.PublicKey) error {
 	all := []ssh.PublicKey{key}
 	if cert, ok := key.(*ssh.Certificate); ok {
@@ -97,7 +97,7 @@ func revokedIn(check ssh.HostKeyCallback, address string, key ssh.PublicKey) err
 	return nil
 }
 
-// record adds a key to a known_hosts file, which it makes if need be.
+// record adds a key to a known_hosts file, and creates the file if necessary.
 func record(file, name string, key ssh.PublicKey) error {
 	f, err := os.OpenFile(file, os.O_RDWR|os.O_CREATE|os.O_APPEND, 0o600)
 	if err != nil {
@@ -140,7 +140,7 @@ func parseKeys(file string, text []byte) (keys []ssh.PublicKey, err error) {
 		}
 		key, _, _, _, err := ssh.ParseAuthorizedKey([]byte(line))
 		if err != nil {
-			return nil, sysexits.New(sysexits.Config, "", fmt.Errorf("reading public keys: %s line %d holds none", file, i+1))
+			return nil, sysexits.New(sysexits.Config, "", fmt.Errorf("reading public keys: %s line %d has no public key", file, i+1))
 		}
 		keys = append(keys, key)
 	}

@@ -49,7 +49,7 @@ func signer(t *testing.T, private any) ssh.Signer {
 	return s
 }
 
-// certify issues a good certificate for edge7, changed by change.
+// certify issues a valid certificate for edge7, which change modifies first.
 func certify(t *testing.T, ca ssh.Signer, key ssh.PublicKey, change func(*ssh.Certificate)) *ssh.Certificate {
 	t.Helper()
 	now := time.Now()
@@ -84,7 +84,7 @@ func open(t *testing.T, o Options) *Device {
 	return d
 }
 
-// wants checks that a key is taken ("") or refused for that reason.
+// wants checks that a key is accepted ("") or refused for that reason.
 func wants(t *testing.T, what string, d *Device, key ssh.PublicKey, want Reason) {
 	t.Helper()
 	err := d.Check(key)
@@ -101,7 +101,7 @@ func wants(t *testing.T, what string, d *Device, key ssh.PublicKey, want Reason)
 	}
 }
 
-func TestCheckByName(t *testing.T) {
+func TestADeviceIsRecognisedByItsNameInKnownHosts(t *testing.T) {
 	mine, other, ca := newKey(t).PublicKey(), newKey(t).PublicKey(), newKey(t)
 	certificate := certify(t, ca, mine, nil)
 	for _, row := range []struct {
@@ -117,7 +117,7 @@ func TestCheckByName(t *testing.T) {
 		{"hashed", []string{knownhosts.HashHostname("edge7") + " " + text(mine)}, mine, ""},
 		{"another device's", []string{"edge8 " + text(mine)}, mine, Unknown},
 		{"with a port it is an address, not the name", []string{"[edge7]:830 " + text(mine)}, mine, Unknown},
-		{"nobody", nil, mine, Unknown},
+		{"no entry", nil, mine, Unknown},
 		{"changed", []string{"edge7 " + text(other)}, mine, Changed},
 		{"revoked", []string{"edge7 " + text(mine), "@revoked * " + text(mine)}, mine, Revoked},
 		{"certificate", []string{"@cert-authority edge* " + text(ca.PublicKey())}, certificate, ""},
@@ -136,12 +136,12 @@ func TestCheckByName(t *testing.T) {
 	}
 }
 
-func TestCertificates(t *testing.T) {
+func TestOnlyAValidCertificateOfTheDeviceIsAccepted(t *testing.T) {
 	ca, key := newKey(t), newKey(t).PublicKey()
 	for _, row := range []struct {
 		name   string
 		change func(*ssh.Certificate)
-		words  string // "" for one that is taken
+		text   string // of the refusal; "": accepted
 	}{
 		{"good", nil, ""},
 		{"for ever", func(c *ssh.Certificate) { c.ValidAfter, c.ValidBefore = 0, ssh.CertTimeInfinity }, ""},
@@ -151,19 +151,19 @@ func TestCertificates(t *testing.T) {
 		{"for another", func(c *ssh.Certificate) { c.ValidPrincipals = []string{"edge8"} }, `is for ["edge8"], not for edge7`},
 		{"for all", func(c *ssh.Certificate) { c.ValidPrincipals = nil }, "names no principal"},
 		{"a pattern is no name", func(c *ssh.Certificate) { c.ValidPrincipals = []string{"*"} }, "not for edge7"},
-		{"for users", func(c *ssh.Certificate) { c.CertType = ssh.UserCert }, "not one for hosts"},
-		{"an option nobody knows", func(c *ssh.Certificate) { c.CriticalOptions = map[string]string{"x": "y"} }, "does not hold"},
+		{"for users", func(c *ssh.Certificate) { c.CertType = ssh.UserCert }, "not a host certificate"},
+		{"an unknown critical option", func(c *ssh.Certificate) { c.CriticalOptions = map[string]string{"x": "y"} }, "is not valid: "},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			d := open(t, Options{Authorities: []ssh.PublicKey{ca.PublicKey()}})
 			want := Reason("")
-			if row.words != "" {
+			if row.text != "" {
 				want = Certificate
 			}
 			cert := certify(t, ca, key, row.change)
 			wants(t, row.name, d, cert, want)
-			if err := d.Check(cert); err != nil && !strings.Contains(err.Error(), row.words) {
-				t.Errorf("%v, want %q", err, row.words)
+			if err := d.Check(cert); err != nil && !strings.Contains(err.Error(), row.text) {
+				t.Errorf("%v, want %q", err, row.text)
 			}
 		})
 	}
@@ -175,7 +175,7 @@ func TestCertificates(t *testing.T) {
 	wants(t, "another principal", open(t, Options{Authorities: []ssh.PublicKey{ca.PublicKey()}, Principal: "edge8"}), certify(t, ca, key, nil), Certificate)
 }
 
-func TestPinned(t *testing.T) {
+func TestOnlyAPinnedKeyIsAccepted(t *testing.T) {
 	mine, other := newKey(t).PublicKey(), newKey(t).PublicKey()
 	byPrint := open(t, Options{Fingerprints: []string{ssh.FingerprintSHA256(mine) + "="}})
 	wants(t, "fingerprint", byPrint, mine, "")
@@ -190,7 +190,7 @@ func TestPinned(t *testing.T) {
 	}
 }
 
-func TestRevocationLists(t *testing.T) {
+func TestRevocationListsAreReadForEachCheck(t *testing.T) {
 	mine, other, ca := newKey(t).PublicKey(), newKey(t).PublicKey(), newKey(t)
 	certificate := certify(t, ca, mine, nil)
 	list := write(t, "# revoked", text(other), "")
@@ -224,8 +224,8 @@ func TestRevocationLists(t *testing.T) {
 	}
 }
 
-// A KRL is ssh-keygen's to read: keys, and certificates by their serial number.
-func TestKRL(t *testing.T) {
+// ssh-keygen finds keys in a KRL, and certificates by their serial number.
+func TestAKRLRevokesKeysAndSerialNumbers(t *testing.T) {
 	if _, err := exec.LookPath("ssh-keygen"); err != nil {
 		t.Skip("ssh-keygen is not installed")
 	}
@@ -253,7 +253,7 @@ func TestKRL(t *testing.T) {
 	}
 }
 
-// A caller whose key is not the device's anyway costs no process.
+// A peer whose key is not the device's costs no process.
 func TestAKRLIsAskedForKnownKeysOnly(t *testing.T) {
 	bin := t.TempDir()
 	asked := filepath.Join(bin, "asked")
@@ -271,7 +271,7 @@ func TestAKRLIsAskedForKnownKeysOnly(t *testing.T) {
 	expired := certify(t, ca, other, func(c *ssh.Certificate) { c.ValidBefore = 1 })
 	wants(t, "another key", d, other, Changed)
 	wants(t, "an expired certificate", d, expired, Certificate)
-	wants(t, "nobody's", open(t, Options{Revoked: []string{krl}}), other, Unknown)
+	wants(t, "an unknown device's", open(t, Options{Revoked: []string{krl}}), other, Unknown)
 	if n := count(); n != 0 {
 		t.Errorf("ssh-keygen was asked %d times", n)
 	}
@@ -283,7 +283,7 @@ func TestAKRLIsAskedForKnownKeysOnly(t *testing.T) {
 	}
 }
 
-func TestAcceptNew(t *testing.T) {
+func TestAcceptNewRecordsTheFirstKeyOnly(t *testing.T) {
 	mine, other, ca := newKey(t).PublicKey(), newKey(t).PublicKey(), newKey(t)
 	file := write(t, "edge6 "+text(other)) // without a newline at its end
 	o := Options{Files: []string{file}, AcceptNew: file}
@@ -303,7 +303,7 @@ func TestAcceptNew(t *testing.T) {
 	}
 }
 
-func TestAlgorithms(t *testing.T) {
+func TestOnlyAlgorithmsOfKnownKeysAreOffered(t *testing.T) {
 	ed, ec, ca := newKey(t).PublicKey(), newECDSA(t).PublicKey(), newKey(t).PublicKey()
 	for _, row := range []struct {
 		name  string
@@ -325,7 +325,7 @@ func TestAlgorithms(t *testing.T) {
 	}
 }
 
-func TestName(t *testing.T) {
+func TestANameIsNoPatternOrList(t *testing.T) {
 	for _, row := range []struct{ in, want string }{
 		{"edge7", "edge7"}, {"Edge-7.example_x", "edge-7.example_x"}, {"192.0.2.1", "192.0.2.1"},
 		{"", ""}, {"-o", ""}, {"a b", ""}, {"a,b", ""}, {"*", ""}, {"!a", ""}, {"a\nb", ""}, {"|1|", ""}, {"[a]:1", ""}, {"@x", ""}, {"é", ""},
@@ -338,7 +338,7 @@ func TestName(t *testing.T) {
 	}
 }
 
-func TestFilesThatCannotBeRead(t *testing.T) {
+func TestAFileThatCannotBeParsedIsAnError(t *testing.T) {
 	bad := write(t, "edge7 ssh-ed25519 nonsense")
 	if _, err := New("edge7", Options{Files: []string{bad}}); err == nil || !strings.Contains(err.Error(), fmt.Sprintf("%s:1", bad)) || sysexits.Code(err) != sysexits.Config {
 		t.Errorf("%v", err)

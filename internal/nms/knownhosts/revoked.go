@@ -20,12 +20,12 @@ type revokedError struct{ place string }
 
 func (e *revokedError) Error() string { return "revoked in " + e.place }
 
-// revocations is one list. What cannot be read revokes everything, as with
-// ssh's RevokedHostKeys.
+// revocations is one revocation list. A list that cannot be read revokes every key,
+// as with ssh's RevokedHostKeys.
 type revocations struct{ file string }
 
-// krlMagic begins a KRL (PROTOCOL.krl of OpenSSH). What is in one is left to
-// ssh-keygen: serial numbers, key ids, hashes, ranges.
+// krlMagic begins a KRL (PROTOCOL.krl of OpenSSH). ssh-keygen reads the rest: serial
+// numbers, key ids, hashes, ranges.
 var krlMagic = []byte("SSHKRL\n\x00")
 
 func openRevocations(file string) (*revocations, error) {
@@ -36,7 +36,7 @@ func openRevocations(file string) (*revocations, error) {
 	}
 	if bytes.HasPrefix(text, krlMagic) {
 		if _, err := exec.LookPath("ssh-keygen"); err != nil {
-			return nil, sysexits.New(sysexits.NoInput, "install openssh-client", fmt.Errorf("reading the revocation list %s: it is a KRL, and ssh-keygen, which reads those, is not there", file))
+			return nil, sysexits.New(sysexits.NoInput, "install openssh-client", fmt.Errorf("reading the revocation list %s: it is a KRL, and ssh-keygen, which reads KRLs, is not installed", file))
 		}
 		return r, nil
 	}
@@ -57,7 +57,7 @@ func (r *revocations) check(key ssh.PublicKey) error {
 	return r.look(key, r.askKeygen)
 }
 
-// checkLines is check, of a list that is no KRL.
+// checkLines is check for a list of public keys; it skips a KRL.
 func (r *revocations) checkLines(key ssh.PublicKey) error {
 	return r.look(key, func(ssh.PublicKey) error { return nil })
 }
@@ -88,14 +88,14 @@ func (r *revocations) look(key ssh.PublicKey, inKRL func(ssh.PublicKey) error) e
 	return nil
 }
 
-// keygenTime is how long ssh-keygen may take for what takes milliseconds.
+// keygenTime bounds ssh-keygen, which takes milliseconds.
 const keygenTime = 10 * time.Second
 
-// askKeygen has ssh-keygen look a key up in a KRL. It reads keys from files
-// only, so the key goes into one.
+// askKeygen has ssh-keygen look a key up in a KRL. ssh-keygen reads keys from files
+// only, so askKeygen writes the key to one.
 func (r *revocations) askKeygen(key ssh.PublicKey) error {
 	failed := func(err error) error {
-		return fmt.Errorf("asking ssh-keygen about the revocation list %s: %w", r.file, err)
+		return fmt.Errorf("looking a key up with ssh-keygen in the revocation list %s: %w", r.file, err)
 	}
 	dir, err := os.MkdirTemp("", "callhome-nms-")
 	if err != nil {
