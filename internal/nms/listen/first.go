@@ -10,25 +10,25 @@ import (
 	"time"
 )
 
-// atOnce is how many calls are tried at a time. With more the oldest is given
-// up: whoever opens many connections and stays silent then keeps nobody out.
+// atOnce is how many calls are tried at a time. One more evicts the oldest: so a
+// peer that opens many silent connections does not block a device.
 const atOnce = 512
 
-// ErrNone says that no call came to anything before the time was over.
+// ErrNone means that no trial succeeded within the time limit.
 var ErrNone = errors.New("no device called in time")
 
-// Trial is what First does with each call. Try owns the connection: it returns
-// what it made of it, or an error after closing it; limit bounds it, and when
-// its context ends it has to return. Failed is told of each error, from one
-// goroutine, and returns whether to go on waiting.
+// Trial is what First does with each call home. Try owns the connection: it returns
+// a value that owns it, or closes it and returns an error; when its context ends,
+// after Limit at the latest, Try must return. First calls Failed with each error,
+// from one goroutine; false ends First.
 type Trial[T io.Closer] struct {
 	Try    func(ctx context.Context, conn *net.TCPConn) (T, error)
 	Limit  time.Duration
 	Failed func(from netip.AddrPort, err error) (goOn bool)
 }
 
-// First tries calls, many at a time, until one succeeds, Failed ends it or ctx
-// does. Those that are still being tried then are closed.
+// First tries calls, many at a time, until one succeeds, Failed returns false or ctx
+// ends. It then closes those that are still being tried.
 func First[T io.Closer](ctx context.Context, l *Listener, trial Trial[T]) (T, error) {
 	type outcome struct {
 		id   int
@@ -84,8 +84,8 @@ func First[T io.Closer](ctx context.Context, l *Listener, trial Trial[T]) (T, er
 	}
 }
 
-// acceptTo gives away what l accepts until it fails or ctx ends. Who receives a
-// connection owns it.
+// acceptTo sends the connections that l accepts to calls, until accepting fails or
+// ctx ends. The receiver owns the connection.
 func (l *Listener) acceptTo(ctx context.Context, calls chan<- *net.TCPConn) error {
 	for {
 		conn, err := l.Accept(ctx)

@@ -1,9 +1,8 @@
-// Package listen owns the sockets on which a management station waits for call
-// homes: one or more addresses of either family, from where calls are taken,
-// and the options that an accepted socket keeps for life. `callhome-nms accept`,
-// `console --listen` and `serve` use it. It reads no byte of a call, and what it
-// knows of a caller's address decides nothing but --from: a device is
-// recognised by its key.
+// Package listen owns the sockets on which a management station accepts call homes:
+// one or more addresses of either family, the networks that calls are accepted from,
+// and the options that an accepted socket keeps. `callhome-nms accept`, `console
+// --listen` and `serve` use it. It never reads from a connection, and a device's
+// address decides nothing but --from: a device is recognised by its host key.
 package listen
 
 import (
@@ -22,23 +21,23 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// DefaultPort is the one that RFC 8071 has registered for SSH.
+// DefaultPort is the port that RFC 8071 registers for NETCONF Call Home over SSH.
 const DefaultPort = 4334
 
-// What an accepted socket gets: a dead device is noticed within 90 s, whether
-// there is data under way (userTimeout) or not (keepAlive).
+// The kernel ends an accepted connection 90 s after the device stopped answering,
+// with unacknowledged data (userTimeout) or without (keepAlive).
 var keepAlive = net.KeepAliveConfig{Enable: true, Idle: 30 * time.Second, Interval: 10 * time.Second, Count: 6}
 
 const userTimeout = 90 * time.Second
 
-// Listener waits on all its addresses at once. Close it to give them back.
+// Listener accepts connections on all its addresses. Its exported fields must be set
+// before the first Accept.
 type Listener struct {
-	// From are the networks that calls are taken from; empty: from everywhere.
+	// From are the networks that calls are accepted from; empty: all networks.
 	From []netip.Prefix
-	// Refused, if set, is told of each call from elsewhere.
+	// Refused, if set, is called with the address of each call from outside From.
 	Refused func(from netip.AddrPort)
-	// Passed, if set, is told of each time a call could not be accepted that may
-	// be accepted later. The fields are set before the first Accept.
+	// Passed, if set, is called with each temporary error of accept(2).
 	Passed func(error)
 
 	listeners []*net.TCPListener
@@ -52,8 +51,8 @@ type Listener struct {
 
 // Open listens on each of addrs: ADDRESS, ADDRESS:PORT, [V6]:PORT, :PORT or
 // "" for all addresses of both families on the default port. Names are not
-// resolved. An IPv4 address takes IPv4 calls alone and an IPv6 address IPv6
-// alone, so 0.0.0.0 and :: go together.
+// resolved. An IPv4 address accepts IPv4 alone and an IPv6 address IPv6 alone, so
+// 0.0.0.0 and :: can share a port.
 func Open(addrs []string) (*Listener, error) {
 	if len(addrs) == 0 {
 		addrs = []string{""}
@@ -81,12 +80,12 @@ func openOne(addr string) (*net.TCPListener, error) {
 	switch {
 	case errors.Is(err, unix.EADDRINUSE):
 		_, port, _ := net.SplitHostPort(full)
-		return nil, sysexits.New(sysexits.Unavailable, "`ss -ltnp sport = :"+port+"` shows who; use another with --listen, or end it",
+		return nil, sysexits.New(sysexits.Unavailable, "`ss -ltnp sport = :"+port+"` shows it; end it, or use another port with --listen",
 			fmt.Errorf("listening on %s: another program has the port", full))
 	case errors.Is(err, unix.EACCES):
 		return nil, sysexits.New(sysexits.NoPerm, "ports below 1024 need CAP_NET_BIND_SERVICE", fmt.Errorf("listening on %s: not permitted", full))
 	case errors.Is(err, unix.EADDRNOTAVAIL):
-		return nil, sysexits.New(sysexits.Usage, "`ip address` lists this machine's", fmt.Errorf("listening on %s: no address of this machine", full))
+		return nil, sysexits.New(sysexits.Usage, "`ip address` lists this machine's addresses", fmt.Errorf("listening on %s: not an address of this machine", full))
 	case err != nil:
 		return nil, fmt.Errorf("listening on %s: %w", full, errors.Unwrap(err))
 	}
@@ -102,7 +101,7 @@ func parse(addr string) (network, full string, err error) {
 		}
 	}
 	if _, err := strconv.ParseUint(port, 10, 16); err != nil {
-		return "", "", fmt.Errorf("%q is no port to listen on", port)
+		return "", "", fmt.Errorf("%q is not a port to listen on", port)
 	}
 	full = net.JoinHostPort(host, port)
 	if host == "" {
@@ -118,8 +117,8 @@ func parse(addr string) (network, full string, err error) {
 	return "tcp6", full, nil
 }
 
-// New returns a Listener on sockets that somebody else opened (systemd), which
-// it owns then.
+// New returns a Listener on open sockets, such as systemd passes. The Listener owns
+// them.
 func New(listeners ...*net.TCPListener) *Listener {
 	l := &Listener{listeners: listeners, calls: make(chan *net.TCPConn), passed: make(chan error), failed: make(chan error), closed: make(chan struct{})}
 	for _, one := range listeners {
@@ -137,9 +136,9 @@ func (l *Listener) Addrs() []netip.AddrPort {
 	return all
 }
 
-// Accept returns the next call from one of the networks in From; it is the
-// caller's. It ends with the context's error, with net.ErrClosed after Close,
-// and with an error of the operating system that waiting does not mend.
+// Accept returns the next call from one of the networks in From; the caller owns the
+// connection. It returns the context's error, net.ErrClosed after Close, or a
+// permanent error of accept(2).
 func (l *Listener) Accept(ctx context.Context) (*net.TCPConn, error) {
 	for {
 		select {
@@ -180,7 +179,7 @@ func (l *Listener) takes(from netip.Addr) bool {
 	return len(l.From) == 0
 }
 
-// Close gives the addresses back. Calls that nobody accepted are closed.
+// Close closes the sockets, and the connections that Accept has not returned.
 func (l *Listener) Close() error {
 	var errs []error
 	l.closeOnce.Do(func() {
@@ -193,7 +192,8 @@ func (l *Listener) Close() error {
 	return errors.Join(errs...)
 }
 
-// pause is the wait when the process or the system has no descriptor to spare.
+// pause is the time between two tries while the process or the system has no file
+// descriptor left.
 const pause = 100 * time.Millisecond
 
 func (l *Listener) loop(one *net.TCPListener) {
@@ -208,10 +208,10 @@ func (l *Listener) loop(one *net.TCPListener) {
 			}
 		case errors.Is(err, net.ErrClosed):
 			return
-		case isPassing(err):
+		case isTemporary(err):
 			select {
 			case l.passed <- fmt.Errorf("accepting calls on %v: %w", one.Addr(), errors.Unwrap(err)):
-			default: // nobody accepts
+			default: // no Accept is waiting
 			}
 			select {
 			case <-time.After(pause):
@@ -227,8 +227,8 @@ func (l *Listener) loop(one *net.TCPListener) {
 	}
 }
 
-// isPassing reports whether accept(2) may succeed later.
-func isPassing(err error) bool {
+// isTemporary reports whether a later accept(2) can succeed.
+func isTemporary(err error) bool {
 	for _, e := range []syscall.Errno{unix.EMFILE, unix.ENFILE, unix.ENOBUFS, unix.ENOMEM, unix.ECONNABORTED, unix.EPERM,
 		unix.ENETDOWN, unix.EPROTO, unix.EHOSTDOWN, unix.EHOSTUNREACH, unix.ENETUNREACH} {
 		if errors.Is(err, e) {
@@ -238,8 +238,8 @@ func isPassing(err error) bool {
 	return false
 }
 
-// prepare sets what no SSH client sets early enough: without TCP_NODELAY 40 ms
-// of each login are lost to Nagle's algorithm against the delayed ACK.
+// prepare sets options that an SSH client sets too late or never: without
+// TCP_NODELAY, Nagle's algorithm and the delayed ACK add 40 ms to each login.
 func prepare(conn *net.TCPConn) error {
 	if err := conn.SetNoDelay(true); err != nil {
 		return err
@@ -255,23 +255,23 @@ func prepare(conn *net.TCPConn) error {
 	return errors.Join(err, set)
 }
 
-// addrPort is an address without the IPv4-in-IPv6 form that a socket for both
-// families shows.
+// addrPort undoes the IPv4-mapped IPv6 address that a socket for both families
+// returns.
 func addrPort(a net.Addr) netip.AddrPort {
 	ap := a.(*net.TCPAddr).AddrPort()
 	return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
 }
 
 // ParseNets reads networks as --from takes them: ADDRESS/BITS or ADDRESS.
-func ParseNets(words []string) ([]netip.Prefix, error) {
-	nets := make([]netip.Prefix, 0, len(words))
-	for _, word := range words {
-		network, err := netip.ParsePrefix(word)
-		if addr, addrErr := netip.ParseAddr(word); err != nil && addrErr == nil && addr.Zone() == "" {
+func ParseNets(values []string) ([]netip.Prefix, error) {
+	nets := make([]netip.Prefix, 0, len(values))
+	for _, value := range values {
+		network, err := netip.ParsePrefix(value)
+		if addr, addrErr := netip.ParseAddr(value); err != nil && addrErr == nil && addr.Zone() == "" {
 			network, err = addr.Prefix(addr.BitLen())
 		}
 		if err != nil {
-			return nil, sysexits.New(sysexits.Usage, "write ADDRESS/BITS or ADDRESS", fmt.Errorf("%q is no network", word))
+			return nil, sysexits.New(sysexits.Usage, "write ADDRESS/BITS or ADDRESS", fmt.Errorf("%q is not a network", value))
 		}
 		nets = append(nets, network.Masked())
 	}

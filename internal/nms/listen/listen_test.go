@@ -50,7 +50,7 @@ func accept(t *testing.T, l *Listener) *net.TCPConn {
 	return c
 }
 
-func TestParse(t *testing.T) {
+func TestAnAddressIsCompletedWithTheDefaultPort(t *testing.T) {
 	for _, row := range []struct{ addr, network, full string }{
 		{"", "tcp", ":4334"},
 		{":830", "tcp", ":830"},
@@ -73,8 +73,8 @@ func TestParse(t *testing.T) {
 	}
 }
 
-// Calls on all addresses come out of one Accept, with the options that they
-// keep when another program gets the socket.
+// Accept returns calls on all addresses, with socket options that stay set when
+// another program gets the socket.
 func TestAcceptOnSeveralAddresses(t *testing.T) {
 	l := open(t, "127.0.0.1:0", "[::1]:0", ":0")
 	for i, addr := range l.Addrs() {
@@ -114,13 +114,12 @@ func getsockopt(t *testing.T, c *net.TCPConn, level, name int) (value int) {
 	return value
 }
 
-// Both families' wildcards go together on one port.
-func TestWildcardsOfBothFamilies(t *testing.T) {
+func TestWildcardsOfBothFamiliesShareAPort(t *testing.T) {
 	port := open(t, "0.0.0.0:0").Addrs()[0].Port()
 	open(t, fmt.Sprintf("[::]:%d", port))
 }
 
-func TestFrom(t *testing.T) {
+func TestACallFromOutsideFromIsRefused(t *testing.T) {
 	l := open(t, ":0")
 	var err error
 	if l.From, err = ParseNets([]string{"127.0.0.2", "192.0.2.77/24"}); err != nil {
@@ -137,29 +136,29 @@ func TestFrom(t *testing.T) {
 		t.Cleanup(func() { c.Close() })
 		return c
 	}
-	stranger := dial("127.0.0.1")
-	friend := dial("127.0.0.2")
-	if c := accept(t, l); addrPort(c.RemoteAddr()) != addrPort(friend.LocalAddr()) {
+	outside := dial("127.0.0.1")
+	inside := dial("127.0.0.2")
+	if c := accept(t, l); addrPort(c.RemoteAddr()) != addrPort(inside.LocalAddr()) {
 		t.Errorf("a call from %v", c.RemoteAddr())
 	}
-	if got := <-refused; got != addrPort(stranger.LocalAddr()) {
+	if got := <-refused; got != addrPort(outside.LocalAddr()) {
 		t.Errorf("%v was refused", got)
 	}
-	_ = stranger.SetDeadline(time.Now().Add(patience))
-	if n, err := stranger.Read(make([]byte, 1)); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
-		t.Errorf("the stranger's connection is open: %d, %v", n, err)
+	_ = outside.SetDeadline(time.Now().Add(patience))
+	if n, err := outside.Read(make([]byte, 1)); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("the refused connection is open: %d, %v", n, err)
 	}
 	if got := l.From[1].String(); got != "192.0.2.0/24" {
 		t.Errorf("network %s", got)
 	}
-	for _, word := range []string{"", "any", "192.0.2.1/33", "fe80::1%lo"} {
-		if _, err := ParseNets([]string{word}); sysexits.Code(err) != sysexits.Usage {
-			t.Errorf("%q is taken for a network: %v", word, err)
+	for _, value := range []string{"", "any", "192.0.2.1/33", "fe80::1%lo"} {
+		if _, err := ParseNets([]string{value}); sysexits.Code(err) != sysexits.Usage {
+			t.Errorf("%q is accepted as a network: %v", value, err)
 		}
 	}
 }
 
-func TestAcceptEnds(t *testing.T) {
+func TestAcceptEndsWithItsContextAndWithClose(t *testing.T) {
 	l := open(t, "127.0.0.1:0", "[::1]:0")
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
@@ -175,46 +174,46 @@ func TestAcceptEnds(t *testing.T) {
 	}
 	_ = waiting.SetDeadline(time.Now().Add(patience))
 	if _, err := waiting.Read(make([]byte, 1)); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
-		t.Errorf("a call that nobody took is open after Close: %v", err)
+		t.Errorf("a call that was not accepted is open after Close: %v", err)
 	}
 }
 
-func TestOpenFails(t *testing.T) {
+func TestOpenSaysWhyItFailed(t *testing.T) {
 	taken := open(t, "127.0.0.1:0").Addrs()[0].String()
 	for _, row := range []struct {
 		addrs []string
 		code  int
-		words string
+		text  string
 	}{
 		{[]string{"127.0.0.1:0", taken}, sysexits.Unavailable, "listening on " + taken + ": another program has the port"},
-		{[]string{"192.0.2.1:0"}, sysexits.Usage, "no address of this machine"},
+		{[]string{"192.0.2.1:0"}, sysexits.Usage, "not an address of this machine"},
 		{[]string{"nowhere"}, sysexits.Usage, "is not an address to listen on"},
 	} {
 		l, err := Open(row.addrs)
 		if err == nil {
 			l.Close()
 			t.Errorf("%q can be listened on", row.addrs)
-		} else if sysexits.Code(err) != row.code || sysexits.Hint(err) == "" || !strings.Contains(err.Error(), row.words) {
+		} else if sysexits.Code(err) != row.code || sysexits.Hint(err) == "" || !strings.Contains(err.Error(), row.text) {
 			t.Errorf("%q: %v (status %d, hint %q)", row.addrs, err, sysexits.Code(err), sysexits.Hint(err))
 		}
 	}
 }
 
-// meet makes a Trial of calls that say a word: "good" succeeds, what says
-// nothing waits for its context to end, all else fails.
-func meet(t *testing.T, limit time.Duration, goOn bool) (Trial[*net.TCPConn], chan string) {
+// newTrial returns a Trial: a call that sends "good" succeeds, a silent one waits for
+// its context to end, any other fails.
+func newTrial(t *testing.T, limit time.Duration, goOn bool) (Trial[*net.TCPConn], chan string) {
 	failures := make(chan string, 2*atOnce)
 	return Trial[*net.TCPConn]{
 		Limit: limit,
 		Try: func(ctx context.Context, conn *net.TCPConn) (*net.TCPConn, error) {
 			stop := context.AfterFunc(ctx, func() { conn.Close() })
-			word := make([]byte, 4)
-			_, err := conn.Read(word)
-			if stop() && string(word) == "good" {
+			sent := make([]byte, 4)
+			_, err := conn.Read(sent)
+			if stop() && string(sent) == "good" {
 				return conn, nil
 			}
 			conn.Close()
-			return nil, fmt.Errorf("it said %q: %w", word, err)
+			return nil, fmt.Errorf("it sent %q: %w", sent, err)
 		},
 		Failed: func(from netip.AddrPort, err error) bool {
 			failures <- err.Error()
@@ -223,9 +222,9 @@ func meet(t *testing.T, limit time.Duration, goOn bool) (Trial[*net.TCPConn], ch
 	}, failures
 }
 
-func TestFirst(t *testing.T) {
+func TestTheFirstGoodCallWins(t *testing.T) {
 	l := open(t, "127.0.0.1:0")
-	trial, failures := meet(t, patience, true)
+	trial, failures := newTrial(t, patience, true)
 	silent := call(t, l.Addrs()[0])
 	if _, err := call(t, l.Addrs()[0]).Write([]byte("bad!")); err != nil {
 		t.Fatal(err)
@@ -246,17 +245,17 @@ func TestFirst(t *testing.T) {
 	got.Close()
 	_ = silent.SetDeadline(time.Now().Add(patience))
 	if _, err := silent.Read(make([]byte, 1)); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
-		t.Errorf("the silent one's connection is open: %v", err)
+		t.Errorf("the silent connection is open: %v", err)
 	}
 }
 
-func TestFirstEnds(t *testing.T) {
+func TestFirstEndsWithFailedAndWithItsContext(t *testing.T) {
 	l := open(t, "127.0.0.1:0")
-	trial, _ := meet(t, patience, false)
+	trial, _ := newTrial(t, patience, false)
 	if _, err := call(t, l.Addrs()[0]).Write([]byte("bad!")); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := First(t.Context(), l, trial); err == nil || !strings.Contains(err.Error(), `it said "bad!"`) {
+	if _, err := First(t.Context(), l, trial); err == nil || !strings.Contains(err.Error(), `it sent "bad!"`) {
 		t.Errorf("%v", err)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
@@ -271,11 +270,11 @@ func TestFirstEnds(t *testing.T) {
 	}
 }
 
-// Silent peers, more than are tried at once, keep nobody out, long before the
-// time that each may take is over.
-func TestFirstWithSilentPeers(t *testing.T) {
+// More silent peers than are tried at once do not block a device, although none has
+// reached its time limit.
+func TestSilentPeersDoNotBlockADevice(t *testing.T) {
 	l := open(t, "127.0.0.1:0")
-	trial, failures := meet(t, time.Hour, true)
+	trial, failures := newTrial(t, time.Hour, true)
 	done := make(chan error, 1)
 	go func() {
 		c, err := First(t.Context(), l, trial)
@@ -299,12 +298,12 @@ func TestFirstWithSilentPeers(t *testing.T) {
 			t.Error(err)
 		}
 	case <-time.After(patience):
-		t.Error("nobody gets in")
+		t.Error("the good call is blocked")
 	}
 }
 
-// A process that has no descriptor to spare has one again later.
-func TestAShortageOfDescriptorsIsToldAndPasses(t *testing.T) {
+// A listener without a file descriptor left reports it, and accepts again later.
+func TestAShortageOfDescriptorsIsReportedAndTemporary(t *testing.T) {
 	l := open(t, "127.0.0.1:0")
 	passed := make(chan error, 1000)
 	l.Passed = func(err error) { passed <- err }
@@ -331,16 +330,16 @@ func TestAShortageOfDescriptorsIsToldAndPasses(t *testing.T) {
 		}
 		accepted <- err
 	}()
-	var told error
+	var reported error
 	select {
-	case told = <-passed:
+	case reported = <-passed:
 	case <-time.After(patience):
 	}
 	if err := errors.Join(err, unix.Setrlimit(unix.RLIMIT_NOFILE, &limit)); err != nil {
 		t.Fatal(err)
 	}
-	if !errors.Is(told, unix.EMFILE) {
-		t.Errorf("told %v", told)
+	if !errors.Is(reported, unix.EMFILE) {
+		t.Errorf("reported %v", reported)
 	}
 	select {
 	case err := <-accepted:
