@@ -1,8 +1,8 @@
-// Package control serves a management station over its Unix socket, and is the
-// way for our own commands to call it, as package api is on a device: it
-// owns the table of methods, and how a session's bytes get from the station to
-// whoever asked. What a method does is the Backend's; framing, peers and limits
-// are package rpc's.
+// Package control serves a management station's API on its Unix socket, and has the
+// client that the commands of callhome-nms call it with, as package api does on a
+// device. It owns the table of methods, and how a session's socket gets to the
+// station. The Backend does what a method asks for; package rpc has framing, peer
+// credentials and limits. It never reads a session's bytes at the station.
 package control
 
 import (
@@ -34,11 +34,11 @@ type Backend interface {
 	Reload() error
 }
 
-// limits are those of the socket. A session is a connection here, and one user
-// may be the way to every device.
+// limits are the control socket's. Each session is a connection, and one user may
+// have sessions with every device.
 var limits = rpc.Limits{All: 8192, PerUser: 4096}
 
-// NewServer returns a server; its Serve makes it work.
+// NewServer returns the API's server.
 func NewServer(b Backend, a rpc.Access, log hclog.Logger) *rpc.Server {
 	return rpc.NewServer(func(c *rpc.Conn) map[string]rpc.Method { return methods(b, c) }, a, limits, log)
 }
@@ -65,7 +65,7 @@ func connect(b Backend, c *rpc.Conn) jrpc2.Handler {
 	return rpc.Typed(func(ctx context.Context, p nmsproto.ConnectParams) (nmsproto.ConnectResult, error) {
 		f := c.Take(ctx)
 		if f == nil {
-			return nmsproto.ConnectResult{}, proto.NewError(proto.CodeBadType, "no socket came with the message")
+			return nmsproto.ConnectResult{}, proto.NewError(proto.CodeBadType, "the message has no socket with it")
 		}
 		sock, err := duplex(f)
 		if err != nil {
@@ -80,7 +80,7 @@ func duplex(f *os.File) (station.Duplex, error) {
 	conn, err := net.FileConn(f)
 	f.Close()
 	if err != nil {
-		return nil, fmt.Errorf("what came with the message is no socket: %w", err)
+		return nil, fmt.Errorf("the descriptor that came with the message is not a socket: %w", err)
 	}
 	switch c := conn.(type) {
 	case *net.UnixConn:
@@ -89,7 +89,7 @@ func duplex(f *os.File) (station.Duplex, error) {
 		return c, nil
 	}
 	conn.Close()
-	return nil, errors.New("what came with the message is no stream socket")
+	return nil, errors.New("the descriptor that came with the message is not a TCP or Unix stream socket")
 }
 
 // Client calls a station.
@@ -106,15 +106,15 @@ func Dial(path string) (*Client, error) {
 type Stream struct {
 	*net.UnixConn
 	client *Client
-	over   <-chan struct{} // the context's end
+	over   <-chan struct{} // closed when the context ends
 	ended  chan struct{}
 	result nmsproto.ConnectResult
 	err    error
 }
 
-// Open asks the station for a session, which ends with ctx at the latest,
-// whether the station answers that or not. What is wrong is seen as the
-// stream's end, and then told by Wait.
+// Open asks the station for a session, which ends with ctx at the latest, even if
+// the station does not answer. An error of the station ends the stream, and Wait
+// returns it.
 func Open(ctx context.Context, path, device string) (*Stream, error) {
 	c, err := Dial(path)
 	if err != nil {
@@ -139,9 +139,9 @@ func Open(ctx context.Context, path, device string) (*Stream, error) {
 	return s, nil
 }
 
-// Read reads what the device says. A station that ends a session has not always
-// read all that was sent, which the kernel tells as a reset; it is an end like
-// others, as the context's is, and Wait says why.
+// Read reads what the device sends. The kernel reports a reset when the station ended
+// the session without reading all bytes; like the context's end, Read returns that as
+// io.EOF, and Wait returns the cause.
 func (s *Stream) Read(p []byte) (int, error) {
 	n, err := s.UnixConn.Read(p)
 	if errors.Is(err, unix.ECONNRESET) {
@@ -157,7 +157,7 @@ func (s *Stream) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// Wait returns how the session ended, when it has.
+// Wait waits for the session's end and returns its result.
 func (s *Stream) Wait() (nmsproto.ConnectResult, error) {
 	<-s.ended
 	return s.result, s.err
@@ -168,11 +168,11 @@ func (s *Stream) Close() error {
 	return errors.Join(s.UnixConn.Close(), s.client.Close())
 }
 
-// Join lets in and out be the session's, until that ends. The end of in is
-// passed on and ends nothing else.
+// Join copies in to the device and the device's bytes to out, until the session ends.
+// It passes the end of in on, which ends that direction alone.
 func (s *Stream) Join(in io.Reader, out io.Writer) (nmsproto.ConnectResult, error) {
 	go func() {
-		// A read of ours that waits goes with the process.
+		// A read of in that blocks ends with the process.
 		_, _ = io.Copy(s.UnixConn, in)
 		_ = s.CloseWrite()
 	}()
@@ -184,12 +184,12 @@ func (s *Stream) Join(in io.Reader, out io.Writer) (nmsproto.ConnectResult, erro
 	var copyErr error
 	select {
 	case copyErr = <-copied:
-	case <-s.over: // a write of ours that waits goes with the process too
+	case <-s.over: // a write to out that blocks ends with the process too
 	}
 	if copyErr != nil {
-		s.Close() // nobody reads any more
+		s.Close() // out takes no more bytes
 		<-s.ended
-		return s.result, fmt.Errorf("passing on what the device says: %w", copyErr)
+		return s.result, fmt.Errorf("passing on the device's bytes: %w", copyErr)
 	}
 	return s.Wait()
 }
@@ -197,7 +197,7 @@ func (s *Stream) Join(in io.Reader, out io.Writer) (nmsproto.ConnectResult, erro
 func socketpair() (ours *net.UnixConn, theirs *os.File, err error) {
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
-		return nil, nil, fmt.Errorf("making a pair of sockets: %w", err)
+		return nil, nil, fmt.Errorf("creating a pair of sockets: %w", err)
 	}
 	theirs = os.NewFile(uintptr(fds[1]), "session")
 	f := os.NewFile(uintptr(fds[0]), "session")
@@ -205,7 +205,7 @@ func socketpair() (ours *net.UnixConn, theirs *os.File, err error) {
 	c, err := net.FileConn(f)
 	if err != nil {
 		theirs.Close()
-		return nil, nil, fmt.Errorf("making a pair of sockets: %w", err)
+		return nil, nil, fmt.Errorf("creating a pair of sockets: %w", err)
 	}
 	return c.(*net.UnixConn), theirs, nil
 }

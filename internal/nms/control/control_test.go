@@ -20,10 +20,10 @@ import (
 	"github.com/hashicorp/go-hclog"
 )
 
-// backend sends back what it gets, in capitals.
+// backend sends back each session's bytes in capitals.
 type backend struct {
-	cancelled chan struct{} // gets one for each session that its caller left
-	ending    chan struct{} // until then other sessions stay
+	cancelled chan struct{} // gets one for each session that its peer left
+	ending    chan struct{} // "stays" sessions last until it is closed
 }
 
 func (*backend) List() nmsproto.DeviceList {
@@ -57,12 +57,12 @@ func (b *backend) Connect(ctx context.Context, device string, sock station.Duple
 	default:
 		return nmsproto.ConnectResult{}, proto.NewError(proto.CodeNoExists, "there is no device "+device)
 	}
-	words, err := io.ReadAll(sock)
+	text, err := io.ReadAll(sock)
 	if err != nil {
 		return nmsproto.ConnectResult{}, err
 	}
-	_, err = sock.Write(bytes.ToUpper(words))
-	return nmsproto.ConnectResult{ExitStatus: &status, Stderr: "bye", Received: uint64(len(words))}, err
+	_, err = sock.Write(bytes.ToUpper(text))
+	return nmsproto.ConnectResult{ExitStatus: &status, Stderr: "bye", Received: uint64(len(text))}, err
 }
 
 func (*backend) Subscribe() ([]nmsproto.Event, <-chan nmsproto.Event, func()) {
@@ -94,26 +94,26 @@ func serve(t *testing.T, b *backend) string {
 	return path
 }
 
-func TestASessionIsJoined(t *testing.T) {
+func TestASessionsBytesAndResultComeBack(t *testing.T) {
 	s, err := Open(t.Context(), serve(t, &backend{}), "edge7")
 	if err != nil {
 		t.Fatal(err)
 	}
 	var out strings.Builder
-	// The end of the input reaches the device, whose answer still comes.
+	// The input's end reaches the device, and the device's answer still comes back.
 	r, err := s.Join(strings.NewReader("hello"), &out)
 	if err != nil || out.String() != "HELLO" || r.ExitStatus == nil || *r.ExitStatus != 3 || r.Stderr != "bye" {
 		t.Errorf("got %q, %+v, %v", out.String(), r, err)
 	}
 }
 
-func TestWhatCannotBeJoined(t *testing.T) {
+func TestASessionThatCannotBeOpenedIsAnError(t *testing.T) {
 	path := serve(t, &backend{})
 	s, err := Open(t.Context(), path, "edge8")
 	if err != nil {
 		t.Fatal(err)
 	}
-	// The input has no end of its own, and nobody reads it.
+	// The input does not end, and the station does not read it.
 	r, w := io.Pipe()
 	go func() { _, _ = w.Write([]byte("hello")) }()
 	never := io.Reader(r)
@@ -129,7 +129,7 @@ func TestWhatCannotBeJoined(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	if err := c.Call(t.Context(), nmsproto.MethodConnect, nmsproto.ConnectParams{Device: "edge7"}, nil); err == nil || !strings.Contains(err.Error(), "no socket came") {
+	if err := c.Call(t.Context(), nmsproto.MethodConnect, nmsproto.ConnectParams{Device: "edge7"}, nil); err == nil || !strings.Contains(err.Error(), "has no socket with it") {
 		t.Errorf("got %v", err)
 	}
 	f, err := os.Open(os.DevNull)
@@ -137,13 +137,13 @@ func TestWhatCannotBeJoined(t *testing.T) {
 		t.Fatal(err)
 	}
 	c.Pass(f)
-	if err := c.Call(t.Context(), nmsproto.MethodConnect, nmsproto.ConnectParams{Device: "edge7"}, nil); err == nil || !strings.Contains(err.Error(), "is no socket") {
+	if err := c.Call(t.Context(), nmsproto.MethodConnect, nmsproto.ConnectParams{Device: "edge7"}, nil); err == nil || !strings.Contains(err.Error(), "is not a socket") {
 		t.Errorf("got %v", err)
 	}
 }
 
-// Whether the caller closes, or is killed, the session ends at the station.
-func TestACallerThatLeavesEndsItsSession(t *testing.T) {
+// A peer that closes its connection, or is killed, ends its session at the station.
+func TestAPeerThatLeavesEndsItsSession(t *testing.T) {
 	b := &backend{cancelled: make(chan struct{}, 1)}
 	s, err := Open(t.Context(), serve(t, b), "waits")
 	if err != nil {
@@ -161,12 +161,12 @@ func TestACallerThatLeavesEndsItsSession(t *testing.T) {
 		t.Fatal("the session goes on")
 	}
 	if _, err := s.Wait(); err == nil {
-		t.Error("it ended well")
+		t.Error("it ended without an error")
 	}
 }
 
-// Who interrupts a session need not wait: not for a station that does not end
-// it, nor for a reader that takes nothing.
+// An interrupt ends a session at once: also if the station does not end it, or if the
+// reader takes no bytes.
 func TestAnInterruptedSessionEnds(t *testing.T) {
 	for _, device := range []string{"stays", "talks"} {
 		t.Run(device, func(t *testing.T) {
@@ -178,7 +178,7 @@ func TestAnInterruptedSessionEnds(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			in, _ := io.Pipe() // nobody says anything
+			in, _ := io.Pipe() // no input comes
 			read, out := io.Pipe()
 			done := make(chan error, 1)
 			go func() {
@@ -201,7 +201,7 @@ func TestAnInterruptedSessionEnds(t *testing.T) {
 	}
 }
 
-// So does a read of whoever joins it himself.
+// A Read ends with the context too.
 func TestAnInterruptedReadEnds(t *testing.T) {
 	b := &backend{ending: make(chan struct{})}
 	path := serve(t, b)
@@ -224,7 +224,7 @@ func TestAnInterruptedReadEnds(t *testing.T) {
 	}
 }
 
-// A reader that is gone ends the session too.
+// A reader that fails ends the session.
 func TestAReaderThatIsGoneEndsTheSession(t *testing.T) {
 	s, err := Open(t.Context(), serve(t, &backend{}), "edge7")
 	if err != nil {
@@ -239,7 +239,7 @@ type broken struct{}
 
 func (broken) Write([]byte) (int, error) { return 0, io.ErrClosedPipe }
 
-func TestTheOtherMethods(t *testing.T) {
+func TestEachMethodReachesTheBackend(t *testing.T) {
 	c, err := Dial(serve(t, &backend{}))
 	if err != nil {
 		t.Fatal(err)
