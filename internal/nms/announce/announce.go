@@ -1,9 +1,8 @@
-// Package announce reads what a device that calls home says of itself before
-// SSH begins: its id in the version string, or in the lines of Junos
-// outbound-ssh before it (callhome-trigger's --device-id and --announce). The
-// bytes stay in the socket, so that whoever gets it next, stock ssh say, reads
-// them too. `callhome-nms accept --device` calls it. What it returns is a
-// claim and proves nothing: that is the host key's part.
+// Package announce reads the id that a device announces before SSH begins: in its
+// version string, or in the lines of Junos outbound-ssh before that (the options
+// --device-id and --announce of callhome-trigger). `callhome-nms accept --device`
+// calls it. It never takes a byte out of the socket, so that ssh reads them all. The
+// id proves nothing: only the host key does.
 package announce
 
 import (
@@ -17,11 +16,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// most is how many bytes are looked at: more than a device's few lines.
+// most bounds the bytes before the version string: more than the few lines of
+// outbound-ssh.
 const most = 4 << 10
 
-// ID waits for the device's version string and returns the id that it claims,
-// "" for none. No byte is taken from the connection, and none is sent.
+// ID waits for the device's version string and returns the announced id, "" if there
+// is no id. It takes no byte from the connection and sends none.
 func ID(ctx context.Context, conn *net.TCPConn) (string, error) {
 	raw, err := conn.SyscallConn()
 	if err != nil {
@@ -50,7 +50,7 @@ func ID(ctx context.Context, conn *net.TCPConn) (string, error) {
 		case n == 0 || hungUp(fd):
 			readErr = errors.New("it closed the connection before its SSH version string")
 		default:
-			return false // more wakes us
+			return false // the next bytes wake the read
 		}
 		return true
 	})
@@ -63,15 +63,16 @@ func ID(ctx context.Context, conn *net.TCPConn) (string, error) {
 	return id, readErr
 }
 
-// hungUp reports whether nothing more comes, while what came is still there.
+// hungUp reports whether the peer has closed its sending side. Bytes that came before
+// are still in the socket.
 func hungUp(fd uintptr) bool {
 	fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLRDHUP}}
 	n, err := unix.Poll(fds, 0)
 	return err == nil && n > 0
 }
 
-// parse finds the id in what came so far; whole is true once the version string
-// is there (RFC 4253 section 4.2), before which more may come.
+// parse finds the id in the bytes so far. whole is true once they have the whole
+// version string; other lines may come before it (RFC 4253 section 4.2).
 func parse(text string) (id string, whole bool) {
 	for line := range strings.Lines(text) {
 		line, ended := strings.CutSuffix(line, "\n")
@@ -92,12 +93,12 @@ func parse(text string) (id string, whole bool) {
 	return "", false
 }
 
-// lastComment is the last of the words behind the software's: where
-// callhome-trigger puts the id, behind what the distribution has there.
+// lastComment returns the last field after the software version. callhome-trigger
+// puts the id there, after the distribution's own comment.
 func lastComment(version string) string {
-	words := strings.Fields(version)
-	if len(words) < 2 {
+	fields := strings.Fields(version)
+	if len(fields) < 2 {
 		return ""
 	}
-	return words[len(words)-1]
+	return fields[len(fields)-1]
 }

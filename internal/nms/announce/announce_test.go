@@ -32,7 +32,7 @@ func call(t *testing.T) (*net.TCPConn, net.Conn) {
 	return ours.(*net.TCPConn), theirs
 }
 
-// What was looked at is still there, also when it comes in pieces.
+// ID leaves all bytes in the socket, also when they come in pieces.
 func TestIDLeavesTheBytes(t *testing.T) {
 	const line = "DEVICE-ID: edge7\r\nSSH-2.0-OpenSSH_9.2p1 Debian-2\r\n"
 	ours, theirs := call(t)
@@ -52,15 +52,15 @@ func TestIDLeavesTheBytes(t *testing.T) {
 	}
 }
 
-func TestIDFails(t *testing.T) {
-	for name, row := range map[string]struct{ say, want string }{
-		"closes":       {"SSH-2.0", "it closed the connection"},
-		"says nothing": {"", "it closed the connection"},
-		"talks on":     {strings.Repeat("x\n", most), "no SSH version string"},
+func TestIDNeedsAVersionString(t *testing.T) {
+	for name, row := range map[string]struct{ sent, want string }{
+		"closes":           {"SSH-2.0", "it closed the connection"},
+		"sends nothing":    {"", "it closed the connection"},
+		"sends no version": {strings.Repeat("x\n", most), "no SSH version string"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			ours, theirs := call(t)
-			go func() { _, _ = io.WriteString(theirs, row.say); theirs.Close() }()
+			go func() { _, _ = io.WriteString(theirs, row.sent); theirs.Close() }()
 			ctx, cancel := context.WithTimeout(t.Context(), patience)
 			defer cancel()
 			if id, err := ID(ctx, ours); err == nil || !strings.Contains(err.Error(), row.want) {
@@ -76,7 +76,7 @@ func TestIDFails(t *testing.T) {
 	}
 }
 
-func TestParse(t *testing.T) {
+func TestTheIDIsInTheVersionOrInALineBeforeIt(t *testing.T) {
 	for _, row := range []struct {
 		text, id string
 		whole    bool
