@@ -1,6 +1,7 @@
-// Package devsock keeps a Unix socket with plain NETCONF for each connected device:
-// DIR/ID.sock exists as long as the device is connected. It owns these sockets and
-// who may connect; the station relays a connection. It knows nothing of SSH.
+// Package devsock keeps a device socket, with plain NETCONF, for each connected
+// device: DIR/ID.sock exists as long as the device is connected. It owns these
+// sockets and decides which peers may use one; the station relays the bytes. The
+// command serve runs it. It never reads a byte of a session, nor speaks SSH.
 package devsock
 
 import (
@@ -22,13 +23,13 @@ import (
 	"github.com/hashicorp/go-hclog"
 )
 
-// Suffix is what a socket's name has behind the device's id.
+// Suffix follows the device's id in a socket's name.
 const Suffix = ".sock"
 
-// maxConns bounds the sessions of one device that come this way.
+// maxConns bounds the connections to one device socket.
 const maxConns = 64
 
-// Station is what the sockets lead to.
+// Station has the devices, and opens the sessions with them.
 type Station interface {
 	Subscribe() (last []nmsproto.Event, events <-chan nmsproto.Event, cancel func())
 	Devices() []nmsproto.Device
@@ -36,32 +37,32 @@ type Station interface {
 	Connect(ctx context.Context, id string, sock station.Duplex) (nmsproto.ConnectResult, error)
 }
 
-// Sockets are the sockets of one directory.
+// Sockets are the device sockets of one directory.
 type Sockets struct {
 	dir     string
 	access  rpc.Access
 	station Station
 	log     hclog.Logger
-	// warnings are those that a peer can cause at any rate.
+	// warnings are rate-limited: a shortage of file descriptors repeats them.
 	warnings *ratelimit.Warnings
-	open     map[string]*net.UnixListener // Run's alone
+	open     map[string]*net.UnixListener // only Run's goroutine uses it
 	wg       sync.WaitGroup
 }
 
-// New makes the directory, and removes the sockets that a former station left
+// New creates the directory, and removes the sockets that a former process left
 // there.
 func New(dir string, s Station, a rpc.Access, log hclog.Logger) (*Sockets, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return nil, fmt.Errorf("making the directory of the devices' sockets: %w", err)
+		return nil, fmt.Errorf("creating the directory for device sockets: %w", err)
 	}
 	files, err := os.ReadDir(dir)
 	if err != nil {
-		return nil, fmt.Errorf("reading the directory of the devices' sockets: %w", err)
+		return nil, fmt.Errorf("reading the directory for device sockets: %w", err)
 	}
 	for _, f := range files {
 		if f.Type() == os.ModeSocket && strings.HasSuffix(f.Name(), Suffix) {
 			if err := os.Remove(filepath.Join(dir, f.Name())); err != nil {
-				return nil, fmt.Errorf("removing a former station's socket: %w", err)
+				return nil, fmt.Errorf("removing a device socket of a former process: %w", err)
 			}
 		}
 	}
@@ -100,7 +101,7 @@ func (d *Sockets) Run(ctx context.Context) {
 	}
 }
 
-// sync opens or closes a device's socket as its state says.
+// sync opens the socket of a connected device, and closes that of any other.
 func (d *Sockets) sync(ctx context.Context, id string) {
 	info, _ := d.station.Device(id)
 	l := d.open[id]
@@ -109,7 +110,7 @@ func (d *Sockets) sync(ctx context.Context, id string) {
 		path := filepath.Join(d.dir, id+Suffix)
 		l, err := listen(path)
 		if err != nil {
-			d.log.Error("cannot open a device's socket", "device", id, "error", err)
+			d.log.Error("cannot open a device socket", "device", id, "error", err)
 			return
 		}
 		d.open[id] = l
@@ -145,11 +146,11 @@ func (d *Sockets) serve(ctx context.Context, id string, l *net.UnixListener) {
 	places := make(chan struct{}, maxConns)
 	for {
 		c, err := daemon.Accept(l.AcceptUnix, func(err error) {
-			d.warnings.Warn("connections to a device cannot be accepted, temporary", "device", id, "error", err)
+			d.warnings.Warn("cannot accept connections to a device socket; temporary, retry", "device", id, "error", err)
 		})
 		if err != nil {
 			if !errors.Is(err, net.ErrClosed) {
-				d.log.Error("a device's socket failed", "device", id, "error", err)
+				d.log.Error("a device socket failed", "device", id, "error", err)
 			}
 			return
 		}
@@ -162,7 +163,7 @@ func (d *Sockets) serve(ctx context.Context, id string, l *net.UnixListener) {
 		select {
 		case places <- struct{}{}:
 		default:
-			d.log.Warn("connection refused, the device has too many sessions", "device", id, "peer", peer.String())
+			d.log.Warn("connection refused: too many connections to this device socket", "device", id, "peer", peer.String())
 			c.Close()
 			continue
 		}

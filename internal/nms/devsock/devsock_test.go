@@ -22,21 +22,21 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// hall is a station whose devices say their name.
-type hall struct {
+// testStation is a station whose devices send their name.
+type testStation struct {
 	pubsub.Hub[nmsproto.Event]
 	mu      sync.Mutex
 	devices map[string]nmsproto.State
 }
 
-func (h *hall) set(id string, s nmsproto.State) {
+func (h *testStation) set(id string, s nmsproto.State) {
 	h.mu.Lock()
 	h.devices[id] = s
 	h.mu.Unlock()
 	h.Publish(nmsproto.Event{Device: id})
 }
 
-func (h *hall) Devices() (out []nmsproto.Device) {
+func (h *testStation) Devices() (out []nmsproto.Device) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for id, s := range h.devices {
@@ -45,14 +45,14 @@ func (h *hall) Devices() (out []nmsproto.Device) {
 	return out
 }
 
-func (h *hall) Device(id string) (nmsproto.Device, bool) {
+func (h *testStation) Device(id string) (nmsproto.Device, bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	s, ok := h.devices[id]
 	return nmsproto.Device{ID: id, State: s}, ok
 }
 
-func (h *hall) Connect(_ context.Context, id string, sock station.Duplex) (nmsproto.ConnectResult, error) {
+func (h *testStation) Connect(_ context.Context, id string, sock station.Duplex) (nmsproto.ConnectResult, error) {
 	defer sock.Close()
 	_, err := fmt.Fprintf(sock, "I am %s", id)
 	return nmsproto.ConnectResult{}, err
@@ -79,13 +79,13 @@ func ask(path, want string) error {
 	}
 	defer c.Close()
 	if got, err := io.ReadAll(c); err != nil || string(got) != want {
-		return fmt.Errorf("it says %q, %w", got, errors.Join(err, errors.New("wanted "+want)))
+		return fmt.Errorf("it sent %q, %w", got, errors.Join(err, errors.New("wanted "+want)))
 	}
 	return nil
 }
 
-func TestADoorIsThereWhileItsDeviceIs(t *testing.T) {
-	dir := filepath.Join(t.TempDir(), "doors")
+func TestASocketExistsWhileItsDeviceIsConnected(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "devices")
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -95,7 +95,7 @@ func TestADoorIsThereWhileItsDeviceIs(t *testing.T) {
 	}
 	left.SetUnlinkOnClose(false)
 	left.Close()
-	h := &hall{devices: map[string]nmsproto.State{"a": nmsproto.Connected, "b": nmsproto.NeverSeen}}
+	h := &testStation{devices: map[string]nmsproto.State{"a": nmsproto.Connected, "b": nmsproto.NeverSeen}}
 	d, err := New(dir, h, own(), hclog.NewNullLogger())
 	if err != nil {
 		t.Fatal(err)
@@ -117,7 +117,7 @@ func TestADoorIsThereWhileItsDeviceIs(t *testing.T) {
 	eventually(t, absent("old"))
 	h.set("b", nmsproto.Connected)
 	eventually(t, func() error { return ask(path("b"), "I am b") })
-	h.set("b", nmsproto.Connected) // replaced: the door stays
+	h.set("b", nmsproto.Connected) // replaced: the socket stays
 	h.set("a", nmsproto.Lost)
 	eventually(t, absent("a"))
 	if err := ask(path("b"), "I am b"); err != nil {
@@ -128,8 +128,8 @@ func TestADoorIsThereWhileItsDeviceIs(t *testing.T) {
 	eventually(t, absent("b"))
 }
 
-func TestTheDoorsCloseWithTheStation(t *testing.T) {
-	h := &hall{devices: map[string]nmsproto.State{"a": nmsproto.Connected}}
+func TestTheSocketsCloseWithTheStation(t *testing.T) {
+	h := &testStation{devices: map[string]nmsproto.State{"a": nmsproto.Connected}}
 	d, err := New(t.TempDir(), h, own(), hclog.NewNullLogger())
 	if err != nil {
 		t.Fatal(err)
@@ -144,16 +144,16 @@ func TestTheDoorsCloseWithTheStation(t *testing.T) {
 	}
 }
 
-func TestWhoMayNotGetsNothing(t *testing.T) {
+func TestAPeerWithoutAccessGetsNoByte(t *testing.T) {
 	if os.Getuid() == 0 {
-		// Root may always, so what is asked is asked of the rule itself.
+		// Root has access to everything, so the rule itself is tested.
 		full, _ := rpc.Access{}.Allows(rpc.Peer{UID: 5})
 		if full {
-			t.Error("a stranger may")
+			t.Error("a user without a group has access")
 		}
 		return
 	}
-	h := &hall{devices: map[string]nmsproto.State{"a": nmsproto.Connected}}
+	h := &testStation{devices: map[string]nmsproto.State{"a": nmsproto.Connected}}
 	d, err := New(t.TempDir(), h, rpc.Access{}, hclog.NewNullLogger())
 	if err != nil {
 		t.Fatal(err)
@@ -166,18 +166,18 @@ func TestWhoMayNotGetsNothing(t *testing.T) {
 	<-done
 }
 
-// words is a log that a test waits for.
-type words chan string
+// logLines is a log whose lines a test reads.
+type logLines chan string
 
-func (w words) Write(p []byte) (int, error) {
+func (w logLines) Write(p []byte) (int, error) {
 	w <- string(p)
 	return len(p), nil
 }
 
-// A process that has no descriptor to spare has one again later.
+// A device socket without a file descriptor left reports it, and accepts again later.
 func TestADeviceSocketOutlivesAShortageOfDescriptors(t *testing.T) {
-	h := &hall{devices: map[string]nmsproto.State{"a": nmsproto.Connected}}
-	log := make(words, 16)
+	h := &testStation{devices: map[string]nmsproto.State{"a": nmsproto.Connected}}
+	log := make(logLines, 16)
 	d, err := New(t.TempDir(), h, own(), hclog.New(&hclog.LoggerOptions{Output: log}))
 	if err != nil {
 		t.Fatal(err)
@@ -203,16 +203,16 @@ func TestADeviceSocketOutlivesAShortageOfDescriptors(t *testing.T) {
 		t.Fatal(err)
 	}
 	err = unix.Connect(fd, &unix.SockaddrUnix{Name: path})
-	var said string
+	var line string
 	select {
-	case said = <-log:
+	case line = <-log:
 	case <-time.After(20 * time.Second):
 	}
 	if err := errors.Join(err, unix.Setrlimit(unix.RLIMIT_NOFILE, &limit)); err != nil {
 		t.Fatal(err)
 	}
-	if !strings.Contains(said, "cannot be accepted, temporary") || !strings.Contains(said, "device=a") {
-		t.Errorf("the log says %q", said)
+	if !strings.Contains(line, "cannot accept connections to a device socket; temporary, retry") || !strings.Contains(line, "device=a") {
+		t.Errorf("the log has %q", line)
 	}
 	if err := ask(path, "I am a"); err != nil {
 		t.Error(err)
