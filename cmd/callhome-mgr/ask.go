@@ -17,7 +17,7 @@ import (
 )
 
 func call(c *cli.Context) error {
-	target, err := settings.ParseWords(c.Args().Slice())
+	target, err := settings.ParseTarget(c.Args().Slice())
 	if err == nil && target.Opaque != "" {
 		err = fmt.Errorf("unexpected argument %q; pass data with --opaque", target.Opaque)
 	}

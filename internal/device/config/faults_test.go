@@ -130,10 +130,10 @@ func faults(t *testing.T) []fault {
 		one("AEAD as a MAC", inSSH+"transport-params/mac/mac-alg", `["AEAD_AES_128_GCM"]`, pathSSH+"/transport-params/mac/mac-alg[1]", "list it under encryption only", modelNot),
 		one("SSH keepalive never", inSSH+"keepalives/max-attempts", `0`, pathSSH+"/keepalives/max-attempts", "expected a number from 1 to 255", modelNot),
 		one("announce", inSSH+"callhome:announce", `true`, pathSSH+"/callhome:announce", "add callhome:device-id", modelToo),
-		one("device id", inSSH+"callhome:device-id", `"a b"`, pathSSH+"/callhome:device-id", "a device id is made of letters, digits", modelToo),
+		one("device id", inSSH+"callhome:device-id", `"a b"`, pathSSH+"/callhome:device-id", "a device id has only letters, digits", modelToo),
 		one("preset", inNetconf+"callhome:netconf-server", `"sysrepo"`, pathEnd+"/ssh/netconf-server-parameters/callhome:netconf-server", "expected one of yuma, confd, clixon", modelToo),
 		one("port without a subsystem", inNetconf+"callhome:ssh-connection-port", `830`, pathEnd+"/ssh/netconf-server-parameters/callhome:ssh-connection-port", "add callhome:subsystem or callhome:netconf-server", modelToo),
-		one("line in a subsystem", inNetconf+"callhome:subsystem", `"a\nb"`, pathEnd+"/ssh/netconf-server-parameters/callhome:subsystem", "holds a control character", modelToo),
+		one("line in a subsystem", inNetconf+"callhome:subsystem", `"a\nb"`, pathEnd+"/ssh/netconf-server-parameters/callhome:subsystem", "contains a control character", modelToo),
 
 		// Times.
 		one("period", inClient+"connection-type", `{"periodic": {"period": 0}}`, pathClient+"/connection-type/periodic/period", "expected a number from 1 to 65535", modelNot),
@@ -147,7 +147,7 @@ func faults(t *testing.T) []fault {
 		one("hook", inClient+"callhome:hook", `"hook"`, pathClient+"/callhome:hook", `"hook": expected an absolute path`, modelToo),
 
 		// Names.
-		one("name with a line", inEnd+"name", `"a\nb"`, pathClient+"/endpoints/endpoint[name='a?b']/name", "holds a control character", modelNot),
+		one("name with a line", inEnd+"name", `"a\nb"`, pathClient+"/endpoints/endpoint[name='a?b']/name", "contains a control character", modelNot),
 		one("no name", inEnd+"name", `""`, pathClient+"/endpoints/endpoint[name='']/name", "found 0 characters", modelNot),
 		one("long name", inEnd+"name", `"`+strings.Repeat("ä", 129)+`"`, pathClient+"/endpoints/endpoint[name='"+strings.Repeat("ä", 128)+"…']/name", "found 129 characters", modelNot),
 	}

@@ -63,7 +63,7 @@ func Init(o InitOptions) ([]byte, error) {
 		server = append(server, field{"client-authentication", object{{"users", object{{"user", users}}}}})
 	}
 	for _, station := range o.Stations {
-		t, err := settings.ParseWords([]string{station})
+		t, err := settings.ParseTarget([]string{station})
 		if err != nil {
 			return nil, fmt.Errorf("creating a configuration: %w", err)
 		}

@@ -46,7 +46,7 @@ func text(low, high int) leafType {
 			return nil, fmt.Errorf("found %d characters; expected %s", c, want)
 		}
 		if strings.ContainsFunc(n.text, unicode.IsControl) {
-			return nil, fmt.Errorf("%s holds a control character", quote(n.text))
+			return nil, fmt.Errorf("%s contains a control character", quote(n.text))
 		}
 		return n.text, nil
 	}

@@ -304,7 +304,7 @@ func (m *Manager) begin(p proto.CallParams, via proto.Via, owner session.Owner) 
 // Call makes a call home and returns when it has reached the state of p.Wait. The
 // call continues when ctx ends first. Errors are *proto.Error.
 func (m *Manager) Call(ctx context.Context, p proto.CallParams) (proto.SessionInfo, error) {
-	target, err := settings.ParseWords([]string{p.Host})
+	target, err := settings.ParseTarget([]string{p.Host})
 	if err != nil {
 		return proto.SessionInfo{}, proto.NewError(proto.CodeBadType, err.Error())
 	}
@@ -446,7 +446,7 @@ func (m *Manager) Handover(ctx context.Context, p proto.HandoverParams, sock *os
 		sock.Close()
 		return proto.SessionInfo{}, proto.NewError(proto.CodeBadType, err.Error())
 	}
-	target, err := settings.ParseWords([]string{p.Host})
+	target, err := settings.ParseTarget([]string{p.Host})
 	if err != nil {
 		sock.Close()
 		return proto.SessionInfo{}, proto.NewError(proto.CodeBadType, err.Error())

@@ -10,8 +10,7 @@ import (
 	"callhome/internal/sysexits"
 )
 
-// maxDefaults bounds the defaults file, in bytes: a device's file has a few
-// hundred.
+// maxDefaults bounds the defaults file, in bytes. A device's file has a few hundred.
 const maxDefaults = 64 << 10
 
 type entry struct {
@@ -19,14 +18,14 @@ type entry struct {
 	line  int
 }
 
-// defaults is the defaults file, read.
+// defaults is the parsed defaults file.
 type defaults struct {
 	path    string
 	entries map[string]entry
 }
 
-// loadDefaults reads the file that CALLHOME_DEFAULTS names, or DefaultsFile
-// where that exists.
+// loadDefaults reads the file that CALLHOME_DEFAULTS names, else DefaultsFile if it
+// exists.
 func loadDefaults(getenv func(string) (string, bool)) (*defaults, error) {
 	name, named := getenv(DefaultsEnv)
 	if named = named && name != ""; !named {
@@ -37,9 +36,9 @@ func loadDefaults(getenv func(string) (string, bool)) (*defaults, error) {
 	case errors.Is(err, fs.ErrNotExist) && !named:
 		return &defaults{path: name}, nil
 	case errors.Is(err, fs.ErrPermission):
-		return nil, sysexits.New(sysexits.NoPerm, "make it readable for this user", fmt.Errorf("reading the defaults: %w", err))
+		return nil, sysexits.New(sysexits.NoPerm, "make it readable for this user", fmt.Errorf("reading the defaults file: %w", err))
 	case err != nil:
-		return nil, sysexits.New(sysexits.NoInput, "create it, or unset "+DefaultsEnv, fmt.Errorf("reading the defaults: %w", err))
+		return nil, sysexits.New(sysexits.NoInput, "create it, or unset "+DefaultsEnv, fmt.Errorf("reading the defaults file: %w", err))
 	}
 	entries, err := parseDefaults(string(data))
 	if err != nil {
@@ -48,10 +47,10 @@ func loadDefaults(getenv func(string) (string, bool)) (*defaults, error) {
 	return &defaults{name, entries}, nil
 }
 
-// parseDefaults understands KEY=VALUE lines as systemd.exec(5) describes them
-// for EnvironmentFile: comments after # or ; at the start of a line, quotes of
-// both kinds, backslash escapes and continued lines. A key that no option has
-// is refused, as is one that stands twice. Errors begin with the line number.
+// parseDefaults parses KEY=VALUE lines as systemd.exec(5) describes them for
+// EnvironmentFile: comments after # or ; at the start of a line, quotes of both
+// kinds, backslash escapes and continued lines. A key without an option and a
+// duplicate key are refused. Errors begin with the line number.
 func parseDefaults(text string) (map[string]entry, error) {
 	if len(text) > maxDefaults {
 		return nil, fmt.Errorf("1: the file has %d bytes; at most %d are read", len(text), maxDefaults)
@@ -75,7 +74,7 @@ func parseDefaults(text string) (map[string]entry, error) {
 			return nil, fmt.Errorf("%d: unknown key %q; a key is an option of callhome-trigger --help, as CALLHOME_LOCAL_ADDRESS is --local-address", start, key)
 		}
 		if e, twice := entries[key]; twice {
-			return nil, fmt.Errorf("%d: %s stands in line %d already", start, key, e.line)
+			return nil, fmt.Errorf("%d: duplicate %s, first in line %d", start, key, e.line)
 		}
 		value, rest, lines, err := parseValue(trimmed[strings.IndexByte(trimmed, '=')+1:])
 		if err != nil {
@@ -100,14 +99,14 @@ func knownKey(key string) bool {
 // text after that line, and how many lines it took.
 func parseValue(s string) (value, rest string, lines int, err error) {
 	var b strings.Builder
-	keep := 0 // b up to here is not trailing white space
+	keep := 0 // length of b without trailing white space
 	quote := byte(0)
-	plain := false // an unquoted character has come: from there quotes are data
+	plain := false // after an unquoted character: quotes are data
 	for i := 0; i < len(s); i++ {
 		c := s[i]
 		switch {
 		case c == 0:
-			return "", "", 0, errors.New("the value holds a NUL byte")
+			return "", "", 0, errors.New("the value contains a NUL byte")
 		case c == '\\' && quote != '\'' && i+1 < len(s) && s[i+1] != 0:
 			i++
 			plain = plain || quote == 0

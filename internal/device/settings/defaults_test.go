@@ -14,8 +14,8 @@ import (
 	"callhome/internal/sysexits"
 )
 
-// The values here were read by systemd's own parser too, which gave the same
-// (252, as os-release through systemd-tmpfiles).
+// systemd's own parser reads these values equally (252, as os-release through
+// systemd-tmpfiles).
 func TestParseDefaultsReadsValuesAsSystemdDoes(t *testing.T) {
 	for _, tt := range []struct {
 		name  string
@@ -23,7 +23,7 @@ func TestParseDefaultsReadsValuesAsSystemdDoes(t *testing.T) {
 		want  string
 	}{
 		{"nothing", ``, ``},
-		{"a word", `nms`, `nms`},
+		{"plain text", `nms`, `nms`},
 		{"white space around", " \t nms \t\r", `nms`},
 		{"white space within", `a  b`, `a  b`},
 		{"an equals sign", `a=b`, `a=b`},
@@ -50,8 +50,8 @@ func TestParseDefaultsReadsValuesAsSystemdDoes(t *testing.T) {
 		{"a single quote within double ones", `"it's"`, `it's`},
 		{"double quotes within single ones", `'a "b"'`, `a "b"`},
 		{"empty quotes", `""`, ``},
-		{"an apostrophe within a word is no quote", `it's`, `it's`},
-		{"quotes behind the first word stay", `/bin/sh -c "x y" 'z'`, `/bin/sh -c "x y" 'z'`},
+		{"an apostrophe inside a value is not a quote", `it's`, `it's`},
+		{"quotes after the first space stay", `/bin/sh -c "x y" 'z'`, `/bin/sh -c "x y" 'z'`},
 		{"quotes behind an escape stay", `\"a"b"`, `"a"b"`},
 		{"quoted parts join", `"a"'b' "c"`, `abc`},
 	} {
@@ -73,7 +73,7 @@ func TestParseDefaultsReadsValuesAsSystemdDoes(t *testing.T) {
 	}
 }
 
-func TestParseDefaultsKnowsItsLines(t *testing.T) {
+func TestParseDefaultsCountsLines(t *testing.T) {
 	text := strings.Join([]string{
 		`# CALLHOME_HOST=comment`,
 		`; CALLHOME_HOST=comment`,
@@ -103,7 +103,7 @@ func TestParseDefaultsKnowsItsLines(t *testing.T) {
 	}
 }
 
-func TestParseDefaultsTakesALargeFile(t *testing.T) {
+func TestParseDefaultsAcceptsALargeFile(t *testing.T) {
 	line := "CALLHOME_PORT=1"
 	got, err := parseDefaults(strings.Repeat("\n", maxDefaults-len(line)) + line)
 	if err != nil || got["CALLHOME_PORT"] != (entry{"1", maxDefaults - len(line) + 1}) {
@@ -123,11 +123,11 @@ func TestParseDefaultsRefuses(t *testing.T) {
 		{"a key in lower case", "callhome_port=1", `1: unknown key "callhome_port"; a key is an option of callhome-trigger --help, as CALLHOME_LOCAL_ADDRESS is --local-address`},
 		{"a shell's export", "export CALLHOME_PORT=1", `1: unknown key "export CALLHOME_PORT"; a key is an option of callhome-trigger --help, as CALLHOME_LOCAL_ADDRESS is --local-address`},
 		{"a key with the name of the file itself", DefaultsEnv + "=/x", `1: unknown key "CALLHOME_DEFAULTS"; a key is an option of callhome-trigger --help, as CALLHOME_LOCAL_ADDRESS is --local-address`},
-		{"a key twice", "CALLHOME_PORT='1\n'\n\nCALLHOME_PORT=2", `4: CALLHOME_PORT stands in line 1 already`},
+		{"a key twice", "CALLHOME_PORT='1\n'\n\nCALLHOME_PORT=2", `4: duplicate CALLHOME_PORT, first in line 1`},
 		{"a single quote that is not closed", "\nCALLHOME_PORT='1\n", `2: CALLHOME_PORT: the quote ' is not closed`},
 		{"a double quote that is not closed", "CALLHOME_PORT=\"1\\\"", `1: CALLHOME_PORT: the quote " is not closed`},
-		{"a NUL", "CALLHOME_OPAQUE=a\x00b", `1: CALLHOME_OPAQUE: the value holds a NUL byte`},
-		{"a NUL behind a backslash", "CALLHOME_OPAQUE=a\\\x00b", `1: CALLHOME_OPAQUE: the value holds a NUL byte`},
+		{"a NUL", "CALLHOME_OPAQUE=a\x00b", `1: CALLHOME_OPAQUE: the value contains a NUL byte`},
+		{"a NUL behind a backslash", "CALLHOME_OPAQUE=a\\\x00b", `1: CALLHOME_OPAQUE: the value contains a NUL byte`},
 		{"a file that is far too large", strings.Repeat("\n", maxDefaults+1), `1: the file has 65537 bytes; at most 65536 are read`},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -142,7 +142,7 @@ func TestParseDefaultsRefuses(t *testing.T) {
 	}
 }
 
-func TestLoadDefaults(t *testing.T) {
+func TestLoadDefaultsReadsTheNamedFile(t *testing.T) {
 	dir := t.TempDir()
 	good := filepath.Join(dir, "good.conf")
 	bad := filepath.Join(dir, "bad.conf")
@@ -167,7 +167,7 @@ func TestLoadDefaults(t *testing.T) {
 	}{
 		{"a named file must be there", filepath.Join(dir, "none"), sysexits.NoInput, "no such file"},
 		{"a directory is no file", dir, sysexits.NoInput, "is a directory"},
-		{"a fault is told with file and line", bad, sysexits.Config, bad + ":2: unknown key"},
+		{"a fault has file and line", bad, sysexits.Config, bad + ":2: unknown key"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			_, err := loadDefaults(named(tt.path))
@@ -230,7 +230,7 @@ func FuzzParseDefaults(f *testing.F) {
 	})
 }
 
-// quotings returns the ways in which systemd.exec(5) lets a value be written.
+// quotings returns the ways to write a value in systemd.exec(5)'s syntax.
 func quotings(value string) []string {
 	out := []string{`"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`, "$", `\$`, "`", "\\`").Replace(value) + `"`}
 	if !strings.Contains(value, "'") {

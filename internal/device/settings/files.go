@@ -13,16 +13,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// CheckFiles looks, before anything is opened, for what sshd would miss only
-// after the NETCONF client has been called: itself, its configuration, its keys,
-// and the command of the netconf subsystem. Errors carry their exit status.
+// CheckFiles checks, before the call home, the files that sshd needs after it: sshd
+// itself, its configuration, its keys, and the command of the netconf subsystem.
+// Errors carry their exit status.
 func (c *Call) CheckFiles() error {
 	s := &c.Sshd
 	if err := regular(s.Sshd, unix.X_OK); err != nil {
 		return missing("sshd", s.Sshd, err, "install OpenSSH's server, or set --sshd")
 	}
 	if s.Config != "" {
-		// A directory would be an empty configuration to sshd: all is allowed.
+		// sshd reads a directory as an empty configuration, which allows everything.
 		if err := regular(s.Config, unix.R_OK); err != nil {
 			return missing("sshd's configuration", s.Config, err, "install packaging/sshd_config there, or leave --sshd-config out to use the one built in")
 		}
@@ -58,7 +58,8 @@ func checkSubsystem(s *sshdexec.Command) error {
 	return sysexits.New(sysexits.Config, SubsystemHint(), fmt.Errorf("no command for the netconf subsystem is set, and %s has none", where))
 }
 
-// regular reports why path is not a regular file that we may use so.
+// regular returns an error if path is not a regular file that this process may use
+// with mode.
 func regular(path string, mode uint32) error {
 	var st unix.Stat_t
 	if err := unix.Stat(path, &st); err != nil {
@@ -82,16 +83,16 @@ func missing(what, path string, err error, hint string) error {
 	return sysexits.New(code, hint, fmt.Errorf("%s %s: %w", what, path, err))
 }
 
-// servesNetconf reports whether an sshd_config may define the subsystem: it
-// says so, or includes what may say so.
+// servesNetconf reports whether an sshd_config may define the netconf subsystem, in
+// itself or in an included file.
 func servesNetconf(config string) bool {
 	for line := range strings.Lines(config) {
-		words := strings.Fields(strings.Replace(line, "=", " ", 1))
-		if len(words) == 0 {
+		fields := strings.Fields(strings.Replace(line, "=", " ", 1))
+		if len(fields) == 0 {
 			continue
 		}
-		if strings.EqualFold(words[0], "Include") ||
-			strings.EqualFold(words[0], "Subsystem") && len(words) > 1 && strings.Trim(words[1], `"`) == "netconf" {
+		if strings.EqualFold(fields[0], "Include") ||
+			strings.EqualFold(fields[0], "Subsystem") && len(fields) > 1 && strings.Trim(fields[1], `"`) == "netconf" {
 			return true
 		}
 	}

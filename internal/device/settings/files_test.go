@@ -19,16 +19,16 @@ func write(t *testing.T, name, text string, mode os.FileMode) string {
 	return path
 }
 
-func TestCheckFilesTakesTheConfigurationsSubsystem(t *testing.T) {
+func TestCheckFilesAcceptsTheConfigurationsSubsystem(t *testing.T) {
 	c := &Call{Sshd: sshdexec.Command{Sshd: "/bin/sh", Config: write(t, "sshd_config", "Subsystem netconf /s\n", 0o600)}}
 	if err := c.CheckFiles(); err != nil {
 		t.Error(err)
 	}
 }
 
-// Without a file the built-in configuration is used, which names no NETCONF
-// server: the error names those that are installed here.
-func TestWithoutASubsystemTheServersFoundHereAreNamed(t *testing.T) {
+// The built-in configuration has no subsystem: the error names the installed NETCONF
+// servers.
+func TestWithoutASubsystemTheErrorNamesTheInstalledServers(t *testing.T) {
 	server := write(t, "netconf-subsystem", "#!/bin/sh\n", 0o755)
 	was := presets
 	defer func() { presets = was }()
@@ -48,8 +48,8 @@ func TestWithoutASubsystemTheServersFoundHereAreNamed(t *testing.T) {
 	}
 }
 
-// At another path the preset does not apply, so the hint names all options that
-// the server needs: netconfd drops a session with another server port.
+// The preset has the default path only, so for another one the hint names all options
+// that the server needs: netconfd drops a session with another server port.
 func TestTheHintForAnotherPathHasTheServersPort(t *testing.T) {
 	server := write(t, "netconf-subsystem", "#!/bin/sh\n", 0o755)
 	wasPresets, wasDirs := presets, programDirs
@@ -64,11 +64,11 @@ func TestTheBuiltInConfigurationIsUsedWhereNoneIsInstalled(t *testing.T) {
 	was := installed
 	defer func() { installed = was }()
 	installed = func(string) bool { return false }
-	s, effective := given{words: []string{"nms"}}.mustLoad(t)
+	s, effective := given{args: []string{"nms"}}.mustLoad(t)
 	if s.Sshd.Config != "" || effective["sshd-config"].Value != "" || !strings.HasPrefix(effective["sshd-config"].Source, "built-in configuration, ") {
 		t.Errorf("sshd's configuration is %q, shown as %+v", s.Sshd.Config, effective["sshd-config"])
 	}
-	s, effective = given{words: []string{"nms"}, env: map[string]string{"sshd-config": "/etc/callhome/sshd_config"}}.mustLoad(t)
+	s, effective = given{args: []string{"nms"}, env: map[string]string{"sshd-config": "/etc/callhome/sshd_config"}}.mustLoad(t)
 	if s.Sshd.Config != "/etc/callhome/sshd_config" || effective["sshd-config"].Source != "environment" {
 		t.Errorf("named explicitly it is %q, shown as %+v", s.Sshd.Config, effective["sshd-config"])
 	}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -13,19 +14,18 @@ import (
 	"callhome/internal/sshdexec"
 )
 
-// Separator stands between the values of a repeatable option where one
-// string holds them all: in the environment, in the defaults file and in what
-// --show-config prints.
+// Separator separates the values of a repeatable option in one string: in the
+// environment, in the defaults file and in the output of --show-config.
 const Separator = ";"
 
 // maxInterfaceName is IFNAMSIZ less its NUL (netdevice(7)).
 const maxInterfaceName = 15
 
-// Option is one row of the table: an option of the command line, an
-// environment variable and a key of the defaults file at once.
+// Option is one row of the table: an option of the command line, an environment
+// variable and a key of the defaults file.
 type Option struct {
 	Name    string
-	Arg     string // what the value is called in help; "" for a switch
+	Arg     string // placeholder of the value in help; "" for a switch
 	Default string
 	Usage   string
 	Repeat  bool
@@ -38,8 +38,7 @@ func (o *Option) Env() string {
 	return "CALLHOME_" + strings.ToUpper(strings.ReplaceAll(o.Name, "-", "_"))
 }
 
-// Options returns a copy of the table, in the order in which help and
-// --show-config print it.
+// Options returns a copy of the table, in the order of help and --show-config.
 func Options() []Option { return append([]Option(nil), options...) }
 
 var options = []Option{
@@ -47,7 +46,7 @@ var options = []Option{
 		set: func(s *Settings, v string) error { return setHost(&s.Target, v) }},
 	{Name: "port", Arg: "PORT", Default: decimal(proto.DefaultPort), Usage: "its port, netconf-ch-ssh",
 		set: func(s *Settings, v string) (err error) { s.Port, err = parsePort(v); return }},
-	{Name: "opaque", Arg: "WORD", Usage: "data for the log and, as CALLHOME_OPAQUE, for the session",
+	{Name: "opaque", Arg: "TEXT", Usage: "data for the log and, as CALLHOME_OPAQUE, for the session",
 		set: func(s *Settings, v string) (err error) { s.Opaque, err = parseOpaque(v); return }},
 	{Name: "handover", Arg: "MODE", Default: "auto", Usage: "exec, detach, manager, or auto: manager where one answers, else exec",
 		set: func(s *Settings, v string) error {
@@ -56,11 +55,11 @@ var options = []Option{
 	{Name: "manager-socket", Arg: "PATH", Default: proto.DefaultSocket, Usage: "where callhome-mgr listens",
 		set: func(s *Settings, v string) error { return absolute(v, &s.ManagerSocket) }},
 
-	{Name: "connect-timeout", Arg: "TIME", Default: "5s", Usage: "longest time that one attempt takes, all addresses together",
+	{Name: "connect-timeout", Arg: "TIME", Default: "5s", Usage: "time limit of one attempt, for all addresses together",
 		set: func(s *Settings, v string) error {
 			return duration(v, &s.ConnectTimeout, 10*time.Millisecond, time.Hour)
 		}},
-	{Name: "attempts", Arg: "N", Default: "1", Usage: "how often to try",
+	{Name: "attempts", Arg: "N", Default: "1", Usage: "number of attempts",
 		set: func(s *Settings, v string) error { return number(v, &s.Attempts, 1, 1000) }},
 	{Name: "retry-wait", Arg: "TIME", Default: "1s", Usage: "pause between two attempts",
 		set: func(s *Settings, v string) error { return duration(v, &s.RetryWait, 0, 24*time.Hour) }},
@@ -73,7 +72,7 @@ var options = []Option{
 		}},
 	{Name: "local-port", Arg: "PORT", Usage: "source port",
 		set: func(s *Settings, v string) (err error) { s.Dial.LocalPort, err = parsePort(v); return }},
-	{Name: "interface", Arg: "NAME", Usage: "interface or VRF to leave by (SO_BINDTODEVICE)",
+	{Name: "interface", Arg: "NAME", Usage: "interface or VRF of the connection (SO_BINDTODEVICE)",
 		set: func(s *Settings, v string) error {
 			s.Dial.Interface = v
 			return CheckInterface(v)
@@ -82,7 +81,7 @@ var options = []Option{
 		set: func(s *Settings, v string) error { return absolute(v, &s.Dial.Netns) }},
 	{Name: "tcp-keepalive", Arg: "IDLE,INTERVAL,COUNT", Default: "30,10,6", Usage: "TCP keepalive in seconds and probes; off for none",
 		set: func(s *Settings, v string) error { return setKeepalive(&s.Dial, v) }},
-	{Name: "tcp-user-timeout", Arg: "TIME", Default: "90s", Usage: "how long sent data may stay unacknowledged; 0 for the kernel's own",
+	{Name: "tcp-user-timeout", Arg: "TIME", Default: "90s", Usage: "time limit for unacknowledged data; 0 for the kernel's own",
 		set: func(s *Settings, v string) error { return duration(v, &s.Dial.UserTimeout, 0, 24*time.Hour) }},
 	{Name: "dscp", Arg: "N", Usage: "DSCP of the packets, 0 to 63",
 		set: func(s *Settings, v string) error {
@@ -107,7 +106,7 @@ var options = []Option{
 	{Name: "subsystem", Arg: "COMMAND", Usage: "command that serves the netconf subsystem",
 		set: func(s *Settings, v string) error {
 			if hasControl(v) {
-				return fmt.Errorf("holds a control character")
+				return fmt.Errorf("contains a control character")
 			}
 			s.Sshd.Subsystem = v
 			return nil
@@ -166,7 +165,7 @@ func setProxy(s *Settings, v string) error {
 		return fmt.Errorf("expected socks5://HOST:PORT or http://HOST:PORT")
 	}
 	if strings.Contains(rest, "@") {
-		return fmt.Errorf("credentials do not belong on a command line; use --proxy-credentials FILE")
+		return fmt.Errorf("every user of this machine can read a command line; use --proxy-credentials FILE")
 	}
 	host, port, err := splitHost(strings.TrimSuffix(rest, "/"))
 	if err != nil {
@@ -195,14 +194,12 @@ func setKeepalive(o *dial.Options, v string) error {
 	return nil
 }
 
-func oneOf(v string, to *string, words ...string) error {
-	for _, w := range words {
-		if v == w {
-			*to = v
-			return nil
-		}
+func oneOf(v string, to *string, values ...string) error {
+	if slices.Contains(values, v) {
+		*to = v
+		return nil
 	}
-	return fmt.Errorf("expected %s or %s", strings.Join(words[:len(words)-1], ", "), words[len(words)-1])
+	return fmt.Errorf("expected %s or %s", strings.Join(values[:len(values)-1], ", "), values[len(values)-1])
 }
 
 func boolean(v string, to *bool) (err error) {
@@ -224,7 +221,7 @@ func number(v string, to *int, low, high int) error {
 func numbers(v string, count, high int) ([]int, error) {
 	parts := strings.Split(v, ",")
 	if len(parts) != count {
-		return nil, fmt.Errorf("expected %d numbers with commas between them", count)
+		return nil, fmt.Errorf("expected %d numbers, separated by commas", count)
 	}
 	out := make([]int, count)
 	for i, p := range parts {
@@ -235,7 +232,7 @@ func numbers(v string, count, high int) ([]int, error) {
 	return out, nil
 }
 
-// duration takes Go's notation (5s, 1m30s) or a whole number of seconds.
+// duration parses Go's notation (5s, 1m30s) or a whole number of seconds.
 func duration(v string, to *time.Duration, low, high time.Duration) error {
 	d, err := time.ParseDuration(v)
 	if isNumber(v) {
@@ -250,7 +247,7 @@ func duration(v string, to *time.Duration, low, high time.Duration) error {
 
 func path(v string, to *string) error {
 	if v == "" || v[0] == '-' || hasControl(v) {
-		return fmt.Errorf("not a file name that can be passed on")
+		return fmt.Errorf("not a usable file name")
 	}
 	*to = v
 	return nil

@@ -20,17 +20,17 @@ func option(t *testing.T, name string) *Option {
 	return nil
 }
 
-// Each row is one value of one option; says is the refusal, "" where the value
-// is taken.
+// Each row is one value of one option; says is the error, "" if the value is
+// accepted.
 func TestOptionValues(t *testing.T) {
 	const (
 		times   = "expected a time from 10ms to 1h0m0s, as 5s or 500ms"
 		zone    = "not an interface name"
-		file    = "not a file name that can be passed on"
+		file    = "not a usable file name"
 		abs     = "expected an absolute path"
 		proxy   = "expected socks5://HOST:PORT or http://HOST:PORT"
 		probes  = "idle and interval are 1 to 32767 s, count 1 to 127 (tcp(7))"
-		id      = "a device id is made of letters, digits and -_.:/+=@,"
+		id      = "a device id has only letters, digits and -_.:/+=@,"
 		idLen   = "a device id has 1 to 64 characters"
 		logDest = "expected auto, syslog, stderr or the absolute path of a file"
 	)
@@ -78,10 +78,10 @@ func TestOptionValues(t *testing.T) {
 		{"tcp-keepalive", "1,1,128", probes},
 		{"tcp-keepalive", "1,1,x", `"x": expected a number from 0 to 32767`},
 		{"tcp-keepalive", "32768,1,1", `"32768": expected a number from 0 to 32767`},
-		{"tcp-keepalive", "1,2,3,4", "expected 3 numbers with commas between them"},
+		{"tcp-keepalive", "1,2,3,4", "expected 3 numbers, separated by commas"},
 		{"ssh-keepalive", "0,0", ""},
 		{"ssh-keepalive", "86401,1", `"86401": expected a number from 0 to 86400`},
-		{"ssh-keepalive", "", "expected 2 numbers with commas between them"},
+		{"ssh-keepalive", "", "expected 2 numbers, separated by commas"},
 		{"dscp", "63", ""},
 		{"dscp", "-1", "expected a number from 0 to 63"},
 		{"proxy", "socks5://[::1]:1080", ""},
@@ -89,7 +89,7 @@ func TestOptionValues(t *testing.T) {
 		{"proxy", "proxy:3128", proxy},
 		{"proxy", "socks4://proxy:1080", proxy},
 		{"proxy", "http://proxy", "no port; expected http://HOST:PORT"},
-		{"proxy", "http://user:word@proxy:1", "credentials do not belong on a command line; use --proxy-credentials FILE"},
+		{"proxy", "http://user:word@proxy:1", "every user of this machine can read a command line; use --proxy-credentials FILE"},
 		{"proxy", "http://proxy:1/path", `port "1/path" is not a number from 1 to 65535`},
 		{"proxy", "http://", "HOST is empty; expected a name or an IP address"},
 		{"sshd", "/usr/sbin/sshd", ""},
@@ -149,8 +149,8 @@ func TestKeepaliveOffUndoesTheBuiltInOne(t *testing.T) {
 	}
 }
 
-// An option would break what every source shares if its name did not map to
-// one environment variable, or if its values could not be shown in one string.
+// Every name maps to one environment variable, and the values of a repeatable option
+// fit one string: all sources rely on both.
 func TestOptionsTable(t *testing.T) {
 	seen := make(map[string]bool)
 	for _, o := range Options() {

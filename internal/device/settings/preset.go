@@ -8,17 +8,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// preset is what a known NETCONF server needs of SSH: the program that joins
-// a session to it, and the server port that it expects in SSH_CONNECTION (0:
-// it does not look).
+// preset has a NETCONF server's subsystem command, and the server port that it
+// requires in SSH_CONNECTION; 0: any.
 type preset struct {
 	name, subsystem string
 	port            uint16
 }
 
-// Only yuma looks at the port: netconfd drops a session whose server port is
-// none of its own (measured with Debian's netconfd 2.13). The paths are those
-// that each server installs itself to; --subsystem overrides them.
+// Only yuma checks the port: netconfd drops a session with another server port than
+// its own (measured with Debian's netconfd 2.13). The paths are the servers'
+// defaults; --subsystem overrides them.
 var presets = []preset{
 	{"yuma", "/usr/sbin/netconf-subsystem", 830},
 	{"confd", "/usr/local/bin/netconf-subsys", 0},
@@ -42,12 +41,12 @@ func findPreset(name string) *preset {
 	return nil
 }
 
-// programDirs are searched for the subsystem program of each preset; tests have
-// directories of their own.
+// programDirs are searched for the subsystem program of each preset; tests replace
+// them.
 var programDirs = []string{"/usr/local/bin", "/usr/local/sbin", "/usr/bin", "/usr/sbin"}
 
-// foundAt returns where the subsystem program of a NETCONF server is on this
-// machine, "" where it is in none of the usual places.
+// foundAt returns the path of the preset's subsystem program on this machine, "" if
+// it is not in programDirs.
 func (p *preset) foundAt() string {
 	name := filepath.Base(p.subsystem)
 	if regular(p.subsystem, unix.X_OK) == nil {
@@ -61,8 +60,8 @@ func (p *preset) foundAt() string {
 	return ""
 }
 
-// SubsystemHint says how to set the netconf subsystem: for each NETCONF server
-// that is found on this machine its option.
+// SubsystemHint returns how to set the netconf subsystem, with the option of each
+// NETCONF server that is found on this machine.
 func SubsystemHint() string {
 	var found []string
 	for i := range presets {
@@ -79,12 +78,12 @@ func SubsystemHint() string {
 		}
 	}
 	if found == nil {
-		found = []string{"no NETCONF server was found here (" + presetNames() + "): set --subsystem to the command that joins its standard input and output to the server"}
+		found = []string{"no NETCONF server was found here (" + presetNames() + "): set --subsystem to the command that connects its standard input and output to the server"}
 	}
 	return strings.Join(found, ", ") + "; for every call set it in " + DefaultsFile
 }
 
-// noPreset undoes the preset of a lower source.
+// noPreset cancels the preset of a lower source.
 const noPreset = "none"
 
 func checkPreset(s *Settings, v string) error {
@@ -99,9 +98,9 @@ func checkPreset(s *Settings, v string) error {
 	return nil
 }
 
-// applyPreset names the preset as the source of what it decided. The table
-// has netconf-server before the two options it presets, so that whatever sets
-// those comes later and wins.
+// applyPreset sets the source of the values that come from a preset. In the table
+// netconf-server comes before the two options of a preset, so that an explicit value
+// of those is set later and wins.
 func applyPreset(s *Settings, effective []Effective) {
 	var from string
 	for i := range effective {

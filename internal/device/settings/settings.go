@@ -1,8 +1,7 @@
-// Package settings owns what callhome-trigger can be told: the table of its
-// options, their order of precedence (flag, environment, defaults file,
-// built-in) and the checks that a value must pass before anything is opened.
-// The trigger's command line calls it. It reads one file
-// and never opens a connection.
+// Package settings owns the options of a call home: their table, the precedence of
+// their sources (flag, environment, defaults file, built-in), and the checks of
+// their values. The commands of the device load it; the packages below take a Call.
+// It reads the defaults file, checks sshd's files, and never opens a connection.
 package settings
 
 import (
@@ -19,15 +18,15 @@ import (
 	"callhome/internal/sysexits"
 )
 
-// DefaultsFile is read before every call home, where it exists.
+// DefaultsFile is read before every call home, if it exists.
 const DefaultsFile = "/etc/callhome/trigger.conf"
 
 // DefaultsEnv names another defaults file; it must then exist.
 const DefaultsEnv = "CALLHOME_DEFAULTS"
 
-// Call is what one call home is made with, every value checked: whom to call,
-// how to connect, and which sshd gets the socket. The rooms below the commands
-// take a Call; a change of it is a change for every client.
+// Call has the checked options of one call home: the target, the connection, and the
+// sshd that gets the socket. A change of it restarts every client's schedule
+// (package reconnect).
 type Call struct {
 	Target
 
@@ -42,8 +41,7 @@ type Call struct {
 	DeviceID string
 }
 
-// Settings are all options: those of the call, and those of the program that
-// makes it.
+// Settings are all options: those of the call home, and those of the program.
 type Settings struct {
 	Call
 	Handover      Handover
@@ -55,7 +53,7 @@ type Settings struct {
 	Syslog    bool
 }
 
-// Handover is how the connected socket gets to sshd.
+// Handover selects how sshd gets the connected socket.
 type Handover string
 
 // The ways of handing over (docs/handover.md).
@@ -66,42 +64,40 @@ const (
 	HandoverAuto    Handover = "auto"    // manager where one answers, else exec
 )
 
-// Proxy is the way through a SOCKS or HTTP CONNECT proxy; the zero value is the
-// direct way.
+// Proxy is a SOCKS or HTTP CONNECT proxy; the zero value is a direct connection.
 type Proxy struct {
 	Scheme      string // "socks5" or "http"; from a configuration also "socks4", "socks4a"
 	Target             // of the proxy itself
 	Credentials string // file with one line user:password, or ""
 }
 
-// Effective is one option's value in force and where it came from: "flag",
-// "word" (HOST, PORT or OPAQUE), "environment", a file and line, a preset, or
+// Effective is one option's value in force and its source: "flag", "word" (the
+// arguments HOST, PORT and OPAQUE), "environment", a file and line, a preset, or
 // "built-in".
 type Effective struct {
 	Name, Value, Source string
 }
 
-// Given is what each source has to say, option name to its values.
+// Given has the values of one source, by option name.
 type Given map[string][]string
 
-// Load reads the defaults file and the environment and returns the settings
-// in force, checked, with one Effective per option in the table's order. flags
-// holds what the command line gave; words are HOST, PORT and OPAQUE. A wrong
-// value is an error of the source that it came from: sysexits.Usage for the
-// command line, sysexits.Config for the others.
-func Load(flags Given, words []string, getenv func(string) (string, bool)) (*Settings, []Effective, error) {
+// Load reads the defaults file and the environment and returns the checked settings,
+// with one Effective per option in the table's order. flags has the options of the
+// command line, args HOST, PORT and OPAQUE. A wrong value has the exit status of its
+// source: sysexits.Usage for the command line, sysexits.Config for the others.
+func Load(flags Given, args []string, getenv func(string) (string, bool)) (*Settings, []Effective, error) {
 	file, err := loadDefaults(getenv)
 	if err != nil {
 		return nil, nil, err
 	}
-	given, err := fromWords(words)
+	given, err := fromArgs(args)
 	if err != nil {
 		return nil, nil, usage(err)
 	}
 	from := sources{flags, given, getenv, file}
 	s := &Settings{}
 	var effective []Effective
-	var host found // whose HOST:PORT says the port too
+	var host found // may have the port too, as HOST:PORT
 	for i := range options {
 		o := &options[i]
 		f, err := from.lookup(o)
@@ -122,7 +118,7 @@ func Load(flags Given, words []string, getenv func(string) (string, bool)) (*Set
 			}
 		}
 		if o.Name == "host" && f.values != nil {
-			f.values = []string{s.Host} // its port has a row of its own
+			f.values = []string{s.Host} // the port has its own row
 		}
 		effective = append(effective, Effective{o.Name, strings.Join(f.values, Separator), f.source})
 	}
@@ -132,8 +128,8 @@ func Load(flags Given, words []string, getenv func(string) (string, bool)) (*Set
 	return s, effective, nil
 }
 
-// portOf returns what says the port, where host has said the port own (0: it
-// has not) in one word with itself.
+// portOf returns the source of the port. own is the port that host has as HOST:PORT;
+// 0: none.
 func portOf(host, port found, own uint16) (found, error) {
 	switch {
 	case own == 0 || port.rank < host.rank:
@@ -148,22 +144,21 @@ func portOf(host, port found, own uint16) (found, error) {
 	return found{[]string{decimal(own)}, host.source, host.rank}, nil
 }
 
-// sources are all places that an option's value can come from, the highest
-// first.
+// sources are all sources of an option's value, the highest first.
 type sources struct {
-	flags, words Given
-	getenv       func(string) (string, bool)
-	file         *defaults
+	flags, args Given
+	getenv      func(string) (string, bool)
+	file        *defaults
 }
 
-// found is what one of them has: values, how it is named, and its rank.
+// found has the values of one source, its name and its rank.
 type found struct {
 	values []string
 	source string
 	rank   int
 }
 
-// The ranks; a lower one outranks.
+// The ranks; a lower one takes precedence.
 const (
 	rankCommandLine = iota
 	rankEnvironment
@@ -171,18 +166,18 @@ const (
 	rankBuiltIn
 )
 
-// lookup returns what the highest source has for o. A variable or key that is
-// set and empty is not set, as a shell's ${X:-} has it.
+// lookup returns the values of the highest source that has o. An empty variable or
+// key counts as not set, as in a shell's ${X:-}.
 func (from sources) lookup(o *Option) (found, error) {
-	flag, word := from.flags[o.Name], from.words[o.Name]
-	if flag != nil && word != nil {
-		return found{}, usage(fmt.Errorf("%s given twice, as --%s %q and as the word %q", o.Name, o.Name, flag[0], word[0]))
+	flag, arg := from.flags[o.Name], from.args[o.Name]
+	if flag != nil && arg != nil {
+		return found{}, usage(fmt.Errorf("%s given twice, as --%s %q and as the argument %q", o.Name, o.Name, flag[0], arg[0]))
 	}
 	if flag != nil {
 		return found{flag, "flag", rankCommandLine}, nil
 	}
-	if word != nil {
-		return found{word, "word", rankCommandLine}, nil
+	if arg != nil {
+		return found{arg, "word", rankCommandLine}, nil
 	}
 	if v, ok := from.getenv(o.Env()); ok && v != "" {
 		return found{o.split(v), "environment", rankEnvironment}, nil
@@ -209,12 +204,12 @@ func (o *Option) split(v string) []string {
 	return out
 }
 
-// maxAnnounced keeps the announced line at 250 bytes, which every client that
-// was tried reads over (docs/clients.md).
+// maxAnnounced limits the announced line to 250 bytes, which every tested client
+// skips (docs/clients.md).
 const maxAnnounced = 240
 
-// finish applies what depends on more than one option. Errors are of the
-// configuration, but for those of the addresses, which callers pass as words.
+// finish applies the rules that concern several options. Their errors have the
+// status of a configuration, except those of addresses, which are arguments.
 func (s *Settings) finish(effective []Effective) error {
 	if err := s.checkFamily(); err != nil {
 		return usage(err)
@@ -230,7 +225,7 @@ func (s *Settings) combine(effective []Effective) error {
 	case s.Announce && s.DeviceID == "":
 		name, err := os.Hostname()
 		if err != nil {
-			return fmt.Errorf("announcing the device: no --device-id, and its host name is not known: %w", err)
+			return fmt.Errorf("announcing the device: no --device-id, and the host name is unknown: %w", err)
 		}
 		if err := CheckDeviceID(name); err != nil {
 			return fmt.Errorf("announcing the device by its host name: %w; set --device-id", err)
@@ -240,7 +235,7 @@ func (s *Settings) combine(effective []Effective) error {
 		s.Sshd.VersionAddendum = s.DeviceID
 	}
 	if n := len(sshdexec.EncodeOpaque(s.Opaque)); s.Announce && n > maxAnnounced {
-		return fmt.Errorf("announcing OPAQUE: encoded it has %d bytes, and no more than %d fit the line that every SSH client tolerates", n, maxAnnounced)
+		return fmt.Errorf("announcing OPAQUE: it has %d bytes when encoded; at most %d fit the line that every SSH client accepts", n, maxAnnounced)
 	}
 	applyPreset(s, effective)
 	useBuiltIn(s, effective)
@@ -252,14 +247,14 @@ func (s *Settings) combine(effective []Effective) error {
 	return s.Sshd.Check()
 }
 
-// installed reports whether a file exists; tests have machines of their own.
+// installed reports whether a file exists; tests replace it.
 var installed = func(file string) bool {
 	_, err := os.Stat(file)
 	return !errors.Is(err, fs.ErrNotExist)
 }
 
-// useBuiltIn takes the sshd configuration that is built in, where no file is named
-// and none is installed.
+// useBuiltIn selects the built-in sshd configuration, if no file is given and none is
+// installed.
 func useBuiltIn(s *Settings, effective []Effective) {
 	for i := range effective {
 		e := &effective[i]
@@ -273,7 +268,8 @@ func useBuiltIn(s *Settings, effective []Effective) {
 	}
 }
 
-// checkFamily refuses addresses that no connection can have together.
+// checkFamily refuses a local and a remote address of different families, and a
+// link-local address without an interface.
 func (s *Settings) checkFamily() error {
 	next := s.Target
 	if s.Proxy.Scheme != "" {
@@ -292,7 +288,7 @@ func (s *Settings) checkFamily() error {
 	return nil
 }
 
-// NeedTarget refuses settings in which no source names a host.
+// NeedTarget refuses settings without a host.
 func (s *Settings) NeedTarget() error {
 	if s.Host == "" {
 		return usage(errors.New("no HOST given; expected HOST [PORT [OPAQUE]]"))
@@ -300,11 +296,11 @@ func (s *Settings) NeedTarget() error {
 	return nil
 }
 
-func fromWords(words []string) (Given, error) {
-	if len(words) == 0 {
+func fromArgs(args []string) (Given, error) {
+	if len(args) == 0 {
 		return nil, nil
 	}
-	t, err := ParseWords(words)
+	t, err := ParseTarget(args)
 	if err != nil {
 		return nil, err
 	}

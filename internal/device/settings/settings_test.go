@@ -16,15 +16,15 @@ import (
 	"callhome/internal/sysexits"
 )
 
-// given is what the sources say, for one call of Load.
+// given has the values of all sources, for one call of Load.
 type given struct {
 	flags Given
-	words []string
+	args  []string
 	env   map[string]string // option name to value
 	file  string            // the defaults file's text
 }
 
-// On the machine of the tests the packages' files are installed.
+// In the tests the packages' files are installed.
 func init() { installed = func(string) bool { return true } }
 
 func (g given) load(t *testing.T) (*Settings, map[string]Effective, error) {
@@ -37,7 +37,7 @@ func (g given) load(t *testing.T) (*Settings, map[string]Effective, error) {
 	for name, v := range g.env {
 		env[(&Option{Name: name}).Env()] = v
 	}
-	s, effective, err := Load(g.flags, g.words, func(key string) (string, bool) { v, ok := env[key]; return v, ok })
+	s, effective, err := Load(g.flags, g.args, func(key string) (string, bool) { v, ok := env[key]; return v, ok })
 	rows := make(map[string]Effective)
 	for _, e := range effective {
 		e.Source = strings.Replace(e.Source, file, "FILE", 1)
@@ -49,7 +49,7 @@ func (g given) load(t *testing.T) (*Settings, map[string]Effective, error) {
 	return s, rows, nil
 }
 
-// hidden is an error with the defaults file's path as FILE.
+// hidden is an error whose text has FILE in place of the defaults file's path.
 type hidden struct {
 	error
 	file string
@@ -68,7 +68,7 @@ func (g given) mustLoad(t *testing.T) (*Settings, map[string]Effective) {
 }
 
 func TestBuiltInValues(t *testing.T) {
-	got, effective := given{words: []string{"nms"}}.mustLoad(t)
+	got, effective := given{args: []string{"nms"}}.mustLoad(t)
 	want := &Settings{
 		Call: Call{
 			Target:         Target{Host: "nms", Port: 4334},
@@ -92,7 +92,7 @@ func TestBuiltInValues(t *testing.T) {
 		switch o.Name {
 		case "host":
 			want = Effective{"host", "nms", "word"}
-		case "port": // what is in force is shown, also where the table has no default
+		case "port": // shown with its effective value
 			want.Value = "4334"
 		}
 		if effective[o.Name] != want {
@@ -101,11 +101,11 @@ func TestBuiltInValues(t *testing.T) {
 	}
 }
 
-// All subsets of the sources, for one option: the highest that has a value wins.
-func TestPrecedence(t *testing.T) {
+// For all subsets of the sources: the highest that has a value wins.
+func TestTheHighestSourceWins(t *testing.T) {
 	const flag, env, file = 1, 2, 4
 	for set := range 8 {
-		g, want := given{words: []string{"nms"}}, Effective{"retry-wait", "1s", "built-in"}
+		g, want := given{args: []string{"nms"}}, Effective{"retry-wait", "1s", "built-in"}
 		name := "of built-in"
 		if set&file != 0 {
 			g.file = "\nCALLHOME_RETRY_WAIT=4s\n"
@@ -128,8 +128,8 @@ func TestPrecedence(t *testing.T) {
 	}
 }
 
-// All subsets of the sources of HOST and its port: a source's host takes the
-// port of its own HOST:PORT along, and only a higher source changes that.
+// The host of a source comes with the port of its HOST:PORT, and only a higher source
+// overrides that port.
 func TestHostAndPortStayTogether(t *testing.T) {
 	for _, tt := range []struct {
 		name  string
@@ -137,8 +137,8 @@ func TestHostAndPortStayTogether(t *testing.T) {
 		want  string
 		from  string // of the port
 	}{
-		{"word", given{words: []string{"w:1"}}, "w:1", "word"},
-		{"words", given{words: []string{"w", "1"}}, "w:1", "word"},
+		{"argument", given{args: []string{"w:1"}}, "w:1", "word"},
+		{"arguments", given{args: []string{"w", "1"}}, "w:1", "word"},
 		{"flag", given{flags: Given{"host": {"f:1"}}}, "f:1", "flag"},
 		{"flag with an IPv6 address", given{flags: Given{"host": {"[::1]:1"}}}, "::1:1", "flag"},
 		{"flag without a port", given{flags: Given{"host": {"f"}}}, "f:4334", "built-in"},
@@ -148,14 +148,14 @@ func TestHostAndPortStayTogether(t *testing.T) {
 		{"file", given{file: "CALLHOME_HOST=f:1"}, "f:1", "FILE:1"},
 		{"two keys", given{file: "CALLHOME_PORT=1\nCALLHOME_HOST=f"}, "f:1", "FILE:1"},
 
-		{"a word's port outranks the environment's", given{words: []string{"w:1"}, env: map[string]string{"port": "2"}}, "w:1", "word"},
+		{"an argument's port outranks the environment's", given{args: []string{"w:1"}, env: map[string]string{"port": "2"}}, "w:1", "word"},
 		{"a flag's port outranks the environment's", given{flags: Given{"host": {"f:1"}}, env: map[string]string{"port": "2"}}, "f:1", "flag"},
 		{"the environment's port outranks the file's", given{env: map[string]string{"host": "e:1"}, file: "CALLHOME_PORT=2"}, "e:1", "environment"},
-		{"a word without a port takes the environment's", given{words: []string{"w"}, env: map[string]string{"port": "2"}}, "w:2", "environment"},
-		{"a word without a port takes none of another host's", given{words: []string{"w"}, env: map[string]string{"host": "e:2"}}, "w:4334", "built-in"},
+		{"an argument without a port takes the environment's", given{args: []string{"w"}, env: map[string]string{"port": "2"}}, "w:2", "environment"},
+		{"an argument without a port takes none of another host's", given{args: []string{"w"}, env: map[string]string{"host": "e:2"}}, "w:4334", "built-in"},
 		{"a flag changes the port of the environment's host", given{flags: Given{"port": {"1"}}, env: map[string]string{"host": "e:2"}}, "e:1", "flag"},
 		{"the environment changes the port of the file's host", given{env: map[string]string{"port": "1"}, file: "CALLHOME_HOST=f:2"}, "f:1", "environment"},
-		{"a word and a port by flag", given{words: []string{"w"}, flags: Given{"port": {"1"}}}, "w:1", "flag"},
+		{"an argument and a port by flag", given{args: []string{"w"}, flags: Given{"port": {"1"}}}, "w:1", "flag"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			s, effective := tt.given.mustLoad(t)
@@ -166,7 +166,7 @@ func TestHostAndPortStayTogether(t *testing.T) {
 			if shown.Value != decimal(s.Port) || shown.Source != tt.from {
 				t.Errorf("--show-config has port %q from %s, want %d from %s", shown.Value, shown.Source, s.Port, tt.from)
 			}
-			// What is shown can be said again: the port stands in one place.
+			// The output can be given as options again: the port is in one row only.
 			if shown := effective["host"].Value; shown != s.Host {
 				t.Errorf("--show-config has host %q, want %q", shown, s.Host)
 			}
@@ -181,22 +181,22 @@ func TestLoadRefuses(t *testing.T) {
 		code  int
 		says  string
 	}{
-		{"a host by flag and as word", given{flags: Given{"host": {"f"}}, words: []string{"w"}}, sysexits.Usage, `host given twice, as --host "f" and as the word "w"`},
-		{"a port by flag and as word", given{flags: Given{"port": {"1"}}, words: []string{"w", "2"}}, sysexits.Usage, `port given twice, as --port "1" and as the word "2"`},
-		{"a port by flag and in the word", given{flags: Given{"port": {"1"}}, words: []string{"w:2"}}, sysexits.Usage, `port given twice, as --port "1" and as the word "2"`},
+		{"a host by flag and as argument", given{flags: Given{"host": {"f"}}, args: []string{"w"}}, sysexits.Usage, `host given twice, as --host "f" and as the argument "w"`},
+		{"a port by flag and as argument", given{flags: Given{"port": {"1"}}, args: []string{"w", "2"}}, sysexits.Usage, `port given twice, as --port "1" and as the argument "2"`},
+		{"a port by flag and in the argument", given{flags: Given{"port": {"1"}}, args: []string{"w:2"}}, sysexits.Usage, `port given twice, as --port "1" and as the argument "2"`},
 		{"a port in --host and by flag", given{flags: Given{"host": {"f:1"}, "port": {"1"}}}, sysexits.Usage, `port given twice, in host "f:1" and as port "1"`},
 		{"a port in HOST:PORT and beside it", given{env: map[string]string{"host": "e:1", "port": "2"}}, sysexits.Config, `environment: port given twice, in host "e:1" and as port "2"`},
-		{"an opaque word by flag and as word", given{flags: Given{"opaque": {"a"}}, words: []string{"w", "1", "b"}}, sysexits.Usage, `opaque given twice, as --opaque "a" and as the word "b"`},
-		{"a wrong word", given{words: []string{"w", "x"}}, sysexits.Usage, `port "x" is not a number from 1 to 65535`},
+		{"opaque data by flag and as argument", given{flags: Given{"opaque": {"a"}}, args: []string{"w", "1", "b"}}, sysexits.Usage, `opaque given twice, as --opaque "a" and as the argument "b"`},
+		{"a wrong argument", given{args: []string{"w", "x"}}, sysexits.Usage, `port "x" is not a number from 1 to 65535`},
 		{"a wrong host by flag", given{flags: Given{"host": {"-x"}}}, sysexits.Usage, `--host "-x": host "-x" is neither a name nor an IP address`},
 		{"a wrong variable", given{env: map[string]string{"attempts": "0"}}, sysexits.Config, `environment: CALLHOME_ATTEMPTS="0": expected a number from 1 to 1000`},
 		{"a wrong line", given{file: "# x\nCALLHOME_ATTEMPTS=0"}, sysexits.Config, `FILE:2: CALLHOME_ATTEMPTS="0": expected a number from 1 to 1000`},
 		{"an unknown key", given{file: "CALLHOME_X=0"}, sysexits.Config, `FILE:1: unknown key "CALLHOME_X"; a key is an option of callhome-trigger --help, as CALLHOME_LOCAL_ADDRESS is --local-address`},
-		{"a wrong value in a repeated variable", given{env: map[string]string{"host-key": "/a;-b"}}, sysexits.Config, `environment: CALLHOME_HOST_KEY="-b": not a file name that can be passed on`},
+		{"a wrong value in a repeated variable", given{env: map[string]string{"host-key": "/a;-b"}}, sysexits.Config, `environment: CALLHOME_HOST_KEY="-b": not a usable file name`},
 		{"a presented port without a command to see it", given{env: map[string]string{"ssh-connection-port": "830"}}, sysexits.Config, `ssh-connection-port 830 needs a subsystem command: set --subsystem or --netconf-server`},
 		{"credentials without a proxy", given{env: map[string]string{"proxy-credentials": "/x"}}, sysexits.Config, `--proxy-credentials without --proxy`},
-		{"an opaque word that does not fit the announced line", given{words: []string{"w", "1", strings.Repeat("%", 81)}, env: map[string]string{"announce": "true", "device-id": "d"}}, sysexits.Config,
-			`announcing OPAQUE: encoded it has 243 bytes, and no more than 240 fit the line that every SSH client tolerates`},
+		{"opaque data that does not fit the announced line", given{args: []string{"w", "1", strings.Repeat("%", 81)}, env: map[string]string{"announce": "true", "device-id": "d"}}, sysexits.Config,
+			`announcing OPAQUE: it has 243 bytes when encoded; at most 240 fit the line that every SSH client accepts`},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			_, _, err := tt.given.load(t)
@@ -207,10 +207,10 @@ func TestLoadRefuses(t *testing.T) {
 	}
 }
 
-// A value that is overridden is not looked at: the file of a whole network may
-// have what this one device cannot use.
+// An overridden value is not checked: a file for a whole network may have values that
+// this device cannot use.
 func TestOverriddenValuesAreNotChecked(t *testing.T) {
-	g := given{words: []string{"w"}, flags: Given{"attempts": {"2"}}, env: map[string]string{"attempts": "x"}, file: "CALLHOME_ATTEMPTS=y"}
+	g := given{args: []string{"w"}, flags: Given{"attempts": {"2"}}, env: map[string]string{"attempts": "x"}, file: "CALLHOME_ATTEMPTS=y"}
 	if s, _ := g.mustLoad(t); s.Attempts != 2 {
 		t.Errorf("attempts %d, want 2", s.Attempts)
 	}
@@ -237,7 +237,7 @@ func TestRepeatedOptionsReplaceThoseOfALowerSource(t *testing.T) {
 	}
 }
 
-// Set and empty is not set, as a shell's ${X:-} has it: the next source counts.
+// An empty value counts as not set, as in a shell's ${X:-}: the next source is used.
 func TestEmptyIsNotSet(t *testing.T) {
 	for _, o := range Options() {
 		s, effective := given{env: map[string]string{o.Name: ""}, file: o.Env() + "="}.mustLoad(t)
@@ -250,9 +250,9 @@ func TestEmptyIsNotSet(t *testing.T) {
 	}
 }
 
-// Addresses that no connection can have together are refused before anything is
-// opened.
-func TestAddressesFitTogether(t *testing.T) {
+// Local and remote addresses of different families, and link-local addresses without
+// an interface, are refused.
+func TestAddressesMustFitTogether(t *testing.T) {
 	for _, tt := range []struct {
 		name  string
 		host  string
@@ -261,7 +261,7 @@ func TestAddressesFitTogether(t *testing.T) {
 	}{
 		{"both IPv4", "192.0.2.1", Given{"local-address": {"192.0.2.2"}}, ""},
 		{"both IPv6", "2001:db8::1", Given{"local-address": {"2001:db8::2"}}, ""},
-		{"IPv4 in the other family's clothes", "::ffff:192.0.2.1", Given{"local-address": {"192.0.2.2"}}, ""},
+		{"IPv4 mapped to IPv6", "::ffff:192.0.2.1", Given{"local-address": {"192.0.2.2"}}, ""},
 		{"a name may have either", "nms", Given{"local-address": {"2001:db8::2"}}, ""},
 		{"IPv6 to IPv4", "192.0.2.1", Given{"local-address": {"2001:db8::2"}}, "local address 2001:db8::2 and 192.0.2.1 are not of one family"},
 		{"IPv4 to IPv6", "2001:db8::1", Given{"local-address": {"192.0.2.2"}}, "local address 192.0.2.2 and 2001:db8::1 are not of one family"},
@@ -270,12 +270,12 @@ func TestAddressesFitTogether(t *testing.T) {
 		{"link-local with its zone", "fe80::1%eth0", nil, ""},
 		{"link-local with its interface", "fe80::1", Given{"interface": {"eth0"}}, ""},
 		{"link-local from the local address's zone", "fe80::1", Given{"local-address": {"fe80::2%eth0"}}, ""},
-		{"link-local of nowhere", "fe80::1", nil, "fe80::1 is a link-local address; expected its zone too, as in fe80::1%eth0, or --interface, or a --local-address with a zone"},
-		{"link-local of nowhere, from an address of nowhere", "fe80::1", Given{"local-address": {"fe80::2"}}, "fe80::1 is a link-local address; expected its zone too, as in fe80::1%eth0, or --interface, or a --local-address with a zone"},
+		{"link-local without a zone", "fe80::1", nil, "fe80::1 is a link-local address; expected its zone too, as in fe80::1%eth0, or --interface, or a --local-address with a zone"},
+		{"link-local without a zone, from an address without one", "fe80::1", Given{"local-address": {"fe80::2"}}, "fe80::1 is a link-local address; expected its zone too, as in fe80::1%eth0, or --interface, or a --local-address with a zone"},
 		{"IPv4 link-local needs no zone", "169.254.0.1", nil, ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			_, _, err := given{words: []string{tt.host}, flags: tt.flags}.load(t)
+			_, _, err := given{args: []string{tt.host}, flags: tt.flags}.load(t)
 			if message(err) != tt.says || err != nil && sysexits.Code(err) != sysexits.Usage {
 				t.Errorf("exit status %d with %v, want %q", sysexits.Code(err), err, tt.says)
 			}
@@ -291,7 +291,7 @@ func TestDeviceIDGoesToOnePlace(t *testing.T) {
 		announce bool
 	}{
 		{"neither", Given{}, "", false},
-		{"an id alone stands in the version string", Given{"device-id": {"dev-1"}}, "dev-1", false},
+		{"an id alone is in the version string", Given{"device-id": {"dev-1"}}, "dev-1", false},
 		{"an announced id does not", Given{"device-id": {"dev-1"}, "announce": {"true"}}, "", true},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -314,7 +314,7 @@ func TestDeviceIDGoesToOnePlace(t *testing.T) {
 }
 
 func TestOpaqueAndDSCPReachSshd(t *testing.T) {
-	s, _ := given{words: []string{"nms", "1", "a b"}, flags: Given{"dscp": {"46"}}}.mustLoad(t)
+	s, _ := given{args: []string{"nms", "1", "a b"}, flags: Given{"dscp": {"46"}}}.mustLoad(t)
 	if s.Sshd.Opaque != "a b" || s.Sshd.DSCP == nil || *s.Sshd.DSCP != 46 || *s.Dial.DSCP != 46 {
 		t.Errorf("sshd gets opaque %q and DSCP %v", s.Sshd.Opaque, s.Sshd.DSCP)
 	}
@@ -322,7 +322,7 @@ func TestOpaqueAndDSCPReachSshd(t *testing.T) {
 
 func TestTheLongestAnnouncedOpaque(t *testing.T) {
 	opaque := strings.Repeat("%", maxAnnounced/3)
-	s, _ := given{words: []string{"nms", "1", opaque}, flags: Given{"announce": {"true"}, "device-id": {"d"}}}.mustLoad(t)
+	s, _ := given{args: []string{"nms", "1", opaque}, flags: Given{"announce": {"true"}, "device-id": {"d"}}}.mustLoad(t)
 	if s.Opaque != opaque {
 		t.Errorf("carries %q", s.Opaque)
 	}
@@ -339,8 +339,8 @@ func TestNeedTarget(t *testing.T) {
 	}
 }
 
-// An example of each option, for what all of them have in common. set checks
-// that the value arrives.
+// examples has a valid and an invalid value of each option; arrives checks that the
+// valid one is set.
 var examples = map[string]struct {
 	good, bad string
 	arrives   func(*Settings) bool
@@ -381,24 +381,24 @@ var examples = map[string]struct {
 	"syslog":              {"true", "x", func(s *Settings) bool { return s.Syslog }},
 }
 
-// needs are options without which another makes no sense.
+// needs has the options that another option requires.
 var needs = map[string]Given{
 	"ssh-connection-port": {"subsystem": {"/s"}},
 	"proxy-credentials":   {"proxy": {"http://p:1"}},
 	"announce":            {"device-id": {"d"}},
 }
 
-// The square of all options and all sources: a good value arrives and is shown
-// with its source, a bad one is refused by its name and as that source's fault.
+// For every option and every source: a valid value is set and shown with its source,
+// and an invalid one is refused with the option's name and the source's status.
 func TestEveryOptionFromEverySource(t *testing.T) {
 	for _, o := range Options() {
 		e, ok := examples[o.Name]
 		if !ok {
-			t.Errorf("option %s has no example here", o.Name)
+			t.Errorf("option %s has no example", o.Name)
 			continue
 		}
 		for _, source := range []string{"flag", "environment", "FILE:1"} {
-			say := func(value string) given {
+			from := func(value string) given {
 				g := given{flags: Given{}}
 				for name, values := range needs[o.Name] {
 					g.flags[name] = values
@@ -414,13 +414,13 @@ func TestEveryOptionFromEverySource(t *testing.T) {
 				return g
 			}
 			t.Run(o.Name+" from "+source, func(t *testing.T) {
-				s, effective := say(e.good).mustLoad(t)
+				s, effective := from(e.good).mustLoad(t)
 				if want := (Effective{o.Name, e.good, source}); !e.arrives(s) || effective[o.Name] != want {
 					t.Errorf("%q does not arrive, or is shown as %+v", e.good, effective[o.Name])
 				}
 			})
 			t.Run(o.Name+" refused from "+source, func(t *testing.T) {
-				_, _, err := say(e.bad).load(t)
+				_, _, err := from(e.bad).load(t)
 				code, says := sysexits.Config, source+": "+o.Env()+"="+strconv.Quote(e.bad)+": "
 				if source == "flag" {
 					code, says = sysexits.Usage, "--"+o.Name+" "+strconv.Quote(e.bad)+": "
@@ -433,15 +433,15 @@ func TestEveryOptionFromEverySource(t *testing.T) {
 	}
 }
 
-// Options of the program itself are not part of a call: a reload that changes one
-// leaves every client's schedule alone (reconnect.Clients.Apply).
+// A program option is not part of a Call: a reload that changes one does not restart
+// a client's schedule (reconnect.Clients.Apply).
 func TestOptionsOfTheProgramChangeNoCall(t *testing.T) {
-	was, _ := given{words: []string{"nms"}}.mustLoad(t)
+	was, _ := given{args: []string{"nms"}}.mustLoad(t)
 	for name, value := range map[string]string{
 		"log-level": "debug", "log-format": "json", "syslog": "true", "sshd-log": "syslog", "handover": "detach", "manager-socket": "/run/other.sock",
 		"attempts": "7", "sshd": "/opt/sshd",
 	} {
-		now, _ := given{words: []string{"nms"}, env: map[string]string{name: value}}.mustLoad(t)
+		now, _ := given{args: []string{"nms"}, env: map[string]string{name: value}}.mustLoad(t)
 		ofCall := name == "attempts" || name == "sshd"
 		if changed := !reflect.DeepEqual(was.Call, now.Call); changed != ofCall {
 			t.Errorf("%s %s: the call changed: %v, want %v", name, value, changed, ofCall)

@@ -14,44 +14,43 @@ import (
 // portName is IANA's name of proto.DefaultPort.
 const portName = "netconf-ch-ssh"
 
-// Target is whom to call: the NETCONF client's host and port, and the word
-// that the caller wants carried along.
+// Target is the target of a call home: the NETCONF client's host and port, and the
+// opaque data for the session.
 type Target struct {
 	// Host is a name or an IP address without brackets; an IPv6 address may
 	// have a zone.
 	Host string
 	Port uint16
-	// Opaque is data from outside, as maapi_netconf_ssh_call_home_opaque
-	// takes it: at most proto.MaxOpaque bytes, none of them NUL.
+	// Opaque is untrusted data, as in maapi_netconf_ssh_call_home_opaque: at most
+	// proto.MaxOpaque bytes, none of them NUL.
 	Opaque string
 }
 
-// Addr returns Host as an IP address, or false where it is a name.
+// Addr returns Host as an IP address, or false if it is a name.
 func (t Target) Addr() (netip.Addr, bool) {
 	a, err := netip.ParseAddr(t.Host)
 	return a.Unmap(), err == nil
 }
 
-// ParseWords understands the words that a NETCONF server passes:
-// HOST [PORT [OPAQUE]], with HOST:PORT and [V6]:PORT also in one word. Port
-// and Opaque are zero where no word gives them.
-func ParseWords(words []string) (Target, error) {
-	if len(words) == 0 {
+// ParseTarget parses the arguments of a NETCONF server: HOST [PORT [OPAQUE]], where
+// HOST may be HOST:PORT or [V6]:PORT. Port and Opaque are zero if they are missing.
+func ParseTarget(args []string) (Target, error) {
+	if len(args) == 0 {
 		return Target{}, errors.New("no HOST given; expected HOST [PORT [OPAQUE]]")
 	}
-	host, port, err := splitHost(words[0])
+	host, port, err := splitHost(args[0])
 	if err != nil {
 		return Target{}, err
 	}
 	t := Target{Host: host, Port: port}
-	rest := words[1:]
+	rest := args[1:]
 	if len(rest) > 0 && port == 0 {
 		if t.Port, err = parsePort(rest[0]); err != nil {
 			return Target{}, fmt.Errorf("%w%s", err, misplaced(rest[0]))
 		}
 		rest = rest[1:]
 	} else if len(rest) > 0 && isNumber(rest[0]) {
-		return Target{}, fmt.Errorf("port given twice, in %q and as %q; expected HOST [PORT [OPAQUE]] or HOST:PORT", words[0], rest[0])
+		return Target{}, fmt.Errorf("port given twice, in %q and as %q; expected HOST [PORT [OPAQUE]] or HOST:PORT", args[0], rest[0])
 	}
 	if len(rest) > 1 {
 		return Target{}, fmt.Errorf("unexpected argument %q; expected HOST [PORT [OPAQUE]], with OPAQUE as one argument%s", rest[1], misplaced(rest...))
@@ -62,52 +61,51 @@ func ParseWords(words []string) (Target, error) {
 	return t, err
 }
 
-// misplaced is what to add to a refusal where one of words looks like an
-// option.
-func misplaced(words ...string) string {
-	if slices.ContainsFunc(words, func(w string) bool { return strings.HasPrefix(w, "-") }) {
-		return "; options stand before HOST"
+// misplaced returns a hint for an error if one of args looks like an option.
+func misplaced(args ...string) string {
+	if slices.ContainsFunc(args, func(a string) bool { return strings.HasPrefix(a, "-") }) {
+		return "; options come before HOST"
 	}
 	return ""
 }
 
-// splitHost takes HOST, HOST:PORT, V6, [V6] or [V6]:PORT apart. The port is
-// 0 where the word has none.
-func splitHost(word string) (host string, port uint16, err error) {
-	if word == "" {
+// splitHost splits HOST, HOST:PORT, V6, [V6] or [V6]:PORT. The port is 0 if it is
+// missing.
+func splitHost(arg string) (host string, port uint16, err error) {
+	if arg == "" {
 		return "", 0, errors.New("HOST is empty; expected a name or an IP address")
 	}
-	if rest, ok := strings.CutPrefix(word, "["); ok {
+	if rest, ok := strings.CutPrefix(arg, "["); ok {
 		inner, after, ok := strings.Cut(rest, "]")
 		if !ok {
-			return "", 0, fmt.Errorf("host %q has no closing bracket; expected [IPV6] or [IPV6]:PORT", word)
+			return "", 0, fmt.Errorf("host %q has no closing bracket; expected [IPV6] or [IPV6]:PORT", arg)
 		}
 		if !strings.Contains(inner, ":") {
-			return "", 0, fmt.Errorf("host %q: only an IPv6 address stands in brackets", word)
+			return "", 0, fmt.Errorf("host %q: only an IPv6 address can be in brackets", arg)
 		}
 		if host, err = parseHost(inner); err != nil || after == "" {
 			return host, 0, err
 		}
 		digits, ok := strings.CutPrefix(after, ":")
 		if !ok {
-			return "", 0, fmt.Errorf("host %q: expected nothing or :PORT after the bracket", word)
+			return "", 0, fmt.Errorf("host %q: expected nothing or :PORT after the bracket", arg)
 		}
 		port, err = parsePort(digits)
 		return host, port, err
 	}
-	if name, digits, ok := strings.Cut(word, ":"); ok && !strings.Contains(digits, ":") {
+	if name, digits, ok := strings.Cut(arg, ":"); ok && !strings.Contains(digits, ":") {
 		if host, err = parseHost(name); err != nil {
 			return "", 0, err
 		}
 		port, err = parsePort(digits)
 		return host, port, err
 	}
-	host, err = parseHost(word)
+	host, err = parseHost(arg)
 	return host, 0, err
 }
 
-// parseHost checks a bare host: an address that can be called, or a name of
-// RFC 1123 letters (and the underscore that field devices use).
+// parseHost checks a host without a port: an address to connect to, or a name with
+// the characters of RFC 1123 and the underscore, which field devices use.
 func parseHost(s string) (string, error) {
 	if a, err := netip.ParseAddr(s); err == nil {
 		return s, checkAddr(s, a)
@@ -147,7 +145,7 @@ func notInName(r rune) bool {
 	return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '-' || r == '_' || r == '.')
 }
 
-// parsePort understands 1 to 65535 and the IANA name of the port.
+// parsePort parses 1 to 65535 or the IANA name of the port.
 func parsePort(s string) (uint16, error) {
 	if s == portName {
 		return proto.DefaultPort, nil
@@ -165,13 +163,13 @@ func isNumber(s string) bool {
 
 func parseOpaque(s string) (string, error) { return s, CheckOpaque(s) }
 
-// CheckOpaque refuses an opaque word that cannot be carried to the session.
+// CheckOpaque refuses opaque data that cannot be passed to the session.
 func CheckOpaque(s string) error {
 	if len(s) > proto.MaxOpaque {
-		return fmt.Errorf("OPAQUE has %d bytes; at most %d are carried", len(s), proto.MaxOpaque)
+		return fmt.Errorf("OPAQUE has %d bytes; the limit is %d", len(s), proto.MaxOpaque)
 	}
 	if strings.IndexByte(s, 0) >= 0 {
-		return errors.New("OPAQUE holds a NUL byte, which no environment variable can carry")
+		return errors.New("OPAQUE contains a NUL byte, which no environment variable can have")
 	}
 	return nil
 }
