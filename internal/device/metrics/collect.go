@@ -8,33 +8,33 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// What is asked for at each scrape.
+// The metrics that are computed at each scrape.
 var (
 	sessionsDesc    = prometheus.NewDesc("callhome_sessions", "Sessions that have not ended, by state.", []string{"state"}, nil)
 	clientsDesc     = prometheus.NewDesc("callhome_clients", "Configured NETCONF clients, by state.", []string{"state"}, nil)
 	sentDesc        = prometheus.NewDesc("callhome_sent_bytes_total", "Bytes that clients have acknowledged, over all sessions.", nil, nil)
 	receivedDesc    = prometheus.NewDesc("callhome_received_bytes_total", "Bytes received from clients, over all sessions.", nil, nil)
-	retransmitsDesc = prometheus.NewDesc("callhome_retransmits_total", "TCP segments sent again, over all sessions.", nil, nil)
-	rttMeanDesc     = prometheus.NewDesc("callhome_rtt_mean_seconds", "Mean of the open connections' smoothed round-trip times; absent where there is none.", nil, nil)
-	rttMaxDesc      = prometheus.NewDesc("callhome_rtt_max_seconds", "Longest of the open connections' smoothed round-trip times; absent where there is none.", nil, nil)
+	retransmitsDesc = prometheus.NewDesc("callhome_retransmits_total", "TCP segments retransmitted, over all sessions.", nil, nil)
+	rttMeanDesc     = prometheus.NewDesc("callhome_rtt_mean_seconds", "Mean of the open connections' smoothed round-trip times; absent without a connection.", nil, nil)
+	rttMaxDesc      = prometheus.NewDesc("callhome_rtt_max_seconds", "Longest of the open connections' smoothed round-trip times; absent without a connection.", nil, nil)
 )
 
-// Describe is prometheus.Collector's.
+// Describe implements prometheus.Collector.
 func (m *Metrics) Describe(to chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{sessionsDesc, clientsDesc, sentDesc, receivedDesc, retransmitsDesc, rttMeanDesc, rttMaxDesc} {
 		to <- d
 	}
 }
 
-// Collect is prometheus.Collector's.
+// Collect implements prometheus.Collector.
 func (m *Metrics) Collect(to chan<- prometheus.Metric) {
 	m.mu.Lock()
 	list := m.source.Sessions()
 	m.ledger.measured(list)
-	moved := m.ledger.moved
+	total := m.ledger.total
 	m.mu.Unlock()
 
-	for desc, value := range map[*prometheus.Desc]uint64{sentDesc: moved.sent, receivedDesc: moved.received, retransmitsDesc: moved.retransmits} {
+	for desc, value := range map[*prometheus.Desc]uint64{sentDesc: total.sent, receivedDesc: total.received, retransmitsDesc: total.retransmits} {
 		to <- prometheus.MustNewConstMetric(desc, prometheus.CounterValue, float64(value))
 	}
 	byState := make(map[proto.State]int)
@@ -57,7 +57,7 @@ func (m *Metrics) Collect(to chan<- prometheus.Metric) {
 	}
 }
 
-// roundTrips returns the mean and the longest of those that are known.
+// roundTrips returns the mean and the longest of the measured round-trip times.
 func roundTrips(list []proto.SessionInfo) (mean, longest time.Duration) {
 	var sum time.Duration
 	n := 0

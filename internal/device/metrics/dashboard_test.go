@@ -14,7 +14,7 @@ import (
 	dto "github.com/prometheus/client_model/go"
 )
 
-// everything returns all that can be scraped.
+// everything returns all metrics.
 func everything(t *testing.T) map[string]*dto.MetricFamily {
 	m := New(&list{{Session: 1, State: proto.StateServing, Stats: &proto.Stats{RTT: time.Millisecond}}}, "v1.2")
 	m.AddHook(func() hook.Counts { return hook.Counts{} })
@@ -59,7 +59,7 @@ var (
 	histogram  = regexp.MustCompile(`_(bucket|sum|count)$`)
 )
 
-// family returns what a name in an expression is of, or nil.
+// family returns the metric that a name in an expression belongs to, or nil.
 func family(all map[string]*dto.MetricFamily, name string) *dto.MetricFamily {
 	if f := all[name]; f != nil && f.GetType() != dto.MetricType_HISTOGRAM {
 		return f
@@ -71,11 +71,11 @@ func family(all map[string]*dto.MetricFamily, name string) *dto.MetricFamily {
 	return nil
 }
 
-// has reports whether a series of the family has the label with that word.
-func has(f *dto.MetricFamily, label, word string) bool {
+// has reports whether a series of the family has the label with that value.
+func has(f *dto.MetricFamily, label, value string) bool {
 	for _, s := range f.GetMetric() {
 		for _, l := range s.GetLabel() {
-			if l.GetName() == label && l.GetValue() == word {
+			if l.GetName() == label && l.GetValue() == value {
 				return true
 			}
 		}
@@ -106,13 +106,13 @@ func TestDashboardNamesWhatExists(t *testing.T) {
 		}
 		for _, s := range selector.FindAllStringSubmatch(expr, -1) {
 			for _, m := range matcher.FindAllStringSubmatch(s[2], -1) {
-				// What Prometheus adds by itself, from a variable.
+				// Prometheus adds these labels itself.
 				if (m[1] == "instance" || m[1] == "job") && m[3] == "$"+m[1] {
 					continue
 				}
-				for _, word := range strings.Split(m[3], "|") {
-					if !has(family(all, s[1]), m[1], word) {
-						t.Errorf("no %s has %s=%q, in %s", s[1], m[1], word, expr)
+				for _, value := range strings.Split(m[3], "|") {
+					if !has(family(all, s[1]), m[1], value) {
+						t.Errorf("no %s has %s=%q, in %s", s[1], m[1], value, expr)
 					}
 				}
 			}
@@ -148,7 +148,7 @@ func TestDashboardCanBeImported(t *testing.T) {
 		for x := g.X; x < g.X+g.W; x++ {
 			for y := g.Y; y < g.Y+g.H; y++ {
 				if was := taken[cell{x, y}]; was != "" {
-					t.Fatalf("%q lies upon %q", p.Title, was)
+					t.Fatalf("%q overlaps %q", p.Title, was)
 				}
 				taken[cell{x, y}] = p.Title
 			}

@@ -6,24 +6,24 @@ import (
 	"callhome/internal/proto"
 )
 
-// The words that can be labels. Any other becomes Other, so that whatever a
-// state file or a later version brings, the number of series is fixed.
+// The possible values of labels. Any other value, as from a later version's state
+// file, becomes "other", so that the number of series is fixed.
 var (
 	vias = []proto.Via{proto.ViaManager, proto.ViaExecutable, proto.ViaHandover}
 
-	// failing are the stages that a call home can fail in, closing those that
-	// it can be in when it ends after the login.
+	// failing are the stages before the login, at which a call home fails; closing
+	// are the stages after it, at which a session is closed.
 	login   = slices.Index(proto.Stages, proto.StageSubsystem)
 	failing = proto.Stages[:login]
 	closing = proto.Stages[login:]
 )
 
-// other stands for every word that is not known.
+// other replaces every unknown value.
 const other = "other"
 
-func oneOf[W ~string](known []W, word W) W {
-	if slices.Contains(known, word) {
-		return word
+func oneOf[V ~string](known []V, value V) V {
+	if slices.Contains(known, value) {
+		return value
 	}
 	return other
 }

@@ -6,37 +6,37 @@ import (
 	"callhome/internal/proto"
 )
 
-// ledger books what sessions did, so that sums over running and ended sessions
-// only grow. It is pure: it is told what happened and what was measured.
+// ledger adds up the sessions' traffic and durations, so that sums over open and
+// ended sessions only grow. It is pure: events and measurements are its only input.
 //
-// An entry is opened by an event and closed by the session's last one. What is
-// measured counts for open entries alone: a measurement that was taken before
-// the session's end and comes after it is not booked twice.
+// A session's first event opens an entry, its last one closes it. Measurements
+// count only for open entries: one that was taken before the session's end and
+// arrives after it is not counted twice.
 type ledger struct {
 	open  map[int]*entry
-	moved traffic
+	total traffic
 }
 
-// traffic is what only grows of what the kernel knows of a connection.
+// traffic is the kernel's monotonic counters of a connection.
 type traffic struct {
 	sent, received, retransmits uint64
 }
 
 // entry is one session.
 type entry struct {
-	step int       // of steps, the last one that was seen; -1 for none
-	at   time.Time // when
-	// called is when the call began, zero for a session of a former daemon's.
+	step int       // index in steps of the last event; -1 before the first
+	at   time.Time // of that event
+	// called is when the call began, zero for a restored session.
 	called time.Time
-	// booked is how much of the connection's traffic is in the sum. It starts
-	// with the first measurement where we know the session from its middle
-	// only: the former daemon has counted what was before.
-	booked   traffic
+	// counted is the connection's traffic that is in the total already. For a
+	// restored session it starts with the first measurement: the earlier manager
+	// has counted the traffic before.
+	counted  traffic
 	measured bool
 }
 
-// steps are the events of a call home that goes well, in their order, and the
-// stage that each one ends.
+// steps are the events of a successful call home, in their order, and the stage
+// that each one ends.
 var steps = []struct {
 	event string
 	stage proto.Stage
@@ -57,9 +57,9 @@ func stepOf(event string) int {
 	return -1
 }
 
-// observed is what an event makes known.
+// observed is the measurements that follow from an event.
 type observed struct {
-	passed proto.Stage // "" for none
+	passed proto.Stage // the stage that ended, or ""
 	took   time.Duration
 	ended  bool
 	lasted time.Duration
@@ -67,34 +67,34 @@ type observed struct {
 
 func newLedger() ledger { return ledger{open: make(map[int]*entry)} }
 
-// happened books an event.
+// happened processes an event.
 func (l *ledger) happened(e proto.Event) (o observed) {
 	if e.Client != nil || e.Session.Session == 0 {
-		return o // of no session; what it says of one may come after its end
+		return o // not of a session; a client's event can follow its session's end
 	}
 	s := l.entry(e)
-	l.book(s, e.Session.Stats)
+	l.count(s, e.Session.Stats)
 	if step := stepOf(e.Event); step > s.step {
-		// A stage is timed from the step right before it. Of an adopted
-		// connection's first stage we saw nothing.
+		// A stage is timed from the step right before it. The first stage of a
+		// handed-over connection was in another program.
 		if s.step >= 0 && step == s.step+1 && !(step == 1 && e.Session.Via == proto.ViaHandover) {
 			o.passed, o.took = steps[step].stage, max(0, e.Time.Sub(s.at))
 		}
 		s.step, s.at = step, e.Time
 	}
 	if e.Event == proto.EventFailed || e.Event == proto.EventClosed {
-		begun := s.called
-		if begun.IsZero() {
-			begun = e.Session.Since
+		began := s.called
+		if began.IsZero() {
+			began = e.Session.Since
 		}
-		o.ended, o.lasted = true, max(0, e.Time.Sub(begun))
+		o.ended, o.lasted = true, max(0, e.Time.Sub(began))
 		delete(l.open, e.Session.Session)
 	}
 	return o
 }
 
-// entry returns the session's entry. One that is closed or of which nothing
-// will follow is not opened (again).
+// entry returns the session's entry. It does not keep one for a closed session,
+// whose last event has come.
 func (l *ledger) entry(e proto.Event) *entry {
 	id := e.Session.Session
 	if s := l.open[id]; s != nil {
@@ -110,38 +110,39 @@ func (l *ledger) entry(e proto.Event) *entry {
 	return s
 }
 
-// measured books what the kernel knows of the sessions.
+// measured counts the traffic in the sessions' figures.
 func (l *ledger) measured(list []proto.SessionInfo) {
 	for _, info := range list {
 		if s := l.open[info.Session]; s != nil {
-			l.book(s, info.Stats)
+			l.count(s, info.Stats)
 		}
 	}
 }
 
-func (l *ledger) book(s *entry, stats *proto.Stats) {
+// count adds the traffic since the last count to the total.
+func (l *ledger) count(s *entry, stats *proto.Stats) {
 	if stats == nil {
 		return
 	}
 	now := traffic{stats.BytesSent, stats.BytesReceived, uint64(stats.Retransmits)}
 	if !s.measured {
-		s.booked, s.measured = now, true
+		s.counted, s.measured = now, true
 		return
 	}
-	grow(&l.moved.sent, &s.booked.sent, now.sent)
-	grow(&l.moved.received, &s.booked.received, now.received)
-	grow(&l.moved.retransmits, &s.booked.retransmits, now.retransmits)
+	grow(&l.total.sent, &s.counted.sent, now.sent)
+	grow(&l.total.received, &s.counted.received, now.received)
+	grow(&l.total.retransmits, &s.counted.retransmits, now.retransmits)
 }
 
-// grow adds to sum what is new since booked.
-func grow(sum, booked *uint64, now uint64) {
-	if now > *booked {
-		*sum += now - *booked
-		*booked = now
+// grow adds the growth since counted to sum.
+func grow(sum, counted *uint64, now uint64) {
+	if now > *counted {
+		*sum += now - *counted
+		*counted = now
 	}
 }
 
-// keep forgets the sessions that are not in list: their last events were
+// keep drops the entries of sessions that are not in list: their last events were
 // missed.
 func (l *ledger) keep(list []proto.SessionInfo) {
 	open := make(map[int]*entry, len(list))

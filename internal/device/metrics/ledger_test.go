@@ -11,7 +11,7 @@ import (
 
 var noon = time.Date(2026, 1, 2, 12, 0, 0, 0, time.UTC)
 
-// event is one of session 1's, that many seconds after noon.
+// event returns an event of session 1, that many seconds after noon.
 func event(name string, seconds int) proto.Event {
 	state := proto.StateServing
 	if name == proto.EventFailed || name == proto.EventClosed {
@@ -23,9 +23,8 @@ func event(name string, seconds int) proto.Event {
 	}
 }
 
-// The square: whatever step was seen last, a stage is timed by the step right
-// after it alone.
-func TestStageSquare(t *testing.T) {
+// For every pair of steps: a stage is timed only between two consecutive ones.
+func TestAStageIsTimedBetweenConsecutiveSteps(t *testing.T) {
 	for from := range steps {
 		for to := range steps {
 			l := newLedger()
@@ -53,19 +52,19 @@ func TestStagesOfOneSession(t *testing.T) {
 		events []string
 		want   []seen
 	}{
-		{"what goes well", "manager", []string{"calling", "connected", "key-exchange", "authenticated", "subsystem"},
+		{"a successful call home", "manager", []string{"calling", "connected", "key-exchange", "authenticated", "subsystem"},
 			[]seen{{"tcp", 1}, {"ssh", 1}, {"authentication", 1}, {"subsystem", 1}}},
 		{"refused logins belong to the authentication", "manager", []string{"calling", "connected", "key-exchange", "login-refused", "login-refused", "authenticated"},
 			[]seen{{"tcp", 1}, {"ssh", 1}, {"authentication", 3}}},
 		{"a second subsystem is not the login's", "manager", []string{"calling", "connected", "key-exchange", "authenticated", "subsystem", "log", "subsystem"},
 			[]seen{{"tcp", 1}, {"ssh", 1}, {"authentication", 1}, {"subsystem", 1}}},
-		{"the first stage of a handed-over connection was not ours", "handover", []string{"calling", "connected", "key-exchange"},
+		{"the first stage of a handed-over connection is not timed", "handover", []string{"calling", "connected", "key-exchange"},
 			[]seen{{"ssh", 1}}},
 		{"a restored session is timed from its next step on", "manager", []string{"restored", "authenticated", "subsystem"},
 			[]seen{{"subsystem", 1}}},
 		{"a step counts once", "manager", []string{"calling", "connected", "key-exchange", "connected", "key-exchange"},
 			[]seen{{"tcp", 1}, {"ssh", 1}}},
-		{"a missed step is not guessed", "manager", []string{"calling", "connected", "authenticated", "subsystem"},
+		{"a stage with a missed event is not timed", "manager", []string{"calling", "connected", "authenticated", "subsystem"},
 			[]seen{{"tcp", 1}, {"subsystem", 1}}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -92,8 +91,8 @@ func TestEnd(t *testing.T) {
 		want   time.Duration
 	}{
 		{"from the call", []string{"calling"}, 2 * time.Second},
-		{"of a former daemon's session, from when it says it began", []string{"restored"}, time.Hour + 2*time.Second},
-		{"nothing was seen of it", nil, time.Hour + 2*time.Second},
+		{"a restored session, from its own start time", []string{"restored"}, time.Hour + 2*time.Second},
+		{"without an earlier event", nil, time.Hour + 2*time.Second},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			l := newLedger()
@@ -103,7 +102,7 @@ func TestEnd(t *testing.T) {
 			if o := l.happened(event(proto.EventClosed, 2)); !o.ended || o.lasted != tt.want {
 				t.Errorf("got %+v, want an end after %s", o, tt.want)
 			}
-			l.happened(event(proto.EventClosed, 3)) // its files could not be removed, say
+			l.happened(event(proto.EventClosed, 3)) // a further event after the end
 			late := event(proto.EventLog, 3)
 			late.Session.State = proto.StateClosed
 			l.happened(late)
@@ -120,27 +119,27 @@ func TestEnd(t *testing.T) {
 	})
 }
 
-func TestTrafficOfASessionKnownFromItsMiddle(t *testing.T) {
+func TestTrafficOfARestoredSession(t *testing.T) {
 	measured := func(sent uint64) []proto.SessionInfo {
 		return []proto.SessionInfo{{Session: 1, State: proto.StateServing, Stats: &proto.Stats{BytesSent: sent}}}
 	}
 	l := newLedger()
-	l.measured(measured(1000)) // the event is still under way
+	l.measured(measured(1000)) // the event has not been delivered yet
 	l.happened(event(proto.EventRestored, 0))
 	l.measured(measured(1000))
-	if l.moved.sent != 0 {
-		t.Fatalf("what the former daemon has counted was counted again: %d", l.moved.sent)
+	if l.total.sent != 0 {
+		t.Fatalf("traffic that the earlier manager counted was counted again: %d", l.total.sent)
 	}
 	l.measured(measured(1300))
-	l.measured(measured(1200)) // cannot be, but if it were
-	if l.moved.sent != 300 {
-		t.Errorf("got %d bytes on the way, want 300", l.moved.sent)
+	l.measured(measured(1200)) // a lower figure changes nothing
+	if l.total.sent != 300 {
+		t.Errorf("got %d bytes before the end, want 300", l.total.sent)
 	}
 	end := event(proto.EventClosed, 1)
 	end.Session.Stats = &proto.Stats{BytesSent: 1500}
 	l.happened(end)
-	if l.moved.sent != 500 {
-		t.Errorf("got %d bytes, want 500", l.moved.sent)
+	if l.total.sent != 500 {
+		t.Errorf("got %d bytes, want 500", l.total.sent)
 	}
 }
 
@@ -157,17 +156,17 @@ func TestKeep(t *testing.T) {
 	}
 }
 
-// world is a manager as the ledger sees it: sessions end, are told about and
-// leave the list at three different moments, and scrapes come in between.
-type world struct {
+// simulation is a manager for the ledger: a session ends, its event is delivered,
+// and it leaves the list at three different times, with scrapes in between.
+type simulation struct {
 	rnd    *rand.Rand
 	list   []proto.SessionInfo // what Sessions returns
 	queue  []proto.Event       // published, not yet handled
-	real   traffic             // over all sessions, to this moment
+	actual traffic             // over all sessions so far
 	nextID int
 }
 
-func (w *world) happen(session *proto.SessionInfo, event string) {
+func (w *simulation) happen(session *proto.SessionInfo, event string) {
 	s := *session
 	s.Stats = nil // only the last event carries them
 	if s.State == proto.StateClosed {
@@ -177,7 +176,7 @@ func (w *world) happen(session *proto.SessionInfo, event string) {
 	w.queue = append(w.queue, proto.Event{Time: noon, Event: event, Session: s})
 }
 
-func (w *world) step() {
+func (w *simulation) step() {
 	if w.rnd.IntN(4) == 0 || len(w.list) == 0 {
 		w.nextID++
 		w.list = append(w.list, proto.SessionInfo{Session: w.nextID, State: proto.StateCalling, Stats: &proto.Stats{}})
@@ -195,13 +194,13 @@ func (w *world) step() {
 	default:
 		n := uint64(w.rnd.IntN(1000))
 		s.Stats = &proto.Stats{BytesSent: s.Stats.BytesSent + n, BytesReceived: s.Stats.BytesReceived + 2*n, Retransmits: s.Stats.Retransmits + 1}
-		w.real = traffic{w.real.sent + n, w.real.received + 2*n, w.real.retransmits + 1}
+		w.actual = traffic{w.actual.sent + n, w.actual.received + 2*n, w.actual.retransmits + 1}
 	}
 }
 
 func TestTrafficOnlyGrows(t *testing.T) {
 	for seed := range uint64(50) {
-		w := &world{rnd: rand.New(rand.NewPCG(seed, 0))}
+		w := &simulation{rnd: rand.New(rand.NewPCG(seed, 0))}
 		l := newLedger()
 		deliver := func() {
 			if len(w.queue) > 0 {
@@ -209,7 +208,7 @@ func TestTrafficOnlyGrows(t *testing.T) {
 				w.queue = w.queue[1:]
 			}
 		}
-		before := l.moved
+		before := l.total
 		for range 2000 {
 			switch w.rnd.IntN(3) {
 			case 0:
@@ -218,12 +217,12 @@ func TestTrafficOnlyGrows(t *testing.T) {
 				deliver()
 			default:
 				l.measured(w.list)
-				now := l.moved
+				now := l.total
 				if now.sent < before.sent || now.received < before.received || now.retransmits < before.retransmits {
-					t.Fatalf("seed %d: went back from %+v to %+v", seed, before, now)
+					t.Fatalf("seed %d: decreased from %+v to %+v", seed, before, now)
 				}
-				if now.sent > w.real.sent || now.received > w.real.received || now.retransmits > w.real.retransmits {
-					t.Fatalf("seed %d: %+v is more than there was, %+v", seed, now, w.real)
+				if now.sent > w.actual.sent || now.received > w.actual.received || now.retransmits > w.actual.retransmits {
+					t.Fatalf("seed %d: %+v is more than the real traffic %+v", seed, now, w.actual)
 				}
 				before = now
 			}
@@ -232,8 +231,8 @@ func TestTrafficOnlyGrows(t *testing.T) {
 			deliver()
 		}
 		l.measured(w.list)
-		if l.moved != w.real {
-			t.Fatalf("seed %d: got %+v, want %+v", seed, l.moved, w.real)
+		if l.total != w.actual {
+			t.Fatalf("seed %d: got %+v, want %+v", seed, l.total, w.actual)
 		}
 	}
 }

@@ -1,10 +1,9 @@
-// Package metrics owns what Prometheus is told about the daemon: it counts the
-// manager's events, asks for the sessions when it is scraped, and serves the
-// figures over HTTP on the device itself. cmd/callhome-mgr feeds it. It never
-// changes anything, and no word from outside (host, user, opaque, cause, sshd's
-// lines) becomes a label: the number of series is fixed. A configured client's
-// name is such a word: the document that has it comes from elsewhere and can be
-// another one any time, and every local user may read what is served here.
+// Package metrics owns the manager's Prometheus metrics: it counts the manager's
+// events, reads the sessions' figures at each scrape, and returns the HTTP handler.
+// cmd/callhome-mgr uses it. It changes no session. Text from outside (host, user,
+// opaque, cause, sshd's lines) never becomes a label, so the number of series is
+// fixed. A configured client's name is such text too: each reload can change it,
+// and every local user may read the metrics.
 package metrics
 
 import (
@@ -21,16 +20,16 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 )
 
-// Source is the manager, as far as it is asked.
+// Source is the manager.
 type Source interface {
 	// Sessions returns all sessions that have not ended, with the kernel's
 	// figures.
 	Sessions() []proto.SessionInfo
-	// Clients returns those of the configuration.
+	// Clients returns the configured clients.
 	Clients() []proto.ClientStatus
 }
 
-// Metrics is everything that is measured.
+// Metrics has all metrics of the manager.
 type Metrics struct {
 	source   Source
 	registry *prometheus.Registry
@@ -41,16 +40,16 @@ type Metrics struct {
 	durations, rtts, outages prometheus.Histogram
 	connections, gaps        prometheus.Counter
 
-	// mu guards ledger. It is held while the source is asked, so that no end
-	// of a session comes between an answer and its booking.
+	// mu guards ledger. It is held from reading the source until the figures are
+	// counted, so that no session ends in between.
 	mu     sync.Mutex
 	ledger ledger
 }
 
-// New returns metrics of a daemon of that version.
+// New returns the metrics of a manager of that version.
 func New(source Source, version string) *Metrics {
 	m := &Metrics{source: source, registry: prometheus.NewRegistry(), ledger: newLedger()}
-	m.calls = counters("callhome_calls_total", "Call homes attempted, by what made the connection.", "via")
+	m.calls = counters("callhome_calls_total", "Call homes, by what made the connection.", "via")
 	m.finished = counters("callhome_calls_finished_total",
 		"Call homes that ended, before the login (failed) or after it (closed), by the stage they were in.", "outcome", "stage")
 	m.events = counters("callhome_events_total", "Events of sessions, clients and the configuration.", "event")
@@ -59,15 +58,15 @@ func New(source Source, version string) *Metrics {
 		Name: "callhome_client_connections_total", Help: "Logins of configured clients.",
 	})
 	m.outages = prometheus.NewHistogram(prometheus.HistogramOpts{
-		Name: "callhome_client_outage_seconds", Help: "How long configured clients were away whose connection was lost, from its end to the next login.",
+		Name: "callhome_client_outage_seconds", Help: "Time from the loss of a configured client's connection to its next login.",
 		Buckets: []float64{.1, .25, .5, 1, 2.5, 5, 10, 30, 60, 5 * 60, 30 * 60, 3600, 6 * 3600, 24 * 3600},
 	})
 	m.stages = prometheus.NewHistogramVec(prometheus.HistogramOpts{
-		Name: "callhome_stage_duration_seconds", Help: "How long call homes took for a stage that they passed.",
+		Name: "callhome_stage_duration_seconds", Help: "Duration of each completed stage of call homes.",
 		Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60, 120},
 	}, []string{"stage"})
 	m.durations = prometheus.NewHistogram(prometheus.HistogramOpts{
-		Name: "callhome_session_duration_seconds", Help: "How long sessions that logged in lasted, from the call to the end.",
+		Name: "callhome_session_duration_seconds", Help: "Duration of sessions with a login, from the call to the end.",
 		Buckets: []float64{1, 10, 60, 5 * 60, 30 * 60, 3600, 6 * 3600, 24 * 3600, 7 * 24 * 3600, 30 * 24 * 3600},
 	})
 	m.rtts = prometheus.NewHistogram(prometheus.HistogramOpts{
@@ -75,10 +74,10 @@ func New(source Source, version string) *Metrics {
 		Buckets: []float64{.0001, .00025, .0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5},
 	})
 	m.gaps = prometheus.NewCounter(prometheus.CounterOpts{
-		Name: "callhome_event_gaps_total", Help: "Times that events were missed, so that what is counted by events is too low.",
+		Name: "callhome_event_gaps_total", Help: "Times that events were missed, so that counters of events are too low.",
 	})
 	build := prometheus.NewGauge(prometheus.GaugeOpts{
-		Name: "callhome_build_info", Help: "Always 1; the labels say which callhome-mgr runs.",
+		Name: "callhome_build_info", Help: "Always 1; the labels are the version of callhome-mgr and of Go.",
 		ConstLabels: prometheus.Labels{"version": version, "goversion": runtime.Version()},
 	})
 	build.Set(1)
@@ -92,8 +91,8 @@ func counters(name, help string, labels ...string) *prometheus.CounterVec {
 	return prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, labels)
 }
 
-// startAtZero makes the series that can come, so that the first one of a kind
-// is an increase.
+// startAtZero creates every possible series, so that the first event of a kind is
+// an increase from 0.
 func (m *Metrics) startAtZero() {
 	for _, via := range vias {
 		m.calls.WithLabelValues(string(via))
@@ -115,7 +114,7 @@ func (m *Metrics) startAtZero() {
 	}
 }
 
-// Handle takes in one event. Events of one session come in their order.
+// Handle counts one event. Events of one session must come in their order.
 func (m *Metrics) Handle(e proto.Event) {
 	m.mu.Lock()
 	o := m.ledger.happened(e)
@@ -141,7 +140,7 @@ func (m *Metrics) Handle(e proto.Event) {
 	}
 }
 
-// ofClients counts what happens to configured clients.
+// ofClients counts the events of configured clients.
 func (m *Metrics) ofClients(e proto.Event) {
 	switch {
 	case e.Event == proto.EventAuthenticated && e.Session.Client != "":
@@ -153,7 +152,7 @@ func (m *Metrics) ofClients(e proto.Event) {
 	}
 }
 
-// Missed says that events were lost before the next one.
+// Missed reports that events were lost before the next one.
 func (m *Metrics) Missed() {
 	m.gaps.Inc()
 	m.mu.Lock()
@@ -161,10 +160,10 @@ func (m *Metrics) Missed() {
 	m.ledger.keep(m.source.Sessions())
 }
 
-// Handler returns what answers a scrape.
+// Handler returns the handler for scrapes.
 func (m *Metrics) Handler(log hclog.Logger) http.Handler { return scrape.Handler(m.registry, log) }
 
-// AddHook adds the hook's figures; count is asked at each scrape.
+// AddHook adds the hook's counters; each scrape calls count.
 func (m *Metrics) AddHook(count func() hook.Counts) {
 	for outcome, of := range map[string]func(hook.Counts) uint64{
 		"ok":      func(c hook.Counts) uint64 { return c.OK },
@@ -173,10 +172,10 @@ func (m *Metrics) AddHook(count func() hook.Counts) {
 		"stopped": func(c hook.Counts) uint64 { return c.Stopped },
 	} {
 		m.registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{
-			Name: "callhome_hook_runs_total", Help: "Runs of the hook, by how they ended.", ConstLabels: prometheus.Labels{"outcome": outcome},
+			Name: "callhome_hook_runs_total", Help: "Runs of the hook, by outcome.", ConstLabels: prometheus.Labels{"outcome": outcome},
 		}, func() float64 { return float64(of(count())) }))
 	}
 	m.registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{
-		Name: "callhome_hook_dropped_total", Help: "Events that the hook was not run for, as too many waited.",
+		Name: "callhome_hook_dropped_total", Help: "Events without a run of the hook, as its queue was full.",
 	}, func() float64 { return float64(count().Dropped) }))
 }

@@ -20,7 +20,7 @@ import (
 	"github.com/prometheus/common/model"
 )
 
-// list is a Source that says what it is told to.
+// list is a Source of these sessions, without clients.
 type list []proto.SessionInfo
 
 func (l *list) Sessions() []proto.SessionInfo { return *l }
@@ -32,7 +32,7 @@ type configured []proto.ClientStatus
 func (configured) Sessions() []proto.SessionInfo   { return nil }
 func (c configured) Clients() []proto.ClientStatus { return c }
 
-// scrape returns what a scraper gets, as text.
+// scraped returns the text of a scrape.
 func scraped(t *testing.T, m *Metrics) string {
 	t.Helper()
 	w := httptest.NewRecorder()
@@ -43,7 +43,7 @@ func scraped(t *testing.T, m *Metrics) string {
 	return w.Body.String()
 }
 
-// families parses what a scraper gets, as Prometheus would.
+// families parses a scrape, as Prometheus does.
 func families(t *testing.T, m *Metrics) map[string]*dto.MetricFamily {
 	t.Helper()
 	parser := expfmt.NewTextParser(model.LegacyValidation)
@@ -72,7 +72,7 @@ func value(t *testing.T, m *Metrics, name string, labels ...string) (value float
 	return 0, 0
 }
 
-func TestOutputIsGoodForm(t *testing.T) {
+func TestTheOutputPassesPromlint(t *testing.T) {
 	m := New(&list{{Session: 1, State: proto.StateServing, Stats: &proto.Stats{RTT: time.Millisecond}}}, "v1.2")
 	m.AddHook(func() hook.Counts { return hook.Counts{} })
 	m.Handle(event(proto.EventCalling, 0))
@@ -92,19 +92,19 @@ func TestOutputIsGoodForm(t *testing.T) {
 	}
 }
 
-// session is a session's life in events, with a word of the outside's in every
-// place that has one.
-func session(id int, word string) []proto.Event {
+// session returns the events of a session with text from outside in every field that
+// can have it.
+func session(id int, text string) []proto.Event {
 	info := proto.SessionInfo{
-		Session: id, Host: word, Opaque: word, Remote: word, Local: word, User: word, Method: word, Key: word, Cert: word, Cause: word,
-		Via: proto.Via(word), Stage: proto.Stage(word), State: proto.StateServing, Since: noon,
+		Session: id, Host: text, Opaque: text, Remote: text, Local: text, User: text, Method: text, Key: text, Cert: text, Cause: text,
+		Via: proto.Via(text), Stage: proto.Stage(text), State: proto.StateServing, Since: noon,
 	}
 	var all []proto.Event
-	for i, name := range append(slices.Clone(proto.Events), word) {
+	for i, name := range append(slices.Clone(proto.Events), text) {
 		if name == proto.EventClosed {
 			info.State = proto.StateClosed
 		}
-		all = append(all, proto.Event{Time: noon.Add(time.Duration(i) * time.Second), Event: name, Text: word, Session: info})
+		all = append(all, proto.Event{Time: noon.Add(time.Duration(i) * time.Second), Event: name, Text: text, Session: info})
 	}
 	return all
 }
@@ -120,31 +120,31 @@ func TestSeriesAreBounded(t *testing.T) {
 		}
 		return n
 	}
-	tell := func(from, to int) {
+	publish := func(from, to int) {
 		for id := from; id < to; id++ {
-			word := fmt.Sprintf("outsider-%d\n\"{}", id)
-			for _, e := range session(id, word) {
+			text := fmt.Sprintf("outside-%d\n\"{}", id)
+			for _, e := range session(id, text) {
 				m.Handle(e)
 			}
-			*sessions = append(*sessions, proto.SessionInfo{Session: id, Host: word, User: word, State: proto.State(word), Stats: &proto.Stats{RTT: 1}})
+			*sessions = append(*sessions, proto.SessionInfo{Session: id, Host: text, User: text, State: proto.State(text), Stats: &proto.Stats{RTT: 1}})
 		}
 	}
-	tell(1, 2)
+	publish(1, 2)
 	one := series()
-	tell(2, 1001)
+	publish(2, 1001)
 	if now := series(); now != one {
 		t.Errorf("one session makes %d series, a thousand make %d", one, now)
 	}
-	if strings.Contains(scraped(t, m), "outsider") {
-		t.Error("a word from outside is in the output")
+	if strings.Contains(scraped(t, m), "outside-") {
+		t.Error("text from outside is in the output")
 	}
 	if got, _ := value(t, m, "callhome_events_total", "event=other"); got != 1000 {
 		t.Errorf("got %v unknown events, want 1000", got)
 	}
 }
 
-// What is known from the start is 0 from the start: else the first failure of
-// a kind would not be an increase.
+// Every possible series is 0 from the start: otherwise the first failure of a kind
+// would not be an increase.
 func TestSeriesStartAtZero(t *testing.T) {
 	sessions := &list{}
 	m := New(sessions, "v1.2")
@@ -168,7 +168,7 @@ func TestSeriesStartAtZero(t *testing.T) {
 		*sessions = append(*sessions, proto.SessionInfo{State: state})
 	}
 	for s := range seriesOf(t, m) {
-		// event leaves the stage out, which is no stage.
+		// event sets no stage, which is counted as "other".
 		if !before[s] && !strings.Contains(s, `value:"other"`) {
 			t.Errorf("%s was not there at the start", s)
 		}
@@ -317,7 +317,7 @@ func TestClients(t *testing.T) {
 		of(proto.EventAttemptFailed, proto.SessionInfo{Session: 2, State: proto.StateClosed, Stage: proto.StageTCP}),
 		of(proto.EventAttemptFailed, proto.SessionInfo{Session: 3, State: proto.StateClosed, Stage: "new"}),
 		{Time: noon, Event: proto.EventAuthenticated, Session: proto.SessionInfo{Session: 4, State: proto.StateAuthenticated, Client: "a"}},
-		{Time: noon, Event: proto.EventAuthenticated, Session: proto.SessionInfo{Session: 5, State: proto.StateAuthenticated}}, // asked for
+		{Time: noon, Event: proto.EventAuthenticated, Session: proto.SessionInfo{Session: 5, State: proto.StateAuthenticated}}, // a call home on request
 	} {
 		m.Handle(e)
 	}
@@ -337,9 +337,9 @@ func TestClients(t *testing.T) {
 	}
 }
 
-// What a client's event says of a session may come after the session's end, and
-// the configuration's are of none: neither opens a book that nobody closes.
-func TestEventsOfClientsOpenNoBooks(t *testing.T) {
+// A client's event can follow its session's end, and the configuration's events
+// have no session: neither opens an entry, which no later event would close.
+func TestEventsOfClientsOpenNoEntry(t *testing.T) {
 	m := New(configured{}, "v1.2")
 	for id := range 100 {
 		s := proto.SessionInfo{Session: id + 1, State: proto.StateAuthenticated}
