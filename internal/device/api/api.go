@@ -1,7 +1,7 @@
-// Package api is callhome-mgr's API: which methods there are, what each takes and
-// returns in the types of package proto, and what it asks of the Backend. Framing,
-// peers, access and limits are package rpc's. cmd/callhome-mgr serves it, and its
-// commands call it with Dial. It never makes a call home itself.
+// Package api owns callhome-mgr's API: the table of methods, their parameters and
+// results in the types of package proto, and the Backend's functions they call.
+// Package rpc owns framing, peers, access and limits. cmd/callhome-mgr serves it,
+// and its commands call it with Dial. It never makes a call home itself.
 package api
 
 import (
@@ -15,16 +15,16 @@ import (
 	"github.com/hashicorp/go-hclog"
 )
 
-// Backend is what the methods do.
+// Backend implements the methods.
 type Backend interface {
 	Call(context.Context, proto.CallParams) (proto.SessionInfo, error)
 	Handover(context.Context, proto.HandoverParams, *os.File) (proto.SessionInfo, error)
-	Kill(id int, who string) (proto.SessionInfo, error)
+	Kill(id int, peer string) (proto.SessionInfo, error)
 	Sessions() []proto.SessionInfo
 	Status() proto.Status
 	AwaitStart(context.Context) error
 	SubscribeSince() (last []proto.Event, events <-chan proto.Event, cancel func())
-	// Reload, Reopen and Shutdown are the daemon's own.
+	// Reload, Reopen and Shutdown concern the daemon, not a session.
 	Reload() error
 	Reopen() error
 	Shutdown()
@@ -33,12 +33,12 @@ type Backend interface {
 // limits on the connections of the API's socket.
 var limits = rpc.Limits{All: 1024, PerUser: 64}
 
-// NewServer returns the server of the API; Serve makes it work.
+// NewServer returns the server of the API; call Serve to run it.
 func NewServer(b Backend, a rpc.Access, log hclog.Logger) *rpc.Server {
 	return rpc.NewServer(func(c *rpc.Conn) map[string]rpc.Method { return methods(b, c) }, a, limits, log)
 }
 
-// methods is the table of the API for one connection.
+// methods returns the method table for one connection.
 func methods(b Backend, c *rpc.Conn) map[string]rpc.Method {
 	call := func(ctx context.Context, q proto.CallParams) (proto.SessionInfo, error) { return b.Call(ctx, q) }
 	table := map[string]jrpc2.Handler{
@@ -81,7 +81,7 @@ func methods(b Backend, c *rpc.Conn) map[string]rpc.Method {
 	return out
 }
 
-// Client calls a manager.
+// Client is the API client of a manager.
 type Client = rpc.Client[proto.Event]
 
 // Dial connects to the manager at path. Errors carry their exit status.

@@ -20,7 +20,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 )
 
-// backend notes which of its functions was called last.
+// backend records which of its functions was called last.
 type backend struct {
 	Backend
 	called atomic.Value // its name
@@ -36,9 +36,9 @@ func (b *backend) Handover(_ context.Context, p proto.HandoverParams, f *os.File
 	return proto.SessionInfo{Session: 2, Host: p.Host}, f.Close()
 }
 
-func (b *backend) Kill(id int, who string) (proto.SessionInfo, error) {
+func (b *backend) Kill(id int, peer string) (proto.SessionInfo, error) {
 	b.called.Store("Kill")
-	return proto.SessionInfo{Session: id, Cause: who}, nil
+	return proto.SessionInfo{Session: id, Cause: peer}, nil
 }
 
 func (b *backend) Sessions() []proto.SessionInfo {
@@ -56,7 +56,7 @@ func (b *backend) SubscribeSince() ([]proto.Event, <-chan proto.Event, func()) {
 	return []proto.Event{{Event: "before"}}, make(chan proto.Event), func() {}
 }
 
-// methodNames are the values of package proto's Method constants.
+// methodNames returns the values of package proto's Method constants.
 func methodNames(t *testing.T) (names []string) {
 	t.Helper()
 	f, err := parser.ParseFile(token.NewFileSet(), "../../proto/proto.go", nil, 0)
@@ -96,7 +96,7 @@ func TestTheTableHasEveryMethod(t *testing.T) {
 	}
 }
 
-// Each method asks the right thing of the Backend, as seen by a client.
+// A request for each method calls the right function of the Backend.
 func TestMethodsCallTheBackend(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "s")
 	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
@@ -153,6 +153,6 @@ func TestMethodsCallTheBackend(t *testing.T) {
 		}
 	}
 	if err := c.Call(t.Context(), proto.MethodHandover, proto.HandoverParams{Host: "nms"}, nil); err == nil || !strings.Contains(err.Error(), "no descriptor") {
-		t.Errorf("adopt without a socket: %v", err)
+		t.Errorf("handover without a socket: %v", err)
 	}
 }
