@@ -1,9 +1,9 @@
-// Package subsystem lets callhome-mgr know by the kernel's word that a session's
-// netconf subsystem runs, and when it ends. The forced command executes the
-// helper (Run, in callhome-trigger), which reports to the manager's socket
-// (Listener) and then becomes the NETCONF server's command. The session room
-// verifies each report by its process, never by its content. Nothing here is in
-// the data path: the helper is gone when the subsystem reads its first byte.
+// Package subsystem owns the reports by which callhome-mgr detects, from the
+// kernel's data, when a session's netconf subsystem starts and ends. The forced
+// command executes the helper (Run, in callhome-trigger), which reports to the
+// manager's socket (Listener) and then executes the NETCONF server's command.
+// Package session verifies each report by its process, never by its content. It is
+// never in the data path: the helper's exec precedes the subsystem's first byte.
 //
 //	sshd ─▶ shell ─▶ helper ── nonce, $SSH_USER_AUTH ─▶ manager
 //	                 helper ◀── write end of a pipe ──── manager
@@ -25,31 +25,30 @@ import (
 // callhome-trigger Flag SOCKET NONCE COMMAND [ARGUMENT ...].
 const Flag = "--report-subsystem"
 
-// reportTime bounds how long a helper waits for a manager: a session never
-// depends on one.
+// reportTime bounds each step of a report: a session must not depend on a manager.
 const reportTime = 500 * time.Millisecond
 
-// maxAuth bounds what is sent of sshd's authentication information
-// (ExposeAuthInfo in sshd_config(5)), in bytes: certificates are the longest.
+// maxAuth bounds the part of sshd's authentication information (ExposeAuthInfo in
+// sshd_config(5)) that is sent, in bytes: certificates are the longest.
 const maxAuth = 12 << 10
 
-// Run reports to the manager and executes the command, with the environment and
-// the descriptors that it has. It returns only with an error: the command could
-// not be executed. Without a manager the command is executed all the same.
+// Run reports to the manager and executes the command with the process's environment
+// and descriptors. It returns only if the command cannot be executed. It executes
+// the command also without a manager.
 func Run(args []string) error {
 	if len(args) < 3 {
 		return errors.New("expected SOCKET NONCE COMMAND [ARGUMENT ...]")
 	}
 	socket, nonce, command := args[0], args[1], args[2:]
-	_ = report(socket, nonce) // no manager is no reason to end a session
+	_ = report(socket, nonce) // the session continues without a manager
 	if err := unix.Exec(command[0], command, os.Environ()); err != nil {
 		return fmt.Errorf("executing %q: %w", command[0], err)
 	}
 	return nil
 }
 
-// report connects, sends, and keeps the descriptor that comes back: it is not
-// close-on-exec, so the command has it from here to its end.
+// report connects, sends, and receives a descriptor. It is not close-on-exec, so the
+// command inherits it and holds it until its end.
 func report(socket, nonce string) error {
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -57,7 +56,7 @@ func report(socket, nonce string) error {
 	}
 	defer unix.Close(fd)
 	limit := unix.NsecToTimeval(reportTime.Nanoseconds())
-	for _, option := range []int{unix.SO_SNDTIMEO, unix.SO_RCVTIMEO} { // SNDTIMEO bounds connect too
+	for _, option := range []int{unix.SO_SNDTIMEO, unix.SO_RCVTIMEO} { // SO_SNDTIMEO bounds connect too
 		if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, option, &limit); err != nil {
 			return os.NewSyscallError("setsockopt", err)
 		}
@@ -82,8 +81,8 @@ func report(socket, nonce string) error {
 	return os.NewSyscallError("recvmsg", err)
 }
 
-// authInfo returns what sshd wrote of the login's methods and keys, "" where
-// there is no such file.
+// authInfo returns the login's methods and keys that sshd wrote, nil without the
+// file.
 func authInfo(file string) []byte {
 	if file == "" {
 		return nil

@@ -19,24 +19,24 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Report is what a helper sends, and who the kernel says that it is. Only PID
-// and UID are evidence.
+// Report is a helper's message, with the PID and UID of its process from the kernel.
+// Only these two are evidence.
 type Report struct {
 	PID, UID int
 	Nonce    string
-	// AuthFile is $SSH_USER_AUTH, Auth its content: a method, or "publickey TYPE KEY",
-	// a line a step of the login. The user could have written it.
+	// AuthFile is $SSH_USER_AUTH, Auth its content: one line per step of the login, a
+	// method or "publickey TYPE KEY". The user could have forged both.
 	AuthFile, Auth string
 }
 
-// Limits of the socket, which every user can connect to.
+// Limits of the socket, to which every user can connect.
 const (
 	maxConns   = 64
 	maxPerUser = 16
 	maxMessage = 512 + maxAuth
 )
 
-// Listener takes the reports of helpers.
+// Listener receives the reports of helpers.
 type Listener struct {
 	listener *net.UnixListener
 	take     func(Report) (*os.File, error)
@@ -45,10 +45,10 @@ type Listener struct {
 	conns map[int]int // by user; -1 counts all
 }
 
-// Listen takes reports at a socket, which it owns. take gets each report, from a
-// goroutine of its own, and returns what the helper is to keep open, or an error
-// where the report is no evidence; the file is the listener's from then on. Serve
-// makes it work.
+// Listen returns a listener that owns the socket l; call Serve to run it. Each
+// report calls take in a goroutine of its own. take returns the file that the helper
+// is to hold open, which the listener owns then, or an error for a report that is
+// not evidence.
 func Listen(l *net.UnixListener, take func(Report) (*os.File, error)) *Listener {
 	return &Listener{listener: l, take: take, conns: make(map[int]int)}
 }
@@ -56,9 +56,9 @@ func Listen(l *net.UnixListener, take func(Report) (*os.File, error)) *Listener 
 // Close ends Serve and removes the socket.
 func (l *Listener) Close() error { return l.listener.Close() }
 
-// Serve takes reports until Close. accept accepts at the socket, and waits where
-// that cannot be done at the moment (daemon.Accept). A connection above a limit is
-// closed: its helper goes on, and its session stays as it is.
+// Serve receives reports until Close. accept accepts a connection and retries
+// temporary errors (daemon.Accept). Serve closes a connection above a limit: its
+// helper continues without a report.
 func (l *Listener) Serve(accept func() (*net.UnixConn, error)) error {
 	for {
 		c, err := accept()
@@ -114,8 +114,8 @@ func peerOf(c *net.UnixConn) (peer *unix.Ucred, err error) {
 	return peer, err
 }
 
-// serve takes one report. The helper waits for the answer, so its process is
-// there as long as this lasts, unless it gave up.
+// serve receives one report. The helper waits for the answer, so its process exists
+// during the call, unless its time-out expired.
 func (l *Listener) serve(c *net.UnixConn, peer *unix.Ucred) {
 	if c.SetDeadline(time.Now().Add(2*reportTime)) != nil {
 		return
@@ -134,18 +134,18 @@ func (l *Listener) serve(c *net.UnixConn, peer *unix.Ucred) {
 		return
 	}
 	defer keep.Close()
-	_ = fdpass.Send(c, []byte{0}, keep) // a helper that gave up goes on without
+	_ = fdpass.Send(c, []byte{0}, keep) // a helper whose time-out expired continues without the file
 }
 
-// Nonce returns a new secret by which a report names its session.
+// Nonce returns a new secret that identifies a session in its report.
 func Nonce(session int) string {
 	secret := make([]byte, 16)
-	_, _ = rand.Read(secret) // it never fails
+	_, _ = rand.Read(secret) // it never returns an error
 	return strconv.Itoa(session) + "." + hex.EncodeToString(secret)
 }
 
-// SessionOf returns the number of the session that a nonce names; whether it is
-// that session's is for the session to say.
+// SessionOf returns the number of the session that a nonce names. The session still
+// has to verify the nonce.
 func SessionOf(nonce string) (int, bool) {
 	number, _, ok := strings.Cut(nonce, ".")
 	id, err := strconv.Atoi(number)

@@ -13,7 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The test's binary is the helper too.
+// TestMain runs the test's binary as the helper if its first argument is Flag.
 func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && os.Args[1] == Flag {
 		if err := Run(os.Args[2:]); err != nil {
@@ -24,8 +24,8 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// helper starts the helper with a command that says something, reads a line, and
-// ends.
+// helper starts the helper with a command that writes "started", reads a line, and
+// exits.
 func helper(t *testing.T, socket, nonce string, env ...string) (cmd *exec.Cmd, in io.WriteCloser, out io.Reader) {
 	t.Helper()
 	cmd = exec.Command(os.Args[0], Flag, socket, nonce, "/bin/sh", "-c", "echo started; read line")
@@ -100,10 +100,10 @@ func TestAReportNamesTheProcessThatBecomesTheSubsystem(t *testing.T) {
 	if _, err := reader.Read(make([]byte, 1)); err != io.EOF {
 		t.Errorf("at the end of the command: %v", err)
 	}
-	_ = cmd.Wait() // read met the end of its input
+	_ = cmd.Wait() // status 1: read got the end of its input
 }
 
-// ended reports whether a pipe has no writer any more.
+// ended reports whether a pipe has no writer.
 func ended(t *testing.T, pipe *os.File) bool {
 	t.Helper()
 	raw, err := pipe.SyscallConn()
@@ -139,7 +139,7 @@ func TestTheCommandRunsWithoutAManager(t *testing.T) {
 	}
 }
 
-func TestAHelperWithoutItsArgumentsSaysSo(t *testing.T) {
+func TestTheHelpersErrors(t *testing.T) {
 	out, err := exec.Command(os.Args[0], Flag, "/socket").CombinedOutput()
 	if err == nil || !strings.Contains(string(out), "expected SOCKET NONCE COMMAND") {
 		t.Errorf("%q, %v", out, err)
@@ -150,9 +150,9 @@ func TestAHelperWithoutItsArgumentsSaysSo(t *testing.T) {
 	}
 }
 
-func TestWhatIsNoReportIsClosed(t *testing.T) {
+func TestAMalformedReportIsClosed(t *testing.T) {
 	socket := serve(t, func(r Report) (*os.File, error) {
-		t.Errorf("taken: %+v", r)
+		t.Errorf("accepted: %+v", r)
 		return nil, errors.New("never")
 	})
 	for name, text := range map[string]string{"nothing": "", "no line end": "7.abc", "one line": "7.abc\n", "without end": strings.Repeat("x", 2*maxMessage)} {
@@ -190,7 +190,7 @@ func TestAUserHasABoundedShareOfTheSocket(t *testing.T) {
 		t.Errorf("all others have %d connections, want %d", others, maxConns-maxPerUser)
 	}
 	if !l.enter(0) {
-		t.Error("root has none")
+		t.Error("the limits refuse root")
 	}
 	l.leave(0)
 	for uid, n := range l.conns {
