@@ -1,8 +1,8 @@
-// Package evidence decides what the kernel shows of a session: whether a user
-// has logged in to an sshd, and whether a process belongs to it. The session
-// room asks it before it believes anything that sshd's log says of a login. It
-// reads /proc and never a log: a peer without any key can write whole lines
-// into sshd's log, titles and names included.
+// Package evidence owns the proof of a login: it decides from the kernel's data
+// whether a user has logged in to a session's sshd, and whether a process belongs
+// to it. Package session uses it to verify what sshd's log claims. It reads /proc
+// and never a log: a peer without a key can write whole lines into sshd's log,
+// with any user's name.
 //
 // How each rule was measured, by OpenSSH version: docs/security.md.
 package evidence
@@ -11,17 +11,17 @@ import (
 	"strings"
 )
 
-// Process is what one consistent look shows of a process.
+// Process is a consistent snapshot of a process from /proc.
 type Process struct {
 	PID, Parent int
 	Start       uint64 // in clock ticks since boot, proc_pid_stat(5)
 	UIDs        [4]int // real, effective, saved, file system
-	// Filters counts the process's seccomp filters (proc_pid_status(5)); 1 stands
-	// for some where the kernel does not count them (before Linux 5.9).
+	// Filters counts the process's seccomp filters (proc_pid_status(5)); 1 means one
+	// or more on kernels that do not count them (before Linux 5.9).
 	Filters int
 	// Sandboxed says that the process has more filters than the session's first
-	// sshd: it is sshd's process before the login. Filters of a container or of a
-	// systemd unit are on both.
+	// sshd: it is sshd's unprivileged process before the login. Both have the filters
+	// of a container or of a systemd unit.
 	Sandboxed bool
 	// Root says where the process's root directory is.
 	Root Root
@@ -31,8 +31,8 @@ type Process struct {
 	Title string
 }
 
-// Known is a fact that a process without CAP_SYS_PTRACE cannot see of another
-// user's process, as in many containers.
+// Known is the answer to a question that a process without CAP_SYS_PTRACE, as in
+// many containers, cannot answer about another user's process.
 type Known int
 
 // The values of Known.
@@ -45,22 +45,22 @@ const (
 // Root is where a process's root directory is.
 type Root int
 
-// The values of Root. Before the login sshd's unprivileged process is confined
-// to the privilege separation directory, which is empty. A ChrootDirectory of a
-// user is not: the user's shell is in it.
+// The values of Root. Before the login sshd's unprivileged process is confined to
+// the privilege separation directory, which is empty. A user's ChrootDirectory is
+// not empty: it contains the user's shell.
 const (
 	RootUnseen Root = iota
 	RootUsual
 	RootEmpty
 )
 
-// anyUID stands for a user's number that could not be looked up.
+// anyUID replaces the UID of a user whom the look-up did not find.
 const anyUID = -1
 
-// LoggedIn reports whether p, which is the session's sshd or a process below it,
-// shows that user has logged in. uid is the user's number; negative where no
-// local file has the user. Measured with OpenSSH 8.4 to 10.5: true after each
-// of 160 logins, false in 1.3 million looks at 666 hostile connections.
+// LoggedIn reports whether p, the session's sshd or a process below it, proves that
+// user has logged in. uid is the user's UID, anyUID where no local file has the
+// user. Measured with OpenSSH 8.4 to 10.5: true after each of 160 logins, false in
+// 1.3 million looks at 666 hostile connections.
 func (p *Process) LoggedIn(user string, uid int) bool {
 	switch {
 	case uid == anyUID && p.UIDs[0] == 0: // root is in /etc/passwd
@@ -75,17 +75,17 @@ func (p *Process) LoggedIn(user string, uid int) bool {
 		p.names(user)
 }
 
-// IsProgram reports whether p runs a program of the user's and is not a process of
-// sshd. A process that has ended has no title.
+// IsProgram reports whether p runs a program as the user and is not a process of
+// sshd. A process that has exited has no title.
 func (p *Process) IsProgram(uid int) bool {
 	name, _, _ := strings.Cut(p.Title, ":")
 	return p.UIDs == [4]int{uid, uid, uid, uid} && !p.Sandboxed && p.Root != RootEmpty &&
 		p.Title != "" && !strings.HasPrefix(name, "sshd") && !strings.HasSuffix(p.Title, "/sshd")
 }
 
-// names reports whether the title names user as sshd does after a login:
-// "sshd: USER" or "sshd: USER@notty", from 9.8 on "sshd-session: ...". All
-// titles before a login end in a bracket: "[accepted]", "USER [priv]", "[net]".
+// names reports whether the title is one that sshd sets after user's login: "sshd:
+// USER" or "sshd: USER@notty", from 9.8 on "sshd-session: ...". All titles before a
+// login end in a bracket: "[accepted]", "USER [priv]", "[net]".
 func (p *Process) names(user string) bool {
 	title, ok := strings.CutPrefix(p.Title, "sshd: ")
 	if !ok {

@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-// uids returns four equal user numbers.
+// uids returns four equal UIDs.
 func uids(uid int) [4]int { return [4]int{uid, uid, uid, uid} }
 
 const socketInode = 4711
@@ -29,7 +29,7 @@ func TestLoggedIn(t *testing.T) {
 		want bool
 	}{
 		{"a user's sshd", user, "netop", netop, true},
-		{"before its channel", with(user, func(p *Process) { p.Title = "sshd: netop" }), "netop", netop, true},
+		{"a user's sshd before its channel", with(user, func(p *Process) { p.Title = "sshd: netop" }), "netop", netop, true},
 		{"9.8 and later", with(user, func(p *Process) { p.Title = "sshd-session: netop@notty" }), "netop", netop, true},
 		{"root up to 9.7", root, "root", 0, true},
 		{"root later", with(root, func(p *Process) { p.Title = "sshd-session: root@notty" }), "root", 0, true},
@@ -39,12 +39,12 @@ func TestLoggedIn(t *testing.T) {
 
 		{"the monitor of a valid user", with(root, func(p *Process) { p.Title = "sshd: root [priv]" }), "root", 0, false},
 		{"the monitor of an unknown user", with(root, func(p *Process) { p.Title = "sshd: unknown [priv]" }), "unknown [priv]", anyUID, false},
-		{"the monitor, named as it is titled", with(root, func(p *Process) { p.Title = "sshd: root [priv]" }), "root [priv]", 0, false},
+		{"the monitor, with its title as the user's name", with(root, func(p *Process) { p.Title = "sshd: root [priv]" }), "root [priv]", 0, false},
 		{"the start", with(root, func(p *Process) { p.Title = "sshd: [accepted]" }), "[accepted]", anyUID, false},
 		{"the unprivileged process", with(user, func(p *Process) {
 			p.UIDs, p.Sandboxed, p.Root, p.Title = uids(sshdUser), true, RootEmpty, "sshd: root [net]"
 		}), "sshd", sshdUser, false},
-		{"the unprivileged process, named as it is titled", with(user, func(p *Process) {
+		{"the unprivileged process, with its title as the user's name", with(user, func(p *Process) {
 			p.UIDs, p.Sandboxed, p.Root, p.Title = uids(sshdUser), true, RootEmpty, "sshd: root [net]"
 		}), "root [net]", anyUID, false},
 		{"the unprivileged process before its sandbox", with(user, func(p *Process) {
@@ -53,15 +53,15 @@ func TestLoggedIn(t *testing.T) {
 		{"10.x's sshd-auth", with(user, func(p *Process) {
 			p.UIDs, p.Sandboxed, p.Root, p.Title = uids(sshdUser), true, RootEmpty, "sshd-auth: root [session-auth]"
 		}), "root", 0, false},
-		{"an AuthorizedKeysCommand that has not executed", with(user, func(p *Process) {
+		{"an AuthorizedKeysCommand before its exec", with(user, func(p *Process) {
 			p.Title, p.Socket = "sshd: netop [priv]", No
 		}), "netop", netop, false},
 		{"an AuthorizedKeysCommand", with(user, func(p *Process) { p.Title, p.Socket = "/usr/bin/keys", No }), "netop", netop, false},
-		{"a process that only calls itself sshd", with(user, func(p *Process) { p.Socket = No }), "netop", netop, false},
+		{"a process with sshd's title and without the socket", with(user, func(p *Process) { p.Socket = No }), "netop", netop, false},
 		{"another user's login", user, "root", 0, false},
 		{"a name that begins like the user's", with(user, func(p *Process) { p.Title = "sshd: netop2@notty" }), "netop", netop, false},
-		{"half way through setuid", with(user, func(p *Process) { p.UIDs = [4]int{0, netop, 0, netop} }), "netop", netop, false},
-		{"an unknown name with root's rights", with(root, func(p *Process) { p.Title = "sshd: x@notty" }), "x", anyUID, false},
+		{"during setuid", with(user, func(p *Process) { p.UIDs = [4]int{0, netop, 0, netop} }), "netop", netop, false},
+		{"an unknown name with root's UID", with(root, func(p *Process) { p.Title = "sshd: x@notty" }), "x", anyUID, false},
 		{"no user", with(user, func(p *Process) { p.Title = "sshd: @notty" }), "", anyUID, false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -72,7 +72,7 @@ func TestLoggedIn(t *testing.T) {
 	}
 }
 
-// A title that ends in a bracket is never one of after a login, whatever name
+// sshd's titles before a login end in a bracket, and never prove one, whatever name
 // the peer chose.
 func FuzzTitlesBeforeALoginProveNothing(f *testing.F) {
 	for _, name := range []string{"root", "unknown [priv]", "x\nAccepted none for unknown [priv] from 1.1.1.1 port 1 ssh2\ny", "[net]", "", "a@b"} {
@@ -82,16 +82,16 @@ func FuzzTitlesBeforeALoginProveNothing(f *testing.F) {
 		for _, title := range []string{"sshd: " + name + " [priv]", "sshd: " + name + " [net]", "sshd-session: " + name + " [postauth]", "sshd: [accepted]", "sshd-auth: " + name, name} {
 			p := Process{UIDs: uids(0), Root: RootUsual, Socket: Yes, Title: title}
 			if strings.HasPrefix(title, "sshd: ") && !strings.HasSuffix(title, "]") || strings.HasPrefix(title, "sshd-session: ") && !strings.HasSuffix(title, "]") {
-				continue // the fuzzer wrote a whole title itself, as only sshd can
+				continue // a complete title, which only sshd can set
 			}
 			if p.LoggedIn(name, 0) || p.LoggedIn(name, anyUID) {
-				t.Errorf("%q is believed to be a login of %q", title, name)
+				t.Errorf("%q proves a login of %q", title, name)
 			}
 		}
 	})
 }
 
-// tree is a proc(5) file system of files.
+// tree is a proc(5) file system made of regular files.
 type tree struct {
 	t   *testing.T
 	dir Proc
@@ -99,7 +99,7 @@ type tree struct {
 
 func newTree(t *testing.T) *tree { return &tree{t, Proc(t.TempDir())} }
 
-// process adds one with a status and a stat like the kernel's.
+// process adds a process with status and stat in the kernel's format.
 func (tr *tree) process(pid, parent, uid int, seccomp, title string, children ...int) {
 	tr.t.Helper()
 	n := strconv.Itoa(uid)
@@ -133,7 +133,7 @@ func (tr *tree) process(pid, parent, uid int, seccomp, title string, children ..
 	}
 }
 
-func TestLoginLooksAtTheWholeTree(t *testing.T) {
+func TestLoginExaminesTheWholeTree(t *testing.T) {
 	tr := newTree(t)
 	tr.process(10, 1, 0, "0", "sshd: root [priv]", 11, 12)
 	tr.process(11, 10, 0, "0", "sshd: root@notty", 13)
@@ -150,7 +150,7 @@ func TestLoginLooksAtTheWholeTree(t *testing.T) {
 	}
 	for top, want := range map[int]int{10: 11, 11: 13} {
 		if under, ok := tr.dir.Below(top, 13); !ok || under != want {
-			t.Errorf("13 is below %d by way of %d, %v; want %d", top, under, ok, want)
+			t.Errorf("13 is below %d through %d, %v; want %d", top, under, ok, want)
 		}
 	}
 	if _, ok := tr.dir.Below(12, 13); ok {
@@ -161,8 +161,8 @@ func TestLoginLooksAtTheWholeTree(t *testing.T) {
 	}
 }
 
-// sshd's sandbox is a seccomp filter more than the session's first sshd has: a
-// container and many a systemd unit have filters of their own, on all processes.
+// sshd's sandbox is one seccomp filter more than the session's first sshd has:
+// containers and systemd units set filters on all processes.
 func TestASandboxedProcessProvesNothing(t *testing.T) {
 	for _, tt := range []struct {
 		name, first, child string
@@ -190,7 +190,7 @@ func TestASandboxedProcessProvesNothing(t *testing.T) {
 	}
 }
 
-func TestAnEmptyRootIsSeen(t *testing.T) {
+func TestAnEmptyRootIsDetected(t *testing.T) {
 	tr := newTree(t)
 	tr.process(10, 1, 0, "0", "sshd: root@notty")
 	for _, tt := range []struct {
@@ -221,12 +221,12 @@ func TestLookAtThisProcess(t *testing.T) {
 		t.Errorf("got %+v, %v", p, err)
 	}
 	if _, err := System.Look(1<<22+1, 0); err == nil {
-		t.Error("a process that cannot be is seen")
+		t.Error("a PID above the kernel's maximum has a state")
 	}
 }
 
-// Whatever name a process gives itself, its parent, its start and its user
-// numbers are the kernel's fields.
+// Whatever name a process sets, its parent, start time and UIDs are parsed from the
+// kernel's fields.
 func FuzzStatAndStatus(f *testing.F) {
 	f.Add("sshd", 7, uint64(900), 1000)
 	f.Add("a) S 1 1 (b", 7, uint64(900), 1000)
@@ -245,15 +245,15 @@ func FuzzStatAndStatus(f *testing.F) {
 	})
 }
 
-func TestBrokenFilesAreNoEvidence(t *testing.T) {
+func TestMalformedFilesAreErrors(t *testing.T) {
 	for _, text := range []string{"", "1", ")", "1 (a) S", "1 (a) S x" + strings.Repeat(" 1", 30)} {
 		if _, _, err := parseStat([]byte(text)); err == nil {
-			t.Errorf("stat %q is taken", text)
+			t.Errorf("stat %q is accepted", text)
 		}
 	}
 	for _, text := range []string{"", "Uid:\t0\n", "Uid:\ta\tb\tc\td\n", "Name:\tx\n"} {
 		if _, _, err := parseStatus([]byte(text)); err == nil {
-			t.Errorf("status %q is taken", text)
+			t.Errorf("status %q is accepted", text)
 		}
 	}
 }

@@ -12,28 +12,28 @@ import (
 	"sync"
 )
 
-// Proc is a mounted proc(5) file system; tests have trees of their own.
+// Proc is the path of a proc(5) file system; tests use trees of their own.
 type Proc string
 
-// System is the machine's.
+// System is the proc(5) file system of this machine.
 const System Proc = "/proc"
 
-// Login looks once at the session's sshd and the processes below it. It returns
-// the process that shows the login of name, and false where none does. socket is
-// the inode number of the session's socket.
+// Login examines the session's sshd and the processes below it once. It returns the
+// process that proves the login of name, or false. socket is the inode number of
+// the session's socket.
 func (fs Proc) Login(sshd int, socket uint64, name string) (Process, bool) {
 	uid := uidOf(name)
 	return fs.find(sshd, socket, func(p *Process) bool { return p.LoggedIn(name, uid) })
 }
 
-// Program looks for a process below sshd that runs a program with the user's
-// rights, and not sshd itself: it returns the first one that it finds.
+// Program returns the first process below sshd that runs a program other than sshd
+// with the user's UID, or false.
 func (fs Proc) Program(sshd, uid int) (Process, bool) {
 	return fs.find(sshd, 0, func(p *Process) bool { return p.PID != sshd && p.IsProgram(uid) })
 }
 
-// find looks once at sshd and the processes below it, and returns the first one
-// that is wanted.
+// find examines sshd and the processes below it once, and returns the first one for
+// which wanted is true.
 func (fs Proc) find(sshd int, socket uint64, wanted func(*Process) bool) (Process, bool) {
 	first, err := fs.Look(sshd, socket)
 	if err != nil {
@@ -56,8 +56,8 @@ func (fs Proc) find(sshd int, socket uint64, wanted func(*Process) bool) (Proces
 	return Process{}, false
 }
 
-// uidOf returns the number of a user in /etc/passwd, else anyUID: a user of
-// another name service is known by the title and the rights of the process.
+// uidOf returns the UID of a user in /etc/passwd, or anyUID: for users of another
+// name service the process's title and UIDs decide.
 func uidOf(name string) int {
 	found, err := user.Lookup(name)
 	if err != nil {
@@ -70,11 +70,11 @@ func uidOf(name string) int {
 	return uid
 }
 
-// errChanged says that a process changed between the two halves of a look.
-var errChanged = errors.New("it changed while it was looked at")
+// errChanged says that a process changed between the two reads of a Look.
+var errChanged = errors.New("it changed between two reads")
 
-// Look returns what is to be seen of a process. What changes meanwhile, by exec,
-// setuid or the reuse of the number, is an error.
+// Look returns a snapshot of a process. A change during the look, by exec, setuid
+// or the reuse of the PID, is an error.
 func (fs Proc) Look(pid int, socket uint64) (Process, error) {
 	p := Process{PID: pid}
 	before, err := fs.read(pid, "stat")
@@ -82,14 +82,14 @@ func (fs Proc) Look(pid int, socket uint64) (Process, error) {
 		return p, err
 	}
 	if p.Parent, p.Start, err = parseStat(before); err != nil {
-		return p, fmt.Errorf("looking at process %d: %w", pid, err)
+		return p, fmt.Errorf("reading the state of process %d: %w", pid, err)
 	}
 	status, err := fs.read(pid, "status")
 	if err != nil {
 		return p, err
 	}
 	if p.UIDs, p.Filters, err = parseStatus(status); err != nil {
-		return p, fmt.Errorf("looking at process %d: %w", pid, err)
+		return p, fmt.Errorf("reading the state of process %d: %w", pid, err)
 	}
 	title, err := fs.read(pid, "cmdline")
 	if err != nil {
@@ -111,7 +111,7 @@ func (fs Proc) Look(pid int, socket uint64) (Process, error) {
 	uids, filters, err := parseStatus(again)
 	parent, start, err2 := parseStat(after)
 	if err != nil || err2 != nil || uids != p.UIDs || filters != p.Filters || parent != p.Parent || start != p.Start {
-		return p, fmt.Errorf("looking at process %d: %w", pid, errChanged)
+		return p, fmt.Errorf("reading the state of process %d: %w", pid, errChanged)
 	}
 	return p, nil
 }
@@ -123,15 +123,15 @@ func (fs Proc) path(pid int, name string) string {
 func (fs Proc) read(pid int, name string) ([]byte, error) {
 	data, err := os.ReadFile(fs.path(pid, name))
 	if err != nil {
-		return nil, fmt.Errorf("looking at process %d: %w", pid, err)
+		return nil, fmt.Errorf("reading the state of process %d: %w", pid, err)
 	}
 	return data, nil
 }
 
 // parseStat returns a process's parent and start time (proc_pid_stat(5)).
 func parseStat(data []byte) (parent int, start uint64, err error) {
-	// The second field is the program's name in parentheses, which may hold
-	// anything; the other fields follow the last parenthesis.
+	// The second field is the program's name in parentheses, which may contain any
+	// character; the other fields follow the last parenthesis.
 	fields := strings.Fields(string(data[bytes.LastIndexByte(data, ')')+1:]))
 	if len(fields) < 20 {
 		return 0, 0, fmt.Errorf("%d fields in its stat", len(fields))
@@ -141,9 +141,9 @@ func parseStat(data []byte) (parent int, start uint64, err error) {
 	return parent, start, errors.Join(err1, err2)
 }
 
-// parseStatus returns a process's four user numbers and how many seccomp filters
-// it has (proc_pid_status(5)). A kernel without seccomp has no such line, and its
-// sshd no such sandbox.
+// parseStatus returns a process's four UIDs and its number of seccomp filters
+// (proc_pid_status(5)). A kernel without seccomp writes no such line, and sshd has
+// no seccomp sandbox there.
 func parseStatus(data []byte) (uids [4]int, filters int, err error) {
 	found := false
 	for line := range strings.Lines(string(data)) {
@@ -152,11 +152,11 @@ func parseStatus(data []byte) (uids [4]int, filters int, err error) {
 		switch {
 		case name == "Uid" && !found:
 			if len(fields) != 4 {
-				return uids, 0, fmt.Errorf("%d user numbers in its status", len(fields))
+				return uids, 0, fmt.Errorf("%d UIDs in its status", len(fields))
 			}
 			for i, f := range fields {
 				if uids[i], err = strconv.Atoi(f); err != nil {
-					return uids, 0, fmt.Errorf("the user numbers in its status: %w", err)
+					return uids, 0, fmt.Errorf("the UIDs in its status: %w", err)
 				}
 			}
 			found = true
@@ -171,12 +171,12 @@ func parseStatus(data []byte) (uids [4]int, filters int, err error) {
 		}
 	}
 	if !found {
-		return uids, 0, errors.New("no user numbers in its status")
+		return uids, 0, errors.New("no UIDs in its status")
 	}
 	return uids, filters, nil
 }
 
-// rootOf says where a process's root directory is.
+// rootOf returns which root directory a process has.
 func (fs Proc) rootOf(pid int) Root {
 	root := fs.path(pid, "root")
 	own, err := os.Stat("/")
@@ -201,12 +201,12 @@ func (fs Proc) rootOf(pid int) Root {
 	return RootUsual
 }
 
-// holds says whether a process has a socket among its descriptors.
+// holds reports whether a process has a descriptor of the socket.
 func (fs Proc) holds(pid int, socket uint64) Known {
 	dir := fs.path(pid, "fd")
 	names, err := filepath.Glob(dir + "/*")
 	if err != nil || len(names) == 0 {
-		return Unseen // or it has none, and then it is no sshd with a login
+		return Unseen // no permission; an sshd with a login always has descriptors
 	}
 	want := "socket:[" + strconv.FormatUint(socket, 10) + "]"
 	for _, name := range names {
@@ -228,11 +228,11 @@ var listsChildren = sync.OnceValue(func() bool {
 	return err == nil
 })
 
-// Children returns a process's children. Where the kernel keeps no list of
-// them, all processes are searched.
+// Children returns a process's children. On kernels without lists of children it
+// searches all processes.
 func (fs Proc) Children(pid int) []int {
 	if !listsChildren() {
-		return fs.Parents()[pid]
+		return fs.childrenByParent()[pid]
 	}
 	n := strconv.Itoa(pid)
 	data, err := fs.read(pid, "task/"+n+"/children")
@@ -240,16 +240,16 @@ func (fs Proc) Children(pid int) []int {
 		return nil // it has ended
 	}
 	var out []int
-	for _, word := range strings.Fields(string(data)) {
-		if child, err := strconv.Atoi(word); err == nil {
+	for _, field := range strings.Fields(string(data)) {
+		if child, err := strconv.Atoi(field); err == nil {
 			out = append(out, child)
 		}
 	}
 	return out
 }
 
-// Parents returns the children of every process, by parent.
-func (fs Proc) Parents() map[int][]int {
+// childrenByParent returns the children of every process, by parent.
+func (fs Proc) childrenByParent() map[int][]int {
 	children := make(map[int][]int)
 	paths, _ := filepath.Glob(string(fs) + "/[0-9]*")
 	for _, p := range paths {
@@ -265,9 +265,8 @@ func (fs Proc) Parents() map[int][]int {
 	return children
 }
 
-// Below reports whether pid is a descendant of top, by its parents. It returns
-// the first process below top on that way: sshd's own process of the user, or
-// pid itself.
+// Below reports whether pid is a descendant of top. It returns the child of top
+// that is pid or its ancestor: sshd's process of the user, or pid itself.
 func (fs Proc) Below(top, pid int) (under int, ok bool) {
 	for range 64 { // deeper than any chain of sshd, shell and subsystem
 		data, err := fs.read(pid, "stat")

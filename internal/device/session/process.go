@@ -31,13 +31,13 @@ func identify(pid int) (Identity, error) {
 func stat(pid int) (parent int, start uint64, err error) {
 	data, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
 	if err != nil {
-		return 0, 0, fmt.Errorf("looking at process %d: %w", pid, err)
+		return 0, 0, fmt.Errorf("reading the state of process %d: %w", pid, err)
 	}
 	// The second field is the program's name in parentheses, which may contain
 	// any character; the other fields follow the last parenthesis.
 	fields := strings.Fields(string(data[bytes.LastIndexByte(data, ')')+1:]))
 	if len(fields) < 20 {
-		return 0, 0, fmt.Errorf("looking at process %d: %d fields in its stat", pid, len(fields))
+		return 0, 0, fmt.Errorf("reading the state of process %d: %d fields in its stat", pid, len(fields))
 	}
 	parent, err1 := strconv.Atoi(fields[1])
 	start, err2 := strconv.ParseUint(fields[19], 10, 64)
