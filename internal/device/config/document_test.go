@@ -201,8 +201,8 @@ func yanglint(t *testing.T, doc []byte, options ...string) (string, error) {
 	return out.String() + errs.String(), err
 }
 
-// documents writes each to a file of its own and returns their names, which
-// yanglint takes as options.
+// documents writes each document to a file and returns the names, which are options
+// of yanglint.
 func documents(t *testing.T, docs [][]byte) []string {
 	t.Helper()
 	dir := t.TempDir()
@@ -216,8 +216,8 @@ func documents(t *testing.T, docs [][]byte) []string {
 	return names
 }
 
-// example is a JSON block of docs/config.md. Its kind is what stands behind
-// "json" at the fence.
+// example is a JSON block of docs/config.md. Its kind is the text after "json" at the
+// fence.
 type example struct {
 	kind, text string
 	line       int
@@ -241,7 +241,7 @@ func examples(t testing.TB) []example {
 	return out
 }
 
-// marshal returns what stands at a place of doc.
+// marshal returns the JSON at a place of doc.
 func marshal(t testing.TB, doc []byte, at string) []byte {
 	t.Helper()
 	v := decode(t, string(doc))

@@ -46,7 +46,7 @@ func TestCallHasTheDocumentsValues(t *testing.T) {
 		edits   []edit
 		field   func(*settings.Call) any
 		want    any
-		options []string // that stand there beside LoginGraceTime and the daemon's
+		options []string // beside LoginGraceTime and the daemon's
 	}{
 		{"target", []edit{{inTCP + "remote-address", `"nms.example"`}, {inTCP + "remote-port", `1234`}},
 			func(s *settings.Call) any { return s.Target }, settings.Target{Host: "nms.example", Port: 1234}, nil},
@@ -148,8 +148,9 @@ func TestOldSshdGetsNoNewOption(t *testing.T) {
 	}
 }
 
-// Aliveness is tested always; a dead peer is noticed in time on every sshd.
-func TestAliveness(t *testing.T) {
+// A persistent connection always has keepalives, and every sshd detects a dead peer
+// within the limit.
+func TestADeadPeerIsDetectedWithinTheLimit(t *testing.T) {
 	slow := all
 	slow.SlowClientAlive = true
 	s := func(n int) time.Duration { return time.Duration(n) * time.Second }

@@ -108,7 +108,7 @@ func makeDir(path string) error {
 		return fmt.Errorf("creating a directory for sshd's files: %w", err)
 	}
 	if !info.IsDir() || !owned(info) {
-		return fmt.Errorf("creating a directory for sshd's files: %q is not a directory of this user; remove it", path)
+		return fmt.Errorf("creating a directory for sshd's files: %q is not a directory of this user; remove it or set another directory", path)
 	}
 	if info.Mode().Perm() != dirMode { // the umask, or an older version
 		if err := os.Chmod(path, dirMode); err != nil {

@@ -8,15 +8,15 @@ import (
 	"callhome/internal/device/config"
 )
 
-func TestFingerprint(t *testing.T) {
+func TestFingerprintIgnoresUnusedFields(t *testing.T) {
 	type inner struct{ A, B []string }
 	type now struct {
 		Name  string
 		Inner inner
-		Say   *bool
+		Flag  *bool
 	}
 	type later struct {
-		Say   *bool
+		Flag  *bool
 		Name  string
 		Inner struct {
 			A, B []string
@@ -35,21 +35,21 @@ func TestFingerprint(t *testing.T) {
 		"another name":         now{Name: "b", Inner: inner{A: []string{"x"}}},
 		"another list":         now{Name: "a", Inner: inner{A: []string{"x", "y"}}},
 		"the same list, moved": now{Name: "a", Inner: inner{B: []string{"x"}}},
-		"a word said, no":      now{Name: "a", Inner: inner{A: []string{"x"}}, Say: &no},
-		"a word said, yes":     now{Name: "a", Inner: inner{A: []string{"x"}}, Say: &yes},
+		"a flag, false":        now{Name: "a", Inner: inner{A: []string{"x"}}, Flag: &no},
+		"a flag, true":         now{Name: "a", Inner: inner{A: []string{"x"}}, Flag: &yes},
 		"a field used":         later{Name: "a", Inner: next.Inner, Wait: 1},
 	} {
 		if fingerprint(other) == was {
 			t.Errorf("%s does not change it", name)
 		}
 	}
-	if fingerprint(now{Say: &no}) == fingerprint(now{Say: &yes}) {
-		t.Error("yes and no are one")
+	if fingerprint(now{Flag: &no}) == fingerprint(now{Flag: &yes}) {
+		t.Error("true and false have one fingerprint")
 	}
 }
 
-// What an endpoint's sessions were made with is all in it.
-func TestAnEndpointsFingerprint(t *testing.T) {
+// Every setting of an endpoint's sessions changes its fingerprint.
+func TestEverySettingChangesAnEndpointsFingerprint(t *testing.T) {
 	a := conf("nms", "a").Endpoints[0]
 	was := owner(&a)
 	if b := conf("nms", "a").Endpoints[0]; owner(&b) != was {

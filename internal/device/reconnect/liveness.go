@@ -53,8 +53,8 @@ type liveness struct {
 	active time.Time // of the last exchange of data
 }
 
-// grace delays the end of a dead session. The promise is 1 s (docs/reconnect.md);
-// the kernel, the timer and the signal need the rest.
+// grace delays the end of a dead session. The limit allows 1 s (package config,
+// keepalives); the kernel, the timer and the signal need the rest.
 const grace = 500 * time.Millisecond
 
 // keepalives bounds the bytes of the keepalives of both ends in one interval of

@@ -209,9 +209,9 @@ func networkDuringCall(_ *Policy, s State, _ Event, now time.Time, _ float64) (S
 	return s, Do{Drop: s.Phase == Dialing && now.Sub(s.Began) > retransmission}
 }
 
-// Just after a link returns, EHOSTUNREACH proves little: the kernel reports it for
-// 3 s after unanswered ARP requests (arp(7)), and addresses come later than their
-// link. Pauses are short until then.
+// Just after a link returns, EHOSTUNREACH proves little: the kernel reports it after
+// three unanswered neighbour solicitations, 1 s apart (arp(7)), which may have begun
+// before, and an address may come later than its link. Pauses are short until then.
 const (
 	networkSettles = 4 * time.Second
 	settlingPause  = 250 * time.Millisecond

@@ -272,7 +272,7 @@ func TestANetworkChangeEndsAPause(t *testing.T) {
 	}
 	s.does(0, refused)
 	if d, _ := s.tick(); d > 2*time.Second {
-		t.Errorf("the pauses went on where they were: %v", d)
+		t.Errorf("the pauses did not start again: %v", d)
 	}
 }
 

@@ -19,7 +19,7 @@ import (
 func TestParseDefaultsReadsValuesAsSystemdDoes(t *testing.T) {
 	for _, tt := range []struct {
 		name  string
-		value string // as it stands behind the "="
+		value string // the text after "="
 		want  string
 	}{
 		{"nothing", ``, ``},
@@ -56,7 +56,7 @@ func TestParseDefaultsReadsValuesAsSystemdDoes(t *testing.T) {
 		{"quoted parts join", `"a"'b' "c"`, `abc`},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			// Twice: at the end of the text, and with a line behind it.
+			// Twice: at the end of the text, and followed by a line.
 			for _, after := range []string{"", "\n", "\nCALLHOME_PORT=1\n"} {
 				got, err := parseDefaults("CALLHOME_OPAQUE=" + tt.value + after)
 				if err != nil {

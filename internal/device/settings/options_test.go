@@ -174,7 +174,7 @@ func TestOptionsTable(t *testing.T) {
 	if got := (&Option{Name: "ssh-connection-port"}).Env(); got != "CALLHOME_SSH_CONNECTION_PORT" {
 		t.Errorf("the variable of ssh-connection-port is %s", got)
 	}
-	// preset.go relies on it.
+	// applyPreset relies on it.
 	names := make([]string, 0, len(options))
 	for _, o := range options {
 		names = append(names, o.Name)
