@@ -5,7 +5,7 @@ import "encoding/json"
 // Code is the stable number of an error in a JSON-RPC answer.
 type Code int
 
-// The codes. JSON-RPC reserves -32768 to -32000; ours are positive. Their
+// The codes. JSON-RPC reserves -32768 to -32000; these are positive. Their
 // names are MAAPI's with CALLHOME in place of CONFD where MAAPI has one.
 const (
 	CodeName         Code = 1  // CALLHOME_ERR_NAME: the name does not resolve
@@ -20,7 +20,7 @@ const (
 	CodeOS           Code = 10 // CALLHOME_ERR_OS: a system call failed
 	CodeBusy         Code = 11 // CALLHOME_ERR_BUSY: a limit is reached
 	CodeShutdown     Code = 12 // CALLHOME_ERR_SHUTDOWN: the manager is stopping
-	CodeBadConfig    Code = 13 // CALLHOME_ERR_BAD_CONFIG: a configuration was refused, the former one stays
+	CodeBadConfig    Code = 13 // CALLHOME_ERR_BAD_CONFIG: a configuration was refused, the applied one stays
 )
 
 var codeNames = map[Code]string{
@@ -39,7 +39,7 @@ func (c Code) String() string {
 	return "CALLHOME_ERR_INTERNAL"
 }
 
-// Error is JSON-RPC's error object with ours as its data.
+// Error is a JSON-RPC error object with ErrorData as its data.
 type Error struct {
 	Code    Code      `json:"code"`
 	Message string    `json:"message"`

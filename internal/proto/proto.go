@@ -231,7 +231,7 @@ type Status struct {
 	Version  string        `json:"version"`
 	PID      int           `json:"pid"`
 	Since    time.Time     `json:"since"`
-	Started  bool          `json:"started"` // sessions of a former manager are restored
+	Started  bool          `json:"started"` // sessions of an earlier manager are restored
 	Sessions int           `json:"sessions"`
 	Calls    uint64        `json:"calls"`  // call homes since the start
 	Failed   uint64        `json:"failed"` // of those, ended without a login

@@ -119,7 +119,7 @@ func (s *Session) exited(exit int) {
 // event to publish; the session's files are removed and waiters released. A later
 // call returns when that is done.
 func (s *Session) finish(finalize func(*record) (event string)) {
-	s.over.Do(func() {
+	s.finishing.Do(func() {
 		s.mu.Lock()
 		now := stamp()
 		event := finalize(&s.rec)

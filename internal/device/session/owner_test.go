@@ -52,8 +52,8 @@ func TestASessionKeepsItsOwner(t *testing.T) {
 	if got := found[0].Owner(); got != nms {
 		t.Errorf("after Restore it belongs to %+v", got)
 	}
-	found[0].End(proto.EndSilent, "nothing came")
-	if info := awaitDone(t, found[0]); info.End != proto.EndSilent || info.Cause != "nothing came" || info.Graceful {
+	found[0].End(proto.EndSilent, "no answer to keepalives")
+	if info := awaitDone(t, found[0]); info.End != proto.EndSilent || info.Cause != "no answer to keepalives" || info.Graceful {
 		t.Errorf("after Restore it ended as %+v", info)
 	}
 	awaitDone(t, s)

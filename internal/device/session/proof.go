@@ -122,7 +122,7 @@ func (p *prover) login(c claim) bool {
 	s.rec.loggedIn(uid)
 	s.mu.Unlock()
 	s.save()
-	s.moved(proto.EventAuthenticated, fmt.Sprintf("%s logged in (%s)", printable.Line(c.User), printable.Line(c.Method)))
+	s.publishState(proto.EventAuthenticated, fmt.Sprintf("%s logged in (%s)", printable.Line(c.User), printable.Line(c.Method)))
 	return true
 }
 
@@ -144,7 +144,7 @@ func (p *prover) subsystem() bool {
 	s.rec.State = proto.StateServing
 	s.mu.Unlock()
 	s.save()
-	s.moved(proto.EventSubsystem, "the netconf subsystem was started")
+	s.publishState(proto.EventSubsystem, "the netconf subsystem was started")
 	return true
 }
 

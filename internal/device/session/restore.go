@@ -90,7 +90,7 @@ func restore(env *Env, id int) (s *Session, known bool, err error) {
 	if openErr != nil && !errors.Is(openErr, unix.ESRCH) {
 		return nil, false, errors.Join(err, openErr)
 	}
-	s = of(env, *rec)
+	s = newSession(env, *rec)
 	exited := make(chan int, 1)
 	if openErr != nil {
 		exited <- -1

@@ -44,8 +44,8 @@ type Session struct {
 	ctx    context.Context // ends with the session
 	cancel func()
 
-	begin sync.Mutex // held while sshd is started, or a session without sshd ended; taken before mu
-	over  sync.Once  // the end is published once
+	begin     sync.Mutex // held while sshd is started, or a session without sshd ended; taken before mu
+	finishing sync.Once  // the end is published once
 
 	reported chan struct{} // wakes the log's reader
 
@@ -66,7 +66,7 @@ type Owner struct {
 
 // New returns a session that has no connection yet.
 func New(env *Env, id int, p proto.CallParams, via proto.Via, owner Owner) *Session {
-	s := of(env, record{Version: recordVersion, SessionInfo: proto.SessionInfo{
+	s := newSession(env, record{Version: recordVersion, SessionInfo: proto.SessionInfo{
 		Session: id, State: proto.StateCalling, Host: p.Host, Port: p.Port, Opaque: p.Opaque, Since: stamp(), Via: via,
 		Client: owner.Client, Endpoint: owner.Endpoint,
 	}, Config: owner.Config})
@@ -74,8 +74,8 @@ func New(env *Env, id int, p proto.CallParams, via proto.Via, owner Owner) *Sess
 	return s
 }
 
-// of returns the session of a record.
-func of(env *Env, r record) *Session {
+// newSession returns the session of a record.
+func newSession(env *Env, r record) *Session {
 	s := &Session{env: env, rec: r, changed: make(chan struct{}), reported: make(chan struct{}, 1)}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	return s
@@ -139,9 +139,9 @@ func (s *Session) Await(ctx context.Context, state proto.State) (proto.SessionIn
 // ErrEnded says that a session ended before it reached the awaited state.
 var ErrEnded = errors.New("the session has ended")
 
-// reached reports whether state is equals wanted or comes after it.
-func reached(is, wanted proto.State) bool {
-	return slices.Index(proto.States, is) >= slices.Index(proto.States, wanted)
+// reached reports whether state is wanted or a later one.
+func reached(state, wanted proto.State) bool {
+	return slices.Index(proto.States, state) >= slices.Index(proto.States, wanted)
 }
 
 func (s *Session) isUnsaved() bool {
@@ -150,8 +150,8 @@ func (s *Session) isUnsaved() bool {
 	return s.unsaved
 }
 
-// moved publishes the event of a state change and wakes the waiters.
-func (s *Session) moved(event, text string) {
+// publishState publishes the event of a state change and wakes the waiters.
+func (s *Session) publishState(event, text string) {
 	s.publish(event, text)
 	s.wake()
 }

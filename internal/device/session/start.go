@@ -135,7 +135,7 @@ func (s *Session) supervise(p *os.Process, sock *os.File) error {
 	s.mu.Unlock()
 	s.save()
 	if sock != nil {
-		s.moved(proto.EventConnected, "")
+		s.publishState(proto.EventConnected, "")
 		go quickAck(sock, s.loggedIn())
 	}
 	exited := make(chan int, 1)

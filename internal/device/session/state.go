@@ -28,7 +28,7 @@ var (
 // in it is published as it is (EventLog).
 var steps = map[sshdlog.Kind]step{
 	sshdlog.Connected:     {from: []proto.State{proto.StateStarting}, to: proto.StateKeyExchange},
-	sshdlog.Asked:         {from: beforeLogin},
+	sshdlog.Attempted:     {from: beforeLogin},
 	sshdlog.Refused:       {from: beforeLogin, event: proto.EventRefused},
 	sshdlog.Authenticated: {from: beforeLogin},
 	sshdlog.Subsystem:     {},
@@ -74,7 +74,7 @@ func (r *record) apply(l sshdlog.Line) []string {
 
 // exchanged reports whether sshd logs such a line only after a key exchange.
 func exchanged(k sshdlog.Kind) bool {
-	return k == sshdlog.Asked || k == sshdlog.Refused || k == sshdlog.Authenticated
+	return k == sshdlog.Attempted || k == sshdlog.Refused || k == sshdlog.Authenticated
 }
 
 // learn copies the fields of a line into the record.
@@ -115,7 +115,7 @@ func (r *record) learn(l sshdlog.Line) {
 // ends maps each cause to its end. A client that disconnects after a refused login
 // ends as refused.
 var ends = map[sshdlog.Cause]proto.End{
-	sshdlog.ByClient: proto.EndDisconnected, sshdlog.ClientGone: proto.EndClosed, sshdlog.Reset: proto.EndReset,
+	sshdlog.ByClient: proto.EndDisconnected, sshdlog.ClientClosed: proto.EndClosed, sshdlog.Reset: proto.EndReset,
 	sshdlog.Timeout: proto.EndSilent, sshdlog.Idle: proto.EndIdle, sshdlog.LoginTimeout: proto.EndLoginTimeout,
 	sshdlog.NoAlgorithm: proto.EndProtocol, sshdlog.NotSSH: proto.EndProtocol, sshdlog.Corrupt: proto.EndProtocol,
 	sshdlog.TooManyTries: proto.EndRefused, sshdlog.NotAuthorized: proto.EndRefused, sshdlog.Prohibited: proto.EndRefused,

@@ -122,10 +122,10 @@ func TestNoLineMovesASessionBack(t *testing.T) {
 }
 
 func TestReachedFollowsTheOrder(t *testing.T) {
-	for i, is := range proto.States {
+	for i, state := range proto.States {
 		for j, wanted := range proto.States {
-			if got := reached(is, wanted); got != (i >= j) {
-				t.Errorf("reached(%s, %s) is %v", is, wanted, got)
+			if got := reached(state, wanted); got != (i >= j) {
+				t.Errorf("reached(%s, %s) is %v", state, wanted, got)
 			}
 		}
 	}

@@ -21,7 +21,7 @@ type Kind string
 const (
 	Unknown       Kind = ""
 	Connected     Kind = "connected"     // sshd has taken the socket
-	Asked         Kind = "asked"         // a login was attempted: the key exchange is done
+	Attempted     Kind = "attempted"     // a login was attempted: the key exchange is done
 	Refused       Kind = "refused"       // a login was refused
 	Authenticated Kind = "authenticated" // user, method and key are known
 	Subsystem     Kind = "subsystem"     // the forced command or the subsystem was started
@@ -37,7 +37,7 @@ type Cause string
 // The causes of Closed.
 const (
 	ByClient      Cause = "client disconnected"       // SSH_MSG_DISCONNECT
-	ClientGone    Cause = "client closed"             // end of file
+	ClientClosed  Cause = "client closed"             // end of file
 	Reset         Cause = "connection reset"          // TCP RST
 	Timeout       Cause = "client not responding"     // ClientAlive
 	Idle          Cause = "idle"                      // UnusedConnectionTimeout
@@ -97,12 +97,12 @@ func pattern(s string) *regexp.Regexp { return regexp.MustCompile("^(?:" + s + "
 var rules = []rule{
 	{"Connection from ", pattern(`Connection from (?P<remote>` + peer + `) on (?P<local>` + peer + `).*`), Connected, ""},
 
-	{"Accepted key ", nil, Asked, ""},
-	{"Accepted certificate ID ", nil, Asked, ""},
+	{"Accepted key ", nil, Attempted, ""},
+	{"Accepted certificate ID ", nil, Attempted, ""},
 	{"Accepted ", pattern(`Accepted (?P<method>\S+) for (?P<user>.*) from (?P<remote>` + peer + `) ssh2: (?P<type>\S+-CERT) (?P<fp>\S+) ID (?P<cert>.*) \(serial (?P<serial>\d+)\) CA \S+ (?P<ca>\S+)`), Authenticated, ""},
 	{"Accepted ", pattern(`Accepted (?P<method>\S+) for (?P<user>.*) from (?P<remote>` + peer + `) ssh2: (?P<type>\S+) (?P<fp>\S+)`), Authenticated, ""},
 	{"Accepted ", pattern(`Accepted (?P<method>\S+) for (?P<user>.*) from (?P<remote>` + peer + `) ssh2`), Authenticated, ""},
-	{"Postponed ", nil, Asked, ""},
+	{"Postponed ", nil, Attempted, ""},
 	{"Failed ", pattern(`Failed (?P<method>\S+) for (?:invalid user )?(?P<user>.*) from ` + peer + ` ssh2(?:: (?P<type>\S+) (?P<fp>\S+).*)?`), Refused, ""},
 	{"Invalid user ", pattern(`Invalid user (?P<user>.*) from ` + peer), Refused, ""},
 	{"User ", pattern(`User (?P<user>.*) from \S+ not allowed because .*`), Refused, ""},
@@ -131,8 +131,8 @@ var rules = []rule{
 	{"Read error from remote host ", pattern(`Read error from remote host ` + peer + `: (?:Connection timed out|No route to host|Host is unreachable)`), Closed, Timeout},
 	{"Connection reset by ", pattern(`Connection reset by (?:(?:authenticating |invalid )user (?P<user>.*) )?` + peer), Closed, Reset},
 	{"Connection closed by ", pattern(`Connection closed by (?:authenticating |invalid )user (?P<user>.*) ` + peer), Closed, NotAuthorized},
-	{"Connection closed by ", pattern(`Connection closed by ` + peer), Closed, ClientGone},
-	{"Closing connection to ", nil, Closed, ClientGone},
+	{"Connection closed by ", pattern(`Connection closed by ` + peer), Closed, ClientClosed},
+	{"Closing connection to ", nil, Closed, ClientClosed},
 	// Errors that end the connection, with or without a function's name first.
 	{"", pattern(fatal + ` timed out`), Closed, Timeout},
 	{"", pattern(fatal + `: (?:Connection timed out|No route to host|Host is unreachable)`), Closed, Timeout},

@@ -29,8 +29,8 @@ func toSshd(s *settings.Settings, c *dial.Conn, log *sshdexec.Log) error {
 	return startError(s.Sshd.Become(c.File, log.File), c)
 }
 
-// seeClient is the advice where the client ended the connection.
-const seeClient = "see why the NETCONF client closes connections"
+// clientHint is the hint where the client ended the connection.
+const clientHint = "see why the NETCONF client closes connections"
 
 // startError gives a failed start of sshd its exit status.
 func startError(err error, c *dial.Conn) error {
@@ -43,7 +43,7 @@ func startError(err error, c *dial.Conn) error {
 // resetError is the error of a connection that the client reset before the
 // handover.
 func resetError(c *dial.Conn) error {
-	return sysexits.New(sysexits.Unavailable, seeClient, fmt.Errorf("%v accepted the connection and reset it before it was handed over", c.Remote))
+	return sysexits.New(sysexits.Unavailable, clientHint, fmt.Errorf("%v accepted the connection and reset it before it was handed over", c.Remote))
 }
 
 func osCode(err error) int {
@@ -105,7 +105,7 @@ func exitError(status unix.WaitStatus, c *dial.Conn, log *sshdexec.Log) error {
 	output := log.Tail(3)
 	if strings.Contains(output, "Connection from ") {
 		// sshd accepted the socket, so the client closed the connection.
-		return sysexits.New(sysexits.Unavailable, seeClient,
+		return sysexits.New(sysexits.Unavailable, clientHint,
 			fmt.Errorf("%v accepted the connection and closed it before SSH began: %s", c.Remote, output))
 	}
 	if output == "" {

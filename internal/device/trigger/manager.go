@@ -25,7 +25,7 @@ const managerTime = 10 * time.Second
 // toManager hands the connected socket to callhome-mgr, waits for the answer, and
 // returns the manager's session number. It borrows manager and c.
 func toManager(manager *os.File, s *settings.Settings, c *dial.Conn) (int, error) {
-	session, err := askManager(manager, c.File, s, managerTime)
+	session, err := requestHandover(manager, c.File, s, managerTime)
 	if err == nil {
 		return session, nil
 	}
@@ -55,8 +55,8 @@ var refusals = map[proto.Code]struct {
 }{
 	proto.CodeBusy:         {sysexits.Unavailable, "try again later, or use --handover exec"},
 	proto.CodeShutdown:     {sysexits.Unavailable, "try again when callhome-mgr runs, or use --handover exec"},
-	proto.CodeUnavailable:  {sysexits.Unavailable, seeClient},
-	proto.CodeSSH:          {sysexits.Unavailable, seeClient},
+	proto.CodeUnavailable:  {sysexits.Unavailable, clientHint},
+	proto.CodeSSH:          {sysexits.Unavailable, clientHint},
 	proto.CodeHandover:     {sysexits.Config, "callhome-mgr check names what is missing"},
 	proto.CodeAccessDenied: {sysexits.NoPerm, "give this user the group callhome, or use --handover exec"},
 }
@@ -89,8 +89,8 @@ func noAnswer(err error) error {
 	return err
 }
 
-// askManager requests the handover. wait bounds the whole exchange.
-func askManager(manager, sock *os.File, s *settings.Settings, wait time.Duration) (session int, err error) {
+// requestHandover requests the handover. wait bounds the whole exchange.
+func requestHandover(manager, sock *os.File, s *settings.Settings, wait time.Duration) (session int, err error) {
 	conn, err := net.FileConn(manager)
 	if err != nil {
 		return 0, err

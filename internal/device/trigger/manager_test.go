@@ -81,7 +81,7 @@ func TestTheManagerTakesTheConnection(t *testing.T) {
 			}
 			want := proto.Request[proto.HandoverParams]{Version: "2.0", ID: 1, Method: "handover", Params: proto.HandoverParams{Host: client.Host, Port: client.Port, Opaque: s.Opaque}}
 			if r != want {
-				t.Errorf("asks %+v, want %+v", r, want)
+				t.Errorf("requested %+v, want %+v", r, want)
 			}
 			// The descriptor is the connection, and no other process holds it.
 			peer := accept(t, l)
@@ -106,9 +106,9 @@ func TestTheManagerRefusesTheConnection(t *testing.T) {
 	}
 	const logHint = "see callhome-mgr's log, or use --handover exec"
 	for _, tt := range []struct {
-		name, answer, says string
-		code               int
-		hint               string
+		name, answer, message string
+		code                  int
+		hint                  string
 	}{
 		{"it is busy", refusal(proto.CodeBusy, "too many\nsessions"), `it refused: "too many\nsessions"`, sysexits.Unavailable, "try again later, or use --handover exec"},
 		{"it is stopping", refusal(proto.CodeShutdown, "stopping"), `it refused: "stopping"`, sysexits.Unavailable, "try again when callhome-mgr runs, or use --handover exec"},
@@ -131,7 +131,7 @@ func TestTheManagerRefusesTheConnection(t *testing.T) {
 			var got <-chan request
 			s.ManagerSocket, got = manager(t, tt.answer)
 			err := Run(s, quiet)
-			want := fmt.Sprintf("handing the connection to %s:%d over to the manager at %s: %s", client.Host, client.Port, s.ManagerSocket, tt.says)
+			want := fmt.Sprintf("handing the connection to %s:%d over to the manager at %s: %s", client.Host, client.Port, s.ManagerSocket, tt.message)
 			if err == nil || err.Error() != want || sysexits.Code(err) != tt.code {
 				t.Errorf("exit status %d with\n%v, want\n%s", sysexits.Code(err), err, want)
 			}
@@ -161,7 +161,7 @@ func TestTheWaitForAnAnswerIsBounded(t *testing.T) {
 	defer ours.Close()
 	defer silent.Close()
 	start := time.Now()
-	_, err = askManager(ours, silent, &settings.Settings{}, 20*time.Millisecond)
+	_, err = requestHandover(ours, silent, &settings.Settings{}, 20*time.Millisecond)
 	if took := time.Since(start); took < 20*time.Millisecond || took > managerTime/2 {
 		t.Errorf("took %v", took)
 	}

@@ -91,11 +91,11 @@ func TestRunReportsWhatFailed(t *testing.T) {
 	closed := refused(t)
 	_, client := listen(t)
 	for _, tt := range []struct {
-		name   string
-		change func(*testing.T, *settings.Settings)
-		code   int
-		says   string
-		hint   string
+		name    string
+		change  func(*testing.T, *settings.Settings)
+		code    int
+		message string
+		hint    string
 	}{
 		{"no sshd", func(_ *testing.T, s *settings.Settings) { s.Sshd.Sshd = "/nonexistent/sshd" },
 			sysexits.NoInput, "sshd /nonexistent/sshd: no such file or directory", "install OpenSSH's server, or set --sshd"},
@@ -175,9 +175,9 @@ func TestRunReportsWhatFailed(t *testing.T) {
 			if code := sysexits.Code(err); code != tt.code {
 				t.Errorf("exit status %d, want %d", code, tt.code)
 			}
-			tt.says = strings.ReplaceAll(tt.says, "PORT", strconv.Itoa(int(client.Port)))
-			if !strings.Contains(err.Error(), tt.says) || strings.Contains(err.Error(), "\n") {
-				t.Errorf("got\n%v, want in it\n%s", err, tt.says)
+			tt.message = strings.ReplaceAll(tt.message, "PORT", strconv.Itoa(int(client.Port)))
+			if !strings.Contains(err.Error(), tt.message) || strings.Contains(err.Error(), "\n") {
+				t.Errorf("got\n%v, want in it\n%s", err, tt.message)
 			}
 			if hint := sysexits.Hint(err); hint != tt.hint {
 				t.Errorf("advises %q, want %q", hint, tt.hint)
@@ -213,8 +213,8 @@ func TestFindManager(t *testing.T) {
 	closed.Close()
 	const no = "no manager answers at "
 	for _, tt := range []struct {
-		socket string
-		says   string // with --handover manager; "" where one answers
+		socket  string
+		message string // with --handover manager; "" where one answers
 	}{
 		{answers, ""},
 		{filepath.Join(dir, "none"), ": no such file or directory"},
@@ -225,12 +225,12 @@ func TestFindManager(t *testing.T) {
 		for _, how := range []settings.Handover{settings.HandoverExec, settings.HandoverDetach, settings.HandoverAuto, settings.HandoverManager} {
 			before := openDescriptors(t)
 			f, err := findManager(&settings.Settings{Handover: how, ManagerSocket: tt.socket})
-			wantFile := tt.says == "" && (how == settings.HandoverAuto || how == settings.HandoverManager)
-			wantErr := tt.says != "" && how == settings.HandoverManager
+			wantFile := tt.message == "" && (how == settings.HandoverAuto || how == settings.HandoverManager)
+			wantErr := tt.message != "" && how == settings.HandoverManager
 			if (f != nil) != wantFile || (err != nil) != wantErr {
 				t.Errorf("%s, %s: %v, %v", how, tt.socket, f, err)
 			}
-			if wantErr && (sysexits.Code(err) != sysexits.Unavailable || err.Error() != no+tt.socket+tt.says) {
+			if wantErr && (sysexits.Code(err) != sysexits.Unavailable || err.Error() != no+tt.socket+tt.message) {
 				t.Errorf("%s, %s: exit status %d with %v", how, tt.socket, sysexits.Code(err), err)
 			}
 			if f != nil {
