@@ -44,15 +44,15 @@ func Options() []Option { return append([]Option(nil), options...) }
 var options = []Option{
 	{Name: "host", Arg: "HOST", Usage: "NETCONF client to call: a name or an address",
 		set: func(s *Settings, v string) error { return setHost(&s.Target, v) }},
-	{Name: "port", Arg: "PORT", Default: decimal(proto.DefaultPort), Usage: "its port, netconf-ch-ssh",
+	{Name: "port", Arg: "PORT", Default: decimal(proto.DefaultPort), Usage: "port of the NETCONF client (netconf-ch-ssh)",
 		set: func(s *Settings, v string) (err error) { s.Port, err = parsePort(v); return }},
 	{Name: "opaque", Arg: "TEXT", Usage: "data for the log and, as CALLHOME_OPAQUE, for the session",
 		set: func(s *Settings, v string) (err error) { s.Opaque, err = parseOpaque(v); return }},
-	{Name: "handover", Arg: "MODE", Default: "auto", Usage: "exec, detach, manager, or auto: manager where one answers, else exec",
+	{Name: "handover", Arg: "MODE", Default: "auto", Usage: "how sshd gets the socket: exec, detach, manager, or auto (manager if one answers, else exec)",
 		set: func(s *Settings, v string) error {
 			return oneOf(v, (*string)(&s.Handover), "exec", "detach", "manager", "auto")
 		}},
-	{Name: "manager-socket", Arg: "PATH", Default: proto.DefaultSocket, Usage: "where callhome-mgr listens",
+	{Name: "manager-socket", Arg: "PATH", Default: proto.DefaultSocket, Usage: "socket of callhome-mgr",
 		set: func(s *Settings, v string) error { return absolute(v, &s.ManagerSocket) }},
 
 	{Name: "connect-timeout", Arg: "TIME", Default: "5s", Usage: "time limit of one attempt, for all addresses together",
@@ -95,13 +95,13 @@ var options = []Option{
 
 	{Name: "sshd", Arg: "FILE", Default: "/usr/sbin/sshd", Usage: "the sshd to run",
 		set: func(s *Settings, v string) error { return absolute(v, &s.Sshd.Sshd) }},
-	{Name: "sshd-config", Arg: "FILE", Default: "/etc/callhome/sshd_config", Usage: "its configuration; where the default does not exist, the same one built in",
+	{Name: "sshd-config", Arg: "FILE", Default: "/etc/callhome/sshd_config", Usage: "sshd's configuration; if the default does not exist, the built-in copy of it",
 		set: func(s *Settings, v string) error { return path(v, &s.Sshd.Config) }},
 	{Name: "host-key", Arg: "FILE", Repeat: true, Usage: "host key, instead of sshd's default ones",
 		set: func(s *Settings, v string) error { return appendPath(v, &s.Sshd.HostKeys) }},
 	{Name: "host-certificate", Arg: "FILE", Repeat: true, Usage: "certificate of a host key",
 		set: func(s *Settings, v string) error { return appendPath(v, &s.Sshd.HostCertificates) }},
-	{Name: "netconf-server", Arg: "NAME", Usage: "preset of --subsystem and --ssh-connection-port: " + presetNames() + "; none to undo one",
+	{Name: "netconf-server", Arg: "NAME", Usage: "preset of --subsystem and --ssh-connection-port: " + presetNames() + "; none cancels a preset",
 		set: checkPreset},
 	{Name: "subsystem", Arg: "COMMAND", Usage: "command that serves the netconf subsystem",
 		set: func(s *Settings, v string) error {
