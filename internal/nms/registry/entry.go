@@ -13,30 +13,28 @@ import (
 	"golang.org/x/crypto/ssh"
 )
 
-// Entry is one device, as its file says. It is not changed once it is read.
+// Entry is one device, as in its file. It is read-only.
 type Entry struct {
 	ID         string
 	HostKeys   []ssh.PublicKey
-	CAs        []ssh.PublicKey // whose certificates with one of Principals are the device's
+	CAs        []ssh.PublicKey // a certificate of one, with one of Principals, is the device's
 	Principals []string
-	// User and the credential are how the station logs in; what is empty is the
-	// station's default.
+	// User and the credential are for the login; the station's own replace empty ones.
 	User         string
 	KeyFile      string
 	PasswordFile string
 	Labels       map[string]string
-	// Duplicate is what becomes of a second live device with this id; "" for
-	// the station's default.
+	// Duplicate is the policy for a duplicate; "" for the station's own.
 	Duplicate Duplicate
 }
 
-// Duplicate is what becomes of a second live device with one id.
+// Duplicate is the policy for a second live connection of a device.
 type Duplicate string
 
 // The policies.
 const (
-	Refuse  Duplicate = "refuse"  // the newer one
-	Replace Duplicate = "replace" // the older one, by the newer
+	Refuse  Duplicate = "refuse"  // refuse the new connection
+	Replace Duplicate = "replace" // end the old connection
 )
 
 // Limits of an entry.
@@ -44,14 +42,14 @@ const (
 	maxFile   = 64 << 10 // bytes
 	maxList   = 32       // keys, CAs, principals
 	maxLabels = 64
-	maxWord   = 1024 // bytes of a user, path or label
+	maxText   = 1024 // bytes of a user, path or label
 )
 
-// idForm keeps an id fit for a file name, a socket's name, the part of a user
-// name behind "dev+", and a terminal.
+// idForm allows ids that are safe as a file name, a socket's name, the part of a
+// user name after "dev+", and on a terminal.
 var idForm = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9._-]{0,63}$`)
 
-// CheckID refuses what cannot be a device's id.
+// CheckID returns an error for text that is not a device id.
 func CheckID(id string) error {
 	if !idForm.MatchString(id) {
 		return fmt.Errorf("device id %.80q: expected 1 to 64 letters, digits, dots, dashes and underscores, a letter or digit first", id)
@@ -59,24 +57,24 @@ func CheckID(id string) error {
 	return nil
 }
 
-// field is a member of an entry: how its value gets into it, and back.
+// field is a member of an entry's JSON object.
 type field struct {
 	name string
 	set  func(*Entry, json.RawMessage) error
-	get  func(*Entry) any // nil where it has none
+	get  func(*Entry) any // nil for an absent member
 }
 
-// fields is the whole format.
+// fields are all members, in the order of Format.
 var fields = []field{
-	{"id", func(e *Entry, v json.RawMessage) error { return word(&e.ID, v, CheckID) }, func(e *Entry) any { return e.ID }},
+	{"id", func(e *Entry, v json.RawMessage) error { return text(&e.ID, v, CheckID) }, func(e *Entry) any { return e.ID }},
 	{"host-keys", func(e *Entry, v json.RawMessage) error { return keys(&e.HostKeys, v) }, func(e *Entry) any { return lines(e.HostKeys) }},
 	{"cas", func(e *Entry, v json.RawMessage) error { return keys(&e.CAs, v) }, func(e *Entry) any { return lines(e.CAs) }},
-	{"principals", func(e *Entry, v json.RawMessage) error { return words(&e.Principals, v) }, func(e *Entry) any { return orNil(len(e.Principals), e.Principals) }},
-	{"user", func(e *Entry, v json.RawMessage) error { return word(&e.User, v, checkWord) }, func(e *Entry) any { return orNil(len(e.User), e.User) }},
-	{"key-file", func(e *Entry, v json.RawMessage) error { return word(&e.KeyFile, v, checkPath) }, func(e *Entry) any { return orNil(len(e.KeyFile), e.KeyFile) }},
-	{"password-file", func(e *Entry, v json.RawMessage) error { return word(&e.PasswordFile, v, checkPath) }, func(e *Entry) any { return orNil(len(e.PasswordFile), e.PasswordFile) }},
+	{"principals", func(e *Entry, v json.RawMessage) error { return texts(&e.Principals, v) }, func(e *Entry) any { return orNil(len(e.Principals), e.Principals) }},
+	{"user", func(e *Entry, v json.RawMessage) error { return text(&e.User, v, checkText) }, func(e *Entry) any { return orNil(len(e.User), e.User) }},
+	{"key-file", func(e *Entry, v json.RawMessage) error { return text(&e.KeyFile, v, checkPath) }, func(e *Entry) any { return orNil(len(e.KeyFile), e.KeyFile) }},
+	{"password-file", func(e *Entry, v json.RawMessage) error { return text(&e.PasswordFile, v, checkPath) }, func(e *Entry) any { return orNil(len(e.PasswordFile), e.PasswordFile) }},
 	{"labels", labels, func(e *Entry) any { return orNil(len(e.Labels), e.Labels) }},
-	{"duplicate", func(e *Entry, v json.RawMessage) error { return word((*string)(&e.Duplicate), v, checkDuplicate) }, func(e *Entry) any { return orNil(len(e.Duplicate), e.Duplicate) }},
+	{"duplicate", func(e *Entry, v json.RawMessage) error { return text((*string)(&e.Duplicate), v, checkDuplicate) }, func(e *Entry) any { return orNil(len(e.Duplicate), e.Duplicate) }},
 }
 
 func orNil(n int, v any) any {
@@ -86,10 +84,10 @@ func orNil(n int, v any) any {
 	return v
 }
 
-// Parse reads an entry. Errors name the line.
+// Parse parses an entry's file. Errors name the line.
 func Parse(text []byte) (*Entry, error) {
 	if len(text) > maxFile {
-		return nil, fmt.Errorf("line 1: the file has %d bytes, at most %d are read", len(text), maxFile)
+		return nil, fmt.Errorf("line 1: the file has %d bytes, the maximum is %d", len(text), maxFile)
 	}
 	d := json.NewDecoder(bytes.NewReader(text))
 	e := new(Entry)
@@ -105,8 +103,8 @@ func Parse(text []byte) (*Entry, error) {
 	return e, nil
 }
 
-// members reads one JSON object and nothing after it. Package json alone would
-// take a name in any case, twice, or unknown.
+// members parses one JSON object and nothing after it. json.Unmarshal would accept
+// member names in any case, twice, or unknown.
 func (e *Entry) members(d *json.Decoder) error {
 	if t, err := d.Token(); err != nil {
 		return err
@@ -119,13 +117,13 @@ func (e *Entry) members(d *json.Decoder) error {
 		if err != nil {
 			return err
 		}
-		name := t.(string) // the decoder takes nothing else here
+		name := t.(string) // the decoder accepts nothing else here
 		f := fieldOf(name)
 		switch {
 		case f == nil:
-			return fmt.Errorf("%.80q is no member of a device", name)
+			return fmt.Errorf("%.80q is not a member of a device's entry", name)
 		case seen[name]:
-			return fmt.Errorf("%q stands twice", name)
+			return fmt.Errorf("duplicate member %q", name)
 		}
 		seen[name] = true
 		var value json.RawMessage
@@ -140,7 +138,7 @@ func (e *Entry) members(d *json.Decoder) error {
 		return err
 	}
 	if _, err := d.Token(); !errors.Is(err, io.EOF) {
-		return errors.New("there is something behind the object")
+		return errors.New("unexpected data after the object")
 	}
 	return nil
 }
@@ -166,24 +164,24 @@ func lineAt(text []byte, offset int64) int {
 	return 1 + bytes.Count(text[:min(int(offset), len(text))], []byte("\n"))
 }
 
-// check refuses what no single member is to blame for.
+// check returns an error for members that are missing or exclude each other.
 func (e *Entry) check() error {
 	switch {
 	case e.ID == "":
 		return errors.New("line 1: id is missing")
 	case len(e.HostKeys) == 0 && len(e.CAs) == 0:
-		return errors.New("line 1: neither host-keys nor cas: nothing says how the device is recognised")
+		return errors.New("line 1: neither host-keys nor cas, expected one of them to recognise the device by")
 	case len(e.CAs) > 0 && len(e.Principals) == 0:
-		return errors.New("line 1: cas without principals would take every host of that CA for this device")
+		return errors.New("line 1: cas without principals, every host of that CA would pass as this device")
 	case len(e.Principals) > 0 && len(e.CAs) == 0:
-		return errors.New("line 1: principals without cas say nothing")
+		return errors.New("line 1: principals without cas have no effect")
 	case e.KeyFile != "" && e.PasswordFile != "":
 		return errors.New("line 1: key-file and password-file, expected one of them")
 	}
 	return nil
 }
 
-// Format is the entry as its file says it; Parse reads it again.
+// Format returns the entry as a file that Parse reads.
 func (e *Entry) Format() []byte {
 	var out bytes.Buffer
 	out.WriteString("{")
@@ -193,7 +191,7 @@ func (e *Entry) Format() []byte {
 		if v == nil {
 			continue
 		}
-		// Strings, lists and maps of strings can be encoded.
+		// Encoding strings, lists and maps of strings cannot fail.
 		text, _ := json.MarshalIndent(v, "\t", "\t")
 		fmt.Fprintf(&out, "%s%q: %s", separator, f.name, text)
 		separator = ",\n\t"
@@ -202,22 +200,22 @@ func (e *Entry) Format() []byte {
 	return out.Bytes()
 }
 
-func word(to *string, v json.RawMessage, check func(string) error) error {
+func text(to *string, v json.RawMessage, check func(string) error) error {
 	if err := typed(v, to, "a string"); err != nil {
 		return err
 	}
 	return check(*to)
 }
 
-func words(to *[]string, v json.RawMessage) error {
+func texts(to *[]string, v json.RawMessage) error {
 	if err := typed(v, to, "a list of strings"); err != nil {
 		return err
 	}
 	if len(*to) > maxList {
-		return fmt.Errorf("%d of them, at most %d are possible", len(*to), maxList)
+		return fmt.Errorf("%d items, the maximum is %d", len(*to), maxList)
 	}
-	for _, w := range *to {
-		if err := checkWord(w); err != nil {
+	for _, s := range *to {
+		if err := checkText(s); err != nil {
 			return err
 		}
 	}
@@ -236,14 +234,14 @@ func labels(e *Entry, v json.RawMessage) error {
 		return err
 	}
 	if len(e.Labels) > maxLabels {
-		return fmt.Errorf("%d of them, at most %d are possible", len(e.Labels), maxLabels)
+		return fmt.Errorf("%d items, the maximum is %d", len(e.Labels), maxLabels)
 	}
 	for name, value := range e.Labels {
-		if err := checkWord(name); err != nil {
+		if err := checkText(name); err != nil {
 			return err
 		}
 		if value != "" {
-			if err := checkWord(value); err != nil {
+			if err := checkText(value); err != nil {
 				return err
 			}
 		}
@@ -251,13 +249,13 @@ func labels(e *Entry, v json.RawMessage) error {
 	return nil
 }
 
-func checkWord(s string) error {
+func checkText(s string) error {
 	control := func(r rune) bool { return r < ' ' || r == 0x7f }
 	switch {
 	case s == "":
 		return errors.New("it is empty")
-	case len(s) > maxWord:
-		return fmt.Errorf("it has %d bytes, at most %d are possible", len(s), maxWord)
+	case len(s) > maxText:
+		return fmt.Errorf("it has %d bytes, the maximum is %d", len(s), maxText)
 	case strings.ContainsFunc(s, control):
 		return errors.New("it has control characters")
 	}
@@ -265,7 +263,7 @@ func checkWord(s string) error {
 }
 
 func checkPath(s string) error {
-	if err := checkWord(s); err != nil {
+	if err := checkText(s); err != nil {
 		return err
 	}
 	if !filepath.IsAbs(s) {
@@ -276,20 +274,19 @@ func checkPath(s string) error {
 
 func checkDuplicate(s string) error {
 	if d := Duplicate(s); d != Refuse && d != Replace {
-		return fmt.Errorf("%.80q is neither refuse nor replace", s)
+		return fmt.Errorf("%.80q, expected refuse or replace", s)
 	}
 	return nil
 }
 
-// keys reads public keys as they stand in a .pub file or behind the name in
-// known_hosts.
+// keys parses public keys as in a .pub file, or after the name in known_hosts.
 func keys(to *[]ssh.PublicKey, v json.RawMessage) error {
 	var list []string
 	if err := typed(v, &list, "a list of public keys"); err != nil {
 		return err
 	}
 	if len(list) > maxList {
-		return fmt.Errorf("%d of them, at most %d are possible", len(list), maxList)
+		return fmt.Errorf("%d items, the maximum is %d", len(list), maxList)
 	}
 	*to = nil
 	for _, line := range list {
@@ -302,14 +299,13 @@ func keys(to *[]ssh.PublicKey, v json.RawMessage) error {
 	return nil
 }
 
-// ParseKey reads one public key, with or without a comment, and nothing before
-// or behind it.
+// ParseKey parses one public key, with or without a comment, and nothing else.
 func ParseKey(line string) (ssh.PublicKey, error) {
 	k, _, options, rest, err := ssh.ParseAuthorizedKey([]byte(line))
 	_, isCert := k.(*ssh.Certificate)
 	switch {
 	case err != nil || len(options) > 0 || len(rest) > 0 || strings.ContainsAny(strings.TrimSpace(line), "\n\r"):
-		return nil, fmt.Errorf("%.80q is no public key", line)
+		return nil, fmt.Errorf("%.80q is not a public key", line)
 	case isCert:
 		return nil, fmt.Errorf("%.80q is a certificate, expected a key", line)
 	}

@@ -11,9 +11,8 @@ import (
 	"golang.org/x/crypto/ssh"
 )
 
-// Lookup returns the device that has the key, which may be a certificate.
-// ErrUnknown means that nobody has it; other errors say what is wrong with a
-// key that the registry knows something of. The caller has seen the proof that
+// Lookup returns the entry that has the key or certificate. ErrUnknown means that no
+// entry has it; other errors say why a key is refused. The caller has verified that
 // the peer holds the key.
 func (r *Registry) Lookup(key ssh.PublicKey, now time.Time) (*Entry, error) {
 	r.mu.Lock()
@@ -24,12 +23,12 @@ func (r *Registry) Lookup(key ssh.PublicKey, now time.Time) (*Entry, error) {
 		plain = cert.Key
 	}
 	if r.revoked == nil {
-		return nil, fmt.Errorf("%s cannot be read, so every key counts as revoked", RevokedFile)
+		return nil, fmt.Errorf("%s cannot be read, every key counts as revoked", RevokedFile)
 	}
 	if r.revoked[ssh.FingerprintSHA256(plain)] {
 		return nil, fmt.Errorf("host key %s is revoked", ssh.FingerprintSHA256(plain))
 	}
-	// A pinned key needs no certificate, whoever signed one for it.
+	// A key in an entry is enough, even if a certificate comes with it.
 	if id := r.byKey[string(plain.Marshal())]; id != "" {
 		return r.entries[id], nil
 	}
@@ -57,13 +56,13 @@ func (r *Registry) certified(cert *ssh.Certificate, now time.Time) (*Entry, erro
 		return nil, fail("it " + err.Error())
 	}
 	if len(cert.ValidPrincipals) == 0 {
-		return nil, fail("it names no principal, so it does not say which device it is")
+		return nil, fail("it names no principal, so it identifies no device")
 	}
 	var id, principal string
 	for _, p := range cert.ValidPrincipals {
 		other := r.byName[caName{ca, p}]
 		if other != "" && id != "" && other != id {
-			return nil, fail(fmt.Sprintf("its principals are those of %s and of %s", id, other))
+			return nil, fail(fmt.Sprintf("its principals belong to two devices, %s and %s", id, other))
 		}
 		if other != "" {
 			id, principal = other, p
@@ -74,7 +73,7 @@ func (r *Registry) certified(cert *ssh.Certificate, now time.Time) (*Entry, erro
 	}
 	checker := ssh.CertChecker{Clock: func() time.Time { return now }}
 	if err := checker.CheckCert(principal, cert); err != nil {
-		return nil, fail(strings.TrimPrefix(err.Error(), "ssh: "))
+		return nil, fail(printable.SSHError(err))
 	}
 	return r.entries[id], nil
 }

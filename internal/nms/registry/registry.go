@@ -1,15 +1,13 @@
-// Package registry owns which devices a management station knows: a directory
-// with one small JSON file a device, and a list of revoked keys. Its one
-// question is which device has the key or certificate that was presented; no
-// address, port or name of a connection is ever asked for. It reads the
-// directory again when that changes, and where a file is wrong or half written
-// the entry that was read from it before stays in force. It opens no connection
-// and no credential.
+// Package registry owns a management station's registry: a directory with one small
+// JSON file per device, its entry, and a list of revoked keys. Package station looks
+// up which entry has a host key or host certificate. The registry reads the directory
+// again when that changes; if a file is wrong or half written, the entry that was read
+// before stays in force. It never looks at an address, opens a connection or reads a
+// credential.
 package registry
 
 import (
 	"bytes"
-	"callhome/internal/printable"
 	"errors"
 	"fmt"
 	"io"
@@ -20,25 +18,28 @@ import (
 	"strings"
 	"sync"
 
+	"callhome/internal/nms/hostkey"
+	"callhome/internal/printable"
+
 	"golang.org/x/crypto/ssh"
 )
 
-// RevokedFile is the list of revoked keys in the directory: on each line a
-// public key or its fingerprint (SHA256:...), or a comment behind #. A revoked
-// CA revokes its certificates.
+// RevokedFile is the list of revoked keys in the directory: on each line a public
+// key, its fingerprint (SHA256:...), or a comment after #. A revoked CA revokes its
+// certificates.
 const RevokedFile = "revoked_keys"
 
-// suffix is what an entry's file name has behind the id.
+// suffix follows the id in an entry's file name.
 const suffix = ".json"
 
 // maxEntries bounds a registry.
 const maxEntries = 1 << 16
 
-// ErrUnknown is Lookup's answer for a key that no entry has.
+// ErrUnknown is Lookup's error for a key that no entry has.
 var ErrUnknown = errors.New("unknown host key")
 
-// Registry is what the directory says. Its methods may be called by several
-// goroutines.
+// Registry has the entries and revoked keys of a directory. Its methods may be
+// called by several goroutines.
 type Registry struct {
 	dir string
 
@@ -49,23 +50,22 @@ type Registry struct {
 	byKey    map[string]string // a key's wire form -> id
 	byName   map[caName]string // -> id
 	cas      map[string]bool   // wire forms
-	revoked  map[string]bool   // fingerprints; nil: the list could not be read yet
-	problems map[string]string // file name -> what is wrong with it
+	revoked  map[string]bool   // fingerprints; nil: the list has never been readable
+	problems map[string]string // file name -> error
 }
 
 // caName is a principal of a CA, the latter in wire form.
 type caName struct{ ca, principal string }
 
-// Change is what a Reload brought.
+// Change is what a Reload found to be new.
 type Change struct {
 	Added, Changed, Removed []string // ids
-	// Problems are files that are wrong now and were not, or otherwise; the
-	// names come with what is wrong.
+	// Problems are the files whose error is new or another one.
 	Problems []Problem
-	Revoked  bool // the list of revoked keys is another
+	Revoked  bool // the list of revoked keys has changed
 }
 
-// Problem is a file that is not in force.
+// Problem is a file that cannot be used, and why.
 type Problem struct {
 	File  string `json:"file"`
 	Error string `json:"error"`
@@ -76,16 +76,15 @@ func (c Change) Any() bool {
 	return len(c.Added)+len(c.Changed)+len(c.Removed)+len(c.Problems) > 0 || c.Revoked
 }
 
-// Open reads the directory. What is wrong in it is a Problem, not an error;
-// where that is the list of revoked keys, Lookup refuses every key until it can
-// be read.
+// Open reads the directory. A file that cannot be used is a Problem, not an error. If
+// it is the list of revoked keys, Lookup refuses every key until the list can be read.
 func Open(dir string) (*Registry, Change, error) {
 	r := &Registry{dir: dir, entries: make(map[string]*Entry)}
 	c, err := r.Reload()
 	return r, c, err
 }
 
-// Reload reads the directory again. On error all stays as it is.
+// Reload reads the directory again. On error the registry stays as it is.
 func (r *Registry) Reload() (Change, error) {
 	r.reading.Lock()
 	defer r.reading.Unlock()
@@ -100,8 +99,8 @@ func (r *Registry) Reload() (Change, error) {
 	next := &set{entries: make(map[string]*Entry), byKey: make(map[string]string), byName: make(map[caName]string), cas: make(map[string]bool), problems: make(map[string]string)}
 	revoked, err := readRevoked(filepath.Join(r.dir, RevokedFile))
 	if err != nil {
-		// What was revoked stays so. Of a list that was never read that is
-		// everything: whom it means is not known.
+		// Revoked keys stay revoked. If the list was never read, any key can be one of
+		// them, so every key counts as revoked.
 		next.problems[RevokedFile] = err.Error()
 		if wasRevoked == nil {
 			next.problems[RevokedFile] += "; until it is corrected every key counts as revoked"
@@ -109,19 +108,19 @@ func (r *Registry) Reload() (Change, error) {
 		revoked = wasRevoked
 	}
 	fresh := r.readEntries(found, former, next.problems)
-	// Who was in force keeps its key against a newcomer that has it too.
+	// An entry in force keeps its key against a new entry with the same key.
 	slices.SortStableFunc(fresh, func(a, b *Entry) int { return rank(former, a) - rank(former, b) })
 	for _, e := range fresh {
 		if err := next.add(e); err != nil {
 			next.problems[e.ID+suffix] = err.Error()
 			if was := former[e.ID]; was != nil && was != e {
-				_ = next.add(was) // where its keys are free
+				_ = next.add(was) // fails if another entry has one of its keys
 			}
 		}
 	}
 	c := difference(former, next.entries)
-	mended := wasRevoked == nil && wasWrong[RevokedFile] != "" && revoked != nil
-	c.Revoked = mended || !maps.Equal(wasRevoked, revoked)
+	corrected := wasRevoked == nil && wasWrong[RevokedFile] != "" && revoked != nil
+	c.Revoked = corrected || !maps.Equal(wasRevoked, revoked)
 	for _, name := range slices.Sorted(maps.Keys(next.problems)) {
 		if wasWrong[name] != next.problems[name] {
 			c.Problems = append(c.Problems, Problem{name, next.problems[name]})
@@ -134,8 +133,8 @@ func (r *Registry) Reload() (Change, error) {
 	return c, nil
 }
 
-// readEntries reads the entries in those files. One that cannot be read is a
-// problem, and stays as it was.
+// readEntries reads the entries in those files. A file that cannot be read is a
+// problem, and its former entry stays.
 func (r *Registry) readEntries(files []os.DirEntry, former map[string]*Entry, problems map[string]string) []*Entry {
 	var fresh []*Entry
 	for _, f := range files {
@@ -147,7 +146,7 @@ func (r *Registry) readEntries(files []os.DirEntry, former map[string]*Entry, pr
 		switch {
 		case err == nil:
 			fresh = append(fresh, e)
-		case errors.Is(err, os.ErrNotExist): // gone since
+		case errors.Is(err, os.ErrNotExist): // removed since ReadDir
 		default:
 			problems[f.Name()] = err.Error()
 			if e := former[id]; e != nil {
@@ -158,7 +157,7 @@ func (r *Registry) readEntries(files []os.DirEntry, former map[string]*Entry, pr
 	return fresh
 }
 
-// rank puts entries that were in force as they are first.
+// rank puts unchanged entries first.
 func rank(former map[string]*Entry, e *Entry) int {
 	was := former[e.ID]
 	if was != nil && bytes.Equal(was.Format(), e.Format()) {
@@ -184,7 +183,7 @@ func difference(former, now map[string]*Entry) (c Change) {
 	return c
 }
 
-// set is a registry in the making.
+// set is what Reload builds the next state of the registry in.
 type set struct {
 	entries  map[string]*Entry
 	byKey    map[string]string
@@ -193,10 +192,10 @@ type set struct {
 	problems map[string]string
 }
 
-// add takes an entry in unless another one has a key or name of it.
+// add adds an entry unless another one has one of its keys or names.
 func (s *set) add(e *Entry) error {
 	if len(s.entries) >= maxEntries {
-		return fmt.Errorf("there are %d devices, no more are taken", maxEntries)
+		return fmt.Errorf("the registry has its maximum of %d devices", maxEntries)
 	}
 	names := e.names()
 	for _, k := range e.HostKeys {
@@ -239,20 +238,20 @@ func (r *Registry) read(name, id string) (*Entry, error) {
 		return nil, err
 	}
 	if e.ID != id {
-		return nil, fmt.Errorf("line 1: id %q, the file's name says %q", e.ID, id)
+		return nil, fmt.Errorf("line 1: id %q, expected %q as in the file's name", e.ID, id)
 	}
 	return e, nil
 }
 
-// readSmall reads a regular file that not everybody may write.
+// readSmall reads a regular file that is not writable for every user.
 func readSmall(path string) ([]byte, error) {
-	// A pipe must not hold us up.
+	// Opening a named pipe would block, so the type is checked first.
 	info, err := os.Stat(path)
 	switch {
 	case err != nil:
 		return nil, err
 	case !info.Mode().IsRegular():
-		return nil, errors.New("it is no regular file")
+		return nil, errors.New("it is not a regular file")
 	case info.Mode()&0o002 != 0:
 		return nil, errors.New("every user of this machine can write it")
 	}
@@ -264,9 +263,8 @@ func readSmall(path string) ([]byte, error) {
 	return io.ReadAll(io.LimitReader(f, maxFile+1))
 }
 
-// readRevoked reads fingerprints; none where there is no file. One of the
-// revoked keys that cannot be read makes the whole list an error: whom it
-// means is not known.
+// readRevoked reads the list's fingerprints; no file is an empty list. A line that
+// cannot be parsed makes the whole list an error: any key can be the one it revokes.
 func readRevoked(path string) (map[string]bool, error) {
 	out := make(map[string]bool)
 	f, err := os.ReadFile(path)
@@ -281,27 +279,27 @@ func readRevoked(path string) (map[string]bool, error) {
 		if line == "" || line[0] == '#' {
 			continue
 		}
-		if word, _, _ := strings.Cut(line, " "); strings.HasPrefix(word, "SHA256:") && len(word) == len("SHA256:")+43 {
-			out[word] = true
+		if first, _, _ := strings.Cut(line, " "); strings.HasPrefix(first, "SHA256:") && len(first) == len("SHA256:")+43 {
+			out[first] = true
 			continue
 		}
 		k, err := ParseKey(line)
 		if err != nil {
-			return nil, fmt.Errorf("line %d: %w, and no fingerprint", i+1, err)
+			return nil, fmt.Errorf("line %d: %w, nor a fingerprint", i+1, err)
 		}
 		out[ssh.FingerprintSHA256(k)] = true
 	}
 	return out, nil
 }
 
-// Entry returns a device's entry, nil where there is none.
+// Entry returns a device's entry, nil if it has no entry.
 func (r *Registry) Entry(id string) *Entry {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.entries[id]
 }
 
-// Entries returns all, by id.
+// Entries returns all entries, sorted by id.
 func (r *Registry) Entries() []*Entry {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -312,14 +310,14 @@ func (r *Registry) Entries() []*Entry {
 	return out
 }
 
-// Problem is what is wrong with an entry's file, "" where nothing is.
+// Problem returns the error of an entry's file, "" if it has none.
 func (r *Registry) Problem(id string) string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.problems[id+suffix]
 }
 
-// Problems returns the files that are not in force, by name.
+// Problems returns the files that cannot be used, sorted by name.
 func (r *Registry) Problems() []Problem {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -330,13 +328,13 @@ func (r *Registry) Problems() []Problem {
 	return out
 }
 
-// Add writes the entry of a new device. Reload takes it in.
+// Add writes the file of a new entry, which the next Reload reads.
 func (r *Registry) Add(e *Entry) error {
 	text := e.Format()
 	if _, err := Parse(text); err != nil {
 		return fmt.Errorf("adding device %s: %w", printable.Line(e.ID), err)
 	}
-	// Whole or not at all, and never over another one.
+	// link(2) makes the whole file appear at once, and never replaces another.
 	f, err := os.CreateTemp(r.dir, ".new-")
 	if err != nil {
 		return fmt.Errorf("adding device %s: %w", e.ID, err)
@@ -354,7 +352,7 @@ func (r *Registry) Add(e *Entry) error {
 	return nil
 }
 
-// Remove takes an entry's file away. Reload sees that it is gone.
+// Remove removes the file of an entry. The next Reload removes the entry.
 func (r *Registry) Remove(id string) error {
 	if err := CheckID(id); err != nil {
 		return fmt.Errorf("removing a device: %w", err)
@@ -364,3 +362,9 @@ func (r *Registry) Remove(id string) error {
 	}
 	return nil
 }
+
+// Algorithms returns the host key algorithms to offer before it is known which device
+// called. A device with several keys shows the first of them. So the list never
+// depends on the entries: a new entry must not make another device show another key
+// than before, which would be unknown.
+func (r *Registry) Algorithms() []string { return hostkey.All() }

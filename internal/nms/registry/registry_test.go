@@ -65,15 +65,15 @@ func mustOpen(t testing.TB, dir string) *Registry {
 	return r
 }
 
-// wants looks a key up and wants that device, or an error with those words.
-func wants(t *testing.T, r *Registry, k ssh.PublicKey, id, words string) {
+// wants looks a key up and expects that device, or an error with that text.
+func wants(t *testing.T, r *Registry, k ssh.PublicKey, id, text string) {
 	t.Helper()
 	e, err := r.Lookup(k, noon)
 	switch {
-	case words == "" && (err != nil || e.ID != id):
+	case text == "" && (err != nil || e.ID != id):
 		t.Errorf("got %v, %v, want %s", e, err, id)
-	case words != "" && (err == nil || !strings.Contains(err.Error(), words)):
-		t.Errorf("got %v, %v, want %q", e, err, words)
+	case text != "" && (err == nil || !strings.Contains(err.Error(), text)):
+		t.Errorf("got %v, %v, want %q", e, err, text)
 	}
 }
 
@@ -88,7 +88,7 @@ func TestADeviceIsFoundByItsKey(t *testing.T) {
 	if _, err := r.Lookup(none.PublicKey(), noon); err != ErrUnknown {
 		t.Errorf("an unknown key: %v", err)
 	}
-	// A certificate proves no less than the key in it, and no more.
+	// A certificate of an unknown CA proves its key alone.
 	wants(t, r, certificate(t, none, a, nil), "edge7", "")
 	if _, err := r.Lookup(certificate(t, a, none, nil), noon); err != ErrUnknown {
 		t.Errorf("a certificate by a device: %v", err)
@@ -102,24 +102,24 @@ func TestADeviceIsFoundByItsCertificate(t *testing.T) {
 	write(t, dir, "edge8.json", fmt.Sprintf(`{"id": "edge8", "cas": [%q], "principals": ["edge8.example"]}`, sshtest.Line(ca.PublicKey())))
 	r := mustOpen(t, dir)
 	for _, tt := range []struct {
-		name      string
-		ca        ssh.Signer
-		change    func(*ssh.Certificate)
-		id, words string
+		name     string
+		ca       ssh.Signer
+		change   func(*ssh.Certificate)
+		id, text string
 	}{
 		{"as it should be", ca, nil, "edge7", ""},
 		{"another principal of the same", ca, func(c *ssh.Certificate) { c.ValidPrincipals = []string{"x", "edge7"} }, "edge7", ""},
 		{"another device", ca, func(c *ssh.Certificate) { c.ValidPrincipals = []string{"edge8.example"} }, "edge8", ""},
-		{"nobody's principal", ca, func(c *ssh.Certificate) { c.ValidPrincipals = []string{"edge9.example\n"} }, "", `certificate "edge" (serial 7): no device has its principals edge9.example?`},
+		{"a principal that no entry has", ca, func(c *ssh.Certificate) { c.ValidPrincipals = []string{"edge9.example\n"} }, "", `certificate "edge" (serial 7): no device has its principals edge9.example?`},
 		{"no principal is not every principal", ca, func(c *ssh.Certificate) { c.ValidPrincipals = nil }, "", "names no principal"},
-		{"two devices", ca, func(c *ssh.Certificate) { c.ValidPrincipals = []string{"edge7", "edge8.example"} }, "", "those of edge7 and of edge8"},
+		{"two devices", ca, func(c *ssh.Certificate) { c.ValidPrincipals = []string{"edge7", "edge8.example"} }, "", "belong to two devices, edge7 and edge8"},
 		{"expired", ca, func(c *ssh.Certificate) { c.ValidBefore = uint64(noon.Add(-time.Minute).Unix()) }, "", "cert has expired"},
 		{"of tomorrow", ca, func(c *ssh.Certificate) { c.ValidAfter = uint64(noon.Add(time.Minute).Unix()) }, "", "cert is not yet valid"},
 		{"a user's", ca, func(c *ssh.Certificate) { c.CertType = ssh.UserCert }, "", "not valid for a host"},
 		{"a critical option", ca, func(c *ssh.Certificate) { c.CriticalOptions = map[string]string{"x": "y"} }, "", "unsupported critical option"},
 		{"another CA", other, nil, "", "unknown host key"},
 	} {
-		t.Run(tt.name, func(t *testing.T) { wants(t, r, certificate(t, tt.ca, host, tt.change), tt.id, tt.words) })
+		t.Run(tt.name, func(t *testing.T) { wants(t, r, certificate(t, tt.ca, host, tt.change), tt.id, tt.text) })
 	}
 	t.Run("changed after it was signed", func(t *testing.T) {
 		c := certificate(t, ca, host, nil)
@@ -132,18 +132,18 @@ func TestADeviceIsFoundByItsCertificate(t *testing.T) {
 	}
 }
 
-// As stock ssh, and the console.
+// ssh and the console refuse it too.
 func TestACertificateSignedWithSHA1IsRefused(t *testing.T) {
 	ca := sshtest.NewRSA(t, 2048)
 	dir := t.TempDir()
 	write(t, dir, "edge7.json", fmt.Sprintf(`{"id": "edge7", "cas": [%q], "principals": ["edge7.example"]}`, sshtest.Line(ca.PublicKey())))
 	r := mustOpen(t, dir)
-	for algorithm, words := range map[string]string{ssh.KeyAlgoRSA: `certificate "edge" (serial 7): it is signed with SHA-1`, ssh.KeyAlgoRSASHA512: ""} {
-		wants(t, r, certificate(t, sshtest.SigningAs(t, ca, algorithm), sshtest.NewSigner(t), nil), "edge7", words)
+	for algorithm, text := range map[string]string{ssh.KeyAlgoRSA: `certificate "edge" (serial 7): it is signed with SHA-1`, ssh.KeyAlgoRSASHA512: ""} {
+		wants(t, r, certificate(t, sshtest.SigningAs(t, ca, algorithm), sshtest.NewSigner(t), nil), "edge7", text)
 	}
 }
 
-func TestARevokedKeyIsNobodys(t *testing.T) {
+func TestARevokedKeyIsRefused(t *testing.T) {
 	dir := t.TempDir()
 	ca, a, b := sshtest.NewSigner(t), sshtest.NewSigner(t), sshtest.NewSigner(t)
 	write(t, dir, "a.json", pinned("a", a.PublicKey()))
@@ -155,14 +155,14 @@ func TestARevokedKeyIsNobodys(t *testing.T) {
 	for _, tt := range []struct {
 		name, list string
 		new        bool   // other keys than before
-		a, cert    string // the words of the refusal
+		a, cert    string // text of the refusal
 	}{
 		{"a key", "# lost\n\n" + sshtest.Line(a.PublicKey()) + " comment\n", true, "is revoked", ""},
 		{"its fingerprint", ssh.FingerprintSHA256(a.PublicKey()) + " lost in the post\n", false, "is revoked", ""},
 		{"the key of a certificate", sshtest.Line(b.PublicKey()), true, "", "is revoked"},
 		{"the CA", sshtest.Line(ca.PublicKey()), true, "", "its CA is revoked"},
 		{"a wrong line leaves what was", "SHA256:short\n", false, "", "its CA is revoked"},
-		{"none any more", "", true, "", ""},
+		{"an empty list", "", true, "", ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			write(t, dir, RevokedFile, tt.list)
@@ -176,7 +176,7 @@ func TestARevokedKeyIsNobodys(t *testing.T) {
 	}
 }
 
-// Whom a list means that cannot be read is not known, so it means everybody.
+// A list that has never been readable can revoke any key, so every key is refused.
 func TestABrokenListOfRevokedKeysRevokesAllAtTheStart(t *testing.T) {
 	dir := t.TempDir()
 	a, b, none := sshtest.NewSigner(t).PublicKey(), sshtest.NewSigner(t).PublicKey(), sshtest.NewSigner(t).PublicKey()
@@ -198,7 +198,7 @@ func TestABrokenListOfRevokedKeysRevokesAllAtTheStart(t *testing.T) {
 		t.Errorf("change %+v", c)
 	}
 	check()
-	write(t, dir, RevokedFile, "# nobody\n")
+	write(t, dir, RevokedFile, "# no key\n")
 	if c := mustReload(t, r); !c.Revoked || len(r.Problems()) != 0 {
 		t.Errorf("change %+v, problems %v", c, r.Problems())
 	}
@@ -211,7 +211,8 @@ func TestABrokenListOfRevokedKeysRevokesAllAtTheStart(t *testing.T) {
 	wants(t, r, b, "b", "")
 }
 
-// A file that is wrong leaves the entry as it was, and says in which line.
+// A file that cannot be parsed leaves the entry as it was, and its problem names the
+// line.
 func TestAHalfWrittenFileChangesNothing(t *testing.T) {
 	dir := t.TempDir()
 	a, b := sshtest.NewSigner(t), sshtest.NewSigner(t)
@@ -234,7 +235,7 @@ func TestAHalfWrittenFileChangesNothing(t *testing.T) {
 	}
 	wants(t, r, b.PublicKey(), "edge7", "")
 	wants(t, r, a.PublicKey(), "", "unknown")
-	// Nothing new is no change.
+	// Without changes Reload returns no change.
 	if c := mustReload(t, r); c.Any() {
 		t.Errorf("change %+v", c)
 	}
@@ -247,27 +248,27 @@ func TestAHalfWrittenFileChangesNothing(t *testing.T) {
 	wants(t, r, b.PublicKey(), "", "unknown")
 }
 
-func TestOneKeyIsOneDevices(t *testing.T) {
+func TestAKeyBelongsToOneEntry(t *testing.T) {
 	dir := t.TempDir()
 	a, b := sshtest.NewSigner(t), sshtest.NewSigner(t)
 	write(t, dir, "m.json", pinned("m", a.PublicKey()))
 	r := mustOpen(t, dir)
-	for _, thief := range []string{"a", "z"} { // read before and after it
-		write(t, dir, thief+".json", pinned(thief, a.PublicKey()))
+	for _, second := range []string{"a", "z"} { // read before and after it
+		write(t, dir, second+".json", pinned(second, a.PublicKey()))
 		mustReload(t, r)
 		wants(t, r, a.PublicKey(), "m", "")
 		if p := r.Problems(); len(p) == 0 || !strings.Contains(p[0].Error, "is m's") {
 			t.Errorf("problems %v", p)
 		}
 	}
-	// Once the owner gives it up, the first of them has it.
+	// When the entry no longer has the key, the first of the others gets it.
 	write(t, dir, "m.json", pinned("m", b.PublicKey()))
 	mustReload(t, r)
 	wants(t, r, a.PublicKey(), "a", "")
 	wants(t, r, b.PublicKey(), "m", "")
 }
 
-func TestWhatIsNoEntryIsNotRead(t *testing.T) {
+func TestOnlyFilesOfEntriesAreRead(t *testing.T) {
 	dir := t.TempDir()
 	k := sshtest.NewSigner(t).PublicKey()
 	write(t, dir, ".edge7.json", pinned(".edge7", k))
@@ -276,8 +277,8 @@ func TestWhatIsNoEntryIsNotRead(t *testing.T) {
 	if err := os.Mkdir(filepath.Join(dir, "dir.json"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	write(t, dir, "anybody.json", pinned("anybody", k))
-	if err := os.Chmod(filepath.Join(dir, "anybody.json"), 0o666); err != nil {
+	write(t, dir, "all.json", pinned("all", k))
+	if err := os.Chmod(filepath.Join(dir, "all.json"), 0o666); err != nil {
 		t.Fatal(err)
 	}
 	write(t, dir, "other.json", pinned("edge7", k))
@@ -285,7 +286,7 @@ func TestWhatIsNoEntryIsNotRead(t *testing.T) {
 	if e := r.Entries(); len(e) != 0 {
 		t.Errorf("entries %v", e)
 	}
-	want := []string{"anybody.json: every user", "dir.json: it is no regular file", `other.json: line 1: id "edge7", the file's name says "other"`}
+	want := []string{"all.json: every user", "dir.json: it is not a regular file", `other.json: line 1: id "edge7", expected "other" as in the file's name`}
 	for i, p := range r.Problems() {
 		if i >= len(want) || !strings.HasPrefix(p.File+": "+p.Error, want[i]) {
 			t.Errorf("problem %v", p)
@@ -301,25 +302,25 @@ func TestParseNamesTheLine(t *testing.T) {
 	for _, tt := range []struct{ name, text, err string }{
 		{"nothing", "", "line 1: the file ends in the middle"},
 		{"no object", "[]", "line 1: expected an object"},
-		{"an unknown member", "{\n\"id\": \"a\",\n\"hots-keys\": []}", `line 3: "hots-keys" is no member`},
-		{"a name in another case", "{\"ID\": \"a\"}", `line 1: "ID" is no member`},
-		{"twice", "{\"id\": \"a\",\n\"id\": \"a\"}", `line 2: "id" stands twice`},
+		{"an unknown member", "{\n\"id\": \"a\",\n\"hots-keys\": []}", `line 3: "hots-keys" is not a member`},
+		{"a name in another case", "{\"ID\": \"a\"}", `line 1: "ID" is not a member`},
+		{"twice", "{\"id\": \"a\",\n\"id\": \"a\"}", `line 2: duplicate member "id"`},
 		{"another type", "{\"id\":\n7}", "line 2: id: expected a string"},
 		{"null", "{\"id\": null}", "line 1: id: expected a string"},
 		{"a path for an id", `{"id": "../a"}`, "line 1: id: device id"},
 		{"an option for an id", `{"id": "-a"}`, "line 1: id: device id"},
-		{"no key", `{"id": "a", "host-keys": ["ssh-ed25519 AAAA"]}`, "is no public key"},
-		{"two keys in one", fmt.Sprintf(`{"id": "a", "host-keys": [%q]}`, key+"\n"+key), "is no public key"},
-		{"a key with options", fmt.Sprintf(`{"id": "a", "host-keys": [%q]}`, "no-pty "+key), "is no public key"},
+		{"no key", `{"id": "a", "host-keys": ["ssh-ed25519 AAAA"]}`, "is not a public key"},
+		{"two keys in one", fmt.Sprintf(`{"id": "a", "host-keys": [%q]}`, key+"\n"+key), "is not a public key"},
+		{"a key with options", fmt.Sprintf(`{"id": "a", "host-keys": [%q]}`, "no-pty "+key), "is not a public key"},
 		{"neither key nor CA", `{"id": "a"}`, "neither host-keys nor cas"},
 		{"a CA without a principal", fmt.Sprintf(`{"id": "a", "cas": [%q]}`, key), "cas without principals"},
 		{"a principal without a CA", fmt.Sprintf(`{"id": "a", "host-keys": [%q], "principals": ["a"]}`, key), "principals without cas"},
 		{"two credentials", fmt.Sprintf(`{"id": "a", "host-keys": [%q], "key-file": "/a", "password-file": "/b"}`, key), "expected one of them"},
 		{"a relative path", `{"id": "a", "key-file": "id"}`, "not an absolute path"},
 		{"control characters", `{"id": "a", "user": "a\u001b[2J"}`, "control characters"},
-		{"a policy that is none", `{"id": "a", "duplicate": "both"}`, "neither refuse nor replace"},
-		{"something behind it", fmt.Sprintf("{\"id\": \"a\", \"host-keys\": [%q]}\n{}", key), "line 2: there is something behind"},
-		{"too long", "{" + strings.Repeat(" ", maxFile) + "}", "at most 65536"},
+		{"an unknown policy", `{"id": "a", "duplicate": "both"}`, "expected refuse or replace"},
+		{"data after the object", fmt.Sprintf("{\"id\": \"a\", \"host-keys\": [%q]}\n{}", key), "line 2: unexpected data after the object"},
+		{"too long", "{" + strings.Repeat(" ", maxFile) + "}", "the maximum is 65536"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			if _, err := Parse([]byte(tt.text)); err == nil || !strings.Contains(err.Error(), tt.err) || !strings.HasPrefix(err.Error(), "line ") {
@@ -355,7 +356,7 @@ func TestAddIsWholeAndOverwritesNothing(t *testing.T) {
 	}
 }
 
-// Which key a device shows does not depend on what other devices have.
+// The keys of other entries do not change which key a device shows.
 func TestAnEntryChangesNothingForOtherDevices(t *testing.T) {
 	dir := t.TempDir()
 	r := mustOpen(t, dir)
@@ -370,13 +371,12 @@ func TestAnEntryChangesNothingForOtherDevices(t *testing.T) {
 	}
 }
 
-// A file that appears, changes and goes is seen without being asked for.
-func TestWatch(t *testing.T) {
+func TestWatchReportsEachChangeOfAFile(t *testing.T) {
 	dir := t.TempDir()
 	r := mustOpen(t, dir)
 	ctx, cancel := context.WithCancel(t.Context())
 	changes, done := make(chan Change, 16), make(chan error, 1)
-	// The first one came before the watch.
+	// The first file is older than the watch.
 	write(t, dir, "a.json", pinned("a", sshtest.NewSigner(t).PublicKey()))
 	go func() {
 		done <- r.Watch(ctx, func(c Change, err error) {
@@ -394,7 +394,7 @@ func TestWatch(t *testing.T) {
 					return
 				}
 			case <-time.After(20 * time.Second):
-				t.Fatalf("nothing is told of %s", what)
+				t.Fatalf("no report of %s", what)
 			}
 		}
 	}
@@ -413,8 +413,8 @@ func TestWatch(t *testing.T) {
 	}
 }
 
-// What is taken is taken again in the form that it is printed in, and is safe
-// to use as a file name.
+// Parse accepts what Format returns for each entry, and an entry's id is safe as a
+// file name.
 func FuzzParse(f *testing.F) {
 	key := sshtest.Line(sshtest.NewSigner(f).PublicKey())
 	f.Add([]byte(fmt.Sprintf(`{"id": "edge7", "host-keys": [%q], "user": "u", "key-file": "/k", "labels": {"a": "b"}}`, key)))
@@ -434,7 +434,7 @@ func FuzzParse(f *testing.F) {
 		}
 		again, err := Parse(e.Format())
 		if err != nil || !bytes.Equal(again.Format(), e.Format()) {
-			t.Fatalf("%s is not taken again: %v", e.Format(), err)
+			t.Fatalf("%s is not accepted again: %v", e.Format(), err)
 		}
 	})
 }

@@ -8,16 +8,16 @@ import (
 	"github.com/fsnotify/fsnotify"
 )
 
-// settle is how long the directory must be quiet before it is read: an editor
-// or a copy does several things in a row.
+// settle is how long the directory must be unchanged before it is read: an editor or
+// a copy makes several changes in a row.
 const settle = 100 * time.Millisecond
 
-// mostUnsettled bounds the wait where it is never quiet.
+// mostUnsettled bounds the wait while changes go on.
 const mostUnsettled = 2 * time.Second
 
-// Watch reads the directory again whenever it changes, until ctx ends, and tells
-// what that brought. Changes since Open are seen at the next one.
-func (r *Registry) Watch(ctx context.Context, told func(Change, error)) error {
+// Watch reads the directory again whenever it changes, until ctx ends, and reports
+// each change. The first read finds the changes since Open.
+func (r *Registry) Watch(ctx context.Context, report func(Change, error)) error {
 	w, err := fsnotify.NewWatcher()
 	if err != nil {
 		return fmt.Errorf("watching the registry: %w", err)
@@ -26,8 +26,7 @@ func (r *Registry) Watch(ctx context.Context, told func(Change, error)) error {
 	if err := w.Add(r.dir); err != nil {
 		return fmt.Errorf("watching the registry %s: %w", r.dir, err)
 	}
-	// What happened before the watch began.
-	quiet := time.NewTimer(0)
+	quiet := time.NewTimer(0) // at once, for changes before the watch
 	var since time.Time
 	for {
 		select {
@@ -42,14 +41,15 @@ func (r *Registry) Watch(ctx context.Context, told func(Change, error)) error {
 			}
 			quiet.Reset(min(settle, max(0, mostUnsettled-time.Since(since))))
 		case err := <-w.Errors:
-			// The kernel's queue overran, say: what was missed is in the directory.
-			told(Change{}, fmt.Errorf("watching the registry %s: %w", r.dir, err))
+			// Such as an overflow of the kernel's queue: the directory has the missed
+			// changes.
+			report(Change{}, fmt.Errorf("watching the registry %s: %w", r.dir, err))
 			quiet.Reset(settle)
 		case <-quiet.C:
 			since = time.Time{}
 			c, err := r.Reload()
 			if err != nil || c.Any() {
-				told(c, err)
+				report(c, err)
 			}
 		}
 	}
