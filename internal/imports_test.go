@@ -179,6 +179,8 @@ var arrows = []struct{ from, to, reason string }{
 	{"internal/nms/devsock", "internal/ratelimit", "warns where it has not"},
 	{"internal/nms/devsock", "internal/rpc", "who is at the other end, and may he"},
 
+	{"internal/nms/handshake", "internal/printable", "the SSH library's errors"},
+
 	{"internal/nms/knownhosts", "internal/nms/hostkey", "algorithms, and how a CA may sign"},
 	{"internal/nms/knownhosts", "internal/printable", "the SSH library's errors"},
 	{"internal/nms/knownhosts", "internal/sysexits", "a device that is not the right one has its exit status"},
@@ -186,6 +188,7 @@ var arrows = []struct{ from, to, reason string }{
 	{"internal/nms/listen", "internal/sysexits", "an address that cannot be had is a failure of the command line"},
 
 	{"internal/nms/login", "internal/nms/knownhosts", "is it the device"},
+	{"internal/nms/login", "internal/printable", "the SSH library's errors"},
 	{"internal/nms/login", "internal/sysexits", "each failure has its exit status"},
 
 	{"internal/nms/metrics", "internal/hook", "how its runs ended"},

@@ -396,7 +396,7 @@ func TestConsoleIsNotLetIn(t *testing.T) {
 	p := nms.Console(addr, "--hello")
 	device.Call(addr)
 	p.MustExit(77)
-	oneLine(t, p.Stderr(), "logging in: unable to authenticate", "the device has to know the user")
+	oneLine(t, p.Stderr(), "logging in: unable to authenticate", "check the user, and its key or password, on the device")
 }
 
 func TestConsolesPortIsTaken(t *testing.T) {

@@ -1,28 +1,24 @@
-// Package handshake logs in to a device over the connection that it made: SSH
-// client on an accepted socket, where who the device is, and so which user and
-// credential are right, is known from its host key alone. Package station calls
-// it. It knows no registry, decides nothing about keys and never looks at an
-// address.
+// Package handshake logs in to a device as SSH client on an accepted connection, where
+// only the host key tells which device it is, and so which user and credential to use.
+// Package station calls it. It never decides about keys, and never looks at an address.
 //
-// golang.org/x/crypto/ssh wants the user before the connection begins: it
-// copies ClientConfig first and reads User from the copy after the key exchange
-// (client.go, client_auth.go in v0.58), so no callback can set it. A second key
-// exchange on the same connection does not help, since the user goes with the
-// first library's run. Therefore the run is held twice over one exchange:
+// golang.org/x/crypto/ssh needs the user before the connection begins: it copies
+// ClientConfig first, and reads User from the copy after the key exchange (client.go,
+// client_auth.go in v0.58). So no callback can set it. Therefore the library runs
+// twice over one key exchange:
 //
-//	rehearsal    version, KEXINIT, KEX_INIT ──▶ device
-//	             ◀── version, KEXINIT, KEX_REPLY with host key and signature
-//	             who is it? the run ends here, before NEWKEYS
-//	performance  the same bytes once more, but to nobody: what the library
-//	             writes is compared with what was sent, what it reads was read
-//	             before; then NEWKEYS and the login go to the device
+//	first run   version, KEXINIT, KEX_INIT ──▶ device
+//	            ◀── version, KEXINIT, KEX_REPLY with host key and signature
+//	            Identify finds the login; the run ends here, before NEWKEYS
+//	second run  the same bytes, without sending them: each write is compared with
+//	            the first run's, each read returns the first run's bytes;
+//	            then NEWKEYS and the login go to the device
 //
-// Both runs draw the same random numbers, as the second is given those of the
-// first, and so make the same key exchange. Each number is used on the wire
-// once, and only the second run gets as far as using the secret. The signature
-// over the exchange is verified in both. Only key exchanges whose secrets come
-// from ssh.Config.Rand can be held twice; should a later library draw one from
-// elsewhere, the comparison fails and so does the login.
+// The second run gets the random numbers of the first, and so makes the same key
+// exchange. Each number is sent once, and only the second run uses the shared secret.
+// Both verify the signature over the exchange. A key exchange can run twice only if its
+// secrets come from ssh.Config.Rand. If a later version of the library draws one from
+// elsewhere, the comparison fails, and so does the login.
 package handshake
 
 import (
@@ -35,11 +31,13 @@ import (
 	"sync"
 	"time"
 
+	"callhome/internal/printable"
+
 	"golang.org/x/crypto/ssh"
 )
 
-// keyExchanges are those that can be held twice, the best first: post-quantum
-// for OpenSSH 9.9 and later, and one that every version has.
+// keyExchanges are those that can run twice, in order of preference: post-quantum for
+// OpenSSH 9.9 and later, and one that every version has.
 var keyExchanges = []string{
 	ssh.KeyExchangeMLKEM768X25519, ssh.KeyExchangeCurve25519, "curve25519-sha256@libssh.org",
 	ssh.KeyExchangeDH16SHA512, ssh.KeyExchangeDH14SHA256,
@@ -51,12 +49,11 @@ type Login struct {
 	Auth []ssh.AuthMethod
 }
 
-// Identify says who has that host key, or returns an error. The peer has proven
-// that it holds the key; of a certificate nothing else has been checked.
+// Identify returns the login for the device with that host key, or an error. The peer
+// has proven that it holds the key; the fields of a certificate are not checked.
 type Identify func(key ssh.PublicKey) (*Login, error)
 
-// Conn is a connection that is logged in. Requests and Channels have to be
-// served.
+// Conn is an authenticated connection. The caller must serve Requests and Channels.
 type Conn struct {
 	ssh.Conn
 	Channels <-chan ssh.NewChannel
@@ -70,8 +67,8 @@ type Stage string
 const (
 	StageVersion  Stage = "version"        // the peer's first line
 	StageExchange Stage = "key-exchange"   // up to its host key
-	StageIdentity Stage = "identity"       // Identify's verdict
-	StageLogin    Stage = "authentication" // the rest
+	StageIdentity Stage = "identity"       // Identify
+	StageLogin    Stage = "authentication" // user authentication
 )
 
 // Error is a handshake that failed. Err of StageIdentity is Identify's own.
@@ -87,14 +84,14 @@ func (e *Error) Unwrap() error { return e.Err }
 
 // Options of a handshake.
 type Options struct {
-	// HostKeys are the host key algorithms to ask for, the best first.
+	// HostKeys are the host key algorithms to offer, in order of preference.
 	HostKeys []string
-	// Spoke, if set, is called when the peer's version has come, the whole line.
-	Spoke func()
+	// GotVersion, if set, is called when the peer's whole version string has come.
+	GotVersion func()
 }
 
-// Do logs in until the deadline. The connection is closed on error; otherwise it
-// has no deadline any more. Errors are *Error.
+// Do logs in until the deadline. It closes the connection on error; otherwise it
+// removes the deadline. Errors are *Error.
 func Do(conn net.Conn, deadline time.Time, o Options, identify Identify) (*Conn, error) {
 	c, err := do(conn, deadline, o, identify)
 	if err != nil {
@@ -108,8 +105,8 @@ func do(conn net.Conn, deadline time.Time, o Options, identify Identify) (*Conn,
 	if err := conn.SetDeadline(deadline); err != nil {
 		return nil, &Error{StageVersion, "", err}
 	}
-	r := &recording{Conn: conn, deadline: deadline, spoke: o.Spoke}
-	login, key, err := rehearse(r, o, identify)
+	r := &recording{Conn: conn, deadline: deadline, gotVersion: o.GotVersion}
+	login, key, err := firstRun(r, o, identify)
 	if err != nil {
 		return nil, err
 	}
@@ -134,21 +131,21 @@ func config(o Options, random io.Reader) *ssh.ClientConfig {
 	}
 }
 
-// errIdentified ends the rehearsal.
+// errIdentified ends the first run.
 var errIdentified = errors.New("identified")
 
-func rehearse(r *recording, o Options, identify Identify) (login *Login, key ssh.PublicKey, err error) {
+func firstRun(r *recording, o Options, identify Identify) (login *Login, key ssh.PublicKey, err error) {
 	config := config(o, io.TeeReader(rand.Reader, &r.random))
-	var verdict error
+	var refused error
 	config.HostKeyCallback = func(_ string, _ net.Addr, k ssh.PublicKey) error {
 		key = k
-		login, verdict = identify(k)
+		login, refused = identify(k)
 		return errIdentified
 	}
 	_, _, _, err = ssh.NewClientConn(r, "", config)
 	switch {
-	case verdict != nil:
-		return nil, nil, &Error{StageIdentity, r.version(), verdict}
+	case refused != nil:
+		return nil, nil, &Error{StageIdentity, r.version(), refused}
 	case login != nil:
 		return login, key, nil
 	case r.version() == "":
@@ -157,14 +154,8 @@ func rehearse(r *recording, o Options, identify Identify) (login *Login, key ssh
 	return nil, nil, &Error{StageExchange, r.version(), plain(err)}
 }
 
-// plain takes the library's own prefixes from an error.
-func plain(err error) error {
-	text := err.Error()
-	for _, prefix := range []string{"ssh: handshake failed: ", "ssh: "} {
-		text = strings.TrimPrefix(text, prefix)
-	}
-	return &plainError{text, err}
-}
+// plain returns err with a text that lacks the library's prefixes.
+func plain(err error) error { return &plainError{printable.SSHError(err), err} }
 
 type plainError struct {
 	text string
@@ -175,22 +166,22 @@ func (e *plainError) Error() string { return e.text }
 
 func (e *plainError) Unwrap() error { return e.err }
 
-// maxExchange bounds what is kept of a key exchange, in bytes, and each message
-// of it. Some 4 KiB are what ML-KEM and an RSA certificate of 4096 bits need; a
-// peer may put others between.
+// maxExchange bounds the kept bytes of a key exchange, and each of its messages. ML-KEM
+// with an RSA certificate of 4096 bits needs some 4 KiB; a peer may send other messages
+// between.
 const maxExchange = 32 << 10
 
-// recording is the connection of the rehearsal.
+// recording is the connection of the first run.
 type recording struct {
 	net.Conn
-	deadline time.Time
-	spoke    func()
-	random   bytes.Buffer
+	deadline   time.Time
+	gotVersion func()
+	random     bytes.Buffer
 
 	reading sync.Mutex // held while a read is under way
 	mu      sync.Mutex // guards the fields that follow
 	in, out []byte
-	line    int // where the line of in begins that is not all there
+	line    int // where the unfinished line of in begins
 	packets packets
 	closed  bool
 }
@@ -205,9 +196,9 @@ func (r *recording) Read(p []byte) (int, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.in = append(r.in, p[:n]...)
-	if r.spoke != nil && r.saidVersion() {
-		r.spoke()
-		r.spoke = nil
+	if r.gotVersion != nil && r.hasVersion() {
+		r.gotVersion()
+		r.gotVersion = nil
 	}
 	if err := r.packets.check(r.in); err != nil {
 		return 0, err
@@ -215,9 +206,9 @@ func (r *recording) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// saidVersion reports whether one of the lines that came since it was asked last
-// is an SSH version. It is called with mu held.
-func (r *recording) saidVersion() bool {
+// hasVersion reports whether one of the lines since the last call is an SSH version.
+// The caller holds mu.
+func (r *recording) hasVersion() bool {
 	for {
 		line, _, whole := bytes.Cut(r.in[r.line:], []byte("\n"))
 		if !whole {
@@ -247,7 +238,7 @@ func (r *recording) isClosed() bool {
 	return r.closed
 }
 
-// Close ends the rehearsal and leaves the connection open.
+// Close ends the first run and leaves the connection open.
 func (r *recording) Close() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -255,7 +246,8 @@ func (r *recording) Close() error {
 	return nil
 }
 
-// stop waits until the rehearsal reads no more, so that no byte is lost to it.
+// stop waits until the first run does not read any more: it must not take bytes of
+// the second.
 func (r *recording) stop() error {
 	r.Close()
 	if err := r.SetReadDeadline(time.Unix(1, 0)); err != nil {
@@ -266,9 +258,8 @@ func (r *recording) stop() error {
 	return r.SetReadDeadline(r.deadline)
 }
 
-// version is the peer's version, or else its first line, "" as long as it is not
-// all there: a device may say something before its version (RFC 4253 section
-// 4.2).
+// version returns the peer's version string, or else its first line, "" while that is
+// not whole: other lines may come before the version (RFC 4253 section 4.2).
 func (r *recording) version() string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -289,14 +280,15 @@ func (r *recording) version() string {
 	}
 }
 
-// errDiffers is a fault of ours or a change in the library.
-var errDiffers = errors.New("BUG: the key exchange cannot be held twice")
+// errDiffers is a bug of this package, or comes with another version of the library.
+var errDiffers = errors.New("BUG: the second run of the key exchange differs from the first")
 
-// replay is the connection of the performance: what was read and written in the
-// rehearsal is read and written once more, the latter to nobody.
+// replay is the connection of the second run. It returns the bytes that the first run
+// read, and compares writes with the bytes that the first run sent, before it reads
+// from and writes to the device.
 type replay struct {
 	net.Conn
-	in, out []byte // what is left of it; each belongs to one goroutine at a time
+	in, out []byte // the remaining bytes; one goroutine at a time uses each
 }
 
 func (r *replay) Read(p []byte) (int, error) {
@@ -325,7 +317,7 @@ func (r *replay) Write(p []byte) (int, error) {
 	return n + m, err
 }
 
-// repeating gives the numbers that were drawn before and then new ones.
+// repeating returns the random numbers of the first run, and then new ones.
 type repeating struct {
 	mu    sync.Mutex // guards first
 	first []byte

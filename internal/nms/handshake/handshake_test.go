@@ -18,8 +18,8 @@ import (
 	"golang.org/x/crypto/ssh"
 )
 
-// pair is a connection on loopback: sshd and the library both write before they
-// read, which a pipe without a buffer does not bear.
+// pair returns both ends of a connection on loopback. A net.Pipe has no buffer: there
+// both ends would block, as SSH's two sides write before they read.
 func pair(t testing.TB) (station, device net.Conn) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -39,8 +39,8 @@ func pair(t testing.TB) (station, device net.Conn) {
 	return station, device
 }
 
-// device is an SSH server that lets one user in with one password, and tells
-// who logged in.
+// device is an SSH server that accepts one user with one password. The channel gets
+// the error of the login.
 func device(conn net.Conn, host ssh.Signer, kex, user, password string) <-chan error {
 	config := &ssh.ServerConfig{
 		PasswordCallback: func(c ssh.ConnMetadata, p []byte) (*ssh.Permissions, error) {
@@ -73,16 +73,16 @@ func device(conn net.Conn, host ssh.Signer, kex, user, password string) <-chan e
 
 func soon() time.Time { return time.Now().Add(20 * time.Second) }
 
-// Every key exchange can be held twice, and the user is chosen by the key.
-func TestTheUserIsChosenByTheKey(t *testing.T) {
+// Every key exchange can run twice, and the host key determines the user.
+func TestTheHostKeyDeterminesTheUser(t *testing.T) {
 	hosts := map[string]ssh.Signer{"alice": sshtest.NewSigner(t), "bob": sshtest.NewSigner(t)}
 	for user, host := range hosts {
 		for _, kex := range keyExchanges {
 			t.Run(user+" "+kex, func(t *testing.T) {
 				station, other := pair(t)
 				served := device(other, host, kex, user, "secret of "+user)
-				spoke := 0
-				c, err := Do(station, soon(), Options{Spoke: func() { spoke++ }}, func(key ssh.PublicKey) (*Login, error) {
+				versions := 0
+				c, err := Do(station, soon(), Options{GotVersion: func() { versions++ }}, func(key ssh.PublicKey) (*Login, error) {
 					for name, s := range hosts {
 						if bytes.Equal(key.Marshal(), s.PublicKey().Marshal()) {
 							return &Login{User: name, Auth: []ssh.AuthMethod{ssh.Password("secret of " + name)}}, nil
@@ -95,10 +95,10 @@ func TestTheUserIsChosenByTheKey(t *testing.T) {
 				}
 				defer c.Close()
 				if err := <-served; err != nil {
-					t.Errorf("the device says %v", err)
+					t.Errorf("the device reports %v", err)
 				}
-				if c.User() != user || spoke != 1 {
-					t.Errorf("logged in as %q, spoke %d times", c.User(), spoke)
+				if c.User() != user || versions != 1 {
+					t.Errorf("logged in as %q, %d versions", c.User(), versions)
 				}
 				if _, _, err := c.SendRequest("keepalive@openssh.com", true, nil); err != nil {
 					t.Errorf("the connection does not work: %v", err)
@@ -108,15 +108,15 @@ func TestTheUserIsChosenByTheKey(t *testing.T) {
 	}
 }
 
-func TestWhatFailsSaysHowFarItCame(t *testing.T) {
+func TestAFailureNamesItsStage(t *testing.T) {
 	host := sshtest.NewSigner(t)
 	unknown := errors.New("unknown key")
 	login := func(ssh.PublicKey) (*Login, error) {
 		return &Login{User: "u", Auth: []ssh.AuthMethod{ssh.Password("p")}}, nil
 	}
-	say := func(words string) func(net.Conn) {
+	send := func(text string) func(net.Conn) {
 		return func(c net.Conn) {
-			_, _ = io.WriteString(c, words)
+			_, _ = io.WriteString(c, text)
 			c.(*net.TCPConn).CloseWrite()
 			_, _ = io.Copy(io.Discard, c)
 		}
@@ -127,14 +127,14 @@ func TestWhatFailsSaysHowFarItCame(t *testing.T) {
 		identify Identify
 		stage    Stage
 		version  string
-		words    string
+		text     string
 	}{
-		{"gone at once", say(""), login, StageVersion, "", "EOF"},
-		{"another protocol", say("GET / HTTP/1.1\r\nHost: x\r\n\r\n"), login, StageExchange, "GET / HTTP/1.1", ""},
-		{"a version without end", say("SSH-2.0-" + strings.Repeat("x", 300)), login, StageVersion, "", "version"},
-		{"gone after the version", say("SSH-2.0-x\r\n"), login, StageExchange, "SSH-2.0-x", "EOF"},
-		{"words before the version", say("I am edge7\r\nSSH-2.0-x\r\n"), login, StageExchange, "SSH-2.0-x", "EOF"},
-		{"garbage after the version", say("SSH-2.0-x\r\n" + strings.Repeat("\xff", 64)), login, StageExchange, "SSH-2.0-x", ""},
+		{"gone at once", send(""), login, StageVersion, "", "EOF"},
+		{"another protocol", send("GET / HTTP/1.1\r\nHost: x\r\n\r\n"), login, StageExchange, "GET / HTTP/1.1", ""},
+		{"a version without end", send("SSH-2.0-" + strings.Repeat("x", 300)), login, StageVersion, "", "version"},
+		{"gone after the version", send("SSH-2.0-x\r\n"), login, StageExchange, "SSH-2.0-x", "EOF"},
+		{"a line before the version", send("I am edge7\r\nSSH-2.0-x\r\n"), login, StageExchange, "SSH-2.0-x", "EOF"},
+		{"garbage after the version", send("SSH-2.0-x\r\n" + strings.Repeat("\xff", 64)), login, StageExchange, "SSH-2.0-x", ""},
 		{"an unknown key", func(c net.Conn) { device(c, host, "", "u", "p") }, func(ssh.PublicKey) (*Login, error) { return nil, unknown }, StageIdentity, "SSH-2.0-Go", "unknown key"},
 		{"a wrong password", func(c net.Conn) { device(c, host, "", "u", "other") }, login, StageLogin, "SSH-2.0-Go", "unable to authenticate"},
 		{"another user", func(c net.Conn) { device(c, host, "", "v", "p") }, login, StageLogin, "SSH-2.0-Go", "unable to authenticate"},
@@ -147,7 +147,7 @@ func TestWhatFailsSaysHowFarItCame(t *testing.T) {
 			if c != nil || !errors.As(err, &e) {
 				t.Fatalf("got %v", err)
 			}
-			if e.Stage != tt.stage || e.Version != tt.version || !strings.Contains(e.Error(), tt.words) || strings.Contains(e.Error(), "ssh: ") {
+			if e.Stage != tt.stage || e.Version != tt.version || !strings.Contains(e.Error(), tt.text) || strings.Contains(e.Error(), "ssh: ") {
 				t.Errorf("got %q at %s, version %q", e, e.Stage, e.Version)
 			}
 			if tt.stage == StageIdentity && !errors.Is(err, unknown) {
@@ -160,33 +160,33 @@ func TestWhatFailsSaysHowFarItCame(t *testing.T) {
 	}
 }
 
-// A peer has spoken when its version is there as a whole, in whatever pieces.
-func TestOnlyAVersionIsSpeech(t *testing.T) {
-	for words, want := range map[string]int{
+// GotVersion is called for a whole version string, also if it comes in pieces.
+func TestOnlyAWholeVersionCounts(t *testing.T) {
+	for text, want := range map[string]int{
 		"S": 0, "SSH-2.0-x": 0, "hello\nnot SSH-2.0-x\n": 0,
 		"SSH-2.0-x\n": 1, "hello\r\nSSH-2.0-x\r\nSSH-2.0-y\r\n": 1,
 	} {
-		for _, pieces := range []int{1, len(words)} {
+		for _, pieces := range []int{1, len(text)} {
 			station, device := pair(t)
-			spoke := 0
-			r := &recording{Conn: station, spoke: func() { spoke++ }}
-			if _, err := device.Write([]byte(words)); err != nil {
+			got := 0
+			r := &recording{Conn: station, gotVersion: func() { got++ }}
+			if _, err := device.Write([]byte(text)); err != nil {
 				t.Fatal(err)
 			}
 			device.Close()
-			for piece := make([]byte, len(words)/pieces); ; {
+			for piece := make([]byte, len(text)/pieces); ; {
 				if _, err := r.Read(piece); err != nil {
 					break
 				}
 			}
-			if spoke != want {
-				t.Errorf("%q in %d pieces: spoke %d times, want %d", words, pieces, spoke, want)
+			if got != want {
+				t.Errorf("%q in %d pieces: %d versions, want %d", text, pieces, got, want)
 			}
 		}
 	}
 }
 
-func TestASilentPeerIsGivenUpAtTheDeadline(t *testing.T) {
+func TestASilentPeerFailsAtTheDeadline(t *testing.T) {
 	station, _ := pair(t)
 	begun := time.Now()
 	_, err := Do(station, begun.Add(50*time.Millisecond), Options{}, nil)
@@ -199,9 +199,9 @@ func TestASilentPeerIsGivenUpAtTheDeadline(t *testing.T) {
 	}
 }
 
-// Whatever is written must be what was sent: a library that draws its secrets
-// elsewhere must not get through.
-func TestAnotherExchangeIsRefused(t *testing.T) {
+// The second run must write the bytes of the first: a library that draws its secrets
+// elsewhere must fail.
+func TestASecondRunThatDiffersIsRefused(t *testing.T) {
 	station, other := pair(t)
 	for _, tt := range []struct {
 		name         string
@@ -229,44 +229,44 @@ func TestAnotherExchangeIsRefused(t *testing.T) {
 	}
 }
 
-// Whatever a peer says, it is not let in and the station goes on.
+// No input of a peer logs in or panics.
 func FuzzPeer(f *testing.F) {
 	f.Add([]byte("SSH-2.0-x\r\n"))
 	f.Add([]byte("SSH-2.0-OpenSSH_9.2\r\n\x00\x00\x00\x0c\x0a\x14aaaaaaaaaaaa"))
 	f.Add([]byte("hello\r\nSSH-2.0-x\r\n\x00\x00\x00\x04\x01\x01\x01\x01"))
-	f.Fuzz(func(t *testing.T, words []byte) {
+	f.Fuzz(func(t *testing.T, input []byte) {
 		station, other := pair(t)
 		go func() {
-			_, _ = other.Write(words)
+			_, _ = other.Write(input)
 			_ = other.(*net.TCPConn).CloseWrite()
 			_, _ = io.Copy(io.Discard, other)
 		}()
 		c, err := Do(station, soon(), Options{}, func(ssh.PublicKey) (*Login, error) { return nil, errors.New("unknown") })
 		if c != nil || err == nil {
-			t.Fatal("logged in to nobody")
+			t.Fatal("logged in to an unknown device")
 		}
 	})
 }
 
-// A few bytes of a peer's must not make the library hold room for many, nor
-// many be kept.
+// A peer must not make the library allocate much with a few bytes, and the bytes that
+// are kept are bounded.
 func TestALargeExchangeIsRefusedAtOnce(t *testing.T) {
-	for _, tt := range []struct{ name, says, words string }{
-		{"a packet that is announced", "SSH-2.0-x\r\n\x00\x03\xff\xff", "a packet of 262143 bytes, at most 32768 are taken"},
-		{"behind words", "I am edge7\r\nSSH-2.0-x\r\n\x00\x03\xff\xff\x04", "a packet of 262143 bytes"},
+	for _, tt := range []struct{ name, sends, text string }{
+		{"a packet that is announced", "SSH-2.0-x\r\n\x00\x03\xff\xff", "a packet of 262143 bytes, the maximum is 32768"},
+		{"after a line", "I am edge7\r\nSSH-2.0-x\r\n\x00\x03\xff\xff\x04", "a packet of 262143 bytes"},
 		{"the second one", "SSH-2.0-x\r\n" + kexInit(t) + "\xff\xff\xff\xff", "a packet of 4294967295 bytes"},
-		{"words without end", strings.Repeat(strings.Repeat("x", 200)+"\r\n", maxExchange/200), "more than 32768 bytes"},
+		{"lines without end", strings.Repeat(strings.Repeat("x", 200)+"\r\n", maxExchange/200), "more than the maximum of 32768 bytes"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			station, other := pair(t)
 			go func() {
-				_, _ = io.WriteString(other, tt.says)
+				_, _ = io.WriteString(other, tt.sends)
 				_, _ = io.Copy(io.Discard, other)
 			}()
 			begun := time.Now()
 			_, err := Do(station, soon(), Options{}, nil)
-			if err == nil || !strings.Contains(err.Error(), tt.words) {
-				t.Errorf("got %v, want %q", err, tt.words)
+			if err == nil || !strings.Contains(err.Error(), tt.text) {
+				t.Errorf("got %v, want %q", err, tt.text)
 			}
 			if took := time.Since(begun); took > 10*time.Second {
 				t.Errorf("it took %v", took)
@@ -298,7 +298,7 @@ func kexInit(t *testing.T) string {
 	return string(packet)
 }
 
-// Lengths are read in the clear only, however the bytes come.
+// Lengths are read up to the last packet in the clear, in pieces of any size.
 func TestPacketsAreFollowedToTheLastInTheClear(t *testing.T) {
 	packet := func(kind byte, length int) []byte {
 		p := make([]byte, 4+length)
@@ -317,13 +317,13 @@ func TestPacketsAreFollowedToTheLastInTheClear(t *testing.T) {
 			}
 		}
 		if !p.encrypted {
-			t.Errorf("in steps of %d: the last one was not seen", step)
+			t.Errorf("in steps of %d: the last packet was not found", step)
 		}
 	}
 }
 
-// rsaHost is a host key of 4096 bits with a certificate of a CA of as many (the
-// same, as keys take long to make), for a few names.
+// rsaHost returns an RSA host key of 4096 bits with a certificate. The key is its own
+// CA, as making keys takes long.
 func rsaHost(t *testing.T) ssh.Signer {
 	t.Helper()
 	host := sshtest.NewRSA(t, 4096)
@@ -338,7 +338,7 @@ func rsaHost(t *testing.T) ssh.Signer {
 	return s
 }
 
-// The largest exchange that there is in practice has room four times over.
+// The largest exchange in practice needs at most a quarter of the limit.
 func TestALargeExchangeFits(t *testing.T) {
 	station, other := pair(t)
 	host := rsaHost(t)
@@ -348,12 +348,12 @@ func TestALargeExchangeFits(t *testing.T) {
 		t.Fatal(err)
 	}
 	o := Options{HostKeys: []string{ssh.CertAlgoRSASHA512v01}}
-	_, key, err := rehearse(r, o, func(ssh.PublicKey) (*Login, error) { return &Login{User: "u"}, nil })
+	_, key, err := firstRun(r, o, func(ssh.PublicKey) (*Login, error) { return &Login{User: "u"}, nil })
 	if err != nil || key.Type() != ssh.CertAlgoRSAv01 {
 		t.Fatalf("got %v, %v", key, err)
 	}
 	t.Logf("%d bytes", len(r.in))
 	if len(r.in) > maxExchange/4 {
-		t.Errorf("the exchange has %d bytes, at most %d are taken", len(r.in), maxExchange)
+		t.Errorf("the exchange has %d bytes, the maximum is %d", len(r.in), maxExchange)
 	}
 }

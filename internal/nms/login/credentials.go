@@ -12,32 +12,33 @@ import (
 	"strings"
 	"syscall"
 
+	"callhome/internal/printable"
 	"callhome/internal/sysexits"
 
 	"golang.org/x/crypto/ssh"
 	"golang.org/x/crypto/ssh/agent"
 )
 
-// Credentials are what a user can log in with.
+// Credentials are a user's ways to log in.
 type Credentials struct {
-	// KeyFiles are private keys, each with FILE-cert.pub beside it if there is
-	// one. With any given, the agent and the default keys are not asked.
+	// KeyFiles are private keys, each with its certificate in FILE-cert.pub if that
+	// exists. If there are any, the agent and the default keys are not used.
 	KeyFiles []string
 	// PasswordFile holds the password on its first line.
 	PasswordFile string
-	// AgentSocket is ssh-agent's; "" for none.
+	// AgentSocket is ssh-agent's; "" for no agent.
 	AgentSocket string
-	// DefaultKeys are key files that need not be there.
+	// DefaultKeys are key files that may be missing.
 	DefaultKeys []string
-	// Prompt asks the person at the terminal for a secret; nil if there is none.
+	// Prompt asks the user for a secret; nil without a terminal.
 	Prompt func(question string) (string, error)
 }
 
 // maxSecret bounds key and password files, in bytes.
 const maxSecret = 64 << 10
 
-// Methods returns the ways to log in, in the order of ssh: keys, then passwords,
-// and what must be closed behind them.
+// Methods returns the ways to log in, in ssh's order: keys, then passwords. The caller
+// must close the closer, the connection to ssh-agent, after the login.
 func (c Credentials) Methods(user string) ([]ssh.AuthMethod, io.Closer, error) {
 	closer := io.Closer(io.NopCloser(nil))
 	signers, err := c.fileSigners()
@@ -47,7 +48,7 @@ func (c Credentials) Methods(user string) ([]ssh.AuthMethod, io.Closer, error) {
 	var methods []ssh.AuthMethod
 	var keys agent.ExtendedAgent
 	if c.AgentSocket != "" && len(c.KeyFiles) == 0 {
-		// An agent that is gone is none.
+		// As with ssh, an agent that does not answer is no error.
 		if conn, err := net.Dial("unix", c.AgentSocket); err == nil {
 			keys, closer = agent.NewClient(conn), conn
 		}
@@ -74,12 +75,12 @@ func (c Credentials) Methods(user string) ([]ssh.AuthMethod, io.Closer, error) {
 	}
 	if len(methods) == 0 {
 		return nil, nil, sysexits.New(sysexits.NoInput, "give --privKeyFile or --password-file, or start ssh-agent",
-			errors.New("there is nothing to log in with: no key, no agent, no password, no terminal to ask at"))
+			errors.New("no credential to log in with: no key, no agent, no password, no terminal to ask for one"))
 	}
 	return methods, closer, nil
 }
 
-// password returns where the password comes from; nil: there is none.
+// password returns the function that gets the password; nil if there is no way to.
 func (c Credentials) password(user string) (func() (string, error), error) {
 	if c.PasswordFile != "" {
 		text, err := readSecret("password", c.PasswordFile)
@@ -89,7 +90,7 @@ func (c Credentials) password(user string) (func() (string, error), error) {
 		line, _, _ := strings.Cut(string(text), "\n")
 		line = strings.TrimSuffix(line, "\r")
 		if line == "" {
-			return nil, sysexits.New(sysexits.NoInput, "it stands on the first line", fmt.Errorf("there is no password in %s", c.PasswordFile))
+			return nil, sysexits.New(sysexits.NoInput, "write it on the first line", fmt.Errorf("there is no password in %s", c.PasswordFile))
 		}
 		return func() (string, error) { return line, nil }, nil
 	}
@@ -99,8 +100,8 @@ func (c Credentials) password(user string) (func() (string, error), error) {
 	return func() (string, error) { return c.Prompt("password of " + user + ": ") }, nil
 }
 
-// answer gives the password to a server that asks for one thing without echo,
-// as PAM does. The server's questions are not shown.
+// answer gives the password to a server that asks one question without echo, as PAM
+// does. It never shows the server's question, which is text from outside.
 func answer(password func() (string, error)) ssh.KeyboardInteractiveChallenge {
 	return func(_, _ string, questions []string, echo []bool) ([]string, error) {
 		switch {
@@ -109,8 +110,8 @@ func answer(password func() (string, error)) ssh.KeyboardInteractiveChallenge {
 		case len(questions) > 1 || echo[0]:
 			return nil, errors.New("the device asks for more than a password")
 		}
-		word, err := password()
-		return []string{word}, err
+		secret, err := password()
+		return []string{secret}, err
 	}
 }
 
@@ -125,7 +126,7 @@ func (c Credentials) fileSigners() (signers []ssh.Signer, err error) {
 	if len(c.KeyFiles) > 0 {
 		return signers, nil
 	}
-	c.Prompt = nil // an encrypted key is ssh-agent's to hold
+	c.Prompt = nil // an encrypted default key is for ssh-agent
 	for _, file := range c.DefaultKeys {
 		if s, err := c.signers(file); err == nil {
 			signers = append(signers, s...)
@@ -134,7 +135,7 @@ func (c Credentials) fileSigners() (signers []ssh.Signer, err error) {
 	return signers, nil
 }
 
-// signers returns a file's key, and before it its certificate.
+// signers returns a file's certificate, if there is one, and its key.
 func (c Credentials) signers(file string) ([]ssh.Signer, error) {
 	text, err := readSecret("private key", file)
 	if err != nil {
@@ -149,7 +150,7 @@ func (c Credentials) signers(file string) ([]ssh.Signer, error) {
 		}
 	}
 	if err != nil {
-		return nil, sysexits.New(sysexits.NoInput, "", fmt.Errorf("reading the private key %s: %s", file, strings.TrimPrefix(err.Error(), "ssh: ")))
+		return nil, sysexits.New(sysexits.NoInput, "", fmt.Errorf("reading the private key %s: %s", file, printable.SSHError(err)))
 	}
 	cert, err := os.ReadFile(file + "-cert.pub")
 	if errors.Is(err, fs.ErrNotExist) {
@@ -164,15 +165,15 @@ func (c Credentials) signers(file string) ([]ssh.Signer, error) {
 	}
 	certificate, ok := public.(*ssh.Certificate)
 	if !ok || !bytes.Equal(certificate.Key.Marshal(), signer.PublicKey().Marshal()) {
-		return nil, sysexits.New(sysexits.NoInput, "", fmt.Errorf("%s-cert.pub is no certificate for that key", file))
+		return nil, sysexits.New(sysexits.NoInput, "", fmt.Errorf("%s-cert.pub is not a certificate for that key", file))
 	}
 	certified, err := ssh.NewCertSigner(certificate, signer)
 	return []ssh.Signer{certified, signer}, err
 }
 
-// tooOpen reports whether a file's mode lets others than its owner at it. What
-// systemd passes as a credential is root's, mode 0440 with the group root: the
-// group's bits are the mask of the ACL that names the service's user.
+// tooOpen reports whether others than the owner have access to a file. A systemd
+// credential belongs to root:root with mode 0440: there the group's bits are the mask
+// of the ACL that names the service's user.
 func tooOpen(info os.FileInfo) bool {
 	mode := info.Mode().Perm()
 	if stat, ok := info.Sys().(*syscall.Stat_t); ok && stat.Uid == 0 && stat.Gid == 0 {
@@ -181,7 +182,7 @@ func tooOpen(info os.FileInfo) bool {
 	return mode&0o077 != 0
 }
 
-// readSecret reads a file that is for its owner alone.
+// readSecret reads a file that only its owner has access to.
 func readSecret(what, file string) ([]byte, error) {
 	f, err := os.Open(file)
 	if err != nil {

@@ -1,8 +1,7 @@
-// Package login owns the way from a TCP connection to a NETCONF channel on it
-// for a client that knows beforehand which device it talks to: SSH handshake,
-// the check of the host key, the login, the netconf subsystem (RFC 6242 section
-// 3). The console calls it. It makes no connection and decides nothing about
-// keys: that is package knownhosts'.
+// Package login logs in to a device over a TCP connection, where the device is known
+// beforehand: SSH handshake, check of the host key, login, netconf subsystem (RFC
+// 6242 section 3). The console calls it, and the station reads its credentials with
+// it. It never opens a connection, and package knownhosts decides about host keys.
 package login
 
 import (
@@ -18,6 +17,7 @@ import (
 	"time"
 
 	"callhome/internal/nms/knownhosts"
+	"callhome/internal/printable"
 	"callhome/internal/sysexits"
 
 	"golang.org/x/crypto/ssh"
@@ -26,7 +26,7 @@ import (
 // Subsystem is NETCONF's name in SSH.
 const Subsystem = "netconf"
 
-// stage is how far a handshake came; each has its exit status and hint.
+// stage is how far a handshake came, with the exit status and hint for its failure.
 type stage struct {
 	doing string
 	code  int
@@ -34,34 +34,34 @@ type stage struct {
 }
 
 var (
-	stageVersion  = stage{"waiting for its SSH version string", sysexits.Protocol, "what called may be no SSH server"}
+	stageVersion  = stage{"waiting for its SSH version string", sysexits.Protocol, "the peer may not be an SSH server"}
 	stageExchange = stage{"exchanging keys", sysexits.Protocol, ""}
-	stageLogin    = stage{"logging in", sysexits.NoPerm, "the device has to know the user and one of the keys, or the password"}
+	stageLogin    = stage{"logging in", sysexits.NoPerm, "check the user, and its key or password, on the device"}
 )
 
-// Error is a login that failed after the device had proved who it is. To wait
-// for it to call again does not help.
+// Error is a login that failed after the device had proven its host key. Waiting for
+// another call home does not help.
 type Error struct{ err error }
 
 func (e *Error) Error() string { return e.err.Error() }
 
 func (e *Error) Unwrap() error { return e.err }
 
-// Client is a login; close it to end the connection.
+// Client is an authenticated connection; Close ends it.
 type Client struct {
 	*ssh.Client
 	// Fingerprint is that of the device's host key.
 	Fingerprint string
 
-	silent atomic.Int64 // interval in which KeepAlive had no answer, in ns; 0: it had
+	silent atomic.Int64 // interval without an answer that made KeepAlive close, in ns
 }
 
-// Do logs in over conn, which it owns: with an error, and when ctx ends before
-// the login, conn is closed. A peer that is not the device is a
-// *knownhosts.Refusal, a device that does not let us in an *Error.
+// Do logs in over conn, which it owns. It closes conn on an error, and when ctx ends
+// before the login. Its error for a peer that is not the device is a
+// *knownhosts.Refusal, that for a refused login an *Error.
 func Do(ctx context.Context, conn net.Conn, device *knownhosts.Device, user string, auth []ssh.AuthMethod) (*Client, error) {
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
-	heard := &recorder{Conn: conn}
+	first := &recorder{Conn: conn}
 	var known identity
 	config := &ssh.ClientConfig{
 		User:              user,
@@ -72,7 +72,7 @@ func Do(ctx context.Context, conn net.Conn, device *knownhosts.Device, user stri
 			return known.set(k, device.Check(k))
 		},
 	}
-	c, channels, requests, err := ssh.NewClientConn(heard, "", config)
+	c, channels, requests, err := ssh.NewClientConn(first, "", config)
 	if !stop() {
 		if err == nil {
 			c.Close()
@@ -88,18 +88,18 @@ func Do(ctx context.Context, conn net.Conn, device *knownhosts.Device, user stri
 		return nil, refused
 	case key != nil:
 		return nil, &Error{failed(stageLogin, err)}
-	case heard.version():
+	case first.version():
 		at = stageExchange
-	case !errors.Is(err, context.Canceled) && !errors.Is(err, context.DeadlineExceeded) && heard.text() != "":
-		err = fmt.Errorf("it began with %q", heard.text())
+	case !errors.Is(err, context.Canceled) && !errors.Is(err, context.DeadlineExceeded) && first.text() != "":
+		err = fmt.Errorf("it began with %q", first.text())
 	}
 	return nil, failed(at, err)
 }
 
-// identity is what the host key's check came to. It is written by the library's
-// goroutine, which may outlive a handshake that was broken off.
+// identity is the result of the host key check. The library's goroutine writes it,
+// which can run after Do has returned.
 type identity struct {
-	mu      sync.Mutex // guards what follows
+	mu      sync.Mutex // guards the fields that follow
 	key     ssh.PublicKey
 	refused error
 }
@@ -118,7 +118,7 @@ func (i *identity) get() (ssh.PublicKey, error) {
 }
 
 func failed(at stage, err error) error {
-	text := err.Error()
+	text := printable.SSHError(err)
 	switch {
 	case errors.Is(err, context.DeadlineExceeded):
 		text = "it did not answer in time"
@@ -127,13 +127,10 @@ func failed(at stage, err error) error {
 	case errors.Is(err, io.EOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
 		text = "it closed the connection"
 	}
-	for _, prefix := range []string{"ssh: handshake failed: ", "ssh: "} {
-		text = strings.TrimPrefix(text, prefix)
-	}
 	return sysexits.New(at.code, at.hint, &cause{at.doing + ": " + text, err})
 }
 
-// cause has words of its own for an error.
+// cause is an error with another text.
 type cause struct {
 	text string
 	err  error
@@ -143,9 +140,9 @@ func (c *cause) Error() string { return c.text }
 
 func (c *cause) Unwrap() error { return c.err }
 
-// Netconf opens the netconf subsystem. The stream's Close ends the channel and
-// the connection with it: a device that is gone would never agree to the
-// channel's end, and a read on it would not return.
+// Netconf opens the netconf subsystem. The stream's Close closes the whole
+// connection: a device that is gone never answers the close of a channel, and a Read
+// would wait for that.
 func (c *Client) Netconf(ctx context.Context) (io.ReadWriteCloser, error) {
 	stop := context.AfterFunc(ctx, func() { c.Close() })
 	defer stop()
@@ -156,13 +153,13 @@ func (c *Client) Netconf(ctx context.Context) (io.ReadWriteCloser, error) {
 	go ssh.DiscardRequests(requests)
 	ok, err := channel.SendRequest("subsystem", true, ssh.Marshal(struct{ Name string }{Subsystem}))
 	if err == nil && !ok {
-		err = errors.New("the device has none")
+		err = errors.New("the device has no netconf subsystem")
 	}
 	if err != nil {
 		channel.Close()
-		return nil, sysexits.New(sysexits.Unavailable, "sshd_config of the device needs `Subsystem netconf`", fmt.Errorf("opening the netconf subsystem: %w", err))
+		return nil, sysexits.New(sysexits.Unavailable, "add `Subsystem netconf` to the device's sshd_config", fmt.Errorf("opening the netconf subsystem: %w", err))
 	}
-	go io.Copy(io.Discard, channel.Stderr()) //nolint:errcheck // nothing is said there
+	go io.Copy(io.Discard, channel.Stderr()) //nolint:errcheck // NETCONF does not use it
 	return &stream{channel, c}, nil
 }
 
@@ -181,23 +178,22 @@ func (s *stream) Write(p []byte) (int, error) {
 	return n, s.client.why(err)
 }
 
-// why has the end of a channel that KeepAlive brought about called by its name:
-// to the channel it is an end like any other.
+// why replaces io.EOF with the cause if KeepAlive has closed the connection.
 func (c *Client) why(err error) error {
 	if interval := time.Duration(c.silent.Load()); errors.Is(err, io.EOF) && interval > 0 {
-		return sysexits.New(sysexits.Unavailable, "the way to the device may be gone", fmt.Errorf("no answer to a keepalive within %v", interval))
+		return sysexits.New(sysexits.Unavailable, "the network path to the device may be down", fmt.Errorf("no answer to a keepalive within %v", interval))
 	}
 	return err
 }
 
 func (s *stream) Close() error {
-	_ = s.Channel.Close() // what counts is the connection
+	_ = s.Channel.Close() // closing the connection is enough
 	return s.client.Close()
 }
 
-// KeepAlive asks the device whether it is there, each interval, until the
-// connection ends; one that does not answer within an interval is closed. A
-// refusal is an answer (RFC 4254 section 4).
+// KeepAlive sends a keepalive each interval, until the connection ends. It closes the
+// connection if an answer takes longer than an interval. A failure is an answer too
+// (RFC 4254 section 4).
 func (c *Client) KeepAlive(interval time.Duration) {
 	ended := make(chan struct{})
 	go func() { _ = c.Wait(); close(ended) }()
@@ -221,22 +217,22 @@ func (c *Client) KeepAlive(interval time.Duration) {
 	}
 }
 
-// recorder keeps the peer's first bytes, for the message when they are no SSH.
+// recorder keeps the peer's first bytes, for the error if they are not SSH.
 type recorder struct {
 	net.Conn
 	mu    sync.Mutex // guards first
 	first []byte
 }
 
-// mostHeard bounds what is kept: more than the version string and the lines
-// that may stand before it (RFC 4253 section 4.2).
-const mostHeard = 8 << 10
+// mostFirst bounds the kept bytes: more than the version string and the lines that
+// may come before it (RFC 4253 section 4.2).
+const mostFirst = 8 << 10
 
 func (r *recorder) Read(p []byte) (int, error) {
 	n, err := r.Conn.Read(p)
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if len(r.first) < mostHeard {
+	if len(r.first) < mostFirst {
 		r.first = append(r.first, p[:n]...)
 	}
 	return n, err
@@ -254,7 +250,7 @@ func (r *recorder) version() bool {
 	return false
 }
 
-// text is the beginning of what came.
+// text returns the peer's first 60 bytes.
 func (r *recorder) text() string {
 	r.mu.Lock()
 	defer r.mu.Unlock()

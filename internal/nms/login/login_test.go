@@ -43,8 +43,8 @@ func newKey(t *testing.T) key {
 	return key{signer, private}
 }
 
-// locked is a key of these tests, good for nothing else, with the passphrase
-// "open"; ssh-keygen -a 1, as the usual 16 rounds take a second.
+// locked is a key for these tests alone, with the passphrase "open". It was made with
+// ssh-keygen -a 1, as the usual 16 rounds take a second.
 const locked = `-----BEGIN OPENSSH PRIVATE KEY-----
 b3BlbnNzaC1rZXktdjEAAAAACmFlczI1Ni1jdHIAAAAGYmNyeXB0AAAAGAAAABA+J5LTLR
 5VALM1e7SZwXlXAAAAAQAAAAEAAAAzAAAAC3NzaC1lZDI1NTE5AAAAINSGYQAUgp/d5CE6
@@ -128,7 +128,7 @@ func (d device) serve(conn net.Conn) {
 	}
 }
 
-// call gives our end of a call home from whatever serves the other one.
+// call returns the station's end of a call home, whose other end serve has.
 func call(t *testing.T, serve func(net.Conn)) net.Conn {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -169,9 +169,9 @@ func methods(t *testing.T, c Credentials) []ssh.AuthMethod {
 	return m
 }
 
-func try(t *testing.T, serve func(net.Conn), d *knownhosts.Device, c Credentials, max time.Duration) (*Client, net.Conn, error) {
+func try(t *testing.T, serve func(net.Conn), d *knownhosts.Device, c Credentials, limit time.Duration) (*Client, net.Conn, error) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), max)
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
 	defer cancel()
 	conn := call(t, serve)
 	client, err := Do(ctx, conn, d, "op", methods(t, c))
@@ -181,8 +181,7 @@ func try(t *testing.T, serve func(net.Conn), d *knownhosts.Device, c Credentials
 	return client, conn, err
 }
 
-// Every way to log in ends at a netconf channel.
-func TestWaysToLogIn(t *testing.T) {
+func TestEachWayToLogInLeadsToANetconfChannel(t *testing.T) {
 	host, user := newKey(t), newKey(t)
 	certificate := &ssh.Certificate{Key: user.PublicKey(), CertType: ssh.UserCert, ValidPrincipals: []string{"op"}, ValidBefore: ssh.CertTimeInfinity}
 	if err := certificate.SignCert(rand.Reader, newKey(t)); err != nil {
@@ -254,11 +253,11 @@ func TestWaysToLogIn(t *testing.T) {
 	}
 }
 
-func TestFailures(t *testing.T) {
+func TestAFailureNamesItsStageAndClosesTheConnection(t *testing.T) {
 	host, user := newKey(t), newKey(t)
 	good := Credentials{KeyFiles: []string{user.file(t, 0o600)}}
-	said := func(words string) func(net.Conn) {
-		return func(c net.Conn) { _, _ = io.WriteString(c, words); c.Close() }
+	sends := func(text string) func(net.Conn) {
+		return func(c net.Conn) { _, _ = io.WriteString(c, text); c.Close() }
 	}
 	silent := func(c net.Conn) { _, _ = io.Copy(io.Discard, c) }
 	for _, row := range []struct {
@@ -266,27 +265,27 @@ func TestFailures(t *testing.T) {
 		serve func(net.Conn)
 		known key
 		creds Credentials
-		max   time.Duration
+		limit time.Duration
 		code  int
-		words string
+		text  string
 	}{
 		{"another host key", device{host, []ssh.PublicKey{user.PublicKey()}}.serve, newKey(t), good, patience, sysexits.NoPerm, "this is not device edge7"},
 		{"wrong user key", device{host, []ssh.PublicKey{user.PublicKey()}}.serve, host, Credentials{KeyFiles: []string{newKey(t).file(t, 0o600)}}, patience, sysexits.NoPerm, "logging in: unable to authenticate"},
 		{"wrong password", device{host, nil}.serve, host, Credentials{PasswordFile: write(t, "wrong", 0o600)}, patience, sysexits.NoPerm, "logging in: "},
-		{"garbage", said("HTTP/1.0 400 \x1b[2J\r\n\r\n"), host, good, patience, sysexits.Protocol, `version string: it began with "HTTP/1.0 400 \x1b[2J\r\n\r\n"`},
+		{"garbage", sends("HTTP/1.0 400 \x1b[2J\r\n\r\n"), host, good, patience, sysexits.Protocol, `version string: it began with "HTTP/1.0 400 \x1b[2J\r\n\r\n"`},
 		{"garbage without end", func(c net.Conn) { _, _ = io.WriteString(c, strings.Repeat("x", 1<<12)); silent(c) }, host, good, patience, sysexits.Protocol, `it began with "xxx`},
-		{"hanging up", said(""), host, good, patience, sysexits.Protocol, "version string: it closed the connection"},
+		{"hanging up", sends(""), host, good, patience, sysexits.Protocol, "version string: it closed the connection"},
 		{"silent", silent, host, good, 50 * time.Millisecond, sysexits.Protocol, "version string: it did not answer in time"},
 		{"version and no more", func(c net.Conn) { _, _ = io.WriteString(c, "X: y\r\nSSH-2.0-x\r\n"); silent(c) }, host, good, 50 * time.Millisecond, sysexits.Protocol, "exchanging keys: it did not answer"},
-		{"hanging up after the version", said("SSH-2.0-x\r\n"), host, good, patience, sysexits.Protocol, "exchanging keys: "},
+		{"hanging up after the version", sends("SSH-2.0-x\r\n"), host, good, patience, sysexits.Protocol, "exchanging keys: "},
 	} {
 		t.Run(row.name, func(t *testing.T) {
-			_, conn, err := try(t, row.serve, know(t, row.known.PublicKey()), row.creds, row.max)
-			if err == nil || sysexits.Code(err) != row.code || !strings.Contains(err.Error(), row.words) {
-				t.Errorf("%v (status %d)\nwant %q (%d)", err, sysexits.Code(err), row.words, row.code)
+			_, conn, err := try(t, row.serve, know(t, row.known.PublicKey()), row.creds, row.limit)
+			if err == nil || sysexits.Code(err) != row.code || !strings.Contains(err.Error(), row.text) {
+				t.Errorf("%v (status %d)\nwant %q (%d)", err, sysexits.Code(err), row.text, row.code)
 			}
 			var final *Error
-			if errors.As(err, &final) != strings.HasPrefix(row.words, "logging in") {
+			if errors.As(err, &final) != strings.HasPrefix(row.text, "logging in") {
 				t.Errorf("%v: final is %v", err, final)
 			}
 			if _, err := conn.Write([]byte("x")); err == nil {
@@ -296,7 +295,7 @@ func TestFailures(t *testing.T) {
 	}
 }
 
-func TestNoSubsystem(t *testing.T) {
+func TestADeviceWithoutTheSubsystemIsAnError(t *testing.T) {
 	host, user := newKey(t), newKey(t)
 	serve := func(conn net.Conn) {
 		config := &ssh.ServerConfig{NoClientAuth: true}
@@ -316,12 +315,12 @@ func TestNoSubsystem(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := client.Netconf(t.Context()); sysexits.Code(err) != sysexits.Unavailable || !strings.Contains(err.Error(), "the device has none") {
+	if _, err := client.Netconf(t.Context()); sysexits.Code(err) != sysexits.Unavailable || !strings.Contains(err.Error(), "the device has no netconf subsystem") {
 		t.Errorf("%v", err)
 	}
 }
 
-// A device that does not agree to a channel's end cannot hold us.
+// Close returns although the device does not answer the close of its channel.
 func TestCloseDoesNotWait(t *testing.T) {
 	host, user := newKey(t), newKey(t)
 	done := make(chan struct{})
@@ -329,7 +328,7 @@ func TestCloseDoesNotWait(t *testing.T) {
 	serve := func(conn net.Conn) {
 		config := &ssh.ServerConfig{NoClientAuth: true}
 		config.AddHostKey(host)
-		_, channels, requests, err := ssh.NewServerConn(&deaf{Conn: conn, done: done}, config)
+		_, channels, requests, err := ssh.NewServerConn(&stalled{Conn: conn, done: done}, config)
 		if err != nil {
 			return
 		}
@@ -339,7 +338,7 @@ func TestCloseDoesNotWait(t *testing.T) {
 				go func() {
 					for r := range requests {
 						_ = r.Reply(true, nil)
-						conn.(*net.TCPConn).SetReadDeadline(time.Unix(1, 0)) // from now on it hears nothing
+						conn.(*net.TCPConn).SetReadDeadline(time.Unix(1, 0)) // from now on it reads nothing
 					}
 				}()
 			}
@@ -366,13 +365,13 @@ func TestCloseDoesNotWait(t *testing.T) {
 	}
 }
 
-// deaf is a connection that after its read deadline is neither read nor closed.
-type deaf struct {
+// stalled is a connection whose Read blocks after its read deadline, until done.
+type stalled struct {
 	net.Conn
 	done chan struct{}
 }
 
-func (d *deaf) Read(p []byte) (int, error) {
+func (d *stalled) Read(p []byte) (int, error) {
 	n, err := d.Conn.Read(p)
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		<-d.done
@@ -380,8 +379,7 @@ func (d *deaf) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// A device that falls silent after the login is given up.
-func TestKeepAlive(t *testing.T) {
+func TestKeepAliveClosesAConnectionWithoutAnAnswer(t *testing.T) {
 	host, user := newKey(t), newKey(t)
 	silent := make(chan struct{})
 	defer close(silent)
@@ -392,7 +390,7 @@ func TestKeepAlive(t *testing.T) {
 		if err != nil {
 			return
 		}
-		for i := 0; i < 2; i++ { // two answers, then none
+		for i := 0; i < 2; i++ { // two answers, then silence
 			if r := <-requests; r != nil {
 				_ = r.Reply(false, nil)
 			}
@@ -426,29 +424,29 @@ func TestCredentialsThatCannotBeUsed(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, row := range []struct {
-		name  string
-		c     Credentials
-		code  int
-		words string
+		name string
+		c    Credentials
+		code int
+		text string
 	}{
-		{"nothing", Credentials{}, sysexits.NoInput, "nothing to log in with"},
+		{"nothing", Credentials{}, sysexits.NoInput, "no credential to log in with"},
 		{"no such key", Credentials{KeyFiles: []string{"/nonexistent/key"}}, sysexits.NoInput, "/nonexistent/key"},
 		{"no key", Credentials{KeyFiles: []string{write(t, "nonsense", 0o600)}}, sysexits.NoInput, "reading the private key"},
 		{"a key that all can read", Credentials{KeyFiles: []string{user.file(t, 0o644)}}, sysexits.NoPerm, "others can read"},
-		{"a passphrase and nobody to ask", Credentials{KeyFiles: []string{write(t, locked, 0o600)}}, sysexits.NoInput, "passphrase"},
-		{"a certificate for another key", Credentials{KeyFiles: []string{other}}, sysexits.NoInput, "no certificate for that key"},
+		{"a passphrase and no terminal", Credentials{KeyFiles: []string{write(t, locked, 0o600)}}, sysexits.NoInput, "passphrase"},
+		{"a certificate for another key", Credentials{KeyFiles: []string{other}}, sysexits.NoInput, "not a certificate for that key"},
 		{"an empty password", Credentials{PasswordFile: write(t, "\n", 0o600)}, sysexits.NoInput, "no password"},
 		{"a password that all can read", Credentials{PasswordFile: write(t, "x", 0o604)}, sysexits.NoPerm, "others can read"},
-		{"an agent that is gone", Credentials{AgentSocket: "/nonexistent/agent"}, sysexits.NoInput, "nothing to log in with"},
+		{"an agent that is gone", Credentials{AgentSocket: "/nonexistent/agent"}, sysexits.NoInput, "no credential to log in with"},
 	} {
 		_, _, err := row.c.Methods("op")
-		if sysexits.Code(err) != row.code || !strings.Contains(err.Error(), row.words) {
+		if sysexits.Code(err) != row.code || !strings.Contains(err.Error(), row.text) {
 			t.Errorf("%s: %v (status %d)", row.name, err, sysexits.Code(err))
 		}
 	}
 }
 
-// info is what the kernel says of a file.
+// info is a file's owner and mode.
 type info struct {
 	os.FileInfo
 	mode     os.FileMode

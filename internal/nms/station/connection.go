@@ -123,7 +123,7 @@ func causeOf(err error) string {
 	if err == nil || err.Error() == "EOF" {
 		return "the device closed the connection"
 	}
-	return printable.Line(plain(err))
+	return printable.Line(printable.SSHError(err))
 }
 
 // channelTime bounds how long a device may take to open a channel and to start

@@ -10,7 +10,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"strings"
 	"sync"
 	"time"
 
@@ -278,9 +277,4 @@ func (s *Station) Unknown() []nmsproto.Unknown {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.unknown.list()
-}
-
-// plain is an error without the library's prefix.
-func plain(err error) string {
-	return strings.TrimPrefix(err.Error(), "ssh: ")
 }
