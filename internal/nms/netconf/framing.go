@@ -1,8 +1,8 @@
-// Package netconf owns the client's side of a NETCONF session (RFC 6241) over
-// any byte stream: both framings of RFC 6242, the hello exchange, requests with
-// their replies, notifications. The management station's console uses it. A
-// message stays the bytes it came as, with its namespaces and attributes; the
-// package never rewrites one, knows no data model, and opens no connection.
+// Package netconf owns the client's side of a NETCONF session (RFC 6241) over any byte
+// stream: both framings of RFC 6242, the hello exchange, requests with their replies,
+// notifications. The management station's console uses it. It passes each message on as
+// the bytes that came, and never changes one. It knows no data model and opens no
+// connection.
 package netconf
 
 import (
@@ -15,18 +15,17 @@ import (
 	"strconv"
 )
 
-// Framing is how messages are told apart on the wire (RFC 6242).
+// Framing is how messages are delimited in the stream (RFC 6242).
 type Framing string
 
-// The framings, by the base version that brings them.
+// The framings, named by the version of the base protocol.
 const (
-	EndOfMessage Framing = "1.0" // ]]>]]> behind each message; section 4.3
-	Chunked      Framing = "1.1" // \n#LENGTH\n before each chunk, \n##\n behind the last; section 4.2
+	EndOfMessage Framing = "1.0" // ]]>]]> after each message; section 4.3
+	Chunked      Framing = "1.1" // \n#LENGTH\n before each chunk, \n##\n after the last; section 4.2
 )
 
-// MaxMessage is the length of the longest message that is read, in bytes, where
-// nothing else is said. What it bounds is memory: a peer can announce 4 GiB in
-// one line.
+// MaxMessage is the default limit of a message, in bytes. It bounds memory: a peer can
+// announce a chunk of 4 GiB in one line.
 const MaxMessage = 64 << 20
 
 const (
@@ -36,12 +35,12 @@ const (
 	maxChunk = 1<<32 - 1
 )
 
-// ErrTooLong says that a message was longer than the reader takes.
-var ErrTooLong = errors.New("the message is longer than is taken")
+// ErrTooLong is the error for a message above the limit.
+var ErrTooLong = errors.New("the message is longer than the maximum")
 
-// Reader reads messages from a byte stream. It is not for several goroutines.
+// Reader reads messages from a byte stream. One goroutine may use it.
 type Reader struct {
-	// Framing of the next message; a session changes it after the hello.
+	// Framing is that of the next message; a session changes it after the hello.
 	Framing Framing
 	// Max is the length of the longest message, in bytes.
 	Max int
@@ -49,14 +48,14 @@ type Reader struct {
 	r *bufio.Reader
 }
 
-// NewReader returns a Reader in the framing that a session begins with.
+// NewReader returns a Reader in the framing of the hello messages.
 func NewReader(r io.Reader) *Reader {
 	return &Reader{Framing: EndOfMessage, Max: MaxMessage, r: bufio.NewReaderSize(r, 32<<10)}
 }
 
-// Next returns the next message without its framing; the caller owns it. The
-// end of the stream between two messages is io.EOF, within one
-// io.ErrUnexpectedEOF. After any error the stream cannot be read on.
+// Next returns the next message without its framing; the caller owns it. It returns
+// io.EOF for an end of the stream between two messages, io.ErrUnexpectedEOF for one
+// within a message. After any error the Reader cannot be used.
 func (r *Reader) Next() ([]byte, error) {
 	if r.Framing == Chunked {
 		return r.chunks()
@@ -107,8 +106,8 @@ func (r *Reader) chunks() ([]byte, error) {
 	}
 }
 
-// appendChunk reads one chunk's data. Memory grows with what has come, not with
-// what was announced.
+// appendChunk reads one chunk's data. Memory grows with the bytes that have come, not
+// with the announced length.
 func (r *Reader) appendChunk(message []byte, size int) ([]byte, error) {
 	for size > 0 {
 		n := min(size, r.r.Size())
@@ -125,18 +124,18 @@ func (r *Reader) appendChunk(message []byte, size int) ([]byte, error) {
 	return message, nil
 }
 
-// chunkSize reads one chunk header, or the end of the chunks as size 0. The
-// end of the stream before its first byte is io.EOF.
+// chunkSize reads one chunk header, or the end of the chunks as size 0. It returns
+// io.EOF if the stream ends before the first byte.
 func (r *Reader) chunkSize() (int, error) {
 	first, err := r.r.ReadByte()
 	if err != nil {
 		return 0, err
 	}
-	// "\n#4294967295\n" is the longest.
+	// The longest header is "\n#4294967295\n".
 	header := []byte{first}
 	for len(header) < 3 || header[len(header)-1] != '\n' {
 		if len(header) == 13 || !startsChunk(header) {
-			return 0, fmt.Errorf("%.20q where the length of a chunk should be", header)
+			return 0, fmt.Errorf("%.20q, expected the length of a chunk", header)
 		}
 		b, err := r.r.ReadByte()
 		if err != nil {
@@ -150,9 +149,9 @@ func (r *Reader) chunkSize() (int, error) {
 	digits := string(header[2 : len(header)-1])
 	size, err := strconv.ParseUint(digits, 10, 64)
 	if err != nil || !startsChunk(header) || digits[0] == '0' || digits[0] == '+' || size > maxChunk {
-		return 0, fmt.Errorf("%.20q where the length of a chunk should be", header)
+		return 0, fmt.Errorf("%.20q, expected the length of a chunk", header)
 	}
-	return int(min(size, math.MaxInt)), nil // on 32 bits it is too long in any case
+	return int(min(size, math.MaxInt)), nil // where int has 32 bits, ErrTooLong follows
 }
 
 func startsChunk(header []byte) bool {
@@ -166,7 +165,7 @@ func unexpected(err error) error {
 	return err
 }
 
-// Write writes one message in a framing, in one call of w.Write.
+// Write writes one message in a framing, with one call of w.Write.
 func Write(w io.Writer, framing Framing, message []byte) error {
 	var framed []byte
 	switch {

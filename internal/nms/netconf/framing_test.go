@@ -10,7 +10,7 @@ import (
 	"testing/iotest"
 )
 
-func TestReader(t *testing.T) {
+func TestReaderDelimitsMessages(t *testing.T) {
 	for _, row := range []struct {
 		name    string
 		framing Framing
@@ -66,8 +66,8 @@ func TestReader(t *testing.T) {
 	}
 }
 
-// A peer that announces much and sends little costs little.
-func TestAnnouncedLengthCostsNothing(t *testing.T) {
+// A peer that announces a long chunk and sends a few bytes costs little memory.
+func TestAnnouncedLengthAllocatesNothing(t *testing.T) {
 	r := NewReader(strings.NewReader("\n#60000000\nx"))
 	r.Framing = Chunked
 	allocated := testing.AllocsPerRun(1, func() {
@@ -80,7 +80,7 @@ func TestAnnouncedLengthCostsNothing(t *testing.T) {
 	}
 }
 
-func TestWrite(t *testing.T) {
+func TestWriteFramesAMessage(t *testing.T) {
 	for _, row := range []struct {
 		framing Framing
 		message string
@@ -88,7 +88,7 @@ func TestWrite(t *testing.T) {
 	}{
 		{EndOfMessage, "<a/>", "<a/>]]>]]>"},
 		{EndOfMessage, "a]]>]]>b", ""},
-		{EndOfMessage, "a]]>", ""}, // the reader would see the mark three bytes early
+		{EndOfMessage, "a]]>", ""}, // the reader would find the end three bytes early
 		{EndOfMessage, "a]]", "a]]]]>]]>"},
 		{EndOfMessage, "", ""},
 		{Chunked, "<a/>", "\n#4\n<a/>\n##\n"},
@@ -108,7 +108,7 @@ func fuzzFraming(f *testing.F, framing Framing, seeds ...string) {
 		f.Add([]byte(s))
 	}
 	f.Fuzz(func(t *testing.T, stream []byte) {
-		// As a stream it ends, with messages within the bound.
+		// Any stream ends, with messages within the limit.
 		r := NewReader(bytes.NewReader(stream))
 		r.Framing, r.Max = framing, 1000
 		for {
@@ -120,7 +120,7 @@ func fuzzFraming(f *testing.F, framing Framing, seeds ...string) {
 				t.Fatalf("a message of %d bytes", len(message))
 			}
 		}
-		// As a message it comes out as it went in, and nothing follows.
+		// A written message is read back unchanged, and nothing follows.
 		var wire bytes.Buffer
 		if Write(&wire, framing, stream) != nil {
 			return

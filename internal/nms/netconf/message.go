@@ -15,10 +15,10 @@ const (
 	notificationNS = "urn:ietf:params:xml:ns:netconf:notification:1.0"
 )
 
-// Capabilities of the base protocol, by the framing that they bring.
+// capabilityBase precedes the version in a capability of the base protocol.
 const capabilityBase = "urn:ietf:params:netconf:base:"
 
-// kind is what a message is, by the name of its root element.
+// kind is the type of a message, the name of its root element.
 type kind string
 
 const (
@@ -34,7 +34,7 @@ var kinds = map[xml.Name]kind{
 	{Space: notificationNS, Local: "notification"}: kindNotification,
 }
 
-// Error is one <rpc-error> (RFC 6241 section 4.3), in the server's words.
+// Error is one <rpc-error> (RFC 6241 section 4.3). Its fields are text from outside.
 type Error struct {
 	Type     string `xml:"error-type"`
 	Tag      string `xml:"error-tag"`
@@ -47,10 +47,10 @@ type Error struct {
 	} `xml:"error-info"`
 }
 
-// Error is the error on one line. The words are the server's.
+// Error returns the error as one line of the server's text, unescaped.
 func (e Error) Error() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s (%s)", word(e.Tag, "error"), word(e.Type, "unknown type"))
+	fmt.Fprintf(&b, "%s (%s)", orElse(e.Tag, "error"), orElse(e.Type, "unknown type"))
 	for _, part := range []struct{ before, text string }{
 		{": ", e.Message}, {" at ", e.Path}, {", app-tag ", e.AppTag}, {", info ", e.Info.XML},
 	} {
@@ -61,10 +61,10 @@ func (e Error) Error() string {
 	return b.String()
 }
 
-// IsWarning reports whether the operation succeeded all the same.
+// IsWarning reports whether the operation succeeded with a warning.
 func (e Error) IsWarning() bool { return strings.TrimSpace(e.Severity) == "warning" }
 
-func word(s, otherwise string) string {
+func orElse(s, otherwise string) string {
 	if s = strings.TrimSpace(s); s != "" {
 		return s
 	}
@@ -77,7 +77,7 @@ type Reply struct {
 	Errors []Error
 }
 
-// Failed returns the errors that are no warnings.
+// Failed returns the errors that are not warnings.
 func (r *Reply) Failed() []Error {
 	var failed []Error
 	for _, e := range r.Errors {
@@ -88,8 +88,8 @@ func (r *Reply) Failed() []Error {
 	return failed
 }
 
-// root reads as far as the root element. A document type is refused: RFC 6241
-// section 3 forbids it, and entities of the peer's own could only do harm.
+// root reads up to the root element. It refuses a document type: RFC 6241 section 3
+// forbids it, and a peer could define harmful entities in it.
 func root(message []byte) (*xml.Decoder, xml.StartElement, error) {
 	d := xml.NewDecoder(bytes.NewReader(message))
 	for {
@@ -110,29 +110,29 @@ func root(message []byte) (*xml.Decoder, xml.StartElement, error) {
 	}
 }
 
-var errDoctype = errors.New("there is a document type, which NETCONF forbids")
+var errDoctype = errors.New("the message has a document type, which NETCONF forbids")
 
 // malformed keeps the decoder's error, so that Unfinished finds it.
 func malformed(err error) error {
 	if errors.Is(err, io.EOF) {
 		return &noElement{}
 	}
-	return fmt.Errorf("this is no XML: %w", err)
+	return fmt.Errorf("this is not XML: %w", err)
 }
 
 type noElement struct{}
 
-func (*noElement) Error() string { return "this is no XML: there is no element in it" }
+func (*noElement) Error() string { return "this is not XML: there is no element in it" }
 
-// Unfinished reports whether an error of Content says only that the document
-// goes on: for somebody who types one line after the other.
+// Unfinished reports whether an error of Content only means that more of the document
+// must follow. The interactive console reads the next line then.
 func Unfinished(err error) bool {
 	var none *noElement
 	var syntax *xml.SyntaxError
 	return errors.As(err, &none) || errors.As(err, &syntax) && syntax.Msg == "unexpected EOF"
 }
 
-// rest reads to the end of the message, which must be that of its root.
+// rest reads to the end of the message, which must follow the end of its root.
 func rest(d *xml.Decoder) error {
 	for {
 		token, err := d.Token()
@@ -147,13 +147,13 @@ func rest(d *xml.Decoder) error {
 			return errors.New("the message has a second root element")
 		case xml.CharData:
 			if len(bytes.TrimSpace(token)) > 0 {
-				return errors.New("there is text behind the message's root element")
+				return errors.New("the message has text after its root element")
 			}
 		}
 	}
 }
 
-// wellFormed wants one element and nothing beside it.
+// wellFormed returns an error unless the message is one element and nothing else.
 func wellFormed(message []byte) error {
 	d, _, err := root(message)
 	if err != nil {
@@ -165,7 +165,7 @@ func wellFormed(message []byte) error {
 	return rest(d)
 }
 
-// hello is the server's.
+// hello is the server's hello.
 type hello struct {
 	Capabilities []string `xml:"urn:ietf:params:xml:ns:netconf:base:1.0 capabilities>capability"`
 	SessionID    string   `xml:"urn:ietf:params:xml:ns:netconf:base:1.0 session-id"`
@@ -175,7 +175,7 @@ func parseHello(message []byte) (hello, error) {
 	var h hello
 	d, start, err := root(message)
 	if err == nil && kinds[start.Name] != kindHello {
-		err = fmt.Errorf("<%s> where a hello should be", quoted(start.Name.Local))
+		err = fmt.Errorf("<%s>, expected a hello", quoted(start.Name.Local))
 	}
 	if err == nil {
 		if err = d.DecodeElement(&h, &start); err == nil {
@@ -191,7 +191,7 @@ func parseHello(message []byte) (hello, error) {
 	return h, err
 }
 
-// parseReply reads the errors of a reply, and whether it is well-formed.
+// parseReply parses the errors of a reply, and checks that it is well-formed.
 func parseReply(message []byte) (*Reply, error) {
 	d, _, err := root(message)
 	if err != nil {
@@ -204,7 +204,7 @@ func parseReply(message []byte) (*Reply, error) {
 			return nil, malformed(err)
 		}
 		switch token := token.(type) {
-		case xml.EndElement: // the root's, as the children's are read below
+		case xml.EndElement: // the root's: the cases below read those of the children
 			return reply, rest(d)
 		case xml.StartElement:
 			if token.Name != (xml.Name{Space: baseNS, Local: "rpc-error"}) {
@@ -222,7 +222,7 @@ func parseReply(message []byte) (*Reply, error) {
 	}
 }
 
-// attribute is the value of an attribute without a namespace.
+// attribute returns the value of an attribute without a namespace.
 func attribute(start xml.StartElement, name string) (string, bool) {
 	for _, a := range start.Attr {
 		if a.Name.Space == "" && a.Name.Local == name {
@@ -232,7 +232,7 @@ func attribute(start xml.StartElement, name string) (string, bool) {
 	return "", false
 }
 
-// quoted bounds a word of the peer's and makes it fit for a line.
+// quoted bounds text of the peer and makes it printable on one line.
 func quoted(s string) string {
 	if len(s) > 40 {
 		s = s[:40] + "..."

@@ -11,39 +11,39 @@ import (
 	"sync"
 )
 
-// Options are what a client brings to a session. The zero value is in order.
+// Options are the client's options of a session. The zero value is valid.
 type Options struct {
 	// Versions are the framings to offer; empty: both.
 	Versions []Framing
-	// Capabilities to announce beside the base protocol's.
+	// Capabilities are announced in addition to the base protocol's.
 	Capabilities []string
-	// Notification is called with each notification as it came. It runs on the
-	// goroutine that reads, so while it does not return nothing else is read.
+	// Notification is called with each notification, on the goroutine that reads: the
+	// next message is read after it returns.
 	Notification func(message []byte)
-	// MaxMessage is the longest message taken, in bytes; 0: MaxMessage.
+	// MaxMessage is the limit of a message, in bytes; 0: the constant MaxMessage.
 	MaxMessage int
 }
 
-// Session is an established session. Its methods are for any goroutine.
+// Session is an established session. Its methods may be called by several goroutines.
 type Session struct {
-	// ID is the session-id that the server gave.
+	// ID is the session-id in the server's hello.
 	ID string
 	// Capabilities are the server's, as it sent them.
 	Capabilities []string
 	// Hello is the server's hello as it came.
 	Hello []byte
-	// Framing is the one in use.
+	// Framing is the negotiated framing.
 	Framing Framing
 
 	conn         io.ReadWriteCloser
 	notification func([]byte)
-	ended        chan struct{} // closed when nothing more is read; err says why
+	ended        chan struct{} // closed at the end of the stream; err has the cause
 
 	writing sync.Mutex // one message at a time
 
-	mu      sync.Mutex // guards what follows
-	last    int        // message-id that was given last
-	waiting []waiter   // in the order in which they were asked
+	mu      sync.Mutex // guards the fields that follow
+	last    int        // last message-id
+	waiting []waiter   // requests without a reply, the oldest first
 	err     error
 }
 
@@ -52,11 +52,11 @@ type waiter struct {
 	reply chan *Reply
 }
 
-// ErrEnded says that the server closed the stream between two messages.
+// ErrEnded is the error after the server has closed the stream between two messages.
 var ErrEnded = errors.New("the server ended the session")
 
-// Open exchanges hellos and returns the session, which owns conn then. With an
-// error, or when ctx ends first, conn is closed.
+// Open exchanges hellos and returns the session, which then owns conn. It closes conn
+// on an error, and when ctx ends first.
 func Open(ctx context.Context, conn io.ReadWriteCloser, o Options) (*Session, error) {
 	if len(o.Versions) == 0 {
 		o.Versions = []Framing{EndOfMessage, Chunked}
@@ -83,31 +83,31 @@ func Open(ctx context.Context, conn io.ReadWriteCloser, o Options) (*Session, er
 	return s, nil
 }
 
-// greet sends our hello while it waits for the server's, as both ends may wait
-// for room to write (RFC 6241 section 8.1: each sends without waiting).
+// greet sends the client's hello while it reads the server's: each end sends its hello
+// without waiting for the other's (RFC 6241 section 8.1), and both writes can block.
 func (s *Session) greet(reader *Reader, o Options) error {
 	sent := make(chan error, 1)
 	go func() { sent <- Write(s.conn, EndOfMessage, ourHello(o)) }()
 	message, err := reader.Next()
 	if err != nil {
-		s.conn.Close() // so that the writer ends
+		s.conn.Close() // ends the writer
 		<-sent
-		return fmt.Errorf("reading the server's: %w", ended(err))
+		return fmt.Errorf("reading the server's hello: %w", ended(err))
 	}
 	h, err := parseHello(message)
 	if err == nil {
 		_, idErr := strconv.ParseUint(h.SessionID, 10, 32)
 		if idErr != nil || h.SessionID == "0" {
-			err = fmt.Errorf("it has no session-id but %q", quoted(h.SessionID))
+			err = fmt.Errorf("session-id %q, expected a number above 0", quoted(h.SessionID))
 		}
 	}
 	if err != nil {
 		s.conn.Close()
 		<-sent
-		return fmt.Errorf("reading the server's: %w", err)
+		return fmt.Errorf("reading the server's hello: %w", err)
 	}
 	if err := <-sent; err != nil {
-		return fmt.Errorf("sending ours: %w", err)
+		return fmt.Errorf("sending the client's hello: %w", err)
 	}
 	s.ID, s.Capabilities, s.Hello = h.SessionID, h.Capabilities, message
 	for _, f := range []Framing{Chunked, EndOfMessage} {
@@ -116,7 +116,7 @@ func (s *Session) greet(reader *Reader, o Options) error {
 			return nil
 		}
 	}
-	return fmt.Errorf("no base version in common: the server has none of %v", o.Versions)
+	return fmt.Errorf("no common base version: the server offers neither of %v", o.Versions)
 }
 
 func ourHello(o Options) []byte {
@@ -132,9 +132,9 @@ func ourHello(o Options) []byte {
 	return []byte(b.String())
 }
 
-// read takes messages until the stream ends or breaks.
+// read reads messages until the stream ends or fails.
 func (s *Session) read(reader *Reader) {
-	err := s.take(reader)
+	err := s.dispatch(reader)
 	s.mu.Lock()
 	s.err = err
 	s.mu.Unlock()
@@ -142,7 +142,8 @@ func (s *Session) read(reader *Reader) {
 	s.conn.Close()
 }
 
-func (s *Session) take(reader *Reader) error {
+// dispatch passes each message to its receiver.
+func (s *Session) dispatch(reader *Reader) error {
 	for {
 		message, err := reader.Next()
 		if err != nil {
@@ -167,20 +168,20 @@ func (s *Session) take(reader *Reader) error {
 				s.notification(message)
 			}
 		default:
-			return fmt.Errorf("<%s> where a reply or a notification should be", quoted(start.Name.Local))
+			return fmt.Errorf("<%s>, expected a reply or a notification", quoted(start.Name.Local))
 		}
 	}
 }
 
-// deliver hands a reply to whoever waits for it. One without a message-id is
-// for the oldest request: a server answers so what it could not read (RFC 6241
-// section 4.1). One for a request that was given up is dropped.
+// deliver passes a reply to the Do that waits for it. A reply without a message-id is
+// for the oldest request: a server replies so to a request that it could not parse (RFC
+// 6241 section 4.1). A reply to a cancelled request is dropped.
 func (s *Session) deliver(id string, given bool, reply *Reply) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	n, err := strconv.Atoi(id)
 	if given && (err != nil || n < 1 || n > s.last) {
-		return fmt.Errorf("a reply to message %q, which was not sent", quoted(id))
+		return fmt.Errorf("a reply with message-id %q, which no request has", quoted(id))
 	}
 	for i, w := range s.waiting {
 		if !given || w.id == n {
@@ -202,9 +203,9 @@ func ended(err error) error {
 	return err
 }
 
-// Do sends one operation, the XML that stands inside <rpc>, and waits for its
-// reply. A reply that holds <rpc-error> is no error here. When ctx ends the
-// session stays usable, and the reply is dropped if it still comes.
+// Do sends one operation, the content of <rpc>, and waits for its reply. A reply with
+// <rpc-error> is not an error here. When ctx ends, the session stays usable, and a late
+// reply is dropped.
 func (s *Session) Do(ctx context.Context, operation []byte) (*Reply, error) {
 	w := waiter{reply: make(chan *Reply, 1)}
 	s.mu.Lock()
@@ -217,7 +218,7 @@ func (s *Session) Do(ctx context.Context, operation []byte) (*Reply, error) {
 	message := fmt.Appendf(nil, `<rpc xmlns="%s" message-id="%d">`, baseNS, w.id)
 	message = append(append(message, operation...), "</rpc>"...)
 	if err := wellFormed(message); err != nil {
-		return nil, fmt.Errorf("the request is not sent: %w", err)
+		return nil, fmt.Errorf("checking the request: %w", err)
 	}
 	if err := s.send(ctx, message); err != nil {
 		return nil, err
@@ -237,8 +238,8 @@ func (s *Session) Do(ctx context.Context, operation []byte) (*Reply, error) {
 	}
 }
 
-// send writes one message. When ctx ends before it is written the stream holds
-// a part of it at most, and the session with it is over.
+// send writes one message. When ctx ends first, the stream may have a part of the
+// message, so send closes it, which ends the session.
 func (s *Session) send(ctx context.Context, message []byte) error {
 	s.writing.Lock()
 	defer s.writing.Unlock()
@@ -248,7 +249,7 @@ func (s *Session) send(ctx context.Context, message []byte) error {
 		return fmt.Errorf("sending the request: %w", ctx.Err())
 	}
 	switch {
-	case errors.Is(err, io.EOF): // what an SSH channel says that the other end closed
+	case errors.Is(err, io.EOF): // the error of a closed SSH channel
 		return ErrEnded
 	case err != nil:
 		return fmt.Errorf("sending the request: %w", err)
@@ -262,19 +263,18 @@ func (s *Session) forget(id int) {
 	s.waiting = slices.DeleteFunc(s.waiting, func(w waiter) bool { return w.id == id })
 }
 
-// Ended is closed when the session is over; Err then says why.
+// Ended returns a channel that is closed when the session has ended; Err has the cause.
 func (s *Session) Ended() <-chan struct{} { return s.ended }
 
-// Err returns why the session is over, ErrEnded where the server closed it, and
-// nil while it lasts.
+// Err returns why the session has ended, ErrEnded if the server closed it, and nil
+// before the end.
 func (s *Session) Err() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.err
 }
 
-// Close closes the stream without asking the server; <close-session/> is the
-// polite way.
+// Close closes the stream at once. For an orderly end send <close-session/> first.
 func (s *Session) Close() error {
 	err := s.conn.Close()
 	<-s.ended

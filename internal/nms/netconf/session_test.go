@@ -18,15 +18,15 @@ const helloBoth = `<hello xmlns="urn:ietf:params:xml:ns:netconf:base:1.0"><capab
 
 var hello10 = strings.Replace(helloBoth, "base:1.1", "nothing", 1)
 
-// server is the other end of a session, told by the test line by line.
+// server is the other end of a session, which the test drives message by message.
 type server struct {
 	t *testing.T
 	net.Conn
 	r *Reader
 }
 
-// meet opens a session with a server that says that hello.
-func meet(t *testing.T, hello string, o Options) (*Session, *server) {
+// open opens a session with a server that sends that hello.
+func open(t *testing.T, hello string, o Options) (*Session, *server) {
 	t.Helper()
 	ours, theirs := net.Pipe()
 	s := &server{t, theirs, NewReader(theirs)}
@@ -51,13 +51,13 @@ func meet(t *testing.T, hello string, o Options) (*Session, *server) {
 	return session, s
 }
 
-func (s *server) say(message string) {
+func (s *server) send(message string) {
 	if err := Write(s.Conn, s.r.Framing, []byte(message)); err != nil {
 		s.t.Errorf("the server cannot write: %v", err)
 	}
 }
 
-func (s *server) hear() string {
+func (s *server) receive() string {
 	message, err := s.r.Next()
 	if err != nil {
 		s.t.Errorf("the server cannot read: %v", err)
@@ -69,7 +69,7 @@ func reply(id int, body string) string {
 	return fmt.Sprintf(`<nc:rpc-reply xmlns:nc="urn:ietf:params:xml:ns:netconf:base:1.0" message-id="%d">%s</nc:rpc-reply>`, id, body)
 }
 
-func TestVersions(t *testing.T) {
+func TestTheHighestCommonFramingIsUsed(t *testing.T) {
 	for _, row := range []struct {
 		server string
 		ours   []Framing
@@ -79,13 +79,13 @@ func TestVersions(t *testing.T) {
 		{helloBoth, []Framing{EndOfMessage}, EndOfMessage},
 		{hello10, []Framing{EndOfMessage, Chunked}, EndOfMessage},
 	} {
-		session, s := meet(t, row.server, Options{Versions: row.ours})
+		session, s := open(t, row.server, Options{Versions: row.ours})
 		if session.Framing != row.want || session.ID != "7" || session.Capabilities[2] != "urn:x?module=y&revision=z" {
 			t.Errorf("framing %s, session %s, %q", session.Framing, session.ID, session.Capabilities)
 		}
 		go func() {
-			s.hear()
-			s.say(reply(1, "<nc:ok/>"))
+			s.receive()
+			s.send(reply(1, "<nc:ok/>"))
 		}()
 		r, err := session.Do(t.Context(), []byte("<get/>"))
 		if err != nil || string(r.Raw) != reply(1, "<nc:ok/>") || len(r.Errors) != 0 {
@@ -94,7 +94,7 @@ func TestVersions(t *testing.T) {
 	}
 }
 
-func TestBadHello(t *testing.T) {
+func TestAnInvalidHelloIsRefused(t *testing.T) {
 	for name, hello := range map[string]string{
 		"no session-id":   strings.Replace(helloBoth, "<session-id>7</session-id>", "", 1),
 		"session-id zero": strings.Replace(helloBoth, ">7<", ">0<", 1),
@@ -122,7 +122,7 @@ func TestBadHello(t *testing.T) {
 	}
 }
 
-func TestServerThatSaysNothing(t *testing.T) {
+func TestASilentServerFailsAtTheTimeLimit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ours, theirs := net.Pipe()
 		go func() { _, _ = io.Copy(io.Discard, theirs) }()
@@ -134,33 +134,33 @@ func TestServerThatSaysNothing(t *testing.T) {
 	})
 }
 
-// Replies find their request in whatever order they come, notifications come
-// between them, and what was given up is dropped.
-func TestRepliesAndNotifications(t *testing.T) { synctest.Test(t, repliesAndNotifications) }
+// Replies get to their requests in any order, with notifications between them, and a
+// reply to a cancelled request is dropped.
+func TestRepliesGetToTheirRequests(t *testing.T) { synctest.Test(t, repliesAndNotifications) }
 
 func repliesAndNotifications(t *testing.T) {
 	notes := make(chan string, 1)
-	session, s := meet(t, helloBoth, Options{Notification: func(m []byte) { notes <- string(m) }})
+	session, s := open(t, helloBoth, Options{Notification: func(m []byte) { notes <- string(m) }})
 	const note = `<notification xmlns="urn:ietf:params:xml:ns:netconf:notification:1.0"><eventTime>x</eventTime></notification>`
 
 	given, cancel := context.WithCancel(t.Context())
 	dropped := make(chan error, 1)
 	go func() { _, err := session.Do(given, []byte("<first/>")); dropped <- err }()
-	if got := s.hear(); !strings.Contains(got, `message-id="1"`) || !strings.Contains(got, "<first/>") {
-		t.Errorf("heard %s", got)
+	if got := s.receive(); !strings.Contains(got, `message-id="1"`) || !strings.Contains(got, "<first/>") {
+		t.Errorf("received %s", got)
 	}
-	synctest.Wait() // for the request to be written to its end
+	synctest.Wait() // until the request is written
 	cancel()
 	if err := <-dropped; !errors.Is(err, context.Canceled) {
 		t.Errorf("%v", err)
 	}
 	second, third := make(chan *Reply, 1), make(chan *Reply, 1)
 	go func() { r, _ := session.Do(t.Context(), []byte("<second/>")); second <- r }()
-	s.hear()
+	s.receive()
 	go func() { r, _ := session.Do(t.Context(), []byte("<third/>")); third <- r }()
-	s.hear()
+	s.receive()
 	for _, m := range []string{reply(3, "<nc:three/>"), note, reply(1, "<nc:one/>"), reply(2, "<nc:two/>")} {
-		s.say(m)
+		s.send(m)
 	}
 	if r := <-third; !strings.Contains(string(r.Raw), "three") {
 		t.Errorf("the third got %s", r.Raw)
@@ -173,11 +173,11 @@ func repliesAndNotifications(t *testing.T) {
 	}
 }
 
-func TestErrors(t *testing.T) {
-	session, s := meet(t, hello10, Options{})
+func TestRpcErrorsAreParsed(t *testing.T) {
+	session, s := open(t, hello10, Options{})
 	go func() {
-		s.hear()
-		s.say(reply(1, `<nc:rpc-error><nc:error-type>application</nc:error-type><nc:error-tag>data-missing</nc:error-tag>`+
+		s.receive()
+		s.send(reply(1, `<nc:rpc-error><nc:error-type>application</nc:error-type><nc:error-tag>data-missing</nc:error-tag>`+
 			`<nc:error-severity>error</nc:error-severity><nc:error-path xmlns:y="urn:y">/y:a</nc:error-path>`+
 			`<nc:error-message xml:lang="en">it is
 			not there</nc:error-message><nc:error-info><y/></nc:error-info></nc:rpc-error>`+
@@ -192,18 +192,18 @@ func TestErrors(t *testing.T) {
 	}
 }
 
-// What the server must not send ends the session, and whoever waits is told.
-func TestSessionEnds(t *testing.T) {
+// A message that the server must not send ends the session, and fails the request.
+func TestAnInvalidMessageEndsTheSession(t *testing.T) {
 	for _, row := range []struct{ name, message, want string }{
-		{"a reply that nobody asked for", reply(9, "<nc:ok/>"), `a reply to message "9", which was not sent`},
-		{"another root", "<surprise/>", "<surprise> where a reply"},
-		{"no XML", "\x1b[2J", "no XML"},
+		{"a reply without a request", reply(9, "<nc:ok/>"), `a reply with message-id "9", which no request has`},
+		{"another root", "<surprise/>", "<surprise>, expected a reply"},
+		{"no XML", "\x1b[2J", "not XML"},
 		{"a second root", reply(1, "<nc:ok/>") + "<x/>", "second root"},
-		{"cut short", strings.TrimSuffix(reply(1, "<nc:ok/>"), "</nc:rpc-reply>"), "no XML"},
+		{"cut short", strings.TrimSuffix(reply(1, "<nc:ok/>"), "</nc:rpc-reply>"), "not XML"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
-			session, s := meet(t, helloBoth, Options{})
-			go func() { s.hear(); s.say(row.message) }()
+			session, s := open(t, helloBoth, Options{})
+			go func() { s.receive(); s.send(row.message) }()
 			_, err := session.Do(t.Context(), []byte("<get/>"))
 			if err == nil || !strings.Contains(err.Error(), row.want) {
 				t.Errorf("%v", err)
@@ -211,8 +211,8 @@ func TestSessionEnds(t *testing.T) {
 			<-session.Ended()
 		})
 	}
-	session, s := meet(t, helloBoth, Options{})
-	go func() { s.hear(); s.Close() }()
+	session, s := open(t, helloBoth, Options{})
+	go func() { s.receive(); s.Close() }()
 	if _, err := session.Do(t.Context(), []byte("<get/>")); !errors.Is(err, ErrEnded) {
 		t.Errorf("%v", err)
 	}
@@ -220,7 +220,7 @@ func TestSessionEnds(t *testing.T) {
 
 // An operation cannot end its own <rpc> and begin another one.
 func TestOperationStaysInItsRpc(t *testing.T) {
-	session, _ := meet(t, hello10, Options{})
+	session, _ := open(t, hello10, Options{})
 	for _, operation := range []string{`</rpc><rpc xmlns="` + baseNS + `">`, "<get>", "</rpc>]]>]]><rpc>", "<a>]]>]]></a>"} {
 		if _, err := session.Do(t.Context(), []byte(operation)); err == nil {
 			t.Errorf("%q was sent", operation)
@@ -228,7 +228,7 @@ func TestOperationStaysInItsRpc(t *testing.T) {
 	}
 }
 
-// Whatever a server sends is refused or understood, and never more than that.
+// Each message of a server is parsed or refused, and causes no panic.
 func FuzzMessages(f *testing.F) {
 	for _, s := range []string{helloBoth, reply(1, "<nc:ok/>"), reply(1, "<nc:rpc-error><nc:error-tag>x</nc:error-tag></nc:rpc-error>"), "<!DOCTYPE x><x/>", "<x/><y/>", "x"} {
 		f.Add([]byte(s))

@@ -9,17 +9,16 @@ import (
 	"strings"
 )
 
-// Escape makes text fit to stand in XML as character data or in an attribute.
+// Escape escapes text for XML character data and attributes.
 func Escape(s string) string {
 	var b strings.Builder
-	_ = xml.EscapeText(&b, []byte(s)) // a Builder takes all
+	_ = xml.EscapeText(&b, []byte(s)) // a Builder never fails
 	return b.String()
 }
 
-// Content is a document as it can stand inside another element: without its
-// XML declaration and what comes before the first element. There may be several
-// elements; first is the name of the first. The error says that the document is
-// not whole elements and nothing else.
+// Content returns a document's elements, one or more, for use inside another element:
+// without the XML declaration and all else before the first element, whose name is
+// first. It returns an error unless the rest is whole elements and nothing else.
 func Content(document []byte) (content []byte, first xml.Name, err error) {
 	document = bytes.TrimPrefix(document, []byte("\ufeff"))
 	d := xml.NewDecoder(bytes.NewReader(document))
@@ -45,24 +44,23 @@ func Content(document []byte) (content []byte, first xml.Name, err error) {
 			return nil, first, errDoctype
 		case xml.CharData:
 			if depth == 0 && len(bytes.TrimSpace(token)) > 0 {
-				return nil, first, errors.New("there is text outside of the elements")
+				return nil, first, errors.New("the document has text outside of its elements")
 			}
 		}
 	}
 }
 
-// margin is the indent of the deepest level that has one of its own. Deeper
-// elements begin where that does: a device chooses how deep they are, and with
-// an indent for each level a small message would fill the memory.
+// margin is the deepest indent. Elements that are nested deeper get the same: a device
+// chooses the depth, and with an indent for each level a small message would fill the
+// memory.
 var margin = strings.Repeat("  ", 32)
 
-// maxDepth is how deep elements are laid out. No data model comes near it.
+// maxDepth bounds the nesting that Pretty formats. No data model comes near it.
 const maxDepth = 1000
 
-// Pretty returns a message with each element on a line of its own. It changes
-// white space between elements and nothing else: every tag, with its prefix,
-// namespaces and attributes, every text and comment is copied as it came. What
-// is no XML, or nested deeper than maxDepth, comes back as it is, with an error.
+// Pretty returns a message with each element on a line of its own. It changes only white
+// space between elements, and copies every tag, text and comment as it came. It returns
+// text that is not XML, or is nested deeper than maxDepth, unchanged with an error.
 func Pretty(message []byte) ([]byte, error) {
 	message = bytes.TrimSpace(message)
 	d := xml.NewDecoder(bytes.NewReader(message))
@@ -78,19 +76,19 @@ func Pretty(message []byte) ([]byte, error) {
 		}
 		p.token(token, message[from:d.InputOffset()])
 		if p.depth > maxDepth {
-			return message, fmt.Errorf("laying out a message: its elements are more than %d deep", maxDepth)
+			return message, fmt.Errorf("formatting a message: its elements are nested deeper than %d levels", maxDepth)
 		}
 	}
 }
 
-// printer lays tokens out. What white space means is known only at the next
-// tag, so text waits in pending.
+// printer formats tokens. The next tag decides whether white space is text, so text
+// waits in pending.
 type printer struct {
 	out     []byte
 	depth   int
 	pending []byte
 	isText  bool // pending is more than white space
-	isLeaf  bool // nothing but text since the last start tag
+	isLeaf  bool // only text since the last start tag
 }
 
 func (p *printer) token(token xml.Token, raw []byte) {
@@ -102,7 +100,7 @@ func (p *printer) token(token xml.Token, raw []byte) {
 		p.isLeaf = true
 	case xml.EndElement:
 		p.depth--
-		if p.isLeaf { // white space can be a leaf's value
+		if p.isLeaf { // a leaf's value may be white space
 			p.out = append(p.out, p.pending...)
 			p.pending, p.isText = nil, false
 		} else {
@@ -124,7 +122,7 @@ func (p *printer) token(token xml.Token, raw []byte) {
 	}
 }
 
-// line begins the next tag: on a new line, or behind text where it stands.
+// line begins a new line for the next tag, unless text comes before the tag.
 func (p *printer) line() {
 	if p.isText {
 		p.out = append(p.out, p.pending...)

@@ -10,7 +10,7 @@ import (
 	"testing"
 )
 
-func TestPretty(t *testing.T) {
+func TestPrettyChangesWhiteSpaceOnly(t *testing.T) {
 	for _, row := range []struct{ name, in, want string }{
 		{"nested", `<a><b>1</b><c/></a>`, "<a>\n  <b>1</b>\n  <c/>\n</a>\n"},
 		{"other layout", "\n<a>\n<b>1</b>\n\n\t<c></c>\n</a>\n", "<a>\n  <b>1</b>\n  <c></c>\n</a>\n"},
@@ -37,7 +37,7 @@ func TestPretty(t *testing.T) {
 	}
 }
 
-// A device chooses how deep its elements are, and not how much memory that takes.
+// Deeply nested elements do not fill the memory.
 func TestPrettyOfDeepElements(t *testing.T) {
 	nested := func(depth int) string {
 		return strings.Repeat("<a>", depth) + strings.Repeat("</a>", depth)
@@ -51,12 +51,12 @@ func TestPrettyOfDeepElements(t *testing.T) {
 		t.Error("it says something else")
 	}
 	in = nested(maxDepth + 1)
-	if got, err := Pretty([]byte(in)); err == nil || !strings.Contains(err.Error(), "more than 1000 deep") || string(got) != in {
+	if got, err := Pretty([]byte(in)); err == nil || !strings.Contains(err.Error(), "nested deeper than 1000 levels") || string(got) != in {
 		t.Errorf("more levels became %d bytes, %v", len(got), err)
 	}
 }
 
-// Whatever comes in, what comes out says the same.
+// Pretty keeps every token except white space between elements.
 func FuzzPretty(f *testing.F) {
 	for _, s := range []string{"<a><b>1</b><c/></a>", "<a>x<b/>y</a>", "<a xmlns:p='q' p:r=\"s\"><!-- c --><?pi x?> </a>", "<a><![CDATA[ ]]></a>", "<a>"} {
 		f.Add(s)
@@ -66,7 +66,7 @@ func FuzzPretty(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if before, after := words(t, []byte(in)), words(t, out); !reflect.DeepEqual(before, after) {
+		if before, after := tokens(t, []byte(in)), tokens(t, out); !reflect.DeepEqual(before, after) {
 			t.Fatalf("%q\nbecame %q:\n%q\n%q", in, out, before, after)
 		}
 		again, err := Pretty(out)
@@ -76,8 +76,8 @@ func FuzzPretty(f *testing.F) {
 	})
 }
 
-// words are a document's tokens without the white space between elements.
-func words(t *testing.T, document []byte) (all []string) {
+// tokens returns a document's tokens without the white space between elements.
+func tokens(t *testing.T, document []byte) (all []string) {
 	t.Helper()
 	d := xml.NewDecoder(bytes.NewReader(bytes.TrimSpace(document)))
 	text := ""
@@ -115,7 +115,7 @@ func words(t *testing.T, document []byte) (all []string) {
 	}
 }
 
-func TestContent(t *testing.T) {
+func TestContentIsWholeElements(t *testing.T) {
 	for _, row := range []struct{ in, want string }{
 		{"<a/>", "<a/>"},
 		{"\ufeff<?xml version=\"1.0\"?>\n<!-- c -->\n<a><b/></a>\n", "<a><b/></a>"},
@@ -134,7 +134,7 @@ func TestContent(t *testing.T) {
 	}
 }
 
-func TestUnfinished(t *testing.T) {
+func TestAnUnfinishedDocumentIsRecognised(t *testing.T) {
 	for in, want := range map[string]bool{"": true, "<a>": true, "<a": true, "<a><b/>": true, "<!-- ": true, "<a></b>": false, "x": false, "<a/>": false} {
 		if _, _, err := Content([]byte(in)); Unfinished(err) != want {
 			t.Errorf("%q: %v", in, err)
