@@ -18,7 +18,7 @@ import (
 	"github.com/urfave/cli/v2"
 )
 
-// connectContext is the command's, with these arguments.
+// connectContext returns the context of the command connect with these arguments.
 func connectContext(t *testing.T, args ...string) *cli.Context {
 	t.Helper()
 	set := flag.NewFlagSet("connect", flag.ContinueOnError)
@@ -33,7 +33,7 @@ func connectContext(t *testing.T, args ...string) *cli.Context {
 	return cli.NewContext(cli.NewApp(), set, nil)
 }
 
-// The login name is a word from outside: it becomes an id, or nothing.
+// The login name is text from outside: it is used only if its end is a valid id.
 func TestTheDeviceIsTheArgumentOrInTheLoginName(t *testing.T) {
 	for _, tt := range []struct {
 		name    string
@@ -42,10 +42,10 @@ func TestTheDeviceIsTheArgumentOrInTheLoginName(t *testing.T) {
 		want    string
 		err     string
 	}{
-		{"a word", []string{"edge7"}, "dev+edge8", "edge7", ""},
-		{"no word", nil, "dev+edge8", "", "expected one DEVICE"},
-		{"two words", []string{"a", "b"}, "", "", "expected one DEVICE"},
-		{"a word that is no id", []string{"../edge7"}, "", "", "device id"},
+		{"an argument", []string{"edge7"}, "dev+edge8", "edge7", ""},
+		{"no argument", nil, "dev+edge8", "", "expected one DEVICE"},
+		{"two arguments", []string{"a", "b"}, "", "", "expected one DEVICE"},
+		{"an argument that is no id", []string{"../edge7"}, "", "", "device id"},
 		{"the login name", []string{"--login-prefix", "dev+"}, "dev+edge7", "edge7", ""},
 		{"another login name", []string{"--login-prefix", "dev+"}, "root", "", `the login name "root" does not begin with "dev+"`},
 		{"no login name", []string{"--login-prefix", "dev+"}, "", "", "does not begin"},
@@ -70,7 +70,7 @@ func TestTheDeviceIsTheArgumentOrInTheLoginName(t *testing.T) {
 	}
 }
 
-func TestASessionsEndIsTheProgramsEnd(t *testing.T) {
+func TestTheSubsystemsExitStatusIsTheProgramsOwn(t *testing.T) {
 	status := func(n int) *int { return &n }
 	for _, tt := range []struct {
 		r    nmsproto.ConnectResult
@@ -95,7 +95,7 @@ func TestASessionsEndIsTheProgramsEnd(t *testing.T) {
 	}
 }
 
-func TestADevicesWordsSteerNoTerminal(t *testing.T) {
+func TestADevicesStderrControlsNoTerminal(t *testing.T) {
 	var out bytes.Buffer
 	passOn(&out, nmsproto.ConnectResult{Stderr: "no license\n\x1b]0;x\x07\u009b2J\u202e"})
 	if got, want := out.String(), "no license\n\ufffd]0;x\ufffd\ufffd2J\ufffd"; got != want {
@@ -137,8 +137,8 @@ func TestUsageIsExitStatus64(t *testing.T) {
 	}
 }
 
-// What a peer said stays in its line, on the terminal and in the log.
-func TestWordsFromOutsideStayInTheirLine(t *testing.T) {
+// Text of a peer stays on its line, on the terminal and in the log.
+func TestTextFromOutsideStaysOnItsLine(t *testing.T) {
 	now := time.Now()
 	var out bytes.Buffer
 	evil := "x\x1b[2J\r\ny"

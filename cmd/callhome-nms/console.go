@@ -24,7 +24,7 @@ func consoleCommand() *cli.Command {
 	flags := append(reachFlags(where), sessionFlags()...)
 	for _, f := range script.Flags() {
 		flags = append(flags, scriptFlag{&cli.GenericFlag{Name: f.Name, Value: f, Category: "operations, run in their order; the options of each follow it"},
-			strings.TrimSpace("--"+f.Name+" "+f.Word) + "\t" + f.Usage})
+			strings.TrimSpace("--"+f.Name+" "+f.Value) + "\t" + f.Usage})
 	}
 	return &cli.Command{
 		Name:   "console",

@@ -32,14 +32,14 @@ func command(t *testing.T, stdout *os.File, args ...string) (int, string) {
 	}
 	defer func() { os.Stdout, os.Stderr = oldOut, oldErr }()
 	code := run(t.Context(), append([]string{"callhome-nms"}, args...))
-	said, err := os.ReadFile(stderr.Name())
+	text, err := os.ReadFile(stderr.Name())
 	if err != nil {
 		t.Fatal(err)
 	}
-	return code, string(said)
+	return code, string(text)
 }
 
-func TestUsage(t *testing.T) {
+func TestAUsageErrorIsOneLine(t *testing.T) {
 	t.Setenv("HOME", t.TempDir())
 	t.Setenv("SSH_AUTH_SOCK", "")
 	for args, want := range map[string]string{
@@ -59,19 +59,20 @@ func TestUsage(t *testing.T) {
 		"console --get --listen --proto tcp":     `--proto "tcp": only ssh is supported`,
 		"console --get --host h --keepalive 0s":  "--keepalive 0s: expected a time above 0",
 		"console --get -v 1.2":                   `--version "1.2": expected 1.0 or 1.1`,
-		"console --get -s html":                  "no style",
-		"console --commit --db x":                "--commit has no --db",
+		"console --get -s html":                  `style "html": expected pretty`,
+		"console --commit --db x":                "--commit does not take --db",
 		"console --get --listen --device a*":     "is not a device's name",
 		"console --get --host h --fingerprint x": "is not a fingerprint",
 	} {
-		code, said := command(t, nil, strings.Fields(args)...)
-		if code != sysexits.Usage || strings.Count(said, "\n") != 1 || !strings.HasPrefix(said, "callhome-nms: ") || !strings.Contains(said, want) {
-			t.Errorf("%q: status %d\n%swant %q", args, code, said, want)
+		code, stderr := command(t, nil, strings.Fields(args)...)
+		if code != sysexits.Usage || strings.Count(stderr, "\n") != 1 || !strings.HasPrefix(stderr, "callhome-nms: ") || !strings.Contains(stderr, want) {
+			t.Errorf("%q: status %d\n%swant %q", args, code, stderr, want)
 		}
 	}
 }
 
-// ssh is what a ProxyCommand's standard output is with ProxyUseFdpass.
+// ssh returns both ends of the socket that is a ProxyCommand's standard output with
+// ProxyUseFdpass.
 func ssh(t *testing.T) (*net.UnixConn, *os.File) {
 	t.Helper()
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
@@ -88,7 +89,7 @@ func ssh(t *testing.T) (*net.UnixConn, *os.File) {
 	return conn.(*net.UnixConn), theirs
 }
 
-// freeAddr is an address that nobody listens on, as far as one can know.
+// freeAddr returns an address that no program listened on just now.
 func freeAddr(t *testing.T) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -99,8 +100,8 @@ func freeAddr(t *testing.T) string {
 	return l.Addr().String()
 }
 
-// phone calls until somebody listens.
-func phone(t *testing.T, addr string) net.Conn {
+// dialUntil dials until a program listens.
+func dialUntil(t *testing.T, addr string) net.Conn {
 	t.Helper()
 	for deadline := time.Now().Add(10 * time.Second); ; {
 		c, err := net.Dial("tcp", addr)
@@ -124,18 +125,18 @@ func TestAcceptPassesTheSocket(t *testing.T) {
 			args = append(args, "--device", device)
 		}
 		type result struct {
-			code int
-			said string
+			code   int
+			stderr string
 		}
 		done := make(chan result, 1)
-		go func() { code, said := command(t, stdout, args...); done <- result{code, said} }()
+		go func() { code, stderr := command(t, stdout, args...); done <- result{code, stderr} }()
 		if device != "" {
-			if _, err := io.WriteString(phone(t, addr), "SSH-2.0-x edge8\r\n"); err != nil {
+			if _, err := io.WriteString(dialUntil(t, addr), "SSH-2.0-x edge8\r\n"); err != nil {
 				t.Fatal(err)
 			}
 		}
 		const banner = "DEVICE-ID: edge7\r\nSSH-2.0-x\r\n"
-		if _, err := io.WriteString(phone(t, addr), banner); err != nil {
+		if _, err := io.WriteString(dialUntil(t, addr), banner); err != nil {
 			t.Fatal(err)
 		}
 		_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
@@ -144,8 +145,8 @@ func TestAcceptPassesTheSocket(t *testing.T) {
 			t.Fatal(n, err)
 		}
 		defer f.Close()
-		if r := <-done; r.code != sysexits.OK || device == "" && r.said != "" {
-			t.Errorf("status %d\n%s", r.code, r.said)
+		if r := <-done; r.code != sysexits.OK || device == "" && r.stderr != "" {
+			t.Errorf("status %d\n%s", r.code, r.stderr)
 		}
 		var flags int
 		raw, err := f.SyscallConn()
@@ -167,16 +168,16 @@ func TestAcceptPassesTheSocket(t *testing.T) {
 	}
 }
 
-func TestAcceptEnds(t *testing.T) {
+func TestAcceptReportsWhyItFailed(t *testing.T) {
 	_, stdout := ssh(t)
-	code, said := command(t, stdout, "accept", "--listen", freeAddr(t), "--timeout", "10ms", "--device", "edge7")
-	if code != sysexits.Unavailable || !strings.Contains(said, "waiting for a call home of edge7: no call in time") {
-		t.Errorf("status %d\n%s", code, said)
+	code, stderr := command(t, stdout, "accept", "--listen", freeAddr(t), "--timeout", "10ms", "--device", "edge7")
+	if code != sysexits.Unavailable || !strings.Contains(stderr, "waiting for a call home of edge7: no call in time") {
+		t.Errorf("status %d\n%s", code, stderr)
 	}
 	conn, stdout := ssh(t)
 	conn.Close()
-	if code, said = command(t, stdout, "accept", "--listen", freeAddr(t)); code != sysexits.Unavailable || !strings.Contains(said, "ssh has ended") {
-		t.Errorf("status %d\n%s", code, said)
+	if code, stderr = command(t, stdout, "accept", "--listen", freeAddr(t)); code != sysexits.Unavailable || !strings.Contains(stderr, "ssh has ended") {
+		t.Errorf("status %d\n%s", code, stderr)
 	}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -184,7 +185,7 @@ func TestAcceptEnds(t *testing.T) {
 	}
 	defer l.Close()
 	_, stdout = ssh(t)
-	if code, said = command(t, stdout, "accept", "--listen", l.Addr().String()); code != sysexits.Unavailable || !strings.Contains(said, "another program has the port") {
-		t.Errorf("status %d\n%s", code, said)
+	if code, stderr = command(t, stdout, "accept", "--listen", l.Addr().String()); code != sysexits.Unavailable || !strings.Contains(stderr, "another program has the port") {
+		t.Errorf("status %d\n%s", code, stderr)
 	}
 }

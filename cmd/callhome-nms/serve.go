@@ -162,7 +162,7 @@ func (d *backend) run(ctx context.Context, calls *listen.Listener, socket *net.U
 		}
 	})
 	err := d.Serve(ctx, calls)
-	// The sessions have ended with the station, so nobody waits for an answer.
+	// All sessions have ended with the station, so no peer waits for a result.
 	socket.Close()
 	cancel()
 	wg.Wait()

@@ -15,17 +15,18 @@ import (
 	"callhome/internal/sysexits"
 )
 
-// Style is how XML is shown.
+// Style is how XML is printed.
 type Style string
 
 // The styles, named as netconf-console's.
 const (
-	Pretty Style = "pretty" // an element a line
+	Pretty Style = "pretty" // one element per line
 	Plain  Style = "plain"  // as it came
-	Raw    Style = "raw"    // as it came, the server's hello too
+	Raw    Style = "raw"    // as it came, with the server's hello
 )
 
-// ParseStyle reads a style; "all" is pretty here, which shows every reply.
+// ParseStyle parses a style. netconf-console's "all" is pretty here, which prints every
+// reply.
 func ParseStyle(s string) (Style, error) {
 	switch style := Style(s); style {
 	case Pretty, Plain, Raw:
@@ -33,22 +34,23 @@ func ParseStyle(s string) (Style, error) {
 	case "all":
 		return Pretty, nil
 	}
-	return "", usage(fmt.Errorf("%q is no style of pretty, plain and raw", s))
+	return "", usage(fmt.Errorf("style %q: expected pretty, plain or raw", s))
 }
 
-// Console runs operations over one session and shows what comes of them.
+// Console runs operations in one session and prints the replies.
 type Console struct {
 	// Out gets the XML.
 	Out io.Writer
-	// IsTerminal has control characters replaced in what is shown.
+	// IsTerminal replaces control characters in the output.
 	IsTerminal bool
 	Style      Style
-	// Timeout bounds each reply, and how long notifications are printed; 0: not.
+	// Timeout bounds the wait for each reply, and how long notifications are printed;
+	// 0: no limit.
 	Timeout time.Duration
-	// Warn gets what a reply warns of, a line each.
+	// Warn gets the warnings in replies, one line each.
 	Warn func(line string)
 
-	mu       sync.Mutex // guards what follows, and Out
+	mu       sync.Mutex // guards the fields that follow, and Out
 	err      error      // of writing
 	complete chan struct{}
 }
@@ -58,7 +60,7 @@ func New(out io.Writer, style Style) *Console {
 	return &Console{Out: out, Style: style, Warn: func(string) {}, complete: make(chan struct{})}
 }
 
-// Notification shows one as it came; it is for netconf.Options.
+// Notification prints a notification; it is for netconf.Options.
 func (c *Console) Notification(message []byte) {
 	c.show(message)
 	if isComplete(message) {
@@ -72,7 +74,7 @@ func (c *Console) Notification(message []byte) {
 	}
 }
 
-// isComplete reports whether a notification says that it was the last (RFC
+// isComplete reports whether a notification is notificationComplete, the last one (RFC
 // 5277 section 3.3.1).
 func isComplete(message []byte) bool {
 	var n struct {
@@ -81,10 +83,9 @@ func isComplete(message []byte) bool {
 	return xml.Unmarshal(message, &n) == nil && n.Complete != nil
 }
 
-// Run does the requests one after the other, up to the first that fails. With a
-// subscription among them it then shows notifications until ctx or the timeout
-// ends or the server says that there are no more. The end of ctx is an error
-// only where something was left to do.
+// Run runs the requests one after the other, up to the first that fails. If one is a
+// subscription, it then prints notifications until ctx or the timeout ends or the
+// server sends the last one. The end of ctx is an error only while requests are left.
 func (c *Console) Run(ctx context.Context, s *netconf.Session, requests []*Request) error {
 	done, err := c.doAll(ctx, s, requests)
 	if err != nil {
@@ -101,7 +102,7 @@ func (c *Console) Run(ctx context.Context, s *netconf.Session, requests []*Reque
 	return c.writeError()
 }
 
-// doAll does the requests up to the first that fails and returns their names.
+// doAll runs the requests up to the first that fails, and returns their names.
 func (c *Console) doAll(ctx context.Context, s *netconf.Session, requests []*Request) (map[string]bool, error) {
 	if c.Style == Raw {
 		c.show(s.Hello)
@@ -132,18 +133,18 @@ func (c *Console) follow(ctx context.Context, s *netconf.Session) error {
 	}
 }
 
-// politeness is how long the server may take to agree to the session's end.
-const politeness = 5 * time.Second
+// closeTime bounds the wait for the reply to <close-session>.
+const closeTime = 5 * time.Second
 
-// close ends the session as RFC 6241 section 7.8 has it. There is nothing left
-// that could fail.
+// close ends the session with <close-session> (RFC 6241 section 7.8). It ignores
+// errors: all requests are done.
 func (c *Console) close(s *netconf.Session) {
-	ctx, cancel := context.WithTimeout(context.Background(), politeness)
+	ctx, cancel := context.WithTimeout(context.Background(), closeTime)
 	defer cancel()
 	_, _ = s.Do(ctx, []byte("<close-session/>"))
 }
 
-// do sends one request and shows the reply. An <rpc-error> is an error.
+// do sends one request and prints the reply. An <rpc-error> is an error.
 func (c *Console) do(ctx context.Context, s *netconf.Session, r *Request) error {
 	if r.Operation.Name == "hello" {
 		if c.Style != Raw {
@@ -163,7 +164,7 @@ func (c *Console) send(ctx context.Context, s *netconf.Session, name, operation 
 	reply, err := s.Do(ctx, []byte(operation))
 	switch {
 	case errors.Is(err, context.DeadlineExceeded):
-		return sysexits.New(sysexits.Unavailable, "--timeout allows for more", fmt.Errorf("%s: the device did not answer in time", name))
+		return sysexits.New(sysexits.Unavailable, "allow more time with --timeout", fmt.Errorf("%s: the device did not answer in time", name))
 	case errors.Is(err, context.Canceled):
 		return sysexits.New(sysexits.Unavailable, "", fmt.Errorf("%s: interrupted", name))
 	case err != nil:
@@ -174,11 +175,11 @@ func (c *Console) send(ctx context.Context, s *netconf.Session, name, operation 
 	} else {
 		c.show(reply.Raw)
 	}
-	return errors.Join(c.judge(name, reply), c.writeError())
+	return errors.Join(c.replyError(name, reply), c.writeError())
 }
 
-// judge makes an error of a reply's errors, one a line.
-func (c *Console) judge(name string, reply *netconf.Reply) error {
+// replyError returns a reply's errors as one error, and reports its warnings.
+func (c *Console) replyError(name string, reply *netconf.Reply) error {
 	for _, e := range reply.Errors {
 		if e.IsWarning() {
 			c.Warn(name + ": warning: " + Printable(e.Error()))
@@ -194,20 +195,20 @@ func (c *Console) judge(name string, reply *netconf.Reply) error {
 	return sysexits.New(sysexits.DataErr, "", fmt.Errorf("%s: the device answered %s", name, strings.Join(lines, "; ")))
 }
 
-// broken is the end of a session that was not asked for. What carries the
-// connection may know why already.
+// broken returns the error for a session that ended on its own. The connection's own
+// error has an exit status and hint already.
 func broken(err error) error {
 	var known *sysexits.Error
 	switch {
 	case errors.As(err, &known):
 		return err
 	case errors.Is(err, netconf.ErrEnded):
-		return sysexits.New(sysexits.Unavailable, "its log may say why", err)
+		return sysexits.New(sysexits.Unavailable, "look into the log of the device", err)
 	}
 	return sysexits.New(sysexits.Protocol, "", err)
 }
 
-// schema is the text of get-schema's reply.
+// schema returns the YANG text in the reply to get-schema.
 func schema(reply []byte) (string, bool) {
 	var r struct {
 		Data *struct {
@@ -223,7 +224,7 @@ func schema(reply []byte) (string, bool) {
 // show prints a message in the style.
 func (c *Console) show(message []byte) {
 	if c.Style == Pretty {
-		message, _ = netconf.Pretty(message) // what is no XML is shown as it is
+		message, _ = netconf.Pretty(message) // it returns other text than XML unchanged
 	}
 	if len(message) == 0 || message[len(message)-1] != '\n' {
 		message = append(message[:len(message):len(message)], '\n')
@@ -248,8 +249,8 @@ func (c *Console) writeError() error {
 	return c.err
 }
 
-// steering is what turns the direction of writing or begins a line without
-// being a control character: the marks and overrides of Unicode's bidirectional
+// steering are the characters that change the direction of text or begin a line, and
+// are not control characters: the marks and overrides of Unicode's bidirectional
 // algorithm (UAX 9), and the separators of lines and paragraphs.
 var steering = &unicode.RangeTable{R16: []unicode.Range16{
 	{Lo: 0x061c, Hi: 0x061c, Stride: 1},
@@ -258,8 +259,9 @@ var steering = &unicode.RangeTable{R16: []unicode.Range16{
 	{Lo: 0x2066, Hi: 0x2069, Stride: 1},
 }}
 
-// Tame replaces what could steer a terminal: control characters of both ranges
-// but newline and tab, and what turns the direction of writing or begins a line.
+// Tame replaces the characters that control a terminal: control characters of both
+// ranges except newline and tab, and those of steering. Package printable does not do
+// for XML, where lines must stay lines and text may be in any language.
 func Tame(s string) string {
 	return strings.Map(func(r rune) rune {
 		switch {
@@ -274,7 +276,10 @@ func Tame(s string) string {
 	}, s)
 }
 
-// Printable makes the server's words one line of bounded length.
+// Printable returns s as one line of bounded length. It is for messages to the user.
+// printable.Line would replace all letters that are not ASCII, and a server's
+// error-message may be in any language; printable.Quoted would escape the quotes and
+// backslashes of values that the message has quoted already.
 func Printable(s string) string {
 	const most = 1000
 	if len(s) > most {

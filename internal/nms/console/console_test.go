@@ -31,7 +31,7 @@ func write(t *testing.T, text string) string {
 	return name
 }
 
-// requests reads a command line as the console's command does.
+// requests parses a command line as `callhome-nms console` does.
 func requests(t *testing.T, args ...string) ([]*Request, error) {
 	t.Helper()
 	var s Script
@@ -58,8 +58,7 @@ func must(t *testing.T, args ...string) []*Request {
 	return all
 }
 
-// Every operation is the XML of its RFC.
-func TestOperations(t *testing.T) {
+func TestEachOperationIsTheXMLOfItsRFC(t *testing.T) {
 	file := write(t, "<?xml version='1.0'?>\n<a xmlns='urn:a'/>")
 	two := write(t, "<a xmlns='urn:a'/><b xmlns='urn:b'/>")
 	whole := write(t, "<config><a xmlns='urn:a'/></config>")
@@ -108,7 +107,7 @@ func TestOperations(t *testing.T) {
 	}
 }
 
-func TestOrderAndModifiers(t *testing.T) {
+func TestAModifierAppliesToTheOperationBeforeIt(t *testing.T) {
 	all := must(t, "--db", "candidate", "--lock", "--get-config", "running", "--validate", "--db", "startup", "--commit", "--unlock")
 	var got []string
 	for _, r := range all {
@@ -121,30 +120,30 @@ func TestOrderAndModifiers(t *testing.T) {
 	}
 }
 
-func TestWrongWords(t *testing.T) {
+func TestWrongArgumentsAreRefused(t *testing.T) {
 	file, bad, rpc := write(t, "<a/>"), write(t, "<a>"), write(t, `<rpc><get/></rpc>`)
 	for args, want := range map[string]string{
-		"--commit --db candidate":                     "--commit has no --db",
-		"--db candidate --commit":                     "none of the operations has --db",
+		"--commit --db candidate":                     "--commit does not take --db",
+		"--db candidate --commit":                     "no operation of the command line takes --db",
 		"--commit=now":                                "--commit takes no argument",
 		"--get-config running --db running":           "named twice",
-		"--get-config <running/>":                     "names no configuration",
-		"--db a/b --lock":                             "names no configuration",
+		"--get-config <running/>":                     "is not a configuration: expected running",
+		"--db a/b --lock":                             "is not a configuration: expected running",
 		"--get -x /a --subtree " + file:               "exclude each other",
 		"--get --ns a":                                "is not PREFIX=URI",
 		"--get --ns <=b":                              "is not PREFIX=URI",
 		"--get --with-defaults all":                   "is not one of explicit",
-		"--edit-config " + bad:                        "this is no XML",
+		"--edit-config " + bad:                        "this is not XML",
 		"--edit-config /nonexistent/file":             "no such file",
 		"--edit-config":                               "needs an argument",
-		"--copy-config":                               "either FILE or --source",
-		"--copy-config " + file + " --source running": "either FILE or --source",
-		"--kill-session x":                            "no session-id",
-		"--create-subscription --start-time today":    "is no time like",
-		"--rpc " + rpc:                                "belongs to the console",
-		"--edit-config - --rpc -":                     "one file only",
+		"--copy-config":                               "expected one of FILE and --source",
+		"--copy-config " + file + " --source running": "expected one of FILE and --source",
+		"--kill-session x":                            "is not a session-id",
+		"--create-subscription --start-time today":    "is not a time such as",
+		"--rpc " + rpc:                                "the console adds its own",
+		"--edit-config - --rpc -":                     "one FILE only",
 		"--get word":                                  "unexpected argument",
-		"--get-config --test-option set":              "has no --test-option",
+		"--get-config --test-option set":              "does not take --test-option",
 	} {
 		if _, err := requests(t, strings.Fields(args)...); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v, want %q", args, err, want)
@@ -152,8 +151,7 @@ func TestWrongWords(t *testing.T) {
 	}
 }
 
-// server answers each operation with what the test has for its name, and with
-// <ok/> else.
+// server answers each operation with the test's answer for its name, or with <ok/>.
 type server struct {
 	mu      sync.Mutex
 	answers map[string]string
@@ -177,11 +175,11 @@ func meet(t *testing.T, c *Console, answers map[string]string) (*netconf.Session
 func (s *server) serve() {
 	defer s.conn.Close()
 	r := netconf.NewReader(s.conn)
-	say := func(m string) { _ = netconf.Write(s.conn, netconf.EndOfMessage, []byte(m)) }
+	send := func(m string) { _ = netconf.Write(s.conn, netconf.EndOfMessage, []byte(m)) }
 	if _, err := r.Next(); err != nil {
 		return
 	}
-	say(`<hello xmlns="urn:ietf:params:xml:ns:netconf:base:1.0"><capabilities><capability>urn:ietf:params:netconf:base:1.0</capability></capabilities><session-id>1</session-id></hello>`)
+	send(`<hello xmlns="urn:ietf:params:xml:ns:netconf:base:1.0"><capabilities><capability>urn:ietf:params:netconf:base:1.0</capability></capabilities><session-id>1</session-id></hello>`)
 	for {
 		m, err := r.Next()
 		if err != nil {
@@ -209,9 +207,9 @@ func (s *server) serve() {
 		case !ok:
 			answer = "<ok/>"
 		}
-		say(`<rpc-reply xmlns="urn:ietf:params:xml:ns:netconf:base:1.0" message-id="` + rpc.ID + `">` + answer + `</rpc-reply>`)
+		send(`<rpc-reply xmlns="urn:ietf:params:xml:ns:netconf:base:1.0" message-id="` + rpc.ID + `">` + answer + `</rpc-reply>`)
 		if note, ok := s.answers[name+" notes"]; ok {
-			say(`<notification xmlns="urn:ietf:params:xml:ns:netconf:notification:1.0"><eventTime>t</eventTime>` + note + `</notification>`)
+			send(`<notification xmlns="urn:ietf:params:xml:ns:netconf:notification:1.0"><eventTime>t</eventTime>` + note + `</notification>`)
 		}
 		if name == "close-session" {
 			return
@@ -219,7 +217,7 @@ func (s *server) serve() {
 	}
 }
 
-func (s *server) heard() string {
+func (s *server) received() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return strings.Join(s.asked, " ")
@@ -245,7 +243,7 @@ func (o *output) String() string {
 
 const data = `<data><a:b  xmlns:a='urn:a'><a:c>1</a:c></a:b></data>`
 
-func TestStyles(t *testing.T) {
+func TestAReplyIsPrintedInEachStyle(t *testing.T) {
 	for style, want := range map[Style]string{
 		Pretty: "<rpc-reply xmlns=\"urn:ietf:params:xml:ns:netconf:base:1.0\" message-id=\"1\">\n  <data>\n    <a:b  xmlns:a='urn:a'>\n      <a:c>1</a:c>\n    </a:b>\n  </data>\n</rpc-reply>\n",
 		Plain:  "<rpc-reply xmlns=\"urn:ietf:params:xml:ns:netconf:base:1.0\" message-id=\"1\">" + data + "</rpc-reply>\n",
@@ -260,8 +258,8 @@ func TestStyles(t *testing.T) {
 		if got := out.String(); got != want && !(style == Raw && strings.HasSuffix(got, want)) {
 			t.Errorf("%s:\n%s\nwant\n%s", style, got, want)
 		}
-		if server.heard() != "get close-session" {
-			t.Errorf("the server heard %s", server.heard())
+		if server.received() != "get close-session" {
+			t.Errorf("the server received %s", server.received())
 		}
 	}
 }
@@ -279,20 +277,20 @@ func TestRunStopsAtAnError(t *testing.T) {
 	if sysexits.Code(err) != sysexits.DataErr || err.Error() != "validate: the device answered invalid-value (application): no\ufffd2J" {
 		t.Errorf("%v (status %d)", err, sysexits.Code(err))
 	}
-	if server.heard() != "lock validate" || len(warned) != 1 || warned[0] != "lock: warning: careful (unknown type)" {
-		t.Errorf("heard %s, warned %q", server.heard(), warned)
+	if server.received() != "lock validate" || len(warned) != 1 || warned[0] != "lock: warning: careful (unknown type)" {
+		t.Errorf("received %s, warned %q", server.received(), warned)
 	}
 	if !strings.Contains(out.String(), "<error-tag>invalid-value") {
 		t.Errorf("the reply is not shown:\n%s", out.String())
 	}
 }
 
-func TestRunEnds(t *testing.T) {
+func TestRunReportsWhyTheSessionEnded(t *testing.T) {
 	for _, row := range []struct {
 		name, answer string
 		timeout      time.Duration
 		code         int
-		words        string
+		text         string
 	}{
 		{"server ends", "end", 0, sysexits.Unavailable, "get: the server ended the session"},
 		{"server silent", "silence", 20 * time.Millisecond, sysexits.Unavailable, "get: the device did not answer in time"},
@@ -300,7 +298,7 @@ func TestRunEnds(t *testing.T) {
 		c := New(&output{}, Plain)
 		c.Timeout = row.timeout
 		s, _ := meet(t, c, map[string]string{"get": row.answer})
-		if err := c.Run(t.Context(), s, must(t, "--get")); sysexits.Code(err) != row.code || err.Error() != row.words {
+		if err := c.Run(t.Context(), s, must(t, "--get")); sysexits.Code(err) != row.code || err.Error() != row.text {
 			t.Errorf("%s: %v (status %d)", row.name, err, sysexits.Code(err))
 		}
 	}
@@ -313,9 +311,9 @@ func TestRunEnds(t *testing.T) {
 	}
 }
 
-// Notifications are shown until the server says that it was the last, the time
-// is over, or the operator has enough.
-func TestNotifications(t *testing.T) {
+// Notifications are printed until the server sends the last one, the timeout ends, or
+// the user interrupts.
+func TestNotificationsArePrintedToTheirEnd(t *testing.T) {
 	const complete = `<notificationComplete xmlns="urn:ietf:params:xml:ns:netmod:notification"/>`
 	out := &output{}
 	c := New(out, Plain)
@@ -326,18 +324,18 @@ func TestNotifications(t *testing.T) {
 	c = New(&output{}, Plain)
 	c.Timeout = 20 * time.Millisecond
 	s, server := meet(t, c, nil)
-	if err := c.Run(t.Context(), s, must(t, "--create-subscription")); err != nil || server.heard() != "create-subscription close-session" {
-		t.Errorf("%v, heard %s", err, server.heard())
+	if err := c.Run(t.Context(), s, must(t, "--create-subscription")); err != nil || server.received() != "create-subscription close-session" {
+		t.Errorf("%v, received %s", err, server.received())
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	shown := ""
 	c = New(writer(func(p []byte) {
 		if shown += string(p); strings.Contains(shown, "<x/>") {
-			cancel() // the operator has seen enough
+			cancel() // the user interrupts
 		}
 	}), Plain)
 	s, _ = meet(t, c, map[string]string{"create-subscription notes": "<x/>"})
-	// The notification can come before the answer to the subscription does.
+	// A notification can come before the reply to the subscription.
 	if err := c.Run(ctx, s, must(t, "--create-subscription")); err != nil && !strings.Contains(err.Error(), "interrupted") || !strings.Contains(shown, "<x/>") {
 		t.Errorf("%v\n%s", err, shown)
 	}
@@ -347,7 +345,7 @@ type writer func([]byte)
 
 func (w writer) Write(p []byte) (int, error) { w(p); return len(p), nil }
 
-func TestSchemaIsText(t *testing.T) {
+func TestASchemaIsPrintedAsText(t *testing.T) {
 	out := &output{}
 	c := New(out, Pretty)
 	s, _ := meet(t, c, map[string]string{"get-schema": `<data xmlns="urn:ietf:params:xml:ns:yang:ietf-netconf-monitoring">module a { description "&lt;x>"; }</data>`})
@@ -359,8 +357,8 @@ func TestSchemaIsText(t *testing.T) {
 func TestWriteErrorEndsTheScript(t *testing.T) {
 	c := New(failing{}, Plain)
 	s, server := meet(t, c, nil)
-	if err := c.Run(t.Context(), s, must(t, "--get", "--commit")); err == nil || server.heard() != "get" {
-		t.Errorf("%v, heard %s", err, server.heard())
+	if err := c.Run(t.Context(), s, must(t, "--get", "--commit")); err == nil || server.received() != "get" {
+		t.Errorf("%v, received %s", err, server.received())
 	}
 }
 
@@ -368,7 +366,7 @@ type failing struct{}
 
 func (failing) Write([]byte) (int, error) { return 0, errors.New("full") }
 
-func TestTame(t *testing.T) {
+func TestControlCharactersAreReplaced(t *testing.T) {
 	for in, want := range map[string]string{
 		"a\n\tb":                 "a\n\tb",
 		"\x1b[2J\x9b\x07":        "\ufffd[2J\ufffd\ufffd",
@@ -376,7 +374,7 @@ func TestTame(t *testing.T) {
 		"\u200ea\u200fb\u061cc":  "\ufffda\ufffdb\ufffdc",
 		"a\u2028b\u2029c":        "a\ufffdb\ufffdc",
 		"ä€":                     "ä€",
-		"\u200b\u2027\u202f":     "\u200b\u2027\u202f", // they steer nothing
+		"\u200b\u2027\u202f":     "\u200b\u2027\u202f", // they control nothing
 	} {
 		if got := Tame(in); got != want {
 			t.Errorf("%q became %q, want %q", in, got, want)
@@ -387,7 +385,7 @@ func TestTame(t *testing.T) {
 	}
 }
 
-// lines is a terminal of package term with somebody typing at it.
+// lines is a terminal of package term that keys are typed at.
 type lines struct{ *term.Terminal }
 
 func (l lines) ReadLine(prompt string) (string, error) {
@@ -408,16 +406,16 @@ func interact(t *testing.T, keys string, answers map[string]string) (string, str
 	c.Warn = func(line string) { warned = append(warned, line) }
 	s, server := meet(t, c, answers)
 	err := c.Interact(t.Context(), s, must(t, "--hello"), lines{terminal}, "edge7")
-	return out.String(), server.heard(), warned, err
+	return out.String(), server.received(), warned, err
 }
 
-func TestInteractive(t *testing.T) {
+func TestInteractiveModeRunsOneCommandPerLine(t *testing.T) {
 	const up, left = "\x1b[A", "\x1b[D"
-	for _, row := range []struct{ name, keys, heard string }{
+	for _, row := range []struct{ name, keys, received string }{
 		{"end of input", "get\r", "get close-session"},
 		{"history", "get-config candidate\r" + up + "\r" + "lock\r" + up + up + "\rquit\r", "get-config get-config lock get-config close-session"},
 		{"editing", "git" + left + "\x7fe\rquit\r", "get close-session"},
-		{"words in quotes", "get -x \"/a b\"\rget --xpath '/\"'\rexit\r", "get get close-session"},
+		{"quoted arguments", "get -x \"/a b\"\rget --xpath '/\"'\rexit\r", "get get close-session"},
 		{"close-session", "close-session\rget\r", "close-session"},
 		{"XML over lines", "<get>\r<filter/>\r</get>\r<commit/>\rquit\r", "get commit close-session"},
 		{"XML given up", "<get>\r\rlock\rquit\r", "lock close-session"},
@@ -426,9 +424,9 @@ func TestInteractive(t *testing.T) {
 		{"nothing but blanks", " \r\rquit\r", "close-session"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
-			out, heard, warned, err := interact(t, row.keys, nil)
-			if err != nil || heard != row.heard {
-				t.Errorf("%v, heard %q, want %q; warned %q\n%s", err, heard, row.heard, warned, out)
+			out, received, warned, err := interact(t, row.keys, nil)
+			if err != nil || received != row.received {
+				t.Errorf("%v, received %q, want %q; warned %q\n%s", err, received, row.received, warned, out)
 			}
 			if !strings.HasPrefix(out, "<hello") || !strings.Contains(out, "edge7> ") {
 				t.Errorf("no hello first, or no prompt:\n%s", out)
@@ -438,9 +436,9 @@ func TestInteractive(t *testing.T) {
 			}
 		})
 	}
-	_, heard, warned, err := interact(t, "get\rlock\rquit\r", map[string]string{"get": "<rpc-error><error-tag>x</error-tag></rpc-error>"})
-	if err != nil || heard != "get lock close-session" || len(warned) != 1 {
-		t.Errorf("after an rpc-error: %v, heard %s, warned %q", err, heard, warned)
+	_, received, warned, err := interact(t, "get\rlock\rquit\r", map[string]string{"get": "<rpc-error><error-tag>x</error-tag></rpc-error>"})
+	if err != nil || received != "get lock close-session" || len(warned) != 1 {
+		t.Errorf("after an rpc-error: %v, received %s, warned %q", err, received, warned)
 	}
 	out, _, _, _ := interact(t, "help\rquit\r", nil)
 	for _, o := range Operations {

@@ -11,15 +11,16 @@ import (
 	"callhome/internal/nms/netconf"
 )
 
-// Lines is where commands come from: a terminal with history, or a file. The
-// end of the input is io.EOF.
+// Lines is the input of commands: a terminal with history, or a file. Its end is
+// io.EOF.
 type Lines interface {
 	ReadLine(prompt string) (string, error)
 }
 
-// Interact does the requests and then runs one command a line until the input,
-// the session or ctx ends. A line that begins with "<" is XML and goes on until its elements are whole, or
-// to an empty line. What fails is said through c.Warn, and the session goes on.
+// Interact runs the requests, and then one command per line, until the input, the
+// session or ctx ends. A line that begins with "<" is XML; further lines belong to it
+// until its elements are whole, or to an empty line. A command that fails is reported
+// with c.Warn, and the session stays open.
 func (c *Console) Interact(ctx context.Context, s *netconf.Session, requests []*Request, in Lines, name string) error {
 	if _, err := c.doAll(ctx, s, requests); err != nil {
 		return err
@@ -35,14 +36,14 @@ func (c *Console) Interact(ctx context.Context, s *netconf.Session, requests []*
 			return fmt.Errorf("reading a command: %w", err)
 		}
 		closed := false
-		if _, isWord := words[line]; line != "" && !isWord {
+		if _, builtin := builtins[line]; line != "" && !builtin {
 			name, err := c.command(ctx, s, in, line)
 			if err != nil {
 				c.Warn(err.Error())
 			}
 			closed = name == "close-session" && err == nil
 		}
-		switch words[line] {
+		switch builtins[line] {
 		case "help":
 			c.help()
 		case "quit":
@@ -65,10 +66,10 @@ func (c *Console) Interact(ctx context.Context, s *netconf.Session, requests []*
 	}
 }
 
-// words are the commands that are no operations, by all their names.
-var words = map[string]string{"help": "help", "?": "help", "quit": "quit", "exit": "quit"}
+// builtins are the commands that are not operations, by all their names.
+var builtins = map[string]string{"help": "help", "?": "help", "quit": "quit", "exit": "quit"}
 
-// command does what a line says and returns the operation's name.
+// command runs the command of a line and returns the operation's name.
 func (c *Console) command(ctx context.Context, s *netconf.Session, in Lines, line string) (string, error) {
 	if strings.HasPrefix(line, "<") {
 		name, operation, err := document(in, line)
@@ -84,12 +85,12 @@ func (c *Console) command(ctx context.Context, s *netconf.Session, in Lines, lin
 	return r.Operation.Name, c.do(ctx, s, r)
 }
 
-// document reads on until the elements are whole; name is the first one's.
+// document reads lines until the elements are whole; name is that of the first.
 func document(in Lines, text string) (name, content string, err error) {
 	for {
 		content, first, err := netconf.Content([]byte(text))
 		if err == nil && first.Local == "rpc" {
-			err = errors.New("leave the <rpc> out: it belongs to the console")
+			err = errors.New("leave <rpc> out: the console adds its own")
 		}
 		if err == nil || !netconf.Unfinished(err) {
 			return first.Local, string(content), err
@@ -110,9 +111,9 @@ func (c *Console) help() {
 		for _, name := range o.Takes {
 			takes += " --" + name
 		}
-		fmt.Fprintf(t, "%s %s\t%s\t%s\n", o.Name, o.word(), o.Usage, takes)
+		fmt.Fprintf(t, "%s %s\t%s\t%s\n", o.Name, o.placeholder(), o.Usage, takes)
 	}
-	fmt.Fprintf(t, "<...>\tXML is sent as it is, in <rpc>\n")
+	fmt.Fprintf(t, "<...>\tsend this XML in <rpc>\n")
 	fmt.Fprintf(t, "help, quit\t\n")
 	t.Flush()
 	c.write([]byte(b.String()))

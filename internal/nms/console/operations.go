@@ -1,8 +1,8 @@
-// Package console owns what an operator can ask of a NETCONF server and how the
-// answers are shown: the table of operations with their options, a script of
-// several in one session, the interactive mode. `callhome-nms console` gives it
-// a session. It opens no connection and knows no data model; replies are shown
-// as they came, or with other white space between their elements.
+// Package console owns the operations that an operator can send to a NETCONF server,
+// and how replies are printed: the table of operations with their options, scripts of
+// several operations, the interactive mode. `callhome-nms console` gives it a session.
+// It never opens a connection and knows no data model. It prints replies as they came,
+// or changes only the white space between their elements.
 package console
 
 import (
@@ -21,7 +21,7 @@ import (
 	"callhome/internal/sysexits"
 )
 
-// Arity is whether an operation has a word behind its name.
+// Arity says whether an operation takes an argument.
 type Arity string
 
 // The arities.
@@ -31,13 +31,13 @@ const (
 	Required Arity = "required"
 )
 
-// Operation is one row of what can be asked.
+// Operation is one operation of the table.
 type Operation struct {
 	Name  string // as an option, and in interactive mode as a command
 	Arity Arity
-	Value string // what the word is
+	Value string // placeholder of the argument in help
 	Usage string
-	Takes []string // names of the modifiers that it understands
+	Takes []string // names of the modifiers that apply to it
 	build func(*Request) (string, error)
 }
 
@@ -47,12 +47,12 @@ type Modifier struct {
 	check                     func(string) error
 }
 
-// Request is an operation with its word and its modifiers.
+// Request is an operation with its argument and modifiers.
 type Request struct {
 	Operation *Operation
-	word      string
+	argument  string
 	with      map[string][]string
-	xml       string // what stands in <rpc>; "" for what needs no request
+	xml       string // content of <rpc>; "" for hello, which sends no request
 }
 
 // Namespaces of operations that are not the base protocol's.
@@ -64,52 +64,52 @@ const (
 
 var filters = []string{"xpath", "ns", "subtree"}
 
-// Operations is the table, in the order of RFC 6241. Names and words are those
-// of netconf-console where it has them.
+// Operations are all operations, in the order of RFC 6241. Names and arguments are
+// those of netconf-console where it has the operation.
 var Operations = []*Operation{
-	{Name: "hello", Arity: None, Usage: "show what the server said first: its capabilities", build: func(*Request) (string, error) { return "", nil }},
-	{Name: "get", Arity: None, Usage: "configuration and state", Takes: append([]string{"with-defaults"}, filters...), build: get},
-	{Name: "get-config", Arity: Optional, Value: "DB", Usage: "configuration (running)", Takes: append([]string{"db", "with-defaults"}, filters...), build: getConfig},
-	{Name: "edit-config", Arity: Required, Value: "FILE", Usage: "change the configuration by what stands in FILE",
+	{Name: "hello", Arity: None, Usage: "show the server's hello with its capabilities", build: func(*Request) (string, error) { return "", nil }},
+	{Name: "get", Arity: None, Usage: "show configuration and state", Takes: append([]string{"with-defaults"}, filters...), build: get},
+	{Name: "get-config", Arity: Optional, Value: "DB", Usage: "show a configuration (default: running)", Takes: append([]string{"db", "with-defaults"}, filters...), build: getConfig},
+	{Name: "edit-config", Arity: Required, Value: "FILE", Usage: "change a configuration with the content of FILE",
 		Takes: []string{"db", "default-operation", "test-option", "error-option"}, build: editConfig},
-	{Name: "copy-config", Arity: Optional, Value: "FILE", Usage: "replace the configuration --db by FILE, or by --source",
+	{Name: "copy-config", Arity: Optional, Value: "FILE", Usage: "replace the configuration --db with FILE, or with --source",
 		Takes: []string{"db", "source", "with-defaults"}, build: copyConfig},
-	{Name: "copy-running-to-startup", Arity: None, Usage: "the same from running to startup",
+	{Name: "copy-running-to-startup", Arity: None, Usage: "replace the startup configuration with the running one",
 		build: func(*Request) (string, error) {
 			return "<copy-config><target><startup/></target><source><running/></source></copy-config>", nil
 		}},
 	{Name: "delete-config", Arity: Required, Value: "DB", Usage: "delete a configuration", build: on("delete-config", "target")},
-	{Name: "lock", Arity: Optional, Value: "DB", Usage: "lock a configuration (running)", Takes: []string{"db"}, build: on("lock", "target")},
-	{Name: "unlock", Arity: Optional, Value: "DB", Usage: "unlock it (running)", Takes: []string{"db"}, build: on("unlock", "target")},
-	{Name: "validate", Arity: Optional, Value: "DB", Usage: "validate a configuration (running)", Takes: []string{"db"}, build: on("validate", "source")},
-	{Name: "commit", Arity: None, Usage: "make the candidate the running configuration", build: plain("commit")},
-	{Name: "discard-changes", Arity: None, Usage: "make the candidate the running configuration's copy", build: plain("discard-changes")},
+	{Name: "lock", Arity: Optional, Value: "DB", Usage: "lock a configuration (default: running)", Takes: []string{"db"}, build: on("lock", "target")},
+	{Name: "unlock", Arity: Optional, Value: "DB", Usage: "unlock a configuration (default: running)", Takes: []string{"db"}, build: on("unlock", "target")},
+	{Name: "validate", Arity: Optional, Value: "DB", Usage: "validate a configuration (default: running)", Takes: []string{"db"}, build: on("validate", "source")},
+	{Name: "commit", Arity: None, Usage: "replace the running configuration with the candidate", build: plain("commit")},
+	{Name: "discard-changes", Arity: None, Usage: "replace the candidate with the running configuration", build: plain("discard-changes")},
 	{Name: "kill-session", Arity: Required, Value: "ID", Usage: "end another session", build: killSession},
 	{Name: "close-session", Arity: None, Usage: "end this session", build: plain("close-session")},
-	{Name: "get-schema", Arity: Required, Value: "NAME[@REVISION]", Usage: "a YANG module; pretty shows its text alone", build: getSchema},
-	{Name: "create-subscription", Arity: Optional, Value: "STREAM", Usage: "print notifications as they come (NETCONF)",
+	{Name: "get-schema", Arity: Required, Value: "NAME[@REVISION]", Usage: "show a YANG module; style pretty shows its text alone", build: getSchema},
+	{Name: "create-subscription", Arity: Optional, Value: "STREAM", Usage: "print notifications as they come (default stream: NETCONF)",
 		Takes: append([]string{"start-time", "stop-time"}, filters...), build: createSubscription},
-	{Name: "rpc", Arity: Required, Value: "FILE", Usage: "any operation: FILE is what stands in <rpc>", build: rpc},
+	{Name: "rpc", Arity: Required, Value: "FILE", Usage: "send any operation: FILE has the content of <rpc>", build: rpc},
 }
 
-// Modifiers is the table of their options.
+// Modifiers are the options of operations.
 var Modifiers = []*Modifier{
-	{Name: "db", Value: "DB", Usage: "running, candidate, startup or a URL", check: func(s string) error { _, err := datastore(s); return err }},
-	{Name: "source", Value: "DB", Usage: "of copy-config", check: func(s string) error { _, err := datastore(s); return err }},
-	{Name: "xpath", Short: "x", Value: "XPATH", Usage: "filter"},
-	{Name: "ns", Value: "PREFIX=URI", Usage: "a prefix in XPATH; repeatable", check: func(s string) error { _, err := namespace(s); return err }},
-	{Name: "subtree", Value: "FILE", Usage: "filter"},
-	{Name: "with-defaults", Value: "MODE", Usage: "explicit, trim, report-all or report-all-tagged", check: oneOf("explicit", "trim", "report-all", "report-all-tagged")},
-	{Name: "default-operation", Value: "WORD", Usage: "of edit-config: merge, replace or none", check: oneOf("merge", "replace", "none")},
-	{Name: "test-option", Short: "t", Value: "WORD", Usage: "of edit-config: test-then-set, set or test-only", check: oneOf("test-then-set", "set", "test-only")},
-	{Name: "error-option", Value: "WORD", Usage: "of edit-config: stop-on-error, continue-on-error or rollback-on-error",
+	{Name: "db", Value: "DB", Usage: "use the configuration running, candidate, startup or at a URL", check: func(s string) error { _, err := datastore(s); return err }},
+	{Name: "source", Value: "DB", Usage: "of copy-config: copy from this configuration", check: func(s string) error { _, err := datastore(s); return err }},
+	{Name: "xpath", Short: "x", Value: "XPATH", Usage: "filter with an XPath expression"},
+	{Name: "ns", Value: "PREFIX=URI", Usage: "define a namespace prefix for XPATH; repeatable", check: func(s string) error { _, err := namespace(s); return err }},
+	{Name: "subtree", Value: "FILE", Usage: "filter with the subtree in FILE"},
+	{Name: "with-defaults", Value: "MODE", Usage: "report default values: explicit, trim, report-all or report-all-tagged", check: oneOf("explicit", "trim", "report-all", "report-all-tagged")},
+	{Name: "default-operation", Value: "VALUE", Usage: "of edit-config: default operation merge, replace or none", check: oneOf("merge", "replace", "none")},
+	{Name: "test-option", Short: "t", Value: "VALUE", Usage: "of edit-config: test option test-then-set, set or test-only", check: oneOf("test-then-set", "set", "test-only")},
+	{Name: "error-option", Value: "VALUE", Usage: "of edit-config: error option stop-on-error, continue-on-error or rollback-on-error",
 		check: oneOf("stop-on-error", "continue-on-error", "rollback-on-error")},
-	{Name: "start-time", Value: "TIME", Usage: "replay from then on; 2026-01-31T12:00:00 in UTC, or with Z or an offset", check: func(s string) error { _, err := dateTime(s); return err }},
-	{Name: "stop-time", Value: "TIME", Usage: "and stop then", check: func(s string) error { _, err := dateTime(s); return err }},
+	{Name: "start-time", Value: "TIME", Usage: "replay notifications from TIME on: 2026-01-31T12:00:00 in UTC, or with Z or an offset", check: func(s string) error { _, err := dateTime(s); return err }},
+	{Name: "stop-time", Value: "TIME", Usage: "stop the replay at TIME", check: func(s string) error { _, err := dateTime(s); return err }},
 }
 
-// prepare builds the request, so that whatever is wrong with it is said before
-// anybody is called: files are read here.
+// prepare builds the request and reads its files, so that a wrong request is reported
+// before any connection is made.
 func (r *Request) prepare() (err error) {
 	if r.xml, err = r.Operation.build(r); err != nil {
 		return fmt.Errorf("%s: %w", r.Operation.Name, err)
@@ -128,7 +128,7 @@ func plain(name string) func(*Request) (string, error) {
 	return func(*Request) (string, error) { return "<" + name + "/>", nil }
 }
 
-// on is an operation on one configuration.
+// on builds an operation on one configuration.
 func on(name, role string) func(*Request) (string, error) {
 	return func(r *Request) (string, error) {
 		db, err := r.db()
@@ -136,13 +136,13 @@ func on(name, role string) func(*Request) (string, error) {
 	}
 }
 
-// db is the configuration that the word or --db names.
+// db returns the configuration that the argument or --db names.
 func (r *Request) db() (string, error) {
-	if r.word != "" && r.with["db"] != nil {
-		return "", usage(errors.New("the configuration is named twice"))
+	if r.argument != "" && r.with["db"] != nil {
+		return "", usage(errors.New("the configuration is named twice, by the argument and by --db"))
 	}
-	if r.word != "" {
-		return datastore(r.word)
+	if r.argument != "" {
+		return datastore(r.argument)
 	}
 	return datastore(r.one("db", "running"))
 }
@@ -156,7 +156,7 @@ func datastore(s string) (string, error) {
 	case strings.Contains(s, "://"):
 		return "<url>" + netconf.Escape(s) + "</url>", nil
 	}
-	return "", usage(fmt.Errorf("%q names no configuration", s))
+	return "", usage(fmt.Errorf("%q is not a configuration: expected running, candidate, startup or a URL", s))
 }
 
 func namespace(s string) (string, error) {
@@ -173,21 +173,21 @@ func dateTime(s string) (string, error) {
 			return t.Format(time.RFC3339Nano), nil
 		}
 	}
-	return "", usage(fmt.Errorf("%q is no time like 2026-01-31T12:00:00Z", s))
+	return "", usage(fmt.Errorf("%q is not a time such as 2026-01-31T12:00:00Z", s))
 }
 
-func oneOf(words ...string) func(string) error {
+func oneOf(values ...string) func(string) error {
 	return func(s string) error {
-		if slices.Contains(words, s) {
+		if slices.Contains(values, s) {
 			return nil
 		}
-		return usage(fmt.Errorf("%q is not one of %s", s, strings.Join(words, ", ")))
+		return usage(fmt.Errorf("%q is not one of %s", s, strings.Join(values, ", ")))
 	}
 }
 
 func usage(err error) error { return sysexits.New(sysexits.Usage, "", err) }
 
-// filter is the filter that was asked for, or nothing.
+// filter returns the <filter> of --xpath or --subtree, "" without them.
 func (r *Request) filter() (string, error) {
 	xpath, file := r.one("xpath", ""), r.one("subtree", "")
 	switch {
@@ -210,7 +210,7 @@ func (r *Request) filter() (string, error) {
 	return "", nil
 }
 
-// defaults is the with-defaults parameter.
+// defaults returns the <with-defaults> parameter, "" without --with-defaults.
 func (r *Request) defaults() string {
 	if mode := r.one("with-defaults", ""); mode != "" {
 		return `<with-defaults xmlns="` + withDefaultsNS + `">` + mode + `</with-defaults>`
@@ -232,7 +232,7 @@ func getConfig(r *Request) (string, error) {
 	return "<get-config><source>" + db + "</source>" + filter + r.defaults() + "</get-config>", err
 }
 
-// config is a file's <config>, which it may bring itself.
+// config returns a file's content in <config>, which the file may have already.
 func config(file string) (string, error) {
 	content, root, err := readXML(file)
 	if err != nil || root.Local == "config" && (root.Space == "" || root.Space == "urn:ietf:params:xml:ns:netconf:base:1.0") {
@@ -246,7 +246,7 @@ func editConfig(r *Request) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	content, err := config(r.word)
+	content, err := config(r.argument)
 	options := ""
 	for _, o := range []string{"default-operation", "test-option", "error-option"} {
 		if value := r.one(o, ""); value != "" {
@@ -263,25 +263,25 @@ func copyConfig(r *Request) (string, error) {
 	}
 	var source string
 	switch from := r.one("source", ""); {
-	case (from == "") == (r.word == ""):
-		return "", usage(errors.New("either FILE or --source says what to copy"))
+	case (from == "") == (r.argument == ""):
+		return "", usage(errors.New("expected one of FILE and --source to copy from"))
 	case from != "":
 		source, err = datastore(from)
 	default:
-		source, err = config(r.word)
+		source, err = config(r.argument)
 	}
 	return "<copy-config><target>" + target + "</target><source>" + source + "</source>" + r.defaults() + "</copy-config>", err
 }
 
 func killSession(r *Request) (string, error) {
-	if _, err := strconv.ParseUint(r.word, 10, 32); err != nil {
-		return "", usage(fmt.Errorf("%q is no session-id", r.word))
+	if _, err := strconv.ParseUint(r.argument, 10, 32); err != nil {
+		return "", usage(fmt.Errorf("%q is not a session-id", r.argument))
 	}
-	return "<kill-session><session-id>" + r.word + "</session-id></kill-session>", nil
+	return "<kill-session><session-id>" + r.argument + "</session-id></kill-session>", nil
 }
 
 func getSchema(r *Request) (string, error) {
-	module, revision, _ := strings.Cut(r.word, "@")
+	module, revision, _ := strings.Cut(r.argument, "@")
 	if revision != "" {
 		revision = "<version>" + netconf.Escape(revision) + "</version>"
 	}
@@ -294,8 +294,8 @@ func createSubscription(r *Request) (string, error) {
 		return "", err
 	}
 	stream, times := "", ""
-	if r.word != "" {
-		stream = "<stream>" + netconf.Escape(r.word) + "</stream>"
+	if r.argument != "" {
+		stream = "<stream>" + netconf.Escape(r.argument) + "</stream>"
 	}
 	for _, t := range []struct{ modifier, element string }{{"start-time", "startTime"}, {"stop-time", "stopTime"}} {
 		if value := r.one(t.modifier, ""); value != "" {
@@ -310,14 +310,14 @@ func createSubscription(r *Request) (string, error) {
 }
 
 func rpc(r *Request) (string, error) {
-	content, root, err := readXML(r.word)
+	content, root, err := readXML(r.argument)
 	if err == nil && root.Local == "rpc" {
-		err = usage(fmt.Errorf("%s has the <rpc> around the operation, which belongs to the console", r.word))
+		err = usage(fmt.Errorf("%s has an <rpc> around the operation: remove it, the console adds its own", r.argument))
 	}
 	return content, err
 }
 
-// maxFile bounds what is read from a file, in bytes.
+// maxFile bounds a file, in bytes.
 const maxFile = netconf.MaxMessage
 
 // readXML reads elements from a file, or from standard input where it is "-".
@@ -333,7 +333,7 @@ func readXML(file string) (string, xml.Name, error) {
 	}
 	text, err := io.ReadAll(io.LimitReader(in, maxFile+1))
 	if err == nil && len(text) > maxFile {
-		err = errors.New("it is too long")
+		err = fmt.Errorf("the file has more than the maximum of %d bytes", maxFile)
 	}
 	var content []byte
 	var first xml.Name

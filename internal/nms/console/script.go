@@ -11,50 +11,50 @@ import (
 	"callhome/internal/sysexits"
 )
 
-// Script is what was asked for, in its order. A modifier behind an operation is
-// that one's; before the first it is for all that understand it.
+// Script is the requests of a command line, in order. A modifier after an operation
+// applies to that one; before the first, to all that take it.
 type Script struct {
 	requests []*Request
 	common   map[string][]string
 }
 
-// Flag is an option of the table as package flag takes it. Its Set calls come
-// in the order of the command line, which is how a script gets its order.
+// Flag is an operation or modifier as a flag.Value. Package flag calls Set in the
+// order of the command line, which gives the script its order.
 type Flag struct {
 	Name  string
-	Word  string // what has to follow, [what] where it may, or ""
+	Value string // placeholder of the argument, in [] if that is optional; "": no argument
 	Usage string
 
 	set func(string) error
 }
 
-// Set is flag.Value's.
+// Set implements flag.Value.
 func (f *Flag) Set(value string) error { return f.set(value) }
 
-// String is flag.Value's.
+// String implements flag.Value.
 func (f *Flag) String() string { return "" }
 
-// IsBoolFlag is how package flag asks whether the option may stand alone.
-func (f *Flag) IsBoolFlag() bool { return f.Word == "" || f.Word[0] == '[' }
+// IsBoolFlag reports to package flag whether the option may come without an argument.
+func (f *Flag) IsBoolFlag() bool { return f.Value == "" || f.Value[0] == '[' }
 
 // Flags are the options that fill the script.
 func (s *Script) Flags() []*Flag {
 	var all []*Flag
 	for _, o := range Operations {
-		all = append(all, &Flag{Name: o.Name, Word: o.word(), Usage: o.Usage, set: func(value string) error { return s.add(o, value) }})
+		all = append(all, &Flag{Name: o.Name, Value: o.placeholder(), Usage: o.Usage, set: func(value string) error { return s.add(o, value) }})
 	}
 	for _, m := range Modifiers {
 		usage := m.Usage
 		if m.Short != "" {
 			usage += " (-" + m.Short + ")"
 		}
-		all = append(all, &Flag{Name: m.Name, Word: m.Value, Usage: usage, set: func(value string) error { return s.modify(m, value) }})
+		all = append(all, &Flag{Name: m.Name, Value: m.Value, Usage: usage, set: func(value string) error { return s.modify(m, value) }})
 	}
 	return all
 }
 
-// word is the operation's word as help shows it.
-func (o *Operation) word() string {
+// placeholder returns the placeholder of the operation's argument in help.
+func (o *Operation) placeholder() string {
 	switch o.Arity {
 	case Required:
 		return o.Value
@@ -64,7 +64,7 @@ func (o *Operation) word() string {
 	return ""
 }
 
-// given is what package flag sets a switch to that has no value.
+// given is the value that package flag sets for a flag without an argument.
 const given = "true"
 
 func (s *Script) add(o *Operation, value string) error {
@@ -74,14 +74,14 @@ func (s *Script) add(o *Operation, value string) error {
 	case o.Arity == None:
 		return fmt.Errorf("--%s takes no argument", o.Name)
 	}
-	r := &Request{Operation: o, word: value, with: make(map[string][]string)}
+	r := &Request{Operation: o, argument: value, with: make(map[string][]string)}
 	for _, name := range o.Takes {
 		if len(s.common[name]) > 0 {
 			r.with[name] = slices.Clone(s.common[name])
 		}
 	}
-	if o.Value == "DB" && r.word != "" {
-		delete(r.with, "db") // the word is nearer
+	if o.Value == "DB" && r.argument != "" {
+		delete(r.with, "db") // the argument replaces the common --db
 	}
 	s.requests = append(s.requests, r)
 	return nil
@@ -102,33 +102,33 @@ func (s *Script) modify(m *Modifier, value string) error {
 	}
 	r := s.requests[len(s.requests)-1]
 	if !slices.Contains(r.Operation.Takes, m.Name) {
-		return fmt.Errorf("--%s has no --%s", r.Operation.Name, m.Name)
+		return fmt.Errorf("--%s does not take --%s", r.Operation.Name, m.Name)
 	}
 	if m.Name != "ns" {
-		r.with[m.Name] = nil // in place of the common one
+		r.with[m.Name] = nil // it replaces the common one
 	}
 	r.with[m.Name] = append(r.with[m.Name], value)
 	return nil
 }
 
-// Requests returns the script, with files read. Common modifiers that no
-// operation understands are an error.
+// Requests returns the script's requests, with their files read. A common modifier that
+// no operation takes is an error.
 func (s *Script) Requests() ([]*Request, error) {
 	for name := range s.common {
 		if !slices.ContainsFunc(s.requests, func(r *Request) bool { return slices.Contains(r.Operation.Takes, name) }) && len(s.requests) > 0 {
-			return nil, usage(fmt.Errorf("none of the operations has --%s", name))
+			return nil, usage(fmt.Errorf("no operation of the command line takes --%s", name))
 		}
 	}
 	stdin := 0
 	for _, r := range s.requests {
-		for _, file := range []string{r.word, r.one("subtree", "")} {
+		for _, file := range []string{r.argument, r.one("subtree", "")} {
 			if file == "-" {
 				stdin++
 			}
 		}
 	}
 	if stdin > 1 {
-		return nil, usage(errors.New("standard input can be one file only"))
+		return nil, usage(errors.New("standard input, -, can replace one FILE only"))
 	}
 	for _, r := range s.requests {
 		if err := r.prepare(); err != nil {
@@ -138,9 +138,9 @@ func (s *Script) Requests() ([]*Request, error) {
 	return s.requests, nil
 }
 
-// Join makes a command line fit for package flag: a short modifier becomes its
-// long name, and the word behind an option that may stand alone, which package
-// flag would not take, is joined to it. extra are further such options.
+// Join prepares a command line for package flag: it replaces a short modifier by its
+// long name, and joins an optional argument to its option with "=", as package flag
+// requires. extra are further options with an optional argument.
 func Join(args []string, extra ...string) []string {
 	optional := append([]string(nil), extra...)
 	for _, o := range Operations {
@@ -165,24 +165,24 @@ func Join(args []string, extra ...string) []string {
 	return out
 }
 
-// parseLine reads one command of interactive mode, as `get-config candidate -x
-// /interfaces`.
+// parseLine parses one command of the interactive mode, such as `get-config candidate
+// -x /interfaces`.
 func parseLine(line string) (*Request, error) {
-	words, err := split(line)
+	args, err := split(line)
 	if err != nil {
 		return nil, err
 	}
-	if !slices.ContainsFunc(Operations, func(o *Operation) bool { return o.Name == words[0] }) {
-		return nil, usage(fmt.Errorf("there is no %q; help lists what there is", words[0]))
+	if !slices.ContainsFunc(Operations, func(o *Operation) bool { return o.Name == args[0] }) {
+		return nil, usage(fmt.Errorf("unknown command %q; help lists the commands", args[0]))
 	}
 	var s Script
-	set := flag.NewFlagSet(words[0], flag.ContinueOnError)
+	set := flag.NewFlagSet(args[0], flag.ContinueOnError)
 	set.SetOutput(io.Discard)
 	for _, f := range s.Flags() {
 		set.Var(f, f.Name, f.Usage)
 	}
-	words[0] = "--" + words[0]
-	if err := set.Parse(Join(words)); err != nil {
+	args[0] = "--" + args[0]
+	if err := set.Parse(Join(args)); err != nil {
 		return nil, usage(errors.New(strings.ReplaceAll(err.Error(), ": -", ": --")))
 	}
 	if set.NArg() > 0 {
@@ -190,7 +190,7 @@ func parseLine(line string) (*Request, error) {
 	}
 	requests, err := s.Requests()
 	if err == nil && len(requests) != 1 {
-		err = usage(errors.New("one operation a line"))
+		err = usage(errors.New("expected one operation per line"))
 	}
 	if err != nil {
 		return nil, err
@@ -198,36 +198,36 @@ func parseLine(line string) (*Request, error) {
 	return requests[0], nil
 }
 
-// split divides a line into words, of which one may stand in quotes of either
-// kind. Nothing else is special.
+// split divides a line into arguments at blanks. An argument, or a part of it, may be in
+// single or double quotes. No other character is special.
 func split(line string) ([]string, error) {
-	var words []string
-	var word strings.Builder
-	inWord, quote := false, rune(0)
+	var args []string
+	var arg strings.Builder
+	inArg, quote := false, rune(0)
 	for _, r := range line {
 		switch {
 		case quote != 0 && r == quote:
 			quote = 0
 		case quote != 0:
-			word.WriteRune(r)
+			arg.WriteRune(r)
 		case r == '"' || r == '\'':
-			quote, inWord = r, true
+			quote, inArg = r, true
 		case r == ' ' || r == '\t':
-			if inWord {
-				words = append(words, word.String())
-				word.Reset()
+			if inArg {
+				args = append(args, arg.String())
+				arg.Reset()
 			}
-			inWord = false
+			inArg = false
 		default:
-			word.WriteRune(r)
-			inWord = true
+			arg.WriteRune(r)
+			inArg = true
 		}
 	}
 	if quote != 0 {
-		return nil, sysexits.New(sysexits.Usage, "", fmt.Errorf("a %c is open", quote))
+		return nil, sysexits.New(sysexits.Usage, "", fmt.Errorf("closing quote %c is missing", quote))
 	}
-	if inWord {
-		words = append(words, word.String())
+	if inArg {
+		args = append(args, arg.String())
 	}
-	return words, nil
+	return args, nil
 }
