@@ -16,7 +16,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 )
 
-// Metrics is everything that is measured.
+// Metrics are all metrics of a station.
 type Metrics struct {
 	Registry *prometheus.Registry
 
@@ -31,7 +31,7 @@ func desc(name, help string, labels ...string) *prometheus.Desc {
 
 var (
 	devices     = desc("devices", "Devices of the registry, by state.", "state")
-	outcomes    = desc("calls_finished_total", "Calls by what became of them.", "outcome")
+	outcomes    = desc("calls_finished_total", "Calls home by outcome.", "outcome")
 	sessionsNow = desc("sessions", "Netconf channels that are open.")
 )
 
@@ -42,7 +42,7 @@ var single = []struct {
 	of   func(station.Stats) float64
 }{
 	{desc("calls_total", "Connections accepted."), prometheus.CounterValue, func(s station.Stats) float64 { return float64(s.Calls) }},
-	{desc("unauthenticated", "Connections on their way to a login."), prometheus.GaugeValue, func(s station.Stats) float64 { return float64(s.Unauthenticated) }},
+	{desc("unauthenticated", "Connections before their login."), prometheus.GaugeValue, func(s station.Stats) float64 { return float64(s.Unauthenticated) }},
 	{desc("unknown_keys", "Host keys on the list of unknown devices."), prometheus.GaugeValue, func(s station.Stats) float64 { return float64(s.Unknown) }},
 	{sessionsNow, prometheus.GaugeValue, func(s station.Stats) float64 { return float64(s.SessionsNow) }},
 	{desc("sessions_total", "Netconf channels opened."), prometheus.CounterValue, func(s station.Stats) float64 { return float64(s.Sessions) }},
@@ -71,13 +71,13 @@ func New(stats func() station.Stats, version string) *Metrics {
 	return m
 }
 
-// LoggedIn takes in how long a login took.
+// LoggedIn records how long a login took.
 func (m *Metrics) LoggedIn(took time.Duration) { m.logins.Observe(took.Seconds()) }
 
-// Handle takes in an event.
+// Handle counts an event.
 func (m *Metrics) Handle(e nmsproto.Event) { m.events.WithLabelValues(e.Event).Inc() }
 
-// Describe is prometheus.Collector's.
+// Describe implements prometheus.Collector.
 func (m *Metrics) Describe(to chan<- *prometheus.Desc) {
 	to <- devices
 	to <- outcomes
@@ -86,7 +86,7 @@ func (m *Metrics) Describe(to chan<- *prometheus.Desc) {
 	}
 }
 
-// Collect is prometheus.Collector's.
+// Collect implements prometheus.Collector.
 func (m *Metrics) Collect(to chan<- prometheus.Metric) {
 	stats := m.stats()
 	for _, state := range nmsproto.States {
@@ -100,7 +100,7 @@ func (m *Metrics) Collect(to chan<- prometheus.Metric) {
 	}
 }
 
-// AddHook adds the hook's figures; count is asked at each scrape.
+// AddHook adds the hook's counters, which count returns at each scrape.
 func (m *Metrics) AddHook(count func() hook.Counts) {
 	for outcome, of := range map[string]func(hook.Counts) uint64{
 		"ok":      func(c hook.Counts) uint64 { return c.OK },

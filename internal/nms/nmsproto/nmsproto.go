@@ -1,20 +1,20 @@
-// Package nmsproto owns what callhome-nms serve and its callers say to each other
-// over its Unix socket: JSON-RPC 2.0 as package api has it, with these methods
-// and types. It has types and constants only. The commands print them
-// unchanged with --json, and hooks read the events.
+// Package nmsproto owns the API of callhome-nms serve on its Unix socket: the methods
+// and types of JSON-RPC 2.0, as package proto does for callhome-mgr. The station, its
+// API clients and hooks use it; the commands print the types unchanged with --json. It
+// has types and constants only.
 //
-//	caller                                   callhome-nms serve
+//	API client                               callhome-nms serve
 //	  {"method":"devices"}\n                   ──▶
 //	  ◀──  {"result":{"devices":[…],…}}\n
 //
 //	  {"method":"connect","params":{"device":"edge7"}}\n  + 1 socket   ──▶
-//	  NETCONF ◀══ on the socket, joined to a channel of edge7's ══▶
+//	  NETCONF ◀══ on the socket, relayed to a channel of edge7 ══▶
 //	  ◀──  {"result":{"exit-status":0,…}}\n    when the channel has ended
 package nmsproto
 
 import "time"
 
-// DefaultSocket is where callhome-nms serve is called.
+// DefaultSocket is the default path of the socket.
 const DefaultSocket = "/run/callhome-nms/nms.sock"
 
 // The methods.
@@ -27,7 +27,7 @@ const (
 	MethodReload    = "reload"    // nothing -> Nothing
 )
 
-// State is where a device stands.
+// State is the state of a device.
 type State string
 
 // The states, since the station started.
@@ -37,17 +37,17 @@ const (
 	Lost      State = "lost" // was connected
 )
 
-// States are all of them.
+// States are all states.
 var States = []State{NeverSeen, Connected, Lost}
 
-// Device is one entry of the registry and what became of it.
+// Device is one entry of the registry, with its state.
 type Device struct {
 	ID     string            `json:"id"`
 	State  State             `json:"state"`
 	Labels map[string]string `json:"labels,omitempty"`
 	// Since is when the state began; nil for a device that was never seen.
 	Since *time.Time `json:"since,omitempty"`
-	// What follows is of the connection, or of the last one.
+	// The next five members are of the present or last connection.
 	Address     string `json:"address,omitempty"`
 	Software    string `json:"software,omitempty"` // its SSH version
 	HostKey     string `json:"host-key,omitempty"` // fingerprint
@@ -56,12 +56,12 @@ type Device struct {
 
 	Sessions int    `json:"sessions"` // open now
 	Calls    uint64 `json:"calls"`    // logins since the start
-	// LastError is why a call of it failed or its connection ended.
+	// LastError is why its last failed call home failed, or its connection ended.
 	LastError string     `json:"last-error,omitempty"`
 	ErrorTime *time.Time `json:"error-time,omitempty"`
 }
 
-// Unknown is somebody who called with a key that no device has.
+// Unknown is an unknown device that called home.
 type Unknown struct {
 	HostKey     string    `json:"host-key"` // fingerprint
 	Key         string    `json:"key"`      // as in a .pub file
@@ -73,20 +73,20 @@ type Unknown struct {
 	Last        time.Time `json:"last"`
 }
 
-// Problem is a file of the registry that is not in force.
+// Problem is a file of the registry that cannot be used, and why.
 type Problem struct {
 	File  string `json:"file"`
 	Error string `json:"error"`
 }
 
-// DeviceList is every device by id, who else called, and what is wrong.
+// DeviceList is every device by id, the unknown devices, and the registry's problems.
 type DeviceList struct {
 	Devices  []Device  `json:"devices"`
 	Unknown  []Unknown `json:"unknown"`
 	Problems []Problem `json:"problems"`
 }
 
-// AdoptParams make a device of somebody who called.
+// AdoptParams register an unknown device as an entry.
 type AdoptParams struct {
 	HostKey      string            `json:"host-key"` // fingerprint
 	ID           string            `json:"id"`
@@ -103,17 +103,17 @@ type ConnectParams struct {
 
 // ConnectResult is how a session ended.
 type ConnectResult struct {
-	// ExitStatus is the subsystem's; nil where the device did not tell.
+	// ExitStatus is the subsystem's; nil if the device sent none.
 	ExitStatus *int `json:"exit-status,omitempty"`
-	// Signal is what ended the subsystem, as RFC 4254 names it.
+	// Signal is the signal that ended the subsystem, with its name in RFC 4254.
 	Signal string `json:"signal,omitempty"`
-	// Stderr is the end of what the subsystem said there.
+	// Stderr is the end of the subsystem's stderr.
 	Stderr   string `json:"stderr,omitempty"`
 	Sent     uint64 `json:"bytes-sent"` // to the device
 	Received uint64 `json:"bytes-received"`
 }
 
-// Status is the station's own.
+// Status is the station's status.
 type Status struct {
 	Version         string        `json:"version"`
 	PID             int           `json:"pid"`
@@ -121,20 +121,20 @@ type Status struct {
 	Listening       []string      `json:"listening"`
 	Devices         map[State]int `json:"devices"`
 	Sessions        int           `json:"sessions"`
-	Unauthenticated int           `json:"unauthenticated"` // connections on their way to a login
+	Unauthenticated int           `json:"unauthenticated"` // connections before their login
 	Unknown         int           `json:"unknown"`
 	Calls           uint64        `json:"calls"` // connections accepted since the start
 }
 
-// Nothing is the result of a method that has none.
+// Nothing is the result of a method without a result.
 type Nothing struct{}
 
-// EventList is what happened last, the newest event at the end.
+// EventList is the last events, the newest at the end.
 type EventList struct {
 	Events []Event `json:"events"`
 }
 
-// Event is something that happened to a device or a caller.
+// Event is what happened to a device, a call home or the registry.
 type Event struct {
 	Time        time.Time `json:"time"`
 	Event       string    `json:"event"`
@@ -144,22 +144,22 @@ type Event struct {
 	HostKey     string    `json:"host-key,omitempty"` // fingerprint
 	Certificate string    `json:"certificate,omitempty"`
 	Cause       string    `json:"cause,omitempty"`
-	// Unsaid is how many events of the kind, or with up, down and replaced of
-	// the device, were left out before this one.
+	// Unsaid is how many events the rate limit dropped before this one: of the same
+	// kind, or for up, down and replaced of the same device.
 	Unsaid int `json:"unsaid,omitempty"`
 }
 
 // The events.
 const (
-	EventUp        = "up"        // a device is logged in and held
-	EventDown      = "down"      // it is no more
-	EventReplaced  = "replaced"  // its old connection by a newer one
-	EventDuplicate = "duplicate" // two live devices have one id
-	EventRefused   = "refused"   // a call that came to nothing
-	EventUnknown   = "unknown"   // a call with a key that no device has
-	EventAdopted   = "adopted"   // an unknown caller became a device
-	EventRegistry  = "registry"  // a file of the registry is wrong
+	EventUp        = "up"        // the login to a device is done
+	EventDown      = "down"      // a device's connection has ended
+	EventReplaced  = "replaced"  // a new connection has replaced a device's old one
+	EventDuplicate = "duplicate" // a duplicate was refused
+	EventRefused   = "refused"   // a call home failed or was refused
+	EventUnknown   = "unknown"   // an unknown device called home
+	EventAdopted   = "adopted"   // an unknown device was registered
+	EventRegistry  = "registry"  // a file of the registry cannot be used
 )
 
-// Events are all of them.
+// Events are all events.
 var Events = []string{EventUp, EventDown, EventReplaced, EventDuplicate, EventRefused, EventUnknown, EventAdopted, EventRegistry}

@@ -1,7 +1,6 @@
-// Package sshtest stands in for devices where an sshd each would cost too much:
-// host keys, and an SSH server with a netconf subsystem. Tests and the benchmark
-// call it. It is a part of no program, and tells nothing of how stock sshd
-// behaves.
+// Package sshtest stands in for devices where one sshd for each would cost too much:
+// host keys, and an SSH server with a netconf subsystem. Tests and the benchmark use
+// it. It is part of no program, and never shows how stock sshd behaves.
 package sshtest
 
 import (
@@ -36,7 +35,7 @@ func NewSigner(t testing.TB) ssh.Signer {
 	return s
 }
 
-// NewRSA makes an RSA key of so many bits.
+// NewRSA makes an RSA key with that many bits.
 func NewRSA(t testing.TB, bits int) ssh.Signer {
 	t.Helper()
 	key, err := rsa.GenerateKey(rand.Reader, bits)
@@ -50,7 +49,7 @@ func NewRSA(t testing.TB, bits int) ssh.Signer {
 	return s
 }
 
-// SigningAs is a signer that signs in one way only, as ssh-rsa.
+// SigningAs returns a signer that signs with one algorithm only, such as ssh-rsa.
 func SigningAs(t testing.TB, s ssh.Signer, algorithm string) ssh.Signer {
 	t.Helper()
 	out, err := ssh.NewSignerWithAlgorithms(s.(ssh.AlgorithmSigner), []string{algorithm})
@@ -60,11 +59,10 @@ func SigningAs(t testing.TB, s ssh.Signer, algorithm string) ssh.Signer {
 	return out
 }
 
-// Line is a public key as it stands in a .pub file, without a comment.
+// Line returns a public key as in a .pub file, without a comment.
 func Line(k ssh.PublicKey) string { return strings.TrimSpace(string(ssh.MarshalAuthorizedKey(k))) }
 
-// LetIn is the configuration of a server that lets one key in, and whoever has
-// it.
+// LetIn returns the configuration of a server that accepts any user with one key.
 func LetIn(host ssh.Signer, user ssh.PublicKey) *ssh.ServerConfig {
 	config := &ssh.ServerConfig{PublicKeyCallback: func(_ ssh.ConnMetadata, k ssh.PublicKey) (*ssh.Permissions, error) {
 		if Line(k) != Line(user) {
@@ -79,9 +77,9 @@ func LetIn(host ssh.Signer, user ssh.PublicKey) *ssh.ServerConfig {
 // Server is a device's end of connections.
 type Server struct {
 	Config *ssh.ServerConfig
-	// Netconf is the subsystem; nil for none. It returns the exit status.
+	// Netconf is the subsystem, nil if it has none. It returns the exit status.
 	Netconf func(ssh.Channel) uint32
-	Mute    bool // no request is answered
+	Mute    bool // global requests, such as keepalives, get no answer
 }
 
 // Echo is a subsystem that sends back what it gets.
