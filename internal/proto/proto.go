@@ -69,7 +69,7 @@ func ReadOnly(method string) bool {
 	return false
 }
 
-// Stage is how far a call home has come, or where it failed.
+// Stage is the progress of a call home, or where it failed.
 type Stage string
 
 // The stages, in their order.
@@ -83,13 +83,13 @@ const (
 	StageSession   Stage = "session"        // the session itself
 )
 
-// Stages are all of them, in their order.
+// Stages are all stages, in their order.
 var Stages = []Stage{StageName, StageTCP, StageHandover, StageSSH, StageAuth, StageSubsystem, StageSession}
 
 // Wait is the progress of a call home at which the manager answers the request.
 type Wait string
 
-// The values of wait. WaitNone answers as soon as the call is accepted.
+// The values of wait. With WaitNone the manager answers when it accepts the call.
 const (
 	WaitNone    Wait = "none"
 	WaitTCP     Wait = "tcp"     // connected and handed over
@@ -114,12 +114,12 @@ type HandoverParams struct {
 	Opaque string `json:"opaque,omitempty"`
 }
 
-// SessionParams name a session.
+// SessionParams identify a session.
 type SessionParams struct {
 	Session int `json:"session"`
 }
 
-// State is where a session stands.
+// State is the state of a session.
 type State string
 
 // The states of a session, in their order.
@@ -174,7 +174,7 @@ const (
 // Vias are all values of via.
 var Vias = []Via{ViaManager, ViaExecutable, ViaHandover, ViaFound}
 
-// SessionInfo is one session as the manager knows it.
+// SessionInfo is the manager's information about one session.
 type SessionInfo struct {
 	// Session is the session's number. Neither this manager nor a later one uses
 	// it again until the device is rebooted.
@@ -201,7 +201,7 @@ type SessionInfo struct {
 	Stage Stage  `json:"stage,omitempty"`
 	End   End    `json:"end,omitempty"`
 	Cause string `json:"cause,omitempty"`
-	// Graceful says that the session was closed on purpose: by
+	// Graceful says that the session was closed intentionally: by
 	// <close-session>, SSH's disconnect, the idle timeout or kill_user_session.
 	Graceful bool       `json:"graceful,omitempty"`
 	Ended    *time.Time `json:"ended,omitempty"`
@@ -264,7 +264,7 @@ const (
 	ClientAuthenticated ClientState = "authenticated"
 	ClientServing       ClientState = "serving"
 	ClientStopped       ClientState = "stopped"  // max-call-home-attempts have failed
-	ClientDisabled      ClientState = "disabled" // the configuration says so
+	ClientDisabled      ClientState = "disabled" // in the configuration
 )
 
 // ClientStates are all states of a client.

@@ -76,7 +76,7 @@ func TestKeptSessionsAreRestoredWithTheirOwner(t *testing.T) {
 
 	// The next manager restores it with its owner.
 	m.Stop()
-	m.lock.Close() // as at its end
+	m.lock.Close() // as when its process ends
 	next, err := New("2", m.env.Dir, m.config.Load())
 	if err != nil {
 		t.Fatal(err)

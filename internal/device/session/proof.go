@@ -218,8 +218,8 @@ func (s *Session) Report(r subsystem.Report) (*os.File, error) {
 
 func pipePath(dir string, id int) string { return logPath(dir, id) + ".pipe" }
 
-// openPipe opens the pipe by which the end of the subsystem is seen, and follows
-// it. The pipe is a file, so that a later manager can open it, too. The caller
+// openPipe opens and follows the pipe whose end of file shows the end of the
+// subsystem. It is a named pipe, so that a later manager can open it too. The caller
 // owns the write end.
 func (s *Session) openPipe() (*os.File, error) {
 	path := pipePath(s.env.Dir, s.id())
