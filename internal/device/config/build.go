@@ -315,7 +315,7 @@ func (b *builder) netconf(e *Endpoint, n *node) {
 	if port := n.child("callhome:ssh-connection-port"); port != nil {
 		e.SSHConnectionPort = uint16(as[int](port))
 		if e.Subsystem == "" && n.child("callhome:subsystem") == nil {
-			b.fail(port, "the port needs the subsystem in the same place: add callhome:subsystem or callhome:netconf-server")
+			b.fail(port, "the port applies only to the endpoint's own subsystem: add callhome:subsystem or callhome:netconf-server")
 		}
 	}
 }

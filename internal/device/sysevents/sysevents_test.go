@@ -248,7 +248,7 @@ func await(t *testing.T, what string, f func() bool) {
 	}
 }
 
-func TestFile(t *testing.T) {
+func TestFileReportsWritesAndRenamesOnce(t *testing.T) {
 	put := func(path, text string) {
 		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
@@ -289,12 +289,16 @@ func TestFile(t *testing.T) {
 	if err := os.Remove(path); err != nil {
 		t.Fatal(err)
 	}
-	settled(2)     // nothing to read
+	settled(2) // nothing to read
+	begun := time.Now()
 	for range 20 { // written in pieces
 		put(path, "third")
 	}
+	slow := time.Since(begun) >= quiet // a loaded machine: a pause in it is a report
 	await(t, "the third is reported", func() bool { return reports.Load() >= 3 })
-	settled(3)
+	if !slow {
+		settled(3)
+	}
 }
 
 func TestFileNeedsItsDirectory(t *testing.T) {
