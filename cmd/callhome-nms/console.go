@@ -51,7 +51,7 @@ func sessionFlags() []cli.Flag {
 	}
 }
 
-// addresses is a flag that can stand alone, or several times with a value.
+// addresses is a flag that may come without a value, or several times with one.
 type addresses struct {
 	given bool
 	list  []string
@@ -134,7 +134,7 @@ func helloFailed(err error) error {
 }
 
 // input reads commands from the terminal, with editing and history, or from a
-// standard input that is no terminal.
+// standard input that is not a terminal.
 func input(con *console.Console) console.Lines {
 	in, out := int(os.Stdin.Fd()), int(os.Stdout.Fd())
 	if !term.IsTerminal(in) || !term.IsTerminal(out) {

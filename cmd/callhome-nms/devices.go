@@ -201,9 +201,9 @@ func events(c *cli.Context) error {
 
 func printEvent(w io.Writer, e nmsproto.Event) {
 	fmt.Fprintf(w, "%s %s", e.Time.Format(time.RFC3339Nano), e.Event)
-	for _, words := range []string{e.Device, e.Address, e.Software, e.HostKey, e.Certificate} {
-		if words != "" {
-			fmt.Fprint(w, " ", printable.Quoted(words))
+	for _, text := range []string{e.Device, e.Address, e.Software, e.HostKey, e.Certificate} {
+		if text != "" {
+			fmt.Fprint(w, " ", printable.Quoted(text))
 		}
 	}
 	if e.Cause != "" {

@@ -99,7 +99,7 @@ func TestEachOperationIsTheXMLOfItsRFC(t *testing.T) {
 			t.Errorf("%s: %v\n%s\nwant\n%s", row.args, err, all[0].xml, row.want)
 		}
 		if row.want != "" && xml.Unmarshal([]byte("<rpc>"+row.want+"</rpc>"), new(struct{})) != nil {
-			t.Errorf("%s is no XML", row.want)
+			t.Errorf("%s is not XML", row.want)
 		}
 	}
 	if got := must(t, "--get", "-x", "/a b")[0].xml; !strings.Contains(got, `select="/a b"`) {
@@ -142,7 +142,7 @@ func TestWrongArgumentsAreRefused(t *testing.T) {
 		"--create-subscription --start-time today":    "is not a time such as",
 		"--rpc " + rpc:                                "the console adds its own",
 		"--edit-config - --rpc -":                     "one FILE only",
-		"--get word":                                  "unexpected argument",
+		"--get x":                                     "unexpected argument",
 		"--get-config --test-option set":              "does not take --test-option",
 	} {
 		if _, err := requests(t, strings.Fields(args)...); err == nil || !strings.Contains(err.Error(), want) {

@@ -11,12 +11,12 @@ import (
 	"golang.org/x/crypto/ssh"
 )
 
-func TestHowACASigns(t *testing.T) {
+func TestASignatureWithSHA1OrAnUnknownAlgorithmIsRefused(t *testing.T) {
 	ca := sshtest.NewRSA(t, 2048)
-	for algorithm, words := range map[string]string{
+	for algorithm, text := range map[string]string{
 		ssh.KeyAlgoRSA: "is signed with SHA-1 (ssh-rsa)", ssh.KeyAlgoRSASHA256: "", ssh.KeyAlgoRSASHA512: "",
 	} {
-		wants(t, certify(t, sshtest.SigningAs(t, ca, algorithm)), words)
+		wants(t, certify(t, sshtest.SigningAs(t, ca, algorithm)), text)
 	}
 	good := certify(t, sshtest.NewSigner(t))
 	wants(t, good, "")
@@ -33,15 +33,15 @@ func certify(t *testing.T, ca ssh.Signer) *ssh.Certificate {
 	return c
 }
 
-func wants(t *testing.T, c *ssh.Certificate, words string) {
+func wants(t *testing.T, c *ssh.Certificate, text string) {
 	t.Helper()
-	if err := CheckSignature(c); words == "" && err != nil || words != "" && (err == nil || err.Error() != words) {
-		t.Errorf("%s: got %v, want %q", c.Signature.Format, err, words)
+	if err := CheckSignature(c); text == "" && err != nil || text != "" && (err == nil || err.Error() != text) {
+		t.Errorf("%s: got %v, want %q", c.Signature.Format, err, text)
 	}
 }
 
-// What is asked for can be answered by the library, and nothing of it is SHA-1.
-func TestAllIsSupportedAndSound(t *testing.T) {
+// The library supports all offered algorithms, and none of them uses SHA-1.
+func TestAllAlgorithmsAreSupportedAndSecure(t *testing.T) {
 	supported := ssh.SupportedAlgorithms().HostKeys
 	all := All()
 	for _, a := range all {
@@ -50,6 +50,6 @@ func TestAllIsSupportedAndSound(t *testing.T) {
 		}
 	}
 	if len(all) != len(supported) || !strings.Contains(all[0], "-cert-") {
-		t.Errorf("asks for %v, supported is %v", all, supported)
+		t.Errorf("offered are %v, supported are %v", all, supported)
 	}
 }

@@ -35,7 +35,7 @@ type Options struct {
 	Keys         []ssh.PublicKey
 	Fingerprints []string
 	Authorities  []ssh.PublicKey
-	// Principal must stand in a certificate; "" is the device's name.
+	// Principal is required in a certificate; "" is the device's name.
 	Principal string
 	// Revoked are revocation lists as in RevokedHostKeys, ssh_config(5): public
 	// keys one a line, or a KRL. Each check reads them again.

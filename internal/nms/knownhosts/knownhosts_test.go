@@ -97,7 +97,7 @@ func wants(t *testing.T, what string, d *Device, key ssh.PublicKey, want Reason)
 		t.Errorf("%s: refused as %s, want %q: %v", what, r.Reason, want, err)
 	case sysexits.Code(err) != sysexits.NoPerm || sysexits.Hint(err) == "" || !strings.Contains(err.Error(), "edge7") ||
 		!strings.Contains(err.Error(), ssh.FingerprintSHA256(plain(key))) || r.Fingerprint != ssh.FingerprintSHA256(plain(key)):
-		t.Errorf("%s: the refusal does not say enough: %v; %s", what, err, sysexits.Hint(err))
+		t.Errorf("%s: the refusal lacks the device, its key or a hint: %v; %s", what, err, sysexits.Hint(err))
 	}
 }
 

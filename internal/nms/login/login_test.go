@@ -74,8 +74,8 @@ func write(t *testing.T, text string, mode os.FileMode) string {
 	return name
 }
 
-// device is an SSH server with one host key that lets some keys and one password
-// in, and has a netconf subsystem that echoes.
+// device is an SSH server with one host key. It accepts some keys and one password, and
+// has a netconf subsystem that echoes.
 type device struct {
 	host  key
 	users []ssh.PublicKey
@@ -181,24 +181,17 @@ func try(t *testing.T, serve func(net.Conn), d *knownhosts.Device, c Credentials
 	return client, conn, err
 }
 
-func TestEachWayToLogInLeadsToANetconfChannel(t *testing.T) {
-	host, user := newKey(t), newKey(t)
-	certificate := &ssh.Certificate{Key: user.PublicKey(), CertType: ssh.UserCert, ValidPrincipals: []string{"op"}, ValidBefore: ssh.CertTimeInfinity}
-	if err := certificate.SignCert(rand.Reader, newKey(t)); err != nil {
-		t.Fatal(err)
-	}
-	certified := user.file(t, 0o600)
-	if err := os.WriteFile(certified+"-cert.pub", ssh.MarshalAuthorizedKey(certificate), 0o644); err != nil {
-		t.Fatal(err)
-	}
+// agentSocket returns the socket of an ssh-agent that has one key.
+func agentSocket(t *testing.T, k key) string {
+	t.Helper()
 	socket := filepath.Join(t.TempDir(), "agent")
 	l, err := net.Listen("unix", socket)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
+	t.Cleanup(func() { l.Close() })
 	ring := agent.NewKeyring()
-	if err := ring.Add(agent.AddedKey{PrivateKey: user.private}); err != nil {
+	if err := ring.Add(agent.AddedKey{PrivateKey: k.private}); err != nil {
 		t.Fatal(err)
 	}
 	go func() {
@@ -210,6 +203,20 @@ func TestEachWayToLogInLeadsToANetconfChannel(t *testing.T) {
 			go func() { _ = agent.ServeAgent(ring, conn) }()
 		}
 	}()
+	return socket
+}
+
+func TestEachWayToLogInLeadsToANetconfChannel(t *testing.T) {
+	host, user := newKey(t), newKey(t)
+	certificate := &ssh.Certificate{Key: user.PublicKey(), CertType: ssh.UserCert, ValidPrincipals: []string{"op"}, ValidBefore: ssh.CertTimeInfinity}
+	if err := certificate.SignCert(rand.Reader, newKey(t)); err != nil {
+		t.Fatal(err)
+	}
+	certified := user.file(t, 0o600)
+	if err := os.WriteFile(certified+"-cert.pub", ssh.MarshalAuthorizedKey(certificate), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	socket := agentSocket(t, user)
 	lockedKey, err := ssh.ParsePrivateKeyWithPassphrase([]byte(locked), []byte("open"))
 	if err != nil {
 		t.Fatal(err)

@@ -48,7 +48,7 @@ func TestPrettyOfDeepElements(t *testing.T) {
 		t.Errorf("%d levels became %d bytes, expected at most %d: %v", maxDepth, len(got), most, err)
 	}
 	if squeezed := strings.NewReplacer(" ", "", "\n", "").Replace(string(got)); squeezed != in {
-		t.Error("it says something else")
+		t.Error("it has other tokens")
 	}
 	in = nested(maxDepth + 1)
 	if got, err := Pretty([]byte(in)); err == nil || !strings.Contains(err.Error(), "nested deeper than 1000 levels") || string(got) != in {

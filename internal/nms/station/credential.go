@@ -8,13 +8,13 @@ import (
 	"callhome/internal/nms/registry"
 )
 
-// Credential is how to log in to a device whose entry does not say.
+// Credential is the station's own login, for devices whose entry names none.
 type Credential struct {
 	User, KeyFile, PasswordFile string
 }
 
-// loginFor reads what an entry names. The files are read at each login, so that
-// a new one needs no restart and no secret stays in memory.
+// loginFor reads the credential for an entry. It reads the files at each login, so that
+// a new credential needs no restart, and no secret stays in memory.
 func (c Credential) loginFor(e *registry.Entry) (*handshake.Login, error) {
 	user, keyFile, passwordFile := e.User, e.KeyFile, e.PasswordFile
 	if user == "" {
@@ -32,7 +32,7 @@ func (c Credential) loginFor(e *registry.Entry) (*handshake.Login, error) {
 	case passwordFile == "":
 		return nil, fmt.Errorf("no credential: the entry of %s names none and the station has no default", e.ID)
 	}
-	// Nothing is open that would have to be closed: that is for an agent.
+	// The closer is for ssh-agent, which is not used here.
 	auth, _, err := from.Methods(user)
 	return &handshake.Login{User: user, Auth: auth}, err
 }

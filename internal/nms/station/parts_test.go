@@ -111,18 +111,19 @@ func TestUnauthenticatedConnectionsAreBounded(t *testing.T) {
 		r.reaches(r.enters(t, "::ffff:192.0.2.1", true), speaking)
 		r.enters(t, "192.0.2.1", false)
 	})
-	t.Run("a balancer's connection is its caller's", func(t *testing.T) {
-		r := limited{unauthenticated: newUnauthenticated(10, 1)}
-		a, b := r.enters(t, "ff00::1", true), r.enters(t, "ff01::1", true)
-		if !r.move(a, netip.MustParseAddr("192.0.2.1")) || r.move(b, netip.MustParseAddr("192.0.2.1")) || r.move(99, netip.MustParseAddr("192.0.2.7")) {
-			t.Error("moved otherwise")
-		}
-		r.exit(a)
-		r.exit(b)
-		if len(r.pending) != 0 || len(r.sources) != 0 {
-			t.Errorf("left: %v, %v", r.pending, r.sources)
-		}
-	})
+}
+
+func TestABalancersConnectionCountsForTheDevicesAddress(t *testing.T) {
+	r := limited{unauthenticated: newUnauthenticated(10, 1)}
+	a, b := r.enters(t, "ff00::1", true), r.enters(t, "ff01::1", true)
+	if !r.move(a, netip.MustParseAddr("192.0.2.1")) || r.move(b, netip.MustParseAddr("192.0.2.1")) || r.move(99, netip.MustParseAddr("192.0.2.7")) {
+		t.Error("moved otherwise")
+	}
+	r.exit(a)
+	r.exit(b)
+	if len(r.pending) != 0 || len(r.sources) != 0 {
+		t.Errorf("left: %v, %v", r.pending, r.sources)
+	}
 }
 
 // The device that called last is kept and listed first, also after the clock was
@@ -190,7 +191,7 @@ func TestTheEntrysCredentialComesBeforeTheStations(t *testing.T) {
 		{"the entry's user", full, func(e *registry.Entry) { e.User = "own" }, "own", ""},
 		{"no user", Credential{PasswordFile: password}, func(*registry.Entry) {}, "", "no user: the entry of edge7"},
 		{"no credential", Credential{User: "u"}, func(*registry.Entry) {}, "", "no credential: the entry of edge7"},
-		{"everybody can read it", full, func(e *registry.Entry) { e.PasswordFile = file("loose", "x", 0o644) }, "", "others can read"},
+		{"every user can read it", full, func(e *registry.Entry) { e.PasswordFile = file("loose", "x", 0o644) }, "", "others can read"},
 		{"empty", full, func(e *registry.Entry) { e.PasswordFile = file("none", "\n", 0o600) }, "", "there is no password"},
 		{"no key", full, func(e *registry.Entry) { e.KeyFile = file("key", "hello", 0o600) }, "", "no key found"},
 		{"a directory", full, func(e *registry.Entry) { e.KeyFile = dir }, "", "is a directory"},
@@ -227,11 +228,11 @@ func FuzzProxyHeader(f *testing.F) {
 			return
 		}
 		if !from.IsValid() || from.Addr().Is4In6() {
-			t.Fatalf("the caller is %v", from)
+			t.Fatalf("the address is %v", from)
 		}
 		rest, err := io.ReadAll(bufio.NewReader(conn))
 		if err != nil || !bytes.HasSuffix(sent, rest) || len(rest) == len(sent) {
-			t.Fatalf("behind the header: %q, %v", rest, err)
+			t.Fatalf("after the header: %q, %v", rest, err)
 		}
 	})
 }

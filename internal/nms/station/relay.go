@@ -33,7 +33,7 @@ const copyBuffer = 16 << 10
 // like one that has only shut down its sending side.
 const lingerTime = 30 * time.Second
 
-// leaveTime is how long a device may take to answer our close of a channel, and a
+// leaveTime is how long a device may take to answer the close of a channel, and a
 // peer to read the remaining bytes after the session was ended.
 const leaveTime = 3 * time.Second
 

@@ -21,7 +21,7 @@ import (
 type Config struct {
 	Registry   *registry.Registry
 	Credential Credential         // of devices whose entry has none
-	Duplicate  registry.Duplicate // of devices whose entry does not say
+	Duplicate  registry.Duplicate // of devices whose entry has none
 	// Balancers are the trusted load balancers: each of their connections must
 	// begin with a PROXY header.
 	Balancers []netip.Prefix

@@ -85,7 +85,7 @@ func TestCallsThatDoNotLogInAreReported(t *testing.T) {
 			s.know("edge7", d, "")
 			revoke(s, d.host.PublicKey())
 		}, nil, nmsproto.EventRefused, Invalid, "is revoked", ""},
-		{"our password is wrong", func(s *site, d *standIn) {
+		{"the station's password is wrong", func(s *site, d *standIn) {
 			s.know("edge7", d, "")
 			d.password = "other"
 		}, nil, nmsproto.EventRefused, NoLogin, "login failed: unable to authenticate", "edge7"},
@@ -238,7 +238,7 @@ func TestADuplicateIsRefusedUnlessTheOldConnectionIsDead(t *testing.T) {
 		mute   bool // the old connection is dead
 		policy string
 		event  string
-		held   string // whose address stays
+		stays  string // address of the connection that stays
 	}{
 		{"the old one is dead", true, "", nmsproto.EventReplaced, "192.0.2.2:2"},
 		{"both live", false, "", nmsproto.EventDuplicate, "192.0.2.1:1"},
@@ -262,7 +262,7 @@ func TestADuplicateIsRefusedUnlessTheOldConnectionIsDead(t *testing.T) {
 					t.Errorf("got %+v", e)
 				}
 				synctest.Wait()
-				if info, _ := s.Device("edge7"); info.State != nmsproto.Connected || info.Address != tt.held {
+				if info, _ := s.Device("edge7"); info.State != nmsproto.Connected || info.Address != tt.stays {
 					t.Errorf("it is %+v", info)
 				}
 				// The end of the other connection does not disconnect the device.
