@@ -89,7 +89,7 @@ func serve(c *cli.Context) error {
 	defer socket.Close()
 	warnings := ratelimit.NewWarnings(log)
 	defer warnings.Rest()
-	calls.Passed = func(err error) { warnings.Warn("cannot accept call homes; temporary, retry", "error", err) }
+	calls.Temporary = func(err error) { warnings.Warn("cannot accept call homes; temporary, retry", "error", err) }
 	b, m, err := newBackend(config, log, calls.Addrs())
 	if err != nil {
 		return err

@@ -53,7 +53,7 @@ func TestServeHoldsDevicesAndReachesThem(t *testing.T) {
 	edge8.LetIn(s.nms)
 	s.Know("edge8", edge8.hostKey, ",\n\t\"labels\": {\"site\": \"west\"}")
 	contains(t, "the table", s.Run("devices"), "edge7", "edge8", "never-seen", "site=west")
-	contains(t, "who cannot be reached", s.Fails(69, "connect", "edge7"), "device edge7 is not connected: it has not called yet")
+	contains(t, "who cannot be reached", s.Fails(69, "connect", "edge7"), "device edge7 is not connected: it has not called home since the station started")
 	contains(t, "who is not there", s.Fails(68, "connect", "edge9"), `there is no device "edge9"`)
 
 	startManager(t, edge7).MustCallHome(s.addr, proto.WaitSSH)
@@ -98,7 +98,7 @@ func TestServeHoldsDevicesAndReachesThem(t *testing.T) {
 	if err := os.Remove(filepath.Join(s.registry, "edge8.json")); err != nil {
 		t.Fatal(err)
 	}
-	contains(t, "the end", s.AwaitEvent("down", "edge8").Cause, "the registry does not have its key any more")
+	contains(t, "the end", s.AwaitEvent("down", "edge8").Cause, "the registry has no entry with its host key any more")
 	s.AwaitState("edge7", nmsproto.Connected)
 	s.Stop()
 	if _, err := os.Lstat(door); !os.IsNotExist(err) {
@@ -182,10 +182,10 @@ func TestStockClientsReachADeviceThroughSshd(t *testing.T) {
 	// daemon's log.
 	p := start(t, "ssh", door.Ssh(s.nms, "edge8", "-s", "netconf"))
 	p.MustExit(69)
-	s.AwaitStderr("device edge8 is not connected: it has not called yet")
+	s.AwaitStderr("device edge8 is not connected: it has not called home since the station started")
 	p = start(t, "ssh", door.Ssh(s.nms, "edge8"))
 	p.MustExit(69)
-	contains(t, "ssh without a subsystem", p.Stderr(), "device edge8 is not connected: it has not called yet")
+	contains(t, "ssh without a subsystem", p.Stderr(), "device edge8 is not connected: it has not called home since the station started")
 
 	sandbox.Need(t, "/usr/bin/python3")
 	host, port := splitAddr(t, door.addr)

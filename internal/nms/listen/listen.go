@@ -37,12 +37,12 @@ type Listener struct {
 	From []netip.Prefix
 	// Refused, if set, is called with the address of each call from outside From.
 	Refused func(from netip.AddrPort)
-	// Passed, if set, is called with each temporary error of accept(2).
-	Passed func(error)
+	// Temporary, if set, is called with each temporary error of accept(2).
+	Temporary func(error)
 
 	listeners []*net.TCPListener
 	calls     chan *net.TCPConn
-	passed    chan error
+	temporary chan error
 	failed    chan error
 	closed    chan struct{}
 	closeOnce sync.Once
@@ -120,7 +120,7 @@ func parse(addr string) (network, full string, err error) {
 // New returns a Listener on open sockets, such as systemd passes. The Listener owns
 // them.
 func New(listeners ...*net.TCPListener) *Listener {
-	l := &Listener{listeners: listeners, calls: make(chan *net.TCPConn), passed: make(chan error), failed: make(chan error), closed: make(chan struct{})}
+	l := &Listener{listeners: listeners, calls: make(chan *net.TCPConn), temporary: make(chan error), failed: make(chan error), closed: make(chan struct{})}
 	for _, one := range listeners {
 		l.loops.Go(func() { l.loop(one) })
 	}
@@ -148,9 +148,9 @@ func (l *Listener) Accept(ctx context.Context) (*net.TCPConn, error) {
 			return nil, net.ErrClosed
 		case err := <-l.failed:
 			return nil, err
-		case err := <-l.passed:
-			if l.Passed != nil {
-				l.Passed(err)
+		case err := <-l.temporary:
+			if l.Temporary != nil {
+				l.Temporary(err)
 			}
 		case conn := <-l.calls:
 			from := addrPort(conn.RemoteAddr())
@@ -210,7 +210,7 @@ func (l *Listener) loop(one *net.TCPListener) {
 			return
 		case isTemporary(err):
 			select {
-			case l.passed <- fmt.Errorf("accepting calls on %v: %w", one.Addr(), errors.Unwrap(err)):
+			case l.temporary <- fmt.Errorf("accepting calls on %v: %w", one.Addr(), errors.Unwrap(err)):
 			default: // no Accept is waiting
 			}
 			select {

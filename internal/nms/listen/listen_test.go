@@ -306,7 +306,7 @@ func TestSilentPeersDoNotBlockADevice(t *testing.T) {
 func TestAShortageOfDescriptorsIsReportedAndTemporary(t *testing.T) {
 	l := open(t, "127.0.0.1:0")
 	passed := make(chan error, 1000)
-	l.Passed = func(err error) { passed <- err }
+	l.Temporary = func(err error) { passed <- err }
 	accepted := make(chan error, 1)
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {

@@ -200,12 +200,12 @@ func (s *set) add(e *Entry) error {
 	names := e.names()
 	for _, k := range e.HostKeys {
 		if other := s.byKey[string(k.Marshal())]; other != "" {
-			return fmt.Errorf("host key %s is %s's", ssh.FingerprintSHA256(k), other)
+			return fmt.Errorf("host key %s belongs to device %s", ssh.FingerprintSHA256(k), other)
 		}
 	}
 	for _, n := range names {
 		if other := s.byName[n]; other != "" {
-			return fmt.Errorf("principal %q of that CA is %s's", n.principal, other)
+			return fmt.Errorf("principal %q of that CA belongs to device %s", n.principal, other)
 		}
 	}
 	s.entries[e.ID] = e

@@ -257,7 +257,7 @@ func TestAKeyBelongsToOneEntry(t *testing.T) {
 		write(t, dir, second+".json", pinned(second, a.PublicKey()))
 		mustReload(t, r)
 		wants(t, r, a.PublicKey(), "m", "")
-		if p := r.Problems(); len(p) == 0 || !strings.Contains(p[0].Error, "is m's") {
+		if p := r.Problems(); len(p) == 0 || !strings.Contains(p[0].Error, "belongs to device m") {
 			t.Errorf("problems %v", p)
 		}
 	}

@@ -128,11 +128,11 @@ func (s *Station) disowned(h *connection) string {
 	now := h.since
 	switch e, err := s.config.Registry.Lookup(h.key, now); {
 	case errors.Is(err, registry.ErrUnknown):
-		return "the registry does not have its key any more"
+		return "the registry has no entry with its host key any more"
 	case err != nil:
 		return err.Error()
 	case e.ID != h.id:
-		return "its key is " + e.ID + "'s now"
+		return "its host key belongs to " + e.ID + " now"
 	}
 	return ""
 }

@@ -98,7 +98,7 @@ func (c *call) pastBalancer(deadline time.Time) (net.Conn, bool) {
 	ok := s.unauthenticated.move(c.pending, from.Addr())
 	s.mu.Unlock()
 	if !ok {
-		return fail(NoRoom, "too many unauthenticated connections")
+		return fail(OverLimit, "too many unauthenticated connections")
 	}
 	return conn, true
 }
@@ -156,7 +156,7 @@ func (c *call) failed(err error, evicted bool) {
 		if e.Software == "" {
 			e.Cause = "evicted before it sent an SSH version: too many unauthenticated connections"
 		}
-		s.refused(NoRoom, e)
+		s.refused(OverLimit, e)
 	case c.entry != nil && c.err == nil:
 		e.Cause = "login failed: " + printable.Line(err.Error())
 		c.deviceFailed(e, NoLogin)
@@ -179,7 +179,7 @@ func (c *call) noSSH(h *handshake.Error) string {
 	var timeout net.Error
 	what := printable.Line(h.Error())
 	if errors.As(h, &timeout) && timeout.Timeout() {
-		what = fmt.Sprintf("nothing more came within %v", c.station.config.LoginTime)
+		what = fmt.Sprintf("no further byte came within %v", c.station.config.LoginTime)
 	}
 	if h.Stage == handshake.StageVersion {
 		return "no SSH version: " + what

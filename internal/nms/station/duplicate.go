@@ -43,10 +43,10 @@ func (s *Station) settle(h *connection, e *registry.Entry) bool {
 			return true
 		}
 		if old == nil { // the station stops
-			h.end("the station stops")
+			h.end("the station is stopping")
 			return false
 		}
-		cause := "the device called again"
+		cause := "the device called home again"
 		if policy == registry.Refuse {
 			if old.alive(s.config.ProbeTime) {
 				s.duplicate(h, old)
@@ -97,7 +97,7 @@ func (s *Station) duplicate(h, old *connection) {
 	h.end(cause)
 	s.noteError(h.id, "a duplicate from "+h.address.String()+" was refused")
 	s.mu.Lock()
-	s.stats.Outcomes[Second]++
+	s.stats.Outcomes[Duplicate]++
 	s.mu.Unlock()
 	plain, certificate := plainKey(h.key)
 	s.Publish(nmsproto.Event{

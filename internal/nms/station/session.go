@@ -18,7 +18,7 @@ func (s *Station) Connect(ctx context.Context, id string, sock Duplex) (nmsproto
 	}
 	s.mu.Lock()
 	var h *connection
-	seen := "it has not called yet"
+	seen := "it has not called home since the station started"
 	if d := s.devices[id]; d != nil {
 		h = d.connection
 		if d.seen.LastError != "" {

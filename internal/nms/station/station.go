@@ -143,7 +143,7 @@ func (s *Station) stop() {
 	}
 	s.mu.Unlock()
 	for _, h := range all {
-		h.end("the station stops")
+		h.end("the station is stopping")
 	}
 	s.wg.Wait()
 	s.mu.Lock()
@@ -166,7 +166,7 @@ func (s *Station) Take(conn net.Conn) {
 	if !ok {
 		conn.Close()
 		if !stopping {
-			s.refused(NoRoom, nmsproto.Event{Address: from.String(), Cause: "too many unauthenticated connections"})
+			s.refused(OverLimit, nmsproto.Event{Address: from.String(), Cause: "too many unauthenticated connections"})
 		}
 		return
 	}

@@ -91,7 +91,7 @@ func TestCallsThatDoNotLogInAreReported(t *testing.T) {
 		}, nil, nmsproto.EventRefused, NoLogin, "login failed: unable to authenticate", "edge7"},
 		{"the password is not there", func(s *site, d *standIn) { s.know("edge7", d, `, "password-file": "/none"`) }, nil,
 			nmsproto.EventRefused, NoLogin, "reading the password: open /none: no such file", "edge7"},
-		{"no byte comes", func(*site, *standIn) {}, func(*standIn) func(net.Conn) { return quietly }, nmsproto.EventRefused, NoSSH, "no SSH version: nothing more came within 30s", ""},
+		{"no byte comes", func(*site, *standIn) {}, func(*standIn) func(net.Conn) { return quietly }, nmsproto.EventRefused, NoSSH, "no SSH version: no further byte came within 30s", ""},
 		{"not SSH", func(*site, *standIn) {}, func(*standIn) func(net.Conn) { return sends("HTTP/1.1 400 \x1b[2J\r\n\r\n") }, nmsproto.EventRefused, NoSSH, "no key exchange", ""},
 		{"gone at once", func(*site, *standIn) {}, func(*standIn) func(net.Conn) { return func(c net.Conn) { c.Close() } }, nmsproto.EventRefused, NoSSH, "no SSH version", ""},
 	} {
@@ -218,7 +218,7 @@ func TestAFailedAdoptLeavesNothing(t *testing.T) {
 			}
 		}
 		var e *proto.Error
-		if _, err := s.adopt(nmsproto.AdoptParams{HostKey: s.Unknown()[0].HostKey, ID: "edge7"}); !errors.As(err, &e) || e.Code != proto.CodeBadType || !strings.Contains(err.Error(), "is a's") {
+		if _, err := s.adopt(nmsproto.AdoptParams{HostKey: s.Unknown()[0].HostKey, ID: "edge7"}); !errors.As(err, &e) || e.Code != proto.CodeBadType || !strings.Contains(err.Error(), "belongs to device a") {
 			t.Errorf("got %v", err)
 		}
 		if _, err := os.Stat(filepath.Join(s.dir, "edge7.json")); !errors.Is(err, os.ErrNotExist) {
@@ -301,8 +301,8 @@ func TestAConnectionDoesNotOutliveItsEntry(t *testing.T) {
 			if err := os.Remove(filepath.Join(s.dir, "edge7.json")); err != nil {
 				s.t.Fatal(err)
 			}
-		}, "does not have its key any more"},
-		{"another key", func(s *site, _ *standIn) { s.know("edge7", newStandIn(s.t), "") }, "does not have its key any more"},
+		}, "has no entry with its host key any more"},
+		{"another key", func(s *site, _ *standIn) { s.know("edge7", newStandIn(s.t), "") }, "has no entry with its host key any more"},
 		{"revoked", func(s *site, d *standIn) { revoke(s, d.host.PublicKey()) }, "is revoked"},
 		{"another label", func(s *site, d *standIn) { s.know("edge7", d, `, "labels": {"a": "b"}`) }, ""},
 	} {
@@ -353,7 +353,7 @@ func TestSilentConnectionsDoNotBlockADevice(t *testing.T) {
 				time.Sleep(s.config.LoginTime)
 				synctest.Wait()
 				st := s.Stats()
-				if st.Unauthenticated != 0 || st.Outcomes[NoRoom]+st.Outcomes[NoSSH] != 500 {
+				if st.Unauthenticated != 0 || st.Outcomes[OverLimit]+st.Outcomes[NoSSH] != 500 {
 					t.Errorf("stats %+v", st)
 				}
 			})
@@ -378,7 +378,7 @@ func TestConnectionsThatSendOnlyAVersionDoNotBlockADevice(t *testing.T) {
 				s.call("198.51.100.7:5", d.serve)
 				s.await(nmsproto.EventUp)
 				synctest.Wait()
-				if n := s.Stats().Outcomes[NoRoom]; n != 1 {
+				if n := s.Stats().Outcomes[OverLimit]; n != 1 {
 					t.Errorf("%d were evicted", n)
 				}
 			})
@@ -609,7 +609,7 @@ func TestASessionNeedsAConnectedDevice(t *testing.T) {
 			_, err := s.Connect(t.Context(), id, duplexPipe{b})
 			return err
 		}
-		for id, want := range map[string]string{"edge7": "device edge7 is not connected: it has not called yet", "edge8": `there is no device "edge8"`} {
+		for id, want := range map[string]string{"edge7": "device edge7 is not connected: it has not called home since the station started", "edge8": `there is no device "edge8"`} {
 			if err := connect(id); err == nil || err.Error() != want {
 				t.Errorf("got %v, want %q", err, want)
 			}

@@ -8,17 +8,17 @@ type Outcome string
 // The outcomes.
 const (
 	LoggedIn  Outcome = "logged-in"
-	NoRoom    Outcome = "no-room" // over a limit of unauthenticated connections, or evicted
+	OverLimit Outcome = "no-room" // over a limit of unauthenticated connections, or evicted
 	BadHeader Outcome = "proxy-header"
 	NoSSH     Outcome = "no-ssh"    // no SSH version, or no key exchange
 	Unknown   Outcome = "unknown"   // a host key that no entry has
 	Invalid   Outcome = "invalid"   // a revoked key, or an invalid certificate
 	NoLogin   Outcome = "no-login"  // the login to a known device failed
-	Second    Outcome = "duplicate" // refused: the device's other connection is alive
+	Duplicate Outcome = "duplicate" // refused: the device's other connection is alive
 )
 
 // Outcomes are all outcomes.
-var Outcomes = []Outcome{LoggedIn, NoRoom, BadHeader, NoSSH, Unknown, Invalid, NoLogin, Second}
+var Outcomes = []Outcome{LoggedIn, OverLimit, BadHeader, NoSSH, Unknown, Invalid, NoLogin, Duplicate}
 
 // Stats are the station's counters, and its present numbers of sessions,
 // unauthenticated connections and devices.
