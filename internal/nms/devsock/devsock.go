@@ -1,7 +1,7 @@
 // Package devsock keeps a device socket, with plain NETCONF, for each connected
 // device: DIR/ID.sock exists as long as the device is connected. It owns these
 // sockets and decides which peers may use one; the station relays the bytes. The
-// command serve runs it. It never reads a byte of a session, nor speaks SSH.
+// command serve runs it. It never reads a byte of a session, and has no SSH.
 package devsock
 
 import (

@@ -4,8 +4,9 @@
 //
 // golang.org/x/crypto/ssh needs the user before the connection begins: it copies
 // ClientConfig first, and reads User from the copy after the key exchange (client.go,
-// client_auth.go in v0.58). So no callback can set it. Therefore the library runs
-// twice over one key exchange:
+// client_auth.go in v0.58). So no callback can set it. A second key exchange on the same
+// connection would keep the user of the first. Therefore the library runs twice over one
+// key exchange:
 //
 //	first run   version, KEXINIT, KEX_INIT ──▶ device
 //	            ◀── version, KEXINIT, KEX_REPLY with host key and signature

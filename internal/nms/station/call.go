@@ -35,7 +35,7 @@ func (c *call) run() {
 	if !ok {
 		return
 	}
-	login, err := handshake.Do(conn, deadline, handshake.Options{HostKeys: s.config.Registry.Algorithms(), GotVersion: func() { _ = c.reached(speaking) }}, c.identify)
+	login, err := handshake.Do(conn, deadline, handshake.Options{HostKeys: s.config.Registry.Algorithms(), GotVersion: func() { _ = c.reached(sentVersion) }}, c.identify)
 	if err == nil && !c.reached(loggedIn) { // it was evicted just before
 		login.Close()
 		err = net.ErrClosed

@@ -63,14 +63,14 @@ func TestUnauthenticatedConnectionsAreBounded(t *testing.T) {
 	t.Run("a source above its limit loses its oldest silent connection", func(t *testing.T) {
 		r := limited{unauthenticated: newUnauthenticated(10, 2)}
 		first := r.enters(t, "192.0.2.1", true)
-		r.reaches(first, speaking)
+		r.reaches(first, sentVersion)
 		r.enters(t, "192.0.2.1", true)
 		r.enters(t, "192.0.2.2", true)
 		third := r.enters(t, "192.0.2.1", true)
 		if fmt.Sprint(r.left) != "[192.0.2.1#2]" {
 			t.Errorf("left: %v", r.left)
 		}
-		r.reaches(third, speaking)
+		r.reaches(third, sentVersion)
 		r.enters(t, "192.0.2.1", false) // all have sent a version
 		r.exit(first)
 		r.exit(first)
@@ -82,7 +82,7 @@ func TestUnauthenticatedConnectionsAreBounded(t *testing.T) {
 		for range 3 {
 			r.enters(t, "192.0.2.1", true)
 		}
-		r.reaches(r.enters(t, "192.0.2.3", true), speaking)
+		r.reaches(r.enters(t, "192.0.2.3", true), sentVersion)
 		r.enters(t, "192.0.2.4", true)
 		r.enters(t, "192.0.2.5", true)
 		if fmt.Sprint(r.left) != "[192.0.2.1#2 192.0.2.1#3]" {
@@ -91,12 +91,12 @@ func TestUnauthenticatedConnectionsAreBounded(t *testing.T) {
 	})
 	t.Run("where all have sent a version, the source with the most connections loses one, if it has several", func(t *testing.T) {
 		r := limited{unauthenticated: newUnauthenticated(4, 4)}
-		r.reaches(r.enters(t, "192.0.2.2", true), speaking)
+		r.reaches(r.enters(t, "192.0.2.2", true), sentVersion)
 		r.reaches(r.enters(t, "192.0.2.1", true), loggedIn)
 		for range 2 {
-			r.reaches(r.enters(t, "192.0.2.1", true), speaking)
+			r.reaches(r.enters(t, "192.0.2.1", true), sentVersion)
 		}
-		r.reaches(r.enters(t, "192.0.2.3", true), speaking)
+		r.reaches(r.enters(t, "192.0.2.3", true), sentVersion)
 		if fmt.Sprint(r.left) != "[192.0.2.1#3]" {
 			t.Errorf("left: %v", r.left)
 		}
@@ -105,10 +105,10 @@ func TestUnauthenticatedConnectionsAreBounded(t *testing.T) {
 	})
 	t.Run("a customer's IPv6 network is one source", func(t *testing.T) {
 		r := limited{unauthenticated: newUnauthenticated(10, 1)}
-		r.reaches(r.enters(t, "2001:db8::1", true), speaking)
+		r.reaches(r.enters(t, "2001:db8::1", true), sentVersion)
 		r.enters(t, "2001:db8::ffff", false)
 		r.enters(t, "2001:db8:0:1::1", true)
-		r.reaches(r.enters(t, "::ffff:192.0.2.1", true), speaking)
+		r.reaches(r.enters(t, "::ffff:192.0.2.1", true), sentVersion)
 		r.enters(t, "192.0.2.1", false)
 	})
 }

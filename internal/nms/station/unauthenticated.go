@@ -28,7 +28,7 @@ type stage int
 
 const (
 	silent stage = iota
-	speaking
+	sentVersion
 	loggedIn
 )
 
@@ -56,7 +56,7 @@ func (l *unauthenticated) enter(from netip.Addr, leave func()) (id uint64, evict
 		evicted = l.evict(silent, func(s netip.Addr) bool { return s == source })
 	case len(l.pending) >= l.total:
 		if evicted = l.evictOfMost(silent, 1); evicted == nil {
-			evicted = l.evictOfMost(speaking, 2)
+			evicted = l.evictOfMost(sentVersion, 2)
 		}
 	default:
 		evicted = func() {}
