@@ -32,6 +32,7 @@ func TestEveryOpenSSH(t *testing.T) {
 		for _, attack := range []string{"user", "disconnect", "none", "algorithm", "pushed"} {
 			t.Run("forged "+attack, func(t *testing.T) { forgedLogin(t, move, attack) })
 		}
+		t.Run("forged by a user", func(t *testing.T) { forgedByAUser(t, move) })
 		t.Run("check", func(t *testing.T) { checkSaysVersion(t, move, name) })
 	})
 }
@@ -181,5 +182,28 @@ func forgedLogin(t *testing.T, move func(*device), attack string) {
 		}
 		forger.AwaitStdout("forged")
 		contains(t, "the manager's log", m.process.Stderr(), "login not confirmed")
+	}
+}
+
+// forgedByAUser: a user with a key writes logins of others, with other keys and
+// methods, into the log at once after the login. The session is that user's all
+// the same, with that user's key.
+func forgedByAUser(t *testing.T, move func(*device)) {
+	t.Parallel()
+	device, nms := newSite(t, "/bin/cat")
+	move(device)
+	m := startManager(t, device)
+	addr := freeAddr("127.0.0.1")
+	host, port := splitAddr(t, addr)
+	forger := start(t, "forger", exec.Command("/usr/bin/python3", "clients/forger.py", host, port, "forward", nms.user, nms.key))
+	forger.AwaitListening(addr)
+	info := m.MustCallHome(addr, proto.WaitNetconf)
+	forger.AwaitStdout("forged")
+	out, err := exec.Command("ssh-keygen", "-lf", nms.key+".pub").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if info.User != nms.user || info.Method != "publickey" || info.Key == "" || !strings.Contains(string(out), info.Key) {
+		t.Errorf("the session is %+v, the key %s", info, out)
 	}
 }

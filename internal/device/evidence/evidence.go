@@ -29,6 +29,8 @@ type Process struct {
 	Socket Known
 	// Title is the process's title, its first argument (setproctitle(3)).
 	Title string
+	// first has the user numbers of the session's first sshd.
+	first [4]int
 }
 
 // Known is the answer to a question that a process without CAP_SYS_PTRACE, as in
@@ -57,22 +59,27 @@ const (
 // anyUID replaces the UID of a user whom the look-up did not find.
 const anyUID = -1
 
-// LoggedIn reports whether p, the session's sshd or a process below it, proves that
-// user has logged in. uid is the user's UID, anyUID where no local file has the
-// user. Measured with OpenSSH 8.4 to 10.5: true after each of 160 logins, false in
-// 1.3 million looks at 666 hostile connections.
-func (p *Process) LoggedIn(user string, uid int) bool {
-	switch {
-	case uid == anyUID && p.UIDs[0] == 0: // root is in /etc/passwd
-		return false
-	case uid == anyUID:
-		uid = p.UIDs[0]
+// LoggedIn returns the user whose login p shows, which is the session's sshd or a
+// process that it started itself. uidOf returns the number of a user, anyUID where
+// no local file has it; such a name counts only where claimed says so. Measured
+// with OpenSSH 8.4 to 10.5: true after each of 160 logins, false in 1.3 million
+// looks at 666 hostile connections.
+func (p *Process) LoggedIn(uidOf func(string) int, claimed func(string) bool) (user string, ok bool) {
+	uid := p.UIDs[0]
+	if p.UIDs != [4]int{uid, uid, uid, uid} || p.Sandboxed || p.Root == RootEmpty || p.Socket == No {
+		return "", false
 	}
-	return p.UIDs == [4]int{uid, uid, uid, uid} &&
-		!p.Sandboxed &&
-		p.Root != RootEmpty &&
-		p.Socket != No &&
-		p.names(user)
+	for _, name := range p.users() {
+		switch uidOf(name) {
+		case uid:
+			return name, true
+		case anyUID: // root is in /etc/passwd
+			if uid != 0 && claimed(name) {
+				return name, true
+			}
+		}
+	}
+	return "", false
 }
 
 // IsProgram reports whether p runs a program as the user and is not a process of
@@ -83,16 +90,21 @@ func (p *Process) IsProgram(uid int) bool {
 		p.Title != "" && !strings.HasPrefix(name, "sshd") && !strings.HasSuffix(p.Title, "/sshd")
 }
 
-// names reports whether the title is one that sshd sets after user's login: "sshd:
-// USER" or "sshd: USER@notty", from 9.8 on "sshd-session: ...". All titles before a
-// login end in a bracket: "[accepted]", "USER [priv]", "[net]".
-func (p *Process) names(user string) bool {
-	title, ok := strings.CutPrefix(p.Title, "sshd: ")
+// users returns the users that the title can name, the longest first. After a
+// login it is "sshd: USER" or "sshd: USER@notty", from 9.8 on "sshd-session: ...",
+// and a name can have an "@" of its own. All titles before a login end in a
+// bracket: "[accepted]", "USER [priv]", "[net]".
+func (p *Process) users() (names []string) {
+	name, ok := strings.CutPrefix(p.Title, "sshd: ")
 	if !ok {
-		title, ok = strings.CutPrefix(p.Title, "sshd-session: ")
+		name, ok = strings.CutPrefix(p.Title, "sshd-session: ")
 	}
-	if !ok || user == "" || strings.HasSuffix(title, "]") {
-		return false
+	if !ok || strings.HasSuffix(name, "]") {
+		return nil
 	}
-	return title == user || strings.HasPrefix(title, user+"@")
+	for name != "" {
+		names = append(names, name)
+		name = name[:max(strings.LastIndexByte(name, '@'), 0)]
+	}
+	return names
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -65,10 +66,41 @@ func TestLoggedIn(t *testing.T) {
 		{"no user", with(user, func(p *Process) { p.Title = "sshd: @notty" }), "", anyUID, false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			if got := tt.p.LoggedIn(tt.user, tt.uid); got != tt.want {
-				t.Errorf("got %v, want %v", got, tt.want)
+			name, got := tt.p.LoggedIn(only(tt.user, tt.uid), func(name string) bool { return name == tt.user })
+			if got != tt.want || got && name != tt.user {
+				t.Errorf("got %q, %v, want %v", name, got, tt.want)
 			}
 		})
+	}
+}
+
+// only knows the UID of one user.
+func only(user string, uid int) func(string) int {
+	return func(name string) int {
+		if name == user {
+			return uid
+		}
+		return anyUID
+	}
+}
+
+// The log can name any user; the process says whose login it is.
+func TestTheProcessSaysWhoseLoginItIs(t *testing.T) {
+	p := Process{UIDs: uids(1000), Root: RootUsual, Socket: Yes, Title: "sshd: ann@example.net@notty"}
+	for _, tt := range []struct {
+		name    string
+		known   string // a local user of UID 1000
+		claimed []string
+		want    string
+	}{
+		{"a local user, whatever the log claims", "ann@example.net", []string{"ghost", "ann"}, "ann@example.net"},
+		{"another name service's, the longest name", "", []string{"ann", "ghost", "ann@example.net"}, "ann@example.net"},
+		{"nobody that the log names", "", []string{"ghost"}, ""},
+	} {
+		got, _ := p.LoggedIn(only(tt.known, 1000), func(name string) bool { return slices.Contains(tt.claimed, name) })
+		if got != tt.want {
+			t.Errorf("%s: got %q, want %q", tt.name, got, tt.want)
+		}
 	}
 }
 
@@ -84,8 +116,10 @@ func FuzzTitlesBeforeALoginProveNothing(f *testing.F) {
 			if strings.HasPrefix(title, "sshd: ") && !strings.HasSuffix(title, "]") || strings.HasPrefix(title, "sshd-session: ") && !strings.HasSuffix(title, "]") {
 				continue // a complete title, which only sshd can set
 			}
-			if p.LoggedIn(name, 0) || p.LoggedIn(name, anyUID) {
-				t.Errorf("%q proves a login of %q", title, name)
+			for _, uid := range []int{0, anyUID} {
+				if _, ok := p.LoggedIn(only(name, uid), func(string) bool { return true }); ok {
+					t.Errorf("%q proves a login of %q", title, name)
+				}
 			}
 		}
 	})
@@ -139,14 +173,14 @@ func TestLoginExaminesTheWholeTree(t *testing.T) {
 	tr.process(11, 10, 0, "0", "sshd: root@notty", 13)
 	tr.process(12, 10, 0, "0", "/usr/sbin/sshd")
 	tr.process(13, 11, 0, "0", "sh")
-	if p, ok := tr.dir.Login(10, socketInode, "root"); !ok || p.PID != 11 {
-		t.Errorf("got process %d, %v; want 11", p.PID, ok)
+	if name, uid, ok := tr.dir.Login(10, socketInode, no); !ok || name != "root" || uid != 0 {
+		t.Errorf("got %q, %d, %v; want root", name, uid, ok)
 	}
-	if p, ok := tr.dir.Login(10, socketInode+1, "root"); ok {
-		t.Errorf("process %d proves a login on another socket", p.PID)
+	if p, _, ok := tr.dir.Login(10, socketInode+1, no); ok {
+		t.Errorf("a login of %q on another socket", p)
 	}
-	if p, ok := tr.dir.Login(12, socketInode, "root"); ok {
-		t.Errorf("process %d proves a login of another sshd", p.PID)
+	if p, _, ok := tr.dir.Login(12, socketInode, no); ok {
+		t.Errorf("a login of %q of another sshd", p)
 	}
 	for top, want := range map[int]int{10: 11, 11: 13} {
 		if under, ok := tr.dir.Below(top, 13); !ok || under != want {
@@ -163,6 +197,21 @@ func TestLoginExaminesTheWholeTree(t *testing.T) {
 
 // sshd's sandbox is one seccomp filter more than the session's first sshd has:
 // containers and systemd units set filters on all processes.
+// no is a log that names no user.
+func no(string) bool { return false }
+
+// What a user runs can have sshd's title. Without CAP_SYS_PTRACE its socket cannot
+// be seen, so its place decides: only sshd itself is a child of the first sshd.
+func TestAUsersOwnProcessProvesNothing(t *testing.T) {
+	tr := newTree(t)
+	tr.process(10, 1, 0, "0", "sshd: netop [priv]", 11)
+	tr.process(11, 10, 1000, "0", "sh", 12)
+	tr.process(12, 11, 1000, "0", "sshd: ghost")
+	if name, _, ok := tr.dir.Login(10, socketInode, func(string) bool { return true }); ok {
+		t.Errorf("a process of the user's proves a login of %q", name)
+	}
+}
+
 func TestASandboxedProcessProvesNothing(t *testing.T) {
 	for _, tt := range []struct {
 		name, first, child string
@@ -178,7 +227,7 @@ func TestASandboxedProcessProvesNothing(t *testing.T) {
 		tr := newTree(t)
 		tr.process(10, 1, 0, tt.first, "sshd: root [priv]", 11)
 		tr.process(11, 10, 0, tt.child, "sshd: root@notty")
-		if _, ok := tr.dir.Login(10, socketInode, "root"); ok != tt.want {
+		if _, _, ok := tr.dir.Login(10, socketInode, no); ok != tt.want {
 			t.Errorf("%s: login proven: %v, want %v", tt.name, ok, tt.want)
 		}
 		tr = newTree(t)
@@ -216,7 +265,7 @@ func TestAnEmptyRootIsDetected(t *testing.T) {
 
 // The test's own process, seen through the kernel.
 func TestLookAtThisProcess(t *testing.T) {
-	p, err := System.Look(os.Getpid(), 0)
+	p, err := System.Look(os.Getpid(), 1)
 	if err != nil || p.Parent != os.Getppid() || p.UIDs != uids(os.Getuid()) || p.Root != RootUsual || p.Socket != No || !strings.HasPrefix(p.Title, os.Args[0]) {
 		t.Errorf("got %+v, %v", p, err)
 	}

@@ -18,39 +18,52 @@ type Proc string
 // System is the proc(5) file system of this machine.
 const System Proc = "/proc"
 
-// Login examines the session's sshd and the processes below it once. It returns the
-// process that proves the login of name, or false. socket is the inode number of
-// the session's socket.
-func (fs Proc) Login(sshd int, socket uint64, name string) (Process, bool) {
-	uid := uidOf(name)
-	return fs.find(sshd, socket, func(p *Process) bool { return p.LoggedIn(name, uid) })
+// Login looks once at the session's sshd and the processes that it started. It
+// returns the user whose login is shown and the user's number, and false where
+// there is no login. socket is the inode number of the session's socket. claimed
+// reports whether the log names a user; it is asked only about users whom no local
+// file has.
+func (fs Proc) Login(sshd int, socket uint64, claimed func(string) bool) (user string, uid int, ok bool) {
+	fs.find(sshd, socket, func(p, parent *Process) bool {
+		// What a user runs is below a process of the user's, and can have any title.
+		if parent == nil || parent.UIDs == parent.first {
+			user, ok = p.LoggedIn(uidOf, claimed)
+		}
+		uid = p.UIDs[0]
+		return ok
+	})
+	return user, uid, ok
 }
 
 // Program returns the first process below sshd that runs a program other than sshd
 // with the user's UID, or false.
 func (fs Proc) Program(sshd, uid int) (Process, bool) {
-	return fs.find(sshd, 0, func(p *Process) bool { return p.PID != sshd && p.IsProgram(uid) })
+	return fs.find(sshd, 0, func(p, parent *Process) bool { return parent != nil && p.IsProgram(uid) })
 }
 
-// find examines sshd and the processes below it once, and returns the first one for
-// which wanted is true.
-func (fs Proc) find(sshd int, socket uint64, wanted func(*Process) bool) (Process, bool) {
+// find looks once at sshd and the processes below it, and returns the first one
+// that is wanted. wanted gets a process and its parent, nil for sshd's.
+func (fs Proc) find(sshd int, socket uint64, wanted func(p, parent *Process) bool) (Process, bool) {
 	first, err := fs.Look(sshd, socket)
 	if err != nil {
 		return Process{}, false
 	}
-	if wanted(&first) {
+	first.first = first.UIDs
+	if wanted(&first, nil) {
 		return first, true
 	}
-	for todo := fs.Children(sshd); len(todo) > 0; todo = todo[1:] {
-		pid := todo[0]
-		todo = append(todo, fs.Children(pid)...)
-		p, err := fs.Look(pid, socket)
-		if err != nil {
-			continue
-		}
-		if p.Sandboxed = p.Filters > first.Filters; wanted(&p) {
-			return p, true
+	for todo := []*Process{&first}; len(todo) > 0; todo = todo[1:] {
+		parent := todo[0]
+		for _, pid := range fs.Children(parent.PID) {
+			p, err := fs.Look(pid, socket)
+			if err != nil {
+				continue
+			}
+			p.first, p.Sandboxed = first.UIDs, p.Filters > first.Filters
+			if wanted(&p, parent) {
+				return p, true
+			}
+			todo = append(todo, &p)
 		}
 	}
 	return Process{}, false
@@ -203,6 +216,9 @@ func (fs Proc) rootOf(pid int) Root {
 
 // holds reports whether a process has a descriptor of the socket.
 func (fs Proc) holds(pid int, socket uint64) Known {
+	if socket == 0 {
+		return Unseen // the session's socket is not known
+	}
 	dir := fs.path(pid, "fd")
 	names, err := filepath.Glob(dir + "/*")
 	if err != nil || len(names) == 0 {

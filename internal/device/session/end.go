@@ -88,19 +88,19 @@ var stageOfExit = map[int]proto.Stage{
 // descriptor 2; the subsystem's is the one that reported.
 func (s *Session) sweep() {
 	s.mu.Lock()
-	left := []Identity{s.rec.Subsystem}
+	sub := s.rec.Subsystem
 	s.mu.Unlock()
+	left := append(descendants(sub.PID), sub)
+	if sub.PID == 0 || !sub.runs() {
+		left = nil
+	}
 	if log, err := os.Stat(logPath(s.env.Dir, s.id())); err == nil {
 		for _, id := range withLog(log) {
 			left = append(append(left, id), descendants(id.PID)...)
 		}
 	}
 	s.shutdown() // then the user's sshd exits, and its children get another parent
-	for _, id := range left {
-		if id.PID != 0 {
-			_ = endTree(id) // on error the process at least has no connection
-		}
-	}
+	endAll(left) // one that cannot be signalled has no connection at least
 }
 
 // exited records sshd's exit, which ends the session.

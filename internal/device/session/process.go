@@ -64,6 +64,12 @@ func (id Identity) open() (*os.File, error) {
 	return os.NewFile(uintptr(fd), "pidfd:"+strconv.Itoa(id.PID)), nil
 }
 
+// runs reports whether it is this process that runs under its PID.
+func (id Identity) runs() bool {
+	now, err := identify(id.PID)
+	return err == nil && now == id
+}
+
 // ended reports whether the process is known to have ended.
 func (id Identity) ended() bool {
 	f, err := id.open()
@@ -88,14 +94,15 @@ func awaitExit(pidfd *os.File) error {
 	})
 }
 
-// childrenOfAll returns the children of every process, by parent.
-func childrenOfAll() map[int][]int {
-	children := make(map[int][]int)
+// childrenOfAll returns the children of every process, by parent. A child's
+// identity is from the same read as its parent: its PID can be in use again later.
+func childrenOfAll() map[int][]Identity {
+	children := make(map[int][]Identity)
 	paths, _ := filepath.Glob("/proc/[0-9]*")
 	for _, p := range paths {
 		child, _ := strconv.Atoi(filepath.Base(p))
-		if parent, _, err := stat(child); err == nil {
-			children[parent] = append(children[parent], child)
+		if parent, start, err := stat(child); err == nil {
+			children[parent] = append(children[parent], Identity{child, start})
 		}
 	}
 	return children
@@ -105,12 +112,9 @@ func childrenOfAll() map[int][]int {
 // starts in a session (setsid(2)) of its own.
 func descendants(pid int) []Identity {
 	children := childrenOfAll()
-	var out []Identity
-	for todo := children[pid]; len(todo) > 0; todo = todo[1:] {
-		todo = append(todo, children[todo[0]]...)
-		if id, err := identify(todo[0]); err == nil {
-			out = append(out, id)
-		}
+	out := children[pid]
+	for i := 0; i < len(out); i++ {
+		out = append(out, children[out[i].PID]...)
 	}
 	return out
 }
@@ -137,18 +141,21 @@ func endTree(id Identity) error {
 	if err != nil {
 		return err
 	}
+	defer leader.Close()
+	endAll(append(descendants(id.PID), id))
+	return nil
+}
+
+// endAll ends those processes, all at once: SIGTERM, then SIGKILL for those that
+// remain. It returns when all have ended.
+func endAll(ids []Identity) {
 	var all []*os.File
-	for _, d := range descendants(id.PID) {
-		if f, err := d.open(); err == nil {
+	for _, id := range ids {
+		if f, err := id.open(); err == nil {
 			all = append(all, f)
+			defer f.Close()
 		}
 	}
-	all = append(all, leader)
-	defer func() {
-		for _, f := range all {
-			f.Close()
-		}
-	}()
 	for _, sig := range []unix.Signal{unix.SIGTERM, unix.SIGKILL} {
 		for _, f := range all {
 			signal(f, sig)
@@ -157,7 +164,6 @@ func endTree(id Identity) error {
 			break
 		}
 	}
-	return nil
 }
 
 // awaitAll waits for all processes to end, at most d.

@@ -3,12 +3,14 @@ package session
 import (
 	"crypto/ed25519"
 	"crypto/rand"
+	"fmt"
 	"os"
 	"slices"
 	"strings"
 	"testing"
 
 	"callhome/internal/device/sshdlog"
+	"callhome/internal/device/subsystem"
 	"callhome/internal/proto"
 
 	"golang.org/x/crypto/ssh"
@@ -49,8 +51,9 @@ exit 255`))
 	}
 }
 
-// Only claims of the session's own peer count, and the last one of those.
-func TestTheLastClaimOfTheOwnPeerCounts(t *testing.T) {
+// Only claims of the session's own peer count. All distinct ones are kept: which
+// one is the login's is for the evidence to say.
+func TestOnlyClaimsOfTheOwnPeerCount(t *testing.T) {
 	r := started()
 	r.Remote = "192.0.2.1:4334"
 	for _, l := range []string{
@@ -63,35 +66,81 @@ func TestTheLastClaimOfTheOwnPeerCounts(t *testing.T) {
 			t.Errorf("a line alone proved a login: %s", l)
 		}
 	}
-	if r.Claim == nil || r.Claim.Key != "SHA256:abc" {
-		t.Errorf("the claim is %+v", r.Claim)
+	if len(r.Claims) != 2 || r.Claims[0].Key != "SHA256:first" || r.Claims[1].Key != "SHA256:abc" {
+		t.Errorf("the claims are %+v", r.Claims)
+	}
+	for i := range 3 * maxClaims {
+		r.apply(sshdlog.Parse(fmt.Sprintf("Accepted publickey for u%d from 192.0.2.1 port 4334 ssh2: ED25519 SHA256:abc", i)))
+	}
+	if len(r.Claims) != maxClaims {
+		t.Errorf("%d claims are kept", len(r.Claims))
 	}
 }
 
-// A user can write a line with another key into the log; the key from
-// ExposeAuthInfo counts.
-func TestTheKeyIsTheOneThatSshdExposed(t *testing.T) {
+// A user can add lines with other users, methods and keys to the log, before and
+// after the true one. What sshd exposed chooses among the lines, and adds none;
+// where nothing chooses, the key is not known.
+func TestTheKeyIsOneThatLogAndSshdAgreeOn(t *testing.T) {
 	signer := newSigner(t)
 	cert := &ssh.Certificate{Key: signer.PublicKey(), KeyId: "nms-1\x1b", CertType: ssh.UserCert}
 	if err := cert.SignCert(rand.Reader, signer); err != nil {
 		t.Fatal(err)
 	}
 	fingerprint := ssh.FingerprintSHA256(signer.PublicKey())
+	key := "publickey " + string(ssh.MarshalAuthorizedKey(signer.PublicKey()))
+	true1 := claim{"netconf", "publickey", fingerprint, "nms-1"}
+	admin := claim{"netconf", "publickey", "SHA256:admin", ""}
+	password := claim{User: "netconf", Method: "password"}
 	for _, tt := range []struct {
-		name, auth, key, cert string
+		name, auth string
+		uid        int // of the helper
+		claims     []claim
+		want       claim
+		agreed     bool
 	}{
-		{"a key", "publickey " + string(ssh.MarshalAuthorizedKey(signer.PublicKey())), fingerprint, ""},
-		{"a certificate", "publickey " + string(ssh.MarshalAuthorizedKey(cert)), fingerprint, "nms-1?"},
-		{"two steps", "password\npublickey " + string(ssh.MarshalAuthorizedKey(signer.PublicKey())), fingerprint, ""},
-		{"nothing", "", "SHA256:abc", "logged"},
-		{"no key", "publickey ssh-ed25519 AAAA\npublickey x\n\x00", "SHA256:abc", "logged"},
+		{"one line", "", 1000, []claim{true1}, true1, true},
+		{"a key", key, 1000, []claim{true1}, true1, true},
+		{"a certificate", "publickey " + string(ssh.MarshalAuthorizedKey(cert)), 1000, []claim{true1}, true1, true},
+		{"two steps", "password\n" + key, 1000, []claim{true1}, true1, true},
+		{"a password", "password\n", 1000, []claim{password, admin}, password, true},
+		{"a line added before", key, 1000, []claim{admin, true1}, true1, true},
+		{"lines added after", key, 1000, []claim{true1, admin, password, {User: "ghost", Method: "publickey"}}, true1, true},
+		{"a line added, no report", "", 1000, []claim{true1, admin}, claim{User: "netconf"}, true},
+		{"no key", "publickey ssh-ed25519 AAAA\npublickey x\n\x00", 1000, []claim{true1, admin}, claim{User: "netconf"}, true},
+		{"another key is exposed", key, 1000, []claim{admin}, admin, false},
+		{"another key and lines", key, 1000, []claim{admin, password}, claim{User: "netconf"}, false},
+		{"another user's report", key, 1001, []claim{admin, true1}, claim{User: "netconf"}, true},
+		{"no line of the user", key, 1000, []claim{{User: "ghost"}}, claim{User: "netconf"}, false},
+	} {
+		for _, reported := range []string{"before", "after"} {
+			r := started()
+			r.Claims = slices.Clone(tt.claims)
+			report := subsystem.Report{UID: tt.uid, Auth: tt.auth}
+			if reported == "before" {
+				r.firstReport(report)
+			}
+			agreed := r.loggedIn("netconf", 1000)
+			if reported == "after" {
+				agreed = r.firstReport(report)
+			}
+			got := claim{r.User, r.Method, r.Key, r.Cert}
+			if got != tt.want || agreed != tt.agreed || r.State != proto.StateAuthenticated || r.UID != 1000 {
+				t.Errorf("%s, reported %s: %+v, agreed %v", tt.name, reported, got, agreed)
+			}
+		}
+	}
+}
+
+// The file that a report names is removed later: only one that sshd can have made.
+func TestOnlySshdsNamesOfItsFileAreKept(t *testing.T) {
+	for name, want := range map[string]bool{
+		"/tmp/sshauth.bVcKtMtDJR2ugcJ": true, "/tmp/sshauth.": false, "/tmp/sshauth.x/../../etc/passwd": false, "/etc/passwd": false,
+		"/tmp/sshauth." + strings.Repeat("a", 33): false, "/tmp/sshauth.a\x01": false,
 	} {
 		r := started()
-		r.Claim = &claim{User: "netconf", Method: "publickey", Key: "SHA256:abc", Cert: "logged"}
-		r.AuthInfo = keysOf(tt.auth)
-		r.loggedIn(1000)
-		if r.Key != tt.key || r.Cert != tt.cert || r.State != proto.StateAuthenticated || r.UID != 1000 {
-			t.Errorf("%s: %+v", tt.name, r.SessionInfo)
+		r.firstReport(subsystem.Report{AuthFile: name})
+		if (r.AuthFile == name) != want {
+			t.Errorf("%q: kept %q", name, r.AuthFile)
 		}
 	}
 }

@@ -30,8 +30,9 @@ type record struct {
 	Config string `json:"config,omitempty"`
 	// Offset is how many bytes of the log have been processed.
 	Offset int64 `json:"offset"`
-	// Claim is the last login in the log that is not proven yet.
-	Claim *claim `json:"claim,omitempty"`
+	// Claims are the distinct logins in the log until one is proven, at most
+	// maxClaims: a user can add lines to the log, before and after the true one.
+	Claims []claim `json:"claims,omitempty"`
 	// UID is the user's UID, once the login is proven.
 	UID int `json:"uid,omitempty"`
 	// Nonce must be in the helper's report of the subsystem; "" without helper.
@@ -41,9 +42,11 @@ type record struct {
 	Started   bool     `json:"started,omitempty"`
 	Subsystem Identity `json:"subsystem-process,omitzero"`
 	// Orderly says that the subsystem ended while the connection was open.
-	Orderly  bool     `json:"orderly,omitempty"`
-	AuthInfo authInfo `json:"auth-info,omitzero"`
-	AuthFile string   `json:"auth-file,omitempty"`
+	Orderly bool `json:"orderly,omitempty"`
+	// AuthInfo and AuthFile are from the first report, of a process of ReportUID.
+	AuthInfo  authInfo `json:"auth-info,omitzero"`
+	AuthFile  string   `json:"auth-file,omitempty"`
+	ReportUID int      `json:"report-uid,omitempty"`
 	// KeyExchanged, NoSubsystem and Broken record lines that change no state.
 	KeyExchanged bool `json:"key-exchanged,omitempty"`
 	NoSubsystem  bool `json:"no-subsystem,omitempty"`

@@ -8,11 +8,13 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 
 	"callhome/internal/proto"
 
@@ -150,8 +152,9 @@ func withLog(log os.FileInfo) (out []Identity) {
 		if err != nil {
 			continue
 		}
-		info, err := os.Stat(filepath.Join("/proc", p.Name(), "fd/2"))
-		if err != nil || !os.SameFile(info, log) {
+		link := filepath.Join("/proc", p.Name(), "fd/2")
+		path, err := os.Readlink(link)
+		if err != nil || !strings.HasPrefix(filepath.Base(path), log.Name()) || !isFile(link, log) {
 			continue
 		}
 		if id, err := identify(pid); err == nil {
@@ -185,6 +188,10 @@ func headOf(path string, id int) *record {
 // openLogs returns the numbers of the sessions in dir whose log is descriptor 2 of
 // a process, also where the file was removed.
 func openLogs(dir string) (ids []int) {
+	own, err := os.Stat(dir)
+	if err != nil {
+		return nil
+	}
 	links, _ := filepath.Glob("/proc/[0-9]*/fd/2")
 	for _, link := range links {
 		path, err := os.Readlink(link)
@@ -192,11 +199,34 @@ func openLogs(dir string) (ids []int) {
 			continue
 		}
 		name, _, ok := strings.Cut(filepath.Base(path), ".log")
-		if id, err := strconv.Atoi(name); ok && err == nil && id > 0 && !slices.Contains(ids, id) {
-			ids = append(ids, id)
+		// In a namespace of its own another process can have a file of that path.
+		if id, err := strconv.ParseInt(name, 10, 32); ok && err == nil && id > 0 && !slices.Contains(ids, int(id)) && isOwn(link, own) {
+			ids = append(ids, int(id))
 		}
 	}
 	return ids
+}
+
+// statx describes the file behind a link of /proc without asking a file system that
+// may not answer (FUSE, NFS).
+func statx(link string) (st unix.Statx_t, err error) {
+	err = unix.Statx(unix.AT_FDCWD, link, unix.AT_STATX_DONT_SYNC|unix.AT_NO_AUTOMOUNT, unix.STATX_BASIC_STATS, &st)
+	return st, err
+}
+
+// isFile reports whether link leads to that file.
+func isFile(link string, file os.FileInfo) bool {
+	st, err := statx(link)
+	want, ok := file.Sys().(*syscall.Stat_t)
+	return err == nil && ok && st.Ino == want.Ino && unix.Mkdev(st.Dev_major, st.Dev_minor) == want.Dev
+}
+
+// isOwn reports whether link leads to a regular file of ours, in the file system of
+// that directory.
+func isOwn(link string, dir os.FileInfo) bool {
+	st, err := statx(link)
+	want, ok := dir.Sys().(*syscall.Stat_t)
+	return err == nil && ok && uint32(st.Mode)&unix.S_IFMT == unix.S_IFREG && int(st.Uid) == os.Geteuid() && unix.Mkdev(st.Dev_major, st.Dev_minor) == want.Dev
 }
 
 // Next returns the number of a new session, which no session on disk has, and
@@ -225,6 +255,9 @@ func Next(dir string) (int, error) {
 		for _, id := range append(ids, openLogs(dir)...) {
 			last = max(last, id)
 		}
+	}
+	if last >= math.MaxInt32 {
+		return 0, fmt.Errorf("numbering the session: %d is the last number; remove %s when no session runs", last, path)
 	}
 	next := []byte(strconv.Itoa(last + 1))
 	if _, err := f.WriteAt(next, 0); err != nil {

@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"callhome/internal/proto"
+	"callhome/internal/ratelimit"
 )
 
 // Env is shared by all sessions.
@@ -49,12 +50,16 @@ type Session struct {
 
 	reported chan struct{} // wakes the log's reader
 
+	pipe     sync.Mutex // held while the pipe is opened or left; guards followed
+	followed bool       // a goroutine reads the pipe
+
 	mu      sync.Mutex // guards the fields that follow
 	rec     record
 	changed chan struct{} // closed and replaced when rec.State changes
 	sock    *os.File      // duplicate of sshd's socket, or nil
 	order   order         // the request to end it, if any
 	unsaved bool          // the state file is older than rec
+	reports ratelimit.Limit
 }
 
 // Owner is the part of the configuration that a session belongs to.
@@ -76,7 +81,7 @@ func New(env *Env, id int, p proto.CallParams, via proto.Via, owner Owner) *Sess
 
 // newSession returns the session of a record.
 func newSession(env *Env, r record) *Session {
-	s := &Session{env: env, rec: r, changed: make(chan struct{}), reported: make(chan struct{}, 1)}
+	s := &Session{env: env, rec: r, changed: make(chan struct{}), reported: make(chan struct{}, 1), reports: reportLimit}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	return s
 }

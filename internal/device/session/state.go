@@ -52,7 +52,7 @@ func (r *record) apply(l sshdlog.Line) []string {
 		return []string{proto.EventLog}
 	}
 	if s.from != nil && !slices.Contains(s.from, r.State) {
-		if l.Kind == sshdlog.NoSubsystem && r.Claim != nil {
+		if l.Kind == sshdlog.NoSubsystem && len(r.Claims) > 0 {
 			r.learn(l) // the cause, if the login is proven later
 		}
 		return nil
@@ -86,9 +86,10 @@ func (r *record) learn(l sshdlog.Line) {
 			r.Remote, r.Local = addrPort(l.Remote, ""), addrPort(l.Local, "")
 		}
 	case sshdlog.Authenticated:
-		// A claim: the last one for the session's own peer counts.
-		if addrPort(l.Remote, "") == r.Remote {
-			r.Claim = &claim{l.User, l.Method, l.Fingerprint, l.Cert}
+		// A claim, where it is for the session's own peer.
+		if c := (claim{l.User, l.Method, l.Fingerprint, l.Cert}); addrPort(l.Remote, "") == r.Remote && !slices.Contains(r.Claims, c) {
+			r.Claims = append(r.Claims, c)
+			r.Claims = r.Claims[max(len(r.Claims)-maxClaims, 0):]
 		}
 	case sshdlog.Refused:
 		// "Failed publickey" follows the line with the reason, which is kept.
@@ -152,23 +153,36 @@ func (r *record) end(exit int, o order) string {
 	return proto.EventFailed
 }
 
-// loggedIn applies a proven login to the record.
-func (r *record) loggedIn(uid int) {
-	r.State, r.UID = proto.StateAuthenticated, uid
+// maxClaims bounds the claims that are kept.
+const maxClaims = 32
+
+// loggedIn applies a proven login to the record. Of the claims only the user's own
+// remain. It reports what chooseClaim reports.
+func (r *record) loggedIn(user string, uid int) (agreed bool) {
+	r.State, r.User, r.UID = proto.StateAuthenticated, user, uid
 	if !r.NoSubsystem { // sshd may have refused the subsystem before the login was proven
 		r.LastText = ""
 	}
-	r.User, r.Method, r.Key, r.Cert = r.Claim.User, r.Claim.Method, r.Claim.Key, r.Claim.Cert
-	r.Claim = nil
-	r.useAuthInfo()
+	r.Claims = slices.DeleteFunc(r.Claims, func(c claim) bool { return c.User != user })
+	return r.chooseClaim()
 }
 
-// useAuthInfo replaces the logged key with the one from ExposeAuthInfo: a user can
-// write a line with another key into the log.
-func (r *record) useAuthInfo() {
-	if r.Method == "publickey" && r.AuthInfo.Key != "" {
-		r.Key, r.Cert = r.AuthInfo.Key, r.AuthInfo.Cert
+// chooseClaim sets method, key and certificate of a proven login. The log can have
+// several claims, since a user can add lines to it: then the one counts that sshd
+// exposed to the helper, and without one neither method nor key is known. It
+// reports false where the log has no claim of what sshd exposed.
+func (r *record) chooseClaim() (agreed bool) {
+	exposed := r.AuthInfo != (authInfo{}) && r.ReportUID == r.UID
+	fits := slices.DeleteFunc(slices.Clone(r.Claims), func(c claim) bool { return exposed && !r.AuthInfo.shows(c) })
+	var chosen claim
+	switch {
+	case len(r.Claims) == 1:
+		chosen = r.Claims[0]
+	case len(fits) == 1:
+		chosen = fits[0]
 	}
+	r.Method, r.Key, r.Cert = chosen.Method, chosen.Key, chosen.Cert
+	return !exposed || len(fits) > 0
 }
 
 // closedInOrder reports whether the NETCONF session was closed before the

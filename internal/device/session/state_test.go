@@ -31,8 +31,8 @@ func started() *record {
 func applyProven(r *record, lines ...string) (events []string) {
 	for _, l := range lines {
 		events = append(events, r.apply(sshdlog.Parse(l))...)
-		if r.Claim != nil {
-			r.loggedIn(1000)
+		if slices.Contains(beforeLogin, r.State) && len(r.Claims) > 0 {
+			r.loggedIn(r.Claims[0].User, 1000)
 			events = append(events, proto.EventAuthenticated)
 		}
 		if r.State == proto.StateAuthenticated && r.Started {
@@ -144,7 +144,7 @@ func TestARefusedSubsystemIsTheCauseOfAProvenLogin(t *testing.T) {
 		t.Error("the line counts before any login was claimed")
 	}
 	read(lineAccepted, lineNoSub)
-	r.loggedIn(1000)
+	r.loggedIn("netconf", 1000)
 	read(lineDisconnect)
 	r.end(255, order{})
 	if r.Stage != proto.StageSubsystem || r.Cause != "client disconnected: "+lineNoSub {

