@@ -119,6 +119,9 @@ var arrows = []struct{ from, to, reason string }{
 	{"internal/device/reconnect", "internal/device/session", "what becomes of a call"},
 	{"internal/device/reconnect", "internal/device/settings", "what a call is made with"},
 	{"internal/device/reconnect", "internal/proto", "reports its clients' status"},
+	{"internal/device/provision", "internal/atomicfile", "replaces sshd's files"},
+	{"internal/device/reconnect", "internal/atomicfile", "replaces the state files"},
+	{"internal/device/session", "internal/atomicfile", "replaces the sessions' state files"},
 	{"internal/device/reconnect", "internal/wake", "wakes a client's goroutine, and the writer of the state files"},
 
 	{"internal/device/resolve", "internal/device/dial", "questions leave the way the connection does"},
@@ -240,7 +243,7 @@ type thirdParty struct {
 
 // modules are all that others wrote, with who may use them and what for.
 var modules = []thirdParty{
-	{"golang.org/x/sys", "system calls", []string{"cmd/callhome-mgr", "cmd/callhome-nms", "internal/daemon", "internal/device/connect", "internal/device/dial", "internal/device/manager", "internal/device/preflight", "internal/device/resolve", "internal/device/session", "internal/device/settings", "internal/device/subsystem", "internal/device/sysevents", "internal/device/trigger", "internal/fdpass", "internal/hook", "internal/nms/announce", "internal/nms/control", "internal/nms/knownhosts", "internal/nms/listen", "internal/rpc", "internal/sshdexec"}},
+	{"golang.org/x/sys", "system calls", []string{"cmd/callhome-mgr", "cmd/callhome-nms", "internal/atomicfile", "internal/daemon", "internal/device/connect", "internal/device/dial", "internal/device/manager", "internal/device/preflight", "internal/device/resolve", "internal/device/session", "internal/device/settings", "internal/device/subsystem", "internal/device/sysevents", "internal/device/trigger", "internal/fdpass", "internal/hook", "internal/nms/announce", "internal/nms/control", "internal/nms/knownhosts", "internal/nms/listen", "internal/rpc", "internal/sshdexec"}},
 	{"golang.org/x/net", "SOCKS5, and a bound on connections", []string{"internal/device/proxy", "internal/scrape"}},
 	{"golang.org/x/crypto", "SSH's forms of keys and certificates; and the SSH client of the management side: on a device SSH is sshd's", []string{"internal/device/config", "internal/device/session", "internal/nms/handshake", "internal/nms/hostkey", "internal/nms/knownhosts", "internal/nms/login", "internal/nms/registry", "internal/nms/sshtest", "internal/nms/station"}},
 	{"github.com/urfave/cli/v2", "command lines; nothing below main knows them", []string{"cmd/callhome-mgr", "cmd/callhome-nms", "cmd/callhome-trigger", "internal/cmdline"}},

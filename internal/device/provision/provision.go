@@ -14,6 +14,7 @@ import (
 	"strings"
 	"syscall"
 
+	"callhome/internal/atomicfile"
 	"callhome/internal/device/config"
 )
 
@@ -118,25 +119,11 @@ func makeDir(path string) error {
 	return nil
 }
 
-// temporary begins the name of an unfinished file. No path of a configuration
-// begins so.
-const temporary = ".new-"
-
 func writeFile(f config.File) error {
 	if same(f) {
 		return nil
 	}
-	tmp, err := os.CreateTemp(filepath.Dir(f.Path), temporary) // mode 0600
-	if err != nil {
-		return err
-	}
-	defer os.Remove(tmp.Name()) // fails after the rename
-	_, err = tmp.Write(f.Data)
-	err = errors.Join(err, tmp.Chmod(f.Mode), tmp.Close())
-	if err != nil {
-		return err
-	}
-	return os.Rename(tmp.Name(), f.Path)
+	return atomicfile.Write(f.Path, f.Data, atomicfile.Options{Mode: f.Mode})
 }
 
 // same reports whether the file exists with f's content, mode and owner.

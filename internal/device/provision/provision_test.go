@@ -134,7 +134,7 @@ func TestSweepRemovesUnusedFiles(t *testing.T) {
 	dir := t.TempDir()
 	a, b, user := file(dir+"/e1/host_key_0", 0o600, "a"), file(dir+"/e2/host_key_0", 0o600, "b"), file(dir+"/e1/keys/netconf", 0o644, "k")
 	write(t, dir, a, b, user)
-	if err := os.WriteFile(dir+"/e1/"+temporary+"123", nil, 0o600); err != nil {
+	if err := os.WriteFile(dir+"/e1/.new-key", nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	if err := Sweep(dir, []config.File{a}); err != nil {

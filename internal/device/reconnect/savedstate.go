@@ -12,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"callhome/internal/atomicfile"
 	"callhome/internal/wake"
 
 	"github.com/hashicorp/go-hclog"
@@ -173,21 +174,7 @@ func replace(path string, v any) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return fmt.Errorf("writing %q: %w", path, err)
 	}
-	// One fixed name, as there is one writer: a file left by a power cut is reused.
-	f, err := os.OpenFile(path+".tmp", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
-	if err != nil {
-		return fmt.Errorf("writing %q: %w", path, err)
-	}
-	_, err = f.Write(append(data, '\n'))
-	if err == nil {
-		err = f.Sync() // else a power cut can leave the new name without its data
-	}
-	err = errors.Join(err, f.Close())
-	if err == nil {
-		err = os.Rename(f.Name(), path)
-	}
-	if err != nil {
-		os.Remove(f.Name())
+	if err := atomicfile.Write(path, append(data, '\n'), atomicfile.Options{Mode: 0o600, Sync: true}); err != nil {
 		return fmt.Errorf("writing %q: %w", path, err)
 	}
 	return nil

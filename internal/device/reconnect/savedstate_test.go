@@ -2,6 +2,7 @@ package reconnect
 
 import (
 	"bytes"
+	"callhome/internal/atomicfile"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -107,7 +108,7 @@ func TestReplaceLeavesNoTemporaryFile(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "last")
 	for i := range 10 {
-		if err := os.WriteFile(path+".tmp", bytes.Repeat([]byte("half of it"), 1000), 0o600); err != nil {
+		if err := os.WriteFile(atomicfile.Temporary(path), bytes.Repeat([]byte("half of it"), 1000), 0o600); err != nil {
 			t.Fatal(err)
 		}
 		if err := replace(path, map[string]int{"a": i}); err != nil {

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"callhome/internal/atomicfile"
 	"callhome/internal/proto"
 )
 
@@ -70,11 +71,7 @@ func (r *record) write(dir string) error {
 	// The second line is a checksum: a damaged record could name another process or
 	// another owner.
 	data = append(append(data, '\n'), checksum(data)...)
-	tmp := recordPath(dir, r.Session) + ".tmp"
-	if err := os.WriteFile(tmp, data, 0o600); err != nil {
-		return fmt.Errorf("writing the state of session %d: %w", r.Session, err)
-	}
-	if err := os.Rename(tmp, recordPath(dir, r.Session)); err != nil {
+	if err := atomicfile.Write(recordPath(dir, r.Session), data, atomicfile.Options{Mode: 0o600}); err != nil {
 		return fmt.Errorf("writing the state of session %d: %w", r.Session, err)
 	}
 	return nil
@@ -139,7 +136,7 @@ func onDisk(dir string) ([]int, error) {
 // remove removes the session's files.
 func remove(dir string, id int) error {
 	var errs []error
-	for _, f := range []string{recordPath(dir, id), recordPath(dir, id) + ".tmp", logPath(dir, id), pipePath(dir, id)} {
+	for _, f := range []string{recordPath(dir, id), atomicfile.Temporary(recordPath(dir, id)), logPath(dir, id), pipePath(dir, id)} {
 		if err := os.Remove(f); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			errs = append(errs, err)
 		}

@@ -34,7 +34,7 @@ func TestARecordIsReadAsItWasWritten(t *testing.T) {
 	if !reflect.DeepEqual(got, r) {
 		t.Errorf("wrote %+v, read %+v", r, got)
 	}
-	if left, _ := filepath.Glob(filepath.Join(dir, "*.tmp")); left != nil {
+	if left, _ := filepath.Glob(filepath.Join(dir, ".new-*")); left != nil {
 		t.Errorf("left over: %v", left)
 	}
 }

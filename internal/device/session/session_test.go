@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"callhome/internal/atomicfile"
 	"callhome/internal/device/dial"
 	"callhome/internal/proto"
 	"callhome/internal/sshdexec"
@@ -233,7 +234,7 @@ func TestARestoreThatFailsLeavesTheFiles(t *testing.T) {
 func TestAFailedStateFileIsWrittenLater(t *testing.T) {
 	env, all := newEnv(t)
 	s := New(env, 3, proto.CallParams{Host: "nms", Port: 1}, "manager", Owner{})
-	obstacle := recordPath(env.Dir, 3) + ".tmp"
+	obstacle := atomicfile.Temporary(recordPath(env.Dir, 3))
 	if err := os.Mkdir(obstacle, 0o700); err != nil {
 		t.Fatal(err)
 	}
