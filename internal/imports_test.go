@@ -90,6 +90,9 @@ var arrows = []struct{ from, to, reason string }{
 	{"internal/device/connect", "internal/sshdexec", "how an opaque word is written"},
 	{"internal/device/connect", "internal/sysexits", "each failure has its exit status"},
 
+	{"internal/device/evidence", "internal/device/process", "examines processes"},
+
+	{"internal/device/manager", "internal/daemon", "opens the socket for the helpers' reports"},
 	{"internal/device/manager", "internal/device/connect", "makes the connections"},
 	{"internal/device/manager", "internal/device/dial", "takes one that was made elsewhere"},
 	{"internal/device/manager", "internal/device/session", "what becomes of a connection"},
@@ -109,19 +112,18 @@ var arrows = []struct{ from, to, reason string }{
 	{"internal/device/preflight", "internal/sshdexec", "asks sshd with the arguments it would get"},
 	{"internal/device/preflight", "internal/sysexits", "the exit status that a call home would end with"},
 
+	{"internal/device/provision", "internal/atomicfile", "replaces sshd's files"},
 	{"internal/device/provision", "internal/device/config", "what a file is"},
 
 	{"internal/device/proxy", "internal/device/settings", "which proxy, and whom to reach"},
 	{"internal/device/proxy", "internal/sysexits", "each failure has its exit status"},
 
+	{"internal/device/reconnect", "internal/atomicfile", "replaces the state files"},
 	{"internal/device/reconnect", "internal/device/config", "which clients to keep connected"},
 	{"internal/device/reconnect", "internal/device/schedule", "decides when to call"},
 	{"internal/device/reconnect", "internal/device/session", "what becomes of a call"},
 	{"internal/device/reconnect", "internal/device/settings", "what a call is made with"},
 	{"internal/device/reconnect", "internal/proto", "reports its clients' status"},
-	{"internal/device/provision", "internal/atomicfile", "replaces sshd's files"},
-	{"internal/device/reconnect", "internal/atomicfile", "replaces the state files"},
-	{"internal/device/session", "internal/atomicfile", "replaces the sessions' state files"},
 	{"internal/device/reconnect", "internal/wake", "wakes a client's goroutine, and the writer of the state files"},
 
 	{"internal/device/resolve", "internal/device/dial", "questions leave the way the connection does"},
@@ -139,8 +141,10 @@ var arrows = []struct{ from, to, reason string }{
 
 	{"internal/device/schedule", "internal/proto", "the stage of a failure"},
 
+	{"internal/device/session", "internal/atomicfile", "replaces the sessions' state files"},
 	{"internal/device/session", "internal/device/dial", "owns a connection"},
 	{"internal/device/session", "internal/device/evidence", "believes what it shows"},
+	{"internal/device/session", "internal/device/process", "ends a session's processes, and knows them beyond their PID"},
 	{"internal/device/session", "internal/device/sshdlog", "understands what sshd says"},
 	{"internal/device/session", "internal/device/subsystem", "a helper's report"},
 	{"internal/device/session", "internal/printable", "sshd's last line as a cause"},
@@ -148,13 +152,13 @@ var arrows = []struct{ from, to, reason string }{
 	{"internal/device/session", "internal/ratelimit", "rate-limits a session's events"},
 	{"internal/device/session", "internal/sshdexec", "starts sshd"},
 	{"internal/device/session", "internal/sysexits", "an sshd that cannot start has an exit status"},
+	{"internal/device/session", "internal/wake", "wakes a session's reader"},
 
 	{"internal/device/settings", "internal/device/dial", "options of the connection"},
 	{"internal/device/settings", "internal/proto", "the bounds and built-in values that the API has too"},
 	{"internal/device/settings", "internal/sshdexec", "options of sshd, which it checks itself"},
 	{"internal/device/settings", "internal/sysexits", "a wrong value's exit status depends on its source"},
 
-	{"internal/device/manager", "internal/daemon", "opens the socket for the helpers' reports"},
 	{"internal/device/subsystem", "internal/fdpass", "sends the pipe"},
 
 	{"internal/device/sysevents", "internal/wake", "merges events of the kernel"},
@@ -243,7 +247,7 @@ type thirdParty struct {
 
 // modules are all that others wrote, with who may use them and what for.
 var modules = []thirdParty{
-	{"golang.org/x/sys", "system calls", []string{"cmd/callhome-mgr", "cmd/callhome-nms", "internal/atomicfile", "internal/daemon", "internal/device/connect", "internal/device/dial", "internal/device/manager", "internal/device/preflight", "internal/device/resolve", "internal/device/session", "internal/device/settings", "internal/device/subsystem", "internal/device/sysevents", "internal/device/trigger", "internal/fdpass", "internal/hook", "internal/nms/announce", "internal/nms/control", "internal/nms/knownhosts", "internal/nms/listen", "internal/rpc", "internal/sshdexec"}},
+	{"golang.org/x/sys", "system calls", []string{"cmd/callhome-mgr", "cmd/callhome-nms", "internal/atomicfile", "internal/daemon", "internal/device/connect", "internal/device/dial", "internal/device/preflight", "internal/device/process", "internal/device/resolve", "internal/device/session", "internal/device/settings", "internal/device/subsystem", "internal/device/sysevents", "internal/device/trigger", "internal/fdpass", "internal/hook", "internal/nms/announce", "internal/nms/control", "internal/nms/knownhosts", "internal/nms/listen", "internal/rpc", "internal/sshdexec"}},
 	{"golang.org/x/net", "SOCKS5, and a bound on connections", []string{"internal/device/proxy", "internal/scrape"}},
 	{"golang.org/x/crypto", "SSH's forms of keys and certificates; and the SSH client of the management side: on a device SSH is sshd's", []string{"internal/device/config", "internal/device/session", "internal/nms/handshake", "internal/nms/hostkey", "internal/nms/knownhosts", "internal/nms/login", "internal/nms/registry", "internal/nms/sshtest", "internal/nms/station"}},
 	{"github.com/urfave/cli/v2", "command lines; nothing below main knows them", []string{"cmd/callhome-mgr", "cmd/callhome-nms", "cmd/callhome-trigger", "internal/cmdline"}},

@@ -27,19 +27,8 @@ const (
 )
 
 // maxLogs bounds what LogDir holds, in bytes: a peer without a key makes sshd write
-// some 2 MB a second (measured). What does not fit is lost to the log, and sshd
-// goes on.
+// some 2 MB a second (measured).
 const maxLogs = 16 << 20
-
-// boundLogs makes LogDir a tmpfs of its own of that size, unless it is one. It is
-// best effort: in a container, say, this is not permitted.
-func boundLogs(dir string) {
-	var own, parent unix.Stat_t
-	if unix.Stat(dir, &own) != nil || unix.Stat(dir+"/..", &parent) != nil || own.Dev != parent.Dev {
-		return
-	}
-	_ = unix.Mount("callhome", dir, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "mode=0750,size="+strconv.Itoa(maxLogs))
-}
 
 // Log becomes descriptor 2 of sshd. It never blocks sshd, as an unread pipe
 // would, and loses no line.
@@ -133,7 +122,7 @@ func newLogFile(dir string, now time.Time) (*os.File, error) {
 		return nil, err
 	}
 	if dir == LogDir {
-		boundLogs(dir)
+		_ = BoundDir(dir, maxLogs, 0o750) // best effort: not permitted to all
 	}
 	prune(dir)
 	for {

@@ -1,6 +1,6 @@
 // Package evidence owns the proof of a login: it decides from the kernel's data
-// whether a user has logged in to a session's sshd, and whether a process belongs
-// to it. Package session uses it to verify what sshd's log claims. It reads /proc
+// whether a user has logged in to a session's sshd, and whether a program of the
+// user's runs. Package session uses it to verify what sshd's log claims. It reads /proc
 // and never a log: a peer without a key can write whole lines into sshd's log,
 // with any user's name.
 //
@@ -29,8 +29,9 @@ type Process struct {
 	Socket Known
 	// Title is the process's title, its first argument (setproctitle(3)).
 	Title string
-	// first has the user numbers of the session's first sshd.
-	first [4]int
+	// ByUser says that a process with other UIDs than the session's first sshd started
+	// it: a user's program, which can have any title.
+	ByUser bool
 }
 
 // Known is the answer to a question that a process without CAP_SYS_PTRACE, as in
@@ -60,13 +61,13 @@ const (
 const anyUID = -1
 
 // LoggedIn returns the user whose login p shows, which is the session's sshd or a
-// process that it started itself. uidOf returns the number of a user, anyUID where
+// process below it. uidOf returns the number of a user, anyUID where
 // no local file has it; such a name counts only where claimed says so. Measured
 // with OpenSSH 8.4 to 10.5: true after each of 160 logins, false in 1.3 million
 // looks at 666 hostile connections.
 func (p *Process) LoggedIn(uidOf func(string) int, claimed func(string) bool) (user string, ok bool) {
 	uid := p.UIDs[0]
-	if p.UIDs != [4]int{uid, uid, uid, uid} || p.Sandboxed || p.Root == RootEmpty || p.Socket == No {
+	if p.UIDs != [4]int{uid, uid, uid, uid} || p.Sandboxed || p.ByUser || p.Root == RootEmpty || p.Socket == No {
 		return "", false
 	}
 	for _, name := range p.users() {

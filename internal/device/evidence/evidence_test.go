@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"callhome/internal/device/process"
 )
 
 // uids returns four equal UIDs.
@@ -63,6 +65,7 @@ func TestLoggedIn(t *testing.T) {
 		{"a name that begins like the user's", with(user, func(p *Process) { p.Title = "sshd: netop2@notty" }), "netop", netop, false},
 		{"during setuid", with(user, func(p *Process) { p.UIDs = [4]int{0, netop, 0, netop} }), "netop", netop, false},
 		{"an unknown name with root's UID", with(root, func(p *Process) { p.Title = "sshd: x@notty" }), "x", anyUID, false},
+		{"a user's program with sshd's title", with(user, func(p *Process) { p.ByUser, p.Socket = true, Unseen }), "netop", netop, false},
 		{"no user", with(user, func(p *Process) { p.Title = "sshd: @notty" }), "", anyUID, false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -95,7 +98,7 @@ func TestTheProcessSaysWhoseLoginItIs(t *testing.T) {
 	}{
 		{"a local user, whatever the log claims", "ann@example.net", []string{"ghost", "ann"}, "ann@example.net"},
 		{"another name service's, the longest name", "", []string{"ann", "ghost", "ann@example.net"}, "ann@example.net"},
-		{"nobody that the log names", "", []string{"ghost"}, ""},
+		{"a user whom the log does not name", "", []string{"ghost"}, ""},
 	} {
 		got, _ := p.LoggedIn(only(tt.known, 1000), func(name string) bool { return slices.Contains(tt.claimed, name) })
 		if got != tt.want {
@@ -131,7 +134,7 @@ type tree struct {
 	dir Proc
 }
 
-func newTree(t *testing.T) *tree { return &tree{t, Proc(t.TempDir())} }
+func newTree(t *testing.T) *tree { return &tree{t, Proc{process.Proc(t.TempDir())}} }
 
 // process adds a process with status and stat in the kernel's format.
 func (tr *tree) process(pid, parent, uid int, seccomp, title string, children ...int) {
@@ -148,7 +151,7 @@ func (tr *tree) process(pid, parent, uid int, seccomp, title string, children ..
 		"task/" + strconv.Itoa(pid) + "/children": strings.Join(kids, " "),
 	}
 	for name, text := range files {
-		path := tr.dir.path(pid, name)
+		path := tr.dir.Path(pid, name)
 		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 			tr.t.Fatal(err)
 		}
@@ -157,7 +160,7 @@ func (tr *tree) process(pid, parent, uid int, seccomp, title string, children ..
 		}
 	}
 	for name, to := range map[string]string{"root": "/", "fd/3": "socket:[" + strconv.Itoa(socketInode) + "]"} {
-		path := tr.dir.path(pid, name)
+		path := tr.dir.Path(pid, name)
 		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 			tr.t.Fatal(err)
 		}
@@ -167,7 +170,7 @@ func (tr *tree) process(pid, parent, uid int, seccomp, title string, children ..
 	}
 }
 
-func TestLoginExaminesTheWholeTree(t *testing.T) {
+func TestLoginExaminesTheSessionsProcesses(t *testing.T) {
 	tr := newTree(t)
 	tr.process(10, 1, 0, "0", "sshd: root [priv]", 11, 12)
 	tr.process(11, 10, 0, "0", "sshd: root@notty", 13)
@@ -182,21 +185,8 @@ func TestLoginExaminesTheWholeTree(t *testing.T) {
 	if p, _, ok := tr.dir.Login(12, socketInode, no); ok {
 		t.Errorf("a login of %q of another sshd", p)
 	}
-	for top, want := range map[int]int{10: 11, 11: 13} {
-		if under, ok := tr.dir.Below(top, 13); !ok || under != want {
-			t.Errorf("13 is below %d through %d, %v; want %d", top, under, ok, want)
-		}
-	}
-	if _, ok := tr.dir.Below(12, 13); ok {
-		t.Error("13 is below 12")
-	}
-	if _, ok := tr.dir.Below(13, 13); ok {
-		t.Error("13 is below itself")
-	}
 }
 
-// sshd's sandbox is one seccomp filter more than the session's first sshd has:
-// containers and systemd units set filters on all processes.
 // no is a log that names no user.
 func no(string) bool { return false }
 
@@ -212,6 +202,8 @@ func TestAUsersOwnProcessProvesNothing(t *testing.T) {
 	}
 }
 
+// sshd's sandbox is one seccomp filter more than the session's first sshd has:
+// containers and systemd units set filters on all processes.
 func TestASandboxedProcessProvesNothing(t *testing.T) {
 	for _, tt := range []struct {
 		name, first, child string
@@ -250,7 +242,7 @@ func TestAnEmptyRootIsDetected(t *testing.T) {
 		if err := os.MkdirAll(filepath.Join(root, tt.inside), 0o755); err != nil {
 			t.Fatal(err)
 		}
-		link := tr.dir.path(10, "root")
+		link := tr.dir.Path(10, "root")
 		if err := os.Remove(link); err != nil {
 			t.Fatal(err)
 		}
@@ -274,18 +266,11 @@ func TestLookAtThisProcess(t *testing.T) {
 	}
 }
 
-// Whatever name a process sets, its parent, start time and UIDs are parsed from the
-// kernel's fields.
-func FuzzStatAndStatus(f *testing.F) {
-	f.Add("sshd", 7, uint64(900), 1000)
-	f.Add("a) S 1 1 (b", 7, uint64(900), 1000)
-	f.Add(") R 1\nUid:\t0\t0\t0\t0", 7, uint64(1), 0)
-	f.Fuzz(func(t *testing.T, comm string, parent int, start uint64, uid int) {
-		stat := fmt.Sprintf("1 (%s) S %d%s %d%s\n", comm, parent, strings.Repeat(" 1", 17), start, strings.Repeat(" 0", 30))
-		gotParent, gotStart, err := parseStat([]byte(stat))
-		if err != nil || gotParent != parent || gotStart != start {
-			t.Errorf("%q: got parent %d, start %d, %v", stat, gotParent, gotStart, err)
-		}
+// Whatever name a process sets, its UIDs and filters are the kernel's fields.
+func FuzzStatus(f *testing.F) {
+	f.Add("sshd", 1000)
+	f.Add(") R 1\nUid:\t0\t0\t0\t0", 0)
+	f.Fuzz(func(t *testing.T, comm string, uid int) {
 		// The kernel escapes a line end in the name (proc_pid_status(5)).
 		status := fmt.Sprintf("Name:\t%s\nUid:\t%d\t%d\t%d\t%d\nSeccomp:\t2\n", strings.ReplaceAll(comm, "\n", `\n`), uid, uid, uid, uid)
 		if got, filters, err := parseStatus([]byte(status)); err != nil || got != uids(uid) || filters != 1 {
@@ -294,12 +279,7 @@ func FuzzStatAndStatus(f *testing.F) {
 	})
 }
 
-func TestMalformedFilesAreErrors(t *testing.T) {
-	for _, text := range []string{"", "1", ")", "1 (a) S", "1 (a) S x" + strings.Repeat(" 1", 30)} {
-		if _, _, err := parseStat([]byte(text)); err == nil {
-			t.Errorf("stat %q is accepted", text)
-		}
-	}
+func TestAMalformedStatusIsAnError(t *testing.T) {
 	for _, text := range []string{"", "Uid:\t0\n", "Uid:\ta\tb\tc\td\n", "Name:\tx\n"} {
 		if _, _, err := parseStatus([]byte(text)); err == nil {
 			t.Errorf("status %q is accepted", text)

@@ -9,14 +9,15 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"sync"
+
+	"callhome/internal/device/process"
 )
 
-// Proc is the path of a proc(5) file system; tests use trees of their own.
-type Proc string
+// Proc is a proc(5) file system; tests use trees of their own.
+type Proc struct{ process.Proc }
 
 // System is the proc(5) file system of this machine.
-const System Proc = "/proc"
+var System = Proc{process.System}
 
 // Login looks once at the session's sshd and the processes that it started. It
 // returns the user whose login is shown and the user's number, and false where
@@ -24,45 +25,36 @@ const System Proc = "/proc"
 // reports whether the log names a user; it is asked only about users whom no local
 // file has.
 func (fs Proc) Login(sshd int, socket uint64, claimed func(string) bool) (user string, uid int, ok bool) {
-	fs.find(sshd, socket, func(p, parent *Process) bool {
-		// What a user runs is below a process of the user's, and can have any title.
-		if parent == nil || parent.UIDs == parent.first {
-			user, ok = p.LoggedIn(uidOf, claimed)
-		}
-		uid = p.UIDs[0]
+	p, ok := fs.find(sshd, socket, func(p *Process) (ok bool) {
+		user, ok = p.LoggedIn(uidOf, claimed)
 		return ok
 	})
-	return user, uid, ok
+	return user, p.UIDs[0], ok
 }
 
 // Program returns the first process below sshd that runs a program other than sshd
 // with the user's UID, or false.
 func (fs Proc) Program(sshd, uid int) (Process, bool) {
-	return fs.find(sshd, 0, func(p, parent *Process) bool { return parent != nil && p.IsProgram(uid) })
+	return fs.find(sshd, 0, func(p *Process) bool { return p.PID != sshd && p.IsProgram(uid) })
 }
 
-// find looks once at sshd and the processes below it, and returns the first one
-// that is wanted. wanted gets a process and its parent, nil for sshd's.
-func (fs Proc) find(sshd int, socket uint64, wanted func(p, parent *Process) bool) (Process, bool) {
+// find examines sshd and the processes below it once, and returns the first one
+// for which wanted is true.
+func (fs Proc) find(sshd int, socket uint64, wanted func(*Process) bool) (Process, bool) {
 	first, err := fs.Look(sshd, socket)
 	if err != nil {
 		return Process{}, false
 	}
-	first.first = first.UIDs
-	if wanted(&first, nil) {
-		return first, true
-	}
 	for todo := []*Process{&first}; len(todo) > 0; todo = todo[1:] {
-		parent := todo[0]
-		for _, pid := range fs.Children(parent.PID) {
+		if wanted(todo[0]) {
+			return *todo[0], true
+		}
+		for _, pid := range fs.Children(todo[0].PID) {
 			p, err := fs.Look(pid, socket)
 			if err != nil {
 				continue
 			}
-			p.first, p.Sandboxed = first.UIDs, p.Filters > first.Filters
-			if wanted(&p, parent) {
-				return p, true
-			}
+			p.Sandboxed, p.ByUser = p.Filters > first.Filters, todo[0].UIDs != first.UIDs
 			todo = append(todo, &p)
 		}
 	}
@@ -90,21 +82,19 @@ var errChanged = errors.New("it changed between two reads")
 // or the reuse of the PID, is an error.
 func (fs Proc) Look(pid int, socket uint64) (Process, error) {
 	p := Process{PID: pid}
-	before, err := fs.read(pid, "stat")
+	before, parent, err := fs.Stat(pid)
 	if err != nil {
 		return p, err
 	}
-	if p.Parent, p.Start, err = parseStat(before); err != nil {
-		return p, fmt.Errorf("reading the state of process %d: %w", pid, err)
-	}
-	status, err := fs.read(pid, "status")
+	p.Parent, p.Start = parent, before.StartTime
+	status, err := fs.Read(pid, "status")
 	if err != nil {
 		return p, err
 	}
 	if p.UIDs, p.Filters, err = parseStatus(status); err != nil {
 		return p, fmt.Errorf("reading the state of process %d: %w", pid, err)
 	}
-	title, err := fs.read(pid, "cmdline")
+	title, err := fs.Read(pid, "cmdline")
 	if err != nil {
 		return p, err
 	}
@@ -113,45 +103,19 @@ func (fs Proc) Look(pid int, socket uint64) (Process, error) {
 	p.Root = fs.rootOf(pid)
 	p.Socket = fs.holds(pid, socket)
 
-	again, err := fs.read(pid, "status")
+	again, err := fs.Read(pid, "status")
 	if err != nil {
 		return p, err
 	}
-	after, err := fs.read(pid, "stat")
+	after, parent, err := fs.Stat(pid)
 	if err != nil {
 		return p, err
 	}
 	uids, filters, err := parseStatus(again)
-	parent, start, err2 := parseStat(after)
-	if err != nil || err2 != nil || uids != p.UIDs || filters != p.Filters || parent != p.Parent || start != p.Start {
+	if err != nil || uids != p.UIDs || filters != p.Filters || parent != p.Parent || after != before {
 		return p, fmt.Errorf("reading the state of process %d: %w", pid, errChanged)
 	}
 	return p, nil
-}
-
-func (fs Proc) path(pid int, name string) string {
-	return string(fs) + "/" + strconv.Itoa(pid) + "/" + name
-}
-
-func (fs Proc) read(pid int, name string) ([]byte, error) {
-	data, err := os.ReadFile(fs.path(pid, name))
-	if err != nil {
-		return nil, fmt.Errorf("reading the state of process %d: %w", pid, err)
-	}
-	return data, nil
-}
-
-// parseStat returns a process's parent and start time (proc_pid_stat(5)).
-func parseStat(data []byte) (parent int, start uint64, err error) {
-	// The second field is the program's name in parentheses, which may contain any
-	// character; the other fields follow the last parenthesis.
-	fields := strings.Fields(string(data[bytes.LastIndexByte(data, ')')+1:]))
-	if len(fields) < 20 {
-		return 0, 0, fmt.Errorf("%d fields in its stat", len(fields))
-	}
-	parent, err1 := strconv.Atoi(fields[1])
-	start, err2 := strconv.ParseUint(fields[19], 10, 64)
-	return parent, start, errors.Join(err1, err2)
 }
 
 // parseStatus returns a process's four UIDs and its number of seccomp filters
@@ -191,7 +155,7 @@ func parseStatus(data []byte) (uids [4]int, filters int, err error) {
 
 // rootOf returns which root directory a process has.
 func (fs Proc) rootOf(pid int) Root {
-	root := fs.path(pid, "root")
+	root := fs.Path(pid, "root")
 	own, err := os.Stat("/")
 	if err != nil {
 		return RootUnseen
@@ -219,7 +183,7 @@ func (fs Proc) holds(pid int, socket uint64) Known {
 	if socket == 0 {
 		return Unseen // the session's socket is not known
 	}
-	dir := fs.path(pid, "fd")
+	dir := fs.Path(pid, "fd")
 	names, err := filepath.Glob(dir + "/*")
 	if err != nil || len(names) == 0 {
 		return Unseen // no permission; an sshd with a login always has descriptors
@@ -235,68 +199,4 @@ func (fs Proc) holds(pid int, socket uint64) Known {
 		}
 	}
 	return No
-}
-
-// listsChildren reports whether the kernel keeps lists of children
-// (CONFIG_PROC_CHILDREN).
-var listsChildren = sync.OnceValue(func() bool {
-	_, err := os.Stat("/proc/thread-self/children")
-	return err == nil
-})
-
-// Children returns a process's children. On kernels without lists of children it
-// searches all processes.
-func (fs Proc) Children(pid int) []int {
-	if !listsChildren() {
-		return fs.childrenByParent()[pid]
-	}
-	n := strconv.Itoa(pid)
-	data, err := fs.read(pid, "task/"+n+"/children")
-	if err != nil {
-		return nil // it has ended
-	}
-	var out []int
-	for _, field := range strings.Fields(string(data)) {
-		if child, err := strconv.Atoi(field); err == nil {
-			out = append(out, child)
-		}
-	}
-	return out
-}
-
-// childrenByParent returns the children of every process, by parent.
-func (fs Proc) childrenByParent() map[int][]int {
-	children := make(map[int][]int)
-	paths, _ := filepath.Glob(string(fs) + "/[0-9]*")
-	for _, p := range paths {
-		child, _ := strconv.Atoi(filepath.Base(p))
-		data, err := fs.read(child, "stat")
-		if err != nil {
-			continue
-		}
-		if parent, _, err := parseStat(data); err == nil {
-			children[parent] = append(children[parent], child)
-		}
-	}
-	return children
-}
-
-// Below reports whether pid is a descendant of top. It returns the child of top
-// that is pid or its ancestor: sshd's process of the user, or pid itself.
-func (fs Proc) Below(top, pid int) (under int, ok bool) {
-	for range 64 { // deeper than any chain of sshd, shell and subsystem
-		data, err := fs.read(pid, "stat")
-		if err != nil {
-			return 0, false
-		}
-		parent, _, err := parseStat(data)
-		switch {
-		case err != nil || parent <= 1:
-			return 0, false
-		case parent == top:
-			return pid, true
-		}
-		pid = parent
-	}
-	return 0, false
 }

@@ -6,31 +6,22 @@
 package manager
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"net"
 	"os"
-	"path/filepath"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
-	"unicode/utf8"
 
 	"callhome/internal/daemon"
-	"callhome/internal/device/connect"
-	"callhome/internal/device/dial"
 	"callhome/internal/device/session"
 	"callhome/internal/device/settings"
 	"callhome/internal/device/subsystem"
 	"callhome/internal/proto"
 	"callhome/internal/pubsub"
-	"callhome/internal/sysexits"
-
-	"golang.org/x/sys/unix"
 )
 
 // Config configures the call homes on request.
@@ -73,7 +64,7 @@ type Manager struct {
 // New returns a manager of that version with its sessions' files in dir
 // (session.PrepareDir). The caller must call Restore next.
 func New(version, dir string, c *Config) (*Manager, error) {
-	lock, err := lockDir(dir)
+	lock, err := session.LockDir(dir)
 	if err != nil {
 		return nil, err
 	}
@@ -119,33 +110,6 @@ func (m *Manager) report(r subsystem.Report) (*os.File, error) {
 		return nil, errors.New("unknown nonce")
 	}
 	return s.Report(r)
-}
-
-// lockTime bounds the wait for the lock.
-const lockTime = 2 * time.Second
-
-// lockDir makes this the only manager of a state directory, whatever its socket:
-// two would use the same session numbers and end each other's sessions. The kernel
-// releases the lock when the process ends.
-func lockDir(dir string) (*os.File, error) {
-	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_RDWR|os.O_CREATE, 0o600)
-	if err != nil {
-		return nil, fmt.Errorf("locking the sessions' directory: %w", err)
-	}
-	// Children of a killed manager hold the lock until their exec.
-	for end := time.Now().Add(lockTime); ; time.Sleep(5 * time.Millisecond) {
-		if err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != unix.EWOULDBLOCK || time.Now().After(end) {
-			break
-		}
-	}
-	if err != nil {
-		f.Close()
-		if errors.Is(err, unix.EWOULDBLOCK) {
-			return nil, sysexits.New(sysexits.Unavailable, "stop it first, or use another --state-dir", fmt.Errorf("another callhome-mgr has the sessions in %s", dir))
-		}
-		return nil, fmt.Errorf("locking the sessions' directory: %w", err)
-	}
-	return f, nil
 }
 
 // SetConfig sets the configuration of later calls; it does not affect sessions.
@@ -301,50 +265,6 @@ func (m *Manager) begin(p proto.CallParams, via proto.Via, owner session.Owner) 
 	return s, nil
 }
 
-// Call makes a call home and returns when it has reached the state of p.Wait. The
-// call continues when ctx ends first. Errors are *proto.Error.
-func (m *Manager) Call(ctx context.Context, p proto.CallParams) (proto.SessionInfo, error) {
-	target, err := settings.ParseTarget([]string{p.Host})
-	if err != nil {
-		return proto.SessionInfo{}, proto.NewError(proto.CodeBadType, err.Error())
-	}
-	if p.Port != 0 && target.Port != 0 && p.Port != target.Port {
-		return proto.SessionInfo{}, proto.NewError(proto.CodeBadType, fmt.Sprintf("port given twice, in host %q and as %d", p.Host, p.Port))
-	}
-	p.Port = cmp.Or(p.Port, target.Port, proto.DefaultPort)
-	p.Host, target.Port, target.Opaque = target.Host, p.Port, p.Opaque
-	if err := checkOpaque(p.Opaque); err != nil {
-		return proto.SessionInfo{}, proto.NewError(proto.CodeBadType, err.Error())
-	}
-	until, ok := waits[p.Wait]
-	if !ok {
-		return proto.SessionInfo{}, proto.NewError(proto.CodeBadType, fmt.Sprintf("wait %q is not one of none, tcp, ssh, netconf", p.Wait))
-	}
-	c := m.config.Load()
-	via := proto.ViaManager
-	if c.Executable != "" {
-		via = proto.ViaExecutable
-	}
-	s, err := m.begin(p, via, session.Owner{})
-	if err != nil {
-		return proto.SessionInfo{}, err
-	}
-	go m.run(s, c, target)
-	return await(ctx, s, until)
-}
-
-// Keep starts a call home for a configured client, with that client's settings, and
-// returns at once. Errors are *proto.Error; the session publishes the call's result.
-// Config.Executable makes no such calls: it takes only host and port.
-func (m *Manager) Keep(s *settings.Call, owner session.Owner) (*session.Session, error) {
-	made, err := m.begin(proto.CallParams{Host: s.Host, Port: s.Port, Opaque: s.Opaque}, proto.ViaManager, owner)
-	if err != nil {
-		return nil, err
-	}
-	go m.run(made, &Config{Call: s}, s.Target)
-	return made, nil
-}
-
 // Kept returns the sessions that belong to the configuration.
 func (m *Manager) Kept() []*session.Session {
 	m.mu.Lock()
@@ -360,117 +280,6 @@ func (m *Manager) Kept() []*session.Session {
 
 // Publish sends the subscribers an event that concerns no session.
 func (m *Manager) Publish(e proto.Event) { m.hub.Publish(e) }
-
-// checkOpaque refuses an OPAQUE that cannot be passed on unchanged: JSON decoding
-// replaces invalid UTF-8 and unpaired surrogates by U+FFFD.
-func checkOpaque(opaque string) error {
-	if strings.ContainsRune(opaque, utf8.RuneError) {
-		return errors.New("opaque is not UTF-8, or contains U+FFFD, which replaces invalid UTF-8")
-	}
-	return settings.CheckOpaque(opaque)
-}
-
-// waits maps each wait to the state that ends it.
-var waits = map[proto.Wait]proto.State{
-	proto.WaitNone:    proto.StateCalling,
-	"":                proto.StateStarting,
-	proto.WaitTCP:     proto.StateStarting,
-	proto.WaitSSH:     proto.StateAuthenticated,
-	proto.WaitNetconf: proto.StateServing,
-}
-
-// await waits for a state and converts an early end to the request's error.
-func await(ctx context.Context, s *session.Session, until proto.State) (proto.SessionInfo, error) {
-	info, err := s.Await(ctx, until)
-	if errors.Is(err, session.ErrEnded) {
-		return info, failure(info)
-	}
-	var why *proto.Error
-	if errors.As(err, &why) {
-		return info, why
-	}
-	if err != nil {
-		return info, proto.NewError(proto.CodeUnavailable, err.Error())
-	}
-	return info, nil
-}
-
-func failure(info proto.SessionInfo) *proto.Error {
-	where := info.Remote
-	if where == "" {
-		where = fmt.Sprintf("%s port %d", info.Host, info.Port)
-	}
-	return proto.StageError(info.Stage, fmt.Sprintf("call home to %s failed at %s: %s", where, info.Stage, info.Cause),
-		proto.ErrorData{Address: where, Reason: info.Cause, Session: info.Session})
-}
-
-// run makes a call: it resolves the name, connects, and hands over. The session
-// publishes the result.
-func (m *Manager) run(s *session.Session, c *Config, t settings.Target) {
-	if c.Executable != "" {
-		_ = s.Execute(c.Executable)
-		return
-	}
-	// Report missing files before the NETCONF client is called.
-	if err := c.Call.CheckFiles(); err != nil {
-		s.Fail(proto.StageHandover, withHint(err))
-		return
-	}
-	to := *c.Call
-	to.Target = t
-	conn, err := connect.To(&to)
-	if err != nil {
-		stage := proto.StageTCP
-		if sysexits.Code(err) == sysexits.NoHost {
-			stage = proto.StageName
-		}
-		s.Fail(stage, err.Error())
-		return
-	}
-	_ = s.Start(c.Call.Sshd, conn)
-}
-
-// withHint returns an error's text with its hint.
-func withHint(err error) string {
-	if hint := sysexits.Hint(err); hint != "" {
-		return err.Error() + "; " + hint
-	}
-	return err.Error()
-}
-
-// Handover starts a session on a connection that another program made. The manager
-// owns the socket from here on, also on error.
-func (m *Manager) Handover(ctx context.Context, p proto.HandoverParams, sock *os.File) (proto.SessionInfo, error) {
-	conn, err := dial.FromSocket(sock)
-	if err != nil {
-		sock.Close()
-		return proto.SessionInfo{}, proto.NewError(proto.CodeBadType, err.Error())
-	}
-	target, err := settings.ParseTarget([]string{p.Host})
-	if err != nil {
-		sock.Close()
-		return proto.SessionInfo{}, proto.NewError(proto.CodeBadType, err.Error())
-	}
-	if err := checkOpaque(p.Opaque); err != nil {
-		sock.Close()
-		return proto.SessionInfo{}, proto.NewError(proto.CodeBadType, err.Error())
-	}
-	s, err := m.begin(proto.CallParams{Host: target.Host, Port: cmp.Or(p.Port, target.Port, proto.DefaultPort), Opaque: p.Opaque}, proto.ViaHandover, session.Owner{})
-	if err != nil {
-		sock.Close()
-		return proto.SessionInfo{}, err
-	}
-	call := m.config.Load().Call
-	if err := call.CheckFiles(); err != nil {
-		sock.Close()
-		s.Fail(proto.StageHandover, withHint(err))
-		return proto.SessionInfo{}, failure(s.Info())
-	}
-	if err := s.Start(call.Sshd, conn); err != nil {
-		return proto.SessionInfo{}, failure(s.Info())
-	}
-	return await(ctx, s, proto.StateStarting)
-}
 
 // Kill ends a session for the named peer and returns when it has ended.
 func (m *Manager) Kill(id int, peer string) (proto.SessionInfo, error) {

@@ -4,6 +4,7 @@ import (
 	"os"
 	"time"
 
+	"callhome/internal/device/process"
 	"callhome/internal/proto"
 	"callhome/internal/sysexits"
 
@@ -52,7 +53,7 @@ func (s *Session) End(end proto.End, cause string) {
 		return
 	}
 	s.begin.Unlock()
-	for endTree(id) != nil {
+	for id.EndTree() != nil {
 		select { // for example no free descriptors
 		case <-s.Done():
 			return
@@ -90,17 +91,14 @@ func (s *Session) sweep() {
 	s.mu.Lock()
 	sub := s.rec.Subsystem
 	s.mu.Unlock()
-	left := append(descendants(sub.PID), sub)
-	if sub.PID == 0 || !sub.runs() {
-		left = nil
-	}
+	left := sub.Tree() // none without a report
 	if log, err := os.Stat(logPath(s.env.Dir, s.id())); err == nil {
 		for _, id := range withLog(log) {
-			left = append(append(left, id), descendants(id.PID)...)
+			left = append(left, id.Tree()...)
 		}
 	}
-	s.shutdown() // then the user's sshd exits, and its children get another parent
-	endAll(left) // one that cannot be signalled has no connection at least
+	s.shutdown()      // then the user's sshd exits, and its children get another parent
+	process.End(left) // one that cannot be signalled has no connection at least
 }
 
 // exited records sshd's exit, which ends the session.

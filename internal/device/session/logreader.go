@@ -8,6 +8,7 @@ import (
 	"callhome/internal/device/sshdlog"
 	"callhome/internal/proto"
 	"callhome/internal/ratelimit"
+	"callhome/internal/wake"
 )
 
 // logReader processes a session's log. Only the session's goroutine uses it.
@@ -143,8 +144,8 @@ func (r *logReader) publish(name, line string) {
 // run reads the log until sshd has exited, and then the rest of it. In between it
 // looks for the evidence of a login and of the subsystem.
 func (s *Session) run(exited <-chan int) {
-	wake := make(chan struct{}, 1)
-	s.env.Watch.add(s.id(), wake)
+	grown := wake.New()
+	s.env.Watch.add(s.id(), grown)
 	defer s.env.Watch.drop(s.id())
 	r := &logReader{s: s, log: logFile{offset: s.rec.Offset, punched: s.rec.Offset}}
 	defer r.close()
@@ -153,12 +154,13 @@ func (s *Session) run(exited <-chan int) {
 	defer again.Stop()
 	for {
 		select {
-		case <-wake:
+		case <-grown:
 		case <-again.C:
 		case <-s.reported:
+			s.save() // a later manager must know the process that reported
 		case exit := <-exited:
 			r.read(false)
-			proof.look() // the remaining processes may still prove a login
+			proof.look() // a report may have come just before the end
 			if exit < 0 {
 				s.sweep()
 			}

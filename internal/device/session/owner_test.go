@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"callhome/internal/device/process"
 	"callhome/internal/proto"
 
 	"github.com/fsnotify/fsnotify"
@@ -144,7 +145,7 @@ func TestASessionIsRestoredWithoutItsProcessOnDisk(t *testing.T) {
 	s.mu.Lock()
 	r := s.rec
 	s.mu.Unlock()
-	r.Process, r.PID, r.State = Identity{}, 0, proto.StateCalling // as in the first state file
+	r.Process, r.PID, r.State = process.Identity{}, 0, proto.StateCalling // as in the first state file
 	if err := r.write(env.Dir); err != nil {
 		t.Fatal(err)
 	}

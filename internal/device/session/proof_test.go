@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"callhome/internal/device/process"
 	"callhome/internal/device/sshdlog"
 	"callhome/internal/device/subsystem"
 	"callhome/internal/proto"
@@ -20,7 +21,7 @@ import (
 // and is reported.
 func TestALoginInTheLogAloneIsNoLogin(t *testing.T) {
 	env, all := newEnv(t)
-	env.proven = func(Identity, string) bool { return false }
+	env.proven = func(process.Identity, string) bool { return false }
 	s := New(env, 1, proto.CallParams{Host: "nms", Port: 1}, "manager", Owner{})
 	conn, station := connection(t)
 	gate := t.TempDir() + "/gate"
@@ -72,8 +73,14 @@ func TestOnlyClaimsOfTheOwnPeerCount(t *testing.T) {
 	for i := range 3 * maxClaims {
 		r.apply(sshdlog.Parse(fmt.Sprintf("Accepted publickey for u%d from 192.0.2.1 port 4334 ssh2: ED25519 SHA256:abc", i)))
 	}
-	if len(r.Claims) != maxClaims {
-		t.Errorf("%d claims are kept", len(r.Claims))
+	if len(r.Claims) != maxClaims || !r.ClaimsDropped {
+		t.Errorf("%d claims are kept, others dropped: %v", len(r.Claims), r.ClaimsDropped)
+	}
+	// The one of the user that is left may be one that the user added.
+	r.apply(sshdlog.Parse(lineAccepted))
+	r.loggedIn("netconf", 1000)
+	if r.User != "netconf" || r.Method != "" || r.Key != "" {
+		t.Errorf("of claims that were dropped, one is believed: %+v", r.SessionInfo)
 	}
 }
 

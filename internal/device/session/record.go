@@ -10,10 +10,10 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
-	"strings"
 	"time"
 
 	"callhome/internal/atomicfile"
+	"callhome/internal/device/process"
 	"callhome/internal/proto"
 )
 
@@ -26,7 +26,7 @@ const recordVersion = 1
 type record struct {
 	Version int `json:"version"`
 	proto.SessionInfo
-	Process Identity `json:"process"`
+	Process process.Identity `json:"process"`
 	// Config is Owner.Config.
 	Config string `json:"config,omitempty"`
 	// Offset is how many bytes of the log have been processed.
@@ -34,14 +34,17 @@ type record struct {
 	// Claims are the distinct logins in the log until one is proven, at most
 	// maxClaims: a user can add lines to the log, before and after the true one.
 	Claims []claim `json:"claims,omitempty"`
+	// ClaimsDropped says that there were more: none of those that are left counts by
+	// itself then.
+	ClaimsDropped bool `json:"claims-dropped,omitempty"`
 	// UID is the user's UID, once the login is proven.
 	UID int `json:"uid,omitempty"`
 	// Nonce must be in the helper's report of the subsystem; "" without helper.
 	Nonce string `json:"nonce,omitempty"`
 	// Started says that the log or a report has the start of the subsystem;
 	// Subsystem is the process that reported.
-	Started   bool     `json:"started,omitempty"`
-	Subsystem Identity `json:"subsystem-process,omitzero"`
+	Started   bool             `json:"started,omitempty"`
+	Subsystem process.Identity `json:"subsystem-process,omitzero"`
 	// Orderly says that the subsystem ended while the connection was open.
 	Orderly bool `json:"orderly,omitempty"`
 	// AuthInfo and AuthFile are from the first report, of a process of ReportUID.
@@ -80,8 +83,8 @@ func (r *record) write(dir string) error {
 // checksum returns the SHA-256 of a record, in hexadecimal.
 func checksum(data []byte) string { return fmt.Sprintf("%x", sha256.Sum256(data)) }
 
-// maxRecord bounds a state file, in bytes.
-const maxRecord = 64 << 10
+// maxRecord bounds a state file, in bytes: claims and lines of the log, escaped.
+const maxRecord = 1 << 20
 
 // errNotStarted says that a state file was written before the process started.
 var errNotStarted = errors.New("the record has no process")
@@ -106,31 +109,12 @@ func parseRecord(data []byte, id int) (*record, error) {
 		return nil, fmt.Errorf("version %d, expected %d", r.Version, recordVersion)
 	case r.Session != id:
 		return nil, fmt.Errorf("session %d in the file of session %d", r.Session, id)
-	case r.Process == (Identity{}) && r.PID == 0:
+	case r.Process == (process.Identity{}) && r.PID == 0:
 		return &r, errNotStarted
 	case r.Process.PID <= 1 || r.Process.StartTime == 0 || r.Offset < 0:
 		return nil, errors.New("the record's process or offset is invalid")
 	}
 	return &r, nil
-}
-
-// onDisk returns the numbers of the sessions that have a file in dir.
-func onDisk(dir string) ([]int, error) {
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return nil, fmt.Errorf("listing the sessions: %w", err)
-	}
-	seen := make(map[int]bool)
-	var ids []int
-	for _, e := range entries {
-		name, _, _ := strings.Cut(e.Name(), ".")
-		id, err := strconv.Atoi(name)
-		if err == nil && id > 0 && !seen[id] {
-			seen[id] = true
-			ids = append(ids, id)
-		}
-	}
-	return ids, nil
 }
 
 // remove removes the session's files.

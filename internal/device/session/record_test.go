@@ -8,12 +8,13 @@ import (
 	"strings"
 	"testing"
 
+	"callhome/internal/device/process"
 	"callhome/internal/device/sshdlog"
 	"callhome/internal/proto"
 )
 
 func sample(id int) *record {
-	return &record{Version: recordVersion, Process: Identity{PID: 100, StartTime: 5}, Offset: 7,
+	return &record{Version: recordVersion, Process: process.Identity{PID: 100, StartTime: 5}, Offset: 7,
 		SessionInfo: proto.SessionInfo{Session: id, State: proto.StateServing, Host: "nms", Port: 4334, User: "netconf", Since: stamp(), PID: 100}}
 }
 
@@ -141,23 +142,5 @@ func TestALogIsReadLineByLineAsItGrows(t *testing.T) {
 	got := read()
 	if len(got) < 2 || got[len(got)-1] != sshdlog.Closed {
 		t.Errorf("read %v", got)
-	}
-}
-
-func TestAnIdentityIsOneProcess(t *testing.T) {
-	id, err := identify(os.Getpid())
-	if err != nil {
-		t.Fatal(err)
-	}
-	f, err := id.open()
-	if err != nil {
-		t.Fatalf("our own process: %v", err)
-	}
-	f.Close()
-	other := id
-	other.StartTime++
-	if f, err := other.open(); err == nil {
-		f.Close()
-		t.Error("a process with the same PID and another start time was opened")
 	}
 }

@@ -8,14 +8,9 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"math"
 	"os"
-	"path/filepath"
-	"slices"
-	"strconv"
-	"strings"
-	"syscall"
 
+	"callhome/internal/device/process"
 	"callhome/internal/proto"
 
 	"golang.org/x/sys/unix"
@@ -82,13 +77,13 @@ func restore(env *Env, id int) (s *Session, known bool, err error) {
 			return nil, true, errors.Join(err, remove(env.Dir, id))
 		}
 	}
-	if rec.Process.ended() {
+	if rec.Process.Ended() {
 		// The monitor ended or the record is wrong: use a process that has the log.
 		if found, _ := rediscover(env.Dir, id); found != nil {
 			rec.Process, rec.PID = found.Process, found.PID
 		}
 	}
-	pidfd, openErr := rec.Process.open()
+	pidfd, openErr := rec.Process.Open()
 	if openErr != nil && !errors.Is(openErr, unix.ESRCH) {
 		return nil, false, errors.Join(err, openErr)
 	}
@@ -106,7 +101,7 @@ func restore(env *Env, id int) (s *Session, known bool, err error) {
 	s.save()
 	go func() {
 		defer pidfd.Close()
-		_ = awaitExit(pidfd)
+		_ = process.AwaitExit(pidfd)
 		exited <- -1
 	}()
 	go s.run(exited)
@@ -123,7 +118,7 @@ func rediscover(dir string, id int) (*record, error) {
 	if err != nil {
 		return nil, err
 	}
-	var found Identity
+	var found process.Identity
 	for _, id := range withLog(log) {
 		// The oldest of sshd's processes is the one that the manager started.
 		if found.PID == 0 || id.StartTime < found.StartTime || id.StartTime == found.StartTime && id.PID < found.PID {
@@ -139,29 +134,6 @@ func rediscover(dir string, id int) (*record, error) {
 	}
 	rec.Version, rec.Process, rec.PID, rec.State = recordVersion, found, found.PID, proto.StateStarting
 	return rec, nil
-}
-
-// withLog returns the processes that have the log as descriptor 2.
-func withLog(log os.FileInfo) (out []Identity) {
-	processes, err := os.ReadDir("/proc")
-	if err != nil {
-		return nil
-	}
-	for _, p := range processes {
-		pid, err := strconv.Atoi(p.Name())
-		if err != nil {
-			continue
-		}
-		link := filepath.Join("/proc", p.Name(), "fd/2")
-		path, err := os.Readlink(link)
-		if err != nil || !strings.HasPrefix(filepath.Base(path), log.Name()) || !isFile(link, log) {
-			continue
-		}
-		if id, err := identify(pid); err == nil {
-			out = append(out, id)
-		}
-	}
-	return out
 }
 
 // headOf returns the record of session id in the first line of a log, nil without
@@ -183,88 +155,4 @@ func headOf(path string, id int) *record {
 	}
 	r.Offset = int64(len(line))
 	return &r
-}
-
-// openLogs returns the numbers of the sessions in dir whose log is descriptor 2 of
-// a process, also where the file was removed.
-func openLogs(dir string) (ids []int) {
-	own, err := os.Stat(dir)
-	if err != nil {
-		return nil
-	}
-	links, _ := filepath.Glob("/proc/[0-9]*/fd/2")
-	for _, link := range links {
-		path, err := os.Readlink(link)
-		if err != nil || filepath.Dir(path) != filepath.Clean(dir) {
-			continue
-		}
-		name, _, ok := strings.Cut(filepath.Base(path), ".log")
-		// In a namespace of its own another process can have a file of that path.
-		if id, err := strconv.ParseInt(name, 10, 32); ok && err == nil && id > 0 && !slices.Contains(ids, int(id)) && isOwn(link, own) {
-			ids = append(ids, int(id))
-		}
-	}
-	return ids
-}
-
-// statx describes the file behind a link of /proc without asking a file system that
-// may not answer (FUSE, NFS).
-func statx(link string) (st unix.Statx_t, err error) {
-	err = unix.Statx(unix.AT_FDCWD, link, unix.AT_STATX_DONT_SYNC|unix.AT_NO_AUTOMOUNT, unix.STATX_BASIC_STATS, &st)
-	return st, err
-}
-
-// isFile reports whether link leads to that file.
-func isFile(link string, file os.FileInfo) bool {
-	st, err := statx(link)
-	want, ok := file.Sys().(*syscall.Stat_t)
-	return err == nil && ok && st.Ino == want.Ino && unix.Mkdev(st.Dev_major, st.Dev_minor) == want.Dev
-}
-
-// isOwn reports whether link leads to a regular file of ours, in the file system of
-// that directory.
-func isOwn(link string, dir os.FileInfo) bool {
-	st, err := statx(link)
-	want, ok := dir.Sys().(*syscall.Stat_t)
-	return err == nil && ok && uint32(st.Mode)&unix.S_IFMT == unix.S_IFREG && int(st.Uid) == os.Geteuid() && unix.Mkdev(st.Dev_major, st.Dev_minor) == want.Dev
-}
-
-// Next returns the number of a new session, which no session on disk has, and
-// writes it to the file "last".
-func Next(dir string) (int, error) {
-	path := filepath.Join(dir, "last")
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
-	if err != nil {
-		return 0, fmt.Errorf("numbering the session: %w", err)
-	}
-	defer f.Close()
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX); err != nil {
-		return 0, fmt.Errorf("numbering the session: %w", err)
-	}
-	text, err := io.ReadAll(io.LimitReader(f, 32))
-	if err != nil {
-		return 0, fmt.Errorf("numbering the session: %w", err)
-	}
-	last, err := strconv.Atoi(string(text))
-	if err != nil || last < 0 {
-		// A new or damaged file: continue above the highest number in use.
-		ids, err := onDisk(dir)
-		if err != nil {
-			return 0, err
-		}
-		for _, id := range append(ids, openLogs(dir)...) {
-			last = max(last, id)
-		}
-	}
-	if last >= math.MaxInt32 {
-		return 0, fmt.Errorf("numbering the session: %d is the last number; remove %s when no session runs", last, path)
-	}
-	next := []byte(strconv.Itoa(last + 1))
-	if _, err := f.WriteAt(next, 0); err != nil {
-		return 0, fmt.Errorf("numbering the session: %w", err)
-	}
-	if err := f.Truncate(int64(len(next))); err != nil {
-		return 0, fmt.Errorf("numbering the session: %w", err)
-	}
-	return last + 1, nil
 }

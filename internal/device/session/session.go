@@ -18,8 +18,10 @@ import (
 	"sync"
 	"time"
 
+	"callhome/internal/device/process"
 	"callhome/internal/proto"
 	"callhome/internal/ratelimit"
+	"callhome/internal/wake"
 )
 
 // Env is shared by all sessions.
@@ -36,7 +38,7 @@ type Env struct {
 
 	// proven replaces package evidence in tests: for a login, and with user "" for
 	// the subsystem.
-	proven func(sshd Identity, user string) bool
+	proven func(sshd process.Identity, user string) bool
 }
 
 // Session is one call home.
@@ -81,7 +83,7 @@ func New(env *Env, id int, p proto.CallParams, via proto.Via, owner Owner) *Sess
 
 // newSession returns the session of a record.
 func newSession(env *Env, r record) *Session {
-	s := &Session{env: env, rec: r, changed: make(chan struct{}), reported: make(chan struct{}, 1), reports: reportLimit}
+	s := &Session{env: env, rec: r, changed: make(chan struct{}), reported: wake.New(), reports: reportLimit}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	return s
 }

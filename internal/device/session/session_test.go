@@ -13,6 +13,7 @@ import (
 
 	"callhome/internal/atomicfile"
 	"callhome/internal/device/dial"
+	"callhome/internal/device/process"
 	"callhome/internal/proto"
 	"callhome/internal/sshdexec"
 )
@@ -49,7 +50,7 @@ func newEnv(t *testing.T) (*Env, *published) {
 		all.mu.Lock()
 		defer all.mu.Unlock()
 		all.events = append(all.events, e)
-	}, proven: func(Identity, string) bool { return true }}, all // a stub has no processes that prove a login
+	}, proven: func(process.Identity, string) bool { return true }}, all // a stub has no processes that prove a login
 }
 
 // connection returns a connected socket, and the station's end of it.
@@ -267,16 +268,5 @@ func TestASessionEndsOnce(t *testing.T) {
 		if s.Context().Err() == nil {
 			t.Fatal("its context has not ended")
 		}
-	}
-}
-
-// An error of endTree is not proof that the process has ended.
-func TestEndTreeSeparatesEndedFromUnknown(t *testing.T) {
-	ended := Identity{PID: os.Getpid(), StartTime: 1}
-	if err := endTree(ended); err != nil {
-		t.Errorf("an ended process: %v", err)
-	}
-	if err := endTree(Identity{PID: -1}); err == nil {
-		t.Error("an invalid PID was ended")
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"strconv"
 
 	"callhome/internal/device/dial"
+	"callhome/internal/device/process"
 	"callhome/internal/device/subsystem"
 	"callhome/internal/proto"
 	"callhome/internal/sshdexec"
@@ -116,7 +117,7 @@ const logHead = "callhome-mgr: session "
 // supervise takes ownership of a process just started, and of sock. It kills a
 // process that it cannot identify: a later kill could hit another one of that PID.
 func (s *Session) supervise(p *os.Process, sock *os.File) error {
-	id, err := identify(p.Pid) // the PID is valid until Wait, below
+	id, err := process.Identify(p.Pid) // the PID is valid until Wait, below
 	if err != nil {
 		if sock != nil {
 			sock.Close()
@@ -141,8 +142,8 @@ func (s *Session) supervise(p *os.Process, sock *os.File) error {
 	exited := make(chan int, 1)
 	go func() {
 		// Wait alone would block a thread for the session's whole lifetime.
-		if pidfd, err := id.open(); err == nil {
-			_ = awaitExit(pidfd)
+		if pidfd, err := id.Open(); err == nil {
+			_ = process.AwaitExit(pidfd)
 			pidfd.Close()
 		}
 		state, err := p.Wait()

@@ -87,10 +87,14 @@ func (r *record) learn(l sshdlog.Line) {
 		}
 	case sshdlog.Authenticated:
 		// A claim, where it is for the session's own peer.
-		if c := (claim{l.User, l.Method, l.Fingerprint, l.Cert}); addrPort(l.Remote, "") == r.Remote && !slices.Contains(r.Claims, c) {
-			r.Claims = append(r.Claims, c)
-			r.Claims = r.Claims[max(len(r.Claims)-maxClaims, 0):]
+		c := claim{l.User, l.Method, l.Fingerprint, l.Cert}
+		if addrPort(l.Remote, "") != r.Remote || slices.Contains(r.Claims, c) {
+			break
 		}
+		if len(r.Claims) == maxClaims {
+			r.Claims, r.ClaimsDropped = r.Claims[1:], true
+		}
+		r.Claims = append(r.Claims, c)
 	case sshdlog.Refused:
 		// "Failed publickey" follows the line with the reason, which is kept.
 		if !strings.HasPrefix(l.Text, "Failed ") || strings.HasPrefix(r.LastText, "Failed ") || r.LastText == "" {
@@ -153,7 +157,7 @@ func (r *record) end(exit int, o order) string {
 	return proto.EventFailed
 }
 
-// maxClaims bounds the claims that are kept.
+// maxClaims bounds the claims that are kept: sshd writes at most 1023 bytes of each.
 const maxClaims = 32
 
 // loggedIn applies a proven login to the record. Of the claims only the user's own
@@ -176,9 +180,9 @@ func (r *record) chooseClaim() (agreed bool) {
 	fits := slices.DeleteFunc(slices.Clone(r.Claims), func(c claim) bool { return exposed && !r.AuthInfo.shows(c) })
 	var chosen claim
 	switch {
-	case len(r.Claims) == 1:
+	case len(r.Claims) == 1 && !r.ClaimsDropped:
 		chosen = r.Claims[0]
-	case len(fits) == 1:
+	case exposed && len(fits) == 1:
 		chosen = fits[0]
 	}
 	r.Method, r.Key, r.Cert = chosen.Method, chosen.Key, chosen.Cert

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"callhome/internal/device/process"
 	"callhome/internal/proto"
 
 	"golang.org/x/sys/unix"
@@ -15,17 +16,8 @@ import (
 // stats returns the kernel's figures of a session's connection, nil on error. It
 // borrows sock.
 func stats(sock *os.File) *proto.Stats {
-	if sock == nil {
-		return nil
-	}
-	raw, err := sock.SyscallConn()
-	if err != nil {
-		return nil
-	}
-	var info *unix.TCPInfo
-	if raw.Control(func(fd uintptr) {
-		info, err = unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO)
-	}) != nil || err != nil {
+	info := tcpInfo(sock)
+	if info == nil {
 		return nil
 	}
 	return &proto.Stats{
@@ -42,26 +34,31 @@ func stats(sock *os.File) *proto.Stats {
 // isEstablished reports whether neither end of a connection has closed it. It
 // borrows sock; false without one.
 func isEstablished(sock *os.File) bool {
-	const established = 1 // TCP_ESTABLISHED, linux/tcp.h
+	info := tcpInfo(sock)
+	return info != nil && info.State == unix.BPF_TCP_ESTABLISHED
+}
+
+// tcpInfo returns what the kernel says of a connection (tcp(7)), nil on error or
+// without one. It borrows sock.
+func tcpInfo(sock *os.File) (info *unix.TCPInfo) {
 	if sock == nil {
-		return false
+		return nil
 	}
 	raw, err := sock.SyscallConn()
 	if err != nil {
-		return false
+		return nil
 	}
-	var info *unix.TCPInfo
 	if raw.Control(func(fd uintptr) {
 		info, err = unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO)
 	}) != nil || err != nil {
-		return false
+		return nil
 	}
-	return info.State == established
+	return info
 }
 
 // takeSocket takes a duplicate of the process's socket for the session. The
 // addresses come from the kernel: those in the log can be forged.
-func (s *Session) takeSocket(id Identity) {
+func (s *Session) takeSocket(id process.Identity) {
 	sock := socketOf(id)
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -102,8 +99,8 @@ func sockaddr(sa unix.Sockaddr, known string) string {
 // socketOf duplicates a process's connected TCP socket (pidfd_getfd(2)), for
 // sessions whose socket this manager did not open. The caller owns it; nil without
 // such a socket or without the permission.
-func socketOf(id Identity) *os.File {
-	pidfd, err := id.open()
+func socketOf(id process.Identity) *os.File {
+	pidfd, err := id.Open()
 	if err != nil {
 		return nil
 	}

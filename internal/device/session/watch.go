@@ -7,6 +7,8 @@ import (
 	"strings"
 	"sync"
 
+	"callhome/internal/wake"
+
 	"github.com/fsnotify/fsnotify"
 )
 
@@ -14,8 +16,8 @@ import (
 // all sessions.
 type Watch struct {
 	watcher *fsnotify.Watcher
-	mu      sync.Mutex // guards wake
-	wake    map[int]chan<- struct{}
+	mu      sync.Mutex // guards readers
+	readers map[int]chan<- struct{}
 }
 
 // NewWatch watches the logs in dir until Close.
@@ -28,7 +30,7 @@ func NewWatch(dir string) (*Watch, error) {
 		fs.Close()
 		return nil, fmt.Errorf("watching the sessions' logs: %w", err)
 	}
-	w := &Watch{watcher: fs, wake: make(map[int]chan<- struct{})}
+	w := &Watch{watcher: fs, readers: make(map[int]chan<- struct{})}
 	go w.run()
 	return w, nil
 }
@@ -56,36 +58,28 @@ func (w *Watch) run() {
 	}
 }
 
-func (w *Watch) add(id int, wake chan<- struct{}) {
+func (w *Watch) add(id int, reader chan<- struct{}) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.wake[id] = wake
+	w.readers[id] = reader
 }
 
 func (w *Watch) drop(id int) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	delete(w.wake, id)
+	delete(w.readers, id)
 }
 
 func (w *Watch) wakeOne(id int) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	wakeUp(w.wake[id])
+	wake.Up(w.readers[id])
 }
 
 func (w *Watch) wakeAll() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	for _, c := range w.wake {
-		wakeUp(c)
-	}
-}
-
-// wakeUp signals c, unless a signal is pending already.
-func wakeUp(c chan<- struct{}) {
-	select {
-	case c <- struct{}{}:
-	default:
+	for _, c := range w.readers {
+		wake.Up(c)
 	}
 }
