@@ -9,11 +9,12 @@ import (
 	"unicode/utf8"
 )
 
-// Bounds of a document. The covered models nest 17 deep.
-const (
-	maxDocument = 4 << 20 // bytes
-	maxDepth    = 32
-)
+// MaxDocument bounds a document, in bytes. Who reads one need not read more than one
+// byte above it: Parse refuses that.
+const MaxDocument = 4 << 20
+
+// maxDepth bounds the nesting. The covered models nest 17 deep.
+const maxDepth = 32
 
 // kind is the type of a JSON value.
 type kind string
@@ -104,8 +105,8 @@ func read(doc []byte) (*node, *Error) {
 	r := &reader{doc: doc, dec: json.NewDecoder(bytes.NewReader(doc)), line: 1}
 	r.dec.UseNumber()
 	switch {
-	case len(doc) > maxDocument:
-		return nil, &Error{"/", 1, fmt.Sprintf("the document has %d bytes; at most %d are read", len(doc), maxDocument)}
+	case len(doc) > MaxDocument:
+		return nil, &Error{"/", 1, fmt.Sprintf("the document has more than the limit of %d bytes", MaxDocument)}
 	case !utf8.Valid(doc):
 		// encoding/json would replace these bytes silently.
 		return nil, &Error{"/", r.lineOf(invalidUTF8(doc)), "this is not UTF-8"}

@@ -23,7 +23,7 @@ func TestDocumentsThatAreNotJSONAreRefused(t *testing.T) {
 		{"not UTF-8", "{\n\n\"a\": \"\xff\"}", 3, "this is not UTF-8"},
 		{"a line in a string", "{\"a\": \"x\ny\"}", 1, "this is not JSON: invalid character '\\n' in string literal"},
 		{"too deep", strings.Repeat("[\n", 100), 33, "it nests deeper than 32"},
-		{"too long", strings.Repeat(" ", maxDocument+1), 1, "at most 4194304 are read"},
+		{"too long", strings.Repeat(" ", MaxDocument+1), 1, "more than the limit of 4194304 bytes"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			c, errs := Parse([]byte(tt.doc), all, Defaults{})

@@ -161,6 +161,7 @@ func (c *client) takeOver(left []Session) Session {
 		i := c.endpoint(own.Endpoint)
 		why := ""
 		switch {
+		case s.Ending(): // by the configuration before, which has waited no longer
 		case !c.conf.Enabled:
 			why = "its client is disabled in the configuration"
 		case i < 0 || owner(&c.conf.Endpoints[i]) != own:
@@ -171,7 +172,9 @@ func (c *client) takeOver(left []Session) Session {
 			found = s
 			continue
 		}
-		go s.End(proto.EndKilled, why)
+		if why != "" {
+			s.EndSoon(proto.EndKilled, why)
+		}
 		select {
 		case <-s.Done():
 		case <-c.ctx.Done():
@@ -200,9 +203,9 @@ func (c *client) step(e schedule.Event, info proto.SessionInfo) {
 		c.publish(do, info)
 		if do.Drop && c.session != nil {
 			if c.state.Phase == schedule.Dialing {
-				go c.session.End(proto.EndNoConnection, "the network changed before there was a connection")
+				c.session.EndSoon(proto.EndNoConnection, "the network changed before there was a connection")
 			} else {
-				go c.session.End(proto.EndLoginTimeout, "no login within "+c.policy.NoSSH.String())
+				c.session.EndSoon(proto.EndLoginTimeout, "no login within "+c.policy.NoSSH.String())
 			}
 		}
 		if !do.Call {

@@ -37,7 +37,8 @@ type Session interface {
 	Owner() session.Owner
 	Await(context.Context, proto.State) (proto.SessionInfo, error)
 	Done() <-chan struct{}
-	End(proto.End, string)
+	EndSoon(proto.End, string)
+	Ending() bool
 }
 
 // Options are the files of Clients.
@@ -107,7 +108,7 @@ func (cs *Clients) Apply(c *config.Config, base *settings.Call) {
 		delete(left, name)
 	}
 	for _, s := range slices.Concat(slices.Collect(maps.Values(left))...) {
-		go s.End(proto.EndKilled, "its client was removed from the configuration")
+		s.EndSoon(proto.EndKilled, "its client was removed from the configuration")
 	}
 	cs.saved.keepOnly(order)
 	cs.mu.Lock()

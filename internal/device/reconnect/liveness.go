@@ -32,7 +32,7 @@ func (c *client) checkLiveness(s Session, e *config.Endpoint) {
 		}
 		end, next := l.check(st, time.Now())
 		if end != "" {
-			s.End(end, l.cause(end))
+			s.EndSoon(end, l.cause(end))
 			return
 		}
 		timer.Reset(next)

@@ -127,8 +127,8 @@ type call struct {
 	heard   time.Time // last data from the peer; zero: Stats returns nil
 	silent  bool
 	changed chan struct{}
-	ended   []proto.End // arguments of End
-	// stubborn: End does not end the session, only the test does.
+	ended   []proto.End // arguments of EndSoon
+	// stubborn: EndSoon does not end the session, only the test does.
 	stubborn bool
 }
 
@@ -178,18 +178,22 @@ func (c *call) Await(ctx context.Context, state proto.State) (proto.SessionInfo,
 	}
 }
 
-func (c *call) End(end proto.End, cause string) {
+func (c *call) EndSoon(end proto.End, cause string) {
 	c.mu.Lock()
+	defer c.mu.Unlock()
 	c.ended = append(c.ended, end)
-	stubborn := c.stubborn
-	c.mu.Unlock()
-	if !stubborn {
-		c.ends(proto.StageSession, end, cause)
+	if !c.stubborn {
+		go c.ends(proto.StageSession, end, cause)
 	}
-	<-c.done
 }
 
-// endCalls returns the ends that End was called with.
+func (c *call) Ending() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.ended) > 0
+}
+
+// endCalls returns the ends that EndSoon was called with.
 func (c *call) endCalls() []proto.End {
 	synctest.Wait()
 	c.mu.Lock()

@@ -12,10 +12,6 @@ import (
 	"callhome/internal/sysexits"
 )
 
-// maxDocument bounds the bytes that are read; config.Parse has the limit of a
-// document and reports its fault.
-const maxDocument = 8 << 20
-
 // Read reads and checks a document, for the options that this machine's sshd has. A
 // missing file is a document without clients, unless it is needed. Errors carry
 // their exit status.
@@ -27,10 +23,7 @@ func Read(file string, needed bool, sshd string) (*config.Config, error) {
 	var doc []byte
 	if err == nil {
 		defer f.Close()
-		doc, err = io.ReadAll(io.LimitReader(f, maxDocument+1))
-	}
-	if err == nil && len(doc) > maxDocument {
-		err = fmt.Errorf("%q has more than the limit of %d bytes", file, maxDocument)
+		doc, err = io.ReadAll(io.LimitReader(f, config.MaxDocument+1))
 	}
 	if err != nil {
 		return nil, sysexits.New(sysexits.NoInput, "", fmt.Errorf("reading the configuration: %w", err))
@@ -58,8 +51,9 @@ func missing(c *config.Config) error {
 	for _, client := range c.Clients {
 		at := "/ietf-netconf-server:netconf-server/call-home/netconf-client[name='" + client.Name + "']"
 		if client.Hook != "" {
-			if h := hookConfig(client.Hook); h.Check() != nil {
-				errs = append(errs, fmt.Errorf("%s/callhome:hook: %w", at, h.Check()))
+			h := hookConfig(client.Hook)
+			if err := h.Check(); err != nil {
+				errs = append(errs, fmt.Errorf("%s/callhome:hook: %w", at, err))
 			}
 		}
 		for _, e := range client.Endpoints {

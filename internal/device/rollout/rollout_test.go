@@ -168,7 +168,7 @@ func TestAWrongConfigurationChangesNothing(t *testing.T) {
 		"no JSON":         {`{"ietf`, "line 1"},
 		"an unknown leaf": {document(`"colour": "red",`), "colour"},
 		"a missing hook":  {document(`"callhome:hook": "/nonexistent/hook",`), "hook"},
-		"too large":       {strings.Repeat(" ", maxDocument+1), "more than"},
+		"too large":       {strings.Repeat(" ", config.MaxDocument+1), "more than"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			d.t = t

@@ -31,6 +31,30 @@ func (s *Session) Fail(stage proto.Stage, cause string) {
 // Kill ends the session for the named peer, as End does.
 func (s *Session) Kill(peer string) { s.End(proto.EndKilled, "ended by "+peer) }
 
+// EndSoon is End without waiting. Ending is true when it returns.
+func (s *Session) EndSoon(end proto.End, cause string) {
+	s.mu.Lock()
+	s.request(end, cause)
+	s.mu.Unlock()
+	go s.End(end, cause)
+}
+
+// Ending reports whether the end of the session was requested.
+func (s *Session) Ending() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.order.end != ""
+}
+
+// request records the first request to end the session, and returns it. The caller
+// holds s.mu.
+func (s *Session) request(end proto.End, cause string) order {
+	if s.order.end == "" {
+		s.order = order{end, cause}
+	}
+	return s.order
+}
+
 // End ends the session: sshd, its process group, the subsystem, and the
 // connection. It returns when all have ended. The first end and cause given are
 // the ones published.
@@ -38,10 +62,7 @@ func (s *Session) End(end proto.End, cause string) {
 	s.begin.Lock()
 	s.mu.Lock()
 	id := s.rec.Process
-	if s.order.end == "" {
-		s.order = order{end, cause}
-	}
-	o := s.order
+	o := s.request(end, cause)
 	s.mu.Unlock()
 	if id.PID == 0 {
 		// No process was started, and none will be: Start finds the session ended.
