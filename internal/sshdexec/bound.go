@@ -3,7 +3,6 @@ package sshdexec
 import (
 	"fmt"
 	"os"
-	"path/filepath"
 
 	"golang.org/x/sys/unix"
 )
@@ -14,14 +13,18 @@ import (
 // mount stays, for the sessions. The error is unix.EPERM where this is not
 // permitted, as in many containers.
 func BoundDir(dir string, size uint64, mode os.FileMode) error {
-	parent, err := os.Open(filepath.Dir(dir))
+	if isMount(dir) {
+		return nil
+	}
+	// Of two callers at once the second must not hide the first one's logs. The lock
+	// is on the directory itself, which other users cannot open.
+	locked, err := os.Open(dir)
 	if err != nil {
 		return fmt.Errorf("mounting a tmpfs on %q: %w", dir, err)
 	}
-	defer parent.Close()
-	// Of two callers at once the second must not hide the first one's logs.
-	if err := unix.Flock(int(parent.Fd()), unix.LOCK_EX); err != nil {
-		return fmt.Errorf("mounting a tmpfs on %q: %w", dir, err)
+	defer locked.Close()
+	if err := lock(locked, unix.LOCK_EX); err != nil {
+		return err
 	}
 	if isMount(dir) {
 		return nil

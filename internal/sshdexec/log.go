@@ -145,15 +145,8 @@ func newLogFile(dir string, now time.Time) (*os.File, error) {
 // lockLog locks a new file. It reports false if another session's prune locked
 // and removed the file first.
 func lockLog(f *os.File) (bool, error) {
-	for {
-		err := unix.Flock(int(f.Fd()), unix.LOCK_SH)
-		if err == unix.EINTR {
-			continue
-		}
-		if err != nil {
-			return false, fmt.Errorf("locking %s: %w", f.Name(), err)
-		}
-		break
+	if err := lock(f, unix.LOCK_SH); err != nil {
+		return false, err
 	}
 	mine, err := f.Stat()
 	if err != nil {
@@ -161,6 +154,19 @@ func lockLog(f *os.File) (bool, error) {
 	}
 	there, err := os.Lstat(f.Name())
 	return err == nil && os.SameFile(mine, there), nil
+}
+
+// lock takes a lock of flock(2), and waits for it.
+func lock(f *os.File, how int) error {
+	for {
+		err := unix.Flock(int(f.Fd()), how)
+		if err == nil {
+			return nil
+		}
+		if err != unix.EINTR {
+			return fmt.Errorf("locking %s: %w", f.Name(), err)
+		}
+	}
 }
 
 // isFilled reports whether a file system has less than a quarter of its space left.
@@ -173,7 +179,7 @@ func isFilled(dir string) bool {
 // LogDir's own file system. It is best effort: a log that cannot be removed must
 // not keep a device from calling home.
 func prune(dir string) {
-	full := func() bool { return dir == LogDir && isFilled(dir) }
+	full := func() bool { return dir == LogDir && isMount(dir) && isFilled(dir) }
 	d, err := os.Open(dir)
 	if err != nil {
 		return

@@ -163,7 +163,7 @@ func (c *Command) options() []string {
 	}
 	if c.Subsystem != "" {
 		out = append(out, "Subsystem=netconf netconf", "ForceCommand="+c.forceCommand())
-		if c.Report != nil {
+		if len(c.Report) > 0 {
 			out = append(out, "ExposeAuthInfo=yes")
 		}
 	}
