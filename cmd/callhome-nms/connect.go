@@ -118,7 +118,7 @@ func deviceOf(c *cli.Context, env func(string) string) (string, error) {
 	}
 	id, ok := strings.CutPrefix(env("LOGNAME"), prefix)
 	if !ok {
-		return "", sysexits.New(sysexits.Usage, "log in as "+prefix+"DEVICE", fmt.Errorf("the login name %q does not begin with %q", printable.Quoted(env("LOGNAME")), prefix))
+		return "", sysexits.New(sysexits.Usage, "log in as "+prefix+"DEVICE", fmt.Errorf("the login name %q does not begin with %q", env("LOGNAME"), prefix))
 	}
 	return checkedID(id)
 }

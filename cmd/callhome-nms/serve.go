@@ -115,7 +115,7 @@ func serve(c *cli.Context) error {
 func newBackend(config station.Config, log *logging.Logger, addrs []netip.AddrPort) (*backend, *metrics.Metrics, error) {
 	b := &backend{registry: config.Registry, begun: time.Now().UTC(), log: log}
 	m := metrics.New(func() station.Stats { return b.Stats() }, version)
-	config.LoggedIn, config.RegistryRead = m.LoggedIn, b.registryRead
+	config.LoggedIn, config.RegistryRead = m.LoggedIn, b.reportRegistry
 	var err error
 	if b.Station, err = station.New(config); err != nil {
 		return nil, nil, program.Usage(err)
@@ -227,8 +227,8 @@ func openDeviceSockets(c *cli.Context, s *station.Station, access rpc.Access, lo
 	return devsock.New(c.String("device-sockets"), s, access, log.Named("sockets"))
 }
 
-// registryRead logs and publishes what is new in the registry.
-func (d *backend) registryRead(c registry.Change, err error) {
+// reportRegistry logs and publishes what is new in the registry.
+func (d *backend) reportRegistry(c registry.Change, err error) {
 	if err != nil {
 		d.log.Error("cannot read the registry", "error", err)
 		return

@@ -98,7 +98,7 @@ func New(c Config, log hclog.Logger) (*Hook, error) {
 	if err := c.Check(); err != nil {
 		return nil, err
 	}
-	h := &Hook{config: c, log: log, run: run, drops: ratelimit.Limit{Burst: 1, Window: ratelimit.Every}}
+	h := &Hook{config: c, log: log, run: run}
 	h.ctx, h.cancel = context.WithCancel(context.Background())
 	return h, nil
 }

@@ -102,7 +102,6 @@ func (r *runs) run(ctx context.Context, _, _ string, line []byte) result {
 func hookOf(r *runs) (*Hook, *bytes.Buffer) {
 	var text bytes.Buffer
 	h := &Hook{
-		drops:  ratelimit.Limit{Burst: 1, Window: ratelimit.Every},
 		config: Config{Program: "/hook", Known: proto.Events, Events: wanted, Timeout: DefaultTimeout},
 		log:    hclog.New(&hclog.LoggerOptions{Output: &text, Mutex: new(sync.Mutex), DisableTime: true}),
 		run:    r.run,

@@ -1,21 +1,23 @@
 // Package ratelimit bounds what a daemon logs or publishes about events that any
 // unauthenticated peer can trigger: the first ones are reported at once, the rest
-// are counted and reported with a later one. The rooms that warn of refusals and
-// that publish events use it. It never keeps the text of what it counts.
+// are counted and reported with a later one. Packages that warn of refusals or
+// publish events use it. It never keeps the text of what it counts.
 package ratelimit
 
 import (
+	"cmp"
 	"sync"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
 )
 
-// Every is the window of Warnings.
+// Every is the window of a Limit that sets none, and of Warnings.
 const Every = time.Minute
 
-// Limit passes at most Burst events in each Window, and counts those it drops.
-// It is pure, and belongs to one kind of event:
+// Limit passes Burst events at once, then Burst in each Window at equal distances,
+// and counts those it drops (a token bucket). Its zero value passes one Every. It is
+// pure, and belongs to one kind of event:
 //
 //	l := ratelimit.Limit{Burst: 20, Window: 10 * time.Second}
 //	...
@@ -26,34 +28,40 @@ const Every = time.Minute
 // The caller locks it where several goroutines use it. At the end, Rest returns
 // what was dropped since the last event that passed.
 type Limit struct {
-	Burst  int
-	Window time.Duration
+	Burst  int           // 0: 1
+	Window time.Duration // 0: Every
 
-	begun   time.Time // of the window
-	passed  int       // in the window
+	full    time.Time // when all of Burst pass again
 	dropped int       // since the last that passed
+}
+
+// window and every return the window, and the distance of two events in it.
+func (l *Limit) window() (window, every time.Duration) {
+	window = cmp.Or(l.Window, Every)
+	return window, window / time.Duration(max(l.Burst, 1))
 }
 
 // Allow reports whether an event passes now, and how many were dropped since the
 // last that did.
 func (l *Limit) Allow(now time.Time) (dropped int, ok bool) {
-	// A clock that was set back begins a window: otherwise the limit would drop
+	window, every := l.window()
+	// Of a clock that was set back the limit begins anew: otherwise it would drop
 	// everything until the clock is where it was.
-	if now.Sub(l.begun) >= l.Window || now.Before(l.begun) {
-		l.begun, l.passed = now, 0
+	if l.full.Before(now) || l.full.Sub(now) > window {
+		l.full = now
 	}
-	if l.passed >= l.Burst {
+	if l.Wait(now) > 0 {
 		l.dropped++
 		return 0, false
 	}
-	l.passed++
+	l.full = l.full.Add(every)
 	return l.Rest(), true
 }
 
-// Wait returns how long it is from now to the end of the window, when events pass
-// again.
+// Wait returns how long it is from now until an event passes.
 func (l *Limit) Wait(now time.Time) time.Duration {
-	return max(0, min(l.Window, l.begun.Add(l.Window).Sub(now)))
+	window, every := l.window()
+	return max(0, min(every, l.full.Add(every).Sub(now)-window))
 }
 
 // Rest returns how many were dropped since the last that passed, and counts anew.
@@ -84,7 +92,7 @@ func (w *Warnings) Warn(message string, fields ...any) {
 	w.mu.Lock()
 	l := w.of[message]
 	if l == nil {
-		l = &Limit{Burst: 1, Window: Every}
+		l = new(Limit)
 		w.of[message] = l
 	}
 	dropped, ok := l.Allow(time.Now())

@@ -10,7 +10,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 )
 
-func TestOnePassesInEachWindowAndTheRestIsCounted(t *testing.T) {
+func TestOnePassesInAWindowAndTheRestIsCounted(t *testing.T) {
 	l := Limit{Burst: 1, Window: Every}
 	begun := time.Now()
 	for _, tt := range []struct {
@@ -35,6 +35,49 @@ func TestOnePassesInEachWindowAndTheRestIsCounted(t *testing.T) {
 	}
 	if got := l.Rest(); got != 0 {
 		t.Errorf("the rest is counted twice: %d", got)
+	}
+}
+
+// After a burst, events pass at equal distances, and none is counted twice.
+func TestAfterABurstEventsPassAtEqualDistances(t *testing.T) {
+	const every = 30 * time.Second
+	for _, tt := range []struct {
+		name     string
+		distance time.Duration
+		want     int // of 100
+	}{
+		{"now and then", every, 100},
+		{"at once", 0, 10},
+		{"twice as often", every / 2, 100/2 + 10 - 1},
+	} {
+		l := Limit{Burst: 10, Window: 10 * every}
+		now, passed, dropped := time.Now(), 0, 0
+		for range 100 {
+			if n, ok := l.Allow(now); ok {
+				passed++
+				dropped += n
+			} else if wait := l.Wait(now); wait <= 0 || wait > every {
+				t.Fatalf("%s: the next one passes in %v", tt.name, wait)
+			}
+			now = now.Add(tt.distance)
+		}
+		if rest := l.Rest(); passed != tt.want || passed+dropped+rest != 100 {
+			t.Errorf("%s: %d passed, want %d; %d dropped before one, %d after", tt.name, passed, tt.want, dropped, rest)
+		}
+	}
+}
+
+func TestTheZeroLimitPassesOneEveryMinute(t *testing.T) {
+	var l Limit
+	now, passed := time.Now(), 0
+	for range 600 {
+		if _, ok := l.Allow(now); ok {
+			passed++
+		}
+		now = now.Add(time.Second)
+	}
+	if passed != 10 {
+		t.Errorf("%d passed in ten minutes", passed)
 	}
 }
 
@@ -64,6 +107,9 @@ func TestAClockSetBackSilencesNothing(t *testing.T) {
 		l.Allow(now)
 	}
 	now = now.Add(-365 * 24 * time.Hour)
+	if wait := l.Wait(now); wait > 500*time.Millisecond {
+		t.Errorf("the next one passes in %v", wait)
+	}
 	for range 1000 {
 		now = now.Add(time.Minute)
 		if _, ok := l.Allow(now); !ok {

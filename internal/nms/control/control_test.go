@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"os"
@@ -17,6 +18,7 @@ import (
 	"callhome/internal/proto"
 	"callhome/internal/rpc"
 
+	"github.com/creachadair/jrpc2"
 	"github.com/hashicorp/go-hclog"
 )
 
@@ -30,8 +32,9 @@ func (*backend) List() nmsproto.DeviceList {
 	return nmsproto.DeviceList{Devices: []nmsproto.Device{{ID: "edge7"}}}
 }
 
-func (*backend) Adopt(p nmsproto.AdoptParams, _ bool) (nmsproto.Device, error) {
-	return nmsproto.Device{ID: p.ID}, nil
+// Adopt returns in Address who adopted.
+func (*backend) Adopt(p nmsproto.AdoptParams, byRoot bool) (nmsproto.Device, error) {
+	return nmsproto.Device{ID: p.ID, Address: fmt.Sprint("root: ", byRoot)}, nil
 }
 
 func (b *backend) Connect(ctx context.Context, device string, sock station.Duplex) (nmsproto.ConnectResult, error) {
@@ -238,6 +241,21 @@ func TestAReaderThatIsGoneEndsTheSession(t *testing.T) {
 type broken struct{}
 
 func (broken) Write([]byte) (int, error) { return 0, io.ErrClosedPipe }
+
+// Only root may name files of secrets, so the station must know who adopts.
+func TestTheStationKnowsWhetherRootAdopts(t *testing.T) {
+	for uid, want := range map[uint32]string{0: "root: true", 5: "root: false"} {
+		adopt := methods(&backend{}, &rpc.Conn{Context: t.Context(), Peer: rpc.Peer{UID: uid}})[nmsproto.MethodAdopt].Handle
+		requests, err := jrpc2.ParseRequests([]byte(`{"jsonrpc":"2.0","id":1,"method":"adopt","params":{"id":"edge9"}}`))
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := adopt(t.Context(), requests[0].ToRequest())
+		if device, ok := got.(nmsproto.Device); !ok || err != nil || device.Address != want {
+			t.Errorf("user %d: %+v, %v, want %s", uid, got, err, want)
+		}
+	}
+}
 
 func TestEachMethodReachesTheBackend(t *testing.T) {
 	c, err := Dial(serve(t, &backend{}))

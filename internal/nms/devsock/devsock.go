@@ -31,7 +31,7 @@ const maxConns = 64
 
 // Station has the devices, and opens the sessions with them.
 type Station interface {
-	Subscribe() (last []nmsproto.Event, events <-chan nmsproto.Event, cancel func())
+	Changes() (ids <-chan string, cancel func())
 	Devices() []nmsproto.Device
 	Device(id string) (nmsproto.Device, bool)
 	Connect(ctx context.Context, id string, sock station.Duplex) (nmsproto.ConnectResult, error)
@@ -43,7 +43,7 @@ type Sockets struct {
 	access  rpc.Access
 	station Station
 	log     hclog.Logger
-	// warnings are rate-limited: a shortage of file descriptors repeats them.
+	// warnings are rate-limited: every local user can cause them.
 	warnings *ratelimit.Warnings
 	open     map[string]*net.UnixListener // only Run's goroutine uses it
 	wg       sync.WaitGroup
@@ -75,7 +75,7 @@ func (d *Sockets) Run(ctx context.Context) {
 	defer d.wg.Wait()
 	defer d.closeAll()
 	for ctx.Err() == nil {
-		_, events, cancel := d.station.Subscribe()
+		changes, cancel := d.station.Changes()
 		stop := context.AfterFunc(ctx, cancel)
 		connected := make(map[string]bool)
 		for _, device := range d.station.Devices() {
@@ -88,11 +88,9 @@ func (d *Sockets) Run(ctx context.Context) {
 			}
 		}
 		n := 0
-		for e := range events {
+		for id := range changes {
 			n++
-			if e.Device != "" {
-				d.sync(ctx, e.Device)
-			}
+			d.sync(ctx, id)
 		}
 		stop()
 		if n == 0 {
@@ -156,14 +154,14 @@ func (d *Sockets) serve(ctx context.Context, id string, l *net.UnixListener) {
 		}
 		peer, err := rpc.PeerOf(c)
 		if full, _ := d.access.Allows(peer); err != nil || !full {
-			d.log.Warn("connection refused", "device", id, "peer", peer.String(), "error", err)
+			d.warnings.Warn("connection refused", "device", id, "peer", peer.String(), "error", err)
 			c.Close()
 			continue
 		}
 		select {
 		case places <- struct{}{}:
 		default:
-			d.log.Warn("connection refused: too many connections to this device socket", "device", id, "peer", peer.String())
+			d.warnings.Warn("connection refused: too many connections to this device socket", "device", id, "peer", peer.String())
 			c.Close()
 			continue
 		}

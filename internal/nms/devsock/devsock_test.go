@@ -24,7 +24,7 @@ import (
 
 // testStation is a station whose devices send their name.
 type testStation struct {
-	pubsub.Hub[nmsproto.Event]
+	changed pubsub.Hub[string]
 	mu      sync.Mutex
 	devices map[string]nmsproto.State
 }
@@ -33,7 +33,12 @@ func (h *testStation) set(id string, s nmsproto.State) {
 	h.mu.Lock()
 	h.devices[id] = s
 	h.mu.Unlock()
-	h.Publish(nmsproto.Event{Device: id})
+	h.changed.Publish(id)
+}
+
+func (h *testStation) Changes() (<-chan string, func()) {
+	_, ids, cancel := h.changed.Subscribe()
+	return ids, cancel
 }
 
 func (h *testStation) Devices() (out []nmsproto.Device) {
@@ -136,7 +141,7 @@ func TestTheSocketsCloseWithTheStation(t *testing.T) {
 	}
 	done := make(chan struct{})
 	go func() { defer close(done); d.Run(t.Context()) }()
-	h.Close()
+	h.changed.Close()
 	select {
 	case <-done:
 	case <-time.After(20 * time.Second):

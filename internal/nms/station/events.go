@@ -1,6 +1,7 @@
 package station
 
 import (
+	"sync"
 	"time"
 
 	"callhome/internal/nms/nmsproto"
@@ -16,21 +17,24 @@ var peerEvents = map[string]bool{nmsproto.EventRefused: true, nmsproto.EventUnkn
 // disconnecting.
 var stateEvents = map[string]bool{nmsproto.EventUp: true, nmsproto.EventDown: true, nmsproto.EventReplaced: true}
 
-// peerLimit bounds each kind of peerEvents.
+// peerLimit bounds each kind of peerEvents: 20 at once, then one in 0.5 s.
 var peerLimit = ratelimit.Limit{Burst: 20, Window: 10 * time.Second}
 
-// stateLimit bounds the stateEvents of one device: a device that connects for a
-// minute each, as often as periodic connections can, is reported in full.
+// stateLimit bounds the stateEvents of one device: 10 at once, then one in 30 s. A
+// device that connects for a minute each, as often as periodic connections can, is
+// reported in full.
 var stateLimit = ratelimit.Limit{Burst: 10, Window: 5 * time.Minute}
 
 // publisher publishes the station's events in order and rate-limited. The station
 // calls its methods with its mu held.
 type publisher struct {
-	hub     pubsub.Hub[nmsproto.Event]
+	hub pubsub.Hub[nmsproto.Event]
+	// changed passes the id of each device whose state has changed, in full: what
+	// follows a device's state must not depend on what is reported of it.
+	changed pubsub.Hub[string]
 	kinds   map[string]*ratelimit.Limit // of peerEvents
 	devices map[string]*deviceEvents    // by device
-	// lock and unlock are the station's mu, for events that a timer publishes.
-	lock, unlock func()
+	mu      sync.Locker                 // the station's, for events that a timer publishes
 }
 
 // deviceEvents are the stateEvents of one device. The last one is always
@@ -41,8 +45,8 @@ type deviceEvents struct {
 	later *time.Timer     // publishes last; nil if no event is held back
 }
 
-func newPublisher(lock, unlock func()) *publisher {
-	p := &publisher{kinds: make(map[string]*ratelimit.Limit), devices: make(map[string]*deviceEvents), lock: lock, unlock: unlock}
+func newPublisher(mu sync.Locker) *publisher {
+	p := &publisher{kinds: make(map[string]*ratelimit.Limit), devices: make(map[string]*deviceEvents), mu: mu}
 	p.hub.Spare = func(e nmsproto.Event) bool { return peerEvents[e.Event] }
 	return p
 }
@@ -70,9 +74,10 @@ func (p *publisher) publish(e nmsproto.Event) {
 	}
 }
 
-// publishState publishes a device's state event at once, or at the end of the rate
-// limit's window unless a newer one has replaced it.
+// publishState publishes a device's state event at once, or when the rate limit lets
+// it, unless a newer one has replaced it.
 func (p *publisher) publishState(e nmsproto.Event, now time.Time) {
+	p.changed.Publish(e.Device)
 	d := p.devices[e.Device]
 	if d == nil {
 		d = &deviceEvents{limit: stateLimit}
@@ -87,8 +92,8 @@ func (p *publisher) publishState(e nmsproto.Event, now time.Time) {
 	d.last = &e
 	if d.later == nil {
 		d.later = time.AfterFunc(d.limit.Wait(now), func() {
-			p.lock()
-			defer p.unlock()
+			p.mu.Lock()
+			defer p.mu.Unlock()
 			d.later = nil
 			if d.last != nil {
 				p.publishLast(d)
@@ -119,4 +124,5 @@ func (p *publisher) close() {
 		}
 	}
 	p.hub.Close()
+	p.changed.Close()
 }

@@ -1,6 +1,8 @@
 package station
 
 import (
+	"strconv"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -45,7 +47,7 @@ func TestAFlappingDeviceIsRateLimited(t *testing.T) {
 		if n, _ := s.remembers("edge7"); n != stateLimit.Burst {
 			t.Errorf("%d events", n)
 		}
-		time.Sleep(stateLimit.Window)
+		time.Sleep(30 * time.Second)
 		synctest.Wait()
 		n, last := s.remembers("edge7")
 		if n != stateLimit.Burst+1 || last.Event != nmsproto.EventUp || last.Address != "192.0.2.2:2" || last.Unsaid != 2*times-stateLimit.Burst {
@@ -82,17 +84,61 @@ func TestTheLastEventIsPublishedAtTheEnd(t *testing.T) {
 	})
 }
 
-// After the clock is set back, no event is held back for longer than a window.
-func TestAClockSetBackHoldsNothingBack(t *testing.T) {
-	l := stateLimit
-	now := time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC)
-	for range l.Burst {
-		l.Allow(now)
+// Of 100 events of a device each is published, counted with a later one, or is the
+// one that is held back; the last one published is the last that happened.
+func TestEachStateEventIsPublishedOrCounted(t *testing.T) {
+	const every = 30 * time.Second
+	for _, tt := range []struct {
+		name     string
+		distance time.Duration
+		want     int // published, with the last one
+	}{{"now and then", every, 100}, {"at once", 0, 11}, {"twice as often", every / 2, 60}} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var mu sync.Mutex
+				p := newPublisher(&mu)
+				_, changed, _ := p.changed.Subscribe()
+				_, events, _ := p.hub.Subscribe()
+				for i := range 100 {
+					mu.Lock()
+					p.publish(nmsproto.Event{Event: nmsproto.EventUp, Device: "edge7", Address: strconv.Itoa(i)})
+					mu.Unlock()
+					time.Sleep(tt.distance)
+					synctest.Wait()
+				}
+				time.Sleep(every)
+				synctest.Wait()
+				published, dropped, last := 0, 0, ""
+				for len(events) > 0 {
+					e := <-events
+					published++
+					dropped += e.Unsaid
+					if n, _ := strconv.Atoi(e.Address); last != "" && n <= mustAtoi(t, last) {
+						t.Errorf("event %s is published after %s", e.Address, last)
+					}
+					last = e.Address
+				}
+				if published != tt.want || published+dropped != 100 || last != "99" {
+					t.Errorf("%d published, want %d; %d counted; the last is %s", published, tt.want, dropped, last)
+				}
+				if len(changed) != 100 {
+					t.Errorf("%d changes were passed on, want all", len(changed))
+				}
+				mu.Lock()
+				p.close()
+				mu.Unlock()
+			})
+		})
 	}
-	now = now.Add(-365 * 24 * time.Hour)
-	if _, ok := l.Allow(now); !ok {
-		t.Errorf("an event is held back for %v", l.Wait(now))
+}
+
+func mustAtoi(t *testing.T, s string) int {
+	t.Helper()
+	n, err := strconv.Atoi(s)
+	if err != nil {
+		t.Fatal(err)
 	}
+	return n
 }
 
 // Events of calls without a login do not push a device's events out of the backlog.

@@ -100,7 +100,7 @@ func New(c Config) (*Station, error) {
 		config: c, unauthenticated: newUnauthenticated(c.MaxUnauthenticated, c.MaxPerSource), devices: make(map[string]*device),
 		unknown: make(unknownDevices), stats: Stats{Outcomes: make(map[Outcome]uint64)},
 	}
-	s.events = newPublisher(s.mu.Lock, s.mu.Unlock)
+	s.events = newPublisher(&s.mu)
 	return s, nil
 }
 
@@ -224,6 +224,13 @@ func (s *Station) refused(o Outcome, e nmsproto.Event) {
 	s.mu.Unlock()
 	e.Event = nmsproto.EventRefused
 	s.Publish(e)
+}
+
+// Changes returns a channel of the ids of devices whose state changes from now on.
+// It is closed by cancel, when the station stops, or when its reader is too slow.
+func (s *Station) Changes() (ids <-chan string, cancel func()) {
+	_, ids, cancel = s.events.changed.Subscribe()
+	return ids, cancel
 }
 
 // Subscribe returns the last events and a channel of those that follow.
