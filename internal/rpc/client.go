@@ -82,29 +82,32 @@ func (l *eventLine[E]) Recv() ([]byte, error) {
 // How long a full queue of connections is waited for, and how often it is tried:
 // the kernel reports a full queue, and not when it no longer is.
 const (
-	fullTime  = 5 * time.Second
+	fullTime  = 3 * time.Second
 	fullPause = 10 * time.Millisecond
 )
 
-// connect connects to path, and again while the daemon's queue is full: any local
-// user can fill it for a moment.
-func connect(path string) (conn *net.UnixConn, err error) {
+// connect connects to path, and again while the daemon's queue is full, which any
+// local user can cause for a moment. It calls full before it waits.
+func connect(path string, full func()) (conn *net.UnixConn, err error) {
 	for end := time.Now().Add(fullTime); ; time.Sleep(fullPause) {
 		conn, err = net.DialUnix("unix", nil, &net.UnixAddr{Name: path, Net: "unix"})
 		if !errors.Is(err, syscall.EAGAIN) || time.Now().After(end) {
 			return conn, err
 		}
+		full()
 	}
 }
 
 // Dial connects to d at path. Errors carry their exit status.
 func Dial[E any](path string, d Daemon) (*Client[E], error) {
-	conn, err := connect(path)
+	conn, err := connect(path, func() {})
 	switch {
 	case errors.Is(err, fs.ErrPermission):
 		return nil, sysexits.New(sysexits.NoPerm, "run as root or as a member of the group "+d.Group, fmt.Errorf("connecting to %s at %q: permission denied", d.Name, path))
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
 		return nil, sysexits.New(sysexits.Unavailable, d.Start, fmt.Errorf("%s does not run: no listener at %q", d.Name, path))
+	case errors.Is(err, syscall.EAGAIN):
+		return nil, sysexits.New(sysexits.Unavailable, "temporary, retry", fmt.Errorf("connecting to %s at %q: its queue of connections is full", d.Name, path))
 	case err != nil:
 		return nil, sysexits.New(sysexits.OSErr, "", fmt.Errorf("connecting to %s at %q: %w", d.Name, path, err))
 	}

@@ -122,7 +122,7 @@ func Subscribe[E any](ctx context.Context, c *Conn, since func() ([]E, <-chan E,
 	}
 	if !c.server.subscribe(c.Peer.UID) {
 		c.subscribed.Store(false)
-		return nil, proto.NewError(proto.CodeBusy, "too many subscriptions; temporary, retry")
+		return nil, proto.NewError(proto.CodeBusy, "too many subscriptions")
 	}
 	to := jrpc2.ServerFromContext(ctx)
 	last, events, cancel := since()

@@ -38,7 +38,6 @@ func TestLoggedIn(t *testing.T) {
 		{"root later", with(root, func(p *Process) { p.Title = "sshd-session: root@notty" }), "root", 0, true},
 		{"a user of another name service", with(user, func(p *Process) { p.Title = "sshd: ann@example.net@notty" }), "ann@example.net", anyUID, true},
 		{"in a container that sees no descriptors", with(user, func(p *Process) { p.Socket, p.Root = Unseen, RootUnseen }), "netop", netop, true},
-		{"with a ChrootDirectory", user, "netop", netop, true},
 
 		{"the monitor of a valid user", with(root, func(p *Process) { p.Title = "sshd: root [priv]" }), "root", 0, false},
 		{"the monitor of an unknown user", with(root, func(p *Process) { p.Title = "sshd: unknown [priv]" }), "unknown [priv]", anyUID, false},

@@ -215,7 +215,7 @@ func (m *Manager) admit() error {
 	case m.stopping:
 		return proto.NewError(proto.CodeShutdown, "callhome-mgr is stopping")
 	case m.open >= maxCalls:
-		return proto.NewError(proto.CodeBusy, fmt.Sprintf("limit of %d open sessions reached; temporary, retry", maxCalls))
+		return proto.NewError(proto.CodeBusy, fmt.Sprintf("limit of %d open sessions reached", maxCalls))
 	}
 	m.calls++
 	m.open++

@@ -306,4 +306,4 @@ func names(n int) (out []string) {
 	return out
 }
 
-var errFull = errors.New("limit of 4096 open sessions reached; temporary, retry")
+var errFull = errors.New("limit of 4096 open sessions reached")
