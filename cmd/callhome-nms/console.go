@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"runtime/debug"
 	"strings"
 
 	"callhome/internal/nms/console"
@@ -92,6 +93,9 @@ func runConsole(c *cli.Context, script *console.Script, where *addresses) error 
 	if err != nil {
 		return err
 	}
+	// A device chooses the length of a reply. With Go's default of 100 the memory for one
+	// is up to 5.5 times its length, with 10 below 4 times.
+	debug.SetGCPercent(10)
 	con := console.New(os.Stdout, style)
 	con.IsTerminal = term.IsTerminal(int(os.Stdout.Fd()))
 	con.Timeout = c.Duration("timeout")

@@ -56,12 +56,20 @@ type listener struct {
 // listen opens a listener; port 0 is any.
 func listen(t *testing.T, addr string) *listener {
 	t.Helper()
-	l, err := net.Listen("tcp", addr)
-	if err != nil {
-		t.Fatal(err)
-	}
+	l := listenWhenFree(t, func() (net.Listener, error) { return net.Listen("tcp", addr) })
 	t.Cleanup(func() { l.Close() })
 	return &listener{t, l}
+}
+
+// listenWhenFree listens, and waits while a process that was forked a moment ago still
+// has the last listener of that address.
+func listenWhenFree(t *testing.T, listen func() (net.Listener, error)) (l net.Listener) {
+	t.Helper()
+	sandbox.Await(t, patience, "listening", func() (err error) {
+		l, err = listen()
+		return err
+	})
+	return l
 }
 
 // listenIn opens a listener inside another network namespace, "" for ours. A
@@ -75,15 +83,15 @@ func listenIn(t *testing.T, netns, addr string) *listener {
 		l   net.Listener
 		err error
 	}
-	r := atNetns(t, netns, func() result {
-		l, err := net.Listen("tcp", addr)
-		return result{l, err}
+	l := listenWhenFree(t, func() (net.Listener, error) {
+		r := atNetns(t, netns, func() result {
+			l, err := net.Listen("tcp", addr)
+			return result{l, err}
+		})
+		return r.l, r.err
 	})
-	if r.err != nil {
-		t.Fatalf("listening in %s: %v", netns, r.err)
-	}
-	t.Cleanup(func() { r.l.Close() })
-	return &listener{t, r.l}
+	t.Cleanup(func() { l.Close() })
+	return &listener{t, l}
 }
 
 func (l *listener) Addr() string { return l.Listener.Addr().String() }

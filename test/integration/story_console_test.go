@@ -317,7 +317,7 @@ func TestConsoleChecksCertificates(t *testing.T) {
 			t.Parallel()
 			device, nms := newDevice(t, newProbe(t).Command), newNMS(t)
 			device.LetIn(nms)
-			options := []string{"--ca", ca + ".pub", "--timeout", "8s", "--hello"}
+			options := []string{"--ca", ca + ".pub", "--timeout", consoleTimeout, "--hello"}
 			if row.options != nil {
 				options = append(options, row.options(t, device)...)
 			}
@@ -344,7 +344,7 @@ func TestConsoleAcceptsANewDevice(t *testing.T) {
 	device, nms := newDevice(t, newProbe(t).Command), newNMS(t)
 	device.LetIn(nms)
 	addr := freeAddr("127.0.0.1")
-	p := nms.Console(addr, "--hello", "--timeout", "3s")
+	p := nms.Console(addr, "--hello", "--timeout", consoleTimeout)
 	device.Call(addr)
 	p.MustExit(77)
 	contains(t, "the console", p.Stderr(), "no host key is known of device "+alias, "SHA256:", "--accept-new")
@@ -368,7 +368,7 @@ func TestConsoleAcceptsANewDevice(t *testing.T) {
 	device.Call(addr).AwaitStderr(letIn)
 	contains(t, "~/.ssh/known_hosts", readFile(t, filepath.Join(home, ".ssh", "known_hosts")), alias+" "+publicKey(t, device.hostKey))
 	addr = freeAddr("127.0.0.1")
-	p = nms.Console(addr, "--hello", "--accept-new", "--timeout", "3s")
+	p = nms.Console(addr, "--hello", "--accept-new", "--timeout", consoleTimeout)
 	newDevice(t, "/bin/true").Call(addr)
 	p.MustExit(77)
 	contains(t, "the console", p.Stderr(), "this is not device "+alias, nms.knownHosts+" line 1")

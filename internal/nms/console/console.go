@@ -1,15 +1,18 @@
 package console
 
 import (
+	"bytes"
 	"context"
 	"encoding/xml"
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"sync"
 	"time"
 	"unicode"
+	"unicode/utf8"
 
 	"callhome/internal/nms/netconf"
 	"callhome/internal/sysexits"
@@ -77,10 +80,8 @@ func (c *Console) Notification(message []byte) {
 // isComplete reports whether a notification is notificationComplete, the last one (RFC
 // 5277 section 3.3.1).
 func isComplete(message []byte) bool {
-	var n struct {
-		Complete *struct{} `xml:"urn:ietf:params:xml:ns:netmod:notification notificationComplete"`
-	}
-	return xml.Unmarshal(message, &n) == nil && n.Complete != nil
+	_, complete := netconf.Text(message, xml.Name{Space: "urn:ietf:params:xml:ns:netmod:notification", Local: "notificationComplete"})
+	return complete
 }
 
 // Run runs the requests one after the other, up to the first that fails. If one is a
@@ -171,9 +172,12 @@ func (c *Console) send(ctx context.Context, s *netconf.Session, name, operation 
 		return fmt.Errorf("%s: %w", name, broken(err))
 	}
 	if text, ok := schema(reply.Raw); ok && name == "get-schema" && c.Style == Pretty {
-		c.write([]byte(text))
+		c.write(text)
 	} else {
 		c.show(reply.Raw)
+	}
+	if reply.Malformed != nil {
+		return errors.Join(sysexits.New(sysexits.Protocol, "see what came with --style raw", fmt.Errorf("%s: reading the reply: %w", name, reply.Malformed)), c.writeError())
 	}
 	return errors.Join(c.replyError(name, reply), c.writeError())
 }
@@ -210,37 +214,76 @@ func broken(err error) error {
 
 // schema returns the YANG text in the reply to get-schema.
 func schema(reply []byte) (string, bool) {
-	var r struct {
-		Data *struct {
-			Text string `xml:",chardata"`
-		} `xml:"urn:ietf:params:xml:ns:yang:ietf-netconf-monitoring data"`
-	}
-	if xml.Unmarshal(reply, &r) != nil || r.Data == nil {
-		return "", false
-	}
-	return strings.TrimSpace(r.Data.Text) + "\n", true
+	text, ok := netconf.Text(reply, xml.Name{Space: "urn:ietf:params:xml:ns:yang:ietf-netconf-monitoring", Local: "data"})
+	return strings.TrimSpace(text) + "\n", ok
 }
 
 // show prints a message in the style.
 func (c *Console) show(message []byte) {
-	if c.Style == Pretty {
-		message, _ = netconf.Pretty(message) // it returns other text than XML unchanged
-	}
-	if len(message) == 0 || message[len(message)-1] != '\n' {
-		message = append(message[:len(message):len(message)], '\n')
-	}
-	c.write(message)
+	c.print(func(w io.Writer) {
+		if c.Style == Pretty {
+			_ = netconf.Pretty(w, message) // what it cannot format it copies
+			return
+		}
+		_, _ = w.Write(message)
+		if !bytes.HasSuffix(message, []byte("\n")) {
+			_, _ = io.WriteString(w, "\n")
+		}
+	})
 }
 
-func (c *Console) write(text []byte) {
-	if c.IsTerminal {
-		text = []byte(Tame(string(text)))
-	}
+func (c *Console) write(text string) {
+	c.print(func(w io.Writer) { _, _ = io.WriteString(w, text) })
+}
+
+// print prints one text, which no other text interrupts, and keeps Out's first error.
+func (c *Console) print(write func(io.Writer)) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if _, err := c.Out.Write(text); err != nil && c.err == nil {
-		c.err = fmt.Errorf("printing: %w", err)
+	out := &firstError{w: c.Out}
+	if c.IsTerminal {
+		write(&tamed{w: out})
+	} else {
+		write(out)
 	}
+	if out.err != nil && c.err == nil {
+		c.err = fmt.Errorf("printing: %w", out.err)
+	}
+}
+
+// firstError keeps the first error of w, and writes nothing after it.
+type firstError struct {
+	w   io.Writer
+	err error
+}
+
+func (o *firstError) Write(p []byte) (int, error) {
+	if o.err == nil {
+		_, o.err = o.w.Write(p)
+	}
+	return len(p), o.err
+}
+
+// tamed makes text harmless for a terminal. A character may be in two writes.
+type tamed struct {
+	w    io.Writer
+	rest []byte // the begin of a character
+}
+
+func (t *tamed) Write(p []byte) (int, error) {
+	text := append(t.rest, p...)
+	whole := len(text)
+	for i := 1; i < utf8.UTFMax && i <= len(text); i++ {
+		if last := text[len(text)-i:]; utf8.RuneStart(last[0]) {
+			if !utf8.FullRune(last) {
+				whole -= i
+			}
+			break
+		}
+	}
+	t.rest = slices.Clone(text[whole:])
+	_, err := io.WriteString(t.w, Tame(string(text[:whole])))
+	return len(p), err
 }
 
 func (c *Console) writeError() error {

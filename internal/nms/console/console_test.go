@@ -450,3 +450,29 @@ func TestInteractiveModeRunsOneCommandPerLine(t *testing.T) {
 		t.Errorf("when the server ends the session: %v", err)
 	}
 }
+
+// A reply that is not XML is printed as it came, with the place of its fault, and the
+// session goes on.
+func TestAMalformedReplyIsPrinted(t *testing.T) {
+	out, received, warned, err := interact(t, "get\rlock\rquit\r", map[string]string{"get": "<a>\x01</a>"})
+	if err != nil || received != "get lock close-session" || !strings.Contains(out, "<a>\x01</a>") {
+		t.Errorf("%v, received %q\n%q", err, received, out)
+	}
+	if len(warned) != 1 || !strings.Contains(warned[0], "get: reading the reply: this is not XML: XML syntax error on line 1: illegal character code U+0001 (byte ") {
+		t.Errorf("warned %q", warned)
+	}
+}
+
+// A character that comes in two writes is one character on the terminal.
+func TestTamedTextComesInPieces(t *testing.T) {
+	const text = "a\u202eä\x1b日本\r\n"
+	for cut := range len(text) {
+		var b strings.Builder
+		w := &tamed{w: &b}
+		_, _ = io.WriteString(w, text[:cut])
+		_, _ = io.WriteString(w, text[cut:])
+		if b.String() != Tame(text) {
+			t.Errorf("cut at %d it is %q", cut, b.String())
+		}
+	}
+}

@@ -116,5 +116,5 @@ func (c *Console) help() {
 	fmt.Fprintf(t, "<...>\tsend this XML in <rpc>\n")
 	fmt.Fprintf(t, "help, quit\t\n")
 	t.Flush()
-	c.write([]byte(b.String()))
+	c.write(b.String())
 }

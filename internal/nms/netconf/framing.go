@@ -85,6 +85,9 @@ func (r *Reader) untilMark() ([]byte, error) {
 }
 
 func (r *Reader) chunks() ([]byte, error) {
+	if err := r.skipLineEnds(); err != nil {
+		return nil, err
+	}
 	var message []byte
 	for first := true; ; first = false {
 		size, err := r.chunkSize()
@@ -106,6 +109,22 @@ func (r *Reader) chunks() ([]byte, error) {
 	}
 }
 
+// skipLineEnds skips line ends before the one that begins a message. RFC 6242 has none
+// there, but some servers send one after each message.
+func (r *Reader) skipLineEnds() error {
+	for {
+		next, err := r.r.Peek(2)
+		if len(next) == 0 || !isLineEnd(next[0]) || len(next) == 2 && !isLineEnd(next[1]) {
+			return nil // chunkSize reads the error again
+		}
+		if _, _ = r.r.Discard(1); err != nil {
+			return err
+		}
+	}
+}
+
+func isLineEnd(b byte) bool { return b == '\n' || b == '\r' }
+
 // appendChunk reads one chunk's data. Memory grows with the bytes that have come, not
 // with the announced length.
 func (r *Reader) appendChunk(message []byte, size int) ([]byte, error) {
@@ -114,10 +133,10 @@ func (r *Reader) appendChunk(message []byte, size int) ([]byte, error) {
 		part, err := r.r.Peek(n)
 		message = append(message, part...)
 		if err != nil {
-			return nil, unexpected(err)
+			return nil, unexpectedEnd(err)
 		}
 		if _, err := r.r.Discard(n); err != nil {
-			return nil, unexpected(err)
+			return nil, unexpectedEnd(err)
 		}
 		size -= n
 	}
@@ -139,7 +158,7 @@ func (r *Reader) chunkSize() (int, error) {
 		}
 		b, err := r.r.ReadByte()
 		if err != nil {
-			return 0, unexpected(err)
+			return 0, unexpectedEnd(err)
 		}
 		header = append(header, b)
 	}
@@ -158,7 +177,7 @@ func startsChunk(header []byte) bool {
 	return header[0] == '\n' && (len(header) < 2 || header[1] == '#')
 }
 
-func unexpected(err error) error {
+func unexpectedEnd(err error) error {
 	if errors.Is(err, io.EOF) {
 		return io.ErrUnexpectedEOF
 	}

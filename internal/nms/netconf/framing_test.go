@@ -32,6 +32,7 @@ func TestReaderDelimitsMessages(t *testing.T) {
 		{"several chunks, two messages", Chunked, "\n#1\n<\n#3\na/>\n##\n\n#4\n<b/>\n##\n", []string{"<a/>", "<b/>"}, io.EOF},
 		{"a chunk that looks like the end", Chunked, "\n#4\n\n##\n\n##\n", []string{"\n##\n"}, io.EOF},
 		{"nothing", Chunked, "", nil, io.EOF},
+		{"line ends between messages", Chunked, "\n\r\n\n#4\n<a/>\n##\n\n\n#4\n<b/>\n##\n\r\n", []string{"<a/>", "<b/>"}, io.EOF},
 		{"no chunk", Chunked, "\n##\n", nil, nil},
 		{"length 0", Chunked, "\n#0\n\n##\n", nil, nil},
 		{"leading zero", Chunked, "\n#04\n<a/>\n##\n", nil, nil},

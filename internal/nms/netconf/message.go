@@ -3,9 +3,8 @@ package netconf
 import (
 	"bytes"
 	"encoding/xml"
-	"errors"
 	"fmt"
-	"io"
+	"slices"
 	"strings"
 )
 
@@ -36,15 +35,13 @@ var kinds = map[xml.Name]kind{
 
 // Error is one <rpc-error> (RFC 6241 section 4.3). Its fields are text from outside.
 type Error struct {
-	Type     string `xml:"error-type"`
-	Tag      string `xml:"error-tag"`
-	Severity string `xml:"error-severity"`
-	AppTag   string `xml:"error-app-tag"`
-	Path     string `xml:"error-path"`
-	Message  string `xml:"error-message"`
-	Info     struct {
-		XML string `xml:",innerxml"`
-	} `xml:"error-info"`
+	Type     string
+	Tag      string
+	Severity string
+	AppTag   string
+	Path     string
+	Message  string
+	Info     string // the content of error-info, XML
 }
 
 // Error returns the error as one line of the server's text, unescaped.
@@ -52,7 +49,7 @@ func (e Error) Error() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s (%s)", orElse(e.Tag, "error"), orElse(e.Type, "unknown type"))
 	for _, part := range []struct{ before, text string }{
-		{": ", e.Message}, {" at ", e.Path}, {", app-tag ", e.AppTag}, {", info ", e.Info.XML},
+		{": ", e.Message}, {" at ", e.Path}, {", app-tag ", e.AppTag}, {", info ", e.Info},
 	} {
 		if text := strings.Join(strings.Fields(part.text), " "); text != "" {
 			b.WriteString(part.before + text)
@@ -75,6 +72,8 @@ func orElse(s, otherwise string) string {
 type Reply struct {
 	Raw    []byte // the message as it came
 	Errors []Error
+	// Malformed is why the message cannot be read to its end; Errors is empty then.
+	Malformed error
 }
 
 // Failed returns the errors that are not warnings.
@@ -88,138 +87,174 @@ func (r *Reply) Failed() []Error {
 	return failed
 }
 
-// root reads up to the root element. It refuses a document type: RFC 6241 section 3
-// forbids it, and a peer could define harmful entities in it.
-func root(message []byte) (*xml.Decoder, xml.StartElement, error) {
-	d := xml.NewDecoder(bytes.NewReader(message))
-	for {
-		token, err := d.Token()
-		if err != nil {
-			return nil, xml.StartElement{}, malformed(err)
-		}
-		switch token := token.(type) {
-		case xml.StartElement:
-			return d, token, nil
-		case xml.Directive:
-			return nil, xml.StartElement{}, errDoctype
-		case xml.CharData:
-			if len(bytes.TrimSpace(token)) > 0 {
-				return nil, xml.StartElement{}, errors.New("the message does not begin with an element")
-			}
-		}
-	}
-}
-
-var errDoctype = errors.New("the message has a document type, which NETCONF forbids")
-
-// malformed keeps the decoder's error, so that Unfinished finds it.
-func malformed(err error) error {
-	if errors.Is(err, io.EOF) {
-		return &noElement{}
-	}
-	return fmt.Errorf("this is not XML: %w", err)
-}
-
-type noElement struct{}
-
-func (*noElement) Error() string { return "this is not XML: there is no element in it" }
-
-// Unfinished reports whether an error of Content only means that more of the document
-// must follow. The interactive console reads the next line then.
-func Unfinished(err error) bool {
-	var none *noElement
-	var syntax *xml.SyntaxError
-	return errors.As(err, &none) || errors.As(err, &syntax) && syntax.Msg == "unexpected EOF"
-}
-
-// rest reads to the end of the message, which must follow the end of its root.
-func rest(d *xml.Decoder) error {
-	for {
-		token, err := d.Token()
-		switch {
-		case errors.Is(err, io.EOF):
-			return nil
-		case err != nil:
-			return malformed(err)
-		}
-		switch token := token.(type) {
-		case xml.StartElement:
-			return errors.New("the message has a second root element")
-		case xml.CharData:
-			if len(bytes.TrimSpace(token)) > 0 {
-				return errors.New("the message has text after its root element")
-			}
-		}
-	}
-}
-
-// wellFormed returns an error unless the message is one element and nothing else.
-func wellFormed(message []byte) error {
-	d, _, err := root(message)
-	if err != nil {
-		return err
-	}
-	if err := d.Skip(); err != nil {
-		return malformed(err)
-	}
-	return rest(d)
-}
-
 // hello is the server's hello.
 type hello struct {
-	Capabilities []string `xml:"urn:ietf:params:xml:ns:netconf:base:1.0 capabilities>capability"`
-	SessionID    string   `xml:"urn:ietf:params:xml:ns:netconf:base:1.0 session-id"`
+	Capabilities []string
+	SessionID    string
 }
+
+// Paths in a hello.
+var (
+	capabilityPath = []xml.Name{{Space: baseNS, Local: "capabilities"}, {Space: baseNS, Local: "capability"}}
+	sessionIDPath  = []xml.Name{{Space: baseNS, Local: "session-id"}}
+)
 
 func parseHello(message []byte) (hello, error) {
 	var h hello
-	d, start, err := root(message)
-	if err == nil && kinds[start.Name] != kindHello {
-		err = fmt.Errorf("<%s>, expected a hello", quoted(start.Name.Local))
+	s := newDocument(message)
+	root, err := s.start()
+	switch {
+	case err != nil:
+		return h, err
+	case kinds[root.Name] != kindHello:
+		return h, unexpected(root.Name, "a hello")
 	}
-	if err == nil {
-		if err = d.DecodeElement(&h, &start); err == nil {
-			err = rest(d)
-		} else {
-			err = malformed(err)
+	var text []byte
+	err = s.walk(func(path []xml.Name, token xml.Token, _ []byte) {
+		switch token := token.(type) {
+		case xml.StartElement:
+			text = nil
+		case xml.CharData:
+			text = append(text, token...)
+		case xml.EndElement:
+			switch {
+			case slices.Equal(path, capabilityPath):
+				h.Capabilities = append(h.Capabilities, string(bytes.TrimSpace(text)))
+			case slices.Equal(path, sessionIDPath):
+				h.SessionID = string(bytes.TrimSpace(text))
+			}
 		}
-	}
-	for i, c := range h.Capabilities {
-		h.Capabilities[i] = strings.TrimSpace(c)
-	}
-	h.SessionID = strings.TrimSpace(h.SessionID)
+	})
 	return h, err
 }
 
 // parseReply parses the errors of a reply, and checks that it is well-formed.
-func parseReply(message []byte) (*Reply, error) {
-	d, _, err := root(message)
+func parseReply(message []byte) *Reply {
+	s := newDocument(message)
+	_, err := s.start()
+	var errs errorReader
+	if err == nil {
+		err = s.walk(errs.visit)
+	}
 	if err != nil {
-		return nil, err
+		return &Reply{Raw: message, Malformed: err}
 	}
-	reply := &Reply{Raw: message}
-	for {
-		token, err := d.Token()
-		if err != nil {
-			return nil, malformed(err)
+	return &Reply{Raw: message, Errors: errs.found}
+}
+
+// Limits of the errors of a reply, which a device chooses.
+const (
+	maxErrors    = 100      // and as many warnings; the rest is left out
+	maxErrorText = 64 << 10 // bytes of one child of <rpc-error>; the rest is cut
+)
+
+// errorReader collects the errors of a reply. RFC 6241 has <rpc-error> as a child of
+// <rpc-reply>; Junos and others put it into elements of their own, such as
+// <commit-results>, also in their own namespace.
+type errorReader struct {
+	found  []Error
+	within int    // levels of the element that is read as an error; 0: none
+	error  Error  // that element's content
+	leaf   bool   // it has had no child
+	text   []byte // of the child that is read
+	info   []byte // raw content of error-info
+}
+
+func (r *errorReader) visit(path []xml.Name, token xml.Token, raw []byte) {
+	if r.within == 0 {
+		if _, ok := token.(xml.StartElement); ok && holdsError(path) {
+			*r = errorReader{found: r.found, within: len(path), leaf: true}
 		}
-		switch token := token.(type) {
-		case xml.EndElement: // the root's: the cases below read those of the children
-			return reply, rest(d)
-		case xml.StartElement:
-			if token.Name != (xml.Name{Space: baseNS, Local: "rpc-error"}) {
-				if err := d.Skip(); err != nil {
-					return nil, malformed(err)
-				}
-				continue
-			}
-			var e Error
-			if err := d.DecodeElement(&e, &token); err != nil {
-				return nil, malformed(err)
-			}
-			reply.Errors = append(reply.Errors, e)
+		return
+	}
+	_, start := token.(xml.StartElement)
+	_, end := token.(xml.EndElement)
+	switch {
+	case end && len(path) == r.within:
+		// An element of a data model may have this name, and is no error without content.
+		if !r.leaf || path[r.within-1].Space == baseNS {
+			r.add()
+		}
+		r.within = 0
+		return
+	case start && len(path) == r.within+1:
+		r.leaf, r.text, r.info = false, nil, nil
+	case end && len(path) == r.within+1:
+		r.set(path[r.within].Local)
+	default:
+		r.info = appendBounded(r.info, raw)
+		if text, ok := token.(xml.CharData); ok {
+			r.text = appendBounded(r.text, text)
 		}
 	}
+}
+
+// add keeps the error that has ended.
+func (r *errorReader) add() {
+	many := 0
+	for _, e := range r.found {
+		if e.IsWarning() == r.error.IsWarning() {
+			many++
+		}
+	}
+	if many < maxErrors {
+		r.found = append(r.found, r.error)
+	}
+}
+
+func appendBounded(to, text []byte) []byte {
+	return append(to, text[:min(len(text), maxErrorText-len(to))]...)
+}
+
+// set assigns a child of <rpc-error> that has ended.
+func (r *errorReader) set(child string) {
+	text := string(r.text)
+	switch child {
+	case "error-type":
+		r.error.Type = text
+	case "error-tag":
+		r.error.Tag = text
+	case "error-severity":
+		r.error.Severity = text
+	case "error-app-tag":
+		r.error.AppTag = text
+	case "error-path":
+		r.error.Path = text
+	case "error-message":
+		r.error.Message = text
+	case "error-info":
+		r.error.Info = string(r.info)
+	}
+}
+
+// holdsError reports whether an element of a reply is an error: <rpc-error> of the base
+// namespace anywhere but in data, or one of a vendor's namespace inside that vendor's
+// element for results.
+func holdsError(path []xml.Name) bool {
+	last := len(path) - 1
+	if path[last].Local != "rpc-error" || path[0].Local == "data" {
+		return false
+	}
+	if path[last].Space == baseNS {
+		return true
+	}
+	return slices.ContainsFunc(path[:last], func(n xml.Name) bool {
+		return n.Space == path[last].Space && strings.HasSuffix(n.Local, "-results")
+	})
+}
+
+// unexpected is the error for a message with another root than expected.
+func unexpected(root xml.Name, expected string) error {
+	for known := range kinds {
+		if known.Local == root.Local {
+			space := fmt.Sprintf("in the namespace \"%s\"", quoted(root.Space))
+			if root.Space == "" {
+				space = "without a namespace"
+			}
+			return fmt.Errorf("<%s> %s, expected it in %q", root.Local, space, known.Space)
+		}
+	}
+	return fmt.Errorf("<%s>, expected %s", quoted(root.Local), expected)
 }
 
 // attribute returns the value of an attribute without a namespace.

@@ -1,6 +1,7 @@
 package netconf
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -55,16 +56,18 @@ type waiter struct {
 // ErrEnded is the error after the server has closed the stream between two messages.
 var ErrEnded = errors.New("the server ended the session")
 
+// maxHello is the limit of a hello, in bytes: thousands of modules fit.
+const maxHello = 1 << 20
+
 // Open exchanges hellos and returns the session, which then owns conn. It closes conn
 // on an error, and when ctx ends first.
 func Open(ctx context.Context, conn io.ReadWriteCloser, o Options) (*Session, error) {
 	if len(o.Versions) == 0 {
 		o.Versions = []Framing{EndOfMessage, Chunked}
 	}
+	most := cmp.Or(o.MaxMessage, MaxMessage)
 	reader := NewReader(conn)
-	if o.MaxMessage > 0 {
-		reader.Max = o.MaxMessage
-	}
+	reader.Max = min(most, maxHello)
 	s := &Session{conn: conn, notification: o.Notification, ended: make(chan struct{})}
 	greeted := make(chan error, 1)
 	go func() { greeted <- s.greet(reader, o) }()
@@ -74,6 +77,7 @@ func Open(ctx context.Context, conn io.ReadWriteCloser, o Options) (*Session, er
 			conn.Close()
 			return nil, fmt.Errorf("exchanging hellos: %w", err)
 		}
+		reader.Max = most
 	case <-ctx.Done():
 		conn.Close() // which ends greet
 		<-greeted
@@ -149,18 +153,14 @@ func (s *Session) dispatch(reader *Reader) error {
 		if err != nil {
 			return ended(err)
 		}
-		_, start, err := root(message)
+		start, err := newDocument(message).start()
 		if err != nil {
 			return err
 		}
 		switch kinds[start.Name] {
 		case kindReply:
 			id, given := attribute(start, "message-id")
-			reply, err := parseReply(message)
-			if err != nil {
-				return err
-			}
-			if err := s.deliver(id, given, reply); err != nil {
+			if err := s.deliver(id, given, parseReply(message)); err != nil {
 				return err
 			}
 		case kindNotification:
@@ -168,7 +168,7 @@ func (s *Session) dispatch(reader *Reader) error {
 				s.notification(message)
 			}
 		default:
-			return fmt.Errorf("<%s>, expected a reply or a notification", quoted(start.Name.Local))
+			return unexpected(start.Name, "a reply or a notification")
 		}
 	}
 }
@@ -204,7 +204,8 @@ func ended(err error) error {
 }
 
 // Do sends one operation, the content of <rpc>, and waits for its reply. A reply with
-// <rpc-error> is not an error here. When ctx ends, the session stays usable, and a late
+// <rpc-error> is not an error here; one that is not XML or exceeds the limits of a
+// document is in Reply.Malformed. When ctx ends, the session stays usable, and a late
 // reply is dropped.
 func (s *Session) Do(ctx context.Context, operation []byte) (*Reply, error) {
 	w := waiter{reply: make(chan *Reply, 1)}

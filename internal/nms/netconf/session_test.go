@@ -100,8 +100,9 @@ func TestAnInvalidHelloIsRefused(t *testing.T) {
 		"session-id zero": strings.Replace(helloBoth, ">7<", ">0<", 1),
 		"no base version": strings.ReplaceAll(helloBoth, "netconf:base:1.", "netconf:base:2."),
 		"something else":  reply(1, "<nc:ok/>"),
-		"no namespace":    "<hello/>",
+		"no namespace":    strings.Replace(helloBoth, " xmlns=\""+baseNS+"\"", "", 1),
 		"no XML":          "login: ",
+		"above 1 MiB":     strings.Replace(helloBoth, "<capabilities>", "<capabilities>"+strings.Repeat(" ", maxHello), 1),
 		"document type":   "<!DOCTYPE hello>" + helloBoth,
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -198,8 +199,8 @@ func TestAnInvalidMessageEndsTheSession(t *testing.T) {
 		{"a reply without a request", reply(9, "<nc:ok/>"), `a reply with message-id "9", which no request has`},
 		{"another root", "<surprise/>", "<surprise>, expected a reply"},
 		{"no XML", "\x1b[2J", "not XML"},
-		{"a second root", reply(1, "<nc:ok/>") + "<x/>", "second root"},
-		{"cut short", strings.TrimSuffix(reply(1, "<nc:ok/>"), "</nc:rpc-reply>"), "not XML"},
+		{"no namespace", "<rpc-reply message-id='1'/>", `<rpc-reply> without a namespace, expected it in "urn:ietf:params:xml:ns:netconf:base:1.0"`},
+		{"another namespace", "<rpc-reply xmlns='urn:x'/>", `in the namespace "urn:x", expected`},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			session, s := open(t, helloBoth, Options{})
@@ -218,6 +219,95 @@ func TestAnInvalidMessageEndsTheSession(t *testing.T) {
 	}
 }
 
+// A reply that cannot be read fails its own request, with the place, and no other.
+func TestAMalformedReplyFailsOnlyItsRequest(t *testing.T) {
+	deep := strings.Repeat("<a>", maxDepth) + strings.Repeat("</a>", maxDepth)
+	for _, row := range []struct{ name, message, want string }{
+		{"a second root", reply(1, "<nc:ok/>") + "<x/>", "second root"},
+		{"cut short", strings.TrimSuffix(reply(1, "<nc:ok/>"), "</nc:rpc-reply>"), "this is not XML: XML syntax error on line 1: unexpected EOF (byte "},
+		{"an illegal character", reply(1, "<a>\x01</a>"), "illegal character code U+0001 (byte "},
+		{"an illegal byte", reply(1, "<a>\xe4</a>"), "invalid UTF-8 (byte "},
+		{"too deep", reply(1, deep), "its elements are nested deeper than 1000 levels"},
+		{"a long tag", reply(1, "<a"+strings.Repeat(" b=''", maxTag/5)+"/>"), "a tag is longer than 65536 bytes, from byte "},
+		{"a document type", reply(1, "<nc:ok/>") + "<!DOCTYPE x>", "document type"},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			session, s := open(t, helloBoth, Options{})
+			go func() { s.receive(); s.send(row.message); s.receive(); s.send(reply(2, "<nc:ok/>")) }()
+			r, err := session.Do(t.Context(), []byte("<get/>"))
+			if err != nil || r.Malformed == nil || !strings.Contains(r.Malformed.Error(), row.want) || string(r.Raw) != row.message {
+				t.Errorf("%v, %v", r, err)
+			}
+			if r, err := session.Do(t.Context(), []byte("<get/>")); err != nil || r.Malformed != nil {
+				t.Errorf("the next request: %v, %v", r, err)
+			}
+		})
+	}
+}
+
+// An error is an error wherever a server puts it in its reply, and data stays data.
+func TestErrorsInsideAReply(t *testing.T) {
+	const junos = `xmlns="http://xml.juniper.net/xnm/1.1/xnm"`
+	e := func(severity, space string) string {
+		return "<rpc-error" + space + "><error-severity>" + severity + "</error-severity><error-message>m</error-message></rpc-error>"
+	}
+	base := ` xmlns="` + baseNS + `"`
+	for _, row := range []struct {
+		name, body       string
+		errors, warnings int
+	}{
+		{"child of the reply", e("error", base), 1, 0},
+		{"results in the base namespace", "<commit-results" + base + "><routing-engine><name>re0</name>" + e("error", "") + "</routing-engine></commit-results>", 1, 0},
+		{"results of a vendor", "<commit-results " + junos + "><routing-engine>" + e("error", "") + e("warning", "") + "</routing-engine></commit-results>", 1, 1},
+		{"load results", "<load-configuration-results " + junos + ">" + e("error", "") + "<ok/></load-configuration-results>", 1, 0},
+		{"the base namespace in a vendor's results", "<load-configuration-results " + junos + ">" + e("warning", base) + "</load-configuration-results>", 0, 1},
+		{"more warnings than are kept, then an error", strings.Repeat(e("warning", base), maxErrors+1) + e("error", base), 1, maxErrors},
+		{"no severity", "<rpc-error" + base + "/>", 1, 0},
+		{"another vendor's element in results", "<commit-results " + junos + ">" + e("error", ` xmlns="urn:x"`) + "</commit-results>", 0, 0},
+		{"a leaf in results", "<commit-results " + junos + "><rpc-error>3</rpc-error></commit-results>", 0, 0},
+		{"data of a model", "<nc:data><counters xmlns='urn:x'>" + e("error", "") + "</counters></nc:data>", 0, 0},
+		{"the base namespace in data", "<nc:data>" + e("error", base) + "</nc:data>", 0, 0},
+		{"data of NMDA", "<data xmlns='urn:ietf:params:xml:ns:yang:ietf-netconf-nmda'>" + e("error", base) + "</data>", 0, 0},
+		{"output of an operation", "<counters xmlns='urn:x'>" + e("error", "") + "</counters>", 0, 0},
+	} {
+		r := parseReply([]byte(reply(1, row.body)))
+		if r.Malformed != nil || len(r.Failed()) != row.errors || len(r.Errors)-len(r.Failed()) != row.warnings {
+			t.Errorf("%s: %v, %v", row.name, r.Errors, r.Malformed)
+		}
+	}
+}
+
+// US-ASCII and ISO-8859-1 are read although RFC 6241 demands UTF-8.
+func TestEncodings(t *testing.T) {
+	hello := func(encoding, name string) string {
+		return `<?xml version="1.0" encoding="` + encoding + `"?>` + strings.Replace(helloBoth, "urn:x?", "urn:"+name+"?", 1)
+	}
+	for _, row := range []struct{ text, want, err string }{
+		{hello("UTF-8", "ä"), "urn:ä?", ""},
+		{"\ufeff" + hello("utf-8", "x"), "urn:x?", ""},
+		{"\n" + hello("US-ASCII", "x"), "urn:x?", ""},
+		{hello("ISO-8859-1", "x"), "urn:x?", ""},
+		{hello("iso-8859-1", "\xe4\xfc"), "urn:äü?", ""},
+		{hello("ISO-8859-1", "\xc3\xa4"), "urn:Ã¤?", ""},
+		{hello("UTF-8", "\xe4"), "", "invalid UTF-8"},
+		{hello("EBCDIC", "x"), "", "EBCDIC"},
+	} {
+		h, err := parseHello([]byte(row.text))
+		switch {
+		case row.err != "":
+			if err == nil || !strings.Contains(err.Error(), row.err) {
+				t.Errorf("%.60q: %v", row.text, err)
+			}
+		case err != nil || len(h.Capabilities) != 3 || !strings.HasPrefix(h.Capabilities[2], row.want):
+			t.Errorf("%.60q: %q, %v", row.text, h.Capabilities, err)
+		}
+	}
+	got, err := pretty("<?xml version='1.0' encoding='ISO-8859-1'?><a>\xe4</a>")
+	if want := "<?xml version='1.0' encoding='UTF-8'?>\n<a>ä</a>\n"; err != nil || got != want {
+		t.Errorf("%q, %v", got, err)
+	}
+}
+
 // An operation cannot end its own <rpc> and begin another one.
 func TestOperationStaysInItsRpc(t *testing.T) {
 	session, _ := open(t, hello10, Options{})
@@ -230,7 +320,8 @@ func TestOperationStaysInItsRpc(t *testing.T) {
 
 // Each message of a server is parsed or refused, and causes no panic.
 func FuzzMessages(f *testing.F) {
-	for _, s := range []string{helloBoth, reply(1, "<nc:ok/>"), reply(1, "<nc:rpc-error><nc:error-tag>x</nc:error-tag></nc:rpc-error>"), "<!DOCTYPE x><x/>", "<x/><y/>", "x"} {
+	for _, s := range []string{helloBoth, reply(1, "<nc:ok/>"), reply(1, "<nc:rpc-error><nc:error-tag>x</nc:error-tag></nc:rpc-error>"), "<!DOCTYPE x><x/>", "<x/><!DOCTYPE x>", "<x/><y/>", "x",
+		"<?xml version='1.0' encoding='ISO-8859-1'?><x>\xe4</x>"} {
 		f.Add([]byte(s))
 	}
 	f.Fuzz(func(t *testing.T, message []byte) {
@@ -241,12 +332,9 @@ func FuzzMessages(f *testing.F) {
 		if _, _, err := Content(message); whole && err != nil {
 			t.Errorf("%q is one element and cannot be content: %v", message, err)
 		}
-		r, err := parseReply(message)
-		if (err == nil) != whole {
-			t.Errorf("%q is taken for a reply: %v", message, err)
-		}
-		if err != nil {
-			return
+		r := parseReply(message)
+		if (r.Malformed == nil) != whole {
+			t.Errorf("%q is taken for a reply: %v", message, r.Malformed)
 		}
 		for _, e := range r.Errors {
 			if strings.ContainsAny(e.Error(), "\n\r") {
