@@ -21,6 +21,7 @@ import (
 var arrows = []struct{ from, to, reason string }{
 	// Commands.
 	{"cmd/callhome-mgr", "internal/cmdline", "what its commands share with callhome-nms's"},
+	{"cmd/callhome-mgr", "internal/pubsub", "follows the manager's events: log, hook, metrics"},
 	{"cmd/callhome-mgr", "internal/daemon", "opens its sockets and notifies systemd"},
 	{"cmd/callhome-mgr", "internal/device/api", "serves the API and calls a running manager"},
 	{"cmd/callhome-mgr", "internal/device/config", "reads the standing connections"},
@@ -41,6 +42,7 @@ var arrows = []struct{ from, to, reason string }{
 	{"cmd/callhome-mgr", "internal/sysexits", "its exit status"},
 
 	{"cmd/callhome-nms", "internal/cmdline", "what its commands share with callhome-mgr's"},
+	{"cmd/callhome-nms", "internal/pubsub", "follows the station's events: log, hook, metrics"},
 	{"cmd/callhome-nms", "internal/daemon", "opens its sockets and notifies systemd"},
 	{"cmd/callhome-nms", "internal/fdpass", "accept passes the socket to ssh"},
 	{"cmd/callhome-nms", "internal/hook", "wires it to the station's events"},
@@ -217,17 +219,19 @@ var arrows = []struct{ from, to, reason string }{
 	// Shared rooms.
 	{"internal/cmdline", "internal/hook", "runs the hook that the flags name"},
 	{"internal/cmdline", "internal/proto", "whether a retry helps"},
-	{"internal/cmdline", "internal/pubsub", "follows the events"},
+	{"internal/cmdline", "internal/pubsub", "the hook follows the events"},
 	{"internal/cmdline", "internal/sysexits", "a usage error has its exit status"},
 
 	{"internal/daemon", "internal/sysexits", "a socket that cannot be used has an exit status"},
 
+	{"internal/hook", "internal/printable", "a program's output in the log"},
 	{"internal/hook", "internal/ratelimit", "warns of events that it was not run for"},
 
 	{"internal/logging", "internal/sysexits", "a log that cannot be opened is a failure of the command line"},
 
 	{"internal/rpc", "internal/daemon", "has callers while the machine has room for them"},
 	{"internal/rpc", "internal/fdpass", "a socket comes with adopt"},
+	{"internal/rpc", "internal/printable", "text from peers in the log"},
 	{"internal/rpc", "internal/proto", "the API's words"},
 	{"internal/rpc", "internal/ratelimit", "warns of refusals"},
 	{"internal/rpc", "internal/sysexits", "a manager that does not answer is a failure of the command line"},

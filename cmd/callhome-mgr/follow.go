@@ -4,13 +4,14 @@ import (
 	"callhome/internal/cmdline"
 	"callhome/internal/device/rollout"
 	"callhome/internal/proto"
+	"callhome/internal/pubsub"
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/urfave/cli/v2"
 )
 
 // followers follow the manager's events.
-type followers = cmdline.Followers[proto.Event]
+type followers = pubsub.Followers[proto.Event]
 
 // eventSource is the daemon, as far as followers ask it.
 type eventSource interface {
@@ -26,9 +27,9 @@ var defaultHookEvents = []string{proto.EventConnected, proto.EventAuthenticated,
 // follow starts the log and what the command line asks for. All have subscribed
 // when it returns.
 func follow(c *cli.Context, source eventSource, log hclog.Logger) (*followers, error) {
-	f := cmdline.NewFollowers(source.Subscribe, log)
+	f := pubsub.NewFollowers(source.Subscribe, cmdline.LogLost(log))
 	f.Follow("log", func() {}, func(e proto.Event) { logEvent(log, e) })
-	h, err := cmdline.StartHook(c, f, proto.Events, rollout.Event)
+	h, err := cmdline.StartHook(c, f, log, proto.Events, rollout.Event)
 	if err == nil {
 		err = startMetrics(c, f, source, h, log)
 	}

@@ -28,10 +28,20 @@ func main() {
 	os.Exit(run(ctx, os.Args))
 }
 
-var program = cmdline.Program{Name: "callhome-mgr", Hint: "callhome-mgr --help lists the commands"}
+var program = cmdline.Program{Hint: "callhome-mgr --help lists the commands"}
 
 func run(ctx context.Context, args []string) int {
-	app := &cli.App{
+	app := newApp()
+	err := app.RunContext(ctx, cmdline.FlagsFirst(app, args))
+	if err == nil {
+		return sysexits.OK
+	}
+	fmt.Fprintln(os.Stderr, "callhome-mgr: "+cmdline.OneLine(err))
+	return exitCode(err)
+}
+
+func newApp() *cli.App {
+	return &cli.App{
 		Name:                 "callhome-mgr",
 		Usage:                "make and supervise NETCONF SSH call homes (RFC 8071)",
 		Version:              version,
@@ -45,12 +55,6 @@ func run(ctx context.Context, args []string) int {
 		ExitErrHandler: func(*cli.Context, error) {},
 		Action:         program.NoCommand,
 	}
-	err := app.RunContext(ctx, cmdline.FlagsFirst(app.Commands, args))
-	if err == nil {
-		return sysexits.OK
-	}
-	fmt.Fprintln(os.Stderr, "callhome-mgr: "+cmdline.OneLine(err))
-	return exitCode(err)
 }
 
 func commands() []*cli.Command {

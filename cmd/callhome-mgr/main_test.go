@@ -1,10 +1,11 @@
 package main
 
 import (
-	"callhome/internal/cmdline"
 	"slices"
 	"strings"
 	"testing"
+
+	"callhome/internal/cmdline"
 )
 
 func TestFlagsMayStandBehindWords(t *testing.T) {
@@ -13,13 +14,18 @@ func TestFlagsMayStandBehindWords(t *testing.T) {
 		"m call nms --opaque=x 4334":          "m call --opaque=x nms 4334",
 		"m --socket s call nms --opaque -x":   "m --socket s call --opaque -x nms",
 		"m call --wait ssh -- -nms --json":    "m call --wait ssh -- -nms --json",
+		"m --socket call call nms --json":     "m --socket call call --json nms",
+		"m --socket=s call nms --json":        "m --socket=s call --json nms",
+		"m call x -- y --json":                "m call -- x y --json",
+		"m -- call x --json":                  "m -- call x --json",
+		"m nonesuch call --json":              "m nonesuch call --json",
 		"m session 7 --json":                  "m session --json 7",
 		"m call nms --wait":                   "m call --wait nms",
 		"m --version":                         "m --version",
 		"m run --metrics 127.0.0.1:1":         "m run --metrics 127.0.0.1:1",
 		"m call - --generate-bash-completion": "m call - --generate-bash-completion",
 	} {
-		if got := cmdline.FlagsFirst(commands(), strings.Fields(line)); !slices.Equal(got, strings.Fields(want)) {
+		if got := cmdline.FlagsFirst(newApp(), strings.Fields(line)); !slices.Equal(got, strings.Fields(want)) {
 			t.Errorf("%s became %s", line, strings.Join(got, " "))
 		}
 	}

@@ -110,12 +110,14 @@ func TestAnArgumentMayStandBeforeFlags(t *testing.T) {
 		"p connect edge7 --socket /s":            "p connect --socket /s edge7",
 		"p connect edge7":                        "p connect edge7",
 		"p connect --login-prefix dev+":          "p connect --login-prefix dev+",
+		"p devices --json adopt X --id edge7":    "p devices --json adopt --id edge7 X",
+		"p connect console --socket /s":          "p connect --socket /s console",
 		"p devices --json":                       "p devices --json",
 		"p connect e --generate-bash-completion": "p connect e --generate-bash-completion",
 		"p":                                      "p",
 	} {
 		args := strings.Fields(in)
-		if got := strings.Join(cmdline.FlagsFirst(commands(), args), " "); got != want || in != strings.Join(args, " ") {
+		if got := strings.Join(cmdline.FlagsFirst(newApp(), args), " "); got != want || in != strings.Join(args, " ") {
 			t.Errorf("%s: got %s", in, got)
 		}
 	}

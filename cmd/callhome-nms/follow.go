@@ -7,6 +7,7 @@ import (
 	"callhome/internal/hook"
 	"callhome/internal/nms/metrics"
 	"callhome/internal/nms/nmsproto"
+	"callhome/internal/pubsub"
 	"callhome/internal/scrape"
 
 	"github.com/hashicorp/go-hclog"
@@ -14,7 +15,7 @@ import (
 )
 
 // followers follow the station's events.
-type followers = cmdline.Followers[nmsproto.Event]
+type followers = pubsub.Followers[nmsproto.Event]
 
 // defaultHookEvents are the events that a hook runs on unless --hook-event names
 // others.
@@ -28,12 +29,12 @@ func hookEvent(e nmsproto.Event) hook.Event {
 // follow starts the log and what the command line asks for. All have subscribed
 // when it returns.
 func follow(c *cli.Context, b *backend, m *metrics.Metrics) (*followers, error) {
-	f := cmdline.NewFollowers(func() (<-chan nmsproto.Event, func()) {
+	f := pubsub.NewFollowers(func() (<-chan nmsproto.Event, func()) {
 		_, events, cancel := b.Subscribe()
 		return events, cancel
-	}, b.log)
+	}, cmdline.LogLost(b.log))
 	f.Follow("log", func() {}, func(e nmsproto.Event) { logEvent(b.log, e) })
-	h, err := cmdline.StartHook(c, f, nmsproto.Events, hookEvent)
+	h, err := cmdline.StartHook(c, f, b.log, nmsproto.Events, hookEvent)
 	if err == nil {
 		err = startMetrics(c, f, m, h, b.log)
 	}

@@ -10,7 +10,6 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
-	"slices"
 
 	"callhome/internal/cmdline"
 	"callhome/internal/nms/console"
@@ -38,25 +37,14 @@ func endings(args []string) []os.Signal {
 	return []os.Signal{unix.SIGINT, unix.SIGTERM, unix.SIGHUP}
 }
 
-var program = cmdline.Program{Name: "callhome-nms", Hint: "callhome-nms COMMAND --help lists the options"}
+var program = cmdline.Program{Hint: "callhome-nms COMMAND --help lists the options"}
 
 func run(ctx context.Context, args []string) int {
-	app := &cli.App{
-		Name:                      "callhome-nms",
-		Usage:                     "accept NETCONF SSH call homes (RFC 8071)",
-		Version:                   version,
-		HideHelpCommand:           true,
-		EnableBashCompletion:      true,
-		DisableSliceFlagSeparator: true,
-		Commands:                  commands(),
-		OnUsageError:              program.OnUsageError,
-		ExitErrHandler:            func(*cli.Context, error) {},
-		Action:                    program.NoCommand,
-	}
-	if at := slices.Index(args, "console"); at > 0 {
-		args = append(args[:at+1:at+1], console.Join(args[at+1:], "--listen")...)
+	app := newApp()
+	if len(args) > 1 && args[1] == "console" {
+		args = append(args[:2:2], console.Join(args[2:], "--listen")...)
 	} else {
-		args = cmdline.FlagsFirst(app.Commands, args)
+		args = cmdline.FlagsFirst(app, args)
 	}
 	err := app.RunContext(ctx, args)
 	var status exitStatus
@@ -68,6 +56,21 @@ func run(ctx context.Context, args []string) int {
 	}
 	report(cmdline.OneLine(err))
 	return sysexits.Code(err)
+}
+
+func newApp() *cli.App {
+	return &cli.App{
+		Name:                      "callhome-nms",
+		Usage:                     "accept NETCONF SSH call homes (RFC 8071)",
+		Version:                   version,
+		HideHelpCommand:           true,
+		EnableBashCompletion:      true,
+		DisableSliceFlagSeparator: true,
+		Commands:                  commands(),
+		OnUsageError:              program.OnUsageError,
+		ExitErrHandler:            func(*cli.Context, error) {},
+		Action:                    program.NoCommand,
+	}
 }
 
 func commands() []*cli.Command {

@@ -1,7 +1,7 @@
 // Package cmdline owns what the command lines of callhome-mgr and callhome-nms
 // share: usage errors, output as a table or as JSON, --watch, the stream of events,
-// and the followers of a daemon's events (its log, hook and metrics). The two mains
-// use it. It never calls a method of a daemon.
+// and the options of a daemon's log, hook and metrics. The two mains use it. It never
+// calls a method of a daemon.
 package cmdline
 
 import (
@@ -24,7 +24,6 @@ import (
 
 // Program is a program with commands.
 type Program struct {
-	Name string
 	// Hint names the command that prints the usage.
 	Hint string
 }
@@ -70,37 +69,68 @@ func OneLine(err error) string {
 }
 
 // FlagsFirst moves a command's flags before its arguments: urfave/cli v2 stops to
-// parse flags at the first argument. All after "--" are arguments.
-func FlagsFirst(commands []*cli.Command, args []string) []string {
+// parse flags at the first argument. All after "--" are arguments. args[0] is the
+// program.
+func FlagsFirst(app *cli.App, args []string) []string {
 	if len(args) == 0 || args[len(args)-1] == "--generate-bash-completion" {
 		return args // the library wants that flag last
 	}
-	at := slices.IndexFunc(args, func(a string) bool { return named(commands, a) != nil })
-	if at < 0 {
+	at, command := lastCommand(app, args)
+	if command == nil {
 		return args
 	}
-	command := named(commands, args[at])
-	for at+1 < len(args) && named(command.Subcommands, args[at+1]) != nil {
-		at++
-		command = named(command.Subcommands, args[at])
-	}
 	var flags, arguments []string
-	for rest := args[at+1:]; len(rest) > 0; {
+	for rest := args[at:]; len(rest) > 0; {
 		n := 1
 		switch {
 		case rest[0] == "--":
-			return slices.Concat(args[:at+1], flags, rest[:1], arguments, rest[1:])
-		case len(rest[0]) < 2 || rest[0][0] != '-':
+			return slices.Concat(args[:at], flags, rest[:1], arguments, rest[1:])
+		case !isFlag(rest[0]):
 			arguments = append(arguments, rest[0])
 		default:
-			if takesValue(command, rest[0]) {
-				n = min(2, len(rest))
-			}
+			n = length(command.Flags, rest)
 			flags = append(flags, rest[:n]...)
 		}
 		rest = rest[n:]
 	}
-	return slices.Concat(args[:at+1], flags, arguments)
+	return slices.Concat(args[:at], flags, arguments)
+}
+
+// lastCommand returns the innermost command that args name, and the index after its
+// name. Flags may stand before each name.
+func lastCommand(app *cli.App, args []string) (int, *cli.Command) {
+	commands, flags := app.Commands, app.Flags
+	var command *cli.Command
+	after := 0
+	for at := 1; at < len(args) && args[at] != "--"; {
+		if isFlag(args[at]) {
+			at += length(flags, args[at:])
+			continue
+		}
+		next := named(commands, args[at])
+		if next == nil {
+			break
+		}
+		at++
+		command, after, commands, flags = next, at, next.Subcommands, next.Flags
+	}
+	return after, command
+}
+
+func isFlag(arg string) bool { return len(arg) > 1 && arg[0] == '-' }
+
+// length returns how many of args, which begin with a flag, belong to it: 2 where its
+// value is an argument of its own.
+func length(flags []cli.Flag, args []string) int {
+	name := strings.TrimLeft(args[0], "-")
+	takesValue := slices.ContainsFunc(flags, func(f cli.Flag) bool {
+		_, isSwitch := f.(*cli.BoolFlag)
+		return !isSwitch && slices.Contains(f.Names(), name)
+	})
+	if takesValue {
+		return min(2, len(args))
+	}
+	return 1
 }
 
 func named(commands []*cli.Command, name string) *cli.Command {
@@ -109,20 +139,6 @@ func named(commands []*cli.Command, name string) *cli.Command {
 		return nil
 	}
 	return commands[i]
-}
-
-func takesValue(command *cli.Command, arg string) bool {
-	return slices.ContainsFunc(command.Flags, func(f cli.Flag) bool {
-		if _, isSwitch := f.(*cli.BoolFlag); isSwitch {
-			return false
-		}
-		if g, ok := f.(*cli.GenericFlag); ok {
-			if b, ok := g.Value.(interface{ IsBoolFlag() bool }); ok && b.IsBoolFlag() {
-				return false
-			}
-		}
-		return slices.ContainsFunc(f.Names(), func(name string) bool { return strings.TrimLeft(arg, "-") == name })
-	})
 }
 
 // JSONFlag is --json, which Show reads.

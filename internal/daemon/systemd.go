@@ -1,12 +1,13 @@
 package daemon
 
 import (
-	"callhome/internal/sysexits"
 	"context"
 	"errors"
 	"fmt"
 	"net"
 	"time"
+
+	"callhome/internal/sysexits"
 
 	"github.com/coreos/go-systemd/v22/activation"
 	sddaemon "github.com/coreos/go-systemd/v22/daemon"
@@ -28,7 +29,7 @@ type Sockets struct {
 }
 
 // PassedSockets returns the sockets that systemd passed. The caller owns and
-// closes them.
+// closes them; on an error they are closed.
 func PassedSockets() (s Sockets, err error) {
 	passed, err := activation.Listeners()
 	if err != nil {
@@ -38,11 +39,20 @@ func PassedSockets() (s Sockets, err error) {
 		switch l := l.(type) {
 		case *net.TCPListener:
 			s.TCP = append(s.TCP, l)
+			continue
 		case *net.UnixListener:
-			s.Unix = l
-		default:
-			return s, sysexits.New(sysexits.Config, "correct the socket unit", errors.New("taking the sockets of the systemd socket unit: expected listening TCP or Unix sockets"))
+			if s.Unix == nil {
+				s.Unix = l
+				continue
+			}
 		}
+		for _, l := range passed {
+			if l != nil {
+				l.Close()
+			}
+		}
+		return Sockets{}, sysexits.New(sysexits.Config, "correct the socket unit",
+			errors.New("taking the sockets of the systemd socket unit: expected listening TCP sockets and at most one Unix socket"))
 	}
 	return s, nil
 }

@@ -14,11 +14,11 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
 
+	"callhome/internal/printable"
 	"callhome/internal/ratelimit"
 
 	"github.com/hashicorp/go-hclog"
@@ -185,7 +185,7 @@ func (h *Hook) one(e Event) {
 	how := outcomeOf(r, ctx.Err())
 	h.count(how)
 	if r.output != "" {
-		log.Info("hook's output", "output", oneLine(r.output))
+		log.Info("hook's output", "output", printable.ASCII(strings.TrimRight(r.output, "\n")))
 	}
 	took := time.Since(begun).Round(time.Millisecond)
 	switch how {
@@ -213,12 +213,6 @@ func (h *Hook) count(o outcome) {
 	case stopped:
 		h.counts.Stopped++
 	}
-}
-
-// oneLine makes a program's output one line of the log.
-func oneLine(s string) string {
-	q := strconv.QuoteToASCII(strings.TrimRight(s, "\n"))
-	return q[1 : len(q)-1]
 }
 
 // outcome is how a run ended.

@@ -1,6 +1,7 @@
 // Package printable makes text from outside fit for one line of a log, an event or
-// a terminal. All text of a peer, a device or a document goes through it before a
-// person sees it. It is pure.
+// a terminal: text of a peer, a device or a document, before a person sees it. Text
+// of more than one line, and text that must keep its language, is package console's.
+// It is pure.
 package printable
 
 import (
@@ -12,6 +13,12 @@ import (
 // lost, and nothing can steer a terminal or begin a line.
 func Quoted(s string) string {
 	q := strconv.Quote(s)
+	return strings.ReplaceAll(q[1:len(q)-1], `\"`, `"`)
+}
+
+// ASCII is Quoted in printable ASCII.
+func ASCII(s string) string {
+	q := strconv.QuoteToASCII(s)
 	return strings.ReplaceAll(q[1:len(q)-1], `\"`, `"`)
 }
 

@@ -54,6 +54,7 @@ func TestListsHaveEveryConstant(t *testing.T) {
 		{"Stage", sorted(Stages)},
 		{"Client", sorted(ClientStates)},
 		{"End", sorted(Ends)},
+		{"Via", sorted(Vias)},
 		{"State", sorted(append(slices.Clone(States), StateClosed))},
 	} {
 		if want := constants(t, tt.prefix); !slices.Equal(tt.known, want) {

@@ -4,9 +4,10 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
-	"strconv"
 	"strings"
 	"unicode/utf16"
+
+	"callhome/internal/printable"
 )
 
 // maxLogged bounds what is logged of one text from a peer, in bytes.
@@ -40,8 +41,7 @@ func asciiJSON(text string) string {
 // ascii returns text in printable ASCII on one line, without quotes: hclog adds
 // them.
 func ascii(text string) string {
-	q := strconv.QuoteToASCII(text)
-	return cut(strings.ReplaceAll(q[1:len(q)-1], `\"`, `"`))
+	return cut(printable.ASCII(text))
 }
 
 func cut(s string) string {

@@ -61,6 +61,9 @@ func (c *Command) Check() error {
 	for _, f := range append(append([]string(nil), c.HostKeys...), c.HostCertificates...) {
 		values = append(values, struct{ what, value string }{"file", f})
 	}
+	for _, arg := range c.Report {
+		values = append(values, struct{ what, value string }{"report", arg})
+	}
 	for _, v := range values {
 		if hasControl(v.value) {
 			return fmt.Errorf("%s %q holds a control character", v.what, v.value)

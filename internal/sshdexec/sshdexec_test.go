@@ -116,6 +116,7 @@ func TestCheck(t *testing.T) {
 		{"a later key", Command{HostKeys: []string{"/a", "/b\x7f"}}, `file "/b\x7f" holds a control character`},
 		{"a certificate", Command{HostCertificates: []string{"\t"}}, `file "\t" holds a control character`},
 		{"subsystem", Command{Subsystem: "a\nb"}, `subsystem "a\nb" holds a control character`},
+		{"report", Command{Subsystem: "a", Report: []string{"/t", "a\nb"}}, `report "a\nb" holds a control character`},
 		{"addendum", Command{VersionAddendum: "a\r\nb"}, `version addendum "a\r\nb" holds a control character`},
 		{"a port without a subsystem", Command{SSHConnectionPort: 830}, "ssh-connection-port 830 needs a subsystem command: set --subsystem or --netconf-server"},
 		{"a later option", Command{Options: []string{"A=1", "Include=/x"}}, "sshd option Include cannot be set here: an Include belongs in the sshd_config"},
@@ -284,6 +285,24 @@ func TestForcedCommandIsTheIntendedWords(t *testing.T) {
 					t.Errorf("prints %q and %q, %v, want %q", out, errs, err, tt.want)
 				}
 			})
+		}
+	}
+}
+
+// The report is executed with its arguments and the subsystem's command; where its
+// program is missing, the subsystem serves without it.
+func TestForcedCommandReportsFirst(t *testing.T) {
+	subsystem := printArgs + ` "it's" "$REPORTED"`
+	for _, tt := range []struct{ name, program, want string }{
+		{"reports", "/usr/bin/env", "[it's]\n[a 'b' $c]\n"},
+		{"without its program", "/nonesuch/env", "[it's]\n[]\n"},
+	} {
+		c := Command{Subsystem: subsystem, Report: []string{tt.program, "REPORTED=a 'b' $c"}}
+		for _, shell := range loginShells() {
+			out, errs, _, err := asSshd(t, shell, c.forceCommand(), "SSH_ORIGINAL_COMMAND=netconf")
+			if err != nil || out != tt.want {
+				t.Errorf("%s, %s: prints %q and %q, %v, want %q", tt.name, shell, out, errs, err, tt.want)
+			}
 		}
 	}
 }

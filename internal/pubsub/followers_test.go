@@ -1,26 +1,20 @@
-package cmdline
+package pubsub
 
 import (
-	"bytes"
 	"fmt"
 	"slices"
-	"strings"
 	"testing"
 	"testing/synctest"
-
-	"callhome/internal/proto"
-
-	"github.com/hashicorp/go-hclog"
 )
 
 // source is a manager whose subscriptions the test ends.
 type source struct {
-	subscriptions []chan proto.Event
+	subscriptions []chan int
 	stopped       bool
 }
 
-func (s *source) Subscribe() (<-chan proto.Event, func()) {
-	c := make(chan proto.Event, 10)
+func (s *source) Subscribe() (<-chan int, func()) {
+	c := make(chan int, 10)
 	if s.stopped {
 		close(c)
 		return c, func() {}
@@ -36,18 +30,18 @@ func (s *source) Subscribe() (<-chan proto.Event, func()) {
 }
 
 func (s *source) tell(n int) {
-	s.subscriptions[len(s.subscriptions)-1] <- proto.Event{Session: proto.SessionInfo{Session: n}}
+	s.subscriptions[len(s.subscriptions)-1] <- n
 }
 
 func (s *source) drop() { close(s.subscriptions[len(s.subscriptions)-1]) }
 
-// following returns what a follower of s is told, in words.
-func following(s *source) (w *Followers[proto.Event], told *[]string, log *bytes.Buffer) {
-	log = new(bytes.Buffer)
-	w = NewFollowers(s.Subscribe, hclog.New(&hclog.LoggerOptions{Output: log}))
-	told = new([]string)
-	w.Follow("test", func() { *told = append(*told, "missed") }, func(e proto.Event) { *told = append(*told, fmt.Sprint(e.Session.Session)) })
-	return w, told, log
+// following returns what a follower of s gets, and the names that are lost.
+func following(s *source) (w *Followers[int], got *[]string, lost *[]string) {
+	lost = new([]string)
+	w = NewFollowers(s.Subscribe, func(follower string) { *lost = append(*lost, follower) })
+	got = new([]string)
+	w.Follow("test", func() { *got = append(*got, "missed") }, func(e int) { *got = append(*got, fmt.Sprint(e)) })
+	return w, got, lost
 }
 
 func TestFollow(t *testing.T) {
@@ -88,15 +82,15 @@ func TestFollow(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				s := &source{}
-				w, told, log := following(s)
+				w, got, lost := following(s)
 				tt.story(s)
 				w.wg.Wait() // by itself
-				if !slices.Equal(*told, tt.want) {
-					t.Errorf("got %v, want %v", *told, tt.want)
+				if !slices.Equal(*got, tt.want) {
+					t.Errorf("got %v, want %v", *got, tt.want)
 				}
 				missed := slices.Contains(tt.want, "missed")
-				if logged := strings.Contains(log.String(), "events lost"); logged != missed {
-					t.Errorf("logged: %q", log)
+				if slices.Contains(*lost, "test") != missed {
+					t.Errorf("lost: %q", *lost)
 				}
 				w.End()
 			})
@@ -108,11 +102,11 @@ func TestFollow(t *testing.T) {
 func TestFollowersEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &source{}
-		w, told, log := following(s)
+		w, got, lost := following(s)
 		s.tell(1)
 		w.End()
-		if want := []string{"1"}; !slices.Equal(*told, want) || log.Len() > 0 {
-			t.Errorf("got %v, want %v, and log %q", *told, want, log)
+		if want := []string{"1"}; !slices.Equal(*got, want) || len(*lost) > 0 {
+			t.Errorf("got %v, want %v, and lost %q", *got, want, *lost)
 		}
 	})
 }
@@ -122,18 +116,18 @@ func TestFollowersEnd(t *testing.T) {
 func TestTheHookGetsTheLastEvents(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &source{}
-		w, told, _ := following(s)
-		var heard []string
+		w, got, _ := following(s)
+		var seen []string
 		w.fed.Go(func() {
 			<-w.served.Done()
-			heard = slices.Clone(*told)
+			seen = slices.Clone(*got)
 		})
 		for n := range 5 {
 			s.tell(n)
 		}
 		w.End()
-		if want := []string{"0", "1", "2", "3", "4"}; !slices.Equal(heard, want) {
-			t.Errorf("before it was closed it heard %v, want %v", heard, want)
+		if want := []string{"0", "1", "2", "3", "4"}; !slices.Equal(seen, want) {
+			t.Errorf("before it was closed it saw %v, want %v", seen, want)
 		}
 	})
 }

@@ -1,0 +1,56 @@
+package pubsub
+
+import (
+	"context"
+	"sync"
+)
+
+// Followers handle a daemon's events and change nothing in it: its log, its metrics
+// and its hook.
+type Followers[E any] struct {
+	subscribe func() (events <-chan E, cancel func())
+	lost      func(follower string)
+
+	// ctx ends the followers; served ends what they feed, after them.
+	ctx    context.Context
+	cancel context.CancelFunc
+	wg     sync.WaitGroup
+
+	served context.Context
+	close  context.CancelFunc
+	fed    sync.WaitGroup
+}
+
+// NewFollowers returns an empty set of followers. It calls lost with the name of each
+// that was too slow. End ends them.
+func NewFollowers[E any](subscribe func() (<-chan E, func()), lost func(follower string)) *Followers[E] {
+	f := &Followers[E]{subscribe: subscribe, lost: lost}
+	f.ctx, f.cancel = context.WithCancel(context.Background())
+	f.served, f.close = context.WithCancel(context.Background())
+	return f
+}
+
+// Context ends when End is called.
+func (f *Followers[E]) Context() context.Context { return f.ctx }
+
+// Follow passes all events from now on to handle, until the publisher closes or
+// End is called. It calls missed where events were lost.
+func (f *Followers[E]) Follow(name string, missed func(), handle func(E)) {
+	f.wg.Go(Follow(f.ctx, f.subscribe, func() {
+		f.lost(name)
+		missed()
+	}, handle))
+}
+
+// Feed runs what the followers feed. Its context ends when they have handled all
+// events.
+func (f *Followers[E]) Feed(run func(context.Context)) { f.fed.Go(func() { run(f.served) }) }
+
+// End ends all when they have handled what was published so far, and returns
+// when they have ended.
+func (f *Followers[E]) End() {
+	f.cancel()
+	f.wg.Wait()
+	f.close()
+	f.fed.Wait()
+}
