@@ -90,8 +90,18 @@ func Typed[P, R any](f func(context.Context, P) (R, error)) jrpc2.Handler {
 	return info.SetStrict(true).Wrap()
 }
 
-// Plain makes a handler of a function without parameters.
-func Plain[R any](f func(context.Context) (R, error)) jrpc2.Handler { return handler.New(f) }
+// Plain makes a handler of a function without parameters. Many JSON-RPC libraries
+// send an empty object or array where there are none.
+func Plain[R any](f func(context.Context) (R, error)) jrpc2.Handler {
+	return func(ctx context.Context, r *jrpc2.Request) (any, error) {
+		var byName map[string]json.RawMessage
+		var byPosition []json.RawMessage
+		if r.UnmarshalParams(&byName) != nil && r.UnmarshalParams(&byPosition) != nil || len(byName)+len(byPosition) > 0 {
+			return nil, standardError(jrpc2.InvalidParams, r.Method()+" has no parameters: leave params out, or empty")
+		}
+		return f(ctx)
+	}
+}
 
 // rpcError turns a *proto.Error into the error of JSON-RPC.
 func rpcError(err error) error {
