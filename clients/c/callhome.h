@@ -66,7 +66,7 @@ enum callhome_code {
 /* How far a call home must have come before it is answered. */
 enum callhome_wait {
 	CALLHOME_WAIT_NONE,   /* the call was accepted */
-	CALLHOME_WAIT_TCP,    /* connected, and sshd has the socket: as MAAPI's calls */
+	CALLHOME_WAIT_TCP,    /* connected, and sshd has sent its first byte: as MAAPI's calls */
 	CALLHOME_WAIT_SSH,    /* the NETCONF client has logged in */
 	CALLHOME_WAIT_NETCONF /* the netconf subsystem was started */
 };

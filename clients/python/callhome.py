@@ -121,8 +121,8 @@ class Manager:
         """Calls the NETCONF client at host (a name or an address; port None:
         the one in host, as "nms:830", or 4334) and returns the session when the
         call has come as far as wait: "none" (accepted), "tcp" (connected, and
-        sshd has the socket), "ssh" (logged in) or "netconf" (the subsystem was
-        started)."""
+        sshd has sent its first byte), "ssh" (logged in) or "netconf" (the
+        subsystem was started)."""
         return self._call("netconf_ssh_call_home", {"host": host, "port": port, "wait": wait})
 
     def netconf_ssh_call_home_opaque(self, host, opaque, port=None, wait="tcp"):

@@ -18,6 +18,8 @@ import (
 
 	"callhome/internal/device/settings"
 	"callhome/internal/sysexits"
+
+	"golang.org/x/sys/unix"
 )
 
 // playEnv makes this test binary play callhome-trigger.
@@ -217,6 +219,66 @@ func TestCallHome(t *testing.T) {
 			}
 		})
 	}
+}
+
+// On a terminal one line names sshd's log: sshd itself writes nothing there.
+func TestOnATerminalTheLogIsNamed(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		env   []string
+		words []string
+		shows string // a pattern, with LOG for the log's path
+	}{
+		{"exec", nil, nil, `callhome-trigger: connected to 127\.0\.0\.1:\d+; sshd logs to LOG\r\n`},
+		{"detach", nil, []string{"--handover", "detach"}, `callhome-trigger: connected to 127\.0\.0\.1:\d+; sshd logs to LOG\r\n`},
+		{"a log that is the terminal has one line of the trigger", nil, []string{"--sshd-log", "stderr"}, `\S+ callhome-trigger\[\d+\]: connected to .*\r\n`},
+		{"JSON", []string{"CALLHOME_LOG_FORMAT=json"}, nil, ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			l, port := listen(t)
+			text := device(t, "echo SSH-2.0-standin")
+			log := regexp.MustCompile(`CALLHOME_SSHD_LOG=(.*)`).FindStringSubmatch(text)[1]
+			master, slave := terminal(t)
+			cmd := called(t, tt.env, text, append(tt.words, "127.0.0.1", port)...)
+			cmd.Stderr = slave
+			if err := cmd.Run(); err != nil {
+				t.Fatal(err)
+			}
+			accept(t, l)
+			if _, err := slave.WriteString("END\n"); err != nil {
+				t.Fatal(err)
+			}
+			got, err := bufio.NewReader(master).ReadString('D')
+			want := regexp.MustCompile("^" + strings.ReplaceAll(tt.shows, "LOG", regexp.QuoteMeta(log)) + "END$")
+			if err != nil || !want.MatchString(got) {
+				t.Errorf("the terminal shows %q, %v, want %s", got, err, want)
+			}
+		})
+	}
+}
+
+// terminal returns both ends of a pseudo terminal.
+func terminal(t *testing.T) (master, slave *os.File) {
+	t.Helper()
+	fd, err := unix.Open("/dev/ptmx", unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	master = os.NewFile(uintptr(fd), "terminal")
+	t.Cleanup(func() { master.Close() })
+	if err := unix.IoctlSetPointerInt(fd, unix.TIOCSPTLCK, 0); err != nil {
+		t.Fatal(err)
+	}
+	n, err := unix.IoctlGetInt(fd, unix.TIOCGPTN)
+	if err != nil {
+		t.Fatal(err)
+	}
+	slave, err = os.OpenFile("/dev/pts/"+strconv.Itoa(n), os.O_RDWR|unix.O_NOCTTY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { slave.Close() })
+	return master, slave
 }
 
 // Detach returns at once, though the session goes on. Its sshd has nothing of

@@ -92,7 +92,7 @@ type Wait string
 // The values of wait. With WaitNone the manager answers when it accepts the call.
 const (
 	WaitNone    Wait = "none"
-	WaitTCP     Wait = "tcp"     // connected and handed over
+	WaitTCP     Wait = "tcp"     // connected, and sshd has sent its first byte
 	WaitSSH     Wait = "ssh"     // logged in
 	WaitNetconf Wait = "netconf" // the subsystem was started
 )

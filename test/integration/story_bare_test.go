@@ -97,6 +97,21 @@ func TestTheManagerRefusesBeforeItCalls(t *testing.T) {
 	}
 }
 
+// An sshd that ends before its first byte is a failed call, for a request that waits
+// for the connection alone and for a handover, and the error has sshd's own lines.
+func TestAnSshdThatRefusesItsConfigurationIsAFailedCall(t *testing.T) {
+	t.Parallel()
+	d := newDevice(t, "/bin/cat")
+	d.options = append(d.options, "--sshd-option", "NoSuchOption=1")
+	m := startManager(t, d)
+	nms := listen(t, "127.0.0.1:0")
+	_, err := m.CallHome(nms.Addr(), proto.WaitTCP)
+	var e *proto.Error
+	if !errors.As(err, &e) || e.Code != proto.CodeHandover || !strings.Contains(e.Message, "Bad configuration option: NoSuchOption") {
+		t.Errorf("the call ended with %v", err)
+	}
+}
+
 // An sshd that ends before a login is named by its last line.
 func TestTheCauseIsSshdsLastWords(t *testing.T) {
 	t.Parallel()

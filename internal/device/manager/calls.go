@@ -81,7 +81,11 @@ var waits = map[proto.Wait]proto.State{
 
 // await waits for a state and converts an early end to the request's error.
 func await(ctx context.Context, s *session.Session, until proto.State) (proto.SessionInfo, error) {
-	info, err := s.Await(ctx, until)
+	wait := func(ctx context.Context) (proto.SessionInfo, error) { return s.Await(ctx, until) }
+	if until == proto.StateStarting {
+		wait = s.AwaitStarted
+	}
+	info, err := wait(ctx)
 	if errors.Is(err, session.ErrEnded) {
 		return info, failure(info)
 	}

@@ -57,8 +57,8 @@ type record struct {
 	Broken       bool `json:"broken,omitempty"`
 	// LastText is the last line that reports a failure.
 	LastText string `json:"last-words,omitempty"`
-	// LastLine is the last unknown line before the login: it is the cause where
-	// sshd logged no other.
+	// LastLine is the last unknown line before the login, or the last ones before
+	// sshd took the connection: it is the cause where sshd logged no other.
 	LastLine string `json:"last-line,omitempty"`
 }
 

@@ -61,6 +61,7 @@ type Session struct {
 	sock    *os.File      // duplicate of sshd's socket, or nil
 	order   order         // the request to end it, if any
 	unsaved bool          // the state file is older than rec
+	sent    uint64        // bytes sent on sock before sshd had it, as an announcement
 	reports ratelimit.Limit
 }
 
@@ -141,6 +142,35 @@ func (s *Session) Await(ctx context.Context, state proto.State) (proto.SessionIn
 			return info, context.Cause(ctx)
 		}
 	}
+}
+
+// startTime bounds AwaitStarted's wait for sshd's first byte. callhome-trigger, which
+// waits for the answer to its handover, gives up after 10 s.
+const startTime = 5 * time.Second
+
+// AwaitStarted returns when sshd has sent its first byte, or has logged the
+// connection, and after startTime. It fails when the session ends before that: an
+// sshd that refuses its configuration or finds no host key sends nothing.
+func (s *Session) AwaitStarted(ctx context.Context) (proto.SessionInfo, error) {
+	info, err := s.Await(ctx, proto.StateStarting)
+	for end := time.Now().Add(startTime); err == nil && info.State == proto.StateStarting && !s.hasSent() && time.Now().Before(end); {
+		// The kernel has no event for "a byte was sent".
+		select {
+		case <-time.After(2 * time.Millisecond):
+			info, err = s.Await(ctx, proto.StateStarting)
+		case <-ctx.Done():
+			err = context.Cause(ctx)
+		}
+	}
+	return info, err
+}
+
+// hasSent reports whether sshd has sent a byte.
+func (s *Session) hasSent() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	info := tcpInfo(s.sock)
+	return info != nil && info.Bytes_sent > s.sent
 }
 
 // ErrEnded says that a session ended before it reached the awaited state.

@@ -175,6 +175,46 @@ func TestAnSshdThatCannotBeStartedIsAFailedHandover(t *testing.T) {
 	}
 }
 
+// Only an sshd that sends its first byte has started: what an announcement sent
+// before does not count, and sshd's own lines say why it ended.
+func TestAnSshdHasStartedWhenItSends(t *testing.T) {
+	for _, tt := range []struct {
+		name, script string
+		before       string // sent before sshd has the socket
+		cause        string // "" where it starts
+	}{
+		{"it sends", "echo SSH-2.0-x; exec cat", "", ""},
+		{"it logs the connection, and sends nothing yet", "echo '" + lineConnected + "' >&2; exec cat", "", ""},
+		{"it refuses its configuration", `printf 'f: line 1: Bad option: x\r\nf: terminating\r\n' >&2; exit 255`, "", "f: line 1: Bad option: x; f: terminating"},
+		{"it has many lines", `echo 1 >&2; echo 2 >&2; echo 3 >&2; echo 4 >&2; exit 255`, "", "2; 3; 4"},
+		{"it says nothing", `exit 255`, "", "sshd ended with status 255"},
+		{"after an announcement", `echo no keys >&2; exit 255`, "MSG-ID: DEVICE-CONN-INFO\r\n", "no keys"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			env, _ := newEnv(t)
+			s := New(env, 1, proto.CallParams{Host: "nms", Port: 1}, "manager", Owner{})
+			conn, _ := connection(t)
+			if _, err := conn.File.WriteString(tt.before); err != nil {
+				t.Fatal(err)
+			}
+			if err := s.Start(stub(t, tt.script), conn); err != nil {
+				t.Fatal(err)
+			}
+			info, err := s.AwaitStarted(t.Context())
+			if tt.cause == "" {
+				if err != nil || info.State == proto.StateClosed {
+					t.Errorf("got %+v, %v", info, err)
+				}
+				s.Kill("the test")
+				return
+			}
+			if !errors.Is(err, ErrEnded) || info.Stage != proto.StageHandover || info.Cause != tt.cause {
+				t.Errorf("it ended at %s because %q, %v, want %q", info.Stage, info.Cause, err, tt.cause)
+			}
+		})
+	}
+}
+
 // A start, a kill and many waiters at the same time: every waiter returns, and the
 // end is published once.
 func TestAKillReleasesAllWaiters(t *testing.T) {

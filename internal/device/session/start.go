@@ -35,6 +35,9 @@ func (s *Session) Start(cmd sshdexec.Command, conn *dial.Conn) error {
 	defer log.Close()
 	s.mu.Lock()
 	s.rec.Remote, s.rec.Local = conn.Remote.String(), conn.Local.String()
+	if info := tcpInfo(conn.File); info != nil {
+		s.sent = info.Bytes_sent
+	}
 	cmd.Opaque = s.rec.Opaque
 	if s.env.Helper != "" && cmd.Subsystem != "" {
 		s.rec.Nonce = subsystem.Nonce(s.id())

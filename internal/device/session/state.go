@@ -46,7 +46,7 @@ func (r *record) apply(l sshdlog.Line) []string {
 		r.LastText = l.Text // of the executable that makes the call
 	}
 	if !known && slices.Contains(beforeLogin, r.State) {
-		r.LastLine = printable.Line(l.Text)
+		r.LastLine = lastLine(r.LastLine, l.Text, r.State)
 	}
 	if !known {
 		return []string{proto.EventLog}
@@ -70,6 +70,21 @@ func (r *record) apply(l sshdlog.Line) []string {
 		events = append(events, s.event)
 	}
 	return events
+}
+
+// maxStartLines is how many of the lines that sshd logs before it takes the
+// connection are its cause: the last one alone says "terminating, 1 bad
+// configuration options".
+const maxStartLines = 3
+
+// lastLine returns LastLine after an unknown line in state.
+func lastLine(before, line string, state proto.State) string {
+	line = printable.Line(strings.TrimSpace(line))
+	if state != proto.StateStarting || before == "" {
+		return line
+	}
+	lines := append(strings.Split(before, "; "), line)
+	return strings.Join(lines[max(0, len(lines)-maxStartLines):], "; ")
 }
 
 // exchanged reports whether sshd logs such a line only after a key exchange.

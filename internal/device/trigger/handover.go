@@ -23,10 +23,24 @@ func toSshd(s *settings.Settings, c *dial.Conn, log *sshdexec.Log) error {
 		_ = log.Head(time.Now(), s.Host, c.Remote, c.Local, s.Opaque)
 	}
 	s.Sshd.Syslog = log.Syslog
+	switch {
+	case log.Syslog:
+		tellTerminal(s, "connected to %v; sshd logs to syslog", c.Remote)
+	case s.SshdLog != "stderr":
+		tellTerminal(s, "connected to %v; sshd logs to %s", c.Remote, log.File.Name())
+	}
 	if s.Handover == settings.HandoverDetach {
 		return detach(&s.Sshd, c, log)
 	}
 	return startError(s.Sshd.Become(c.File, log.File), c)
+}
+
+// tellTerminal writes a line to standard error if that is a terminal: what happens
+// after the handover is only in a log, and a person must know in which.
+func tellTerminal(s *settings.Settings, format string, args ...any) {
+	if _, err := unix.IoctlGetTermios(int(os.Stderr.Fd()), unix.TCGETS); err == nil && s.LogFormat != "json" {
+		fmt.Fprintf(os.Stderr, "callhome-trigger: "+format+"\n", args...)
+	}
 }
 
 // clientHint is the hint where the client ended the connection.
