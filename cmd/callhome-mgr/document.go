@@ -6,7 +6,6 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"os/user"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -38,7 +37,7 @@ func check(c *cli.Context) error {
 	if c.NArg() == 1 {
 		return checkDocument(os.Stdout, c.Args().First(), true, s.Sshd.Sshd)
 	}
-	code := preflight.Run(os.Stdout, s)
+	code := preflight.Run(os.Stdout, s, hasUsers(defaultConfig, s.Sshd.Sshd))
 	if err := checkDocument(os.Stdout, defaultConfig, false, s.Sshd.Sshd); err != nil {
 		return err
 	}
@@ -58,9 +57,7 @@ func checkDocument(w io.Writer, file string, explicit bool, sshd string) error {
 		fmt.Fprintf(w, "%s does not exist: no standing connections\n", file)
 		return nil
 	}
-	for _, name := range unknownUsers(found) {
-		fmt.Fprintf(w, "warning: user %s is not in /etc/passwd\n", printable.Quoted(name))
-	}
+	var unreachable []string
 	for _, client := range found.Clients {
 		kind := "persistent"
 		if client.Periodic != nil {
@@ -71,25 +68,52 @@ func checkDocument(w io.Writer, file string, explicit bool, sshd string) error {
 			to = append(to, fmt.Sprintf("%s port %d", e.Host, e.Port))
 		}
 		fmt.Fprintf(w, "client %s: %s, %s\n", printable.Quoted(client.Name), kind, strings.Join(to, ", "))
+		if !printUsers(w, &client) {
+			unreachable = append(unreachable, client.Name)
+		}
 	}
 	fmt.Fprintf(w, "%s: %s\n", file, cmdline.Count(len(found.Clients), "client"))
+	if len(unreachable) > 0 && !explicit { // an explicit file may be for another machine
+		return sysexits.New(sysexits.NoPerm, "correct the users or the document",
+			fmt.Errorf("no user can log in to the connections of %s", printable.Quoted(strings.Join(unreachable, ", "))))
+	}
 	return nil
 }
 
-// unknownUsers returns the users of a configuration whom /etc/passwd lacks.
-func unknownUsers(c *config.Config) []string {
-	var out []string
-	for _, client := range c.Clients {
-		for _, e := range client.Endpoints {
-			for _, u := range e.Users {
-				var unknown user.UnknownUserError
-				if _, err := user.Lookup(u.Name); errors.As(err, &unknown) && !slices.Contains(out, u.Name) {
-					out = append(out, u.Name)
+// printUsers prints who may log in to a client's connections and with which keys, if
+// the document says so. It reports whether one of them can.
+func printUsers(w io.Writer, client *config.Client) (can bool) {
+	seen := make(map[string]bool)
+	for _, e := range client.Endpoints {
+		can = can || len(e.Users) == 0 // sshd_config decides
+		for _, u := range e.Users {
+			with := preflight.Fingerprints(u.Keys)
+			if len(u.Keys) == 0 {
+				with = "certificates of the CA " + preflight.Fingerprints(e.UserCAs)
+			}
+			why := preflight.UserFault(u.Name)
+			can = can || why == ""
+			if line := fmt.Sprintf("  user %s, with %s", printable.Quoted(u.Name), with); !seen[line] {
+				seen[line] = true
+				fmt.Fprintln(w, line)
+				if why != "" {
+					fmt.Fprintf(w, "  warning: user %s cannot log in: %s\n", printable.Quoted(u.Name), printable.Quoted(why))
 				}
 			}
 		}
 	}
-	return out
+	return can
+}
+
+// hasUsers reports whether a document names users of its connections.
+func hasUsers(file, sshd string) bool {
+	found, err := rollout.Read(file, false, sshd)
+	if err != nil {
+		return false // checkDocument reports the error
+	}
+	return slices.ContainsFunc(found.Clients, func(c config.Client) bool {
+		return slices.ContainsFunc(c.Endpoints, func(e config.Endpoint) bool { return len(e.Users) > 0 })
+	})
 }
 
 func initFlags() []cli.Flag {

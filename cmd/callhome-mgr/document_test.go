@@ -54,9 +54,18 @@ func TestCheckDocument(t *testing.T) {
 	if err := checkDocument(&out, file, true, sshd); err != nil {
 		t.Fatal(err)
 	}
-	want := "client nms: persistent, 192.0.2.1 port 4334\n" + file + ": 1 client\n"
+	want := "client nms: persistent, 192.0.2.1 port 4334\n" +
+		"  user netop, with ssh-ed25519 SHA256:HT31aT2nNzSJgf2eU0D05p2iVG4zUMGe4RyWrRTxzk8 (1)\n" +
+		"  warning: user netop cannot log in: it is no user of this machine\n" + file + ": 1 client\n"
 	if !strings.HasSuffix(out.String(), want) {
 		t.Errorf("got %q, want %q", out.String(), want)
+	}
+	// In its place the document is for this machine.
+	if err := checkDocument(&out, file, false, sshd); sysexits.Code(err) != sysexits.NoPerm || err.Error() != "no user can log in to the connections of nms" {
+		t.Errorf("in its place: %v", err)
+	}
+	if !hasUsers(file, sshd) || hasUsers("/nonexistent/callhome.json", sshd) {
+		t.Error("the document's users are not seen")
 	}
 	write(t, file, strings.Replace(document(`"colour": "red",`), `"persistent": {}`, `"periodic": {"period": 0}`, 1))
 	err := checkDocument(&out, file, true, sshd)

@@ -165,7 +165,7 @@ func act(c *cli.Context) (int, error) {
 		showConfig(effective)
 		return sysexits.OK, nil
 	}
-	return preflight.Run(os.Stdout, s), nil
+	return preflight.Run(os.Stdout, s, false), nil
 }
 
 func showConfig(effective []settings.Effective) {

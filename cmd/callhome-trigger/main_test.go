@@ -413,6 +413,7 @@ func TestHelpAndVersion(t *testing.T) {
 // --check calls nobody; its exit status is that of what is missing first.
 func TestCheck(t *testing.T) {
 	l, port := listen(t)
+	keys := file(t, "keys", "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIIQIotdYnjqoEfsT4aP8VOAmFi3duq/o6waqLlgVTN1U nms\n", 0o644)
 	for _, tt := range []struct {
 		name, subsystem string
 		code            int
@@ -421,7 +422,7 @@ func TestCheck(t *testing.T) {
 		{"something missing", "/nonexistent/s", sysexits.Config},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			text := device(t, `case "$1" in -V) echo OpenSSH_9.9p2,;; -T) echo hostkey /etc/passwd; echo allowusers no-such-user-0;; esac`)
+			text := device(t, `case "$1" in -V) echo OpenSSH_9.9p2,;; -T) echo hostkey /etc/passwd; echo permitrootlogin yes; echo strictmodes no; echo authorizedkeysfile `+keys+`;; esac`)
 			r := end(t, called(t, nil, text, "--check", "--subsystem", tt.subsystem, "127.0.0.1", port))
 			if r.code != tt.code || r.stderr != "" || !strings.Contains(r.stdout, "subsystem             "+tt.subsystem) {
 				t.Errorf("exit status %d with %q and\n%s", r.code, r.stderr, r.stdout)

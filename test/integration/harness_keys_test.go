@@ -46,3 +46,13 @@ func publicKey(t *testing.T, key string) string {
 	f := strings.Fields(readFile(t, key+".pub"))
 	return f[0] + " " + f[1]
 }
+
+// fingerprintOf returns a key's fingerprint as ssh-keygen prints it.
+func fingerprintOf(t *testing.T, key string) string {
+	t.Helper()
+	out, err := exec.Command("ssh-keygen", "-lf", key+".pub").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.Fields(string(out))[1]
+}

@@ -25,10 +25,11 @@ const (
 	syslogLog = runDir + "/syslog"
 )
 
-// The users inside: two NETCONF users that differ by their login shell.
+// The users inside: NETCONF users that differ by their login shell.
 const (
 	netop   = "netop"   // /bin/sh
 	bashful = "bashful" // bash, with a .bashrc
+	absent  = "absent"  // nologin
 )
 
 // accounts are the lines of passwd(5) for them. Their password is one that
@@ -36,6 +37,7 @@ const (
 var accounts = []string{
 	netop + ":x:4830:4830::" + runDir + "/home/" + netop + ":/bin/sh",
 	bashful + ":x:4831:4831::" + runDir + "/home/" + bashful + ":/bin/bash",
+	absent + ":x:4832:4832::" + runDir + "/home/" + absent + ":/usr/sbin/nologin",
 }
 
 // hosts are names for the stories about names; see reach_test.go.

@@ -187,12 +187,71 @@ func TestCheckReportsWhatIsMissing(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			device := newDevice(t, "/bin/true")
+			device, _ := newSite(t, "/bin/true")
 			check := start(t, "callhome-trigger", device.Command(nil, append([]string{"--check"}, c.options...)...))
 			check.MustExit(c.code)
 			contains(t, "--check", check.Stdout(), c.says...)
 			if c.code != 0 {
 				contains(t, "--check", check.Stdout(), "MISSING", "->")
+			}
+		})
+	}
+}
+
+// --check says who can log in and with which key, and is red exactly where sshd lets
+// no session begin.
+func TestCheckSaysWhoCanLogIn(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name    string
+		user    string
+		text    string // of authorized_keys; KEY is the station's
+		mode    os.FileMode
+		options []string
+		code    int
+		says    string // FILE is authorized_keys, PRINT the key's fingerprint
+	}{
+		{"a key", netop, "KEY\n", 0o644, nil, 0, "netop, with ssh-ed25519 PRINT"},
+		{"a key behind options", netop, "restrict,command=\"echo \\\"a b\\\"\" KEY\n", 0o644, nil, 0, "netop, with ssh-ed25519 PRINT"},
+		{"AllowUsers names no user", netop, "KEY\n", 0o644, []string{"--sshd-option", "AllowUsers=netconf"}, 77, "AllowUsers names netconf, which is no user of this machine"},
+		{"AllowUsers names another user", netop, "KEY\n", 0o600, []string{"--sshd-option", "AllowUsers=" + absent}, 77, "absent cannot log in: the shell /usr/sbin/nologin"},
+		{"a pattern of AllowUsers", netop, "KEY\n", 0o644, []string{"--sshd-option", "AllowUsers=net?p@127.*"}, 0, "netop, with"},
+		{"no authorized_keys", netop, "", 0, nil, 77, "FILE does not exist"},
+		{"mode 666", netop, "KEY\n", 0o666, nil, 77, "FILE has mode 0666"},
+		{"mode 666 and no key", netop, "", 0o666, nil, 77, "FILE has mode 0666"},
+		{"no key in it", netop, "# KEY\n", 0o644, nil, 77, "FILE has no public key"},
+		{"a private key in it", netop, "-----BEGIN OPENSSH PRIVATE KEY-----\nAAAA\n", 0o644, nil, 77, "FILE has no public key"},
+		{"the user cannot read it", netop, "KEY\n", 0o600, nil, 77, "cannot read"},
+		{"nologin", absent, "KEY\n", 0o644, []string{"--sshd-option", "AllowUsers=" + absent}, 77, "the shell /usr/sbin/nologin ends each session at once"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			device, nms := newSite(t, "/bin/true")
+			nms.user = c.user
+			public := publicKey(t, nms.key)
+			if c.mode == 0 {
+				if err := os.Remove(device.authorizedKeys); err != nil {
+					t.Fatal(err)
+				}
+			} else {
+				writeFile(t, device.authorizedKeys, strings.ReplaceAll(c.text, "KEY", public), c.mode)
+				if err := os.Chmod(device.authorizedKeys, c.mode); err != nil {
+					t.Fatal(err)
+				}
+			}
+			options := c.options
+			if options == nil {
+				options = []string{"--sshd-option", "AllowUsers=" + netop}
+			}
+			check := start(t, "callhome-trigger", device.Command(nil, append([]string{"--check"}, options...)...))
+			check.MustExit(c.code)
+			contains(t, "--check", check.Stdout(), strings.NewReplacer("FILE", device.authorizedKeys, "PRINT", fingerprintOf(t, nms.key)).Replace(c.says))
+
+			addr := freeAddr("127.0.0.1")
+			ssh := nms.Netconf(addr)
+			device.Call(addr, options...)
+			if code := ssh.Exit(patience); (code == 0) != (c.code == 0) {
+				t.Errorf("ssh ends with %d, so --check was wrong:\n%s\n%s", code, check.Stdout(), ssh.Stderr())
 			}
 		})
 	}
@@ -204,6 +263,7 @@ func TestCheckWithoutRoot(t *testing.T) {
 	t.Parallel()
 	device := newDevice(t, "/bin/true")
 	device.options = []string{"--subsystem", "/bin/true"}
+	own := writeFile(t, filepath.Join(runDir, "home", netop, "check_keys"), publicKey(t, newKey(t, device.dir(), "netop"))+"\n", 0o644)
 	check := func(code int, options ...string) string {
 		t.Helper()
 		cmd := device.Command(nil, append([]string{"--check"}, options...)...)
@@ -221,7 +281,7 @@ func TestCheckWithoutRoot(t *testing.T) {
 	if err := os.Chown(key, netopID, netopID); err != nil {
 		t.Fatal(err)
 	}
-	out = check(0, "--host-key", key, "--sshd-option", "UsePAM=no")
+	out = check(0, "--host-key", key, "--sshd-option", "UsePAM=no", "--sshd-option", "AuthorizedKeysFile="+own)
 	contains(t, "--check", out, "A call home can be made.", "logins only as netop")
 	if strings.Contains(out, "->") {
 		t.Errorf("advice that was followed:\n%s", out)
@@ -232,7 +292,7 @@ func TestCheckWithoutRoot(t *testing.T) {
 // in silence, and the key that others can read.
 func TestCheckFindsWhatSshdSkips(t *testing.T) {
 	t.Parallel()
-	device := newDevice(t, "/bin/true")
+	device, _ := newSite(t, "/bin/true")
 	ca, other := newKey(t, device.dir(), "ca"), newKey(t, device.dir(), "other")
 	unknown := certify(t, ca, other, "other", alias, true)
 	check := start(t, "callhome-trigger", device.Command(nil, "--check", "--host-certificate", unknown))

@@ -32,6 +32,10 @@ type machine struct {
 	config     map[string][]string // sshd -T: keyword in lower case to its values
 	testOutput string              // of sshd -t
 	testOK     bool
+	accounts   []account
+	perUser    bool    // the configuration can differ between users
+	logins     []login // of the users that it admits
+	ownUsers   bool    // standing connections have users of their own
 	// privsepErr is why the privilege separation directory cannot be made.
 	privsepErr error
 	// defaultKeys is a pattern of the files that sshd takes host keys from
@@ -61,7 +65,8 @@ func (m *machine) pam() bool {
 func inspect(s *settings.Settings) *machine {
 	m := &machine{s: s, uid: os.Geteuid(), privsepErr: sshdexec.MakePrivsepDir(), defaultKeys: "/etc/ssh/ssh_host_*_key"}
 	m.user = "user " + strconv.Itoa(m.uid)
-	for _, a := range accounts() {
+	m.accounts = accounts()
+	for _, a := range m.accounts {
 		if a.uid == m.uid {
 			m.user = a.name
 			break
@@ -77,8 +82,26 @@ func inspect(s *settings.Settings) *machine {
 	m.testOutput, m.testOK = ask(s, append([]string{"-t"}, args...)...)
 	if dump, ok := ask(s, append([]string{"-T"}, args...)...); ok {
 		m.config = parseDump(dump)
+		m.perUser = hasMatch(s.Sshd.Config)
+		m.accounts = lookUp(m.config, m.accounts)
+		m.logins = m.findLogins(m.accounts)
 	}
 	return m
+}
+
+// hasMatch reports whether an sshd_config has a Match block, or may include one.
+func hasMatch(file string) bool {
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return false
+	}
+	for line := range strings.Lines(string(data)) {
+		fields := strings.Fields(line)
+		if len(fields) > 0 && (strings.EqualFold(fields[0], "Match") || strings.EqualFold(fields[0], "Include")) {
+			return true
+		}
+	}
+	return false
 }
 
 // ask runs sshd and returns its standard output and error.

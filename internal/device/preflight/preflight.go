@@ -48,15 +48,19 @@ var checks = []check{
 	{"subsystem", checkSubsystem},
 	{"source", checkSource},
 	{"keepalives", checkKeepalive},
+	{"logins", checkLogins},
 	{"login shells", checkShells},
 	{"log", checkLog},
 	{"manager", checkManager},
 }
 
 // Run runs all checks for s, prints a line for each finding, and returns the exit
-// status: that of the first Missing finding, else sysexits.OK.
-func Run(w io.Writer, s *settings.Settings) int {
+// status: that of the first Missing finding, else sysexits.OK. With ownUsers a
+// document names the users of its connections: that no other user can log in is
+// then a warning.
+func Run(w io.Writer, s *settings.Settings, ownUsers bool) int {
 	m := inspect(s)
+	m.ownUsers = ownUsers
 	code, warnings := sysexits.OK, 0
 	for _, c := range checks {
 		for _, f := range c.run(m) {
