@@ -5,6 +5,7 @@
 package connect
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -74,11 +75,13 @@ func attempt(s *settings.Call, auth *proxy.Auth) (*dial.Conn, error) {
 			return nil, dialError(s, err)
 		}
 	}
-	addrs, err := addresses(next, s.Dial, deadline)
+	ctx, cancel := context.WithDeadline(context.Background(), deadline)
+	defer cancel()
+	addrs, late, err := addresses(ctx, next, s.Dial)
 	if err != nil {
 		return nil, err
 	}
-	conn, err := dial.Dial(addrs, s.Dial, deadline)
+	conn, err := dial.Dial(addrs, late, s.Dial, deadline)
 	if err != nil {
 		return nil, dialError(s, err)
 	}
@@ -92,20 +95,32 @@ func attempt(s *settings.Call, auth *proxy.Auth) (*dial.Conn, error) {
 	return conn, nil
 }
 
-func addresses(t settings.Target, o dial.Options, deadline time.Time) ([]netip.AddrPort, error) {
-	addr, ok := t.Addr()
-	found := []netip.Addr{addr}
-	if !ok {
-		var err error
-		if found, err = resolve.Lookup(t.Host, o, deadline); err != nil {
-			return nil, err
+// addresses returns the addresses of t, and those that a name server may still
+// send; nil: none.
+func addresses(ctx context.Context, t settings.Target, o dial.Options) ([]netip.AddrPort, dial.Late, error) {
+	if addr, ok := t.Addr(); ok {
+		return withPort([]netip.Addr{addr}, t.Port), nil, nil
+	}
+	first, late, err := resolve.Lookup(ctx, t.Host, o)
+	if err != nil {
+		return nil, nil, err
+	}
+	return withPort(first, t.Port), func() ([]netip.AddrPort, bool) {
+		select {
+		case more, open := <-late:
+			return withPort(more, t.Port), open
+		default:
+			return nil, true
 		}
+	}, nil
+}
+
+func withPort(addrs []netip.Addr, port uint16) []netip.AddrPort {
+	out := make([]netip.AddrPort, len(addrs))
+	for i, a := range addrs {
+		out[i] = netip.AddrPortFrom(a, port)
 	}
-	out := make([]netip.AddrPort, len(found))
-	for i, a := range found {
-		out[i] = netip.AddrPortFrom(a, t.Port)
-	}
-	return out, nil
+	return out
 }
 
 // dialError gives an error of Dial its exit status, its hint and the peer.

@@ -1,6 +1,7 @@
 package connect
 
 import (
+	"context"
 	"io"
 	"io/fs"
 	"net"
@@ -199,6 +200,8 @@ func TestToTellsWhatFailed(t *testing.T) {
 }
 
 func TestAddresses(t *testing.T) {
+	done, cancel := context.WithCancel(t.Context())
+	cancel()
 	for _, tt := range []struct {
 		host string
 		want string
@@ -207,15 +210,18 @@ func TestAddresses(t *testing.T) {
 		{"fe80::1%eth0", "[fe80::1%eth0]:830"},
 		{"::ffff:192.0.2.1", "192.0.2.1:830"},
 	} {
-		// The deadline has passed: an address needs no resolver.
-		got, err := addresses(settings.Target{Host: tt.host, Port: 830}, dial.Options{}, time.Time{})
-		if err != nil || len(got) != 1 || got[0].String() != tt.want {
+		// The time has passed: an address needs no resolver.
+		got, late, err := addresses(done, settings.Target{Host: tt.host, Port: 830}, dial.Options{})
+		if err != nil || late != nil || len(got) != 1 || got[0].String() != tt.want {
 			t.Errorf("%s: %v, %v, want %s", tt.host, got, err, tt.want)
 		}
 	}
-	got, err := addresses(settings.Target{Host: "localhost", Port: 830}, dial.Options{}, time.Now().Add(10*time.Second))
+	got, late, err := addresses(t.Context(), settings.Target{Host: "localhost", Port: 830}, dial.Options{})
 	if err != nil || len(got) == 0 {
 		t.Fatalf("localhost: %v, %v", got, err)
+	}
+	if more, open := late(); len(more) > 0 || open {
+		t.Errorf("localhost: %v may follow: %v", more, open)
 	}
 	for _, a := range got {
 		if !a.Addr().IsLoopback() || a.Port() != 830 {

@@ -88,19 +88,33 @@ func (e *Error) Unwrap() []error {
 	return errs
 }
 
-// Dial connects to the first of addrs that answers before the deadline. It
-// starts with the addresses' own order, families alternating, a new address
+// Late passes addresses that a name server had not answered yet when the race
+// began; open is false when no more can follow. It does not block.
+type Late func() (addrs []netip.AddrPort, open bool)
+
+// lateCheck is how often Late is asked while it is open.
+const lateCheck = 10 * time.Millisecond
+
+// Dial connects to the first of addrs that answers before the deadline; late, which
+// may be nil, adds to them. It starts with the addresses' own order, families alternating, a new address
 // every attemptDelay or as soon as one has failed (RFC 8305 sections 4 and 5).
 // The caller owns the connection. An error is an *Error, but for the failures
 // of this machine (no such interface or namespace, no permission), which end
 // the race at once and come as they are.
-func Dial(addrs []netip.AddrPort, o Options, deadline time.Time) (*Conn, error) {
+func Dial(addrs []netip.AddrPort, late Late, o Options, deadline time.Time) (*Conn, error) {
 	r := newRace(addrs, o.LocalAddress, deadline)
 	var pending []attempt
 	defer func() { closeAll(pending) }()
 	for {
+		if late != nil {
+			more, open := late()
+			r.add(more)
+			if !open {
+				late = nil
+			}
+		}
 		now := time.Now()
-		if r.over(now, len(pending)) {
+		if r.over(now, len(pending), late != nil) {
 			for _, p := range pending {
 				r.failed(now, p.addr, ErrTimeout)
 			}
@@ -118,7 +132,11 @@ func Dial(addrs []netip.AddrPort, o Options, deadline time.Time) (*Conn, error) 
 			}
 			continue
 		}
-		ready, err := await(pending, r.wait(now))
+		wait := r.wait(now)
+		if late != nil {
+			wait = min(wait, lateCheck)
+		}
+		ready, err := await(pending, wait)
 		if err != nil {
 			return nil, err
 		}

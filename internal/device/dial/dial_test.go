@@ -69,7 +69,7 @@ func swallowing(t *testing.T) netip.AddrPort {
 
 func mustDial(t *testing.T, o Options, to ...netip.AddrPort) *Conn {
 	t.Helper()
-	c, err := Dial(to, o, soon())
+	c, err := Dial(to, nil, o, soon())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -228,7 +228,7 @@ func TestDialDoesNotTakeItselfForTheClient(t *testing.T) {
 			l.Close()
 			before := openDescriptors(t)
 			for range 2 {
-				c, err := Dial([]netip.AddrPort{self}, Options{LocalPort: self.Port(), LocalAddress: self.Addr()}, soon())
+				c, err := Dial([]netip.AddrPort{self}, nil, Options{LocalPort: self.Port(), LocalAddress: self.Addr()}, soon())
 				if c != nil || !errors.Is(err, ErrSelf) {
 					t.Fatalf("%v, %v, want %v", c, err, ErrSelf)
 				}
@@ -245,7 +245,7 @@ func TestDialGoesOnWhenItMetItself(t *testing.T) {
 	l, self := listen(t, "127.0.0.1")
 	l.Close()
 	_, live := listen(t, "127.0.0.1")
-	c, err := Dial([]netip.AddrPort{self, live}, Options{LocalPort: self.Port()}, soon())
+	c, err := Dial([]netip.AddrPort{self, live}, nil, Options{LocalPort: self.Port()}, soon())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -329,7 +329,7 @@ func TestDialTellsWhyNobodyAnswered(t *testing.T) {
 				o.LocalAddress = netip.MustParseAddr(tt.local)
 			}
 			start := time.Now()
-			c, err := Dial(tt.to, o, start.Add(tt.time))
+			c, err := Dial(tt.to, nil, o, start.Add(tt.time))
 			if c != nil {
 				t.Fatalf("connected to %v", c.Remote)
 			}
@@ -355,6 +355,30 @@ func TestDialTellsWhyNobodyAnswered(t *testing.T) {
 	}
 }
 
+// The first address refuses, and the one that answers comes later.
+func TestDialTakesLateAddresses(t *testing.T) {
+	_, live := listen(t, "127.0.0.1")
+	asked := 0
+	late := func() ([]netip.AddrPort, bool) {
+		if asked++; asked < 5 {
+			return nil, true
+		}
+		return []netip.AddrPort{live}, false
+	}
+	c, err := Dial([]netip.AddrPort{refused(t)}, late, Options{}, soon())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.File.Close()
+	if c.Remote != live || asked != 5 {
+		t.Errorf("connected to %v after asking %d times, want %v after 5", c.Remote, asked, live)
+	}
+	_, err = Dial([]netip.AddrPort{refused(t)}, func() ([]netip.AddrPort, bool) { return nil, true }, Options{}, time.Now().Add(50*time.Millisecond))
+	if !errors.Is(err, unix.ECONNREFUSED) {
+		t.Errorf("without a late address: %v", err)
+	}
+}
+
 // An address that cannot even be tried is out like one that refuses; the others
 // go on.
 func TestDialPassesOverAnAddressThatCannotBeTried(t *testing.T) {
@@ -366,7 +390,7 @@ func TestDialPassesOverAnAddressThatCannotBeTried(t *testing.T) {
 		t.Errorf("connected to %v, want %v", c.Remote, live)
 	}
 	c.File.Close()
-	_, err := Dial([]netip.AddrPort{nowhere}, Options{}, soon())
+	_, err := Dial([]netip.AddrPort{nowhere}, nil, Options{}, soon())
 	var failed *Error
 	if want := "[fe80::1%nosuch0]:1: zone nosuch0: no such device"; !errors.As(err, &failed) || err.Error() != want {
 		t.Errorf("%T says %v, want %s", err, err, want)
@@ -398,7 +422,7 @@ func TestDialTellsWhatIsWrongHere(t *testing.T) {
 		{"a keepalive that the kernel does not take", Options{KeepAlive: KeepAlive{Idle: 1 << 20}}, unix.EINVAL, "setting TCP_KEEPIDLE: invalid argument"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			c, err := Dial([]netip.AddrPort{live, live}, tt.o, soon())
+			c, err := Dial([]netip.AddrPort{live, live}, nil, tt.o, soon())
 			if c != nil {
 				t.Fatalf("connected to %v", c.Remote)
 			}

@@ -26,18 +26,31 @@ type race struct {
 	next     time.Time        // when the next one is due even if none fails
 	deadline time.Time
 	failures []Failure
+	local    netip.Addr     // the source address; invalid: any
+	last     netip.AddrPort // the one started last
 }
 
 func newRace(addrs []netip.AddrPort, local netip.Addr, deadline time.Time) *race {
-	r := &race{deadline: deadline}
-	for _, a := range interleave(addrs) {
-		if local.IsValid() && local.Unmap().Is4() != a.Addr().Is4() {
+	r := &race{deadline: deadline, local: local}
+	r.add(addrs)
+	return r
+}
+
+// add puts more addresses among the waiting ones. The families alternate, also
+// with the address that was started last (RFC 8305 section 5).
+func (r *race) add(addrs []netip.AddrPort) {
+	all := interleave(append(r.waiting, addrs...))
+	if r.last.IsValid() {
+		all = interleave(append([]netip.AddrPort{r.last}, all...))[1:]
+	}
+	r.waiting = nil
+	for _, a := range all {
+		if r.local.IsValid() && r.local.Unmap().Is4() != a.Addr().Is4() {
 			r.failures = append(r.failures, Failure{a, ErrFamily})
 			continue
 		}
 		r.waiting = append(r.waiting, a)
 	}
-	return r
 }
 
 // interleave alternates the families, beginning with that of the first
@@ -75,7 +88,7 @@ func (r *race) due(now time.Time, inFlight int) (netip.AddrPort, bool) {
 		return netip.AddrPort{}, false
 	}
 	a := r.waiting[0]
-	r.waiting = r.waiting[1:]
+	r.waiting, r.last = r.waiting[1:], a
 	r.next = now.Add(attemptDelay)
 	return a, true
 }
@@ -86,9 +99,10 @@ func (r *race) failed(now time.Time, a netip.AddrPort, err error) {
 	r.next = now
 }
 
-// over reports whether the race has ended: no address is left, or no time.
-func (r *race) over(now time.Time, inFlight int) bool {
-	return !now.Before(r.deadline) || inFlight == 0 && len(r.waiting) == 0
+// over reports whether the race has ended: no address is left and none can follow,
+// or no time is left.
+func (r *race) over(now time.Time, inFlight int, more bool) bool {
+	return !now.Before(r.deadline) || inFlight == 0 && len(r.waiting) == 0 && !more
 }
 
 // wait returns the time until the next decision.

@@ -80,7 +80,7 @@ func TestRaceSquare(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			r := &race{waiting: addrs(tt.waiting), next: next, deadline: deadline}
 			now := start.Add(tt.now)
-			if got := r.over(now, tt.inFlight); got != tt.over {
+			if got := r.over(now, tt.inFlight, false); got != tt.over {
 				t.Errorf("over = %v, want %v", got, tt.over)
 			}
 			if tt.wait != anyWait {
@@ -139,11 +139,11 @@ func TestRaceWithDeadAddresses(t *testing.T) {
 	}
 	third := expect(r, attemptDelay+10*time.Millisecond, 1, "2001:db8::2")
 	r.failed(at(300*time.Millisecond), third, unix.EHOSTUNREACH)
-	if r.over(at(300*time.Millisecond), 1) {
+	if r.over(at(300*time.Millisecond), 1, false) {
 		t.Error("over while the first address may still answer")
 	}
 	r.failed(at(time.Second), first, ErrTimeout)
-	if !r.over(at(time.Second), 0) {
+	if !r.over(at(time.Second), 0, true) {
 		t.Error("not over though all addresses failed")
 	}
 	const want = "192.0.2.1:1: connection refused; [2001:db8::2]:1: no route to host; [2001:db8::1]:1: no answer in time"
@@ -175,6 +175,33 @@ func TestRaceLeavesOutTheOtherFamily(t *testing.T) {
 				t.Errorf("leaves out %v, want %s", r.failures, tt.out)
 			}
 		})
+	}
+}
+
+// Addresses that a name server sends later join the race: their family is next, and
+// without another address the race waits for them.
+func TestLateAddressesJoinTheRace(t *testing.T) {
+	start := time.Now()
+	r := newRace(addrs("192.0.2.1 192.0.2.2"), netip.Addr{}, start.Add(time.Second))
+	r.due(start, 0)
+	r.add(addrs("2001:db8::1 2001:db8::2"))
+	if want := addrs("2001:db8::1 192.0.2.2 2001:db8::2"); !slices.Equal(r.waiting, want) {
+		t.Errorf("waiting are %v, want %v", r.waiting, want)
+	}
+	if _, ok := r.due(start.Add(attemptDelay-1), 1); ok {
+		t.Error("a late address does not wait its turn")
+	}
+	r.waiting = nil
+	if r.over(start, 0, true) {
+		t.Error("over while addresses may follow")
+	}
+	if !r.over(start, 0, false) {
+		t.Error("not over though none can follow")
+	}
+	only4 := newRace(addrs("192.0.2.1"), netip.MustParseAddr("192.0.2.9"), start.Add(time.Second))
+	only4.add(addrs("2001:db8::1"))
+	if len(only4.waiting) != 1 || len(only4.failures) != 1 || only4.failures[0].Err != ErrFamily {
+		t.Errorf("waiting %v, failures %v, want the late one left out", only4.waiting, only4.failures)
 	}
 }
 

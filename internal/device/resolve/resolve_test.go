@@ -21,9 +21,12 @@ import (
 func TestLookup(t *testing.T) {
 	for _, name := range []string{"localhost", "127.0.0.1", "::1"} {
 		t.Run(name, func(t *testing.T) {
-			addrs, err := Lookup(name, dial.Options{}, time.Now().Add(10*time.Second))
+			addrs, late, err := Lookup(t.Context(), name, dial.Options{})
 			if err != nil || len(addrs) == 0 {
 				t.Fatalf("got %v, %v", addrs, err)
+			}
+			if more, open := <-late; open {
+				t.Errorf("%v came late", more)
 			}
 			for _, a := range addrs {
 				if !a.IsLoopback() {
@@ -46,7 +49,9 @@ func TestLookupReportsTheCause(t *testing.T) {
 		{"nms.invalid", time.Now().Add(-time.Second), "name nms.invalid does not resolve: no answer from the name servers in time"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			addrs, err := Lookup(tt.name, dial.Options{}, tt.deadline)
+			ctx, cancel := context.WithDeadline(t.Context(), tt.deadline)
+			defer cancel()
+			addrs, _, err := Lookup(ctx, tt.name, dial.Options{})
 			if err == nil || sysexits.Code(err) != sysexits.NoHost || !strings.HasPrefix(err.Error(), tt.says) {
 				t.Errorf("got %v, exit status %d with %v, want %s", addrs, sysexits.Code(err), err, tt.says)
 			}
@@ -89,7 +94,7 @@ func TestQueryGoesTheConnectionsWay(t *testing.T) {
 		{"a namespace that is not there", dial.Options{Netns: "/nonexistent/ns"}, fs.ErrNotExist},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			conn, err := query(context.Background(), "udp", server, tt.o)
+			conn, err := connect(context.Background(), "udp", server, tt.o)
 			if !errors.Is(err, tt.want) {
 				t.Fatalf("got %v, want %v", err, tt.want)
 			}

@@ -177,7 +177,7 @@ func TestTheWaitForAnAnswerIsBounded(t *testing.T) {
 // manager that refuses the socket.
 func TestAResetIsReportedAsTheClients(t *testing.T) {
 	l, client := listen(t)
-	conn, err := dial.Dial([]netip.AddrPort{netip.AddrPortFrom(netip.MustParseAddr(client.Host), client.Port)}, dial.Options{}, time.Now().Add(10*time.Second))
+	conn, err := dial.Dial([]netip.AddrPort{netip.AddrPortFrom(netip.MustParseAddr(client.Host), client.Port)}, nil, dial.Options{}, time.Now().Add(10*time.Second))
 	if err != nil {
 		t.Fatal(err)
 	}
