@@ -1083,6 +1083,16 @@ int callhome_kill_user_session(int sock, int usid)
 
 int callhome_reload_config(int sock) { return simple(sock, "reload_config"); }
 
+int callhome_restart_call_home(int sock, const char *client)
+{
+	struct request r;
+
+	begin(&r, "restart_call_home");
+	if (client)
+		field_string(&r, "client", client);
+	return ask(sock, &r);
+}
+
 int callhome_reopen_logs(int sock) { return simple(sock, "reopen_logs"); }
 
 int callhome_stop(int sock) { return simple(sock, "stop"); }

@@ -192,6 +192,13 @@ int callhome_get_user_session(int sock, int usid, struct callhome_session *out);
 int callhome_kill_user_session(int sock, int usid);
 
 int callhome_reload_config(int sock);
+
+/*
+ * Call the client of the configuration now, or all (NULL), where it waits for
+ * its next attempt or has been given up. CALLHOME_ERR_NOEXISTS where there is
+ * none of that name.
+ */
+int callhome_restart_call_home(int sock, const char *client);
 int callhome_reopen_logs(int sock);
 int callhome_stop(int sock);       /* end the manager; sessions go on */
 int callhome_wait_start(int sock); /* answered when the manager is ready */

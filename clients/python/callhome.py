@@ -159,6 +159,12 @@ class Manager:
         """Lets the manager read its configuration again."""
         self._call("reload_config")
 
+    def restart_call_home(self, client=None):
+        """Calls the client of the configuration now, or all (None), where it
+        waits for its next attempt or has been given up. Returns the names of
+        those that are called."""
+        return self._call("restart_call_home", {"client": client}, member="clients", kind=list)
+
     def reopen_logs(self):
         """Lets the manager open its log files again."""
         self._call("reopen_logs")

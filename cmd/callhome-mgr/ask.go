@@ -79,6 +79,26 @@ func kill(c *cli.Context) error {
 	})
 }
 
+func restartCallHome(c *cli.Context) error {
+	if c.NArg() > 1 {
+		return program.Usage(fmt.Errorf("unexpected argument %q", c.Args().Get(1)))
+	}
+	return ask(c, func(m *api.Client) error {
+		var r proto.RestartResult
+		if err := m.Call(c.Context, proto.MethodRestartCallHome, proto.RestartParams{Client: c.Args().First()}, &r); err != nil {
+			return err
+		}
+		return cmdline.Show(c, r, func(w io.Writer) {
+			if len(r.Clients) == 0 {
+				fmt.Fprintln(w, "no client waits or has been given up")
+			}
+			for _, name := range r.Clients {
+				fmt.Fprintf(w, "calling client %s\n", printable.Quoted(name))
+			}
+		})
+	})
+}
+
 func status(c *cli.Context) error {
 	return watched(c, func(m *api.Client) (any, func(io.Writer), error) {
 		var st proto.Status

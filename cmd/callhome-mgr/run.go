@@ -221,6 +221,15 @@ func (d *backend) Status() proto.Status {
 // Clients returns those of the configuration.
 func (d *backend) Clients() []proto.ClientStatus { return d.rollout.Clients() }
 
+// Restart calls clients of the configuration now.
+func (d *backend) Restart(client string) ([]string, error) {
+	names, err := d.rollout.Restart(client)
+	if err != nil {
+		return nil, proto.NewError(proto.CodeNoExists, err.Error()+"; callhome-mgr status lists them")
+	}
+	return names, nil
+}
+
 // Reopen opens the log's file again.
 func (d *backend) Reopen() error {
 	if err := d.log.Reopen(); err != nil {

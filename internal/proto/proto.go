@@ -42,6 +42,7 @@ const (
 	MethodUserSessions    = "get_user_sessions"            // nothing -> SessionList
 	MethodKillUserSession = "kill_user_session"            // SessionParams -> SessionInfo
 	MethodReloadConfig    = "reload_config"                // nothing -> Nothing
+	MethodRestartCallHome = "restart_call_home"            // RestartParams -> RestartResult
 	MethodReopenLogs      = "reopen_logs"                  // nothing -> Nothing
 	MethodStop            = "stop"                         // nothing -> Nothing
 	MethodWaitStart       = "wait_start"                   // nothing -> Status
@@ -112,6 +113,16 @@ type HandoverParams struct {
 	Host   string `json:"host"`
 	Port   uint16 `json:"port"`
 	Opaque string `json:"opaque,omitempty"`
+}
+
+// RestartParams select the configured clients to call now.
+type RestartParams struct {
+	Client string `json:"client,omitempty"` // "": all
+}
+
+// RestartResult names the clients that are called now.
+type RestartResult struct {
+	Clients []string `json:"clients"`
 }
 
 // SessionParams identify a session.
@@ -263,7 +274,7 @@ const (
 	ClientHandedOver    ClientState = "handed-over" // sshd has the connection
 	ClientAuthenticated ClientState = "authenticated"
 	ClientServing       ClientState = "serving"
-	ClientStopped       ClientState = "stopped"  // max-call-home-attempts have failed
+	ClientStopped       ClientState = "stopped"  // max-call-home-attempts repetitions have failed
 	ClientDisabled      ClientState = "disabled" // in the configuration
 )
 

@@ -218,7 +218,7 @@ var results = map[string]any{
 	proto.MethodCallHome: proto.SessionInfo{}, proto.MethodCallHomeOpaque: proto.SessionInfo{}, proto.MethodHandover: proto.SessionInfo{},
 	proto.MethodKillUserSession: proto.SessionInfo{}, proto.MethodUserSessions: proto.SessionList{}, proto.MethodReloadConfig: proto.Nothing{},
 	proto.MethodReopenLogs: proto.Nothing{}, proto.MethodStop: proto.Nothing{}, proto.MethodWaitStart: proto.Status{}, proto.MethodStatus: proto.Status{},
-	proto.MethodSubscribe: proto.EventList{},
+	proto.MethodSubscribe: proto.EventList{}, proto.MethodRestartCallHome: proto.RestartResult{},
 }
 
 // TestDocumentedExchanges: docs/api.md shows for each method an exchange that

@@ -94,6 +94,12 @@ func TestStandingClients(t *testing.T) {
 		answers[1].want(t, "clients", "3", "connected", "1", "applied", "1", "config-error", "")
 		c.session(t, d.socket, "session", list.get("client-session")).want(t, "of-client", "nms 0", "of-endpoint", "first", "user", "netop", "state", "serving")
 
+		for _, a := range c.ask(t, caller{}, d.socket, "restart", "then", "restart", "nms 1") {
+			a.want(t, "ok", "1")
+		}
+		d.awaitLog(t, "method=restart_call_home", `nms 1`)
+		c.fails(t, "CALLHOME_ERR_NOEXISTS", d.socket, "restart", "nms 9")
+
 		// A wrong document is refused, and said so: the words of one event and
 		// of the status.
 		if err := os.WriteFile(file, []byte(`{"wrong": 1}`), 0o600); err != nil {

@@ -136,7 +136,7 @@ func TestAnNMSThatIsSilentIsGivenUp(t *testing.T) {
 	client := persistent("nms", s.At(nms.Addr))
 	client["callhome:re-call-home-no-ssh-timer"] = 2
 	client["reconnect-strategy"] = object{"max-attempts": 2}
-	client["callhome:max-call-home-attempts"] = 3
+	client["callhome:max-call-home-attempts"] = 2 // repetitions
 	k := s.Keep(document(client))
 	k.AwaitState(patience, "nms", proto.ClientHandedOver)
 	call := nms.AwaitCall(patience, 1)
@@ -152,6 +152,19 @@ func TestAnNMSThatIsSilentIsGivenUp(t *testing.T) {
 	if c := k.AwaitState(patience, "nms", proto.ClientStopped); c.Failures != 3 || c.NextAttempt != nil || len(nms.Calls()) != 3 {
 		t.Errorf("%d calls, the client is %+v", len(nms.Calls()), c)
 	}
+	k.must(proto.MethodReloadConfig, nil, nil)
+	if c := k.client("nms"); c.State != proto.ClientStopped {
+		t.Errorf("a reload without a change started it: %+v", c)
+	}
+	if out, _ := k.Ask(0, "restart-call-home", "nms"); out != "calling client nms\n" {
+		t.Errorf("restart-call-home printed %q", out)
+	}
+	nms.AwaitCall(patience, 4)
+	if out, _ := k.Ask(0, "restart-call-home"); out != "no client waits or has been given up\n" {
+		t.Errorf("restart-call-home while the client is called printed %q", out)
+	}
+	_, errs := k.Ask(64, "restart-call-home", "mns")
+	contains(t, "restart-call-home of an unknown client", errs, `"mns"`, "no such client", "callhome-mgr status lists them")
 }
 
 // The NMS is replaced by a second endpoint, and when the first one is there

@@ -24,8 +24,9 @@ type Backend interface {
 	Status() proto.Status
 	AwaitStart(context.Context) error
 	SubscribeSince() (last []proto.Event, events <-chan proto.Event, cancel func())
-	// Reload, Reopen and Shutdown concern the daemon, not a session.
+	// Reload, Restart, Reopen and Shutdown concern the daemon, not a session.
 	Reload() error
+	Restart(client string) ([]string, error)
 	Reopen() error
 	Shutdown()
 }
@@ -51,7 +52,11 @@ func methods(b Backend, c *rpc.Conn) map[string]rpc.Method {
 			return b.Kill(q.Session, c.Peer.String())
 		}),
 		proto.MethodReloadConfig: rpc.Plain(func(context.Context) (proto.Nothing, error) { return proto.Nothing{}, b.Reload() }),
-		proto.MethodReopenLogs:   rpc.Plain(func(context.Context) (proto.Nothing, error) { return proto.Nothing{}, b.Reopen() }),
+		proto.MethodRestartCallHome: rpc.Typed(func(_ context.Context, q proto.RestartParams) (proto.RestartResult, error) {
+			names, err := b.Restart(q.Client)
+			return proto.RestartResult{Clients: names}, err
+		}),
+		proto.MethodReopenLogs: rpc.Plain(func(context.Context) (proto.Nothing, error) { return proto.Nothing{}, b.Reopen() }),
 		proto.MethodStop: rpc.Plain(func(context.Context) (proto.Nothing, error) {
 			b.Shutdown()
 			return proto.Nothing{}, nil

@@ -48,9 +48,13 @@ func (b *backend) Sessions() []proto.SessionInfo {
 
 func (b *backend) Status() proto.Status             { b.called.Store("Status"); return proto.Status{PID: 5} }
 func (b *backend) AwaitStart(context.Context) error { return nil }
-func (b *backend) Reload() error                    { b.called.Store("Reload"); return nil }
-func (b *backend) Reopen() error                    { b.called.Store("Reopen"); return nil }
-func (b *backend) Shutdown()                        { b.called.Store("Shutdown") }
+func (b *backend) Restart(client string) ([]string, error) {
+	b.called.Store("Restart " + client)
+	return []string{client}, nil
+}
+func (b *backend) Reload() error { b.called.Store("Reload"); return nil }
+func (b *backend) Reopen() error { b.called.Store("Reopen"); return nil }
+func (b *backend) Shutdown()     { b.called.Store("Shutdown") }
 func (b *backend) SubscribeSince() ([]proto.Event, <-chan proto.Event, func()) {
 	b.called.Store("SubscribeSince")
 	return []proto.Event{{Event: "before"}}, make(chan proto.Event), func() {}
@@ -129,6 +133,8 @@ func TestMethodsCallTheBackend(t *testing.T) {
 		{proto.MethodUserSessions, nil, "Sessions"},
 		{proto.MethodKillUserSession, proto.SessionParams{Session: 3}, "Kill"},
 		{proto.MethodReloadConfig, nil, "Reload"},
+		{proto.MethodRestartCallHome, proto.RestartParams{Client: "nms"}, "Restart nms"},
+		{proto.MethodRestartCallHome, nil, "Restart "},
 		{proto.MethodReopenLogs, nil, "Reopen"},
 		{proto.MethodWaitStart, nil, "Status"},
 		{proto.MethodStatus, nil, "Status"},

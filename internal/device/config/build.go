@@ -96,7 +96,7 @@ func (b *builder) client(n *node) Client {
 			Jitter:  backoff.num("jitter"),
 		},
 		NoSSHTimer:          secondsOf(n.num("callhome:re-call-home-no-ssh-timer")),
-		MaxCallHomeAttempts: n.num("callhome:max-call-home-attempts"),
+		MaxCallHomeAttempts: optional(n.child("callhome:max-call-home-attempts")),
 		Hook:                n.str("callhome:hook"),
 	}
 	if c.Backoff.Maximum != 0 && c.Backoff.Initial > c.Backoff.Maximum {
@@ -113,6 +113,15 @@ func (b *builder) client(n *node) Client {
 		c.Endpoints = append(c.Endpoints, b.endpoint(e, &c))
 	}
 	return c
+}
+
+// optional returns the number of a leaf without a default; nil: it is missing.
+func optional(n *node) *int {
+	if n == nil {
+		return nil
+	}
+	v := as[int](n)
+	return &v
 }
 
 func secondsOf(n int) time.Duration { return time.Duration(n) * time.Second }
@@ -155,10 +164,7 @@ func (b *builder) tcp(e *Endpoint, n *node) {
 	}
 	e.LocalPort = uint16(n.num("local-port"))
 	e.Interface = n.str("callhome:interface")
-	if d := n.child("callhome:dscp"); d != nil {
-		dscp := as[int](d)
-		e.DSCP = &dscp
-	}
+	e.DSCP = optional(n.child("callhome:dscp"))
 	next, at := e.Host, n.child("remote-address")
 	if p := n.child("proxy-server"); p != nil {
 		e.Proxy = b.proxy(p, e.Host)

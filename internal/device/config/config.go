@@ -50,9 +50,9 @@ type Client struct {
 	// login for that long is closed, and the call home repeated. 0 is off; sshd's
 	// own LoginGraceTime remains.
 	NoSSHTimer time.Duration
-	// MaxCallHomeAttempts limits the failed call homes in a row, over all
-	// endpoints; 0 is no limit.
-	MaxCallHomeAttempts int
+	// MaxCallHomeAttempts is O-RAN's: how often a failed call home is repeated, over
+	// all endpoints, before no more are made; nil: no limit.
+	MaxCallHomeAttempts *int
 	// Hook is the absolute path of a program that runs on this client's events;
 	// "": none.
 	Hook string

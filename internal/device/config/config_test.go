@@ -41,7 +41,7 @@ func TestClientsHaveTheDocumentsValues(t *testing.T) {
 		Name:      "nms",
 		Periodic:  &Periodic{Period: 24 * time.Hour, Anchor: time.Date(2026, 1, 30, 22, 15, 0, 0, time.UTC)},
 		Reconnect: Reconnect{StartWith: RandomSelection, MaxWait: time.Second, MaxAttempts: 255},
-		Backoff:   Backoff{Initial: time.Millisecond, Maximum: 24 * time.Hour}, MaxCallHomeAttempts: 20,
+		Backoff:   Backoff{Initial: time.Millisecond, Maximum: 24 * time.Hour}, MaxCallHomeAttempts: new(20),
 		Hook: "/usr/local/bin/hook",
 	}
 	got = c.Clients[0]

@@ -100,7 +100,7 @@ var clientRows = []row{
 		{kind: leaf, name: "jitter", typ: number(0, 100), def: "50"},
 	}},
 	{kind: leaf, name: "callhome:re-call-home-no-ssh-timer", typ: number(0, 65535), def: "60"},
-	{kind: leaf, name: "callhome:max-call-home-attempts", typ: number(0, 20), def: "0"},
+	{kind: leaf, name: "callhome:max-call-home-attempts", typ: number(0, 20)},
 	{kind: leaf, name: "callhome:hook", typ: path},
 	{kind: refused, name: "callhome:state", why: noState},
 }

@@ -86,7 +86,7 @@ func TestDefaultsAreThoseOfTheModels(t *testing.T) {
 
 // Every node of the module callhome is in the schema.
 func TestSchemaHasTheModuleCallhome(t *testing.T) {
-	text, err := os.ReadFile(yang + "callhome@2026-11-22.yang")
+	text, err := os.ReadFile(yang + "callhome@2026-11-29.yang")
 	if err != nil {
 		t.Fatal(err)
 	}

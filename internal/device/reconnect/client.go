@@ -23,8 +23,8 @@ type client struct {
 	policy schedule.Policy
 
 	updates chan update
-	// network and clock wake a client that is busy or disabled later, once.
-	network, clock chan struct{}
+	// network, clock and restart wake a client that is busy later, once.
+	network, clock, restart chan struct{}
 
 	ctx  context.Context // ends with stop
 	stop func()          // returns when the goroutine has ended; the session continues
@@ -51,7 +51,7 @@ type update struct {
 // nil.
 func (cs *Clients) start(conf config.Client, left []Session, former *client) *client {
 	c := &client{all: cs, conf: conf, base: cs.base, policy: policyOf(&conf),
-		updates: make(chan update), network: wake.New(), clock: wake.New()}
+		updates: make(chan update), network: wake.New(), clock: wake.New(), restart: wake.New()}
 	c.status = proto.ClientStatus{Client: conf.Name, State: proto.ClientWaiting, Since: time.Now().UTC(), Periodic: conf.Periodic != nil}
 	if former != nil {
 		was := former.Status()
@@ -77,8 +77,11 @@ var startWith = map[config.StartWith]schedule.StartWith{
 func policyOf(c *config.Client) schedule.Policy {
 	p := schedule.Policy{
 		Endpoints: len(c.Endpoints), StartWith: startWith[c.Reconnect.StartWith], MaxAttempts: c.Reconnect.MaxAttempts,
-		MaxFailures: c.MaxCallHomeAttempts, NoSSH: c.NoSSHTimer,
+		NoSSH: c.NoSSHTimer,
 		Pause: schedule.Pause{Initial: c.Backoff.Initial, Maximum: c.Backoff.Maximum, Jitter: c.Backoff.Jitter},
+	}
+	if repeats := c.MaxCallHomeAttempts; repeats != nil {
+		p.MaxFailures = 1 + *repeats
 	}
 	if c.Periodic != nil {
 		p.Period, p.Anchor = c.Periodic.Period, c.Periodic.Anchor
@@ -126,6 +129,8 @@ func (c *client) run(left []Session) {
 			c.step(schedule.Event{Kind: schedule.Network}, proto.SessionInfo{})
 		case <-c.clock:
 			c.step(schedule.Event{Kind: schedule.ClockSet}, proto.SessionInfo{})
+		case <-c.restart:
+			c.step(schedule.Event{Kind: schedule.Restart}, proto.SessionInfo{})
 		case u := <-c.updates:
 			c.handle(u)
 		}

@@ -3,6 +3,7 @@ package reconnect
 import (
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -112,6 +113,44 @@ func TestAnErrorOfTheManagerIsAFailedAttempt(t *testing.T) {
 		time.Sleep(time.Minute)
 		is(t, cs, proto.ClientDialing)
 	})
+}
+
+// O-RAN counts repetitions: 0 is one call home, 1 two; without the leaf there is no
+// limit. A restart calls a client again that was given up, and those that wait.
+func TestRestartsAndRepetitions(t *testing.T) {
+	for _, repeats := range []int{0, 1, 3} {
+		play(t, Options{}, func(m *fakeManager, cs *Clients) {
+			limited, other := conf("nms", "a"), conf("other", "a")
+			limited.MaxCallHomeAttempts = &repeats
+			cs.Apply(clients(limited), &settings.Call{})
+			for range repeats + 1 {
+				m.last().refused()
+				time.Sleep(10 * time.Minute)
+			}
+			is(t, cs, proto.ClientStopped)
+			if m.made() != repeats+1 {
+				t.Errorf("%d repetitions: %d calls", repeats, m.made())
+			}
+			restart := func(name string, want ...string) {
+				t.Helper()
+				if got, err := cs.Restart(name); err != nil || !slices.Equal(got, want) {
+					t.Errorf("Restart(%q) returned %v, %v, want %v", name, got, err, want)
+				}
+				synctest.Wait()
+			}
+			restart("nms", "nms")
+			is(t, cs, proto.ClientDialing)
+			restart("", []string{}...)
+			m.last().serves()
+			restart("nms", []string{}...)
+			if _, err := cs.Restart("nsm"); err == nil || !strings.Contains(err.Error(), `"nsm"`) {
+				t.Errorf("an unknown client: %v", err)
+			}
+			other.Enabled = false
+			cs.Apply(clients(limited, other), &settings.Call{})
+			restart("other", []string{}...)
+		})
+	}
 }
 
 func TestANetworkChangeEndsAPause(t *testing.T) {

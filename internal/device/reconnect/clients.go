@@ -130,6 +130,27 @@ func (cs *Clients) each(f func(*client)) {
 	}
 }
 
+// Restart makes clients call now that wait for their next attempt or have been given
+// up: all, or the one of that name. It returns their names. A client that has a call
+// home, is disabled, or is periodic and not due continues as it is.
+func (cs *Clients) Restart(name string) ([]string, error) {
+	cs.mu.Lock()
+	defer cs.mu.Unlock()
+	if name != "" && cs.byName[name] == nil {
+		return nil, fmt.Errorf("restarting the call home of client %q: the configuration has no such client", name)
+	}
+	names := []string{} // [] in JSON, not null
+	for _, n := range cs.order {
+		c := cs.byName[n]
+		state := c.Status().State
+		if c.conf.Enabled && (name == "" || n == name) && (state == proto.ClientWaiting || state == proto.ClientStopped) {
+			wake.Up(c.restart)
+			names = append(names, n)
+		}
+	}
+	return names, nil
+}
+
 // Status returns the status of all clients, in the configuration's order.
 func (cs *Clients) Status() []proto.ClientStatus {
 	cs.mu.Lock()

@@ -136,6 +136,9 @@ func (r *Rollout) Status() proto.ConfigStatus {
 // Clients returns the configured clients, in the document's order.
 func (r *Rollout) Clients() []proto.ClientStatus { return r.clients.Status() }
 
+// Restart calls waiting and given-up clients now (reconnect.Clients.Restart).
+func (r *Rollout) Restart(client string) ([]string, error) { return r.clients.Restart(client) }
+
 // Close stops keeping connections. The sessions continue.
 func (r *Rollout) Close() { r.clients.Close() }
 

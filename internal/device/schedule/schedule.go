@@ -36,7 +36,8 @@ type Policy struct {
 	StartWith   StartWith
 	MaxAttempts int // at one endpoint, before the next endpoint; at least 1
 	// MaxFailures limits the failed attempts in a row, over all endpoints; then
-	// the client is given up. 0 is no limit (O-RAN's max-call-home-attempts).
+	// the client is given up. 0 is no limit. It is one more than O-RAN's
+	// max-call-home-attempts, which counts the repetitions.
 	MaxFailures int
 	// NoSSH limits the time of a connection without a login; 0 is no limit
 	// (O-RAN's re-call-home-no-ssh-timer).
@@ -99,9 +100,10 @@ const (
 	ClockSet              // the wall clock was set, or the machine slept
 	Connected             // sshd has the connection
 	LoggedIn
-	Failed // no connection was made; Stage is how far the call home came
-	Ended  // the connection ended; Graceful: on purpose
-	Found  // a session of an earlier run: its Endpoint, Since and LoggedIn
+	Failed  // no connection was made; Stage is how far the call home came
+	Ended   // the connection ended; Graceful: on purpose
+	Found   // a session of an earlier run: its Endpoint, Since and LoggedIn
+	Restart // an operator wants the client called without further delay
 )
 
 // Event is what happened to the client's connection.
@@ -142,11 +144,11 @@ type transition func(p *Policy, s State, e Event, now time.Time, chance float64)
 // table is the state machine. An event without a row in the phase has no effect.
 var table = map[Phase]map[Kind]transition{
 	Idle:       {Begin: begin, Found: found},
-	Waiting:    {Tick: call, Network: endPause, ClockSet: clockSet},
+	Waiting:    {Tick: call, Network: endPause, ClockSet: clockSet, Restart: begin},
 	Dialing:    {Connected: connected, Network: networkDuringCall, Failed: failed, Ended: failed},
 	HandedOver: {LoggedIn: loggedIn, Network: networkDuringCall, Tick: loginTimeout, Failed: failed, Ended: failed},
 	Open:       {Ended: ended},
-	Stopped:    {Begin: begin, Network: begin},
+	Stopped:    {Begin: begin, Network: begin, Restart: begin},
 }
 
 // Step returns the state after e, and what to do.
@@ -158,10 +160,11 @@ func (p *Policy) Step(s State, e Event, now time.Time, chance float64) (State, D
 	return m(p, s, e, now, chance)
 }
 
-// begin starts without failures. It keeps the last endpoint, the last slot, and
-// Due: the due connection was not made, or its graceful end was not seen.
+// begin starts without failures. It keeps the last endpoint, the last slot, when the
+// last session was lost, and Due: the due connection was not made, or its graceful
+// end was not seen.
 func begin(p *Policy, s State, e Event, now time.Time, chance float64) (State, Do) {
-	s = State{Last: s.Last, Slot: s.Slot, Due: s.Due, Endpoint: p.first(s, chance)}
+	s = State{Last: s.Last, Slot: s.Slot, Made: s.Made, Lost: s.Lost, Due: s.Due, Endpoint: p.first(s, chance)}
 	if p.Period > 0 && !s.Due && !p.dueAt(now, s.Slot) {
 		return p.awaitSlot(s, now), Do{}
 	}

@@ -1,8 +1,12 @@
 package schedule
 
 import (
+	"fmt"
 	"math/rand/v2"
+	"os"
+	"regexp"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -257,6 +261,100 @@ func TestNoMoreAttemptsThanConfigured(t *testing.T) {
 	}
 	if do := s.does(0, Event{Kind: Network}); !do.Call || s.s.Failures != 0 {
 		t.Errorf("a link that came back changed nothing: %+v", s.s)
+	}
+}
+
+// An operator's restart starts without failures, and leaves alone what is called, or is
+// not due.
+func TestARestart(t *testing.T) {
+	p := persistent()
+	p.MaxFailures = 1
+	s := begun(t, p)
+	s.does(0, refused)
+	s.is(Stopped, 0)
+	if do := s.does(time.Hour, Event{Kind: Restart}); !do.Call || s.s.Failures != 0 {
+		t.Errorf("given up: %+v, %+v", do, s.s)
+	}
+	if do := s.does(0, Event{Kind: Restart}); do.Call || do.Drop {
+		t.Errorf("while it is called: %+v", do)
+	}
+	s = begun(t, persistent())
+	for range 5 {
+		s.does(0, refused)
+		s.tick()
+	}
+	s.does(0, refused)
+	if do := s.does(0, Event{Kind: Restart}); !do.Call || s.s.Failures != 0 || s.s.Attempts != 0 || s.s.backoff != (backoff{}) {
+		t.Errorf("waiting: %+v, %+v", do, s.s)
+	}
+	p = persistent()
+	p.Period, p.Anchor = time.Hour, noon.Add(-time.Minute)
+	s = begun(t, p)
+	if do := s.does(0, Event{Kind: Restart}); do.Call || s.s.Phase != Waiting {
+		t.Errorf("not due: %+v, %+v", do, s.s)
+	}
+}
+
+// The outage of a client that was given up ends with its next login.
+func TestAClientThatWasGivenUpRecovers(t *testing.T) {
+	p := persistent()
+	p.MaxFailures = 1
+	s := begun(t, p)
+	s.does(0, Event{Kind: Connected})
+	s.does(0, Event{Kind: LoggedIn})
+	s.does(time.Hour, Event{Kind: Ended})
+	s.does(0, refused)
+	s.is(Stopped, 0)
+	s.does(time.Hour, Event{Kind: Restart})
+	s.does(0, Event{Kind: Connected})
+	do := s.does(0, Event{Kind: LoggedIn})
+	s.publishes(do, Recovered)
+	if do.Outage != time.Hour {
+		t.Errorf("the outage took %v", do.Outage)
+	}
+}
+
+// docs/oran.md has the pauses after re-call-home-no-ssh-timer.
+func TestFiguresOfTheTimer(t *testing.T) {
+	doc, err := os.ReadFile("../../../docs/oran.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	pause := func(timer time.Duration, n int, chance float64) string {
+		p := persistent()
+		p.Endpoints, p.Pause, p.NoSSH = 1, DefaultPause, timer
+		s, _ := p.Step(State{}, Event{Kind: Begin}, noon, chance)
+		now := noon
+		for range n {
+			s, _ = p.Step(s, Event{Kind: Connected}, now, chance)
+			now = now.Add(timer)
+			s, _ = p.Step(s, Event{Kind: Ended, Stage: proto.StageSSH}, now, chance)
+			if n--; n > 0 {
+				now = s.At
+				s, _ = p.Step(s, Event{Kind: Tick}, now, chance)
+			}
+		}
+		return fmt.Sprintf("%g s", s.At.Sub(now).Round(100*time.Millisecond).Seconds())
+	}
+	row := regexp.MustCompile(`(?m)^\| (\d+) s \|(.*) \|$`)
+	rows := row.FindAllStringSubmatch(string(doc), -1)
+	if len(rows) != 3 {
+		t.Fatalf("docs/oran.md has %d rows", len(rows))
+	}
+	for _, r := range rows {
+		timer, err := time.ParseDuration(r[1] + "s")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, said := range strings.Split(r[2], "|") {
+			n := i + 1
+			if n == 4 {
+				n = 20 // each further one
+			}
+			if want := pause(timer, n, 0) + " to " + pause(timer, n, 1); !strings.HasSuffix(strings.TrimSpace(said), want) {
+				t.Errorf("%v, pause %d: docs/oran.md says %s, it is %s", timer, n, said, want)
+			}
+		}
 	}
 }
 
