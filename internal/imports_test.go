@@ -41,6 +41,7 @@ var arrows = []struct{ from, to, reason string }{
 	{"cmd/callhome-mgr", "internal/sshdexec", "asks sshd what a configuration may want of it"},
 	{"cmd/callhome-mgr", "internal/sysexits", "its exit status"},
 
+	{"cmd/callhome-trigger", "internal/cmdline", "what its command line shares with the other programs'"},
 	{"cmd/callhome-nms", "internal/cmdline", "what its commands share with callhome-mgr's"},
 	{"cmd/callhome-nms", "internal/pubsub", "follows the station's events: log, hook, metrics"},
 	{"cmd/callhome-nms", "internal/daemon", "opens its sockets and notifies systemd"},
@@ -255,13 +256,14 @@ var modules = []thirdParty{
 	{"golang.org/x/net", "SOCKS5, and a bound on connections", []string{"internal/device/proxy", "internal/scrape"}},
 	{"golang.org/x/crypto", "SSH's forms of keys and certificates; and the SSH client of the management side: on a device SSH is sshd's", []string{"internal/device/config", "internal/device/session", "internal/nms/handshake", "internal/nms/hostkey", "internal/nms/knownhosts", "internal/nms/login", "internal/nms/registry", "internal/nms/sshtest", "internal/nms/station"}},
 	{"github.com/urfave/cli/v2", "command lines; nothing below main knows them", []string{"cmd/callhome-mgr", "cmd/callhome-nms", "cmd/callhome-trigger", "internal/cmdline"}},
+	{"github.com/xrash/smetrics", "which option or command a misspelt one is near; urfave/cli has it for the same", []string{"internal/cmdline"}},
 	{"github.com/hashicorp/go-hclog", "logging", []string{"cmd/callhome-mgr", "cmd/callhome-nms", "internal/cmdline", "internal/daemon", "internal/device/api", "internal/device/metrics", "internal/device/reconnect", "internal/device/rollout", "internal/device/trigger", "internal/hook", "internal/logging", "internal/nms/control", "internal/nms/devsock", "internal/ratelimit", "internal/rpc", "internal/scrape"}},
 	{"github.com/coreos/go-systemd/v22", "tells systemd that a daemon is ready, and how it fares; takes its sockets", []string{"cmd/callhome-mgr", "cmd/callhome-nms", "internal/daemon"}},
 	{"github.com/creachadair/jrpc2", "JSON-RPC 2.0", []string{"internal/device/api", "internal/nms/control", "internal/rpc"}},
 	{"github.com/fsnotify/fsnotify", "waits for a log's next line, and for a change of a configuration or the registry", []string{"internal/nms/registry", "internal/device/sysevents", "internal/device/session"}},
 	{"github.com/vishvananda/netlink", "rtnetlink", []string{"internal/device/sysevents"}},
 	{"github.com/prometheus/client_golang", "metrics in Prometheus' format", []string{"internal/device/metrics", "internal/nms/metrics", "internal/scrape"}},
-	{"golang.org/x/term", "passwords without echo, and the console's lines with history", []string{"cmd/callhome-nms"}},
+	{"golang.org/x/term", "passwords without echo, the console's lines with history, and the width of tables", []string{"cmd/callhome-nms", "internal/cmdline"}},
 	{"github.com/pires/go-proxyproto", "the header of a load balancer", []string{"internal/nms/station"}},
 }
 

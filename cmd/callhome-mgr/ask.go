@@ -1,8 +1,11 @@
 package main
 
 import (
+	"cmp"
+	"context"
 	"fmt"
 	"io"
+	"os"
 	"strconv"
 	"strings"
 	"time"
@@ -42,7 +45,7 @@ func sessions(c *cli.Context) error {
 	return watched(c, func(m *api.Client) (any, func(io.Writer), error) {
 		var l proto.SessionList
 		err := m.Call(c.Context, proto.MethodUserSessions, nil, &l)
-		return l, func(w io.Writer) { table(w, l.Sessions) }, err
+		return l, func(w io.Writer) { table(w, l.Sessions, cmdline.TableWidth(c)) }, err
 	})
 }
 
@@ -105,15 +108,16 @@ func status(c *cli.Context) error {
 		err := m.Call(c.Context, proto.MethodStatus, nil, &st)
 		return st, func(w io.Writer) {
 			fmt.Fprintf(w, "callhome-mgr %s, PID %d, running for %s\n", st.Version, st.PID, cmdline.Age(st.Since))
+			width := cmdline.TableWidth(c)
 			fmt.Fprintf(w, "%s; %s, %d of them failed before the login\n", cmdline.Count(st.Sessions, "session"), cmdline.Count(int(st.Calls), "call"), st.Failed)
 			fmt.Fprintln(w, configurationText(st.Config))
 			if len(st.Clients) > 0 {
 				fmt.Fprintln(w)
-				clientTable(w, st.Clients)
+				clientTable(w, st.Clients, width)
 			}
 			if len(st.Recent) > 0 {
 				fmt.Fprintln(w, "\nended last:")
-				table(w, st.Recent)
+				table(w, st.Recent, width)
 			}
 		}, err
 	})
@@ -127,6 +131,26 @@ func events(c *cli.Context) error {
 		}
 		return cmdline.Events(c, "callhome-mgr", last.Events, m.Events(), printEvent)
 	})
+}
+
+// sessionNumbers are the values that completion lists.
+func sessionNumbers(line cmdline.Line) []string {
+	client, err := api.Dial(line.Option("socket", cmp.Or(os.Getenv("CALLHOME_MANAGER_SOCKET"), proto.DefaultSocket)))
+	if err != nil {
+		return nil
+	}
+	defer client.Close()
+	ctx, cancel := context.WithTimeout(context.Background(), cmdline.CompletionTime)
+	defer cancel()
+	var l proto.SessionList
+	if err := client.Call(ctx, proto.MethodUserSessions, nil, &l); err != nil {
+		return nil
+	}
+	var out []string
+	for _, s := range l.Sessions {
+		out = append(out, strconv.Itoa(s.Session))
+	}
+	return out
 }
 
 func idOf(c *cli.Context) (int, error) {
@@ -144,28 +168,28 @@ func watched(c *cli.Context, f func(*api.Client) (any, func(io.Writer), error)) 
 	})
 }
 
-func table(w io.Writer, list []proto.SessionInfo) {
+func table(w io.Writer, list []proto.SessionInfo, width int) {
 	if len(list) == 0 {
 		fmt.Fprintln(w, "no sessions")
 		return
 	}
-	t := cmdline.NewTable(w)
-	fmt.Fprintln(t, "ID\tSTATE\tNETCONF CLIENT\tUSER\tAGE\tSENT\tRECEIVED\tRTT\tCAUSE")
+	t := cmdline.NewTable(cmdline.Column{Title: "ID", Whole: true}, cmdline.Column{Title: "STATE", Whole: true}, cmdline.Column{Title: "NETCONF CLIENT"},
+		cmdline.Column{Title: "USER"}, cmdline.Column{Title: "AGE", Whole: true}, cmdline.Column{Title: "SENT", Rank: 1},
+		cmdline.Column{Title: "RECEIVED", Rank: 2}, cmdline.Column{Title: "RTT", Rank: 3}, cmdline.Column{Title: "CAUSE"})
 	for _, s := range list {
 		sent, received, rtt := "", "", ""
 		if s.Stats != nil {
 			sent, received, rtt = size(s.Stats.BytesSent), size(s.Stats.BytesReceived), s.Stats.RTT.Round(10*time.Microsecond).String()
 		}
-		fmt.Fprintf(t, "%d\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", s.Session, s.State, where(s), printable.Quoted(s.User), cmdline.Age(s.Since), sent, received, rtt, printable.Quoted(s.Cause))
+		t.Row(s.Session, s.State, where(s), printable.Quoted(s.User), cmdline.Age(s.Since), sent, received, rtt, printable.Quoted(s.Cause))
 	}
-	t.Flush()
+	t.Print(w, width)
 }
 
 func details(w io.Writer, s proto.SessionInfo) {
-	t := cmdline.NewTable(w)
 	row := func(name, value string) {
 		if value != "" {
-			fmt.Fprintf(t, "%s\t%s\n", name, printable.Quoted(value))
+			fmt.Fprintf(w, "%-14s  %s\n", name, printable.Quoted(value))
 		}
 	}
 	row("session", strconv.Itoa(s.Session))
@@ -191,25 +215,24 @@ func details(w io.Writer, s proto.SessionInfo) {
 		row("unacknowledged", strconv.Itoa(int(st.Unacked)))
 		row("last data", st.LastData.Round(time.Millisecond).String()+" ago")
 	}
-	t.Flush()
 }
 
 func printEvent(w io.Writer, e proto.Event) {
-	fmt.Fprintf(w, "%s %s: %s", e.Time.Format(time.RFC3339Nano), subject(e), e.Event)
+	fmt.Fprintf(w, "%s %s: %s", cmdline.Time(e.Time), subject(e), e.Event)
 	if e.Outage != 0 {
 		fmt.Fprintf(w, " after %v", e.Outage.Round(time.Millisecond))
 	}
-	if e.Event == proto.EventConfigRefused {
-		fmt.Fprintln(w)
-		fmt.Fprintln(w, indented(e.Text))
-		return
-	}
-	for _, words := range []string{e.Session.Cause, e.Text} {
+	for _, words := range []string{e.Session.Cause, oneLine(e.Text)} {
 		if words != "" {
 			fmt.Fprintf(w, " (%s)", printable.Quoted(words))
 		}
 	}
 	fmt.Fprintln(w)
+}
+
+// oneLine joins the lines of a text, such as the faults of a document.
+func oneLine(text string) string {
+	return strings.Join(strings.FieldsFunc(text, func(r rune) bool { return r == '\n' }), "; ")
 }
 
 // subject names the client, the session or the configuration of an event.

@@ -119,9 +119,9 @@ func hasUsers(file, sshd string) bool {
 func initFlags() []cli.Flag {
 	return []cli.Flag{
 		&cli.StringSliceFlag{Name: "nms", Usage: "call the NETCONF client at `HOST[:PORT]`; repeatable, the preferred one first"},
-		&cli.BoolFlag{Name: "each", DisableDefaultText: true, Usage: "keep a connection to each of them instead of the first that answers"},
+		&cli.BoolFlag{Name: "each", Usage: "keep a connection to each of them instead of the first that answers"},
 		&cli.StringSliceFlag{Name: "user", Usage: "let user NAME log in with the public keys in FILE, given as `NAME=FILE`; repeatable. Without it sshd_config decides who may log in"},
-		&cli.StringFlag{Name: "netconf-server", Usage: "use the preset of the NETCONF server `NAME`, as callhome-trigger has it"},
+		cmdline.ChoiceFlag("netconf-server", "", "use the preset of the NETCONF server `NAME`, as callhome-trigger has it", settings.PresetNames()...),
 		&cli.StringFlag{Name: "output", Usage: "write to the new file `FILE` instead of standard output"},
 	}
 }
@@ -184,9 +184,10 @@ func userOf(word string) (config.User, error) {
 
 // clientTable prints the configured clients, and below it what failed last: in
 // the table it would be wider than a terminal.
-func clientTable(w io.Writer, list []proto.ClientStatus) {
-	t := cmdline.NewTable(w)
-	fmt.Fprintln(t, "CLIENT\tSTATE\tFOR\tENDPOINT\tADDRESS\tUSER\tSESSION\tFAILED\tNEXT")
+func clientTable(w io.Writer, list []proto.ClientStatus, width int) {
+	t := cmdline.NewTable(cmdline.Column{Title: "CLIENT"}, cmdline.Column{Title: "STATE", Whole: true}, cmdline.Column{Title: "FOR", Whole: true},
+		cmdline.Column{Title: "ENDPOINT", Rank: 3}, cmdline.Column{Title: "ADDRESS", Rank: 1}, cmdline.Column{Title: "USER", Rank: 2},
+		cmdline.Column{Title: "SESSION"}, cmdline.Column{Title: "FAILED"}, cmdline.Column{Title: "NEXT", Whole: true})
 	for _, c := range list {
 		session, next := "", ""
 		if c.Session != 0 {
@@ -195,9 +196,9 @@ func clientTable(w io.Writer, list []proto.ClientStatus) {
 		if c.NextAttempt != nil {
 			next = "in " + max(0, time.Until(*c.NextAttempt)).Round(100*time.Millisecond).String()
 		}
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%d\t%s\n", printable.Quoted(c.Client), c.State, cmdline.Age(c.Since), printable.Quoted(c.Endpoint), c.Address, printable.Quoted(c.User), session, c.Failures, next)
+		t.Row(printable.Quoted(c.Client), c.State, cmdline.Age(c.Since), printable.Quoted(c.Endpoint), c.Address, printable.Quoted(c.User), session, c.Failures, next)
 	}
-	t.Flush()
+	t.Print(w, width)
 	title := "\nlast errors:\n"
 	for _, c := range list {
 		if e := c.LastError; e != nil {

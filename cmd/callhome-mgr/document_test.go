@@ -105,7 +105,7 @@ func TestClientTable(t *testing.T) {
 		{Client: "n\x1b[2Jms", State: proto.ClientServing, Since: time.Now(), Endpoint: "a", Address: "192.0.2.1:4334", User: "netop", Session: 7, Connections: 3},
 		{Client: "b", State: proto.ClientWaiting, Since: time.Now(), Endpoint: "x", Failures: 4, NextAttempt: &soon,
 			LastError: &proto.LastError{Time: time.Now(), Stage: proto.StageTCP, Message: "connection\nrefused"}},
-	})
+	}, 0)
 	lines := strings.Split(out.String(), "\n")
 	if len(lines) != 7 || strings.Contains(out.String(), "\x1b") {
 		t.Fatalf("got %q", out.String())

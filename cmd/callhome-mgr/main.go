@@ -28,11 +28,14 @@ func main() {
 	os.Exit(run(ctx, os.Args))
 }
 
-var program = cmdline.Program{Hint: "callhome-mgr --help lists the commands"}
+var program = cmdline.Program{
+	Hint:  "callhome-mgr COMMAND --help lists the options",
+	Nouns: map[string]func(cmdline.Line) []string{"SESSION": sessionNumbers},
+}
 
 func run(ctx context.Context, args []string) int {
 	app := newApp()
-	err := app.RunContext(ctx, cmdline.FlagsFirst(app, args))
+	err := program.Run(ctx, app, cmdline.Arguments(app, args), args)
 	if err == nil {
 		return sysexits.OK
 	}
@@ -42,34 +45,30 @@ func run(ctx context.Context, args []string) int {
 
 func newApp() *cli.App {
 	return &cli.App{
-		Name:                 "callhome-mgr",
-		Usage:                "make and supervise NETCONF SSH call homes (RFC 8071)",
-		Version:              version,
-		HideHelpCommand:      true,
-		EnableBashCompletion: true,
+		Name:    "callhome-mgr",
+		Usage:   "make and supervise NETCONF SSH call homes (RFC 8071)",
+		Version: version,
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "socket", Value: proto.DefaultSocket, EnvVars: []string{"CALLHOME_MANAGER_SOCKET"}, Usage: "connect to the manager at `SOCKET`"},
 		},
-		Commands:       commands(),
-		OnUsageError:   program.OnUsageError,
-		ExitErrHandler: func(*cli.Context, error) {},
-		Action:         program.NoCommand,
+		Commands: commands(),
 	}
 }
 
 func commands() []*cli.Command {
 	jsonFlag, watchFlag := cmdline.JSONFlag(), cmdline.WatchFlag()
-	list := []*cli.Command{
+	longFlag := cmdline.LongFlag()
+	return []*cli.Command{
 		{Name: "run", Usage: "run the daemon", Flags: runFlags(), Action: runDaemon},
 		{Name: "call", ArgsUsage: "HOST [PORT]", Usage: "make a call home", Action: call, Flags: []cli.Flag{
 			&cli.StringFlag{Name: "opaque", Usage: "pass `DATA` to the log and the session's environment"},
-			&cli.StringFlag{Name: "wait", Value: string(proto.WaitTCP), Usage: "return when the call home reaches stage `none, tcp, ssh or netconf`"},
+			cmdline.ChoiceFlag("wait", string(proto.WaitTCP), "return when the call home reaches `STAGE` none, tcp, ssh or netconf", "none", "tcp", "ssh", "netconf"),
 			jsonFlag,
 		}},
-		{Name: "sessions", Usage: "list the sessions", Flags: []cli.Flag{jsonFlag, watchFlag}, Action: sessions},
-		{Name: "session", ArgsUsage: "ID", Usage: "show one session", Flags: []cli.Flag{jsonFlag}, Action: oneSession},
-		{Name: "kill", ArgsUsage: "ID", Usage: "end a session", Flags: []cli.Flag{jsonFlag}, Action: kill},
-		{Name: "status", Usage: "show the manager's status", Flags: []cli.Flag{jsonFlag, watchFlag}, Action: status},
+		{Name: "sessions", Usage: "list the sessions", Flags: []cli.Flag{jsonFlag, watchFlag, longFlag}, Action: sessions},
+		{Name: "session", ArgsUsage: "SESSION", Usage: "show one session", Flags: []cli.Flag{jsonFlag}, Action: oneSession},
+		{Name: "kill", ArgsUsage: "SESSION", Usage: "end a session", Flags: []cli.Flag{jsonFlag}, Action: kill},
+		{Name: "status", Usage: "show the manager's status", Flags: []cli.Flag{jsonFlag, watchFlag, longFlag}, Action: status},
 		{Name: "events", Usage: "print the last events", Action: events, Flags: cmdline.EventFlags()},
 		{Name: "reload", Usage: "read the configuration again", Action: simple(proto.MethodReloadConfig)},
 		{Name: "restart-call-home", ArgsUsage: "[CLIENT]", Usage: "call configured clients now that wait or have been given up", Flags: []cli.Flag{jsonFlag}, Action: restartCallHome},
@@ -83,13 +82,6 @@ func commands() []*cli.Command {
 			return nil
 		}},
 	}
-	for _, c := range list {
-		c.OnUsageError = program.OnUsageError
-		if c.ArgsUsage == "" {
-			c.Before = program.NoArguments
-		}
-	}
-	return list
 }
 
 // exitOf are the exit statuses of the manager's errors, the same as the trigger's.

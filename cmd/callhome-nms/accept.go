@@ -9,6 +9,7 @@ import (
 	"os"
 	"time"
 
+	"callhome/internal/cmdline"
 	"callhome/internal/fdpass"
 	"callhome/internal/nms/announce"
 	"callhome/internal/nms/knownhosts"
@@ -29,8 +30,8 @@ func acceptCommand() *cli.Command {
 		Usage: "wait for one call home and pass its socket to ssh, as a ProxyCommand with ProxyUseFdpass",
 		Flags: append(listenFlags(),
 			&cli.StringSliceFlag{Name: "listen", Usage: "accept call homes on `ADDRESS[:PORT]`; repeatable (default: all addresses, port 4334)"},
-			&cli.StringFlag{Name: "device", Usage: "take the call home that announces the device `ID`, and keep others waiting"},
-			&cli.DurationFlag{Name: "timeout", Usage: "give up after `TIME` without a call home; 0 for no limit"},
+			&cli.StringFlag{Name: "device", Usage: "take the call home that announces `DEVICE`, and keep others waiting"},
+			cmdline.DurationFlag("timeout", 0, "give up after `TIME` without a call home; 0 for no limit"),
 		),
 		Action: accept,
 	}
@@ -60,9 +61,6 @@ func openListener(addrs, from []string) (*listen.Listener, error) {
 
 // accept passes the socket of one call to ssh, which then owns it.
 func accept(c *cli.Context) error {
-	if c.Args().Present() {
-		return program.Usage(fmt.Errorf("unexpected argument %q", c.Args().First()))
-	}
 	want := c.String("device")
 	if _, err := knownhosts.Name(want); want != "" && err != nil {
 		return err

@@ -105,19 +105,28 @@ func TestADevicesStderrControlsNoTerminal(t *testing.T) {
 
 func TestAnArgumentMayStandBeforeFlags(t *testing.T) {
 	for in, want := range map[string]string{
-		"p devices adopt SHA256:x --id edge7":    "p devices adopt --id edge7 SHA256:x",
-		"p devices adopt --id edge7 SHA256:x":    "p devices adopt --id edge7 SHA256:x",
-		"p connect edge7 --socket /s":            "p connect --socket /s edge7",
-		"p connect edge7":                        "p connect edge7",
-		"p connect --login-prefix dev+":          "p connect --login-prefix dev+",
-		"p devices --json adopt X --id edge7":    "p devices --json adopt --id edge7 X",
-		"p connect console --socket /s":          "p connect --socket /s console",
-		"p devices --json":                       "p devices --json",
-		"p connect e --generate-bash-completion": "p connect e --generate-bash-completion",
-		"p":                                      "p",
+		"p devices adopt SHA256:x --id edge7": "p devices adopt --id edge7 SHA256:x",
+		"p devices adopt --id edge7 SHA256:x": "p devices adopt --id edge7 SHA256:x",
+		"p connect edge7 --socket /s":         "p connect --socket /s edge7",
+		"p connect edge7":                     "p connect edge7",
+		"p connect --login-prefix dev+":       "p connect --login-prefix dev+",
+		"p devices --json adopt X --id edge7": "p devices --json adopt --id edge7 X",
+		"p connect console --socket /s":       "p connect --socket /s console",
+		"p devices --json":                    "p devices --json",
+		"p help":                              "p --help",
+		"p help connect":                      "p connect --help",
+		"p help devices adopt":                "p devices adopt --help",
+		"p devices help adopt":                "p devices adopt --help",
+		"p connect help":                      "p connect help",
+		"p connect edge7 --socket /s --help":  "p connect --help",
+		"p devices adopt -h X":                "p devices adopt --help",
+		"p connect edge7 --version":           "p --version",
+		"p connect -- --version":              "p connect -- --version",
+		"p __complete devices -":              "p __complete devices -",
+		"p":                                   "p",
 	} {
 		args := strings.Fields(in)
-		if got := strings.Join(cmdline.FlagsFirst(newApp(), args), " "); got != want || in != strings.Join(args, " ") {
+		if got := strings.Join(cmdline.Arguments(newApp(), args), " "); got != want || in != strings.Join(args, " ") {
 			t.Errorf("%s: got %s", in, got)
 		}
 	}
@@ -148,7 +157,7 @@ func TestTextFromOutsideStaysOnItsLine(t *testing.T) {
 		Devices:  []nmsproto.Device{{ID: "edge7", State: nmsproto.Lost, Since: &now, Software: evil, LastError: evil, ErrorTime: &now, Labels: map[string]string{evil: evil}}},
 		Unknown:  []nmsproto.Unknown{{HostKey: "SHA256:x", Software: evil, Certificate: evil, Last: now}},
 		Problems: []nmsproto.Problem{{File: evil, Error: evil}},
-	})
+	}, 0)
 	printEvent(&out, nmsproto.Event{Time: now, Event: nmsproto.EventRefused, Software: evil, Certificate: evil, Cause: evil, Unsaid: 3})
 	logEvent(hclog.New(&hclog.LoggerOptions{Output: &out, DisableTime: true}), nmsproto.Event{Event: nmsproto.EventRefused, Device: "edge7", Software: evil, Cause: evil, Unsaid: 3})
 	if text := out.String(); strings.ContainsAny(text, "\x1b\r") || strings.Count(text, "\n") != 11 || !strings.Contains(text, `[WARN]  refused: device=edge7`) {

@@ -8,8 +8,9 @@ import (
 	"io"
 	"os"
 	"runtime/debug"
-	"strings"
+	"slices"
 
+	"callhome/internal/cmdline"
 	"callhome/internal/nms/console"
 	"callhome/internal/nms/netconf"
 	"callhome/internal/proto"
@@ -24,8 +25,7 @@ func consoleCommand() *cli.Command {
 	where := &addresses{}
 	flags := append(reachFlags(where), sessionFlags()...)
 	for _, f := range script.Flags() {
-		flags = append(flags, scriptFlag{&cli.GenericFlag{Name: f.Name, Value: f, Category: "operations, run in their order; the options of each follow it"},
-			strings.TrimSpace("--"+f.Name+" "+f.Value) + "\t" + f.Usage})
+		flags = append(flags, &cli.GenericFlag{Name: f.Name, Value: f, Usage: f.Help(), Hidden: f.Hidden, Category: "operations, run in their order; the options of each follow it"})
 	}
 	return &cli.Command{
 		Name:   "console",
@@ -35,21 +35,44 @@ func consoleCommand() *cli.Command {
 	}
 }
 
-// scriptFlag has its own text in --help: the library would print a value for each.
-type scriptFlag struct {
-	*cli.GenericFlag
-	help string
-}
-
-func (f scriptFlag) String() string { return f.help }
-
 func sessionFlags() []cli.Flag {
+	style := cmdline.ChoiceFlag("outputStyle", string(console.Pretty), "print XML in `STYLE` pretty, plain (as received) or raw (with the hello)",
+		string(console.Pretty), string(console.Plain), string(console.Raw), "all")
+	style.Aliases = []string{"s"}
 	return []cli.Flag{
 		&cli.BoolFlag{Name: "interactive", Aliases: []string{"i"}, Usage: "read operations from the terminal, or from standard input"},
-		&cli.StringFlag{Name: "outputStyle", Aliases: []string{"s"}, Value: string(console.Pretty), Usage: "print XML in `STYLE`: pretty, plain (as received), raw (with the hello)"},
-		&cli.StringFlag{Name: "version", Aliases: []string{"v"}, Usage: "offer base `VERSION` 1.0 or 1.1 only"},
-		&cli.DurationFlag{Name: "timeout", Usage: "give up after `TIME` without a call home, a reply or a notification; 0 for no limit"},
+		style,
+		&cli.GenericFlag{Name: "version", Aliases: []string{"v"}, Value: &baseVersion{}, Usage: "offer base `[VERSION]` 1.0 or 1.1 only; without VERSION, print the version of callhome-nms"},
+		cmdline.DurationFlag("timeout", 0, "give up after `TIME` without a call home, a reply or a notification; 0 for no limit"),
 	}
+}
+
+// baseVersion is --version: with a version of the base protocol as netconf-console's,
+// without one as every program's.
+type baseVersion struct {
+	asked   bool
+	offered []netconf.Framing
+}
+
+func (v *baseVersion) Set(s string) error {
+	switch {
+	case s == "true":
+		v.asked = true
+	case slices.Contains(v.Choices(), s):
+		v.offered = []netconf.Framing{netconf.Framing(s)}
+	default:
+		return fmt.Errorf("expected %s", cmdline.Or(v.Choices()))
+	}
+	return nil
+}
+
+func (v *baseVersion) String() string { return "" }
+
+func (v *baseVersion) IsBoolFlag() bool { return true }
+
+// Choices returns the values that completion lists.
+func (v *baseVersion) Choices() []string {
+	return []string{string(netconf.EndOfMessage), string(netconf.Chunked)}
 }
 
 // addresses is a flag that may come without a value, or several times with one.
@@ -71,8 +94,9 @@ func (w *addresses) String() string { return "" }
 func (w *addresses) IsBoolFlag() bool { return true }
 
 func runConsole(c *cli.Context, script *console.Script, where *addresses) error {
-	if c.Args().Present() {
-		return program.Usage(fmt.Errorf("unexpected argument %q", c.Args().First()))
+	if c.Generic("version").(*baseVersion).asked {
+		cli.ShowVersion(c)
+		return nil
 	}
 	requests, err := script.Requests()
 	if err == nil && len(requests) == 0 && !c.Bool("interactive") {
@@ -81,14 +105,7 @@ func runConsole(c *cli.Context, script *console.Script, where *addresses) error 
 	if err != nil {
 		return err
 	}
-	options := netconf.Options{}
-	switch v := netconf.Framing(c.String("version")); v {
-	case "":
-	case netconf.EndOfMessage, netconf.Chunked:
-		options.Versions = []netconf.Framing{v}
-	default:
-		return program.Usage(fmt.Errorf("--version %q: expected 1.0 or 1.1", v))
-	}
+	options := netconf.Options{Versions: c.Generic("version").(*baseVersion).offered}
 	style, err := console.ParseStyle(c.String("outputStyle"))
 	if err != nil {
 		return err

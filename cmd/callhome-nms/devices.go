@@ -1,14 +1,16 @@
 package main
 
 import (
+	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"maps"
+	"os"
 	"os/user"
 	"slices"
 	"strings"
-	"time"
 
 	"callhome/internal/cmdline"
 	"callhome/internal/nms/control"
@@ -24,9 +26,9 @@ func devicesCommand() *cli.Command {
 	jsonFlag := cmdline.JSONFlag()
 	return &cli.Command{
 		Name: "devices", Usage: "list the devices and the unknown devices that called", Action: devices,
-		Flags: []cli.Flag{socketFlag(), jsonFlag, cmdline.WatchFlag()},
+		Flags: []cli.Flag{socketFlag(), jsonFlag, cmdline.WatchFlag(), cmdline.LongFlag()},
 		Subcommands: []*cli.Command{
-			{Name: "adopt", Usage: "register an unknown device that called", ArgsUsage: "FINGERPRINT", Action: adopt, OnUsageError: program.OnUsageError, Flags: []cli.Flag{
+			{Name: "adopt", Usage: "register an unknown device that called", ArgsUsage: "HOST-KEY", Action: adopt, Flags: []cli.Flag{
 				socketFlag(), jsonFlag,
 				&cli.StringFlag{Name: "id", Usage: "register the device as `ID`"},
 				&cli.StringFlag{Name: "user", Usage: "log in as `USER`"},
@@ -34,7 +36,7 @@ func devicesCommand() *cli.Command {
 				&cli.StringFlag{Name: "password-file", Usage: "log in with the password in `FILE`"},
 				&cli.StringSliceFlag{Name: "label", Usage: "give the device the label `NAME=VALUE`; repeatable"},
 			}},
-			{Name: "accounts", Usage: "print passwd(5) lines with a user for each device, such as dev+ID, for sshd", Action: accounts, OnUsageError: program.OnUsageError, Flags: []cli.Flag{
+			{Name: "accounts", Usage: "print passwd(5) lines with a user for each device, such as dev+ID, for sshd", Action: accounts, Flags: []cli.Flag{
 				socketFlag(),
 				&cli.StringFlag{Name: "prefix", Value: "dev+", Usage: "begin each user name with `PREFIX`, before the device's id"},
 				&cli.StringFlag{Name: "account", Value: "callhome-nms", Usage: "give all users the uid and gid of `USER`"},
@@ -85,25 +87,19 @@ func withExit(err error) error {
 }
 
 func devices(c *cli.Context) error {
-	if c.Args().Present() {
-		return program.Usage(fmt.Errorf("unknown command %q of devices", c.Args().First()))
-	}
 	return ask(c, func(m *control.Client) error {
 		return cmdline.Watch(c, func() (any, func(io.Writer), error) {
 			var l nmsproto.DeviceList
 			err := m.Call(c.Context, nmsproto.MethodDevices, nil, &l)
-			return l, func(w io.Writer) { deviceTable(w, l) }, err
+			return l, func(w io.Writer) { deviceTable(w, l, cmdline.TableWidth(c)) }, err
 		})
 	})
 }
 
-func deviceTable(w io.Writer, l nmsproto.DeviceList) {
-	t := cmdline.NewTable(w)
-	if len(l.Devices) == 0 {
-		fmt.Fprintln(t, "no devices")
-	} else {
-		fmt.Fprintln(t, "DEVICE\tSTATE\tFOR\tADDRESS\tSESSIONS\tSOFTWARE\tHOST KEY\tLABELS\tLAST ERROR")
-	}
+func deviceTable(w io.Writer, l nmsproto.DeviceList, width int) {
+	t := cmdline.NewTable(cmdline.Column{Title: "DEVICE"}, cmdline.Column{Title: "STATE", Whole: true}, cmdline.Column{Title: "FOR", Whole: true},
+		cmdline.Column{Title: "ADDRESS"}, cmdline.Column{Title: "SESSIONS", Rank: 1}, cmdline.Column{Title: "SOFTWARE", Rank: 3},
+		cmdline.Column{Title: "HOST KEY", Rank: 4}, cmdline.Column{Title: "LABELS", Rank: 2}, cmdline.Column{Title: "LAST ERROR"})
 	for _, d := range l.Devices {
 		since, lastError := "", printable.Quoted(d.LastError)
 		if d.Since != nil {
@@ -112,16 +108,21 @@ func deviceTable(w io.Writer, l nmsproto.DeviceList) {
 		if d.ErrorTime != nil {
 			lastError += " (" + cmdline.Age(*d.ErrorTime) + " ago)"
 		}
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%d\t%s\t%s\t%s\t%s\n", d.ID, d.State, since, d.Address, d.Sessions, printable.Quoted(d.Software), d.HostKey, labels(d.Labels), lastError)
+		t.Row(d.ID, d.State, since, d.Address, d.Sessions, printable.Quoted(d.Software), d.HostKey, labels(d.Labels), lastError)
 	}
-	t.Flush()
+	if len(l.Devices) == 0 {
+		fmt.Fprintln(w, "no devices")
+	} else {
+		t.Print(w, width)
+	}
 	if len(l.Unknown) > 0 {
 		fmt.Fprintln(w, "\nunknown devices; `callhome-nms devices adopt HOST-KEY --id ID` registers one:")
-		fmt.Fprintln(t, "HOST KEY\tADDRESS\tSOFTWARE\tCALLS\tLAST\tCERTIFICATE")
+		t := cmdline.NewTable(cmdline.Column{Title: "HOST KEY", Whole: true}, cmdline.Column{Title: "ADDRESS"}, cmdline.Column{Title: "SOFTWARE", Rank: 3},
+			cmdline.Column{Title: "CALLS", Rank: 2}, cmdline.Column{Title: "LAST", Rank: 1}, cmdline.Column{Title: "CERTIFICATE", Rank: 4})
 		for _, u := range l.Unknown {
-			fmt.Fprintf(t, "%s\t%s\t%s\t%d\t%s ago\t%s\n", u.HostKey, u.Address, printable.Quoted(u.Software), u.Calls, cmdline.Age(u.Last), printable.Quoted(u.Certificate))
+			t.Row(u.HostKey, u.Address, printable.Quoted(u.Software), u.Calls, cmdline.Age(u.Last)+" ago", printable.Quoted(u.Certificate))
 		}
-		t.Flush()
+		t.Print(w, width)
 	}
 	if len(l.Problems) > 0 {
 		fmt.Fprintln(w, "\nfiles not in force:")
@@ -129,6 +130,36 @@ func deviceTable(w io.Writer, l nmsproto.DeviceList) {
 			fmt.Fprintf(w, "%s: %s\n", printable.Quoted(p.File), printable.Quoted(p.Error))
 		}
 	}
+}
+
+// deviceIDs and unknownKeys are values that completion lists.
+func deviceIDs(line cmdline.Line) []string {
+	var out []string
+	for _, d := range listed(line).Devices {
+		out = append(out, d.ID)
+	}
+	return out
+}
+
+func unknownKeys(line cmdline.Line) []string {
+	var out []string
+	for _, u := range listed(line).Unknown {
+		out = append(out, u.HostKey)
+	}
+	return out
+}
+
+// listed asks the daemon of an incomplete line for its devices.
+func listed(line cmdline.Line) (l nmsproto.DeviceList) {
+	client, err := control.Dial(line.Option("socket", cmp.Or(os.Getenv("CALLHOME_NMS_SOCKET"), nmsproto.DefaultSocket)))
+	if err != nil {
+		return l
+	}
+	defer client.Close()
+	ctx, cancel := context.WithTimeout(context.Background(), cmdline.CompletionTime)
+	defer cancel()
+	_ = client.Call(ctx, nmsproto.MethodDevices, nil, &l) // a completion has no place for an error
+	return l
 }
 
 func labels(l map[string]string) string {
@@ -141,13 +172,13 @@ func labels(l map[string]string) string {
 
 func adopt(c *cli.Context) error {
 	if c.NArg() != 1 || c.String("id") == "" {
-		return program.Usage(errors.New("expected one FINGERPRINT, as `callhome-nms devices` shows it, and --id"))
+		return program.Usage(errors.New("expected one HOST-KEY, as `callhome-nms devices` shows it, and --id"))
 	}
 	p := nmsproto.AdoptParams{HostKey: c.Args().First(), ID: c.String("id"), User: c.String("user"), KeyFile: c.String("key-file"), PasswordFile: c.String("password-file")}
 	for _, l := range c.StringSlice("label") {
 		name, value, ok := strings.Cut(l, "=")
 		if !ok || name == "" {
-			return program.Usage(fmt.Errorf("label %q: expected NAME=VALUE", l))
+			return program.Usage(fmt.Errorf("--label %q: expected NAME=VALUE", l))
 		}
 		if p.Labels == nil {
 			p.Labels = make(map[string]string)
@@ -170,7 +201,7 @@ func adopt(c *cli.Context) error {
 func accounts(c *cli.Context) error {
 	prefix := c.String("prefix")
 	if prefix == "" || strings.ContainsAny(prefix, ":\n") {
-		return program.Usage(fmt.Errorf("prefix %q: expected the beginning of a user name", prefix))
+		return program.Usage(fmt.Errorf("--prefix %q: expected the beginning of a user name", prefix))
 	}
 	u, err := user.Lookup(c.String("account"))
 	if err != nil {
@@ -200,7 +231,7 @@ func events(c *cli.Context) error {
 }
 
 func printEvent(w io.Writer, e nmsproto.Event) {
-	fmt.Fprintf(w, "%s %s", e.Time.Format(time.RFC3339Nano), e.Event)
+	fmt.Fprintf(w, "%s %s", cmdline.Time(e.Time), e.Event)
 	for _, text := range []string{e.Device, e.Address, e.Software, e.HostKey, e.Certificate} {
 		if text != "" {
 			fmt.Fprint(w, " ", printable.Quoted(text))
@@ -223,8 +254,8 @@ func status(c *cli.Context) error {
 		}
 		return cmdline.Show(c, s, func(w io.Writer) {
 			fmt.Fprintf(w, "callhome-nms %s, PID %d, running for %s, listening on %s\n", s.Version, s.PID, cmdline.Age(s.Since), strings.Join(s.Listening, ", "))
-			fmt.Fprintf(w, "%d devices connected, %d lost, %d never seen; %d sessions\n", s.Devices[nmsproto.Connected], s.Devices[nmsproto.Lost], s.Devices[nmsproto.NeverSeen], s.Sessions)
-			fmt.Fprintf(w, "%d calls, %d unauthenticated, %d unknown host keys\n", s.Calls, s.Unauthenticated, s.Unknown)
+			fmt.Fprintf(w, "%s connected, %d lost, %d never seen; %s\n", cmdline.Count(s.Devices[nmsproto.Connected], "device"), s.Devices[nmsproto.Lost], s.Devices[nmsproto.NeverSeen], cmdline.Count(s.Sessions, "session"))
+			fmt.Fprintf(w, "%s, %d unauthenticated, %s\n", cmdline.Count(int(s.Calls), "call"), s.Unauthenticated, cmdline.Count(s.Unknown, "unknown host key"))
 		})
 	})
 }

@@ -37,16 +37,21 @@ func endings(args []string) []os.Signal {
 	return []os.Signal{unix.SIGINT, unix.SIGTERM, unix.SIGHUP}
 }
 
-var program = cmdline.Program{Hint: "callhome-nms COMMAND --help lists the options"}
+var program = cmdline.Program{
+	Hint: "callhome-nms COMMAND --help lists the options",
+	Nouns: map[string]func(cmdline.Line) []string{
+		"DEVICE": deviceIDs, "HOST-KEY": unknownKeys, "DB": func(cmdline.Line) []string { return console.Datastores },
+	},
+}
 
 func run(ctx context.Context, args []string) int {
-	app := newApp()
-	if len(args) > 1 && args[1] == "console" {
-		args = append(args[:2:2], console.Join(args[2:], "--listen")...)
+	app, typed := newApp(), args
+	if len(args) > 1 && args[1] == "console" { // the order of its options counts
+		args = append(args[:2:2], console.Join(args[2:], "--listen", "--version", "-v")...)
 	} else {
-		args = cmdline.FlagsFirst(app, args)
+		args = cmdline.Arguments(app, args)
 	}
-	err := app.RunContext(ctx, args)
+	err := program.Run(ctx, app, args, typed)
 	var status exitStatus
 	switch {
 	case err == nil:
@@ -63,18 +68,13 @@ func newApp() *cli.App {
 		Name:                      "callhome-nms",
 		Usage:                     "accept NETCONF SSH call homes (RFC 8071)",
 		Version:                   version,
-		HideHelpCommand:           true,
-		EnableBashCompletion:      true,
 		DisableSliceFlagSeparator: true,
 		Commands:                  commands(),
-		OnUsageError:              program.OnUsageError,
-		ExitErrHandler:            func(*cli.Context, error) {},
-		Action:                    program.NoCommand,
 	}
 }
 
 func commands() []*cli.Command {
-	list := []*cli.Command{
+	return []*cli.Command{
 		acceptCommand(),
 		consoleCommand(),
 		serveCommand(),
@@ -87,10 +87,6 @@ func commands() []*cli.Command {
 			return nil
 		}},
 	}
-	for _, c := range list {
-		c.OnUsageError = program.OnUsageError
-	}
-	return list
 }
 
 // report writes one printable line to standard error.

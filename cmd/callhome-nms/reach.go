@@ -30,20 +30,20 @@ import (
 func reachFlags(where *addresses) []cli.Flag {
 	const way, identity, credentials = "the connection", "the device", "the user"
 	return append(listenFlags(),
-		&cli.GenericFlag{Name: "listen", Category: way, Value: where, Usage: "wait for a call home on [`ADDRESS[:PORT]`]; repeatable (default: all addresses, port 4334)"},
+		&cli.GenericFlag{Name: "listen", Category: way, Value: where, Usage: "wait for a call home on `[ADDRESS[:PORT]]`; repeatable (default: all addresses, port 4334)"},
 		&cli.StringFlag{Name: "listen-address", Category: way, Usage: "wait on `ADDRESS`, as netconf-console's option"},
 		&cli.IntFlag{Name: "listen-port", Category: way, Value: listen.DefaultPort, Usage: "wait on `PORT`, as netconf-console's option"},
 		&cli.StringFlag{Name: "host", Category: way, Usage: "connect to `HOST` instead of waiting for a call home"},
 		&cli.IntFlag{Name: "port", Category: way, Value: 830, Usage: "connect to `PORT` of --host"},
 		&cli.StringFlag{Name: "socket", Category: way, Value: nmsproto.DefaultSocket, EnvVars: []string{"CALLHOME_NMS_SOCKET"}, Usage: "with --device alone, use the connection that callhome-nms serve at `SOCKET` holds"},
-		&cli.StringFlag{Name: "proto", Category: way, Value: "ssh", Usage: "use `PROTOCOL`; only ssh is supported"},
-		&cli.DurationFlag{Name: "login-timeout", Category: way, Value: time.Minute, Usage: "give up when connecting, login or hello takes longer than `TIME`"},
-		&cli.DurationFlag{Name: "keepalive", Category: way, Value: 30 * time.Second, Usage: "send a keepalive every `TIME`, and close the connection when none is answered for as long"},
+		in(way, cmdline.ChoiceFlag("proto", "ssh", "use `PROTOCOL`; only ssh is supported", "ssh")),
+		in(way, cmdline.DurationFlag("login-timeout", time.Minute, "give up when connecting, login or hello takes longer than `TIME`")),
+		in(way, cmdline.DurationFlag("keepalive", 30*time.Second, "send a keepalive every `TIME`, and close the connection when none is answered for as long")),
 
-		&cli.StringFlag{Name: "device", Category: identity, Usage: "look up the host key of the device `NAME`; required with --listen"},
+		&cli.StringFlag{Name: "device", Category: identity, Usage: "look up the host key of `DEVICE`; required with --listen"},
 		&cli.StringSliceFlag{Name: "known-hosts", Category: identity, Usage: "read known host keys from `FILE`; repeatable (default: ~/.ssh/known_hosts, /etc/ssh/ssh_known_hosts)"},
 		&cli.BoolFlag{Name: "accept-new", Category: identity, Usage: "record the host key of an unknown device in the first known_hosts file"},
-		&cli.StringSliceFlag{Name: "fingerprint", Category: identity, Usage: "accept the host key with the fingerprint `SHA256:...`; repeatable"},
+		&cli.StringSliceFlag{Name: "fingerprint", Category: identity, Usage: "accept the host key with `FINGERPRINT`, as SHA256:...; repeatable"},
 		&cli.StringSliceFlag{Name: "ca", Category: identity, Usage: "accept host certificates of the CA with the public key in `FILE`; repeatable"},
 		&cli.StringFlag{Name: "principal", Category: identity, Usage: "require the principal `NAME` in the host certificate (default: the device's name)"},
 		&cli.StringSliceFlag{Name: "revoked", Category: identity, Usage: "refuse the keys in `FILE`, one a line or a KRL; repeatable"},
@@ -57,6 +57,12 @@ func reachFlags(where *addresses) []cli.Flag {
 	)
 }
 
+// in puts a flag into a category of the help.
+func in(category string, f *cli.GenericFlag) *cli.GenericFlag {
+	f.Category = category
+	return f
+}
+
 // reached is a stream to the netconf subsystem of a device.
 type reached struct {
 	stream io.ReadWriteCloser
@@ -68,9 +74,6 @@ type reached struct {
 func reach(c *cli.Context, where *addresses) (*reached, error) {
 	if c.Duration("keepalive") <= 0 {
 		return nil, program.Usage(fmt.Errorf("--keepalive %s: expected a time above 0", c.Duration("keepalive")))
-	}
-	if c.String("proto") != "ssh" {
-		return nil, program.Usage(fmt.Errorf("--proto %q: only ssh is supported", c.String("proto")))
 	}
 	if c.IsSet("listen-address") || c.IsSet("listen-port") {
 		where.given = true

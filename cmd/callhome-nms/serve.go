@@ -34,7 +34,7 @@ import (
 
 func serveCommand() *cli.Command {
 	d := station.Defaults()
-	return &cli.Command{Name: "serve", Usage: "run the daemon that holds the connections of many devices", Action: serve, Before: program.NoArguments, Flags: slices.Concat([]cli.Flag{
+	return &cli.Command{Name: "serve", Usage: "run the daemon that holds the connections of many devices", Action: serve, Flags: slices.Concat([]cli.Flag{
 		&cli.StringSliceFlag{Name: "listen", Usage: "accept call homes on `ADDRESS`, ADDRESS:PORT or :PORT; repeatable; without it on every address, port 4334"},
 		&cli.StringSliceFlag{Name: "proxy-from", Usage: "require the PROXY header from the load balancers in `NETWORK`, and use its address; repeatable"},
 		&cli.StringFlag{Name: "registry", Value: "/etc/callhome-nms/devices", Usage: "read the registry in `DIR`, one file per device"},
@@ -45,13 +45,13 @@ func serveCommand() *cli.Command {
 		&cli.StringFlag{Name: "user", Usage: "log in as `USER` where a device's entry names no user"},
 		&cli.StringFlag{Name: "key-file", Usage: "log in with the private key in `FILE`, and the certificate beside it"},
 		&cli.StringFlag{Name: "password-file", Usage: "log in with the password in `FILE`"},
-		&cli.StringFlag{Name: "duplicate", Value: string(d.Duplicate), Usage: "`refuse or replace` a duplicate, a second live connection of one device"},
-		&cli.IntFlag{Name: "max-unauthenticated", Value: d.MaxUnauthenticated, Usage: "hold at most `N` unauthenticated connections"},
-		&cli.IntFlag{Name: "max-per-source", Value: d.MaxPerSource, Usage: "hold at most `N` unauthenticated connections from one address"},
-		&cli.DurationFlag{Name: "login-time", Value: d.LoginTime, Usage: "close a connection that has not logged in after `TIME`"},
-		&cli.DurationFlag{Name: "keepalive", Value: d.KeepaliveEvery, Usage: "send a keepalive to each device every `TIME`"},
-		&cli.DurationFlag{Name: "keepalive-time", Value: d.KeepaliveTime, Usage: "close a connection whose keepalive has no answer after `TIME`"},
-		&cli.DurationFlag{Name: "probe-time", Value: d.ProbeTime, Usage: "when a connected device calls again, close its old connection unless it answers within `TIME`"},
+		cmdline.ChoiceFlag("duplicate", string(d.Duplicate), "take `ACTION` refuse or replace on a duplicate, a second live connection of one device", string(registry.Refuse), string(registry.Replace)),
+		&cli.IntFlag{Name: "max-unauthenticated", Value: d.MaxUnauthenticated, Usage: "hold at most `NUMBER` unauthenticated connections"},
+		&cli.IntFlag{Name: "max-per-source", Value: d.MaxPerSource, Usage: "hold at most `NUMBER` unauthenticated connections from one address"},
+		cmdline.DurationFlag("login-time", d.LoginTime, "close a connection that has not logged in after `TIME`"),
+		cmdline.DurationFlag("keepalive", d.KeepaliveEvery, "send a keepalive to each device every `TIME`"),
+		cmdline.DurationFlag("keepalive-time", d.KeepaliveTime, "close a connection whose keepalive has no answer after `TIME`"),
+		cmdline.DurationFlag("probe-time", d.ProbeTime, "when a connected device calls again, close its old connection unless it answers within `TIME`"),
 	}, cmdline.LogFlags(), []cli.Flag{cmdline.MetricsFlag()}, cmdline.HookFlags(defaultHookEvents))}
 }
 
@@ -183,7 +183,7 @@ func stationConfig(c *cli.Context) (config station.Config, change registry.Chang
 		LoginTime: c.Duration("login-time"), KeepaliveEvery: c.Duration("keepalive"), KeepaliveTime: c.Duration("keepalive-time"), ProbeTime: c.Duration("probe-time"),
 	}
 	if config.Credential.KeyFile != "" && config.Credential.PasswordFile != "" {
-		return config, change, program.Usage(errors.New("key-file and password-file, expected one of them"))
+		return config, change, program.Usage(errors.New("--key-file and --password-file exclude each other"))
 	}
 	if config.Balancers, err = listen.ParseNets(c.StringSlice("proxy-from")); err != nil {
 		return config, change, err

@@ -4,11 +4,14 @@
 package main
 
 import (
+	"context"
 	"fmt"
+	"net"
 	"os"
 	"slices"
 	"strings"
 
+	"callhome/internal/cmdline"
 	"callhome/internal/device/preflight"
 	"callhome/internal/device/settings"
 	"callhome/internal/device/subsystem"
@@ -27,7 +30,7 @@ func main() {
 		// As callhome-mgr's sessions start it, before the subsystem.
 		os.Exit(reportSubsystem(args[1:]))
 	}
-	if len(args) > 0 && !slices.ContainsFunc(args, isOption) {
+	if len(args) > 0 && !slices.ContainsFunc(args, isOption) && !cmdline.Asks(args) {
 		// As a NETCONF server starts it. Without options the option parser is
 		// skipped: it takes longer than the call home (make bench).
 		os.Exit(callHome(nil, args))
@@ -61,73 +64,74 @@ func callHome(flags settings.Given, args []string) int {
 	return report(s, trigger.Run(s, log))
 }
 
+var program = cmdline.Program{
+	Hint:  "callhome-trigger --help lists the options",
+	Nouns: map[string]func(cmdline.Line) []string{"INTERFACE": interfaces},
+}
+
+// interfaces are the values of --interface that completion lists.
+func interfaces(cmdline.Line) []string {
+	all, _ := net.Interfaces() // a completion has no place for an error
+	var out []string
+	for _, i := range all {
+		out = append(out, i.Name)
+	}
+	return out
+}
+
 func run(args []string) int {
 	status := sysexits.OK
-	cli.FlagStringer = argOnce(cli.FlagStringer)
 	app := &cli.App{
 		Name:      "callhome-trigger",
 		Usage:     "open a NETCONF SSH call-home connection (RFC 8071) and hand it to sshd -i",
 		UsageText: "callhome-trigger [options] HOST [PORT [OPAQUE]]",
-		// The program has no commands, so its options are not global ones.
-		CustomAppHelpTemplate: strings.ReplaceAll(cli.AppHelpTemplate, "GLOBAL OPTIONS", "OPTIONS"),
-		Description: "Every option is also an environment variable and a key of " + settings.DefaultsFile + ":\n" +
-			"--local-address is CALLHOME_LOCAL_ADDRESS, and so on. An option has precedence over the environment,\n" +
-			"the environment over the file. Separate several values in one variable with " + settings.Separator + ".\n" +
+		ArgsUsage: "HOST [PORT [OPAQUE]]",
+		Description: "Every option is also an environment variable and a key of " + settings.DefaultsFile + ": " +
+			"--local-address is CALLHOME_LOCAL_ADDRESS, and so on. An option has precedence over the environment, " +
+			"the environment over the file. Separate several values in one variable with " + settings.Separator + ". " +
 			"Options must come before HOST; later arguments are data.",
 		Version:                   version,
-		HideHelpCommand:           true,
 		DisableSliceFlagSeparator: true, // a value may hold commas
 		Flags:                     flags(),
-		OnUsageError: func(_ *cli.Context, err error, _ bool) error {
-			return sysexits.New(sysexits.Usage, "callhome-trigger --help lists the options", err)
-		},
-		ExitErrHandler: func(*cli.Context, error) {},
 		Action: func(c *cli.Context) (err error) {
 			status, err = act(c)
 			return err
 		},
 	}
-	if err := app.Run(args); err != nil {
+	if err := program.Run(context.Background(), app, cmdline.Arguments(app, args), args); err != nil {
 		return report(nil, err)
 	}
 	return status
 }
 
-// argOnce removes the name of the value from the printed description. The library
-// takes that name from backquotes in the description, so flags puts it there.
-func argOnce(printed cli.FlagStringFunc) cli.FlagStringFunc {
-	return func(f cli.Flag) string {
-		names, description, _ := strings.Cut(printed(f), "\t")
-		for _, o := range settings.Options() {
-			if o.Name == f.Names()[0] {
-				description = strings.TrimPrefix(description, o.Arg+": ")
-			}
-		}
-		return names + "\t" + description
-	}
+// optionFlag has the values that completion lists. Package settings checks them: they
+// may come from the environment, too.
+type optionFlag struct {
+	*cli.StringFlag
+	values []string
 }
+
+// Choices returns them.
+func (f optionFlag) Choices() []string { return f.values }
 
 // flags returns the options of the settings table.
 func flags() []cli.Flag {
 	out := []cli.Flag{
-		&cli.BoolFlag{Name: "check", DisableDefaultText: true, Usage: "check this machine for what a call home needs, without making one"},
-		&cli.BoolFlag{Name: "show-config", DisableDefaultText: true, Usage: "print each option with its variable, its value and the source of the value"},
+		&cli.BoolFlag{Name: "check", Usage: "check this machine for what a call home needs, without making one"},
+		&cli.BoolFlag{Name: "show-config", Usage: "print each option with its variable, its value and the source of the value"},
 	}
 	for _, o := range settings.Options() {
 		usage := o.Usage
-		if o.Default != "" {
-			usage += " (default " + o.Default + ")"
-		}
 		if o.Arg != "" {
 			usage = "`" + o.Arg + "`: " + usage
 		}
 		switch {
 		case o.Arg == "":
-			out = append(out, &cli.BoolFlag{Name: o.Name, DisableDefaultText: true, Usage: usage})
+			out = append(out, &cli.BoolFlag{Name: o.Name, Usage: usage})
 		case o.Repeat:
 			out = append(out, &cli.StringSliceFlag{Name: o.Name, Usage: usage})
 		default:
-			out = append(out, &cli.StringFlag{Name: o.Name, Usage: usage})
+			out = append(out, optionFlag{&cli.StringFlag{Name: o.Name, DefaultText: o.Default, Usage: usage}, o.Values})
 		}
 	}
 	return out

@@ -17,7 +17,7 @@ func HookFlags(events []string) []cli.Flag {
 	return []cli.Flag{
 		&cli.StringFlag{Name: "hook", Usage: "run `PROGRAM` on events, with the event as a line of JSON on its standard input"},
 		&cli.StringSliceFlag{Name: "hook-event", Value: cli.NewStringSlice(events...), Usage: "run the hook on `EVENT`; repeatable"},
-		&cli.DurationFlag{Name: "hook-timeout", Value: hook.DefaultTimeout, Usage: "kill the hook after `TIME`"},
+		DurationFlag("hook-timeout", hook.DefaultTimeout, "kill the hook after `TIME`"),
 	}
 }
 
@@ -59,8 +59,8 @@ func MetricsFlag() cli.Flag {
 // LogFlags are the options of a daemon's log; its default level is info.
 func LogFlags() []cli.Flag {
 	return []cli.Flag{
-		&cli.StringFlag{Name: "log-format", Value: "text", Usage: "log as `text or json`"},
-		&cli.StringFlag{Name: "log-level", Value: "info", Usage: "log at `LEVEL` debug, info, warn or error, and above"},
+		ChoiceFlag("log-format", "text", "log in `FORMAT` text or json", "text", "json"),
+		ChoiceFlag("log-level", "info", "log at `LEVEL` debug, info, warn or error, and above", "debug", "info", "warn", "error"),
 		&cli.BoolFlag{Name: "syslog", Usage: "log to syslog (facility daemon) instead of stderr"},
 	}
 }

@@ -28,6 +28,7 @@ import (
 // page is a manual page, as far as it is compared: its words by subsection.
 type page struct {
 	options map[string]map[string]string // subsection, option: what is said of it
+	values  map[string]map[string]string // subsection, option: the placeholder of its value
 	words   map[string][]string          // subsection: the words of its list
 }
 
@@ -38,7 +39,7 @@ func read(t *testing.T, name string) page {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := page{make(map[string]map[string]string), make(map[string][]string)}
+	p := page{make(map[string]map[string]string), make(map[string]map[string]string), make(map[string][]string)}
 	section, option := "", ""
 	for line := range strings.Lines(string(data)) {
 		f := strings.Fields(line)
@@ -62,6 +63,10 @@ func read(t *testing.T, name string) page {
 				t.Errorf("%s: %s: --%s stands twice", name, section, option)
 			}
 			p.options[section][option] = " "
+			if p.values[section] == nil {
+				p.values[section] = make(map[string]string)
+			}
+			p.values[section][option] = macros.Replace(strings.Join(f[3:], " "))
 		case f[0] == ".It":
 			option = ""
 			p.words[section] = append(p.words[section], strings.Join(f[1:], " "))
@@ -72,11 +77,17 @@ func read(t *testing.T, name string) page {
 	return p
 }
 
+// macros are removed from a placeholder.
+var macros = strings.NewReplacer("Ar ", "", "Ns ", "", "Op ", "", "Ns", "", " ", "")
+
 // section is where the pages say which one they are in.
 var section = map[string]string{"callhome-trigger": "8", "callhome-mgr": "8", "callhome-nms": "1"}
 
 // flagLine is a line of --help that begins with an option.
-var flagLine = regexp.MustCompile(`(?m)^ {3}--([A-Za-z0-9-]+)`)
+var flagLine = regexp.MustCompile(`(?m)^ {3}--([A-Za-z0-9-]+)(?:, -[a-z])?(?: (\S+))?`)
+
+// noun is what a placeholder is made of.
+var noun = regexp.MustCompile(`^[A-Z]+(?:-[A-Z]+)*(?:[:=,@][A-Z]+)*$`)
 
 // commandLine is one of its list of commands.
 var commandLine = regexp.MustCompile(`(?m)^ {3}([a-z][a-z-]+) {2,}`)
@@ -92,7 +103,7 @@ func help(t *testing.T, program string, words ...string) string {
 
 // all collects what --help says of a program and, command by command, of its
 // commands.
-func all(t *testing.T, program string, words []string, into map[string][]string) {
+func all(t *testing.T, program string, words []string, into map[string][]string, values map[string]string) {
 	text := help(t, program, words...)
 	options := []string{}
 	for _, m := range flagLine.FindAllStringSubmatch(text, -1) {
@@ -100,6 +111,7 @@ func all(t *testing.T, program string, words []string, into map[string][]string)
 		if len(words) == 0 || m[1] != "help" {
 			options = append(options, m[1])
 		}
+		values[strings.Join(words, " ")+" --"+m[1]] = strings.NewReplacer("[", "", "]", "").Replace(m[2])
 	}
 	slices.Sort(options)
 	into[strings.Join(words, " ")] = slices.Compact(options)
@@ -107,7 +119,7 @@ func all(t *testing.T, program string, words []string, into map[string][]string)
 		list, _, _ = strings.Cut(list, "\n\n")
 		for _, m := range commandLine.FindAllStringSubmatch(list, -1) {
 			if m[1] != "help" {
-				all(t, program, append(slices.Clone(words), m[1]), into)
+				all(t, program, append(slices.Clone(words), m[1]), into, values)
 			}
 		}
 	}
@@ -127,8 +139,8 @@ func TestOptionsAreThePrograms(t *testing.T) {
 			if out, err := build.CombinedOutput(); err != nil {
 				t.Fatalf("%v\n%s", err, out)
 			}
-			want := make(map[string][]string)
-			all(t, filepath.Join(bin, name), nil, want)
+			want, values := make(map[string][]string), make(map[string]string)
+			all(t, filepath.Join(bin, name), nil, want, values)
 			p := read(t, name+"."+section[name])
 			for command, options := range want {
 				at := command
@@ -137,6 +149,18 @@ func TestOptionsAreThePrograms(t *testing.T) {
 				}
 				if got := slices.Sorted(maps.Keys(p.options[at])); !slices.Equal(got, options) && len(got)+len(options) > 0 {
 					t.Errorf("%s %s has the options\n%q, the manual\n%q", name, command, options, got)
+				}
+			}
+			for option, value := range values {
+				command, long, _ := strings.Cut(option, " --")
+				if name == "callhome-trigger" {
+					command = "Options"
+				}
+				if value != "" && !noun.MatchString(value) {
+					t.Errorf("%s %s: the placeholder %q is not a noun", name, option, value)
+				}
+				if got := p.values[command][long]; got != value && long != "help" {
+					t.Errorf("%s %s has the placeholder %q, the manual %q", name, option, value, got)
 				}
 			}
 			for command := range p.options {

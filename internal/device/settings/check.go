@@ -39,7 +39,7 @@ func CheckDeviceID(v string) error {
 func Preset(name string) (subsystem string, port uint16, err error) {
 	p := findPreset(name)
 	if p == nil {
-		return "", 0, fmt.Errorf("expected one of %s; for another server set its subsystem", presetNames())
+		return "", 0, fmt.Errorf("expected one of %s; for another server set its subsystem", strings.Join(PresetNames(), ", "))
 	}
 	return p.subsystem, p.port, nil
 }

@@ -29,7 +29,10 @@ type Option struct {
 	Default string
 	Usage   string
 	Repeat  bool
+	Values  []string // the values that it can have; nil: those that set takes
 	set     func(*Settings, string) error
+	// otherwise is what to do where none of Values fits.
+	otherwise string
 }
 
 // Env returns the option's name as environment variable and as key of the
@@ -49,9 +52,8 @@ var options = []Option{
 	{Name: "opaque", Arg: "TEXT", Usage: "data for the log and, as CALLHOME_OPAQUE, for the session",
 		set: func(s *Settings, v string) (err error) { s.Opaque, err = parseOpaque(v); return }},
 	{Name: "handover", Arg: "MODE", Default: "auto", Usage: "how sshd gets the socket: exec, detach, manager, or auto (manager if one answers, else exec)",
-		set: func(s *Settings, v string) error {
-			return oneOf(v, (*string)(&s.Handover), "exec", "detach", "manager", "auto")
-		}},
+		Values: []string{"exec", "detach", "manager", "auto"},
+		set:    func(s *Settings, v string) error { s.Handover = Handover(v); return nil }},
 	{Name: "manager-socket", Arg: "PATH", Default: proto.DefaultSocket, Usage: "socket of callhome-mgr",
 		set: func(s *Settings, v string) error { return absolute(v, &s.ManagerSocket) }},
 
@@ -59,7 +61,7 @@ var options = []Option{
 		set: func(s *Settings, v string) error {
 			return duration(v, &s.ConnectTimeout, 10*time.Millisecond, time.Hour)
 		}},
-	{Name: "attempts", Arg: "N", Default: "1", Usage: "number of attempts",
+	{Name: "attempts", Arg: "NUMBER", Default: "1", Usage: "number of attempts",
 		set: func(s *Settings, v string) error { return number(v, &s.Attempts, 1, 1000) }},
 	{Name: "retry-wait", Arg: "TIME", Default: "1s", Usage: "pause between two attempts",
 		set: func(s *Settings, v string) error { return duration(v, &s.RetryWait, 0, 24*time.Hour) }},
@@ -72,7 +74,7 @@ var options = []Option{
 		}},
 	{Name: "local-port", Arg: "PORT", Usage: "source port",
 		set: func(s *Settings, v string) (err error) { s.Dial.LocalPort, err = parsePort(v); return }},
-	{Name: "interface", Arg: "NAME", Usage: "interface or VRF of the connection (SO_BINDTODEVICE)",
+	{Name: "interface", Arg: "INTERFACE", Usage: "interface or VRF of the connection (SO_BINDTODEVICE)",
 		set: func(s *Settings, v string) error {
 			s.Dial.Interface = v
 			return CheckInterface(v)
@@ -83,7 +85,7 @@ var options = []Option{
 		set: func(s *Settings, v string) error { return setKeepalive(&s.Dial, v) }},
 	{Name: "tcp-user-timeout", Arg: "TIME", Default: "90s", Usage: "time limit for unacknowledged data; 0 for the kernel's own",
 		set: func(s *Settings, v string) error { return duration(v, &s.Dial.UserTimeout, 0, 24*time.Hour) }},
-	{Name: "dscp", Arg: "N", Usage: "DSCP of the packets, 0 to 63",
+	{Name: "dscp", Arg: "NUMBER", Usage: "DSCP of the packets, 0 to 63",
 		set: func(s *Settings, v string) error {
 			s.Dial.DSCP = new(int)
 			return number(v, s.Dial.DSCP, 0, 63)
@@ -101,8 +103,9 @@ var options = []Option{
 		set: func(s *Settings, v string) error { return appendPath(v, &s.Sshd.HostKeys) }},
 	{Name: "host-certificate", Arg: "FILE", Repeat: true, Usage: "certificate of a host key",
 		set: func(s *Settings, v string) error { return appendPath(v, &s.Sshd.HostCertificates) }},
-	{Name: "netconf-server", Arg: "NAME", Usage: "preset of --subsystem and --ssh-connection-port: " + presetNames() + "; none cancels a preset",
-		set: checkPreset},
+	{Name: "netconf-server", Arg: "NAME", Usage: "preset of --subsystem and --ssh-connection-port: " + strings.Join(PresetNames(), ", ") + "; none cancels a preset",
+		Values: append(PresetNames(), noPreset), otherwise: "; for another server set --subsystem",
+		set: setPreset},
 	{Name: "subsystem", Arg: "COMMAND", Usage: "command that serves the netconf subsystem",
 		set: func(s *Settings, v string) error {
 			if hasControl(v) {
@@ -126,7 +129,7 @@ var options = []Option{
 			s.Sshd.Options = append(s.Sshd.Options, v)
 			return sshdexec.CheckOption(v)
 		}},
-	{Name: "sshd-log", Arg: "DEST", Default: "auto", Usage: "where sshd logs: auto, syslog, stderr or a file",
+	{Name: "sshd-log", Arg: "FILE", Default: "auto", Usage: "where sshd logs: auto, syslog, stderr or a file",
 		set: func(s *Settings, v string) error {
 			if v == "auto" || v == "syslog" || v == "stderr" {
 				s.SshdLog = v
@@ -143,9 +146,11 @@ var options = []Option{
 		set: func(s *Settings, v string) error { s.DeviceID = v; return CheckDeviceID(v) }},
 
 	{Name: "log-format", Arg: "FORMAT", Default: "text", Usage: "text or json",
-		set: func(s *Settings, v string) error { return oneOf(v, &s.LogFormat, "text", "json") }},
+		Values: []string{"text", "json"},
+		set:    func(s *Settings, v string) error { s.LogFormat = v; return nil }},
 	{Name: "log-level", Arg: "LEVEL", Default: "warn", Usage: "debug, info, warn or error",
-		set: func(s *Settings, v string) error { return oneOf(v, &s.LogLevel, "debug", "info", "warn", "error") }},
+		Values: []string{"debug", "info", "warn", "error"},
+		set:    func(s *Settings, v string) error { s.LogLevel = v; return nil }},
 	{Name: "syslog", Usage: "log to syslog (facility daemon) instead of stderr",
 		set: func(s *Settings, v string) error { return boolean(v, &s.Syslog) }},
 }
@@ -194,12 +199,12 @@ func setKeepalive(o *dial.Options, v string) error {
 	return nil
 }
 
-func oneOf(v string, to *string, values ...string) error {
-	if slices.Contains(values, v) {
-		*to = v
-		return nil
+// take checks a value and sets it.
+func (o *Option) take(s *Settings, v string) error {
+	if last := len(o.Values) - 1; last > 0 && !slices.Contains(o.Values, v) {
+		return fmt.Errorf("expected %s or %s%s", strings.Join(o.Values[:last], ", "), o.Values[last], o.otherwise)
 	}
-	return fmt.Errorf("expected %s or %s", strings.Join(values[:len(values)-1], ", "), values[len(values)-1])
+	return o.set(s, v)
 }
 
 func boolean(v string, to *bool) (err error) {

@@ -115,10 +115,10 @@ func TestOptionValues(t *testing.T) {
 		{"announce", "yes", "expected true or false"},
 		{"log-level", "warning", "expected debug, info, warn or error"},
 		{"log-format", "logfmt", "expected text or json"},
-		{"netconf-server", "yuma123", "expected one of yuma, confd, clixon, none; for another server set --subsystem"},
+		{"netconf-server", "yuma123", "expected yuma, confd, clixon or none; for another server set --subsystem"},
 	} {
 		t.Run(tt.option+" "+tt.value, func(t *testing.T) {
-			err := option(t, tt.option).set(&Settings{}, tt.value)
+			err := option(t, tt.option).take(&Settings{}, tt.value)
 			if got := message(err); got != tt.says {
 				t.Errorf("says %q, want %q", got, tt.says)
 			}
@@ -167,7 +167,7 @@ func TestOptionsTable(t *testing.T) {
 		if o.Env() == DefaultsEnv || o.Env() == "CALLHOME_CHECK" || o.Env() == "CALLHOME_SHOW_CONFIG" {
 			t.Errorf("%s means something else already", o.Env())
 		}
-		if o.Default != "" && o.set(&Settings{}, o.Default) != nil {
+		if o.Default != "" && o.take(&Settings{}, o.Default) != nil {
 			t.Errorf("option %s refuses its own default %q", o.Name, o.Default)
 		}
 	}

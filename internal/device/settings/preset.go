@@ -24,12 +24,13 @@ var presets = []preset{
 	{"clixon", "/usr/local/bin/clixon_netconf", 0},
 }
 
-func presetNames() string {
+// PresetNames returns the NETCONF servers that have a preset.
+func PresetNames() []string {
 	names := make([]string, len(presets))
 	for i, p := range presets {
 		names[i] = p.name
 	}
-	return strings.Join(names, ", ")
+	return names
 }
 
 func findPreset(name string) *preset {
@@ -78,7 +79,7 @@ func SubsystemHint() string {
 		}
 	}
 	if found == nil {
-		found = []string{"no NETCONF server was found here (" + presetNames() + "): set --subsystem to the command that connects its standard input and output to the server"}
+		found = []string{"no NETCONF server was found here (" + strings.Join(PresetNames(), ", ") + "): set --subsystem to the command that connects its standard input and output to the server"}
 	}
 	return strings.Join(found, ", ") + "; for every call set it in " + DefaultsFile
 }
@@ -86,15 +87,11 @@ func SubsystemHint() string {
 // noPreset cancels the preset of a lower source.
 const noPreset = "none"
 
-func checkPreset(s *Settings, v string) error {
-	if v == noPreset {
-		return nil
+// setPreset sets what a preset has; v is one or noPreset.
+func setPreset(s *Settings, v string) error {
+	if p := findPreset(v); p != nil {
+		s.Sshd.Subsystem, s.Sshd.SSHConnectionPort = p.subsystem, p.port
 	}
-	p := findPreset(v)
-	if p == nil {
-		return fmt.Errorf("expected one of %s, %s; for another server set --subsystem", presetNames(), noPreset)
-	}
-	s.Sshd.Subsystem, s.Sshd.SSHConnectionPort = p.subsystem, p.port
 	return nil
 }
 

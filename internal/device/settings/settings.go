@@ -113,7 +113,7 @@ func Load(flags Given, args []string, getenv func(string) (string, bool)) (*Sett
 			}
 		}
 		for _, v := range f.values {
-			if err := o.set(s, v); err != nil {
+			if err := o.take(s, v); err != nil {
 				return nil, nil, refuse(o, v, f.source, err)
 			}
 		}

@@ -132,7 +132,7 @@ func TestWrongArgumentsAreRefused(t *testing.T) {
 		"--get -x /a --subtree " + file:               "exclude each other",
 		"--get --ns a":                                "is not PREFIX=URI",
 		"--get --ns <=b":                              "is not PREFIX=URI",
-		"--get --with-defaults all":                   "is not one of explicit",
+		"--get --with-defaults all":                   "expected one of explicit",
 		"--edit-config " + bad:                        "this is not XML",
 		"--edit-config /nonexistent/file":             "no such file",
 		"--edit-config":                               "needs an argument",

@@ -12,7 +12,6 @@ import (
 	"io"
 	"os"
 	"regexp"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -44,6 +43,7 @@ type Operation struct {
 // Modifier is an option of operations.
 type Modifier struct {
 	Name, Short, Value, Usage string
+	choices                   []string // the values that it can have; nil: any that check accepts
 	check                     func(string) error
 }
 
@@ -99,11 +99,11 @@ var Modifiers = []*Modifier{
 	{Name: "xpath", Short: "x", Value: "XPATH", Usage: "filter with an XPath expression"},
 	{Name: "ns", Value: "PREFIX=URI", Usage: "define a namespace prefix for XPATH; repeatable", check: func(s string) error { _, err := namespace(s); return err }},
 	{Name: "subtree", Value: "FILE", Usage: "filter with the subtree in FILE"},
-	{Name: "with-defaults", Value: "MODE", Usage: "report default values: explicit, trim, report-all or report-all-tagged", check: oneOf("explicit", "trim", "report-all", "report-all-tagged")},
-	{Name: "default-operation", Value: "VALUE", Usage: "of edit-config: default operation merge, replace or none", check: oneOf("merge", "replace", "none")},
-	{Name: "test-option", Short: "t", Value: "VALUE", Usage: "of edit-config: test option test-then-set, set or test-only", check: oneOf("test-then-set", "set", "test-only")},
+	{Name: "with-defaults", Value: "MODE", Usage: "report default values: explicit, trim, report-all or report-all-tagged", choices: []string{"explicit", "trim", "report-all", "report-all-tagged"}},
+	{Name: "default-operation", Value: "VALUE", Usage: "of edit-config: default operation merge, replace or none", choices: []string{"merge", "replace", "none"}},
+	{Name: "test-option", Short: "t", Value: "VALUE", Usage: "of edit-config: test option test-then-set, set or test-only", choices: []string{"test-then-set", "set", "test-only"}},
 	{Name: "error-option", Value: "VALUE", Usage: "of edit-config: error option stop-on-error, continue-on-error or rollback-on-error",
-		check: oneOf("stop-on-error", "continue-on-error", "rollback-on-error")},
+		choices: []string{"stop-on-error", "continue-on-error", "rollback-on-error"}},
 	{Name: "start-time", Value: "TIME", Usage: "replay notifications from TIME on: 2026-01-31T12:00:00 in UTC, or with Z or an offset", check: func(s string) error { _, err := dateTime(s); return err }},
 	{Name: "stop-time", Value: "TIME", Usage: "stop the replay at TIME", check: func(s string) error { _, err := dateTime(s); return err }},
 }
@@ -147,6 +147,9 @@ func (r *Request) db() (string, error) {
 	return datastore(r.one("db", "running"))
 }
 
+// Datastores are the configurations of RFC 6241.
+var Datastores = []string{"running", "candidate", "startup"}
+
 var name = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_.-]*$`)
 
 func datastore(s string) (string, error) {
@@ -174,15 +177,6 @@ func dateTime(s string) (string, error) {
 		}
 	}
 	return "", usage(fmt.Errorf("%q is not a time such as 2026-01-31T12:00:00Z", s))
-}
-
-func oneOf(values ...string) func(string) error {
-	return func(s string) error {
-		if slices.Contains(values, s) {
-			return nil
-		}
-		return usage(fmt.Errorf("%q is not one of %s", s, strings.Join(values, ", ")))
-	}
 }
 
 func usage(err error) error { return sysexits.New(sysexits.Usage, "", err) }

@@ -24,6 +24,9 @@ type Flag struct {
 	Name  string
 	Value string // placeholder of the argument, in [] if that is optional; "": no argument
 	Usage string
+	// Hidden flags are the short names of others.
+	Hidden  bool
+	choices []string
 
 	set func(string) error
 }
@@ -37,6 +40,17 @@ func (f *Flag) String() string { return "" }
 // IsBoolFlag reports to package flag whether the option may come without an argument.
 func (f *Flag) IsBoolFlag() bool { return f.Value == "" || f.Value[0] == '[' }
 
+// Choices returns the values that the argument can have; nil: any.
+func (f *Flag) Choices() []string { return f.choices }
+
+// Help returns the usage with the placeholder, as package cmdline understands it.
+func (f *Flag) Help() string {
+	if f.Value == "" {
+		return f.Usage
+	}
+	return "`" + f.Value + "`: " + f.Usage
+}
+
 // Flags are the options that fill the script.
 func (s *Script) Flags() []*Flag {
 	var all []*Flag
@@ -44,11 +58,12 @@ func (s *Script) Flags() []*Flag {
 		all = append(all, &Flag{Name: o.Name, Value: o.placeholder(), Usage: o.Usage, set: func(value string) error { return s.add(o, value) }})
 	}
 	for _, m := range Modifiers {
-		usage := m.Usage
+		long := &Flag{Name: m.Name, Value: m.Value, Usage: m.Usage, choices: m.choices, set: func(value string) error { return s.modify(m, "--"+m.Name, value) }}
+		all = append(all, long)
 		if m.Short != "" {
-			usage += " (-" + m.Short + ")"
+			long.Usage += " (-" + m.Short + ")"
+			all = append(all, &Flag{Name: m.Short, Value: m.Value, Hidden: true, choices: m.choices, set: func(value string) error { return s.modify(m, "-"+m.Short, value) }})
 		}
-		all = append(all, &Flag{Name: m.Name, Value: m.Value, Usage: usage, set: func(value string) error { return s.modify(m, value) }})
 	}
 	return all
 }
@@ -87,7 +102,11 @@ func (s *Script) add(o *Operation, value string) error {
 	return nil
 }
 
-func (s *Script) modify(m *Modifier, value string) error {
+// modify applies a modifier; typed is its name on the command line.
+func (s *Script) modify(m *Modifier, typed, value string) error {
+	if m.choices != nil && !slices.Contains(m.choices, value) {
+		return usage(fmt.Errorf("expected one of %s", strings.Join(m.choices, ", ")))
+	}
 	if m.check != nil {
 		if err := m.check(value); err != nil {
 			return err
@@ -102,7 +121,7 @@ func (s *Script) modify(m *Modifier, value string) error {
 	}
 	r := s.requests[len(s.requests)-1]
 	if !slices.Contains(r.Operation.Takes, m.Name) {
-		return fmt.Errorf("--%s does not take --%s", r.Operation.Name, m.Name)
+		return fmt.Errorf("--%s does not take %s", r.Operation.Name, typed)
 	}
 	if m.Name != "ns" {
 		r.with[m.Name] = nil // it replaces the common one
@@ -138,9 +157,9 @@ func (s *Script) Requests() ([]*Request, error) {
 	return s.requests, nil
 }
 
-// Join prepares a command line for package flag: it replaces a short modifier by its
-// long name, and joins an optional argument to its option with "=", as package flag
-// requires. extra are further options with an optional argument.
+// Join prepares a command line for package flag: it joins an optional argument to its
+// option with "=", as package flag requires. extra are further options with an optional
+// argument.
 func Join(args []string, extra ...string) []string {
 	optional := append([]string(nil), extra...)
 	for _, o := range Operations {
@@ -151,11 +170,6 @@ func Join(args []string, extra ...string) []string {
 	var out []string
 	for i := 0; i < len(args); i++ {
 		arg := args[i]
-		for _, m := range Modifiers {
-			if m.Short != "" && arg == "-"+m.Short {
-				arg = "--" + m.Name
-			}
-		}
 		if slices.Contains(optional, arg) && i+1 < len(args) && (args[i+1] == "-" || !strings.HasPrefix(args[i+1], "-")) {
 			i++
 			arg += "=" + args[i]

@@ -1,0 +1,216 @@
+package cmdline
+
+import (
+	"fmt"
+	"io"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+)
+
+// The widths of help: what it has where it is no terminal, and the bounds where it
+// is. Lines above 100 columns are hard to read.
+const (
+	helpWidth = 80
+	mostWidth = 100
+	leftWidth = 26 // of the column of options
+)
+
+// row is a line of a list: an option or a command, and what it is.
+type row struct{ name, text string }
+
+// printHelp is the library's HelpPrinter. The library's own does not know the width
+// of its columns when it wraps a line.
+func printHelp(w io.Writer, _ string, data any) {
+	h := helper{w: w, width: helpWidth}
+	if n := Width(w); n > 0 {
+		h.width = min(max(n, 40), mostWidth)
+	}
+	switch x := data.(type) {
+	case *cli.App:
+		h.section("NAME", x.Name+" - "+x.Usage)
+		h.section("USAGE", usageOf(x.UsageText, x.Name+" [global options] COMMAND [options]"))
+		h.section("VERSION", x.Version)
+		h.section("DESCRIPTION", x.Description)
+		h.commands(x.Commands)
+		title := "GLOBAL OPTIONS"
+		if len(x.Commands) == 0 {
+			title = "OPTIONS"
+		}
+		h.options(title, x.Flags)
+	case *cli.Command:
+		h.section("NAME", x.HelpName+" - "+x.Usage)
+		arguments := x.ArgsUsage
+		if len(x.Subcommands) > 0 {
+			arguments = "[COMMAND]"
+		}
+		h.section("USAGE", usageOf(x.UsageText, strings.TrimSpace(x.HelpName+" [options] "+arguments)))
+		h.section("DESCRIPTION", x.Description)
+		h.commands(x.Subcommands)
+		h.options("OPTIONS", x.Flags)
+	}
+}
+
+func usageOf(text, otherwise string) string {
+	if text != "" {
+		return text
+	}
+	return otherwise
+}
+
+type helper struct {
+	w     io.Writer
+	width int
+	begun bool
+}
+
+func (h *helper) title(title string) {
+	if h.begun {
+		fmt.Fprintln(h.w)
+	}
+	h.begun = true
+	fmt.Fprintln(h.w, title+":")
+}
+
+func (h *helper) section(title, text string) {
+	if text == "" {
+		return
+	}
+	h.title(title)
+	for _, line := range wrap(text, h.width-3) {
+		fmt.Fprintln(h.w, "   "+line)
+	}
+}
+
+func (h *helper) commands(list []*cli.Command) {
+	var rows []row
+	for _, c := range list {
+		if !c.Hidden {
+			rows = append(rows, row{c.Name, c.Usage})
+		}
+	}
+	if rows != nil {
+		h.title("COMMANDS")
+		h.rows(rows)
+	}
+}
+
+// options prints the options by category, those without one first.
+func (h *helper) options(title string, flags []cli.Flag) {
+	h.title(title)
+	var categories []string
+	of := make(map[string][]row)
+	for _, f := range visible(flags) {
+		c := ""
+		if f, ok := f.(cli.CategorizableFlag); ok {
+			c = f.GetCategory()
+		}
+		if !slices.Contains(categories, c) {
+			categories = append(categories, c)
+		}
+		of[c] = append(of[c], optionRow(f))
+	}
+	slices.SortStableFunc(categories, func(a, b string) int { return min(len(a), 1) - min(len(b), 1) })
+	for i, c := range categories {
+		if i > 0 {
+			fmt.Fprintln(h.w)
+		}
+		if c != "" {
+			fmt.Fprintf(h.w, "   %s\n\n", c)
+		}
+		h.rows(of[c])
+	}
+}
+
+// rows prints two columns. A name that is too long for its own has a line of its own.
+func (h *helper) rows(list []row) {
+	left := 0
+	for _, r := range list {
+		if len(r.name) <= leftWidth {
+			left = max(left, len(r.name))
+		}
+	}
+	const indent, gap = 3, 2
+	for _, r := range list {
+		lines := wrap(r.text, h.width-indent-left-gap)
+		if len(r.name) > left {
+			fmt.Fprintf(h.w, "%*s%s\n", indent, "", r.name)
+			r.name = ""
+		}
+		for _, line := range lines {
+			fmt.Fprintf(h.w, "%*s%-*s%*s%s\n", indent, "", left, r.name, gap, "", line)
+			r.name = ""
+		}
+	}
+}
+
+// placeholder is how a usage names the value: in backquotes, as the library has it.
+// One before a colon stands for the value only, and is not printed.
+var placeholder = regexp.MustCompile("`([^`]*)`(: )?")
+
+// Placeholder returns the noun that stands for an option's value, and the usage as it
+// is printed.
+func Placeholder(usage string) (noun, text string) {
+	m := placeholder.FindStringSubmatch(usage)
+	switch {
+	case m == nil:
+		return "", usage
+	case m[2] != "":
+		return m[1], strings.Replace(usage, m[0], "", 1)
+	}
+	return m[1], strings.Replace(usage, m[0], inner(m[1]), 1)
+}
+
+// inner removes the brackets of a placeholder that may be left out.
+func inner(noun string) string {
+	if strings.HasPrefix(noun, "[") {
+		return strings.TrimSuffix(noun[1:], "]")
+	}
+	return noun
+}
+
+func optionRow(f cli.Flag) row {
+	var all []string
+	for _, name := range f.Names() {
+		all = append(all, withDashes(name))
+	}
+	d, ok := f.(cli.DocGenerationFlag)
+	if !ok {
+		return row{strings.Join(all, ", "), ""}
+	}
+	noun, text := Placeholder(d.GetUsage())
+	name := strings.Join(all, ", ")
+	if noun != "" {
+		name += " " + noun
+	}
+	if s, ok := f.(cli.DocGenerationSliceFlag); ok && s.IsSliceFlag() && !strings.Contains(text, "repeatable") {
+		text += "; repeatable"
+	}
+	if value := d.GetDefaultText(); value != "" && value != "0s" && d.TakesValue() {
+		text += " (default: " + strings.ReplaceAll(value, `"`, "") + ")"
+	}
+	for _, env := range d.GetEnvVars() {
+		text += " [$" + env + "]"
+	}
+	return row{name, text}
+}
+
+// wrap breaks text at white space, and where it has line ends. A word that is longer
+// than a line has its own.
+func wrap(text string, width int) []string {
+	var out []string
+	for paragraph := range strings.SplitSeq(text, "\n") {
+		line := ""
+		for _, word := range strings.Fields(paragraph) {
+			if line != "" && len(line)+1+len(word) > width {
+				out = append(out, line)
+				line = ""
+			}
+			line = strings.TrimPrefix(line+" "+word, " ")
+		}
+		out = append(out, line)
+	}
+	return out
+}
