@@ -56,6 +56,11 @@ packages-test: deps ## build, install, upgrade, remove, purge the packages in De
 	status=$$?; \
 	echo "skipped in all: $$(wc -l < $$list)"; sed 's/^/  /' $$list; rm -f $$list; exit $$status
 
+CHAOS ?= 10m
+.PHONY: chaos
+chaos: deps build ## faults against 50 live sessions for CHAOS=10m, with a table of what was lost (root)
+	CHAOS=$(CHAOS) CALLHOME_BIN_DIR="$(CURDIR)/bin" CGO_ENABLED=1 $(GO) test -race -count=1 -v -tags integration -timeout 0 -run TestChaos ./test/integration/
+
 .PHONY: test
 test: unit integration packages-test ## all tests
 

@@ -20,6 +20,7 @@ type netconf struct {
 	reader  *bufio.Reader
 	asked   int
 	ID      string // the session-id that the server gave it
+	from    string // at a station, the device's end of the connection
 }
 
 const endOfMessage = "]]>]]>"

@@ -150,6 +150,18 @@ func (s *station) Session() *netconf {
 	return s.open[len(s.open)-1]
 }
 
+// Live returns the sessions whose ssh runs.
+func (s *station) Live() (live []*netconf) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, one := range s.open {
+		if !one.over(0) {
+			live = append(live, one)
+		}
+	}
+	return live
+}
+
 // logIn gives the connection to a stock ssh.
 func (s *station) logIn(c *net.TCPConn) {
 	defer c.Close()
@@ -167,6 +179,7 @@ func (s *station) logIn(c *net.TCPConn) {
 	}
 	defer l.Close()
 	session := s.nms.startNetconf("unix:" + path)
+	session.from = c.RemoteAddr().String()
 	s.mu.Lock()
 	s.open = append(s.open, session)
 	s.mu.Unlock()

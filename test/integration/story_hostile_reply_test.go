@@ -16,7 +16,7 @@ import (
 )
 
 // replySize is the length of a hostile device's reply, in bytes.
-const replySize = 16 << 20
+const replySize = 8 << 20
 
 // hostileReply returns replySize bytes of a reply made of begin, many middles and end.
 func hostileReply(begin, middle, end string) []byte {

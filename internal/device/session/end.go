@@ -156,7 +156,7 @@ func (s *Session) finish(finalize func(*record) (event string)) {
 			sock.Close()
 		}
 		s.removeAuthInfo() // an sshd that a signal ended leaves it
-		err := remove(s.env.Dir, s.id())
+		err := s.env.remove(s.id())
 		s.publish(event, "")
 		if err != nil {
 			s.publish(proto.EventTrouble, err.Error())

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"sync"
 	"time"
 
 	"callhome/internal/atomicfile"
@@ -117,8 +118,40 @@ func parseRecord(data []byte, id int) (*record, error) {
 	return &r, nil
 }
 
-// remove removes the session's files.
-func remove(dir string, id int) error {
+// remains are the ended sessions whose files could not be removed, as on a disk that
+// is read-only for a while.
+type remains struct {
+	mu  sync.Mutex
+	ids map[int]bool // guarded by mu
+}
+
+// remove removes a session's files. Those that cannot be removed now are removed with
+// those of a later session.
+func (e *Env) remove(id int) error {
+	e.removeRemains()
+	err := removeFiles(e.Dir, id)
+	if err != nil {
+		e.remains.mu.Lock()
+		defer e.remains.mu.Unlock()
+		if e.remains.ids == nil {
+			e.remains.ids = make(map[int]bool)
+		}
+		e.remains.ids[id] = true
+	}
+	return err
+}
+
+func (e *Env) removeRemains() {
+	e.remains.mu.Lock()
+	defer e.remains.mu.Unlock()
+	for id := range e.remains.ids {
+		if removeFiles(e.Dir, id) == nil {
+			delete(e.remains.ids, id)
+		}
+	}
+}
+
+func removeFiles(dir string, id int) error {
 	var errs []error
 	for _, f := range []string{recordPath(dir, id), atomicfile.Temporary(recordPath(dir, id)), logPath(dir, id), pipePath(dir, id)} {
 		if err := os.Remove(f); err != nil && !errors.Is(err, fs.ErrNotExist) {

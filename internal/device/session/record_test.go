@@ -2,6 +2,7 @@ package session
 
 import (
 	"encoding/json"
+	"errors"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -37,6 +38,39 @@ func TestARecordIsReadAsItWasWritten(t *testing.T) {
 	}
 	if left, _ := filepath.Glob(filepath.Join(dir, ".new-*")); left != nil {
 		t.Errorf("left over: %v", left)
+	}
+}
+
+// Files that cannot be removed when their session ends are removed when another one
+// begins or ends.
+func TestFilesAreRemovedLater(t *testing.T) {
+	for _, next := range []func(*Env) error{
+		func(e *Env) error { return e.remove(2) },
+		func(e *Env) error {
+			log, err := New(e, 2, proto.CallParams{}, "manager", Owner{}).openLog()
+			if err == nil {
+				err = errors.Join(log.Close(), e.remove(2))
+			}
+			return err
+		},
+	} {
+		env, _ := newEnv(t)
+		stuck := filepath.Join(logPath(env.Dir, 1), "stuck") // what cannot be removed here is a directory with a file
+		if err := os.MkdirAll(stuck, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := env.remove(1); err == nil {
+			t.Error("the log was removed")
+		}
+		if err := os.Remove(stuck); err != nil {
+			t.Fatal(err)
+		}
+		if err := next(env); err != nil {
+			t.Error(err)
+		}
+		if left, err := os.ReadDir(env.Dir); err != nil || len(left) != 0 {
+			t.Errorf("left over: %v, %v", left, err)
+		}
 	}
 }
 

@@ -74,7 +74,7 @@ func restore(env *Env, id int) (s *Session, known bool, err error) {
 		}
 		if rec = found; rec == nil {
 			// No process has this log: the session ended, and its record is lost.
-			return nil, true, errors.Join(err, remove(env.Dir, id))
+			return nil, true, errors.Join(err, env.remove(id))
 		}
 	}
 	if rec.Process.Ended() {

@@ -39,6 +39,8 @@ type Env struct {
 	// proven replaces package evidence in tests: for a login, and with user "" for
 	// the subsystem.
 	proven func(sshd process.Identity, user string) bool
+
+	remains remains
 }
 
 // Session is one call home.

@@ -51,7 +51,7 @@ func (s *Session) Start(cmd sshdexec.Command, conn *dial.Conn) error {
 	p, err := cmd.Start(conn.File, log)
 	if err != nil {
 		conn.File.Close()
-		_ = remove(s.env.Dir, s.id())
+		_ = s.env.remove(s.id())
 		s.Fail(proto.StageHandover, err.Error())
 		return err
 	}
@@ -83,7 +83,7 @@ func (s *Session) Execute(program string) error {
 	cmd.Stderr = log
 	cmd.SysProcAttr = &unix.SysProcAttr{Setsid: true}
 	if err := sshdexec.Cleanly(cmd.Start); err != nil {
-		_ = remove(s.env.Dir, s.id())
+		_ = s.env.remove(s.id())
 		s.Fail(proto.StageHandover, err.Error())
 		return fmt.Errorf("starting %s: %w", program, err)
 	}
@@ -94,6 +94,7 @@ func (s *Session) Execute(program string) error {
 // replaces a lost or damaged state file. The line is written before sshd starts,
 // and sshd only appends, so no peer can forge it.
 func (s *Session) openLog() (*os.File, error) {
+	s.env.removeRemains()
 	f, err := os.OpenFile(logPath(s.env.Dir, s.id()), os.O_RDWR|os.O_APPEND|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("opening a log for sshd: %w", err)
