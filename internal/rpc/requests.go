@@ -72,6 +72,9 @@ func (q *requests) Recv() ([]byte, error) {
 // request, and why the message is refused or "". jrpc2 answers messages that are
 // not JSON-RPC.
 func judge(message []byte) (weight int64, id, why string) {
+	if why := repeatedMember(message); why != "" {
+		return 1, "", why
+	}
 	parsed, err := jrpc2.ParseRequests(message)
 	switch {
 	case err != nil || len(parsed) == 0:
