@@ -209,10 +209,12 @@ func (c *Command) forceCommand() string {
 	return "exec /bin/sh -c " + shellQuote(script+"exec "+c.Subsystem)
 }
 
+// quoter ends the single quotes for a quote, and for a backslash: fish, unlike other
+// shells, takes one before a quote or a backslash as an escape there.
+var quoter = strings.NewReplacer(`'`, `'\''`, `\`, `'\\'`)
+
 // shellQuote returns s as one argument for any POSIX shell, csh and fish.
-func shellQuote(s string) string {
-	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
-}
+func shellQuote(s string) string { return "'" + quoter.Replace(s) + "'" }
 
 // EncodeOpaque returns s as it stands in CALLHOME_OPAQUE: control characters
 // and the bytes " \ % are percent-encoded (RFC 3986 section 2.1), all others
