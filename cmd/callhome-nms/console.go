@@ -9,6 +9,7 @@ import (
 	"os"
 	"runtime/debug"
 	"slices"
+	"strings"
 
 	"callhome/internal/cmdline"
 	"callhome/internal/nms/console"
@@ -116,7 +117,7 @@ func runConsole(c *cli.Context, script *console.Script, where *addresses) error 
 	con := console.New(os.Stdout, style)
 	con.IsTerminal = term.IsTerminal(int(os.Stdout.Fd()))
 	con.Timeout = c.Duration("timeout")
-	con.Warn = report
+	con.Warn, con.PrintHelp = report, func(w io.Writer) { cmdline.PrintList(w, console.Help()) }
 	var lines console.Lines
 	if c.Bool("interactive") {
 		lines = input(con)
@@ -161,12 +162,18 @@ func input(con *console.Console) console.Lines {
 	if !term.IsTerminal(in) || !term.IsTerminal(out) {
 		return &plainLines{bufio.NewReader(os.Stdin)}
 	}
+	e := &editedLines{newTerminal(os.Stdin, os.Stdout), in}
+	con.Out = e.terminal // so that a notification does not overwrite the line being typed
+	return e
+}
+
+func newTerminal(in io.Reader, out io.Writer) *term.Terminal {
 	t := term.NewTerminal(struct {
 		io.Reader
 		io.Writer
-	}{os.Stdin, os.Stdout}, "")
-	con.Out = t // so that a notification does not overwrite the line being typed
-	return &editedLines{t, in}
+	}{&keys{in}, out}, "")
+	t.History = &history{t.History}
+	return t
 }
 
 // editedLines reads from a terminal. The terminal is in raw mode only while a line
@@ -186,7 +193,74 @@ func (e *editedLines) ReadLine(prompt string) (string, error) {
 		_ = e.terminal.SetSize(width, height)
 	}
 	e.terminal.SetPrompt(prompt)
+	e.terminal.AutoCompleteCallback = e.key
+	if prompt == console.Continued {
+		e.terminal.AutoCompleteCallback = clearLine // a tab indents XML
+	}
 	return e.terminal.ReadLine()
+}
+
+// clearKey is the key that clears the line, ^\, which keys puts in place of ^C: for
+// the library ^C is the end of the input.
+const (
+	clearKey     = 0x1c
+	interruptKey = 3
+)
+
+type keys struct{ in io.Reader }
+
+func (k *keys) Read(p []byte) (int, error) {
+	n, err := k.in.Read(p)
+	for i, b := range p[:n] {
+		if b == interruptKey {
+			p[i] = clearKey
+		}
+	}
+	return n, err
+}
+
+// history has no empty lines.
+type history struct{ term.History }
+
+func (h *history) Add(line string) {
+	if line != "" {
+		h.History.Add(line)
+	}
+}
+
+func clearLine(_ string, _ int, key rune) (string, int, bool) { return "", 0, key == clearKey }
+
+// key handles the keys that the library does not know: TAB completes the word before
+// the cursor, or lists what it may be.
+func (e *editedLines) key(line string, pos int, key rune) (string, int, bool) {
+	if key != '\t' {
+		return clearLine(line, pos, key)
+	}
+	begin, words := console.Complete(line[:pos])
+	if len(words) == 0 {
+		return line, pos, true
+	}
+	word := common(words)
+	switch {
+	case len(words) == 1 && !strings.HasSuffix(word, "/"):
+		word += " "
+	case word == line[begin:pos]:
+		fmt.Fprintln(e.terminal, console.Tame(strings.Join(words, "  ")))
+	}
+	return line[:begin] + word + line[pos:], begin + len(word), true
+}
+
+// common returns the longest beginning of all words.
+func common(words []string) string {
+	first := words[0]
+	for _, w := range words[1:] {
+		n := 0
+		for n < min(len(first), len(w)) && first[n] == w[n] {
+			n++
+		}
+		first = first[:n]
+	}
+	return strings.ToValidUTF8(first, "")
 }
 
 type plainLines struct{ *bufio.Reader }

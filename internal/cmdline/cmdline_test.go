@@ -3,9 +3,14 @@ package cmdline
 import (
 	"bytes"
 	"context"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 	"unicode/utf8"
 
@@ -211,6 +216,38 @@ func TestATableFitsTheTerminal(t *testing.T) {
 			}
 		}
 	}
+}
+
+// What a program reads has no escape sequences, and an empty line between two answers.
+func TestWatchWritesNoEscapeSequencesToAPipe(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for args, want := range map[string]string{"--watch": "answer\n\nanswer\n", "--watch --json": "7\n7\n", "": "answer\n"} {
+			file, err := os.Create(filepath.Join(t.TempDir(), "stdout"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			real := os.Stdout
+			os.Stdout = file
+			ctx, cancel := context.WithCancel(t.Context())
+			n := 0
+			app := &cli.App{Name: "p", Flags: []cli.Flag{JSONFlag(), WatchFlag()}, Action: func(c *cli.Context) error {
+				return Watch(c, func() (any, func(io.Writer), error) {
+					if n++; n == 2 {
+						cancel()
+					}
+					return 7, func(w io.Writer) { fmt.Fprintln(w, "answer") }, nil
+				})
+			}}
+			err = app.RunContext(ctx, strings.Fields("p "+args))
+			os.Stdout = real
+			cancel()
+			text, readErr := os.ReadFile(file.Name())
+			if err != nil || readErr != nil || string(text) != want {
+				t.Errorf("%q: %v, %v, %q", args, err, readErr, text)
+			}
+			file.Close()
+		}
+	})
 }
 
 func TestOr(t *testing.T) {

@@ -3,6 +3,7 @@ package cmdline
 import (
 	"fmt"
 	"io"
+	"os"
 	"regexp"
 	"slices"
 	"strings"
@@ -18,16 +19,10 @@ const (
 	leftWidth = 26 // of the column of options
 )
 
-// row is a line of a list: an option or a command, and what it is.
-type row struct{ name, text string }
-
 // printHelp is the library's HelpPrinter. The library's own does not know the width
 // of its columns when it wraps a line.
 func printHelp(w io.Writer, _ string, data any) {
-	h := helper{w: w, width: helpWidth}
-	if n := Width(w); n > 0 {
-		h.width = min(max(n, 40), mostWidth)
-	}
+	h := helper{w: w, width: widthOf(w)}
 	switch x := data.(type) {
 	case *cli.App:
 		h.section("NAME", x.Name+" - "+x.Usage)
@@ -51,6 +46,14 @@ func printHelp(w io.Writer, _ string, data any) {
 		h.commands(x.Subcommands)
 		h.options("OPTIONS", x.Flags)
 	}
+}
+
+// widthOf returns the width of help on w.
+func widthOf(w io.Writer) int {
+	if n := Width(w); n > 0 {
+		return min(max(n, 40), mostWidth)
+	}
+	return helpWidth
 }
 
 func usageOf(text, otherwise string) string {
@@ -85,10 +88,10 @@ func (h *helper) section(title, text string) {
 }
 
 func (h *helper) commands(list []*cli.Command) {
-	var rows []row
+	var rows [][2]string
 	for _, c := range list {
 		if !c.Hidden {
-			rows = append(rows, row{c.Name, c.Usage})
+			rows = append(rows, [2]string{c.Name, c.Usage})
 		}
 	}
 	if rows != nil {
@@ -101,7 +104,7 @@ func (h *helper) commands(list []*cli.Command) {
 func (h *helper) options(title string, flags []cli.Flag) {
 	h.title(title)
 	var categories []string
-	of := make(map[string][]row)
+	of := make(map[string][][2]string)
 	for _, f := range visible(flags) {
 		c := ""
 		if f, ok := f.(cli.CategorizableFlag); ok {
@@ -124,24 +127,29 @@ func (h *helper) options(title string, flags []cli.Flag) {
 	}
 }
 
-// rows prints two columns. A name that is too long for its own has a line of its own.
-func (h *helper) rows(list []row) {
+// rows prints a list of names with their texts.
+func (h *helper) rows(list [][2]string) { printList(h.w, 3, h.width, list) }
+
+// PrintList prints names with their texts in two columns that fit the terminal of
+// standard output. A name that is too long for its column has a line of its own.
+func PrintList(w io.Writer, list [][2]string) { printList(w, 0, widthOf(os.Stdout), list) }
+
+func printList(w io.Writer, indent, width int, list [][2]string) {
 	left := 0
 	for _, r := range list {
-		if len(r.name) <= leftWidth {
-			left = max(left, len(r.name))
+		if len(r[0]) <= leftWidth {
+			left = max(left, len(r[0]))
 		}
 	}
-	const indent, gap = 3, 2
 	for _, r := range list {
-		lines := wrap(r.text, h.width-indent-left-gap)
-		if len(r.name) > left {
-			fmt.Fprintf(h.w, "%*s%s\n", indent, "", r.name)
-			r.name = ""
+		name := r[0]
+		if len(name) > left {
+			fmt.Fprintf(w, "%*s%s\n", indent, "", name)
+			name = ""
 		}
-		for _, line := range lines {
-			fmt.Fprintf(h.w, "%*s%-*s%*s%s\n", indent, "", left, r.name, gap, "", line)
-			r.name = ""
+		for _, line := range wrap(r[1], width-indent-left-gap) {
+			fmt.Fprintf(w, "%*s%-*s%*s%s\n", indent, "", left, name, gap, "", line)
+			name = ""
 		}
 	}
 }
@@ -171,14 +179,14 @@ func inner(noun string) string {
 	return noun
 }
 
-func optionRow(f cli.Flag) row {
+func optionRow(f cli.Flag) [2]string {
 	var all []string
 	for _, name := range f.Names() {
 		all = append(all, withDashes(name))
 	}
 	d, ok := f.(cli.DocGenerationFlag)
 	if !ok {
-		return row{strings.Join(all, ", "), ""}
+		return [2]string{strings.Join(all, ", "), ""}
 	}
 	noun, text := Placeholder(d.GetUsage())
 	name := strings.Join(all, ", ")
@@ -194,7 +202,7 @@ func optionRow(f cli.Flag) row {
 	for _, env := range d.GetEnvVars() {
 		text += " [$" + env + "]"
 	}
-	return row{name, text}
+	return [2]string{name, text}
 }
 
 // wrap breaks text at white space, and where it has line ends. A word that is longer

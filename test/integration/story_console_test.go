@@ -167,6 +167,8 @@ func TestConsoleInteractive(t *testing.T) {
 			{"get-config nonesuch\r", "unknown-element"},
 			{"get-config\r", "</rpc-reply>"},
 			{"\x1b[A\r", "</rpc-reply>"}, // the arrow: what came last
+			{"delete-config running\x03get-c\truning\x1b[D\x1b[D\x1b[Dn\r", "</rpc-reply>"}, // ^C clears, TAB completes
+			{"help\r", "discard-changes"},
 			{"<get-config>\r<source><running/></source>\r</get-config>\r", "</rpc-reply>"},
 		} {
 			if _, err := io.WriteString(screen, step.keys); err != nil {

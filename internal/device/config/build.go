@@ -75,7 +75,7 @@ func (b *builder) inOrder() Errors {
 		seen[e] = true
 	}
 	if b.more > 0 {
-		out = append(out, Error{"/", out[len(out)-1].Line, fmt.Sprintf("there are %d more faults", b.more)})
+		out = append(out, Error{"/", out[len(out)-1].Line, fmt.Sprintf("further faults: %d", b.more)})
 	}
 	return out
 }

@@ -122,7 +122,7 @@ func TestEveryFaultIsReported(t *testing.T) {
 func TestFaultsAreBounded(t *testing.T) {
 	doc := `{"ietf-netconf-server:netconf-server": {"x": 1` + strings.Repeat("\n, \"x\": 1", 5000) + `}}`
 	_, errs := Parse([]byte(doc), all, Defaults{})
-	if len(errs) != maxFaults+1 || errs[maxFaults].Message != "there are 4001 more faults" {
+	if len(errs) != maxFaults+1 || errs[maxFaults].Message != "further faults: 4001" {
 		t.Errorf("%d faults, the last is %v", len(errs), errs[len(errs)-1])
 	}
 }

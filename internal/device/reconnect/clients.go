@@ -198,7 +198,7 @@ func event(name string, of *proto.ClientStatus, text string) proto.Event {
 
 // Applied publishes that a configuration with n clients is in force.
 func (cs *Clients) Applied(n int) {
-	cs.manager.Publish(event(proto.EventConfigApplied, nil, fmt.Sprintf("%d clients", n)))
+	cs.manager.Publish(event(proto.EventConfigApplied, nil, fmt.Sprintf("clients: %d", n)))
 }
 
 // Refused publishes that a configuration was refused, and why.

@@ -136,7 +136,7 @@ func (r *logReader) publish(name, line string) {
 		return
 	}
 	if dropped > 0 {
-		r.s.publish(proto.EventLog, fmt.Sprintf("%d events %q were dropped here by the rate limit", dropped, name))
+		r.s.publish(proto.EventLog, fmt.Sprintf("events %q dropped here by the rate limit: %d", name, dropped))
 	}
 	r.s.publish(name, line)
 }

@@ -50,6 +50,8 @@ type Console struct {
 	// Timeout bounds the wait for each reply, and how long notifications are printed;
 	// 0: no limit.
 	Timeout time.Duration
+	// PrintHelp prints Help.
+	PrintHelp func(io.Writer)
 	// Warn gets the warnings in replies, one line each.
 	Warn func(line string)
 
@@ -60,7 +62,7 @@ type Console struct {
 
 // New returns a Console.
 func New(out io.Writer, style Style) *Console {
-	return &Console{Out: out, Style: style, Warn: func(string) {}, complete: make(chan struct{})}
+	return &Console{Out: out, Style: style, PrintHelp: func(io.Writer) {}, Warn: func(string) {}, complete: make(chan struct{})}
 }
 
 // Notification prints a notification; it is for netconf.Options.

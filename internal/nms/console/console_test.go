@@ -268,6 +268,7 @@ func TestRunStopsAtAnError(t *testing.T) {
 	out := &output{}
 	c := New(out, Plain)
 	var warned []string
+	c.PrintHelp = func(w io.Writer) { fmt.Fprintln(w, "the help") }
 	c.Warn = func(line string) { warned = append(warned, line) }
 	s, server := meet(t, c, map[string]string{
 		"lock":     `<rpc-error><error-severity>warning</error-severity><error-tag>careful</error-tag></rpc-error><ok/>`,
@@ -403,6 +404,7 @@ func interact(t *testing.T, keys string, answers map[string]string) (string, str
 	terminal := term.NewTerminal(screen, "")
 	c := New(terminal, Plain)
 	var warned []string
+	c.PrintHelp = func(w io.Writer) { fmt.Fprintln(w, "the help") }
 	c.Warn = func(line string) { warned = append(warned, line) }
 	s, server := meet(t, c, answers)
 	err := c.Interact(t.Context(), s, must(t, "--hello"), lines{terminal}, "edge7")
@@ -440,14 +442,60 @@ func TestInteractiveModeRunsOneCommandPerLine(t *testing.T) {
 	if err != nil || received != "get lock close-session" || len(warned) != 1 {
 		t.Errorf("after an rpc-error: %v, received %s, warned %q", err, received, warned)
 	}
-	out, _, _, _ := interact(t, "help\rquit\r", nil)
-	for _, o := range Operations {
-		if !strings.Contains(out, o.Name) {
-			t.Errorf("help lacks %s", o.Name)
-		}
+	if out, _, warned, _ := interact(t, "help\r?\rquit\r", nil); strings.Count(out, "the help") != 2 || len(warned) > 0 {
+		t.Errorf("help prints %q, warned %q", out, warned)
 	}
 	if _, _, _, err := interact(t, "get\rlock\r", map[string]string{"get": "end"}); sysexits.Code(err) != sysexits.Unavailable {
 		t.Errorf("when the server ends the session: %v", err)
+	}
+}
+
+func TestHelpHasEachOperation(t *testing.T) {
+	help := Help()
+	if len(help) != len(Operations)+2 {
+		t.Fatalf("%d lines", len(help))
+	}
+	for i, o := range Operations {
+		if got := help[i]; got[0] != o.Name && !strings.HasPrefix(got[0], o.Name+" ") || !strings.Contains(got[1], strings.Join(o.Takes, ", --")) {
+			t.Errorf("%q", got)
+		}
+	}
+}
+
+func TestTabCompletes(t *testing.T) {
+	dir := t.TempDir()
+	for _, name := range []string{"a.xml", "b.xml", "d/c.xml"} {
+		if err := os.MkdirAll(filepath.Dir(filepath.Join(dir, name)), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, name), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Chdir(dir)
+	for line, want := range map[string]string{
+		"get-":                           "0 get-config get-schema",
+		"q":                              "0 quit",
+		"lock ":                          "5 running candidate startup",
+		"get-config r":                   "11 running",
+		"get-config running ":            "19",
+		"get-config running --wi":        "19 --with-defaults",
+		"get --with-defaults report-all": "20 report-all report-all-tagged",
+		"edit-config x -t set":           "17 set",
+		"edit-config x --db c":           "19 candidate",
+		"edit-config ":                   "12 a.xml b.xml d/",
+		"edit-config d/":                 "12 d/c.xml",
+		"edit-config " + dir + "/b":      "12 " + dir + "/b.xml",
+		"edit-config nonesuch/":          "12",
+		"commit ":                        "7",
+		"nonesuch ":                      "9",
+		"<get":                           "0",
+		"help ":                          "5",
+	} {
+		begin, words := Complete(line)
+		if got := strings.Join(append([]string{fmt.Sprint(begin)}, words...), " "); got != want {
+			t.Errorf("%q: %s, want %s", line, got, want)
+		}
 	}
 }
 

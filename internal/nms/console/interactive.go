@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"strings"
-	"text/tabwriter"
 
 	"callhome/internal/nms/netconf"
 )
@@ -16,6 +15,9 @@ import (
 type Lines interface {
 	ReadLine(prompt string) (string, error)
 }
+
+// Continued is the prompt for a further line of XML.
+const Continued = "... "
 
 // Interact runs the requests, and then one command per line, until the input, the
 // session or ctx ends. A line that begins with "<" is XML; further lines belong to it
@@ -45,7 +47,7 @@ func (c *Console) Interact(ctx context.Context, s *netconf.Session, requests []*
 		}
 		switch builtins[line] {
 		case "help":
-			c.help()
+			c.print(c.PrintHelp)
 		case "quit":
 			c.close(s)
 			return c.writeError()
@@ -95,26 +97,10 @@ func document(in Lines, text string) (name, content string, err error) {
 		if err == nil || !netconf.Unfinished(err) {
 			return first.Local, string(content), err
 		}
-		line, end := in.ReadLine("... ")
+		line, end := in.ReadLine(Continued)
 		if end != nil || line == "" {
 			return "", "", err
 		}
 		text += "\n" + line
 	}
-}
-
-func (c *Console) help() {
-	var b strings.Builder
-	t := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
-	for _, o := range Operations {
-		takes := ""
-		for _, name := range o.Takes {
-			takes += " --" + name
-		}
-		fmt.Fprintf(t, "%s %s\t%s\t%s\n", o.Name, o.placeholder(), o.Usage, takes)
-	}
-	fmt.Fprintf(t, "<...>\tsend this XML in <rpc>\n")
-	fmt.Fprintf(t, "help, quit\t\n")
-	t.Flush()
-	c.write(b.String())
 }
