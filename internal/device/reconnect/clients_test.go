@@ -195,7 +195,7 @@ func TestTheConfigurationsEvents(t *testing.T) {
 	play(t, Options{}, func(m *fakeManager, cs *Clients) {
 		cs.Applied(3)
 		cs.Refused("line 1: x")
-		if len(m.events) != 2 || m.events[0].Text != "3 clients" || m.events[1].Text != "line 1: x" || m.events[1].Event != proto.EventConfigRefused {
+		if len(m.events) != 2 || m.events[0].Text != "clients: 3" || m.events[1].Text != "line 1: x" || m.events[1].Event != proto.EventConfigRefused {
 			t.Errorf("published %+v", m.events)
 		}
 	})

@@ -154,7 +154,7 @@ func TestAConfigurationIsAppliedAndReplaced(t *testing.T) {
 	if _, err := os.Stat(keys[0]); err == nil {
 		t.Error("after two more configurations the keys are there")
 	}
-	if got := d.manager.of(proto.EventConfigApplied); len(got) != 3 || got[0].Text != "1 clients" {
+	if got := d.manager.of(proto.EventConfigApplied); len(got) != 3 || got[0].Text != "clients: 1" {
 		t.Errorf("published %v", got)
 	}
 }
