@@ -189,6 +189,7 @@ var arrows = []struct{ from, to, reason string }{
 	{"internal/nms/devsock", "internal/ratelimit", "rate-limits warnings of accept(2)"},
 	{"internal/nms/devsock", "internal/rpc", "peer credentials and access"},
 
+	{"internal/nms/handshake", "internal/nms/wire", "the connection below the SSH library"},
 	{"internal/nms/handshake", "internal/printable", "the SSH library's errors"},
 
 	{"internal/nms/knownhosts", "internal/nms/hostkey", "host key algorithms, and a CA's"},
@@ -198,6 +199,7 @@ var arrows = []struct{ from, to, reason string }{
 	{"internal/nms/listen", "internal/sysexits", "an address that cannot be used has an exit status"},
 
 	{"internal/nms/login", "internal/nms/knownhosts", "checks the host key"},
+	{"internal/nms/login", "internal/nms/wire", "the connection below the SSH library"},
 	{"internal/nms/login", "internal/printable", "the SSH library's errors"},
 	{"internal/nms/login", "internal/sysexits", "each failure has its exit status"},
 
@@ -208,14 +210,19 @@ var arrows = []struct{ from, to, reason string }{
 	{"internal/nms/registry", "internal/nms/hostkey", "host key algorithms, and a CA's"},
 	{"internal/nms/registry", "internal/printable", "a certificate's text in its errors"},
 
+	{"internal/nms/sshtest", "internal/nms/wire", "sends packets that the SSH library does not know"},
+
 	{"internal/nms/station", "internal/nms/handshake", "logs in to a device"},
 	{"internal/nms/station", "internal/nms/login", "reads the credentials"},
 	{"internal/nms/station", "internal/nms/nmsproto", "types of the API, and events"},
 	{"internal/nms/station", "internal/nms/registry", "looks up the entry of a host key"},
+	{"internal/nms/station", "internal/nms/wire", "ends connections with a reason"},
 	{"internal/nms/station", "internal/printable", "text from devices in events"},
 	{"internal/nms/station", "internal/proto", "errors have the API's codes and stages"},
 	{"internal/nms/station", "internal/pubsub", "publishes events to subscribers"},
 	{"internal/nms/station", "internal/ratelimit", "rate-limits events"},
+
+	{"internal/nms/wire", "internal/printable", "a reason on one line, and the SSH library's errors"},
 
 	// Shared rooms.
 	{"internal/cmdline", "internal/hook", "runs the hook that the flags name"},
@@ -254,7 +261,7 @@ type thirdParty struct {
 var modules = []thirdParty{
 	{"golang.org/x/sys", "system calls", []string{"cmd/callhome-mgr", "cmd/callhome-nms", "internal/atomicfile", "internal/daemon", "internal/device/connect", "internal/device/dial", "internal/device/preflight", "internal/device/process", "internal/device/resolve", "internal/device/session", "internal/device/settings", "internal/device/subsystem", "internal/device/sysevents", "internal/device/trigger", "internal/fdpass", "internal/hook", "internal/nms/announce", "internal/nms/control", "internal/nms/knownhosts", "internal/nms/listen", "internal/rpc", "internal/sshdexec"}},
 	{"golang.org/x/net", "SOCKS5, and a bound on connections", []string{"internal/device/proxy", "internal/scrape"}},
-	{"golang.org/x/crypto", "SSH's forms of keys and certificates; and the SSH client of the management side: on a device SSH is sshd's", []string{"internal/device/config", "internal/device/session", "internal/nms/handshake", "internal/nms/hostkey", "internal/nms/knownhosts", "internal/nms/login", "internal/nms/registry", "internal/nms/sshtest", "internal/nms/station"}},
+	{"golang.org/x/crypto", "SSH's forms of keys and certificates; and the SSH client of the management side: on a device SSH is sshd's", []string{"internal/device/config", "internal/device/session", "internal/nms/handshake", "internal/nms/hostkey", "internal/nms/knownhosts", "internal/nms/login", "internal/nms/registry", "internal/nms/sshtest", "internal/nms/station", "internal/nms/wire"}},
 	{"github.com/urfave/cli/v2", "command lines; nothing below main knows them", []string{"cmd/callhome-mgr", "cmd/callhome-nms", "cmd/callhome-trigger", "internal/cmdline"}},
 	{"github.com/xrash/smetrics", "which option or command a misspelt one is near; urfave/cli has it for the same", []string{"internal/cmdline"}},
 	{"github.com/hashicorp/go-hclog", "logging", []string{"cmd/callhome-mgr", "cmd/callhome-nms", "internal/cmdline", "internal/daemon", "internal/device/api", "internal/device/metrics", "internal/device/reconnect", "internal/device/rollout", "internal/device/trigger", "internal/hook", "internal/logging", "internal/nms/control", "internal/nms/devsock", "internal/ratelimit", "internal/rpc", "internal/scrape"}},

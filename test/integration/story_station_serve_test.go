@@ -374,7 +374,7 @@ func TestWhatServeRefusesItNames(t *testing.T) {
 			t.Fatal(err)
 		}
 		c.(*net.TCPConn).CloseWrite()
-		contains(t, "the event", s.AwaitEvent("refused", "GET / HTTP").Cause, "no key exchange")
+		contains(t, "the event", s.AwaitEvent("refused", "GET / HTTP").Cause, "no SSH version")
 	})
 	t.Run("a file half written", func(t *testing.T) {
 		whole := readFile(t, filepath.Join(s.registry, "good.json"))

@@ -56,6 +56,8 @@ type record struct {
 	KeyExchanged bool `json:"key-exchanged,omitempty"`
 	NoSubsystem  bool `json:"no-subsystem,omitempty"`
 	Broken       bool `json:"broken,omitempty"`
+	// Farewell is why the client ended the connection, in its own text.
+	Farewell string `json:"farewell,omitempty"`
 	// LastText is the last line that reports a failure.
 	LastText string `json:"last-words,omitempty"`
 	// LastLine is the last unknown line before the login, or the last ones before

@@ -127,7 +127,7 @@ func (r *record) learn(l sshdlog.Line) {
 	case sshdlog.Closed:
 		// The first one is the reason, later ones are its consequences.
 		if r.Cause == "" {
-			r.Cause = string(l.Cause)
+			r.Cause, r.Farewell = string(l.Cause), printable.Line(l.Reason)
 		}
 	}
 }
@@ -231,6 +231,9 @@ func (r *record) causeOf(reached proto.State, exit int) sshdlog.Cause {
 }
 
 func (r *record) endOf(reached proto.State, cause sshdlog.Cause) proto.End {
+	if cause == sshdlog.ByClient && reached == proto.StateKeyExchange && r.KeyExchanged {
+		return proto.EndRefused // it gave up its login, and said so
+	}
 	if end, ok := ends[cause]; ok {
 		return end
 	}
@@ -258,10 +261,15 @@ func (r *record) describe(reached proto.State, cause sshdlog.Cause, exit int) st
 		return what + " ended without logging a reason"
 	case cause == "":
 		return what + " ended with status " + strconv.Itoa(exit)
-	case r.LastText != "":
-		return string(cause) + ": " + r.LastText
 	}
-	return string(cause)
+	text := string(cause)
+	if r.Farewell != "" {
+		text = "the NETCONF client ended it: " + r.Farewell
+	}
+	if r.LastText != "" {
+		text += ": " + r.LastText
+	}
+	return text
 }
 
 // stageOf returns the stage of a session in state s.

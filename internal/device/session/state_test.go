@@ -15,6 +15,7 @@ const (
 	lineSubsystem  = `Starting session: subsystem 'netconf' for netconf from 192.0.2.1 port 4334 id 0`
 	lineNoSub      = `subsystem request for nope by user netconf failed, subsystem not found`
 	lineDisconnect = `Received disconnect from 192.0.2.1 port 4334:11: disconnected by user`
+	lineDuplicate  = `Received disconnect from 192.0.2.1 port 4334:12: edge7 is connected already [preauth]`
 	lineGone       = `Connection closed by 192.0.2.1 port 4334`
 	lineGaveUp     = `Connection closed by authenticating user netconf 192.0.2.1 port 4334 [preauth]`
 	lineFinished   = `Close session: user netconf from 192.0.2.1 port 4334 id 0`
@@ -76,14 +77,17 @@ func TestEveryEndHasItsStageAndCause(t *testing.T) {
 		{"no login, before 9.8", []string{lineConnected}, 1, "", proto.EventFailed, proto.StageSSH, "login grace time exceeded", proto.EndLoginTimeout, false},
 		{"no login, from 9.8", []string{lineConnected, lineFailed}, 3, "", proto.EventFailed, proto.StageAuth, "login grace time exceeded: " + lineFailed, proto.EndLoginTimeout, false},
 		{"the first reason counts", []string{lineConnected, lineAccepted, lineSubsystem, lineTimeout, "Closing connection to 192.0.2.1 port 4334"}, 255, "", proto.EventClosed, proto.StageSession, "client not responding", proto.EndSilent, false},
-		{"an ordinary end has status 255", []string{lineConnected, lineAccepted, lineSubsystem, lineDisconnect}, 255, "", proto.EventClosed, proto.StageSession, "client disconnected", proto.EndDisconnected, true},
-		{"no such subsystem", []string{lineConnected, lineAccepted, lineNoSub, lineDisconnect}, 255, "", proto.EventClosed, proto.StageSubsystem, "client disconnected: " + lineNoSub, proto.EndDisconnected, true},
+		{"an ordinary end has status 255", []string{lineConnected, lineAccepted, lineSubsystem, lineDisconnect}, 255, "", proto.EventClosed, proto.StageSession, "the NETCONF client ended it: disconnected by user", proto.EndDisconnected, true},
+		{"no such subsystem", []string{lineConnected, lineAccepted, lineNoSub, lineDisconnect}, 255, "", proto.EventClosed, proto.StageSubsystem, "the NETCONF client ended it: disconnected by user: " + lineNoSub, proto.EndDisconnected, true},
 		{"ended by a peer", []string{lineConnected, lineAccepted, lineSubsystem}, -1, "uid 0 pid 7", proto.EventClosed, proto.StageSession, "ended by uid 0 pid 7", proto.EndKilled, true},
 		{"the exit status is not known", []string{lineConnected, lineAccepted}, -1, "", proto.EventClosed, proto.StageSubsystem, "sshd ended without logging a reason", proto.EndUnknown, false},
 		{"closed by <close-session>, then by the client", []string{lineConnected, lineAccepted, lineSubsystem, lineFinished, lineGone}, 0, "", proto.EventClosed, proto.StageSession, "client closed", proto.EndClosed, true},
 		{"the connection closed before its session", []string{lineConnected, lineAccepted, lineSubsystem, lineGone, lineFinished}, 0, "", proto.EventClosed, proto.StageSession, "client closed", proto.EndClosed, false},
 		{"one session closed, the next one lost", []string{lineConnected, lineAccepted, lineSubsystem, lineFinished, lineSubsystem, lineGone}, 0, "", proto.EventClosed, proto.StageSession, "client closed", proto.EndClosed, false},
 		{"the reason of a refused key", []string{lineConnected, "Authentication refused: bad ownership or modes for directory /run", lineFailed, lineGaveUp}, 255, "", proto.EventFailed, proto.StageAuth, "client gave up its login: Authentication refused: bad ownership or modes for directory /run", proto.EndRefused, false},
+		{"a duplicate", []string{lineConnected, lineDuplicate, "Disconnected from 192.0.2.1 port 4334 [preauth]"}, 255, "", proto.EventFailed, proto.StageSSH, "the NETCONF client ended it: edge7 is connected already", proto.EndDisconnected, false},
+		{"the client says that it gave up its login", []string{lineConnected, lineFailed, "Received disconnect from 192.0.2.1 port 4334:14: login failed [preauth]"}, 255, "", proto.EventFailed, proto.StageAuth, "the NETCONF client ended it: login failed: " + lineFailed, proto.EndRefused, false},
+		{"no text", []string{lineConnected, lineAccepted, "Received disconnect from 192.0.2.1 port 4334:11: "}, 255, "", proto.EventClosed, proto.StageSubsystem, "client disconnected", proto.EndDisconnected, true},
 		{"a broken packet", []string{lineConnected, lineAccepted, lineSubsystem, lineCorrupt}, 255, "", proto.EventClosed, proto.StageSession, "packet that is not ssh's", proto.EndProtocol, false},
 	}
 	for _, tt := range tests {
@@ -147,7 +151,7 @@ func TestARefusedSubsystemIsTheCauseOfAProvenLogin(t *testing.T) {
 	r.loggedIn("netconf", 1000)
 	read(lineDisconnect)
 	r.end(255, order{})
-	if r.Stage != proto.StageSubsystem || r.Cause != "client disconnected: "+lineNoSub {
+	if r.Stage != proto.StageSubsystem || r.Cause != "the NETCONF client ended it: disconnected by user: "+lineNoSub {
 		t.Errorf("it ended at %s: %s", r.Stage, r.Cause)
 	}
 }

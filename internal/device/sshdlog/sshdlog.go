@@ -68,6 +68,8 @@ type Line struct {
 	Cert          string
 	Serial        uint64
 	CAFingerprint string
+	// Reason is the client's own text in SSH_MSG_DISCONNECT: untrusted.
+	Reason string
 	// Preauth says that sshd marked the line as logged before the login.
 	Preauth bool
 	// Text is the whole line, without sshd's line end and [preauth] mark.
@@ -121,7 +123,7 @@ var rules = []rule{
 	{"Timeout, client not responding from ", pattern(`Timeout, client not responding from user (?P<user>.*) ` + peer), Closed, Timeout},
 	{"terminating inactive connection from ", pattern(`terminating inactive connection from user (?P<user>.*) ` + peer), Closed, Idle},
 	{"Timeout before authentication for ", nil, Closed, LoginTimeout},
-	{"Received disconnect from ", pattern(`Received disconnect from ` + peer + `:\d+: .*`), Closed, ByClient},
+	{"Received disconnect from ", pattern(`Received disconnect from ` + peer + `:\d+: (?P<reason>.*)`), Closed, ByClient},
 	{"Disconnected from ", pattern(`Disconnected from (?:(?:authenticating |invalid )?user (?P<user>.*) )?` + peer), Closed, ByClient},
 	{"Disconnecting ", pattern(`Disconnecting (?:(?:authenticating |invalid )user (?P<user>.*) )?` + peer + `: Too many authentication failures.*`), Closed, TooManyTries},
 	{"administratively prohibited connection ", nil, Closed, Prohibited},
@@ -179,7 +181,7 @@ func Parse(raw string) Line {
 }
 
 func (l *Line) fill(names, values []string) {
-	to := map[string]*string{"remote": &l.Remote, "local": &l.Local, "method": &l.Method, "user": &l.User, "type": &l.KeyType, "fp": &l.Fingerprint, "cert": &l.Cert, "ca": &l.CAFingerprint}
+	to := map[string]*string{"remote": &l.Remote, "local": &l.Local, "method": &l.Method, "user": &l.User, "type": &l.KeyType, "fp": &l.Fingerprint, "cert": &l.Cert, "ca": &l.CAFingerprint, "reason": &l.Reason}
 	for i, name := range names {
 		if p := to[name]; p != nil {
 			*p = values[i]

@@ -28,10 +28,10 @@ import (
 	"errors"
 	"io"
 	"net"
-	"strings"
 	"sync"
 	"time"
 
+	"callhome/internal/nms/wire"
 	"callhome/internal/printable"
 
 	"golang.org/x/crypto/ssh"
@@ -57,8 +57,9 @@ type Identify func(key ssh.PublicKey) (*Login, error)
 // Conn is an authenticated connection. The caller must serve Requests and Channels.
 type Conn struct {
 	ssh.Conn
-	Channels <-chan ssh.NewChannel
-	Requests <-chan *ssh.Request
+	Channels  <-chan ssh.NewChannel
+	Requests  <-chan *ssh.Request
+	Keepalive *wire.Keepalive
 }
 
 // Stage is how far a handshake came.
@@ -89,53 +90,72 @@ type Options struct {
 	HostKeys []string
 	// GotVersion, if set, is called when the peer's whole version string has come.
 	GotVersion func()
+	// Farewell, if set, returns what the peer is told in SSH_MSG_DISCONNECT about an
+	// error of StageIdentity or StageLogin.
+	Farewell func(*Error) wire.Farewell
 }
 
 // Do logs in until the deadline. It closes the connection on error; otherwise it
 // removes the deadline. Errors are *Error.
 func Do(conn net.Conn, deadline time.Time, o Options, identify Identify) (*Conn, error) {
-	c, err := do(conn, deadline, o, identify)
-	if err != nil {
-		conn.Close()
-		return nil, err
-	}
-	return c, nil
-}
-
-func do(conn net.Conn, deadline time.Time, o Options, identify Identify) (*Conn, error) {
 	if err := conn.SetDeadline(deadline); err != nil {
+		conn.Close()
 		return nil, &Error{StageVersion, "", err}
 	}
-	r := &recording{Conn: conn, deadline: deadline, gotVersion: o.GotVersion}
-	login, key, err := firstRun(r, o, identify)
-	if err != nil {
-		return nil, err
+	under := wire.NewConn(conn)
+	under.GotVersion = o.GotVersion
+	r := &recording{Conn: under, deadline: deadline}
+	login, key, failed := firstRun(r, o, identify)
+	if failed != nil {
+		if failed.Stage == StageIdentity && o.Farewell != nil {
+			wire.Refuse(conn, o.Farewell(failed)) // nothing is encrypted yet
+		}
+		conn.Close()
+		return nil, failed
 	}
+	out, failed := secondRun(r, o, login, key)
+	if failed != nil {
+		conn.Close()
+		return nil, failed
+	}
+	return out, nil
+}
+
+func secondRun(r *recording, o Options, login *Login, key ssh.PublicKey) (*Conn, *Error) {
 	if err := r.stop(); err != nil {
 		return nil, &Error{StageExchange, r.version(), err}
 	}
 	config := config(o, &repeating{first: r.random.Bytes()})
 	config.User, config.Auth, config.HostKeyCallback = login.User, login.Auth, ssh.FixedHostKey(key)
-	var out Conn
-	out.Conn, out.Channels, out.Requests, err = ssh.NewClientConn(&replay{Conn: conn, in: r.in, out: r.out}, "", config)
+	watched := wire.Watch(config)
+	r.Hold(true)
+	conn, channels, requests, err := ssh.NewClientConn(&replay{Conn: r.Conn, in: r.in, out: r.out}, "", config)
+	r.Hold(false)
 	if err != nil {
-		return nil, &Error{StageLogin, r.version(), plain(err)}
+		failed := &Error{StageLogin, r.version(), &plainError{wire.LoginError(err), err}}
+		if o.Farewell != nil {
+			watched.Refuse(r.Conn, o.Farewell(failed))
+		}
+		return nil, failed
 	}
-	return &out, conn.SetDeadline(time.Time{})
+	if err := r.SetDeadline(time.Time{}); err != nil {
+		return nil, &Error{StageLogin, r.version(), err}
+	}
+	return &Conn{conn, channels, requests, wire.NewKeepalive(conn, r.Conn)}, nil
 }
 
 func config(o Options, random io.Reader) *ssh.ClientConfig {
 	return &ssh.ClientConfig{
 		Config:            ssh.Config{Rand: random, KeyExchanges: keyExchanges},
 		HostKeyAlgorithms: o.HostKeys,
-		ClientVersion:     "SSH-2.0-callhome-nms",
+		ClientVersion:     wire.ClientVersion,
 	}
 }
 
 // errIdentified ends the first run.
 var errIdentified = errors.New("identified")
 
-func firstRun(r *recording, o Options, identify Identify) (login *Login, key ssh.PublicKey, err error) {
+func firstRun(r *recording, o Options, identify Identify) (login *Login, key ssh.PublicKey, failed *Error) {
 	config := config(o, io.TeeReader(rand.Reader, &r.random))
 	var refused error
 	config.HostKeyCallback = func(_ string, _ net.Addr, k ssh.PublicKey) error {
@@ -143,14 +163,14 @@ func firstRun(r *recording, o Options, identify Identify) (login *Login, key ssh
 		login, refused = identify(k)
 		return errIdentified
 	}
-	_, _, _, err = ssh.NewClientConn(r, "", config)
+	_, _, _, err := ssh.NewClientConn(r, "", config)
 	switch {
 	case refused != nil:
 		return nil, nil, &Error{StageIdentity, r.version(), refused}
 	case login != nil:
 		return login, key, nil
-	case r.version() == "":
-		return nil, nil, &Error{StageVersion, "", plain(err)}
+	case !r.IsSSH():
+		return nil, nil, &Error{StageVersion, r.version(), plain(err)}
 	}
 	return nil, nil, &Error{StageExchange, r.version(), plain(err)}
 }
@@ -174,15 +194,13 @@ const maxExchange = 32 << 10
 
 // recording is the connection of the first run.
 type recording struct {
-	net.Conn
-	deadline   time.Time
-	gotVersion func()
-	random     bytes.Buffer
+	*wire.Conn
+	deadline time.Time
+	random   bytes.Buffer
 
 	reading sync.Mutex // held while a read is under way
 	mu      sync.Mutex // guards the fields that follow
 	in, out []byte
-	line    int // where the unfinished line of in begins
 	packets packets
 	closed  bool
 }
@@ -197,29 +215,10 @@ func (r *recording) Read(p []byte) (int, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.in = append(r.in, p[:n]...)
-	if r.gotVersion != nil && r.hasVersion() {
-		r.gotVersion()
-		r.gotVersion = nil
-	}
 	if err := r.packets.check(r.in); err != nil {
 		return 0, err
 	}
 	return n, err
-}
-
-// hasVersion reports whether one of the lines since the last call is an SSH version.
-// The caller holds mu.
-func (r *recording) hasVersion() bool {
-	for {
-		line, _, whole := bytes.Cut(r.in[r.line:], []byte("\n"))
-		if !whole {
-			return false
-		}
-		r.line += len(line) + 1
-		if bytes.HasPrefix(line, []byte("SSH-")) {
-			return true
-		}
-	}
 }
 
 func (r *recording) Write(p []byte) (int, error) {
@@ -259,26 +258,13 @@ func (r *recording) stop() error {
 	return r.SetReadDeadline(r.deadline)
 }
 
-// version returns the peer's version string, or else its first line, "" while that is
-// not whole: other lines may come before the version (RFC 4253 section 4.2).
+// version returns the peer's version string or its first line, "" while that is not
+// whole.
 func (r *recording) version() string {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	first := ""
-	for rest := r.in; ; {
-		line, after, whole := bytes.Cut(rest, []byte("\n"))
-		if !whole || len(line) > 255 {
-			return first
-		}
-		text := strings.TrimSuffix(string(line), "\r")
-		if strings.HasPrefix(text, "SSH-") {
-			return text
-		}
-		if first == "" {
-			first = text
-		}
-		rest = after
+	if text, whole := r.Version(); whole {
+		return text
 	}
+	return ""
 }
 
 // errDiffers is a bug of this package, or comes with another version of the library.
@@ -288,7 +274,7 @@ var errDiffers = errors.New("BUG: the second run of the key exchange differs fro
 // read, and compares writes with the bytes that the first run sent, before it reads
 // from and writes to the device.
 type replay struct {
-	net.Conn
+	*wire.Conn
 	in, out []byte // the remaining bytes; one goroutine at a time uses each
 }
 

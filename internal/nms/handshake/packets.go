@@ -14,7 +14,7 @@ const msgNewKeys = 21
 // length; an unauthenticated peer must not cause that with a few bytes. It is pure, and
 // its zero value is ready.
 type packets struct {
-	next      int  // where the next line or packet begins
+	next      int  // where the next packet begins
 	version   bool // the version string has come, packets follow
 	encrypted bool // from here on lengths cannot be read
 }
@@ -24,13 +24,12 @@ func (p *packets) check(in []byte) error {
 	if len(in) > maxExchange {
 		return fmt.Errorf("the key exchange has more than the maximum of %d bytes", maxExchange)
 	}
-	for !p.version {
-		line, _, whole := bytes.Cut(in[p.next:], []byte("\n"))
+	if !p.version {
+		line, _, whole := bytes.Cut(in, []byte("\n"))
 		if !whole {
 			return nil
 		}
-		p.next += len(line) + 1
-		p.version = bytes.HasPrefix(line, []byte("SSH-"))
+		p.next, p.version = len(line)+1, true
 	}
 	// 4 bytes of length, one of padding length, and the type (RFC 4253 section 6).
 	for !p.encrypted && len(in)-p.next >= 4 {

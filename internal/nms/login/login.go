@@ -10,14 +10,13 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
 
 	"callhome/internal/nms/knownhosts"
-	"callhome/internal/printable"
+	"callhome/internal/nms/wire"
 	"callhome/internal/sysexits"
 
 	"golang.org/x/crypto/ssh"
@@ -53,26 +52,40 @@ type Client struct {
 	// Fingerprint is that of the device's host key.
 	Fingerprint string
 
-	silent atomic.Int64 // interval without an answer that made KeepAlive close, in ns
+	keepalive *wire.Keepalive
+	silent    atomic.Int64 // interval without an answer that made KeepAlive close, in ns
+	leaving   sync.Once
 }
+
+// Close ends the connection in order, and waits up to a second for the device to close
+// it. Every call returns after the end.
+func (c *Client) Close() error {
+	c.leave(wire.ByUser)
+	return nil
+}
+
+func (c *Client) leave(f wire.Farewell) { c.leaving.Do(func() { wire.Leave(c.Conn, f) }) }
 
 // Do logs in over conn, which it owns. It closes conn on an error, and when ctx ends
 // before the login. Its error for a peer that is not the device is a
 // *knownhosts.Refusal, that for a refused login an *Error.
 func Do(ctx context.Context, conn net.Conn, device *knownhosts.Device, user string, auth []ssh.AuthMethod) (*Client, error) {
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
-	first := &recorder{Conn: conn}
+	under := wire.NewConn(conn)
 	var known identity
 	config := &ssh.ClientConfig{
 		User:              user,
 		Auth:              auth,
-		ClientVersion:     "SSH-2.0-callhome-nms",
+		ClientVersion:     wire.ClientVersion,
 		HostKeyAlgorithms: device.Algorithms(),
 		HostKeyCallback: func(_ string, _ net.Addr, k ssh.PublicKey) error {
 			return known.set(k, device.Check(k))
 		},
 	}
-	c, channels, requests, err := ssh.NewClientConn(first, "", config)
+	watched := wire.Watch(config)
+	under.Hold(true)
+	c, channels, requests, err := ssh.NewClientConn(under, "", config)
+	under.Hold(false)
 	if !stop() {
 		if err == nil {
 			c.Close()
@@ -81,18 +94,24 @@ func Do(ctx context.Context, conn net.Conn, device *knownhosts.Device, user stri
 	}
 	key, refused := known.get()
 	at := stageVersion
+	first, _ := under.Version()
 	switch {
 	case err == nil:
-		return &Client{Client: ssh.NewClient(c, channels, requests), Fingerprint: ssh.FingerprintSHA256(key)}, nil
+		return &Client{Client: ssh.NewClient(c, channels, requests), Fingerprint: ssh.FingerprintSHA256(key), keepalive: wire.NewKeepalive(c, under)}, nil
 	case refused != nil:
+		wire.Refuse(conn, wire.Farewell{Reason: wire.HostKeyNotVerified, Text: "host key verification failed"})
 		return nil, refused
 	case key != nil:
+		watched.Refuse(conn, wire.Farewell{Reason: wire.NoMoreAuthMethods, Text: "login failed: " + wire.LoginError(err)})
 		return nil, &Error{failed(stageLogin, err)}
-	case first.version():
+	case under.IsSSH():
 		at = stageExchange
-	case !errors.Is(err, context.Canceled) && !errors.Is(err, context.DeadlineExceeded) && first.text() != "":
-		err = fmt.Errorf("it began with %q", first.text())
+	case first != "" && errors.Is(err, context.DeadlineExceeded):
+		err = fmt.Errorf("it began with %q, and no version string came in time", first[:min(len(first), 60)])
+	case first != "" && !errors.Is(err, context.Canceled):
+		err = fmt.Errorf("it began with %q", first[:min(len(first), 60)])
 	}
+	conn.Close()
 	return nil, failed(at, err)
 }
 
@@ -118,7 +137,7 @@ func (i *identity) get() (ssh.PublicKey, error) {
 }
 
 func failed(at stage, err error) error {
-	text := printable.SSHError(err)
+	text := wire.LoginError(err)
 	switch {
 	case errors.Is(err, context.DeadlineExceeded):
 		text = "it did not answer in time"
@@ -191,9 +210,8 @@ func (s *stream) Close() error {
 	return s.client.Close()
 }
 
-// KeepAlive sends a keepalive each interval, until the connection ends. It closes the
-// connection if an answer takes longer than an interval. A failure is an answer too
-// (RFC 4254 section 4).
+// KeepAlive sends a keepalive each interval, until the connection ends. It ends the
+// connection if nothing comes from the device within an interval after one.
 func (c *Client) KeepAlive(interval time.Duration) {
 	ended := make(chan struct{})
 	go func() { _ = c.Wait(); close(ended) }()
@@ -203,56 +221,10 @@ func (c *Client) KeepAlive(interval time.Duration) {
 			return
 		case <-time.After(interval):
 		}
-		answered := make(chan struct{})
-		go func() { _, _, _ = c.SendRequest("keepalive@openssh.com", true, nil); close(answered) }()
-		select {
-		case <-answered:
-		case <-ended:
-			return
-		case <-time.After(interval):
+		if err := c.keepalive.Ask(interval); errors.Is(err, wire.ErrSilent) {
 			c.silent.Store(int64(interval))
-			c.Close()
+			c.leave(wire.Farewell{Reason: wire.ConnectionLost, Text: fmt.Sprintf("%v within %v", err, interval)})
 			return
 		}
 	}
-}
-
-// recorder keeps the peer's first bytes, for the error if they are not SSH.
-type recorder struct {
-	net.Conn
-	mu    sync.Mutex // guards first
-	first []byte
-}
-
-// mostFirst bounds the kept bytes: more than the version string and the lines that
-// may come before it (RFC 4253 section 4.2).
-const mostFirst = 8 << 10
-
-func (r *recorder) Read(p []byte) (int, error) {
-	n, err := r.Conn.Read(p)
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if len(r.first) < mostFirst {
-		r.first = append(r.first, p[:n]...)
-	}
-	return n, err
-}
-
-// version reports whether the peer has sent an SSH version string.
-func (r *recorder) version() bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for line := range strings.Lines(string(r.first)) {
-		if strings.HasPrefix(line, "SSH-2.0-") && strings.HasSuffix(line, "\n") {
-			return true
-		}
-	}
-	return false
-}
-
-// text returns the peer's first 60 bytes.
-func (r *recorder) text() string {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return string(r.first[:min(len(r.first), 60)])
 }

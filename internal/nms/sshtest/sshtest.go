@@ -13,6 +13,8 @@ import (
 	"strings"
 	"testing"
 
+	"callhome/internal/nms/wire"
+
 	"golang.org/x/crypto/ssh"
 )
 
@@ -79,7 +81,15 @@ type Server struct {
 	Config *ssh.ServerConfig
 	// Netconf is the subsystem, nil if it has none. It returns the exit status.
 	Netconf func(ssh.Channel) uint32
-	Mute    bool // global requests, such as keepalives, get no answer
+	Mute    bool // keepalives get no answer: neither global requests nor channels of other types
+	// Unimplemented answers global requests with SSH_MSG_UNIMPLEMENTED.
+	Unimplemented bool
+	// NoChannels answers channels of other types as little as Mute does.
+	NoChannels bool
+	// LoggedIn, if set, is called on a goroutine of its own after the login.
+	LoggedIn func(ssh.Conn)
+	// Ended, if set, is called with why a connection ended, before or after its login.
+	Ended func(error)
 }
 
 // Echo is a subsystem that sends back what it gets.
@@ -88,22 +98,46 @@ func Echo(c ssh.Channel) uint32 {
 	return 0
 }
 
+// Unimplemented is SSH_MSG_UNIMPLEMENTED for a packet with that sequence number.
+var Unimplemented = ssh.Marshal(struct {
+	Sequence uint32 `sshtype:"3"`
+}{7})
+
 // Serve serves a connection, which it owns, to its end.
 func (s *Server) Serve(conn net.Conn) {
 	defer conn.Close()
 	c, channels, requests, err := ssh.NewServerConn(conn, s.Config)
+	ended := func(err error) {
+		if s.Ended != nil {
+			s.Ended(err)
+		}
+	}
 	if err != nil {
+		ended(err)
 		return
 	}
 	defer c.Close()
+	go func() { ended(c.Wait()) }()
+	if s.LoggedIn != nil {
+		go s.LoggedIn(c.Conn)
+	}
 	go func() {
 		for r := range requests {
-			if !s.Mute {
+			switch {
+			case s.Unimplemented:
+				_ = wire.Send(c.Conn, Unimplemented)
+			case !s.Mute:
 				_ = r.Reply(false, nil)
 			}
 		}
 	}()
 	for n := range channels {
+		if n.ChannelType() != "session" {
+			if !s.Mute && !s.NoChannels {
+				_ = n.Reject(ssh.UnknownChannelType, "unknown channel type")
+			}
+			continue
+		}
 		ch, requests, err := n.Accept()
 		if err != nil {
 			return

@@ -8,6 +8,7 @@ import (
 
 	"callhome/internal/nms/nmsproto"
 	"callhome/internal/nms/registry"
+	"callhome/internal/nms/wire"
 	"callhome/internal/printable"
 	"callhome/internal/proto"
 
@@ -107,7 +108,7 @@ func (s *Station) recheck() {
 	s.mu.Unlock()
 	for _, h := range all {
 		if cause := s.disowned(h); cause != "" {
-			h.end(cause)
+			h.end(cause, wire.HostKeyNotVerified)
 		}
 	}
 	for _, u := range known {

@@ -10,6 +10,7 @@ import (
 	"callhome/internal/nms/handshake"
 	"callhome/internal/nms/nmsproto"
 	"callhome/internal/nms/registry"
+	"callhome/internal/nms/wire"
 	"callhome/internal/printable"
 
 	"golang.org/x/crypto/ssh"
@@ -22,9 +23,11 @@ type call struct {
 	from    netip.AddrPort
 	pending uint64 // its number while it is unauthenticated
 
-	entry *registry.Entry // of the device, once its host key is known
-	key   ssh.PublicKey
-	err   error // of the registry or the credential
+	entry     *registry.Entry // of the device, once its host key is known
+	key       ssh.PublicKey
+	err       error       // of the registry or the credential
+	old       *connection // of the device when it showed its host key
+	duplicate bool        // this one is a duplicate of old
 }
 
 func (c *call) run() {
@@ -35,7 +38,9 @@ func (c *call) run() {
 	if !ok {
 		return
 	}
-	login, err := handshake.Do(conn, deadline, handshake.Options{HostKeys: s.config.Registry.Algorithms(), GotVersion: func() { _ = c.reached(sentVersion) }}, c.identify)
+	login, err := handshake.Do(conn, deadline, handshake.Options{
+		HostKeys: s.config.Registry.Algorithms(), GotVersion: func() { _ = c.reached(sentVersion) }, Farewell: c.farewell,
+	}, c.identify)
 	if err == nil && !c.reached(loggedIn) { // it was evicted just before
 		login.Close()
 		err = net.ErrClosed
@@ -54,12 +59,12 @@ func (c *call) run() {
 		defer close(served)
 		h.serve(s.config.KeepaliveEvery, s.config.KeepaliveTime)
 	}()
-	settled := s.settle(h, c.entry)
+	settled := s.settle(h, c.entry, c.old)
 	c.leave()
 	if settled {
 		// The registry may have changed since the look-up.
 		if cause := s.disowned(h); cause != "" {
-			h.end(cause)
+			h.end(cause, wire.HostKeyNotVerified)
 		}
 	}
 	<-served
@@ -98,7 +103,7 @@ func (c *call) pastBalancer(deadline time.Time) (net.Conn, bool) {
 	ok := s.unauthenticated.move(c.pending, from.Addr())
 	s.mu.Unlock()
 	if !ok {
-		return fail(OverLimit, "too many unauthenticated connections")
+		return fail(OverLimit, overLimit)
 	}
 	return conn, true
 }
@@ -132,9 +137,33 @@ func (c *call) identify(key ssh.PublicKey) (*handshake.Login, error) {
 	if c.err != nil {
 		return nil, c.err
 	}
+	if c.old, c.duplicate = s.holder(c.entry); c.duplicate {
+		return nil, errDuplicate
+	}
 	login, err := s.config.Credential.loginFor(c.entry)
 	c.err = err
 	return login, err
+}
+
+// errDuplicate ends the handshake of a duplicate.
+var errDuplicate = errors.New("the device is connected already")
+
+// stopping is the cause of the end of each connection when the station stops.
+const stopping = "the station is stopping"
+
+// farewell returns what the device gets to know about a handshake that failed.
+func (c *call) farewell(err *handshake.Error) wire.Farewell {
+	switch {
+	case c.duplicate:
+		return wire.Farewell{Reason: wire.TooManyConnections, Text: connectedAlready(c.entry.ID)}
+	case errors.Is(c.err, registry.ErrUnknown):
+		return wire.Farewell{Reason: wire.HostKeyNotVerified, Text: unknownCause}
+	case c.entry == nil:
+		return wire.Farewell{Reason: wire.HostKeyNotVerified, Text: c.err.Error()}
+	case c.err != nil:
+		return wire.Farewell{Reason: wire.ByApplication, Text: "the station cannot read its credential for " + c.entry.ID}
+	}
+	return wire.Farewell{Reason: wire.NoMoreAuthMethods, Text: "login failed: " + err.Error()}
 }
 
 // failed reports a connection that did not log in.
@@ -151,6 +180,8 @@ func (c *call) failed(err error, evicted bool) {
 		e.HostKey = ssh.FingerprintSHA256(plain)
 	}
 	switch {
+	case c.duplicate:
+		s.duplicate(e, c.old)
 	case evicted && c.err == nil:
 		e.Cause = "evicted before the login: too many unauthenticated connections"
 		if e.Software == "" {
@@ -194,12 +225,14 @@ func (c *call) deviceFailed(e nmsproto.Event, o Outcome) {
 	c.station.refused(o, e)
 }
 
+const unknownCause = "no device has this host key"
+
 func (c *call) unknown(e nmsproto.Event) {
 	s := c.station
 	s.mu.Lock()
 	s.stats.Outcomes[Unknown]++
 	s.unknown.note(c.key, e.Address, e.Software, time.Now().UTC())
 	s.mu.Unlock()
-	e.Event, e.Cause = nmsproto.EventUnknown, "no device has this host key"
+	e.Event, e.Cause = nmsproto.EventUnknown, unknownCause
 	s.Publish(e)
 }

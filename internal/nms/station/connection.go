@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"callhome/internal/nms/handshake"
+	"callhome/internal/nms/wire"
 	"callhome/internal/printable"
 	"callhome/internal/proto"
 
@@ -34,13 +35,18 @@ type connection struct {
 	done    chan struct{}
 }
 
-// end ends the connection. The first cause counts.
-func (h *connection) end(cause string) {
+// end ends the connection. The first cause counts, and the device gets it with the
+// reason in SSH_MSG_DISCONNECT. Reason 0 is that of a connection that has ended.
+func (h *connection) end(cause string, r wire.Reason) {
 	h.endOnce.Do(func() {
 		h.cause = cause
 		close(h.done)
+		if r == 0 {
+			h.conn.Close()
+			return
+		}
+		go wire.Leave(h.conn.Conn, wire.Farewell{Reason: r, Text: cause})
 	})
-	h.conn.Close()
 }
 
 // why waits for the end and returns its cause.
@@ -49,29 +55,14 @@ func (h *connection) why() string {
 	return h.cause
 }
 
-// keepalive is a global request that OpenSSH and the SSH servers modelled on it
-// answer, if only with a failure.
-const keepalive = "keepalive@openssh.com"
-
-// probe sends a keepalive and returns a channel that gets the answer's error. Its
-// goroutine ends with the connection at the latest.
-func (h *connection) probe() <-chan error {
-	answered := make(chan error, 1)
-	go func() {
-		_, _, err := h.conn.SendRequest(keepalive, true, nil)
-		answered <- err
-	}()
-	return answered
-}
-
 // alive reports whether the device answers within limit.
 func (h *connection) alive(limit time.Duration) bool {
+	answered := make(chan error, 1)
+	go func() { answered <- h.conn.Keepalive.Ask(limit) }()
 	select {
-	case err := <-h.probe():
+	case err := <-answered:
 		return err == nil
 	case <-h.done:
-		return false
-	case <-time.After(limit):
 		return false
 	}
 }
@@ -79,7 +70,7 @@ func (h *connection) alive(limit time.Duration) bool {
 // serve answers the device's requests and sends it keepalives, each to be answered
 // within patience, until the connection ends.
 func (h *connection) serve(every, patience time.Duration) {
-	var answered <-chan error
+	answered := make(chan error, 1)
 	timer := time.NewTimer(jitter(every))
 	defer timer.Stop()
 	channels, requests := h.conn.Channels, h.conn.Requests
@@ -98,20 +89,16 @@ func (h *connection) serve(every, patience time.Duration) {
 			}
 			// ssh answers a server's keepalive with a failure too.
 			_ = r.Reply(false, nil)
-		case <-answered:
-			// An error means that the connection ends, which closes the channels.
-			answered = nil
-			timer.Reset(jitter(every))
-		case <-timer.C:
-			if answered != nil {
-				h.end(fmt.Sprintf("no answer to a keepalive within %v", patience))
-				continue
+		case err := <-answered:
+			if errors.Is(err, wire.ErrSilent) {
+				h.end(fmt.Sprintf("%v within %v", err, patience), wire.ConnectionLost)
 			}
-			answered = h.probe()
-			timer.Reset(patience)
+			timer.Reset(jitter(every)) // after another error the channels are closed
+		case <-timer.C:
+			go func() { answered <- h.conn.Keepalive.Ask(patience) }()
 		}
 	}
-	h.end(causeOf(h.conn.Wait()))
+	h.end(causeOf(h.conn.Wait()), 0)
 }
 
 // jitter spreads the keepalives of devices that connected at the same time.

@@ -6,7 +6,6 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"sync"
 	"testing"
 	"time"
 
@@ -110,7 +109,7 @@ func (f from) RemoteAddr() net.Addr { return net.TCPAddrFromAddrPort(mustAddr(f.
 
 // call is a call home of a device from an address; it returns the device's end.
 func (s *site) call(address string, serve func(net.Conn)) net.Conn {
-	station, device := bufferedPipe()
+	station, device := sshtest.Pipe()
 	go serve(device)
 	s.t.Cleanup(func() { device.Close() })
 	s.Take(from{station, address})
@@ -135,67 +134,4 @@ func (s *site) await(name string) nmsproto.Event {
 			s.t.Fatalf("no event %s", name)
 		}
 	}
-}
-
-// bufferedPipe is a connection within the process whose writers do not wait,
-// as a socket's do not: SSH's two ends both begin with writing.
-func bufferedPipe() (a, b net.Conn) {
-	x, y := net.Pipe()
-	return x, newBuffered(y)
-}
-
-type buffered struct {
-	net.Conn
-	mu     sync.Mutex
-	cond   *sync.Cond
-	queue  [][]byte
-	closed bool
-}
-
-func newBuffered(c net.Conn) *buffered {
-	b := &buffered{Conn: c}
-	b.cond = sync.NewCond(&b.mu)
-	go b.pump()
-	return b
-}
-
-func (b *buffered) pump() {
-	for {
-		b.mu.Lock()
-		for len(b.queue) == 0 && !b.closed {
-			b.cond.Wait()
-		}
-		if len(b.queue) == 0 {
-			b.mu.Unlock()
-			b.Conn.Close()
-			return
-		}
-		p := b.queue[0]
-		b.queue = b.queue[1:]
-		b.mu.Unlock()
-		if _, err := b.Conn.Write(p); err != nil {
-			b.Conn.Close()
-			return
-		}
-	}
-}
-
-func (b *buffered) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.closed {
-		return 0, net.ErrClosed
-	}
-	b.queue = append(b.queue, append([]byte(nil), p...))
-	b.cond.Signal()
-	return len(p), nil
-}
-
-func (b *buffered) Close() error {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.closed = true
-	b.cond.Signal()
-	// A reader must not wait for queued bytes.
-	return b.Conn.SetReadDeadline(time.Unix(1, 0))
 }

@@ -6,6 +6,7 @@ import (
 
 	"callhome/internal/nms/nmsproto"
 	"callhome/internal/nms/registry"
+	"callhome/internal/nms/wire"
 	"callhome/internal/printable"
 
 	"golang.org/x/crypto/ssh"
@@ -29,37 +30,68 @@ func (s *Station) deviceOf(id string) *device {
 	return d
 }
 
+// policy returns what the station does with a second connection of a device.
+func (s *Station) policy(e *registry.Entry) registry.Duplicate {
+	if e.Duplicate != "" {
+		return e.Duplicate
+	}
+	return s.config.Duplicate
+}
+
+// holder returns the connection of the device, nil without one, and whether it makes
+// another one a duplicate: it answers, and the policy is to refuse.
+func (s *Station) holder(e *registry.Entry) (old *connection, holds bool) {
+	s.mu.Lock()
+	if d := s.devices[e.ID]; d != nil {
+		old = d.connection
+	}
+	s.mu.Unlock()
+	return old, old != nil && s.policy(e) == registry.Refuse && old.alive(s.config.ProbeTime)
+}
+
 // settle makes h its device's connection. Where the device has one already, the
 // policy decides: replace ends the old one; refuse sends it a keepalive, and if it
-// answers, h is a duplicate and is ended.
-func (s *Station) settle(h *connection, e *registry.Entry) bool {
-	policy := e.Duplicate
-	if policy == "" {
-		policy = s.config.Duplicate
-	}
+// answers, h is a duplicate and is ended. A duplicate of a connection from before the
+// login is refused before its login; silent is such a connection that did not answer.
+func (s *Station) settle(h *connection, e *registry.Entry, silent *connection) bool {
 	for {
 		old, ok := s.replace(h, nil)
 		if ok {
 			return true
 		}
 		if old == nil { // the station stops
-			h.end("the station is stopping")
+			h.end(stopping, wire.ByApplication)
 			return false
 		}
 		cause := "the device called home again"
-		if policy == registry.Refuse {
-			if old.alive(s.config.ProbeTime) {
-				s.duplicate(h, old)
+		if s.policy(e) == registry.Refuse {
+			if old != silent && old.alive(s.config.ProbeTime) {
+				h.end(connectedAlready(e.ID), wire.TooManyConnections)
+				s.duplicate(h.event(), old)
 				return false
 			}
 			cause += fmt.Sprintf(", and this connection did not answer within %v", s.config.ProbeTime)
 		}
 		if _, ok := s.replace(h, old); ok {
-			old.end(cause)
+			old.end(cause, wire.ByApplication)
 			return true
 		}
 		// A third connection of the device has replaced old meanwhile.
 	}
+}
+
+// connectedAlready is what the device of a duplicate gets to know.
+func connectedAlready(id string) string { return id + " is connected already" }
+
+func duplicateCause(old *connection) string {
+	return fmt.Sprintf("the device is connected from %s, and that connection answers; this duplicate is refused", old.address)
+}
+
+// event returns an event with the fields of a device's connection.
+func (h *connection) event() nmsproto.Event {
+	plain, certificate := plainKey(h.key)
+	return nmsproto.Event{Device: h.id, Address: h.address.String(), Software: printable.Line(string(h.conn.ServerVersion())),
+		HostKey: ssh.FingerprintSHA256(plain), Certificate: certificate}
 }
 
 // replace makes h the device's connection in place of old, nil where it has no
@@ -92,18 +124,14 @@ func (s *Station) replace(h, old *connection) (*connection, bool) {
 	return nil, true
 }
 
-func (s *Station) duplicate(h, old *connection) {
-	cause := fmt.Sprintf("the device is connected from %s, and that connection answers; this duplicate is refused", old.address)
-	h.end(cause)
-	s.noteError(h.id, "a duplicate from "+h.address.String()+" was refused")
+// duplicate records a duplicate of old; e has the fields of its connection.
+func (s *Station) duplicate(e nmsproto.Event, old *connection) {
+	s.noteError(old.id, "a duplicate from "+e.Address+" was refused")
 	s.mu.Lock()
 	s.stats.Outcomes[Duplicate]++
 	s.mu.Unlock()
-	plain, certificate := plainKey(h.key)
-	s.Publish(nmsproto.Event{
-		Event: nmsproto.EventDuplicate, Device: h.id, Address: h.address.String(), Software: printable.Line(string(h.conn.ServerVersion())),
-		HostKey: ssh.FingerprintSHA256(plain), Certificate: certificate, Cause: cause,
-	})
+	e.Event, e.Device, e.Cause = nmsproto.EventDuplicate, old.id, duplicateCause(old)
+	s.Publish(e)
 }
 
 // lost records that h has ended, unless another connection has replaced it.

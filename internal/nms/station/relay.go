@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"callhome/internal/nms/nmsproto"
+	"callhome/internal/nms/wire"
 	"callhome/internal/printable"
 
 	"golang.org/x/crypto/ssh"
@@ -144,7 +145,7 @@ const maxAbandoned = 8
 // It ends the connection of a device that leaves too many unanswered.
 func (h *connection) abandon(requests <-chan *ssh.Request) {
 	if h.unanswered.Add(1) > maxAbandoned {
-		h.end(fmt.Sprintf("the device did not answer the close of %d sessions within %v", maxAbandoned+1, leaveTime))
+		h.end(fmt.Sprintf("the device did not answer the close of %d sessions within %v", maxAbandoned+1, leaveTime), wire.ByApplication)
 	}
 	go func() {
 		ssh.DiscardRequests(requests)

@@ -180,6 +180,7 @@ func TestADeviceThatLeavesChannelsOpenLosesItsConnection(t *testing.T) {
 			t.Error("the connection has ended too early")
 		}
 		all = append(all, session())
+		synctest.Wait()
 		if !l.ended || h.why() != "the device did not answer the close of 9 sessions within 3s" {
 			t.Errorf("ended %v", l.ended)
 		}

@@ -15,6 +15,7 @@ import (
 
 	"callhome/internal/nms/nmsproto"
 	"callhome/internal/nms/registry"
+	"callhome/internal/nms/wire"
 )
 
 // Config is how a station behaves.
@@ -71,8 +72,9 @@ func (c *Config) Check() error {
 // Station is the set of devices. Its methods may be called by several
 // goroutines.
 type Station struct {
-	config Config
-	wg     sync.WaitGroup
+	config     Config
+	wg         sync.WaitGroup
+	turnedAway chan struct{} // has a value for each connection in turnAway
 
 	// mu guards the fields that follow, with what they point to. It is held for
 	// look-ups and to publish, never while a connection is read or written.
@@ -97,7 +99,7 @@ func New(c Config) (*Station, error) {
 		return nil, err
 	}
 	s := &Station{
-		config: c, unauthenticated: newUnauthenticated(c.MaxUnauthenticated, c.MaxPerSource), devices: make(map[string]*device),
+		config: c, turnedAway: make(chan struct{}, maxTurnedAway), unauthenticated: newUnauthenticated(c.MaxUnauthenticated, c.MaxPerSource), devices: make(map[string]*device),
 		unknown: make(unknownDevices), stats: Stats{Outcomes: make(map[Outcome]uint64)},
 	}
 	s.events = newPublisher(&s.mu)
@@ -143,7 +145,7 @@ func (s *Station) stop() {
 	}
 	s.mu.Unlock()
 	for _, h := range all {
-		h.end("the station is stopping")
+		h.end(stopping, wire.ByApplication)
 	}
 	s.wg.Wait()
 	s.mu.Lock()
@@ -164,9 +166,11 @@ func (s *Station) Take(conn net.Conn) {
 	}
 	s.mu.Unlock()
 	if !ok {
-		conn.Close()
-		if !stopping {
-			s.refused(OverLimit, nmsproto.Event{Address: from.String(), Cause: "too many unauthenticated connections"})
+		if stopping {
+			conn.Close()
+		} else {
+			s.turnAway(conn)
+			s.refused(OverLimit, nmsproto.Event{Address: from.String(), Cause: overLimit})
 		}
 		return
 	}
@@ -174,6 +178,25 @@ func (s *Station) Take(conn net.Conn) {
 	c := &call{station: s, conn: conn, from: from, pending: id}
 	s.wg.Go(c.run)
 }
+
+// maxTurnedAway bounds the connections above the limits that get the reason at a time.
+// Others are closed at once.
+const maxTurnedAway = 64
+
+// turnAway closes a connection above the limits. The device gets the reason.
+func (s *Station) turnAway(conn net.Conn) {
+	select {
+	case s.turnedAway <- struct{}{}:
+		s.wg.Go(func() {
+			wire.RefuseAtOnce(conn, wire.Farewell{Reason: wire.TooManyConnections, Text: overLimit})
+			<-s.turnedAway
+		})
+	default:
+		conn.Close()
+	}
+}
+
+const overLimit = "too many unauthenticated connections"
 
 // enter counts a connection as unauthenticated. One from a load balancer counts for
 // the source that its PROXY header names; until that is read, only the total bounds

@@ -92,7 +92,7 @@ func TestCallsThatDoNotLogInAreReported(t *testing.T) {
 		{"the password is not there", func(s *site, d *standIn) { s.know("edge7", d, `, "password-file": "/none"`) }, nil,
 			nmsproto.EventRefused, NoLogin, "reading the password: open /none: no such file", "edge7"},
 		{"no byte comes", func(*site, *standIn) {}, func(*standIn) func(net.Conn) { return quietly }, nmsproto.EventRefused, NoSSH, "no SSH version: no further byte came within 30s", ""},
-		{"not SSH", func(*site, *standIn) {}, func(*standIn) func(net.Conn) { return sends("HTTP/1.1 400 \x1b[2J\r\n\r\n") }, nmsproto.EventRefused, NoSSH, "no key exchange", ""},
+		{"not SSH", func(*site, *standIn) {}, func(*standIn) func(net.Conn) { return sends("HTTP/1.1 400 \x1b[2J\r\n\r\n") }, nmsproto.EventRefused, NoSSH, "no SSH version", ""},
 		{"gone at once", func(*site, *standIn) {}, func(*standIn) func(net.Conn) { return func(c net.Conn) { c.Close() } }, nmsproto.EventRefused, NoSSH, "no SSH version", ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -1,0 +1,108 @@
+package wire
+
+import (
+	"encoding/binary"
+	"io"
+	"net"
+	"time"
+
+	"callhome/internal/printable"
+
+	"golang.org/x/crypto/ssh"
+)
+
+// Reason is a reason code of SSH_MSG_DISCONNECT (RFC 4253 section 11.1).
+type Reason uint32
+
+// The reasons that the station gives.
+const (
+	KeyExchangeFailed  Reason = 3
+	HostKeyNotVerified Reason = 9  // HOST_KEY_NOT_VERIFIABLE
+	ConnectionLost     Reason = 10 // no answer to a keepalive
+	ByApplication      Reason = 11 // an orderly end
+	TooManyConnections Reason = 12
+	NoMoreAuthMethods  Reason = 14
+)
+
+// Farewell is why one end of a connection ends it, for the log of the other.
+type Farewell struct {
+	Reason Reason
+	Text   string
+}
+
+// ByUser is the orderly end.
+var ByUser = Farewell{ByApplication, "closed by user"}
+
+// disconnect is SSH_MSG_DISCONNECT.
+type disconnect struct {
+	Reason         uint32 `sshtype:"1"`
+	Text, Language string
+}
+
+func (f Farewell) packet() []byte {
+	return ssh.Marshal(disconnect{uint32(f.Reason), printable.Line(f.Text), ""})
+}
+
+// leaveTime is how long a peer may take to close the connection after
+// SSH_MSG_DISCONNECT. The station does not close first: a close with unread bytes in the
+// socket sends RST, and sshd then reports the reset instead of the reason.
+const leaveTime = time.Second
+
+// Leave sends SSH_MSG_DISCONNECT, and closes the connection when the peer has closed it,
+// or after a second. It returns then.
+func Leave(c ssh.Conn, f Farewell) {
+	defer c.Close()
+	limit := time.After(leaveTime)
+	sent := make(chan error, 1)
+	go func() { sent <- Send(c, f.packet()) }() // it blocks while the peer does not read
+	select {
+	case err := <-sent:
+		if err != nil {
+			return
+		}
+	case <-limit:
+		return
+	}
+	ended := make(chan struct{})
+	go func() { _ = c.Wait(); close(ended) }()
+	select {
+	case <-ended:
+	case <-limit:
+	}
+}
+
+// Refuse sends SSH_MSG_DISCONNECT on a connection that is not encrypted yet, and closes
+// it when the peer has closed it, or after a second. It returns then.
+func Refuse(conn net.Conn, f Farewell) {
+	leave(conn, func() error {
+		_, err := conn.Write(clear(f.packet()))
+		return err
+	})
+}
+
+func leave(conn net.Conn, send func() error) {
+	defer conn.Close()
+	if conn.SetDeadline(time.Now().Add(leaveTime)) == nil && send() == nil {
+		_, _ = io.Copy(io.Discard, conn)
+	}
+}
+
+// RefuseAtOnce is Refuse before the version strings were exchanged.
+func RefuseAtOnce(conn net.Conn, f Farewell) {
+	if conn.SetWriteDeadline(time.Now().Add(leaveTime)) == nil {
+		_, _ = io.WriteString(conn, ClientVersion+"\r\n")
+	}
+	Refuse(conn, f)
+}
+
+// clear returns a packet without encryption and MAC (RFC 4253 section 6).
+func clear(payload []byte) []byte {
+	const block = 8
+	padding := block - (4+1+len(payload))%block
+	if padding < 4 {
+		padding += block
+	}
+	out := binary.BigEndian.AppendUint32(nil, uint32(1+len(payload)+padding))
+	out = append(append(out, byte(padding)), payload...)
+	return append(out, make([]byte, padding)...)
+}
