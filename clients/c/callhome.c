@@ -925,17 +925,36 @@ static int target(struct request *r, const char *host, const char *opaque, int p
 	return CALLHOME_OK;
 }
 
-int callhome_netconf_ssh_call_home_wait(int sock, const char *host, const char *opaque, int port, enum callhome_wait wait)
+static int field_wait(struct request *r, enum callhome_wait wait)
 {
 	static const char *const waits[] = {"none", "tcp", "ssh", "netconf"};
-	struct request r;
 
 	if ((int)wait < CALLHOME_WAIT_NONE || (int)wait > CALLHOME_WAIT_NETCONF)
 		return fail(CALLHOME_ERR_BADTYPE, "wait %d is not of enum callhome_wait", (int)wait);
+	field_string(r, "wait", waits[wait]);
+	return CALLHOME_OK;
+}
+
+int callhome_netconf_ssh_call_home_wait(int sock, const char *host, const char *opaque, int port, enum callhome_wait wait)
+{
+	struct request r;
+
 	begin(&r, opaque ? "netconf_ssh_call_home_opaque" : "netconf_ssh_call_home");
-	if (target(&r, host, opaque, port) != CALLHOME_OK)
+	if (target(&r, host, opaque, port) != CALLHOME_OK || field_wait(&r, wait) != CALLHOME_OK)
 		return CALLHOME_ERR;
-	field_string(&r, "wait", waits[wait]);
+	return ask_session(sock, &r, -1);
+}
+
+int callhome_call_client(int sock, const char *client, enum callhome_wait wait)
+{
+	struct request r;
+
+	if (!client)
+		return fail(CALLHOME_ERR_BADTYPE, "no client given");
+	begin(&r, "netconf_ssh_call_home");
+	field_string(&r, "client", client);
+	if (field_wait(&r, wait) != CALLHOME_OK)
+		return CALLHOME_ERR;
 	return ask_session(sock, &r, -1);
 }
 

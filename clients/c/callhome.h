@@ -173,6 +173,13 @@ int callhome_netconf_ssh_call_home_opaque(int sock, const char *host, const char
 int callhome_netconf_ssh_call_home_wait(int sock, const char *host, const char *opaque, int port, enum callhome_wait wait);
 
 /*
+ * Call a client of the configuration now, with its own settings, whether it
+ * waits, is not due or was given up. Returns the session's number when the call
+ * has come as far as wait; of a client that is connected, at once.
+ */
+int callhome_call_client(int sock, const char *client, enum callhome_wait wait);
+
+/*
  * Let the manager serve fd, a TCP socket that is connected to a NETCONF client.
  * fd is borrowed: the manager gets a duplicate, so close it, and write nothing
  * to it. Returns the session's number.

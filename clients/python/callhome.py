@@ -132,6 +132,13 @@ class Manager:
         return self._call("netconf_ssh_call_home_opaque",
                           {"host": host, "port": port, "opaque": opaque, "wait": wait})
 
+    def call_client(self, client, wait="tcp"):
+        """Calls that client of the configuration now, with its own settings,
+        whether it waits, is not due or was given up, and returns the session
+        when the call has come as far as wait; of a client that is connected, at
+        once."""
+        return self._call("netconf_ssh_call_home", {"client": client, "wait": wait})
+
     def handover(self, sock, host, port=DEFAULT_PORT, opaque=None):
         """Lets the manager serve sock, a TCP socket (or its descriptor) that is
         connected to the NETCONF client at host and port, and returns the

@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -20,6 +21,12 @@ import (
 )
 
 func call(c *cli.Context) error {
+	if name := c.String("client"); name != "" {
+		if c.Args().Present() || c.String("opaque") != "" {
+			return program.Usage(errors.New("call: --client takes no HOST and no --opaque; its configuration has them"))
+		}
+		return callHome(c, proto.MethodCallHome, proto.CallParams{Client: name, Wait: proto.Wait(c.String("wait"))})
+	}
 	target, err := settings.ParseTarget(c.Args().Slice())
 	if err == nil && target.Opaque != "" {
 		err = fmt.Errorf("unexpected argument %q; pass data with --opaque", target.Opaque)
@@ -32,6 +39,10 @@ func call(c *cli.Context) error {
 	if p.Opaque != "" {
 		method = proto.MethodCallHomeOpaque
 	}
+	return callHome(c, method, p)
+}
+
+func callHome(c *cli.Context, method string, p proto.CallParams) error {
 	return ask(c, func(m *api.Client) error {
 		var s proto.SessionInfo
 		if err := m.Call(c.Context, method, p, &s); err != nil {
@@ -64,7 +75,16 @@ func oneSession(c *cli.Context) error {
 				return cmdline.Show(c, s, func(w io.Writer) { details(w, s) })
 			}
 		}
-		return proto.NewError(proto.CodeNoExists, fmt.Sprintf("no session %d; callhome-mgr sessions lists them", id))
+		var st proto.Status
+		if err := m.Call(c.Context, proto.MethodStatus, nil, &st); err != nil {
+			return err
+		}
+		for _, s := range st.Recent {
+			if s.Session == id {
+				return cmdline.Show(c, s, func(w io.Writer) { details(w, s) })
+			}
+		}
+		return proto.NewError(proto.CodeNoExists, fmt.Sprintf("no session %d; callhome-mgr sessions and status list them", id))
 	})
 }
 
@@ -200,8 +220,16 @@ func details(w io.Writer, s proto.SessionInfo) {
 	row("client", s.Client)
 	row("endpoint", s.Endpoint)
 	row("started by", string(s.Via))
-	row("age", cmdline.Age(s.Since))
-	row("sshd", "PID "+strconv.Itoa(s.PID))
+	since := " ago"
+	if s.Ended == nil {
+		row("age", cmdline.Age(s.Since))
+		row("sshd", "PID "+strconv.Itoa(s.PID))
+	} else {
+		since = " before the end"
+		row("lasted", s.Ended.Sub(s.Since).Round(time.Millisecond).String())
+		row("ended", cmdline.Age(*s.Ended)+" ago")
+		row("end", string(s.End))
+	}
 	row("user", s.User)
 	row("method", s.Method)
 	row("key", s.Key)
@@ -213,7 +241,7 @@ func details(w io.Writer, s proto.SessionInfo) {
 		row("round trip", st.RTT.String())
 		row("retransmits", strconv.Itoa(int(st.Retransmits)))
 		row("unacknowledged", strconv.Itoa(int(st.Unacked)))
-		row("last data", st.LastData.Round(time.Millisecond).String()+" ago")
+		row("last data", st.LastData.Round(time.Millisecond).String()+since)
 	}
 }
 

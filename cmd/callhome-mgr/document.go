@@ -211,7 +211,10 @@ func clientTable(w io.Writer, list []proto.ClientStatus, width int) {
 // configurationText says which configuration is in force.
 func configurationText(s proto.ConfigStatus) string {
 	words := "no configuration: no standing connections"
-	if s.Applied != nil {
+	switch {
+	case s.Applied != nil && s.Missing:
+		words = s.File + " does not exist: no standing connections"
+	case s.Applied != nil:
 		words = fmt.Sprintf("configuration %s with %s, applied %s ago", s.File, cmdline.Count(s.Clients, "client"), cmdline.Age(*s.Applied))
 	}
 	if s.Error != "" {

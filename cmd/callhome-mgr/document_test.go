@@ -122,6 +122,7 @@ func TestConfigurationText(t *testing.T) {
 	now := time.Now()
 	for want, s := range map[string]proto.ConfigStatus{
 		"no configuration: no standing connections":                                                     {},
+		"f does not exist: no standing connections":                                                     {File: "f", Applied: &now, Missing: true},
 		"configuration f with 2 clients, applied 0s ago":                                                {File: "f", Applied: &now, Clients: 2},
 		"configuration f with 2 clients, applied 0s ago\nthe last one read was refused:\n  a\n  b\\x1b": {File: "f", Applied: &now, Clients: 2, Error: "a\nb\x1b"},
 		"no configuration: no standing connections\nthe last one read was refused:\n  line 1: no":       {Error: "line 1: no"},

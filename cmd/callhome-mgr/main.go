@@ -60,7 +60,8 @@ func commands() []*cli.Command {
 	longFlag := cmdline.LongFlag()
 	return []*cli.Command{
 		{Name: "run", Usage: "run the daemon", Flags: runFlags(), Action: runDaemon},
-		{Name: "call", ArgsUsage: "HOST [PORT]", Usage: "make a call home", Action: call, Flags: []cli.Flag{
+		{Name: "call", ArgsUsage: "HOST [PORT] | --client NAME", Usage: "make a call home", Action: call, Flags: []cli.Flag{
+			&cli.StringFlag{Name: "client", Usage: "call the configured client `NAME` with its own settings, whether it waits, is not due or was given up"},
 			&cli.StringFlag{Name: "opaque", Usage: "pass `DATA` to the log and the session's environment"},
 			cmdline.ChoiceFlag("wait", string(proto.WaitTCP), "return when the call home reaches `STAGE` none, tcp, ssh or netconf", "none", "tcp", "ssh", "netconf"),
 			jsonFlag,

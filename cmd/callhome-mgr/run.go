@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -220,6 +221,24 @@ func (d *backend) Status() proto.Status {
 
 // Clients returns those of the configuration.
 func (d *backend) Clients() []proto.ClientStatus { return d.rollout.Clients() }
+
+// Call makes a call home to the host, or to the configured client, that p names.
+func (d *backend) Call(ctx context.Context, p proto.CallParams) (proto.SessionInfo, error) {
+	if p.Client == "" {
+		return d.Manager.Call(ctx, p)
+	}
+	if p.Host != "" || p.Port != 0 || p.Opaque != "" {
+		return proto.SessionInfo{}, proto.NewError(proto.CodeBadType, "client given with host, port or opaque: its configuration has them")
+	}
+	if err := manager.CheckWait(p.Wait); err != nil {
+		return proto.SessionInfo{}, err
+	}
+	made, err := d.rollout.Call(ctx, p.Client)
+	if err != nil {
+		return proto.SessionInfo{}, err
+	}
+	return d.Await(ctx, made.Info().Session, p.Wait)
+}
 
 // Restart calls clients of the configuration now.
 func (d *backend) Restart(client string) ([]string, error) {

@@ -11,6 +11,7 @@ import (
 	"os/user"
 	"slices"
 	"strings"
+	"time"
 
 	"callhome/internal/cmdline"
 	"callhome/internal/nms/control"
@@ -186,14 +187,33 @@ func adopt(c *cli.Context) error {
 		p.Labels[name] = value
 	}
 	return ask(c, func(m *control.Client) error {
-		var d nmsproto.Device
+		var d nmsproto.Adopted
 		if err := m.Call(c.Context, nmsproto.MethodAdopt, p, &d); err != nil {
 			return err
 		}
 		return cmdline.Show(c, d, func(w io.Writer) {
 			fmt.Fprintf(w, "registered %q, its next call home is accepted; if it has further host keys, add them to its file\n", d.ID)
+			fmt.Fprintln(w, whenBack(d.Called, time.Now()))
 		})
 	})
+}
+
+// whenBack says when a device that was registered will call home again, as far as its
+// calls show it. A device that was refused makes longer pauses each time: callhome-mgr
+// doubles them up to 5 minutes, each shorter or longer by up to a half.
+func whenBack(u nmsproto.Unknown, now time.Time) string {
+	const atOnce = "`callhome-mgr call --client CLIENT` on the device makes the call now"
+	last := max(0, now.Sub(u.Last)).Round(time.Second)
+	if u.Pause == 0 {
+		return fmt.Sprintf("it called once, %v ago, so its next call cannot be foreseen; %s", last, atOnce)
+	}
+	pause := min(2*u.Pause, max(5*time.Minute, u.Pause)).Round(time.Second)
+	next := "is due"
+	if left := pause - last; left > 0 {
+		next = fmt.Sprintf("comes in about %v", left)
+	}
+	return fmt.Sprintf("its last two calls were %v apart, the last one %v ago: the next one %s, if it doubles its pauses up to 5m as callhome-mgr does; %s",
+		u.Pause.Round(time.Second), last, next, atOnce)
 }
 
 // accounts prints a user for each device: sshd refuses a user name without an

@@ -100,8 +100,11 @@ const (
 
 // CallParams request a call home.
 type CallParams struct {
-	Host string `json:"host"`
-	Port uint16 `json:"port,omitempty"` // 0: DefaultPort
+	Host string `json:"host,omitempty"`
+	// Client is a configured client to call with its own settings, in place of Host,
+	// Port and Opaque.
+	Client string `json:"client,omitempty"`
+	Port   uint16 `json:"port,omitempty"` // 0: DefaultPort
 	// Opaque is data for the log and for the session's environment.
 	Opaque string `json:"opaque,omitempty"`
 	Wait   Wait   `json:"wait,omitempty"` // "": WaitTCP, as MAAPI's call does
@@ -257,7 +260,9 @@ type Status struct {
 type ConfigStatus struct {
 	File    string     `json:"file,omitempty"`
 	Applied *time.Time `json:"applied,omitempty"`
-	Clients int        `json:"clients"`
+	// Missing: there was no such file, so no client is configured.
+	Missing bool `json:"missing,omitempty"`
+	Clients int  `json:"clients"`
 	// Error is why the document that was read last was refused; the applied one
 	// stays in force.
 	Error string `json:"error,omitempty"`

@@ -97,6 +97,10 @@ func TestStandingClients(t *testing.T) {
 		for _, a := range c.ask(t, caller{}, d.socket, "restart", "then", "restart", "nms 1") {
 			a.want(t, "ok", "1")
 		}
+		// The first client is connected, and the second one refuses.
+		c.ask(t, caller{}, d.socket, "call-client", "nms 0")[0].want(t, "ok", "1")
+		c.fails(t, "CALLHOME_ERR_UNAVAILABLE", d.socket, "call-client", "nms 1")
+		c.fails(t, "CALLHOME_ERR_NOEXISTS", d.socket, "call-client", "nms 9")
 		d.awaitLog(t, "method=restart_call_home", `nms 1`)
 		c.fails(t, "CALLHOME_ERR_NOEXISTS", d.socket, "restart", "nms 9")
 

@@ -4,8 +4,10 @@ package integration
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"net"
+	"strconv"
 	"testing"
 	"time"
 
@@ -261,4 +263,33 @@ func TestHoursWithABadNMSLeaveNothing(t *testing.T) {
 	}
 	nms.Session().echo("hello")
 	nms.Session().leave()
+}
+
+// A configured client is called on demand, though it is not due, and the caller gets to
+// know how far the call came, or why it failed.
+func TestAConfiguredClientIsCalledOnDemand(t *testing.T) {
+	t.Parallel()
+	s := newStandingSite(t, "/bin/cat")
+	nms := s.nms.Station(freeAddr("127.0.0.1"))
+	daily := persistent("nms", s.At(nms.Addr))
+	daily["connection-type"] = object{"periodic": object{"period": 1440, "idle-timeout": 0, "anchor-time": time.Now().Add(-12 * time.Hour).Truncate(time.Minute).UTC().Format(time.RFC3339)}}
+	k := s.Keep(document(daily))
+	k.AwaitState(patience, "nms", proto.ClientIdle)
+	out, _ := k.Ask(0, "call", "--client", "nms", "--wait", "netconf")
+	contains(t, "the call", out, netop+" from "+nms.Addr+" has started the netconf subsystem")
+	session := k.AwaitServing(patience, "nms")
+	out, _ = k.Ask(0, "call", "--client", "nms")
+	contains(t, "a call while it is connected", out, fmt.Sprintf("session %d: ", session.Session), "has started the netconf subsystem")
+	nms.Session().leave()
+	k.AwaitState(patience, "nms", proto.ClientIdle)
+	out, _ = k.Ask(0, "session", strconv.Itoa(session.Session))
+	contains(t, "the session that has ended", out, "closed at session", "lasted", "ended")
+
+	nms.Shut()
+	_, said := k.Ask(69, "call", "--client", "nms")
+	contains(t, "a call that is refused", said, "failed at tcp", "connection refused")
+	_, said = k.Ask(64, "call", "--client", "nsm")
+	contains(t, "an unknown client", said, `calling client "nsm": the configuration has no such client`)
+	_, said = k.Ask(64, "call", "--client", "nms", nms.Addr)
+	contains(t, "a client and a host", said, "--client takes no HOST")
 }

@@ -216,10 +216,11 @@ func TestAnUnknownDeviceIsAdopted(t *testing.T) {
 	contains(t, "the table", s.Run("devices"), "no devices", e.HostKey, "devices adopt HOST-KEY")
 	contains(t, "a wrong id", s.Fails(64, "devices", "adopt", e.HostKey, "--id", "../x"), "device id")
 	contains(t, "a wrong key", s.Fails(68, "devices", "adopt", "SHA256:none", "--id", "x"), "no unknown device has called with the host key SHA256:none")
-	contains(t, "adopt", s.Run("devices", "adopt", e.HostKey, "--id", "edge7", "--user", netop, "--label", "site=west"), `registered "edge7"`)
+	contains(t, "adopt", s.Run("devices", "adopt", e.HostKey, "--id", "edge7", "--user", netop, "--label", "site=west"), `registered "edge7"`, "it called once")
 	contains(t, "the file", readFile(t, filepath.Join(s.registry, "edge7.json")), publicKey(t, d.hostKey), netop, "west")
 	d.Call(s.addr)
 	s.AwaitEvent("up", "edge7")
+	contains(t, "a known key", s.Fails(64, "devices", "adopt", e.HostKey, "--id", "edge8"), "is that of device edge7 already")
 	if list := s.List(); len(list.Unknown) != 0 {
 		t.Errorf("unknown still: %+v", list.Unknown)
 	}

@@ -33,6 +33,8 @@ const DefaultKeyDir = "/etc/ssh"
 
 // Config is a checked document.
 type Config struct {
+	// Missing: there is no document, so there are no clients.
+	Missing bool
 	Clients []Client // in the document's order
 }
 

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"unicode/utf8"
 
@@ -32,9 +33,9 @@ func (m *Manager) Call(ctx context.Context, p proto.CallParams) (proto.SessionIn
 	if err := checkOpaque(p.Opaque); err != nil {
 		return proto.SessionInfo{}, proto.NewError(proto.CodeBadType, err.Error())
 	}
-	until, ok := waits[p.Wait]
-	if !ok {
-		return proto.SessionInfo{}, proto.NewError(proto.CodeBadType, fmt.Sprintf("wait %q is not one of none, tcp, ssh, netconf", p.Wait))
+	until, err := stateOf(p.Wait)
+	if err != nil {
+		return proto.SessionInfo{}, err
 	}
 	c := m.config.Load()
 	via := proto.ViaManager
@@ -47,6 +48,43 @@ func (m *Manager) Call(ctx context.Context, p proto.CallParams) (proto.SessionIn
 	}
 	go m.run(s, c, target)
 	return await(ctx, s, until)
+}
+
+// Await returns when the session has reached the state of a wait. Errors are
+// *proto.Error.
+func (m *Manager) Await(ctx context.Context, id int, wait proto.Wait) (proto.SessionInfo, error) {
+	until, err := stateOf(wait)
+	if err != nil {
+		return proto.SessionInfo{}, err
+	}
+	m.mu.Lock()
+	s := m.sessions[id]
+	recent := slices.Clone(m.recent)
+	m.mu.Unlock()
+	if s != nil {
+		return await(ctx, s, until)
+	}
+	for _, last := range recent {
+		if last.Session == id {
+			return last, failure(last)
+		}
+	}
+	return proto.SessionInfo{}, proto.NewError(proto.CodeNoExists, fmt.Sprintf("there is no session %d", id))
+}
+
+// stateOf returns the state that a wait waits for.
+func stateOf(wait proto.Wait) (proto.State, error) {
+	until, ok := waits[wait]
+	if !ok {
+		return "", proto.NewError(proto.CodeBadType, fmt.Sprintf("wait %q is not one of none, tcp, ssh, netconf", wait))
+	}
+	return until, nil
+}
+
+// CheckWait refuses an unknown wait.
+func CheckWait(wait proto.Wait) error {
+	_, err := stateOf(wait)
+	return err
 }
 
 // Keep starts a call home for a configured client, with that client's settings, and

@@ -25,6 +25,7 @@ type client struct {
 	updates chan update
 	// network, clock and restart wake a client that is busy later, once.
 	network, clock, restart chan struct{}
+	demands                 chan chan<- Session // of Clients.Call
 
 	ctx  context.Context // ends with stop
 	stop func()          // returns when the goroutine has ended; the session continues
@@ -51,7 +52,7 @@ type update struct {
 // nil.
 func (cs *Clients) start(conf config.Client, left []Session, former *client) *client {
 	c := &client{all: cs, conf: conf, base: cs.base, policy: policyOf(&conf),
-		updates: make(chan update), network: wake.New(), clock: wake.New(), restart: wake.New()}
+		updates: make(chan update), network: wake.New(), clock: wake.New(), restart: wake.New(), demands: make(chan chan<- Session)}
 	c.status = proto.ClientStatus{Client: conf.Name, State: proto.ClientWaiting, Since: time.Now().UTC(), Periodic: conf.Periodic != nil}
 	if former != nil {
 		was := former.Status()
@@ -131,10 +132,22 @@ func (c *client) run(left []Session) {
 			c.step(schedule.Event{Kind: schedule.ClockSet}, proto.SessionInfo{})
 		case <-c.restart:
 			c.step(schedule.Event{Kind: schedule.Restart}, proto.SessionInfo{})
+		case answer := <-c.demands:
+			c.step(schedule.Event{Kind: schedule.Demand}, proto.SessionInfo{})
+			answer <- c.current()
 		case u := <-c.updates:
 			c.handle(u)
 		}
 	}
+}
+
+// current returns the session of the call home or connection, nil for none.
+func (c *client) current() Session {
+	switch c.state.Phase {
+	case schedule.Dialing, schedule.HandedOver, schedule.Open:
+		return c.session
+	}
+	return nil
 }
 
 // restore reads the saved state: the endpoint of the last connection and, for a

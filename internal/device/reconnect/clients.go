@@ -151,6 +151,41 @@ func (cs *Clients) Restart(name string) ([]string, error) {
 	return names, nil
 }
 
+// Call calls the client of that name now, also a periodic one that is not due, and
+// returns its session: that of a call home or connection there is already. Errors are
+// *proto.Error.
+func (cs *Clients) Call(ctx context.Context, name string) (Session, error) {
+	fail := func(code proto.Code, why string) (Session, error) {
+		return nil, proto.NewError(code, fmt.Sprintf("calling client %q: %s", name, why))
+	}
+	cs.mu.Lock()
+	c := cs.byName[name]
+	cs.mu.Unlock()
+	switch {
+	case c == nil:
+		return fail(proto.CodeNoExists, "the configuration has no such client; callhome-mgr status lists them")
+	case !c.conf.Enabled:
+		return fail(proto.CodeUnavailable, "it is disabled in the configuration")
+	}
+	answer := make(chan Session, 1)
+	select {
+	case c.demands <- answer:
+	case <-c.ctx.Done():
+		return fail(proto.CodeBusy, "the configuration is being replaced; temporary, retry")
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+	made := <-answer
+	if made == nil {
+		why := "no call home was started"
+		if last := c.Status().LastError; last != nil {
+			why = last.Message
+		}
+		return fail(proto.CodeUnavailable, why)
+	}
+	return made, nil
+}
+
 // Status returns the status of all clients, in the configuration's order.
 func (cs *Clients) Status() []proto.ClientStatus {
 	cs.mu.Lock()

@@ -18,7 +18,7 @@ import (
 func Read(file string, needed bool, sshd string) (*config.Config, error) {
 	f, err := os.Open(file)
 	if errors.Is(err, fs.ErrNotExist) && !needed {
-		return &config.Config{}, nil
+		return &config.Config{Missing: true}, nil
 	}
 	var doc []byte
 	if err == nil {

@@ -71,7 +71,7 @@ func (r *Rollout) Apply(base *settings.Call) error {
 	// stay until the next document is applied.
 	keep := slices.Concat(files, r.files)
 	r.files, r.current = files, next
-	r.replaceHooks(hooks, len(next.Clients))
+	r.replaceHooks(hooks, next)
 	r.clients.Apply(next, base)
 	r.clients.Applied(len(next.Clients))
 	if len(next.Clients) == 0 {
@@ -136,6 +136,11 @@ func (r *Rollout) Status() proto.ConfigStatus {
 // Clients returns the configured clients, in the document's order.
 func (r *Rollout) Clients() []proto.ClientStatus { return r.clients.Status() }
 
+// Call calls a client now and returns its session (reconnect.Clients.Call).
+func (r *Rollout) Call(ctx context.Context, client string) (reconnect.Session, error) {
+	return r.clients.Call(ctx, client)
+}
+
 // Restart calls waiting and given-up clients now (reconnect.Clients.Restart).
 func (r *Rollout) Restart(client string) ([]string, error) { return r.clients.Restart(client) }
 
@@ -162,12 +167,12 @@ func (r *Rollout) Watch(ctx context.Context, follow bool, reload func()) error {
 
 // replaceHooks puts the hooks in force, with the new status, and closes the hooks
 // that no client uses.
-func (r *Rollout) replaceHooks(hooks map[string]*hook.Hook, clients int) {
+func (r *Rollout) replaceHooks(hooks map[string]*hook.Hook, next *config.Config) {
 	now := time.Now().UTC()
 	r.mu.Lock()
 	old := r.hooks
 	r.hooks = hooks
-	r.status = proto.ConfigStatus{File: r.File, Applied: &now, Clients: clients}
+	r.status = proto.ConfigStatus{File: r.File, Applied: &now, Missing: next.Missing, Clients: len(next.Clients)}
 	r.mu.Unlock()
 	for name, h := range old {
 		if hooks[name] != h {

@@ -104,6 +104,7 @@ const (
 	Ended   // the connection ended; Graceful: on purpose
 	Found   // a session of an earlier run: its Endpoint, Since and LoggedIn
 	Restart // an operator wants the client called without further delay
+	Demand  // as Restart, also where a periodic connection is not due
 )
 
 // Event is what happened to the client's connection.
@@ -144,11 +145,11 @@ type transition func(p *Policy, s State, e Event, now time.Time, chance float64)
 // table is the state machine. An event without a row in the phase has no effect.
 var table = map[Phase]map[Kind]transition{
 	Idle:       {Begin: begin, Found: found},
-	Waiting:    {Tick: call, Network: endPause, ClockSet: clockSet, Restart: begin},
+	Waiting:    {Tick: call, Network: endPause, ClockSet: clockSet, Restart: begin, Demand: demanded},
 	Dialing:    {Connected: connected, Network: networkDuringCall, Failed: failed, Ended: failed},
 	HandedOver: {LoggedIn: loggedIn, Network: networkDuringCall, Tick: loginTimeout, Failed: failed, Ended: failed},
 	Open:       {Ended: ended},
-	Stopped:    {Begin: begin, Network: begin, Restart: begin},
+	Stopped:    {Begin: begin, Network: begin, Restart: begin, Demand: demanded},
 }
 
 // Step returns the state after e, and what to do.
@@ -169,6 +170,11 @@ func begin(p *Policy, s State, e Event, now time.Time, chance float64) (State, D
 		return p.awaitSlot(s, now), Do{}
 	}
 	return call(p, s, e, now, chance)
+}
+
+// demanded calls now. A periodic connection keeps its next slot.
+func demanded(p *Policy, s State, e Event, now time.Time, chance float64) (State, Do) {
+	return call(p, State{Last: s.Last, Slot: s.Slot, Made: s.Made, Lost: s.Lost, Due: true, Endpoint: p.first(s, chance)}, e, now, chance)
 }
 
 // found takes over a session of an earlier run of this program.

@@ -26,7 +26,7 @@ import (
 // Backend is what the methods do.
 type Backend interface {
 	List() nmsproto.DeviceList
-	Adopt(p nmsproto.AdoptParams, root bool) (nmsproto.Device, error)
+	Adopt(p nmsproto.AdoptParams, root bool) (nmsproto.Adopted, error)
 	// Connect owns the socket.
 	Connect(ctx context.Context, device string, sock station.Duplex) (nmsproto.ConnectResult, error)
 	Subscribe() (last []nmsproto.Event, events <-chan nmsproto.Event, cancel func())
@@ -51,7 +51,7 @@ func methods(b Backend, c *rpc.Conn) map[string]rpc.Method {
 			last, err := rpc.Subscribe(ctx, c, b.Subscribe)
 			return nmsproto.EventList{Events: last}, err
 		})},
-		nmsproto.MethodAdopt: {Handle: rpc.Typed(func(_ context.Context, p nmsproto.AdoptParams) (nmsproto.Device, error) {
+		nmsproto.MethodAdopt: {Handle: rpc.Typed(func(_ context.Context, p nmsproto.AdoptParams) (nmsproto.Adopted, error) {
 			return b.Adopt(p, c.Peer.UID == 0)
 		})},
 		nmsproto.MethodReload: {Handle: rpc.Plain(func(context.Context) (nmsproto.Nothing, error) {

@@ -33,8 +33,8 @@ func (*backend) List() nmsproto.DeviceList {
 }
 
 // Adopt returns in Address who adopted.
-func (*backend) Adopt(p nmsproto.AdoptParams, byRoot bool) (nmsproto.Device, error) {
-	return nmsproto.Device{ID: p.ID, Address: fmt.Sprint("root: ", byRoot)}, nil
+func (*backend) Adopt(p nmsproto.AdoptParams, byRoot bool) (nmsproto.Adopted, error) {
+	return nmsproto.Adopted{Device: nmsproto.Device{ID: p.ID, Address: fmt.Sprint("root: ", byRoot)}}, nil
 }
 
 func (b *backend) Connect(ctx context.Context, device string, sock station.Duplex) (nmsproto.ConnectResult, error) {
@@ -251,7 +251,7 @@ func TestTheStationKnowsWhetherRootAdopts(t *testing.T) {
 			t.Fatal(err)
 		}
 		got, err := adopt(t.Context(), requests[0].ToRequest())
-		if device, ok := got.(nmsproto.Device); !ok || err != nil || device.Address != want {
+		if device, ok := got.(nmsproto.Adopted); !ok || err != nil || device.Address != want {
 			t.Errorf("user %d: %+v, %v, want %s", uid, got, err, want)
 		}
 	}

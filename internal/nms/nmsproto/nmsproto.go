@@ -56,7 +56,8 @@ type Device struct {
 
 	Sessions int    `json:"sessions"` // open now
 	Calls    uint64 `json:"calls"`    // logins since the start
-	// LastError is why its last failed call home failed, or its connection ended.
+	// LastError is why its last failed call home failed, or its connection ended. A
+	// login clears it.
 	LastError string     `json:"last-error,omitempty"`
 	ErrorTime *time.Time `json:"error-time,omitempty"`
 }
@@ -71,6 +72,8 @@ type Unknown struct {
 	Calls       uint64    `json:"calls"`
 	First       time.Time `json:"first"`
 	Last        time.Time `json:"last"`
+	// Pause is the time between its last two calls, 0 after the first one.
+	Pause time.Duration `json:"pause-ns,omitempty"`
 }
 
 // Problem is a file of the registry that cannot be used, and why.
@@ -94,6 +97,12 @@ type AdoptParams struct {
 	KeyFile      string            `json:"key-file,omitempty"`
 	PasswordFile string            `json:"password-file,omitempty"`
 	Labels       map[string]string `json:"labels,omitempty"`
+}
+
+// Adopted is a device that was registered, and what its calls were like.
+type Adopted struct {
+	Device
+	Called Unknown `json:"called"`
 }
 
 // ConnectParams name a device.

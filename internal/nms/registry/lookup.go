@@ -38,6 +38,21 @@ func (r *Registry) Lookup(key ssh.PublicKey, now time.Time) (*Entry, error) {
 	return r.certified(cert, now)
 }
 
+// Owner returns the id of the entry that has the key of that fingerprint, "" where
+// none has it.
+func (r *Registry) Owner(fingerprint string) string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for id, e := range r.entries {
+		for _, key := range e.HostKeys {
+			if ssh.FingerprintSHA256(key) == fingerprint {
+				return id
+			}
+		}
+	}
+	return ""
+}
+
 func (r *Registry) certified(cert *ssh.Certificate, now time.Time) (*Entry, error) {
 	ca := string(cert.SignatureKey.Marshal())
 	if !r.cas[ca] {

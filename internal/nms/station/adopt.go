@@ -32,21 +32,30 @@ func (c Credential) mayAdopt(p nmsproto.AdoptParams, root bool) error {
 
 // Adopt registers an unknown device as an entry; root says whether the peer is
 // root. Errors are *proto.Error.
-func (s *Station) Adopt(p nmsproto.AdoptParams, root bool) (nmsproto.Device, error) {
+func (s *Station) Adopt(p nmsproto.AdoptParams, root bool) (nmsproto.Adopted, error) {
 	if err := s.config.Credential.mayAdopt(p, root); err != nil {
-		return nmsproto.Device{}, err
+		return nmsproto.Adopted{}, err
 	}
-	bad := func(err error) (nmsproto.Device, error) {
-		return nmsproto.Device{}, proto.NewError(proto.CodeBadType, err.Error())
+	bad := func(err error) (nmsproto.Adopted, error) {
+		return nmsproto.Adopted{}, proto.NewError(proto.CodeBadType, err.Error())
 	}
 	if err := registry.CheckID(p.ID); err != nil {
 		return bad(err)
 	}
+	owner := s.config.Registry.Owner(p.HostKey)
 	s.mu.Lock()
 	u := s.unknown[p.HostKey]
+	for id, d := range s.devices { // one that is known by its certificate
+		if owner == "" && d.seen.HostKey == p.HostKey {
+			owner = id
+		}
+	}
 	s.mu.Unlock()
+	if u == nil && p.HostKey != "" && owner != "" {
+		return nmsproto.Adopted{}, proto.NewError(proto.CodeBadType, fmt.Sprintf("the host key %.80s is that of device %s already", p.HostKey, owner))
+	}
 	if u == nil {
-		return nmsproto.Device{}, proto.NewError(proto.CodeNoExists, fmt.Sprintf("no unknown device has called with the host key %.80s; `callhome-nms devices` lists them", printable.Line(p.HostKey)))
+		return nmsproto.Adopted{}, proto.NewError(proto.CodeNoExists, fmt.Sprintf("no unknown device has called with the host key %.80s; `callhome-nms devices` lists them", printable.Line(p.HostKey)))
 	}
 	key, err := registry.ParseKey(u.Key)
 	if err != nil {
@@ -60,7 +69,7 @@ func (s *Station) Adopt(p nmsproto.AdoptParams, root bool) (nmsproto.Device, err
 	change, err := r.Reload()
 	if err != nil {
 		err = errors.Join(err, r.Remove(p.ID))
-		return nmsproto.Device{}, proto.NewError(proto.CodeOS, err.Error())
+		return nmsproto.Adopted{}, proto.NewError(proto.CodeOS, err.Error())
 	}
 	problem := r.Problem(p.ID)
 	change.Problems = slices.DeleteFunc(change.Problems, func(q registry.Problem) bool { return problem != "" && q.Error == problem })
@@ -80,7 +89,7 @@ func (s *Station) Adopt(p nmsproto.AdoptParams, root bool) (nmsproto.Device, err
 	s.mu.Unlock()
 	s.Publish(nmsproto.Event{Event: nmsproto.EventAdopted, Device: p.ID, HostKey: p.HostKey, Address: u.Address})
 	info, _ := s.Device(p.ID)
-	return info, nil
+	return nmsproto.Adopted{Device: info, Called: u.Unknown}, nil
 }
 
 // RegistryRead must be called after each Reload of the registry: it rechecks the

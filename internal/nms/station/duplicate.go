@@ -113,7 +113,6 @@ func (s *Station) replace(h, old *connection) (*connection, bool) {
 	d.seen = nmsproto.Device{
 		State: nmsproto.Connected, Since: &since, Address: h.address.String(), Software: printable.Line(string(h.conn.ServerVersion())),
 		HostKey: ssh.FingerprintSHA256(plain), Certificate: certificate, User: h.conn.User(), Calls: d.seen.Calls + 1,
-		LastError: d.seen.LastError, ErrorTime: d.seen.ErrorTime,
 	}
 	s.stats.Outcomes[LoggedIn]++
 	event := nmsproto.Event{Event: nmsproto.EventUp, Device: h.id, Address: d.seen.Address, Software: d.seen.Software, HostKey: d.seen.HostKey, Certificate: certificate}

@@ -36,7 +36,7 @@ func (s *site) mustBe(id string, state nmsproto.State, lastError string) nmsprot
 
 // adopt registers a device as root, with the stand-ins' password: the station never
 // sends its own (TestWhoMayAdoptWithWhichCredential).
-func (s *site) adopt(p nmsproto.AdoptParams) (nmsproto.Device, error) {
+func (s *site) adopt(p nmsproto.AdoptParams) (nmsproto.Adopted, error) {
 	if p.KeyFile == "" {
 		p.PasswordFile = s.config.Credential.PasswordFile
 	}
@@ -199,6 +199,43 @@ func TestAdoptReportsOtherChangesOfTheRegistry(t *testing.T) {
 		if len(changes) != 1 || !changes[0].Revoked || len(changes[0].Added) != 1 {
 			t.Errorf("changes %+v", changes)
 		}
+	})
+}
+
+// A key that a device has already is not unknown: the error says whose it is. What
+// an unknown device's calls were like comes with its registration.
+func TestAdoptNamesTheOwnerOfAKnownKey(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, d, other := newSite(t, nil), newStandIn(t), newStandIn(t)
+		s.know("edge7", d, "")
+		s.call("192.0.2.1:1", d.serve)
+		up := s.await(nmsproto.EventUp)
+		var e *proto.Error
+		if _, err := s.adopt(nmsproto.AdoptParams{HostKey: up.HostKey, ID: "edge8"}); !errors.As(err, &e) || e.Code != proto.CodeBadType || !strings.Contains(err.Error(), "is that of device edge7 already") {
+			t.Errorf("got %v", err)
+		}
+		s.call("192.0.2.1:2", other.serve)
+		s.await(nmsproto.EventUnknown)
+		time.Sleep(8 * time.Second)
+		s.call("192.0.2.1:3", other.serve)
+		key := s.await(nmsproto.EventUnknown).HostKey
+		got, err := s.adopt(nmsproto.AdoptParams{HostKey: key, ID: "edge8"})
+		if err != nil || got.ID != "edge8" || got.Called.Calls != 2 || got.Called.Pause != 8*time.Second {
+			t.Errorf("got %+v, %v", got, err)
+		}
+	})
+}
+
+// What went wrong before does not stand beside a device that is connected.
+func TestTheLastErrorGoesWithTheLogin(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, d := newSite(t, nil), newStandIn(t)
+		s.know("edge7", d, "")
+		s.noteError("edge7", "login refused")
+		s.mustBe("edge7", nmsproto.NeverSeen, "login refused")
+		s.call("192.0.2.1:1", d.serve)
+		s.await(nmsproto.EventUp)
+		s.mustBe("edge7", nmsproto.Connected, "")
 	})
 }
 

@@ -40,6 +40,9 @@ func (s unknownDevices) note(key ssh.PublicKey, address, software string, now ti
 		u = &unknownDevice{Unknown: nmsproto.Unknown{HostKey: fingerprint, Key: strings.TrimSpace(string(ssh.MarshalAuthorizedKey(plain))), First: now}}
 		s[fingerprint] = u
 	}
+	if u.Calls > 0 {
+		u.Pause = max(0, now.Sub(u.Last))
+	}
 	u.Certificate, u.Address, u.Software, u.Last = id, address, software, now
 	u.Calls++
 	for _, other := range s {

@@ -226,6 +226,8 @@ static int command(int sock, int n, char **arg)
 		return events(sock, atoi(arg[1]));
 	if (strcmp(name, "reload") == 0)
 		return ok(callhome_reload_config(sock));
+	if (strcmp(name, "call-client") == 0)
+		return ok(callhome_call_client(sock, arg[1], CALLHOME_WAIT_SSH) < 0 ? CALLHOME_ERR : CALLHOME_OK);
 	if (strcmp(name, "restart") == 0)
 		return ok(callhome_restart_call_home(sock, n > 1 ? arg[1] : NULL));
 	if (strcmp(name, "reopen") == 0)

@@ -147,6 +147,7 @@ COMMANDS = {
     "clients": clients,
     "events": events,
     "reload": lambda m: done(m.reload_config()),
+    "call-client": lambda m, client: done(dict.fromkeys([m.call_client(client, wait="ssh")["client"]])),
     "restart": lambda m, *client: done(dict.fromkeys(m.restart_call_home(*client))),
     "reopen": lambda m: done(m.reopen_logs()),
     "stop": lambda m: done(m.stop()),
