@@ -75,7 +75,9 @@ var faults = []fault{
 		c.begin()
 		return nil
 	}},
-	{"SIGKILL of a session's sshd", func(c *chaos) []string { return c.hit(func(s proto.SessionInfo) { _ = unix.Kill(s.PID, unix.SIGKILL) }) }},
+	{"SIGKILL of a session's sshd", func(c *chaos) []string {
+		return c.hit(func(s proto.SessionInfo) { _ = unix.Kill(s.PID, unix.SIGKILL) })
+	}},
 	{"the NMS ends a session", func(c *chaos) []string { return c.hangUp() }},
 	{"full disk, a session ends", func(c *chaos) []string {
 		big, err := os.Create(filepath.Dir(c.state) + "/big")
