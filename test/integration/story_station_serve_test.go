@@ -454,7 +454,7 @@ func TestServeTakesSystemdsSockets(t *testing.T) {
 	p.AwaitStderr("up: device=edge7")
 	call.Running()
 	ask := exec.Command(binDir+"/callhome-nms", "status", "--socket", filepath.Join(dir, "s"))
-	contains(t, "the status", readToTheEnd(t, ask), "listening on "+calls.Addr().String(), "1 devices connected")
+	contains(t, "the status", readToTheEnd(t, ask), "listening on "+calls.Addr().String(), "1 device connected")
 	p.Signal(unix.SIGTERM)
 	p.MustExit(0)
 	if _, err := os.Lstat(filepath.Join(dir, "s")); err != nil {

@@ -11,14 +11,17 @@ import (
 	"fmt"
 	"net"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-// most bounds the bytes before the version string: more than the few lines of
-// outbound-ssh.
-const most = 4 << 10
+// most bounds the bytes up to the end of the version string: more than the few lines of
+// outbound-ssh. The kernel holds them anyway, ID takes a buffer for each look alone.
+const most = 16 << 10
+
+var buffers = sync.Pool{New: func() any { return new([most]byte) }}
 
 // ID waits for the device's version string and returns the announced id, "" if there
 // is no id. It takes no byte from the connection and sends none.
@@ -29,11 +32,12 @@ func ID(ctx context.Context, conn *net.TCPConn) (string, error) {
 	}
 	stop := context.AfterFunc(ctx, func() { _ = conn.SetReadDeadline(time.Unix(1, 0)) })
 	defer stop()
-	buf := make([]byte, most)
 	var id string
 	var readErr error
 	err = raw.Read(func(fd uintptr) bool {
-		n, _, err := unix.Recvfrom(int(fd), buf, unix.MSG_PEEK|unix.MSG_DONTWAIT)
+		buf := buffers.Get().(*[most]byte)
+		defer buffers.Put(buf)
+		n, _, err := unix.Recvfrom(int(fd), buf[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
 		switch {
 		case errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EINTR):
 			return false

@@ -86,6 +86,7 @@ func TestTheIDIsInTheVersionOrInALineBeforeIt(t *testing.T) {
 		{"SSH-2.0-OpenSSH_9.2p1 edge7", "", false},
 		{"MSG-ID: DEVICE-CONN-INFO\r\nDEVICE-ID: edge7\r\nSSH-2.0-x Debian\r\n", "edge7", true},
 		{"DEVICE-ID: edge7\r\nDEVICE-ID: edge8\r\nSSH-2.0-x\r\nDEVICE-ID: edge9\r\n", "edge7", true},
+		{"DEVICE-ID: edge7\r\nHOST-KEY: ssh-rsa " + strings.Repeat("A", 9000) + "\r\nHMAC: 01\r\nSSH-2.0-x\r\n", "edge7", true},
 		{"DEVICE-ID: edge7\r\n", "", false},
 		{"", "", false},
 	} {

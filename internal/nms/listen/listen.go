@@ -39,6 +39,9 @@ type Listener struct {
 	Refused func(from netip.AddrPort)
 	// Temporary, if set, is called with each temporary error of accept(2).
 	Temporary func(error)
+	// Unprepared, if set, is called for each call on which an option cannot be set.
+	// Accept returns it all the same.
+	Unprepared func(from netip.AddrPort, err error)
 
 	listeners []*net.TCPListener
 	calls     chan *net.TCPConn
@@ -161,9 +164,8 @@ func (l *Listener) Accept(ctx context.Context) (*net.TCPConn, error) {
 				}
 				continue
 			}
-			if err := prepare(conn); err != nil {
-				conn.Close() // it ended between accept and here
-				continue
+			if err := prepare(conn); err != nil && l.Unprepared != nil {
+				l.Unprepared(from, err)
 			}
 			return conn, nil
 		}
@@ -239,20 +241,26 @@ func isTemporary(err error) bool {
 }
 
 // prepare sets options that an SSH client sets too late or never: without
-// TCP_NODELAY, Nagle's algorithm and the delayed ACK add 40 ms to each login.
+// TCP_NODELAY, Nagle's algorithm and the delayed ACK add 40 ms to each login. Linux has
+// no TCP_USER_TIMEOUT for a call with MPTCP, which a Go listener accepts: there only
+// keepalives find that the device is gone.
 func prepare(conn *net.TCPConn) error {
-	if err := conn.SetNoDelay(true); err != nil {
-		return err
-	}
 	raw, err := conn.SyscallConn()
 	if err != nil {
 		return err
 	}
-	var set error
+	var failed []error
 	err = raw.Control(func(fd uintptr) {
-		set = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(userTimeout.Milliseconds()))
+		for _, o := range []struct {
+			name         string
+			number, want int
+		}{{"TCP_NODELAY", unix.TCP_NODELAY, 1}, {"TCP_USER_TIMEOUT", unix.TCP_USER_TIMEOUT, int(userTimeout.Milliseconds())}} {
+			if err := unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, o.number, o.want); err != nil {
+				failed = append(failed, fmt.Errorf("setting %s: %w", o.name, err))
+			}
+		}
 	})
-	return errors.Join(err, set)
+	return errors.Join(append(failed, err)...)
 }
 
 // addrPort undoes the IPv4-mapped IPv6 address that a socket for both families

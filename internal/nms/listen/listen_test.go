@@ -350,3 +350,37 @@ func TestAShortageOfDescriptorsIsReportedAndTemporary(t *testing.T) {
 		t.Error("the call is not accepted")
 	}
 }
+
+// A caller with MPTCP is accepted, and the option that MPTCP lacks is reported.
+func TestACallerWithMPTCPIsAccepted(t *testing.T) {
+	l := open(t, "127.0.0.1:0")
+	reported := make(chan error, 1)
+	l.Unprepared = func(_ netip.AddrPort, err error) { reported <- err }
+	d := net.Dialer{Timeout: patience}
+	d.SetMultipathTCP(true)
+	theirs, err := d.DialContext(t.Context(), "tcp", l.Addrs()[0].String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer theirs.Close()
+	ours := accept(t, l)
+	if multipath, err := ours.MultipathTCP(); err != nil || !multipath {
+		t.Skipf("this kernel has no MPTCP: %v, %v", multipath, err)
+	}
+	if _, err := theirs.Write([]byte("x")); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := ours.Read(make([]byte, 1)); n != 1 || err != nil {
+		t.Errorf("read %d, %v", n, err)
+	}
+	select {
+	case err := <-reported:
+		if !errors.Is(err, unix.ENOPROTOOPT) || !strings.Contains(err.Error(), "TCP_USER_TIMEOUT") {
+			t.Errorf("reported %v", err)
+		}
+	default:
+		if got := getsockopt(t, ours, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT); got == 0 {
+			t.Error("TCP_USER_TIMEOUT is not set, and not reported")
+		}
+	}
+}
