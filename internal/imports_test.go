@@ -175,6 +175,8 @@ var arrows = []struct{ from, to, reason string }{
 	{"internal/device/trigger", "internal/sysexits", "each failure has its exit status"},
 
 	// The station wing.
+	{"internal/nms/admission", "internal/ratelimit", "limits the failed attempts of a network"},
+
 	{"internal/nms/console", "internal/nms/netconf", "sends its requests in a session"},
 	{"internal/nms/console", "internal/sysexits", "a usage error, and an rpc-error, has its exit status"},
 
@@ -212,6 +214,7 @@ var arrows = []struct{ from, to, reason string }{
 
 	{"internal/nms/sshtest", "internal/nms/wire", "sends packets that the SSH library does not know"},
 
+	{"internal/nms/station", "internal/nms/admission", "decides which unauthenticated connections it keeps"},
 	{"internal/nms/station", "internal/nms/handshake", "logs in to a device"},
 	{"internal/nms/station", "internal/nms/login", "reads the credentials"},
 	{"internal/nms/station", "internal/nms/nmsproto", "types of the API, and events"},
@@ -221,6 +224,7 @@ var arrows = []struct{ from, to, reason string }{
 	{"internal/nms/station", "internal/proto", "errors have the API's codes and stages"},
 	{"internal/nms/station", "internal/pubsub", "publishes events to subscribers"},
 	{"internal/nms/station", "internal/ratelimit", "rate-limits events"},
+	{"internal/nms/station", "internal/wake", "wakes the connection that waits for a place"},
 
 	{"internal/nms/wire", "internal/printable", "a reason on one line, and the SSH library's errors"},
 

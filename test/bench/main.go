@@ -22,7 +22,9 @@ var (
 	held   = flag.Int("held", 500, "sessions held for memory and idle CPU")
 	idle   = flag.Duration("idle", 30*time.Second, "time for which the idle daemon is measured")
 	bin    = flag.String("bin", "bin", "directory of the programs")
-	step   = flag.String("step", "", "run only this measurement: banner, hello, throughput, holding or station")
+	step   = flag.String("step", "", "run only this measurement: banner, hello, throughput, holding, station or storm")
+	only   = flag.Int("storm", -1, "of the step storm, run only the storm with this number")
+	people = flag.String("crowd", "", "run as the peers of a storm, of this kind")
 	give   = flag.String("give", "", "run as ssh's ProxyCommand: pass the descriptor from this socket to ssh")
 )
 
@@ -32,6 +34,8 @@ func main() {
 	switch {
 	case *give != "":
 		err = beProxyCommand(*give)
+	case *people != "":
+		err = beCrowd(*people, flag.Args())
 	case os.Getenv(furnished) == "":
 		err = furnish()
 	default:
@@ -65,7 +69,7 @@ func measureAll() error {
 var steps = []struct {
 	name string
 	run  func(*fixture) error
-}{{"banner", banner}, {"hello", hello}, {"throughput", throughput}, {"holding", holding}, {"station", manyDevices}}
+}{{"banner", banner}, {"hello", hello}, {"throughput", throughput}, {"holding", holding}, {"station", manyDevices}, {"storm", stormyStation}}
 
 // furnished says that we are in a mount namespace of our own.
 const furnished = "CALLHOME_BENCH_FURNISHED"

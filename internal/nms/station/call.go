@@ -7,11 +7,13 @@ import (
 	"net/netip"
 	"time"
 
+	"callhome/internal/nms/admission"
 	"callhome/internal/nms/handshake"
 	"callhome/internal/nms/nmsproto"
 	"callhome/internal/nms/registry"
 	"callhome/internal/nms/wire"
 	"callhome/internal/printable"
+	"callhome/internal/wake"
 
 	"golang.org/x/crypto/ssh"
 )
@@ -19,9 +21,9 @@ import (
 // call is one call home, from accept to its end.
 type call struct {
 	station *Station
-	conn    net.Conn
+	conn    *paced
 	from    netip.AddrPort
-	pending uint64 // its number while it is unauthenticated
+	place   *admission.Place // while it is unauthenticated
 
 	entry     *registry.Entry // of the device, once its host key is known
 	key       ssh.PublicKey
@@ -39,12 +41,9 @@ func (c *call) run() {
 		return
 	}
 	login, err := handshake.Do(conn, deadline, handshake.Options{
-		HostKeys: s.config.Registry.Algorithms(), GotVersion: func() { _ = c.reached(sentVersion) }, Farewell: c.farewell,
+		HostKeys: s.config.Registry.Algorithms(), GotVersion: func() { _ = c.reached(admission.SentVersion) }, Farewell: c.farewell,
 	}, c.identify)
-	if err == nil && !c.reached(loggedIn) { // it was evicted just before
-		login.Close()
-		err = net.ErrClosed
-	}
+	c.conn.loggedIn()
 	if err != nil {
 		evicted := c.leave()
 		c.failed(err, evicted)
@@ -100,21 +99,34 @@ func (c *call) pastBalancer(deadline time.Time) (net.Conn, bool) {
 	}
 	c.from = from
 	s.mu.Lock()
-	ok := s.unauthenticated.move(c.pending, from.Addr())
-	s.mu.Unlock()
-	if !ok {
-		return fail(OverLimit, overLimit)
+	a := s.unauthenticated.Move(c.place, from.Addr(), time.Now())
+	if a.Place != nil {
+		c.place = a.Place
 	}
+	s.mu.Unlock()
+	if a.Place == nil {
+		return fail(OverLimit, a.Refused)
+	}
+	a.Evicted()
 	return conn, true
 }
 
 // reached records how far the connection has come, and reports whether it is still
 // counted, that is, not evicted.
-func (c *call) reached(at stage) bool {
+func (c *call) reached(at admission.Stage) bool {
 	s := c.station
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.unauthenticated.reaches(c.pending, at)
+	return s.unauthenticated.Reaches(c.place, at)
+}
+
+// overdue records that the peer has kept the station waiting too long.
+func (c *call) overdue() {
+	s := c.station
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.unauthenticated.Overdue(c.place)
+	wake.Up(s.freed)
 }
 
 // leave stops counting the connection as unauthenticated, and reports whether it
@@ -123,8 +135,8 @@ func (c *call) leave() (evicted bool) {
 	s := c.station
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	evicted = s.unauthenticated.pending[c.pending] == nil
-	s.unauthenticated.exit(c.pending)
+	evicted = !s.unauthenticated.Leave(c.place)
+	wake.Up(s.freed)
 	return evicted
 }
 
@@ -137,9 +149,15 @@ func (c *call) identify(key ssh.PublicKey) (*handshake.Login, error) {
 	if c.err != nil {
 		return nil, c.err
 	}
+	// From here on it is not evicted.
+	if !c.reached(admission.Exchanged) {
+		return nil, net.ErrClosed
+	}
+	c.conn.yield() // the first connection may take its time to answer
 	if c.old, c.duplicate = s.holder(c.entry); c.duplicate {
 		return nil, errDuplicate
 	}
+	c.conn.await()
 	login, err := s.config.Credential.loginFor(c.entry)
 	c.err = err
 	return login, err
@@ -195,14 +213,25 @@ func (c *call) failed(err error, evicted bool) {
 		e.Cause = c.err.Error() // the credential
 		c.deviceFailed(e, NoLogin)
 	case errors.Is(c.err, registry.ErrUnknown):
+		c.attemptFailed()
 		c.unknown(e)
 	case c.err != nil:
+		c.attemptFailed()
 		e.Cause = c.err.Error()
 		s.refused(Invalid, e)
 	default:
+		c.attemptFailed()
 		e.Cause = c.noSSH(h)
 		s.refused(NoSSH, e)
 	}
+}
+
+// attemptFailed counts an attempt of a peer that has shown no key of a device.
+func (c *call) attemptFailed() {
+	s := c.station
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.unauthenticated.Failed(c.from.Addr(), time.Now())
 }
 
 // noSSH returns the cause for a peer that showed no host key.

@@ -1,6 +1,7 @@
 package station
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -24,6 +25,8 @@ type standIn struct {
 	// netconf is its subsystem, nil if it has none. It returns the exit status.
 	netconf func(ssh.Channel) uint32
 	mute    bool // it answers no request
+	// loginTime is how long it takes to check the password.
+	loginTime time.Duration
 }
 
 // newStandIn returns a device whose subsystem sends back what it gets.
@@ -36,6 +39,7 @@ func (d *standIn) serve(conn net.Conn) {
 	config := &ssh.ServerConfig{
 		ServerVersion: "SSH-2.0-StandIn",
 		PasswordCallback: func(c ssh.ConnMetadata, p []byte) (*ssh.Permissions, error) {
+			time.Sleep(d.loginTime)
 			if c.User() != d.user || string(p) != d.password {
 				return nil, errors.New("wrong")
 			}
@@ -112,7 +116,7 @@ func (s *site) call(address string, serve func(net.Conn)) net.Conn {
 	station, device := sshtest.Pipe()
 	go serve(device)
 	s.t.Cleanup(func() { device.Close() })
-	s.Take(from{station, address})
+	s.Take(context.Background(), from{station, address})
 	return device
 }
 

@@ -114,6 +114,7 @@ func (s *Station) replace(h, old *connection) (*connection, bool) {
 		State: nmsproto.Connected, Since: &since, Address: h.address.String(), Software: printable.Line(string(h.conn.ServerVersion())),
 		HostKey: ssh.FingerprintSHA256(plain), Certificate: certificate, User: h.conn.User(), Calls: d.seen.Calls + 1,
 	}
+	s.unauthenticated.Remember(h.address.Addr(), time.Now())
 	s.stats.Outcomes[LoggedIn]++
 	event := nmsproto.Event{Event: nmsproto.EventUp, Device: h.id, Address: d.seen.Address, Software: d.seen.Software, HostKey: d.seen.HostKey, Certificate: certificate}
 	if old != nil {
@@ -143,6 +144,7 @@ func (s *Station) lost(h *connection) {
 		return
 	}
 	d.connection = nil
+	s.unauthenticated.Remember(h.address.Addr(), time.Now())
 	d.seen.State, d.seen.Since = nmsproto.Lost, &now
 	d.seen.LastError, d.seen.ErrorTime = cause, &now
 	s.events.publish(nmsproto.Event{Event: nmsproto.EventDown, Device: h.id, Address: d.seen.Address, Software: d.seen.Software, HostKey: d.seen.HostKey, Certificate: d.seen.Certificate, Cause: cause})

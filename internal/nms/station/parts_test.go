@@ -4,10 +4,8 @@ import (
 	"bufio"
 	"bytes"
 	"errors"
-	"fmt"
 	"io"
 	"net"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -38,92 +36,6 @@ func socketpair(t testing.TB) (a, b *net.UnixConn) {
 		conns[i] = c.(*net.UnixConn)
 	}
 	return conns[0], conns[1]
-}
-
-// limited records which unauthenticated connections are evicted.
-type limited struct {
-	*unauthenticated
-	left []string
-}
-
-func (r *limited) enters(t *testing.T, address string, ok bool) uint64 {
-	t.Helper()
-	name := fmt.Sprintf("%s#%d", address, r.next+1)
-	id, evicted, got := r.enter(netip.MustParseAddr(address), func() { r.left = append(r.left, name) })
-	if got != ok {
-		t.Errorf("%s: got in %v", name, got)
-	}
-	if got {
-		evicted()
-	}
-	return id
-}
-
-func TestUnauthenticatedConnectionsAreBounded(t *testing.T) {
-	t.Run("a source above its limit loses its oldest silent connection", func(t *testing.T) {
-		r := limited{unauthenticated: newUnauthenticated(10, 2)}
-		first := r.enters(t, "192.0.2.1", true)
-		r.reaches(first, sentVersion)
-		r.enters(t, "192.0.2.1", true)
-		r.enters(t, "192.0.2.2", true)
-		third := r.enters(t, "192.0.2.1", true)
-		if fmt.Sprint(r.left) != "[192.0.2.1#2]" {
-			t.Errorf("left: %v", r.left)
-		}
-		r.reaches(third, sentVersion)
-		r.enters(t, "192.0.2.1", false) // all have sent a version
-		r.exit(first)
-		r.exit(first)
-		r.enters(t, "192.0.2.1", true)
-	})
-	t.Run("above the total, the source with the most silent connections loses one", func(t *testing.T) {
-		r := limited{unauthenticated: newUnauthenticated(5, 4)}
-		r.enters(t, "192.0.2.2", true)
-		for range 3 {
-			r.enters(t, "192.0.2.1", true)
-		}
-		r.reaches(r.enters(t, "192.0.2.3", true), sentVersion)
-		r.enters(t, "192.0.2.4", true)
-		r.enters(t, "192.0.2.5", true)
-		if fmt.Sprint(r.left) != "[192.0.2.1#2 192.0.2.1#3]" {
-			t.Errorf("left: %v", r.left)
-		}
-	})
-	t.Run("where all have sent a version, the source with the most connections loses one, if it has several", func(t *testing.T) {
-		r := limited{unauthenticated: newUnauthenticated(4, 4)}
-		r.reaches(r.enters(t, "192.0.2.2", true), sentVersion)
-		r.reaches(r.enters(t, "192.0.2.1", true), loggedIn)
-		for range 2 {
-			r.reaches(r.enters(t, "192.0.2.1", true), sentVersion)
-		}
-		r.reaches(r.enters(t, "192.0.2.3", true), sentVersion)
-		if fmt.Sprint(r.left) != "[192.0.2.1#3]" {
-			t.Errorf("left: %v", r.left)
-		}
-		r.enters(t, "192.0.2.4", false)
-		r.enters(t, "192.0.2.1", false)
-	})
-	t.Run("a customer's IPv6 network is one source", func(t *testing.T) {
-		r := limited{unauthenticated: newUnauthenticated(10, 1)}
-		r.reaches(r.enters(t, "2001:db8::1", true), sentVersion)
-		r.enters(t, "2001:db8::ffff", false)
-		r.enters(t, "2001:db8:0:1::1", true)
-		r.reaches(r.enters(t, "::ffff:192.0.2.1", true), sentVersion)
-		r.enters(t, "192.0.2.1", false)
-	})
-}
-
-func TestABalancersConnectionCountsForTheDevicesAddress(t *testing.T) {
-	r := limited{unauthenticated: newUnauthenticated(10, 1)}
-	a, b := r.enters(t, "ff00::1", true), r.enters(t, "ff01::1", true)
-	if !r.move(a, netip.MustParseAddr("192.0.2.1")) || r.move(b, netip.MustParseAddr("192.0.2.1")) || r.move(99, netip.MustParseAddr("192.0.2.7")) {
-		t.Error("moved otherwise")
-	}
-	r.exit(a)
-	r.exit(b)
-	if len(r.pending) != 0 || len(r.sources) != 0 {
-		t.Errorf("left: %v, %v", r.pending, r.sources)
-	}
 }
 
 // The device that called last is kept and listed first, also after the clock was

@@ -8,14 +8,17 @@ package station
 import (
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"net/netip"
 	"sync"
 	"time"
 
+	"callhome/internal/nms/admission"
 	"callhome/internal/nms/nmsproto"
 	"callhome/internal/nms/registry"
 	"callhome/internal/nms/wire"
+	"callhome/internal/wake"
 )
 
 // Config is how a station behaves.
@@ -75,12 +78,17 @@ type Station struct {
 	config     Config
 	wg         sync.WaitGroup
 	turnedAway chan struct{} // has a value for each connection in turnAway
+	turns      turns         // of the connections that have not logged in
+	// taking is held while a connection is decided about: one waits at a time, and the
+	// others behind it.
+	taking sync.Mutex
+	freed  chan struct{} // wakes the one that waits
 
 	// mu guards the fields that follow, with what they point to. It is held for
 	// look-ups and to publish, never while a connection is read or written.
 	mu              sync.Mutex
 	events          *publisher
-	unauthenticated *unauthenticated
+	unauthenticated *admission.Set
 	devices         map[string]*device
 	unknown         unknownDevices
 	stats           Stats
@@ -99,8 +107,9 @@ func New(c Config) (*Station, error) {
 		return nil, err
 	}
 	s := &Station{
-		config: c, turnedAway: make(chan struct{}, maxTurnedAway), unauthenticated: newUnauthenticated(c.MaxUnauthenticated, c.MaxPerSource), devices: make(map[string]*device),
-		unknown: make(unknownDevices), stats: Stats{Outcomes: make(map[Outcome]uint64)},
+		config: c, turnedAway: make(chan struct{}, maxTurnedAway), turns: newTurns(), freed: wake.New(), devices: make(map[string]*device),
+		unauthenticated: admission.New(admission.Limits{Total: c.MaxUnauthenticated, PerSource: c.MaxPerSource}),
+		unknown:         make(unknownDevices), stats: Stats{Outcomes: make(map[Outcome]uint64)},
 	}
 	s.events = newPublisher(&s.mu)
 	return s, nil
@@ -126,7 +135,7 @@ func (s *Station) Serve(ctx context.Context, calls Calls) error {
 		case err != nil:
 			return err
 		}
-		s.Take(conn)
+		s.Take(ctx, conn)
 	}
 }
 
@@ -140,9 +149,10 @@ func (s *Station) stop() {
 			all = append(all, d.connection)
 		}
 	}
-	for _, g := range s.unauthenticated.pending {
-		g.leave()
+	for leave := range s.unauthenticated.All() {
+		leave()
 	}
+	wake.Up(s.freed)
 	s.mu.Unlock()
 	for _, h := range all {
 		h.end(stopping, wire.ByApplication)
@@ -153,29 +163,24 @@ func (s *Station) stop() {
 	s.events.close()
 }
 
-// Take takes a connection, which the station owns from here on.
-func (s *Station) Take(conn net.Conn) {
-	from := addrPort(conn.RemoteAddr())
+// Take takes a connection, which the station owns from here on. While there is no place
+// for it and none is overdue, it waits: until then the kernel's queue holds the others.
+func (s *Station) Take(ctx context.Context, conn net.Conn) {
+	c := &call{station: s, from: addrPort(conn.RemoteAddr())}
+	c.conn = newPaced(conn, s.turns, c.overdue)
 	s.mu.Lock()
 	s.stats.Calls++
-	stopping := s.stopping
-	var id uint64
-	evicted, ok := func() {}, false
-	if !stopping {
-		id, evicted, ok = s.enter(from, conn)
-	}
 	s.mu.Unlock()
-	if !ok {
-		if stopping {
+	refused := s.admit(ctx, c)
+	if c.place == nil {
+		if refused == "" {
 			conn.Close()
 		} else {
-			s.turnAway(conn)
-			s.refused(OverLimit, nmsproto.Event{Address: from.String(), Cause: overLimit})
+			s.turnAway(conn, refused)
+			s.refused(OverLimit, nmsproto.Event{Address: c.from.String(), Cause: refused})
 		}
 		return
 	}
-	evicted()
-	c := &call{station: s, conn: conn, from: from, pending: id}
 	s.wg.Go(c.run)
 }
 
@@ -184,11 +189,11 @@ func (s *Station) Take(conn net.Conn) {
 const maxTurnedAway = 64
 
 // turnAway closes a connection above the limits. The device gets the reason.
-func (s *Station) turnAway(conn net.Conn) {
+func (s *Station) turnAway(conn net.Conn, reason string) {
 	select {
 	case s.turnedAway <- struct{}{}:
 		s.wg.Go(func() {
-			wire.RefuseAtOnce(conn, wire.Farewell{Reason: wire.TooManyConnections, Text: overLimit})
+			wire.RefuseAtOnce(conn, wire.Farewell{Reason: wire.TooManyConnections, Text: reason})
 			<-s.turnedAway
 		})
 	default:
@@ -196,22 +201,34 @@ func (s *Station) turnAway(conn net.Conn) {
 	}
 }
 
-const overLimit = "too many unauthenticated connections"
-
-// enter counts a connection as unauthenticated. One from a load balancer counts for
-// the source that its PROXY header names; until that is read, only the total bounds
-// it. The caller holds mu.
-func (s *Station) enter(from netip.AddrPort, conn net.Conn) (uint64, func(), bool) {
-	if s.trusted(from.Addr()) {
-		// One multicast address for each connection: no device's source.
-		var n [16]byte
-		n[0] = 0xff
-		for i := range 8 {
-			n[i+1] = byte(s.stats.Calls >> (8 * i))
-		}
-		return s.unauthenticated.enter(netip.AddrFrom16(n), func() { conn.Close() })
+// admit gives c a place, or returns why it gets none: "" when the station stops.
+func (s *Station) admit(ctx context.Context, c *call) (refused string) {
+	from := c.from.Addr()
+	if s.trusted(from) {
+		from = netip.Addr{} // the PROXY header will name the source
 	}
-	return s.unauthenticated.enter(from.Addr(), func() { conn.Close() })
+	s.taking.Lock()
+	defer s.taking.Unlock()
+	for coin := rand.Float64(); ; coin = 1 {
+		s.mu.Lock()
+		if s.stopping || ctx.Err() != nil {
+			s.mu.Unlock()
+			return ""
+		}
+		a := s.unauthenticated.Enter(from, time.Now(), coin, func() { c.conn.Close() })
+		c.place = a.Place
+		s.mu.Unlock()
+		if a.Place != nil {
+			a.Evicted()
+		}
+		if !a.Wait {
+			return a.Refused
+		}
+		select {
+		case <-s.freed:
+		case <-ctx.Done():
+		}
+	}
 }
 
 func (s *Station) trusted(a netip.Addr) bool {

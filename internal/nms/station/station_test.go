@@ -398,25 +398,167 @@ func TestSilentConnectionsDoNotBlockADevice(t *testing.T) {
 	}
 }
 
-// Nor do connections that send what costs nothing: a byte, or an SSH version.
+// Nor do connections that send what costs nothing: a byte, or an SSH version. They have
+// all places that a new address can get, and each must be waited for two seconds at
+// most.
 func TestConnectionsThatSendOnlyAVersionDoNotBlockADevice(t *testing.T) {
-	for _, text := range []string{"S", "SSH-2.0-x", "hello\r\nSSH-2.0-x\r\n"} {
+	for _, text := range []string{"S", "SSH-2.0-x", "SSH-2.0-x\r\n", "hello\r\nSSH-2.0-x\r\n"} {
 		t.Run(text, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				s, d := newSite(t, func(c *Config) { c.MaxUnauthenticated, c.MaxPerSource = 64, 16 }), newStandIn(t)
-				s.know("edge7", d, "")
-				for n := range s.config.MaxUnauthenticated {
-					s.call(fmt.Sprintf("[2001:db8:0:%x::1]:%d", n/s.config.MaxPerSource, 1000+n), sends(text))
+				s := newSite(t, nil)
+				full := s.config.MaxUnauthenticated * 7 / 8
+				for n := range full {
+					s.call(fmt.Sprintf("10.%d.%d.1:5", n>>8, n&0xff), sends(text))
 				}
 				synctest.Wait()
-				if n := s.Stats().Unauthenticated; n != s.config.MaxUnauthenticated {
+				if n := s.Stats().Unauthenticated; n != full {
 					t.Fatalf("%d connections wait", n)
 				}
-				s.call("198.51.100.7:5", d.serve)
-				s.await(nmsproto.EventUp)
+				begun := time.Now()
+				for n := range 12 {
+					d, id := newStandIn(t), fmt.Sprintf("edge%d", n)
+					s.know(id, d, "")
+					s.call(fmt.Sprintf("198.51.100.%d:5", n), d.serve)
+					s.await(nmsproto.EventUp)
+				}
+				if took := time.Since(begun); took > minWait+500*time.Millisecond {
+					t.Errorf("12 devices took %v", took)
+				}
 				synctest.Wait()
-				if n := s.Stats().Outcomes[OverLimit]; n != 1 {
+				if n := s.Stats().Outcomes[OverLimit]; n != 1 { // each login frees the place
 					t.Errorf("%d were evicted", n)
+				}
+			})
+		})
+	}
+}
+
+// A peer that sends a byte now and then uses up its time like one that is silent.
+func TestASlowPeerIsOverdue(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, d := newSite(t, func(c *Config) { c.MaxUnauthenticated = 1 }), newStandIn(t)
+		s.know("edge7", d, "")
+		done := make(chan struct{})
+		defer synctest.Wait()
+		defer close(done)
+		s.call("192.0.2.1:1", func(c net.Conn) {
+			go quietly(c)
+			for {
+				select {
+				case <-done:
+					return
+				case <-time.After(time.Second):
+					_, _ = io.WriteString(c, "x")
+				}
+			}
+		})
+		begun := time.Now()
+		s.call("192.0.3.1:1", d.serve)
+		s.await(nmsproto.EventUp)
+		if took := time.Since(begun); took < minWait || took > maxWait {
+			t.Errorf("it took %v", took)
+		}
+	})
+}
+
+// A fleet that comes back at once, many times the limit, is not dropped: the station
+// does not accept what it has no place for.
+func TestAFleetWaitsForItsPlaces(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const many = 150
+		s := newSite(t, func(c *Config) { c.MaxUnauthenticated = 8 })
+		for n := range many {
+			d := newStandIn(t)
+			s.know(fmt.Sprintf("d%d", n), d, "")
+			go s.call(fmt.Sprintf("192.0.2.%d:1", n), d.serve)
+		}
+		for s.Stats().Devices[nmsproto.Connected] < many {
+			time.Sleep(time.Millisecond)
+		}
+		if st := s.Stats(); st.Outcomes[LoggedIn] != many || st.Outcomes[OverLimit] != 0 {
+			t.Errorf("stats %+v", st)
+		}
+	})
+}
+
+// A device that has proven its key keeps its place, however long its login takes.
+func TestALoginIsNotEvicted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, slow, d := newSite(t, func(c *Config) { c.MaxUnauthenticated = 1 }), newStandIn(t), newStandIn(t)
+		s.know("slow", slow, "")
+		s.know("edge7", d, "")
+		slow.loginTime = 20 * time.Second
+		s.call("192.0.2.1:1", slow.serve)
+		synctest.Wait()
+		s.call("192.0.3.1:1", d.serve)
+		for _, want := range []string{"slow", "edge7"} {
+			if e := s.await(nmsproto.EventUp); e.Device != want {
+				t.Errorf("%s is up, want %s", e.Device, want)
+			}
+		}
+	})
+}
+
+// A connection that waits for a place ends with the station.
+func TestAStoppingStationTakesNoConnection(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t, func(c *Config) { c.MaxUnauthenticated = 1 })
+		s.call("192.0.2.1:1", quietly)
+		ctx, cancel := context.WithCancel(t.Context())
+		a, b := net.Pipe()
+		taken := make(chan struct{})
+		go func() {
+			defer close(taken)
+			s.Take(ctx, from{a, "192.0.3.1:1"})
+		}()
+		synctest.Wait()
+		cancel()
+		<-taken
+		if _, err := b.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
+			t.Errorf("got %v", err)
+		}
+	})
+}
+
+// Peers without a known key are refused after some attempts; a device that has logged
+// in is not, from the same address.
+func TestFailedAttemptsAreLimited(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		serve func(*standIn) func(net.Conn)
+	}{
+		{"an unknown key", func(d *standIn) func(net.Conn) { return d.serve }},
+		{"no SSH", func(*standIn) func(net.Conn) {
+			return func(c net.Conn) {
+				_, _ = io.WriteString(c, "HTTP/1.1 400\r\n\r\n")
+				_, _ = c.Read(make([]byte, 64)) // the station's version
+				c.Close()
+			}
+		}},
+		{"gone at once", func(*standIn) func(net.Conn) { return func(c net.Conn) { c.Close() } }},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s, unknown, d := newSite(t, nil), newStandIn(t), newStandIn(t)
+				s.know("edge7", d, "")
+				attempts := func(address string) {
+					for n := range 20 {
+						s.call(fmt.Sprintf("%s:%d", address, 1000+n), tt.serve(unknown))
+						synctest.Wait()
+						time.Sleep(50 * time.Millisecond)
+					}
+				}
+				attempts("192.0.2.1")
+				time.Sleep(s.config.LoginTime)
+				if n := s.Stats().Outcomes[OverLimit]; n == 0 {
+					t.Errorf("%d were refused", n)
+				}
+				s.call("192.0.3.1:1", d.serve)
+				s.await(nmsproto.EventUp)
+				refused := s.Stats().Outcomes[OverLimit]
+				attempts("192.0.3.1")
+				if n := s.Stats().Outcomes[OverLimit]; n != refused {
+					t.Errorf("%d more were refused", n-refused)
 				}
 			})
 		})

@@ -44,7 +44,7 @@ func (s *Station) Stats() Stats {
 	for _, o := range Outcomes {
 		out.Outcomes[o] = s.stats.Outcomes[o]
 	}
-	out.Unauthenticated, out.Unknown = len(s.unauthenticated.pending), len(s.unknown)
+	out.Unauthenticated, out.Unknown = s.unauthenticated.Len(), len(s.unknown)
 	out.Devices = make(map[nmsproto.State]int)
 	for _, state := range nmsproto.States {
 		out.Devices[state] = 0

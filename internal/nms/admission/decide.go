@@ -1,0 +1,69 @@
+package admission
+
+// verdict is what happens to a new connection.
+type verdict int
+
+const (
+	admit      verdict = iota
+	replaceOwn         // admit it in place of another of its source
+	replace            // admit it in place of the first that is overdue
+	wait               // leave it until a place is free, and accept no other
+	refuseFailures
+	refuseSource
+	refuse
+)
+
+// facts are what a decision rests on.
+type facts struct {
+	recent    bool // its source logged in lately
+	exhausted bool // a network of it has used up its failed attempts
+
+	ofSource, perSource int  // connections of its source, and their limit
+	own                 bool // one of these may be evicted
+
+	strangers, all, total int  // connections of other than recent sources; of all; the limit
+	overShare             bool // a network of it has its share of the places
+	overdue               bool // a connection is overdue whose place it could take
+
+	bad  float64 // the part of the last connections that failed, 0 to 1
+	coin float64 // drawn from 0 to 1; 1 for a connection that has waited
+}
+
+// reserved is how many of all places only recent sources get.
+func reserved(total int) int { return total / 8 }
+
+// decide decides about a new connection. Recent sources only have priority: they get
+// the reserved places, and no random early drop.
+//
+// The random early drop is that of sshd's MaxStartups 50:30:100, where most of the last
+// connections failed; it grows from none at half to all of it where each failed. So a
+// fleet that comes back is not dropped: the kernel's queue holds it while the station
+// is full. In an attack the queue would hold the attacker's connections, and devices
+// behind them.
+func decide(f facts) verdict {
+	strangers := f.total - reserved(f.total)
+	full := f.all >= f.total || !f.recent && f.strangers >= strangers
+	drop := false
+	if half := (strangers + 1) / 2; !f.recent && f.strangers >= half {
+		chance := 1.0
+		if !full && !f.overShare {
+			chance = 0.3 + 0.7*float64(f.strangers-half)/float64(strangers-half)
+		}
+		drop = f.coin < chance*(2*f.bad-1)
+	}
+	switch {
+	case f.exhausted && !f.recent:
+		return refuseFailures
+	case f.ofSource >= f.perSource && !f.own:
+		return refuseSource
+	case f.ofSource >= f.perSource:
+		return replaceOwn
+	case !full && !drop:
+		return admit
+	case f.overdue:
+		return replace
+	case drop:
+		return refuse
+	}
+	return wait
+}

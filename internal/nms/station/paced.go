@@ -1,0 +1,117 @@
+package station
+
+import (
+	"math/rand/v2"
+	"net"
+	"runtime"
+	"sync"
+	"time"
+)
+
+// turns bounds how many logins compute at the same time. The waiting ones are served in
+// their order, as the senders on any channel.
+type turns chan struct{}
+
+func newTurns() turns { return make(turns, turnsOf(runtime.GOMAXPROCS(0))) }
+
+// turnsOf leaves a quarter of the processors, at least one, to the held connections and
+// their sessions: these come first.
+func turnsOf(processors int) int { return max(1, processors-max(1, processors/4)) }
+
+// minWait and maxWait bound how long the station waits for a peer, in all reads
+// together, until its connection is overdue. Each connection draws its own limit, so
+// that a device on a slow link, too, finishes its key exchange after some calls.
+const minWait, maxWait = 2 * time.Second, 5 * time.Second
+
+// paced is a connection before its login. The login computes only in its turn:
+// from a read to the next read or write, which may block. It measures how long the
+// station waits for the peer; the time to wait for a turn is not the peer's. From
+// loggedIn on it does neither.
+type paced struct {
+	net.Conn
+	turns   turns
+	overdue func()
+
+	reading sync.Mutex    // held while a read is under way
+	left    time.Duration // guarded by reading: until it is overdue
+
+	mu   sync.Mutex // guards the fields that follow
+	has  bool       // it has its turn
+	over bool       // it needs no turn any more
+	done chan struct{}
+}
+
+func newPaced(c net.Conn, t turns, overdue func()) *paced {
+	return &paced{Conn: c, turns: t, overdue: overdue, left: minWait + rand.N(maxWait-minWait), done: make(chan struct{})}
+}
+
+func (p *paced) Read(b []byte) (int, error) {
+	if p.isOver() {
+		return p.Conn.Read(b)
+	}
+	p.reading.Lock()
+	defer p.reading.Unlock()
+	p.yield()
+	begun := time.Now()
+	timer := time.AfterFunc(p.left, p.overdue)
+	n, err := p.Conn.Read(b)
+	timer.Stop()
+	p.left = max(0, p.left-time.Since(begun))
+	if n > 0 {
+		p.await()
+	}
+	return n, err
+}
+
+func (p *paced) Write(b []byte) (int, error) {
+	p.yield()
+	return p.Conn.Write(b)
+}
+
+// await waits for the connection's turn, or until it needs none.
+func (p *paced) await() {
+	select {
+	case p.turns <- struct{}{}:
+	case <-p.done:
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.over || p.has {
+		<-p.turns
+		return
+	}
+	p.has = true
+}
+
+// yield ends the connection's turn, if it has it.
+func (p *paced) yield() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.has {
+		p.has = false
+		<-p.turns
+	}
+}
+
+func (p *paced) isOver() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.over
+}
+
+// loggedIn must be called when the login is done or has failed.
+func (p *paced) loggedIn() {
+	p.yield()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.over {
+		p.over = true
+		close(p.done)
+	}
+}
+
+func (p *paced) Close() error {
+	p.loggedIn()
+	return p.Conn.Close()
+}
