@@ -57,6 +57,9 @@ func checkDocument(w io.Writer, file string, explicit bool, sshd string) error {
 		fmt.Fprintf(w, "%s does not exist: no standing connections\n", file)
 		return nil
 	}
+	for _, warning := range found.Warnings {
+		fmt.Fprintf(w, "warning: %s\n", printable.Quoted(warning.Error()))
+	}
 	var unreachable []string
 	for _, client := range found.Clients {
 		kind := "persistent"
@@ -85,7 +88,17 @@ func checkDocument(w io.Writer, file string, explicit bool, sshd string) error {
 func printUsers(w io.Writer, client *config.Client) (can bool) {
 	seen := make(map[string]bool)
 	for _, e := range client.Endpoints {
-		can = can || len(e.Users) == 0 // sshd_config decides
+		if len(e.Users) == 0 {
+			line := "  users: those that sshd_config allows; callhome-mgr check lists them"
+			if e.Restricted {
+				line = "  warning: no user can log in: the list of users is empty"
+			}
+			if !seen[line] {
+				seen[line] = true
+				fmt.Fprintln(w, line)
+			}
+			can = can || !e.Restricted
+		}
 		for _, u := range e.Users {
 			with := preflight.Fingerprints(u.Keys)
 			if len(u.Keys) == 0 {
@@ -112,7 +125,7 @@ func hasUsers(file, sshd string) bool {
 		return false // checkDocument reports the error
 	}
 	return slices.ContainsFunc(found.Clients, func(c config.Client) bool {
-		return slices.ContainsFunc(c.Endpoints, func(e config.Endpoint) bool { return len(e.Users) > 0 })
+		return slices.ContainsFunc(c.Endpoints, func(e config.Endpoint) bool { return e.Restricted })
 	})
 }
 
@@ -216,6 +229,9 @@ func configurationText(s proto.ConfigStatus) string {
 		words = s.File + " does not exist: no standing connections"
 	case s.Applied != nil:
 		words = fmt.Sprintf("configuration %s with %s, applied %s ago", s.File, cmdline.Count(s.Clients, "client"), cmdline.Age(*s.Applied))
+	}
+	if len(s.Warnings) > 0 {
+		words += "\nleft aside:\n" + indented(strings.Join(s.Warnings, "\n"))
 	}
 	if s.Error != "" {
 		words += "\nthe last one read was refused:\n" + indented(s.Error)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -67,6 +68,25 @@ func TestCheckDocument(t *testing.T) {
 	if !hasUsers(file, sshd) || hasUsers("/nonexistent/callhome.json", sshd) {
 		t.Error("the document's users are not seen")
 	}
+	for name, tt := range map[string]struct {
+		authentication, says string
+		code                 int // in its place
+	}{
+		"no users":               {`{}`, "  users: those that sshd_config allows; callhome-mgr check lists them\n", sysexits.OK},
+		"an empty container":     {`{"users": {}}`, "  warning: no user can log in: the list of users is empty\n", sysexits.NoPerm},
+		"an empty list":          {`{"users": {"user": []}}`, "  warning: no user can log in: the list of users is empty\n", sysexits.NoPerm},
+		"an annotation of users": {`{"@users": {}}`, "warning: line 7: /ietf-netconf-server:netconf-server/call-home/netconf-client[name='nms']/endpoints/endpoint[name='a']/ssh/ssh-server-parameters/client-authentication/@users: metadata (RFC 7952) is skipped", sysexits.OK},
+	} {
+		doc := regexp.MustCompile(`(?s)"client-authentication": .*\n\t\t\t\}\}\}\]\},`).ReplaceAllLiteralString(document(""), `"client-authentication": `+tt.authentication+"\n\t\t\t}}}]},")
+		write(t, file, doc)
+		out.Reset()
+		if err := checkDocument(&out, file, true, sshd); err != nil || !strings.Contains(out.String(), tt.says) {
+			t.Errorf("%s: %v, got %q, want %q", name, err, out.String(), tt.says)
+		}
+		if err := checkDocument(&out, file, false, sshd); sysexits.Code(err) != tt.code && (err != nil || tt.code != sysexits.OK) {
+			t.Errorf("%s, in its place: %v", name, err)
+		}
+	}
 	write(t, file, strings.Replace(document(`"colour": "red",`), `"persistent": {}`, `"periodic": {"period": 0}`, 1))
 	err := checkDocument(&out, file, true, sshd)
 	if sysexits.Code(err) != sysexits.Config || !strings.Contains(err.Error(), "colour") || !strings.Contains(err.Error(), "period") {
@@ -125,6 +145,7 @@ func TestConfigurationText(t *testing.T) {
 		"f does not exist: no standing connections":                                                     {File: "f", Applied: &now, Missing: true},
 		"configuration f with 2 clients, applied 0s ago":                                                {File: "f", Applied: &now, Clients: 2},
 		"configuration f with 2 clients, applied 0s ago\nthe last one read was refused:\n  a\n  b\\x1b": {File: "f", Applied: &now, Clients: 2, Error: "a\nb\x1b"},
+		"configuration f with 1 client, applied 0s ago\nleft aside:\n  a\n  b":                          {File: "f", Applied: &now, Clients: 1, Warnings: []string{"a", "b"}},
 		"no configuration: no standing connections\nthe last one read was refused:\n  line 1: no":       {Error: "line 1: no"},
 	} {
 		if got := configurationText(s); got != want {

@@ -263,6 +263,9 @@ type ConfigStatus struct {
 	// Missing: there was no such file, so no client is configured.
 	Missing bool `json:"missing,omitempty"`
 	Clients int  `json:"clients"`
+	// Warnings are the parts of the applied document that are left aside, an endpoint
+	// with TLS among them.
+	Warnings []string `json:"warnings,omitempty"`
 	// Error is why the document that was read last was refused; the applied one
 	// stays in force.
 	Error string `json:"error,omitempty"`

@@ -23,17 +23,46 @@ func Parse(doc []byte, f Features, d Defaults) (*Config, Errors) {
 	}
 	var w walker
 	w.node(root, &schema, "")
-	b := &builder{walker: w, features: f, keyDir: cmp.Or(d.KeyDir, DefaultKeyDir)}
+	b := &builder{walker: w, features: f, keyDir: cmp.Or(d.KeyDir, DefaultKeyDir), used: make(map[*node]bool)}
 	b.keystore = index(root.child("ietf-keystore:keystore", "asymmetric-keys"), "asymmetric-key")
 	b.truststore = index(root.child("ietf-truststore:truststore", "public-key-bags"), "public-key-bag")
 	c := &Config{}
 	for _, n := range root.child("ietf-netconf-server:netconf-server", "call-home").list("netconf-client") {
 		c.Clients = append(c.Clients, b.client(n))
 	}
+	b.setAside(root.child("ietf-keystore:keystore", "asymmetric-keys").list("asymmetric-key"))
+	b.setAside(root.child("ietf-truststore:truststore", "public-key-bags").list("public-key-bag"))
 	if len(b.errs) > 0 {
 		return nil, b.inOrder()
 	}
+	c.Warnings = b.allWarnings()
 	return c, nil
+}
+
+// setAside turns the faults of entries that no SSH endpoint uses into warnings: a
+// keystore has keys of other servers, too.
+func (b *builder) setAside(entries []*node) {
+	for _, n := range entries {
+		if b.used[n] {
+			continue
+		}
+		b.errs = slices.DeleteFunc(b.errs, func(e Error) bool {
+			if e.Path != n.path && !strings.HasPrefix(e.Path, n.path+"/") {
+				return false
+			}
+			b.warn(e.Path, e.Line, "not used by an endpoint: "+e.Message)
+			return true
+		})
+	}
+}
+
+// allWarnings returns the warnings by line, the annotations as one.
+func (b *builder) allWarnings() Errors {
+	if b.annotations > 0 {
+		b.warn(b.first.Path, b.first.Line, fmt.Sprintf("metadata (RFC 7952) is skipped, here and in %d other places", b.annotations-1))
+	}
+	slices.SortStableFunc(b.warnings, func(x, y Error) int { return x.Line - y.Line })
+	return b.warnings
 }
 
 // index returns the entries of the list by name.
@@ -53,6 +82,7 @@ type builder struct {
 	features             Features
 	keyDir               string
 	keystore, truststore map[string]*node
+	used                 map[*node]bool // the entries that an endpoint refers to
 }
 
 func (b *builder) fail(n *node, format string, args ...any) {
@@ -109,8 +139,14 @@ func (b *builder) client(n *node) Client {
 			IdleTimeout: secondsOf(p.num("idle-timeout")),
 		}
 	}
-	for _, e := range n.child("endpoints").list("endpoint") {
-		c.Endpoints = append(c.Endpoints, b.endpoint(e, &c))
+	endpoints := n.child("endpoints").list("endpoint")
+	for _, e := range endpoints {
+		if e.child("tls") == nil { // else the walker has warned
+			c.Endpoints = append(c.Endpoints, b.endpoint(e, &c))
+		}
+	}
+	if len(endpoints) > 0 && len(c.Endpoints) == 0 {
+		b.fail(n.child("endpoints"), "the client has only endpoints with tls, and OpenSSH has no TLS: add one with ssh")
 	}
 	return c
 }
@@ -236,6 +272,8 @@ func (b *builder) users(e *Endpoint, n *node) {
 			b.fail(cas, "it has no key")
 		}
 	}
+	// "users": {} means no user; without users sshd_config decides.
+	e.Restricted = n.child("users") != nil
 	for _, u := range n.child("users").list("user") {
 		one := User{Name: u.str("name")}
 		some := false

@@ -36,6 +36,8 @@ type Config struct {
 	// Missing: there is no document, so there are no clients.
 	Missing bool
 	Clients []Client // in the document's order
+	// Warnings are the parts of the document that are left aside.
+	Warnings Errors
 }
 
 // Client is one NETCONF client to keep a connection to.
@@ -112,9 +114,10 @@ type Endpoint struct {
 	Proxy          *Proxy        // nil: none
 
 	HostKeys []HostKey // at least one
-	// Users are the only users who may log in. Empty: those that the daemon's
-	// sshd_config allows.
-	Users []User
+	// Restricted: Users are the only users who may log in, also where there is none.
+	// Else the daemon's sshd_config decides.
+	Restricted bool
+	Users      []User
 	// UserCAs are the keys that sign user certificates, as authorized_keys(5) lines.
 	UserCAs    []string
 	Algorithms Algorithms

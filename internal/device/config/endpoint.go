@@ -177,10 +177,13 @@ func (e *Endpoint) options(dir string) []string {
 			out = append(out, key+"="+value)
 		}
 	}
-	if len(e.Users) > 0 {
+	if e.Restricted {
 		names := make([]string, len(e.Users))
 		for i, u := range e.Users {
 			names[i] = u.Name
+		}
+		if len(names) == 0 {
+			set("DenyUsers", "*") // an empty AllowUsers would allow every user
 		}
 		// Only the document decides which users log in, and how; sshd_config must
 		// not add to it. AllowUsers there does add users, in every version of sshd.
@@ -195,7 +198,7 @@ func (e *Endpoint) options(dir string) []string {
 	switch {
 	case len(e.UserCAs) > 0:
 		set("TrustedUserCAKeys", filepath.Join(e.Dir(dir), caFile))
-	case len(e.Users) > 0:
+	case e.Restricted:
 		set("TrustedUserCAKeys", "none")
 	}
 	set("HostKeyAlgorithms", strings.Join(e.Algorithms.HostKey, ","))

@@ -45,7 +45,6 @@ func faults(t *testing.T) []fault {
 		one("unknown top", "ietf-system:system", `{}`, "/ietf-system:system", "unknown node; expected one of: ietf-netconf-server:netconf-server, ietf-keystore:keystore, ietf-truststore:truststore", modelToo),
 		one("module missing", inTCP+"dscp", `1`, pathTCP+"/dscp", "write the name with its module, as callhome:dscp", modelToo),
 		one("module too much", inTCP+"ietf-netconf-server:remote-port", `1`, pathTCP+"/ietf-netconf-server:remote-port", "write the name without its module, as remote-port", modelNot),
-		one("metadata", inTCP+"@remote-address", `{}`, pathTCP+"/@remote-address", "metadata (RFC 7952) is not supported", modelNot),
 		one("number in quotes", inTCP+"remote-port", `"4334"`, pathTCP+"/remote-port", "without quotes (RFC 7951 section 6.1)", modelToo),
 		one("number too large", inTCP+"remote-port", `70000`, pathTCP+"/remote-port", `found "70000"; expected a number from 1 to 65535`, modelToo),
 		one("number negative", inTCP+"remote-port", `-1`, pathTCP+"/remote-port", `found "-1"; expected a number`, modelToo),
@@ -75,6 +74,8 @@ func faults(t *testing.T) []fault {
 		one("multicast", inTCP+"remote-address", `"224.0.0.1"`, pathTCP+"/remote-address", "is a multicast address", modelNot),
 		one("local address", inTCP+"local-address", `"eth0"`, pathTCP+"/local-address", `"eth0" is not an IP address`, modelToo),
 		one("family", inTCP+"local-address", `"2001:db8::1"`, pathTCP+"/local-address", "2001:db8::1 and 192.0.2.1 are not of one family", modelNot),
+		one("a zone as in a URL", inTCP+"remote-address", `"fe80::1%25eth0"`, pathTCP+"/remote-address", "the zone of fe80::1%25eth0 is written as in a URL: write fe80::1%eth0", modelNot),
+		one("a local zone as in a URL", inTCP+"local-address", `"fe80::1%25eth0"`, pathTCP+"/local-address", "write fe80::1%eth0", modelNot),
 		one("link-local", inTCP+"remote-address", `"fe80::1"`, pathTCP+"/remote-address", "is a link-local address: add its zone", modelNot),
 		one("interface", inTCP+"callhome:interface", `"a/b"`, pathTCP+"/callhome:interface", `"a/b": not an interface name`, modelToo),
 		one("DSCP", inTCP+"callhome:dscp", `64`, pathTCP+"/callhome:dscp", "expected a number from 0 to 63", modelToo),
@@ -100,11 +101,9 @@ func faults(t *testing.T) []fault {
 		one("no private key", inPair, `{}`, pathKey+"/public-key/inline-definition", "cleartext-private-key or hidden-private-key is missing", modelToo),
 		one("no format", inPair, `{"cleartext-private-key": `+b64(pkcs8(edKey))+`}`, pathKey+"/public-key/inline-definition/cleartext-private-key", "needs private-key-format beside it", modelToo),
 		one("format of a hidden key", inPair+"private-key-format", `"ietf-crypto-types:rsa-private-key-format"`, pathKey+"/public-key/inline-definition/private-key-format", "a hidden-private-key has no private-key-format", modelToo),
-		one("wrong format", inPair, pair("rsa-private-key-format", pkcs8(edKey)), pathKey+"/public-key/inline-definition/cleartext-private-key", "not a private key in rsa-private-key-format (DER)", modelNot),
 		one("another key's public key", inPair, strings.TrimSuffix(pair("one-asymmetric-key-format", pkcs8(edKey)), "}")+`, "public-key-format": "ietf-crypto-types:ssh-public-key-format", "public-key": `+b64(ed2)+`}`,
 			pathKey+"/public-key/inline-definition/public-key", "the public key does not belong to the private key", modelNot),
 		one("public key of another form", inPair, `{"hidden-private-key": [null], "public-key": "AAAA", "public-key-format": "ietf-crypto-types:subject-public-key-info-format"}`, pathKey+"/public-key/inline-definition/public-key-format", "ssh-keygen -i -m PKCS8", modelToo),
-		one("public key without format", inPair+"public-key", b64(ed), pathKey+"/public-key/inline-definition", "public-key and public-key-format need each other", modelNot),
 		{"a user's certificate as a host's", []edit{{inPair + "public-key-format", `"ietf-crypto-types:ssh-public-key-format"`}, {inPair + "public-key", b64(certificate(t, ssh.UserCert))}},
 			pathKey + "/public-key/inline-definition/public-key", "this is a user certificate", modelNot},
 		one("no such key in the keystore", inKey+"public-key", `{"central-keystore-reference": "genkey"}`, pathKey+"/public-key/central-keystore-reference", `there is no asymmetric-key "genkey" in ietf-keystore:keystore; for a key file of that name in /etc/ssh add the entry {"name": "genkey", "hidden-private-key": [null]}`, modelToo),
@@ -205,11 +204,10 @@ func TestEachRefusedNodeHasItsMessage(t *testing.T) {
 		path string
 		uses string // part of the message
 	}{
-		{edit{"ietf-netconf-server:netconf-server/listen", `{}`}, "/ietf-netconf-server:netconf-server/listen", "write call-home only"},
-		{edit{"ietf-keystore:keystore/symmetric-keys/symmetric-key", `[]`}, "/ietf-keystore:keystore/symmetric-keys/symmetric-key", "leave it out"},
-		{edit{"ietf-keystore:keystore/asymmetric-keys/asymmetric-key", `[{"name": "k", "hidden-private-key": [null], "certificates": {"certificate": []}}]`},
-			"/ietf-keystore:keystore/asymmetric-keys/asymmetric-key[name='k']/certificates/certificate", "OpenSSH host certificate"},
-		{edit{"ietf-truststore:truststore/certificate-bags/certificate-bag", `[]`}, "/ietf-truststore:truststore/certificate-bags/certificate-bag", "callhome:user-ca-keys"},
+		{edit{inSSH + "server-identity/libnetconf2-netconf-server:banner", `"hello"`}, pathSSH + "/server-identity/libnetconf2-netconf-server:banner", "set Banner"},
+		{edit{inSSH + "client-authentication/libnetconf2-netconf-server:auth-timeout", `30`}, pathSSH + "/client-authentication/libnetconf2-netconf-server:auth-timeout", "use callhome:re-call-home-no-ssh-timer"},
+		{edit{inSSH + "client-authentication/libnetconf2-netconf-server:max-auth-attempts", `3`}, pathSSH + "/client-authentication/libnetconf2-netconf-server:max-auth-attempts", "set MaxAuthTries"},
+		{edit{inSSH + "client-authentication/libnetconf2-netconf-server:lockout", `{}`}, pathSSH + "/client-authentication/libnetconf2-netconf-server:lockout", "pam_faillock"},
 		{edit{inPair, `{"private-key-format": "ietf-crypto-types:ec-private-key-format", "encrypted-private-key": {}}`}, pathKey + "/public-key/inline-definition/encrypted-private-key", "use hidden-private-key"},
 		{user(`"password": {"hashed-password": "$6$x$y"}`), pathUser + "/password/hashed-password", "give the user public-keys"},
 		{user(`"password": {"last-modified": "2026-01-01T00:00:00Z"}`), pathUser + "/password/last-modified", "leave it out"},
@@ -240,7 +238,6 @@ func TestEachRefusedNodeHasItsMessage(t *testing.T) {
 	for _, tt := range tests {
 		refuse(tt.path, tt.uses, tt.edit)
 	}
-	refuse(pathEnd+"/tls", "use ssh", edit{inEnd + "ssh", ``}, edit{inEnd + "tls", `{}`})
 	refuse(pathKey+"/certificate", "OpenSSH host certificate", edit{inKey + "public-key", ``}, edit{inKey + "certificate", `{}`})
 
 	var rows func(in []row)

@@ -13,6 +13,9 @@ import (
 // byte above it: Parse refuses that.
 const MaxDocument = 4 << 20
 
+// Converter is the packaged script that converts XML.
+const Converter = "/usr/share/callhome/yang/convert"
+
 // maxDepth bounds the nesting. The covered models nest 17 deep.
 const maxDepth = 32
 
@@ -102,6 +105,7 @@ type reader struct {
 
 // read returns the document as a tree, or the first place that is not JSON.
 func read(doc []byte) (*node, *Error) {
+	doc = bytes.TrimPrefix(doc, []byte("\ufeff")) // editors on Windows write it (RFC 8259 section 8.1 lets a reader skip it)
 	r := &reader{doc: doc, dec: json.NewDecoder(bytes.NewReader(doc)), line: 1}
 	r.dec.UseNumber()
 	switch {
@@ -110,6 +114,8 @@ func read(doc []byte) (*node, *Error) {
 	case !utf8.Valid(doc):
 		// encoding/json would replace these bytes silently.
 		return nil, &Error{"/", r.lineOf(invalidUTF8(doc)), "this is not UTF-8"}
+	case bytes.HasPrefix(bytes.TrimSpace(doc), []byte("<")):
+		return nil, &Error{"/", 1, "this is XML, and JSON (RFC 7951) is needed: convert it with " + Converter + " FILE, which needs yanglint"}
 	}
 	root, err := r.value(0)
 	if err == nil {

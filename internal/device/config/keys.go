@@ -34,21 +34,27 @@ func keyLine(k ssh.PublicKey, comment string) string {
 	return line + " " + comment
 }
 
-// privateKey parses DER in a format of ietf-crypto-types. It returns the key as
-// PKCS #8, and its public key.
-func privateKey(format string, der []byte) ([]byte, ssh.PublicKey, error) {
-	var key any
-	var err error
-	switch format {
-	case "rsa-private-key-format":
-		key, err = x509.ParsePKCS1PrivateKey(der)
-	case "ec-private-key-format":
-		key, err = x509.ParseECPrivateKey(der)
-	default:
-		key, err = x509.ParsePKCS8PrivateKey(der)
+// parsePrivateKey parses PKCS #8, PKCS #1 or SEC 1, nil: none of them. The document's
+// format is not relied on: openssl genpkey writes PKCS #8, which Netopeer2 stores as
+// rsa-private-key-format. The library's errors may quote bytes of the key.
+func parsePrivateKey(der []byte) any {
+	if key, err := x509.ParsePKCS8PrivateKey(der); err == nil {
+		return key
 	}
-	if err != nil {
-		// The library's error may quote bytes of the key.
+	if key, err := x509.ParsePKCS1PrivateKey(der); err == nil {
+		return key
+	}
+	if key, err := x509.ParseECPrivateKey(der); err == nil {
+		return key
+	}
+	return nil
+}
+
+// privateKey parses DER; format is for the message. It returns the key as PKCS #8, and
+// its public key.
+func privateKey(format string, der []byte) ([]byte, ssh.PublicKey, error) {
+	key := parsePrivateKey(der)
+	if key == nil {
 		return nil, nil, fmt.Errorf("not a private key in %s (DER)", format)
 	}
 	private, ok := key.(crypto.Signer)
@@ -70,11 +76,8 @@ func privateKey(format string, der []byte) ([]byte, ssh.PublicKey, error) {
 func (b *builder) hostKey(n *node, name string) HostKey {
 	k := HostKey{Name: name}
 	format, blob := n.child("public-key-format"), n.child("public-key")
-	if (format == nil) != (blob == nil) {
-		b.fail(n, "public-key and public-key-format need each other")
-	}
-	var shown ssh.PublicKey // from the document
-	if raw := as[[]byte](blob); raw != nil && as[string](format) != "" {
+	var shown ssh.PublicKey // from the document; the model needs neither of the two
+	if raw := as[[]byte](blob); raw != nil && (format == nil || as[string](format) != "") {
 		var err error
 		if shown, err = publicKey(raw); err != nil {
 			b.fail(blob, "%v", err)
@@ -136,6 +139,7 @@ func (b *builder) hostKeys(identity *node) []HostKey {
 				continue
 			}
 		}
+		b.used[pair] = true
 		if pair == nil || name == "" {
 			continue
 		}
@@ -157,6 +161,7 @@ func (b *builder) publicKeys(n *node) (lines []string, some bool) {
 			return nil, true
 		}
 	}
+	b.used[from] = true
 	entries := from.list("public-key")
 	for _, k := range entries {
 		raw := as[[]byte](k.child("public-key"))

@@ -11,7 +11,11 @@ const (
 	leaf      rowKind = "leaf"
 	leafList  rowKind = "leaf-list" // ordered by the user
 	refused   rowKind = "refused"   // why is the fault's message, with what to use instead
+	ignored   rowKind = "ignored"   // valid, and not callhome's; why is the warning
 )
+
+// unused reports whether the document is not to have the row.
+func (r *row) unused() bool { return r.kind == refused || r.kind == ignored }
 
 // row is one node of the schema. Its name is that of the document: qualified by the
 // module where that differs from the parent's.
@@ -32,6 +36,7 @@ const (
 	noEncKey   = "sshd cannot decrypt it: use hidden-private-key with the key in a file of the key directory, or cleartext-private-key"
 	noHosts    = "host-based authentication is not supported with call home: give the user public-keys"
 	noNone     = "a user without a key cannot log in: give the user public-keys"
+	unusedX509 = "not used: OpenSSH has no X.509 certificates (RFC 6187)"
 	noPassword = "sshd checks passwords with the system only: give the user public-keys; for the account's password leave users out and allow it in callhome's sshd_config"
 )
 
@@ -39,7 +44,7 @@ const (
 // and ietf-truststore 2024-10-10, and of the module callhome.
 var schema = row{kind: container, in: []row{
 	{kind: container, name: "ietf-netconf-server:netconf-server", in: []row{
-		{kind: refused, name: "listen", why: "callhome does not listen: set ListenAddress and Port for a separate sshd, and write call-home only"},
+		{kind: ignored, name: "listen", why: "not used: callhome does not listen; the NETCONF server or a separate sshd does"},
 		{kind: presence, name: "call-home", in: []row{
 			{kind: list, name: "netconf-client", must: true, in: clientRows},
 		}},
@@ -49,12 +54,12 @@ var schema = row{kind: container, in: []row{
 			{kind: list, name: "asymmetric-key", in: append([]row{{kind: leaf, name: "name", typ: name, must: true}}, keyPair...)},
 		}},
 		{kind: container, name: "symmetric-keys", in: []row{
-			{kind: refused, name: "symmetric-key", why: "no host key is symmetric: leave it out"},
+			{kind: ignored, name: "symmetric-key", why: "not used: no host key is symmetric"},
 		}},
 	}},
 	{kind: container, name: "ietf-truststore:truststore", in: []row{
 		{kind: container, name: "certificate-bags", in: []row{
-			{kind: refused, name: "certificate-bag", why: noX509},
+			{kind: ignored, name: "certificate-bag", why: unusedX509},
 		}},
 		{kind: container, name: "public-key-bags", in: []row{
 			{kind: list, name: "public-key-bag", in: []row{
@@ -74,7 +79,7 @@ var clientRows = []row{
 			{kind: leaf, name: "name", typ: name, must: true},
 			{kind: choice, name: "transport", must: true, in: []row{
 				{kind: container, name: "ssh", in: []row{tcpRow, sshRow, netconfRow}},
-				{kind: refused, name: "tls", why: "OpenSSH has no TLS: use ssh"},
+				{kind: ignored, name: "tls", why: "this endpoint is not served: OpenSSH has no TLS"},
 			}},
 		}},
 	}},
@@ -153,6 +158,7 @@ var tcpRow = row{kind: container, name: "tcp-client-parameters", in: []row{
 
 var sshRow = row{kind: container, name: "ssh-server-parameters", in: []row{
 	{kind: container, name: "server-identity", in: []row{
+		{kind: refused, name: "libnetconf2-netconf-server:banner", why: "set Banner to a file with this text in callhome's sshd_config"},
 		{kind: list, name: "host-key", must: true, in: []row{
 			{kind: leaf, name: "name", typ: name, must: true},
 			{kind: choice, name: "host-key-type", must: true, in: []row{
@@ -185,6 +191,9 @@ var sshRow = row{kind: container, name: "ssh-server-parameters", in: []row{
 		{kind: refused, name: "ca-certs", why: noX509},
 		{kind: refused, name: "ee-certs", why: noX509},
 		{kind: presence, name: "callhome:user-ca-keys", in: []row{publicKeys}},
+		{kind: refused, name: "libnetconf2-netconf-server:auth-timeout", why: "use callhome:re-call-home-no-ssh-timer of the client: callhome-mgr and sshd limit the login to it"},
+		{kind: refused, name: "libnetconf2-netconf-server:max-auth-attempts", why: "set MaxAuthTries in callhome's sshd_config"},
+		{kind: refused, name: "libnetconf2-netconf-server:lockout", why: "sshd locks no account: leave it out, or set up pam_faillock(8) for passwords"},
 		{kind: refused, name: "libnetconf2-netconf-server:endpoint-reference", why: "users cannot be copied from another endpoint: repeat users here, with a central-truststore-reference to a bag of keys that both have"},
 	}},
 	{kind: container, name: "transport-params", in: []row{
@@ -216,14 +225,17 @@ var netconfRow = row{kind: container, name: "netconf-server-parameters", in: []r
 var keyPair = []row{
 	{kind: leaf, name: "public-key-format", typ: sshPublicKey},
 	{kind: leaf, name: "public-key", typ: binary},
-	{kind: leaf, name: "private-key-format", typ: identity(nil, "rsa-private-key-format", "ec-private-key-format", "one-asymmetric-key-format")},
+	{kind: leaf, name: "private-key-format", typ: identity(map[string]string{
+		"libnetconf2-netconf-server:private-key-info-format":    "write " + cryptoTypes + "one-asymmetric-key-format, which is PKCS #8, too (RFC 5958)",
+		"libnetconf2-netconf-server:openssh-private-key-format": "convert the key with ssh-keygen -p -m PKCS8 -f FILE, and write " + cryptoTypes + "one-asymmetric-key-format",
+	}, "rsa-private-key-format", "ec-private-key-format", "one-asymmetric-key-format")},
 	{kind: choice, name: "private-key-type", must: true, in: []row{
 		{kind: leaf, name: "cleartext-private-key", typ: secret("the key as base64 (RFC 4648 section 4) in a string", binary)},
 		{kind: leaf, name: "hidden-private-key", typ: empty},
 		{kind: refused, name: "encrypted-private-key", why: noEncKey},
 	}},
 	{kind: container, name: "certificates", in: []row{
-		{kind: refused, name: "certificate", why: noX509},
+		{kind: ignored, name: "certificate", why: unusedX509},
 	}},
 }
 

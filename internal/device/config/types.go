@@ -32,6 +32,12 @@ func wrongKind(n *node, want string) error {
 	if n.kind == isString || n.kind == isNumber || n.kind == isBool {
 		return fmt.Errorf("found %s %s; expected %s", n.kind, quote(n.text), want)
 	}
+	return wrongKindOnly(n, want)
+}
+
+// wrongKindOnly does not quote the value: in place of an object or array it can be a
+// secret of below.
+func wrongKindOnly(n *node, want string) error {
 	return fmt.Errorf("found %s; expected %s", n.kind, want)
 }
 
@@ -119,11 +125,12 @@ const cryptoTypes = "ietf-crypto-types:"
 
 // identity is an identityref to one of ietf-crypto-types' identities; its value is
 // the bare name. refused has the messages for identities that are not supported.
+// The value is not quoted: it may be the key, set in the wrong leaf.
 func identity(refused map[string]string, names ...string) leafType {
 	want := "one of " + cryptoTypes + strings.Join(names, ", "+cryptoTypes)
 	return func(n *node) (any, error) {
 		if n.kind != isString {
-			return nil, wrongKind(n, want)
+			return nil, wrongKindOnly(n, want)
 		}
 		bare, qualified := strings.CutPrefix(n.text, cryptoTypes)
 		if why := refused[bare]; why != "" {
@@ -134,10 +141,10 @@ func identity(refused map[string]string, names ...string) leafType {
 			case bare == w && qualified:
 				return w, nil
 			case bare == w:
-				return nil, fmt.Errorf("%s needs its module's name: write %s%s (RFC 7951 section 6.8)", quote(n.text), cryptoTypes, w)
+				return nil, fmt.Errorf("%s needs its module's name: write %s%s (RFC 7951 section 6.8)", w, cryptoTypes, w)
 			}
 		}
-		return nil, fmt.Errorf("unknown value %s; expected %s", quote(n.text), want)
+		return nil, fmt.Errorf("unknown value; expected %s", want)
 	}
 }
 
@@ -146,7 +153,7 @@ const maxBinary = 32 << 10
 
 func binary(n *node) (any, error) {
 	if n.kind != isString {
-		return nil, wrongKind(n, "base64 in a string")
+		return nil, wrongKindOnly(n, "base64 in a string")
 	}
 	if len(n.text) > maxBinary {
 		return nil, fmt.Errorf("found %d characters; a key has at most %d", len(n.text), maxBinary)
@@ -179,7 +186,7 @@ func address(n *node) (any, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s is not an IP address", quote(n.text))
 	}
-	return a, nil
+	return a, settings.CheckZone(a)
 }
 
 func interfaceName(n *node) (any, error) {

@@ -9,8 +9,13 @@ import (
 // walker checks a document against the schema. It records every fault, sets the
 // value of each leaf, and adds nodes that have a default.
 type walker struct {
-	errs Errors
-	more int // faults beyond maxFaults
+	errs     Errors
+	more     int // faults beyond maxFaults
+	warnings Errors
+	// annotations counts the metadata (RFC 7952) that is skipped; first is the place
+	// of the first.
+	annotations int
+	first       Error
 }
 
 // maxFaults bounds the recorded faults: a document of a few megabytes can have a
@@ -25,12 +30,21 @@ func (w *walker) fail(path string, line int, format string, args ...any) {
 	w.errs = append(w.errs, Error{path, line, fmt.Sprintf(format, args...)})
 }
 
+// warn records what is left aside of a document that is accepted.
+func (w *walker) warn(path string, line int, text string) {
+	if len(w.warnings) < maxFaults {
+		w.warnings = append(w.warnings, Error{path, line, text})
+	}
+}
+
 // node checks n, at path, against r.
 func (w *walker) node(n *node, r *row, path string) {
 	n.path = path
 	switch r.kind {
 	case refused:
 		w.fail(path, n.line, "%s", r.why)
+	case ignored:
+		w.warn(path, n.line, r.why)
 	case leaf:
 		w.leaf(n, r)
 	case leafList:
@@ -39,7 +53,7 @@ func (w *walker) node(n *node, r *row, path string) {
 		w.list(n, r)
 	default:
 		if n.kind != isObject {
-			w.fail(path, n.line, "%v", wrongKind(n, "an object"))
+			w.fail(path, n.line, "%v", wrongKindOnly(n, "an object"))
 			n.members = nil
 			return
 		}
@@ -58,7 +72,7 @@ func (w *walker) leaf(n *node, r *row) {
 
 func (w *walker) leafList(n *node, r *row) {
 	if n.kind != isArray {
-		w.fail(n.path, n.line, "%v", wrongKind(n, "an array of values"))
+		w.fail(n.path, n.line, "%v", wrongKindOnly(n, "an array of values"))
 		return
 	}
 	first := make(map[string]int)
@@ -75,7 +89,7 @@ func (w *walker) leafList(n *node, r *row) {
 
 func (w *walker) list(n *node, r *row) {
 	if n.kind != isArray {
-		w.fail(n.path, n.line, "%v", wrongKind(n, "an array of entries"))
+		w.fail(n.path, n.line, "%v", wrongKindOnly(n, "an array of entries"))
 		return
 	}
 	if r.must && len(n.items) == 0 {
@@ -96,7 +110,7 @@ func (w *walker) list(n *node, r *row) {
 		}
 		item.path = path
 		if item.kind != isObject {
-			w.fail(path, item.line, "%v", wrongKind(item, "an object"))
+			w.fail(path, item.line, "%v", wrongKindOnly(item, "an object"))
 			continue
 		}
 		w.members(item, r.in)
@@ -127,6 +141,12 @@ func (w *walker) members(n *node, rows []row) {
 	before := len(w.errs)
 	for _, m := range n.members {
 		path := n.path + "/" + pathName(m.name)
+		if strings.HasPrefix(m.name, "@") {
+			if w.annotations++; w.annotations == 1 {
+				w.first = Error{Path: path, Line: m.line}
+			}
+			continue
+		}
 		if line, twice := seen[m.name]; twice {
 			w.fail(path, m.line, "duplicate member, first in line %d", line)
 			continue
@@ -138,8 +158,8 @@ func (w *walker) members(n *node, rows []row) {
 			w.fail(path, m.line, "%s", unknown(rows, m.name))
 			continue
 		}
-		// A refused member is reported at its own line, not at its value's.
-		if r.kind == refused {
+		// A refused or ignored member is reported at its own line, not at its value's.
+		if r.unused() {
 			n.odd = true
 			m.value.line = m.line
 		}
@@ -168,9 +188,6 @@ func find(rows []row, name string) *row {
 
 // unknown returns the message for a member that no row has.
 func unknown(rows []row, name string) string {
-	if strings.HasPrefix(name, "@") {
-		return "metadata (RFC 7952) is not supported: leave it out"
-	}
 	_, bare, qualified := strings.Cut(name, ":")
 	if qualified && find(rows, bare) != nil {
 		return "write the name without its module, as " + bare + " (RFC 7951 section 4)"
@@ -182,7 +199,7 @@ func unknown(rows []row, name string) string {
 	}
 	var known []string
 	for _, r := range flat(rows) {
-		if r.kind != refused {
+		if !r.unused() {
 			known = append(known, r.name)
 		}
 	}
@@ -249,7 +266,7 @@ func (w *walker) choose(n *node, r *row) {
 	case len(taken) == 0 && r.must && !n.odd: // the unknown member is probably a misspelt case
 		var cases []string
 		for _, c := range r.in {
-			if c.kind != refused {
+			if !c.unused() {
 				cases = append(cases, c.name)
 			}
 		}

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -231,9 +232,14 @@ func event(name string, of *proto.ClientStatus, text string) proto.Event {
 	return proto.Event{Time: time.Now().UTC(), Event: name, Client: of, Text: text}
 }
 
-// Applied publishes that a configuration with n clients is in force.
-func (cs *Clients) Applied(n int) {
-	cs.manager.Publish(event(proto.EventConfigApplied, nil, fmt.Sprintf("clients: %d", n)))
+// Applied publishes that a configuration with n clients is in force, and what of it
+// is left aside.
+func (cs *Clients) Applied(n int, warnings []string) {
+	text := fmt.Sprintf("clients: %d", n)
+	if len(warnings) > 0 {
+		text += "; left aside: " + strings.Join(warnings, "; ")
+	}
+	cs.manager.Publish(event(proto.EventConfigApplied, nil, text))
 }
 
 // Refused publishes that a configuration was refused, and why.

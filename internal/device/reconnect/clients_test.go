@@ -193,9 +193,11 @@ func TestClientsAreShownInTheConfigurationsOrder(t *testing.T) {
 
 func TestTheConfigurationsEvents(t *testing.T) {
 	play(t, Options{}, func(m *fakeManager, cs *Clients) {
-		cs.Applied(3)
+		cs.Applied(3, nil)
 		cs.Refused("line 1: x")
-		if len(m.events) != 2 || m.events[0].Text != "clients: 3" || m.events[1].Text != "line 1: x" || m.events[1].Event != proto.EventConfigRefused {
+		cs.Applied(1, []string{"line 2: /a: b", "line 3: /c: d"})
+		if len(m.events) != 3 || m.events[0].Text != "clients: 3" || m.events[1].Text != "line 1: x" || m.events[1].Event != proto.EventConfigRefused ||
+			m.events[2].Text != "clients: 1; left aside: line 2: /a: b; line 3: /c: d" {
 			t.Errorf("published %+v", m.events)
 		}
 	})

@@ -8,6 +8,7 @@ package rollout
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"strings"
 	"sync"
@@ -71,9 +72,10 @@ func (r *Rollout) Apply(base *settings.Call) error {
 	// stay until the next document is applied.
 	keep := slices.Concat(files, r.files)
 	r.files, r.current = files, next
-	r.replaceHooks(hooks, next)
+	warnings := warningsOf(next)
+	r.replaceHooks(hooks, next, warnings)
 	r.clients.Apply(next, base)
-	r.clients.Applied(len(next.Clients))
+	r.clients.Applied(len(next.Clients), warnings)
 	if len(next.Clients) == 0 {
 		r.log.Info("no standing connections, call homes are made on request only", "config", r.File)
 	}
@@ -106,6 +108,20 @@ func (r *Rollout) prepare(base *settings.Call) (*config.Config, map[string]*hook
 		return next, hooks, nil, nil // then Dir need not exist
 	}
 	return next, hooks, files, provision.Write(r.Dir, files)
+}
+
+// maxWarnings bounds the warnings of a document in status and events.
+const maxWarnings = 16
+
+func warningsOf(c *config.Config) []string {
+	var out []string
+	for i, w := range c.Warnings {
+		if i == maxWarnings {
+			return append(out, fmt.Sprintf("%d more; callhome-mgr check lists all", len(c.Warnings)-i))
+		}
+		out = append(out, w.Error())
+	}
+	return out
 }
 
 // maxFaults bounds the faults of a refused document in status and events, in bytes:
@@ -167,12 +183,12 @@ func (r *Rollout) Watch(ctx context.Context, follow bool, reload func()) error {
 
 // replaceHooks puts the hooks in force, with the new status, and closes the hooks
 // that no client uses.
-func (r *Rollout) replaceHooks(hooks map[string]*hook.Hook, next *config.Config) {
+func (r *Rollout) replaceHooks(hooks map[string]*hook.Hook, next *config.Config, warnings []string) {
 	now := time.Now().UTC()
 	r.mu.Lock()
 	old := r.hooks
 	r.hooks = hooks
-	r.status = proto.ConfigStatus{File: r.File, Applied: &now, Missing: next.Missing, Clients: len(next.Clients)}
+	r.status = proto.ConfigStatus{File: r.File, Applied: &now, Missing: next.Missing, Clients: len(next.Clients), Warnings: warnings}
 	r.mu.Unlock()
 	for name, h := range old {
 		if hooks[name] != h {

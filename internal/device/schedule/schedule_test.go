@@ -636,3 +636,37 @@ func TestTheNextEndpointIsCalledSoon(t *testing.T) {
 		t.Errorf("from one endpoint to the next it took %v", d)
 	}
 }
+
+// An anchor-time of any year is the origin of the slots: the next one is less than a
+// period away, and a multiple of the period from the anchor.
+func TestAFarAnchorTime(t *testing.T) {
+	for _, anchor := range []int{1, 1700, 1969, 2024, 2400, 9999} {
+		for _, year := range []int{1970, 2026, 2500} {
+			for _, period := range []time.Duration{time.Minute, 7 * time.Minute, 65535 * time.Minute} {
+				p := hourly()
+				p.Period, p.Anchor = period, time.Date(anchor, 1, 31, 0, 15, 0, 0, time.UTC)
+				now := time.Date(year, 11, 29, 12, 0, 30, 0, time.UTC)
+				s, do := p.Step(State{}, Event{Kind: Begin}, now, 0.5)
+				if d := s.At.Sub(now); do.Call || s.Phase != Waiting || d <= 0 || d > period {
+					t.Errorf("anchor %d, year %d, %v: %+v, the slot is in %v", anchor, year, period, do, d)
+					continue
+				}
+				if off := (s.At.Unix() - p.Anchor.Unix()) % int64(period/time.Second); off != 0 {
+					t.Errorf("anchor %d, year %d, %v: the slot is %d s off", anchor, year, period, off)
+				}
+				for range 3 { // and it does not call without pause
+					s, do = p.Step(s, Event{Kind: Tick}, s.At, 0.5)
+					at := s.Slot
+					if !do.Call {
+						t.Fatalf("anchor %d, year %d, %v: no call in %+v", anchor, year, period, s)
+					}
+					s, _ = p.Step(s, Event{Kind: Connected}, at, 0.5)
+					s, _ = p.Step(s, Event{Kind: LoggedIn}, at, 0.5)
+					if s, do = p.Step(s, Event{Kind: Ended, Graceful: true}, at.Add(time.Second), 0.5); do.Call || s.At.Sub(at) != period {
+						t.Errorf("anchor %d, year %d, %v: after the slot %v the next is %v, %+v", anchor, year, period, at, s.At, do)
+					}
+				}
+			}
+		}
+	}
+}

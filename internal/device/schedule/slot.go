@@ -8,12 +8,21 @@ import "time"
 
 // slotBefore is the last slot that is not after now.
 func (p *Policy) slotBefore(now time.Time) time.Time {
-	since := now.Round(0).Sub(p.Anchor) // saturates after 292 years
+	slot := p.slotWithin(now)
+	since := now.Round(0).Sub(slot)
 	n := since / p.Period
 	if since < 0 && since%p.Period != 0 {
 		n--
 	}
-	return p.Anchor.Add(n * p.Period)
+	return slot.Add(n * p.Period)
+}
+
+// slotWithin is a slot less than two periods from now. It counts in seconds: a
+// time.Duration saturates after 292 years, and an anchor-time may be of the year 1.
+func (p *Policy) slotWithin(now time.Time) time.Time {
+	period := max(int64(p.Period/time.Second), 1) // whole minutes, except in tests
+	periods := (now.Unix() - p.Anchor.Unix()) / period
+	return time.Unix(p.Anchor.Unix()+periods*period, int64(p.Anchor.Nanosecond())).UTC()
 }
 
 // slotNear is the slot of a timer that expired at now, a little early or late.

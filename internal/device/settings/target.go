@@ -138,6 +138,15 @@ func checkAddr(s string, a netip.Addr) error {
 	case len(a.Zone()) > maxInterfaceName || strings.ContainsFunc(a.Zone(), notInName):
 		return fmt.Errorf("host %q: the zone is not an interface name", s)
 	}
+	return CheckZone(a)
+}
+
+// CheckZone refuses a zone as a URL has it (RFC 6874): %25eth0 is no interface eth0.
+func CheckZone(a netip.Addr) error {
+	name, ok := strings.CutPrefix(a.Zone(), "25")
+	if ok && name != "" && !isNumber(name[:1]) {
+		return fmt.Errorf("the zone of %v is written as in a URL: write %v", a, a.WithZone(name))
+	}
 	return nil
 }
 
