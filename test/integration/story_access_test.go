@@ -34,6 +34,9 @@ func TestOnlyTheDocumentsUsersGetIn(t *testing.T) {
 	stations := map[string]*station{}
 	with := func(users ...object) object {
 		var list []object
+		if users == nil {
+			users = []object{} // [] in JSON, not null
+		}
 		for _, name := range []string{"nms", "unknown", "other"} {
 			e := putSSH(s.At(stations[name].Addr), object{"user": users}, "client-authentication", "users")
 			c := persistent(name, quickAlive(e))
@@ -76,6 +79,18 @@ func TestOnlyTheDocumentsUsersGetIn(t *testing.T) {
 	k.AwaitHeard(patience, "other", proto.EventAttemptFailed, failures+2)
 	if n := len(k.Heard("other", proto.EventAuthenticated)); n != 1 {
 		t.Errorf("who was removed got in %d times", n)
+	}
+	// An empty list lets in no user, not those of the daemon's settings.
+	logins := len(k.Heard("unknown", proto.EventAuthenticated)) + len(k.Heard("nms", proto.EventAuthenticated))
+	k.Reload(with())
+	for _, name := range []string{"nms", "unknown"} {
+		failures = len(k.Heard(name, proto.EventAttemptFailed))
+		if failed := k.AwaitHeard(patience, name, proto.EventAttemptFailed, failures+2); failed.Session.Stage != proto.StageAuth {
+			t.Errorf("with an empty list %s failed at %+v", name, failed.Session)
+		}
+	}
+	if n := len(k.Heard("unknown", proto.EventAuthenticated)) + len(k.Heard("nms", proto.EventAuthenticated)); n != logins {
+		t.Errorf("with an empty list there were %d logins", n-logins)
 	}
 }
 
