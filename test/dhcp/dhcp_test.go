@@ -50,10 +50,10 @@ func read(t *testing.T, name string) string {
 }
 
 // run gives a lease to callhome-dhcp in a shell.
-func run(t *testing.T, shell []string, root, iface, value string) (stdout, stderr string, status int) {
+func run(t *testing.T, shell []string, root, iface, value string, option ...string) (stdout, stderr string, status int) {
 	t.Helper()
 	sandbox.Need(t, shell[0])
-	args := append(append([]string{}, shell[1:]...), script, iface, value)
+	args := append(append(append([]string{}, shell[1:]...), script, iface, value), option...)
 	cmd := exec.Command(shell[0], args...)
 	cmd.Env = append(os.Environ(), "CALLHOME_DHCP_ROOT="+root)
 	var out, errs bytes.Buffer
@@ -87,6 +87,9 @@ func TestControllers(t *testing.T) {
 		"two in two":                {"", sub(0x81, a1) + sub(0x81, a2), "192.0.2.1\n192.0.2.2\n"},
 		"a name":                    {"", sub(0x82, "smo-1.example.net"), "smo-1.example.net\n"},
 		"a name with its dot":       {"", sub(0x82, "smo.example."), "smo.example\n"},
+		"a name with NULs behind":   {"", sub(0x82, "smo.example\x00\x00"), "smo.example\n"},
+		"a name with underscores":   {"", sub(0x82, "_smo_1.example"), "_smo_1.example\n"},
+		"NULs behind the option":    {"", sub(0x82, "smo.example") + "\x00\x00", "smo.example\n"},
 		"both":                      {"", sub(0x82, "smo.example") + sub(0x81, a1), "192.0.2.1\n"},
 		"both, the name":            {"CALLHOME_DHCP_PREFER=name\n", sub(0x81, a1) + sub(0x82, "smo.example"), "smo.example\n"},
 		"SSH":                       {"", sub(0x81, a1) + sub(0x86, "\x00"), "192.0.2.1\n"},
@@ -129,7 +132,8 @@ func TestHostileOptions(t *testing.T) {
 		"too long":                strings.Repeat("00", 1025),
 		"a name with a command":   plain(sub(0x82, "$(touch pwned).example")),
 		"a name with a line":      plain(good + sub(0x82, "a.example\ntouch pwned")),
-		"a name with a NUL":       plain(sub(0x82, "a.example\x00")),
+		"a NUL in a name":         plain(sub(0x82, "a\x00.example\x00")),
+		"a name of NULs":          plain(sub(0x82, "\x00\x00")),
 		"a name with a space":     plain(sub(0x82, "a.example --config /x")),
 		"a name with a quote":     plain(sub(0x82, `a.example","x":"`)),
 		"a name with a slash":     plain(sub(0x82, "../../etc/passwd")),
@@ -171,6 +175,102 @@ func TestHostileOptions(t *testing.T) {
 		if out != "" || status != 64 || strings.Contains(errs, "touch") {
 			t.Errorf("interface %q: %d %q %q, want 64", iface, status, out, errs)
 		}
+	}
+}
+
+// uri is an entry of RFC 8572's bootstrap-server-list, sub6 a sub-option of DHCPv6.
+func uri(text string) string { return string([]byte{byte(len(text) >> 8), byte(len(text))}) + text }
+
+func sub6(tag byte, value string) string {
+	return string([]byte{0, tag, byte(len(value) >> 8), byte(len(value))}) + value
+}
+
+const (
+	oran = "\x00\x00\xcf\x9c" // enterprise 53148
+	v6   = "\x20\x01\x0d\xb8\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x01"
+	link = "\xfe\x80\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x01"
+)
+
+// The other options are read only where the setting names them.
+func TestOtherOptions(t *testing.T) {
+	for name, tt := range map[string]struct{ conf, option, value, want string }{
+		"143, a name":               {"", "143", uri("https://sztp.example"), "sztp.example\n"},
+		"143, a port and a path":    {"", "143", uri("HTTPS://sztp.example:8443/x?y#z"), "sztp.example\n"},
+		"143, addresses":            {"", "143", uri("https://192.0.2.1") + uri("https://[2001:db8::1]:443/"), "192.0.2.1\n2001:db8::1\n"},
+		"143, NULs behind":          {"", "143", uri("https://sztp.example\x00"), "sztp.example\n"},
+		"143, nothing":              {"", "143", "", ""},
+		"17, an address":            {"", "17", oran + sub6(0x81, v6), "2001:db8:0:0:0:0:0:1\n"},
+		"17, two":                   {"", "17", oran + sub6(0x81, v6+v6[:15]+"\x02"), "2001:db8:0:0:0:0:0:1\n2001:db8:0:0:0:0:0:2\n"},
+		"17, link-local":            {"", "17", oran + sub6(0x81, link), "fe80:0:0:0:0:0:0:1%eth0\n"},
+		"17, a name and SSH":        {"", "17", oran + sub6(0x82, "smo.example\x00") + sub6(0x86, "\x00"), "smo.example\n"},
+		"17, others' sub-options":   {"", "17", oran + sub6(5, "\x00\xff;") + sub6(0x82, "smo.example"), "smo.example\n"},
+		"17, another enterprise":    {"", "17", "\x00\x00\x00\x09" + sub6(0x82, "smo.example"), ""},
+		"17, the enterprise's":      {"CALLHOME_DHCP_ENTERPRISE=9\n", "17", "\x00\x00\x00\x09" + sub6(0x82, "smo.example"), "smo.example\n"},
+		"43, where it is not named": {"CALLHOME_DHCP_OPTIONS=143\n", "43", sub(0x81, a1), ""},
+	} {
+		conf := "CALLHOME_DHCP_MODE=print\nCALLHOME_DHCP_OPTIONS=43 143 17\n" + tt.conf
+		for _, shell := range shells {
+			for _, value := range []string{plain(tt.value), colons(tt.value)} {
+				if out, errs, status := run(t, shell, tree(t, conf), "eth0", value, tt.option); out != tt.want || errs != "" || status != 0 {
+					t.Errorf("%s, %v: %d %q %q, want %q", name, shell, status, out, errs, tt.want)
+				}
+			}
+			if out, errs, status := run(t, shell, tree(t, "CALLHOME_DHCP_MODE=print\n"), "eth0", plain(tt.value), tt.option); tt.option != "43" && out+errs != "" || status != 0 {
+				t.Errorf("%s, %v, without the setting: %d %q %q", name, shell, status, out, errs)
+			}
+		}
+	}
+}
+
+func TestHostileOtherOptions(t *testing.T) {
+	for name, tt := range map[string]struct{ option, value string }{
+		"143, http":                 {"143", uri("http://sztp.example")},
+		"143, another scheme":       {"143", uri("ssh://sztp.example")},
+		"143, a user name":          {"143", uri("https://user:pwned@sztp.example")},
+		"143, a command":            {"143", uri("https://$(touch pwned).example")},
+		"143, a space":              {"143", uri("https://a.example --config /pwned")},
+		"143, a quote":              {"143", uri("https://a'pwned'.example")},
+		"143, an option":            {"143", uri("https://-oProxyCommand.example")},
+		"143, loopback":             {"143", uri("https://127.0.0.1")},
+		"143, loopback of IPv6":     {"143", uri("https://[::1]")},
+		"143, a mapped address":     {"143", uri("https://[::ffff:127.0.0.1]")},
+		"143, multicast of IPv6":    {"143", uri("https://[FF02::1]")},
+		"143, no host":              {"143", uri("https:///pwned")},
+		"143, a number":             {"143", uri("https://2130706433")},
+		"143, octal":                {"143", uri("https://0300.0.2.1")},
+		"143, five numbers":         {"143", uri("https://192.0.2.1.1")},
+		"143, 256":                  {"143", uri("https://192.0.2.256")},
+		"143, a very large number":  {"143", uri("https://192.0.2.18446744073709551617")},
+		"143, a NUL inside":         {"143", uri("https://a\x00.example")},
+		"143, a length past it":     {"143", "\x01\x00https://a.example"},
+		"143, half a length":        {"143", uri("https://a.example") + "\x00"},
+		"143, an empty URI":         {"143", uri("")},
+		"143, nine":                 {"143", strings.Repeat(uri("https://a.example"), 9)},
+		"17, three bytes":           {"17", oran[:3]},
+		"17, half a sub-option":     {"17", oran + "\x00\x81\x00"},
+		"17, a length past it":      {"17", oran + "\x00\x81\xff\xff" + v6},
+		"17, half an address":       {"17", oran + sub6(0x81, v6[:8])},
+		"17, loopback":              {"17", oran + sub6(0x81, strings.Repeat("\x00", 15)+"\x01")},
+		"17, unspecified":           {"17", oran + sub6(0x81, strings.Repeat("\x00", 16))},
+		"17, a mapped address":      {"17", oran + sub6(0x81, strings.Repeat("\x00", 10)+"\xff\xff\x7f\x00\x00\x01")},
+		"17, multicast":             {"17", oran + sub6(0x81, "\xff"+v6[1:])},
+		"17, TLS":                   {"17", oran + sub6(0x82, "smo.example") + sub6(0x86, "\x01")},
+		"17, a name with a command": {"17", oran + sub6(0x82, "$(touch pwned).example")},
+		"17, a NUL in a name":       {"17", oran + sub6(0x82, "smo\x00.example")},
+	} {
+		conf := "CALLHOME_DHCP_MODE=print\nCALLHOME_DHCP_OPTIONS=143 17\n"
+		for _, shell := range shells {
+			out, errs, status := run(t, shell, tree(t, conf), "eth0", plain(tt.value), tt.option)
+			if out != "" || status != 65 || strings.Count(errs, "\n") != 1 || !strings.Contains(errs, " option "+tt.option+" on eth0 is refused: ") || strings.Contains(errs, "pwned") {
+				t.Errorf("%s, %v: %d %q %q, want 65 and one line", name, shell, status, out, errs)
+			}
+			if _, err := os.Stat("pwned"); err == nil {
+				t.Fatalf("%s, %v: it was executed", name, shell)
+			}
+		}
+	}
+	if out, errs, status := run(t, shells[0], tree(t, ""), "eth0", "00", "60"); out != "" || status != 64 || !strings.Contains(errs, "43, 143 or 17") {
+		t.Errorf("an unknown option: %d %q %q", status, out, errs)
 	}
 }
 

@@ -95,7 +95,7 @@ held() {
 	sleep 60 | ssh -F none -s -i nms_key -o ProxyUseFdpass=yes -o ProxyCommand='fdpass-listen 127.0.0.1:4334' \
 		-o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o LogLevel=ERROR netconf@device-1 netconf > /run/station 2>&1 || :
 }
-# dhcp_server HEX: one that answers on the link to dhcp0, with HEX as option 43.
+# dhcp_server HEX HEX: one that answers on the link to dhcp0, with options 43 and 143.
 dhcp_server() {
 	ip link add dhcp0 type veth peer name dhcp1
 	ip addr add 192.0.2.254/24 dev dhcp1
@@ -107,7 +107,7 @@ s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 s.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
 s.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"dhcp1")
 s.bind(("", 67))
-vendor = bytes.fromhex(sys.argv[1])
+vendor, redirect = bytes.fromhex(sys.argv[1]), bytes.fromhex(sys.argv[2])
 print("ready", flush=True)
 while True:
     q = s.recv(2048)
@@ -117,10 +117,10 @@ while True:
     a = bytes([2, 1, 6, 0]) + q[4:8] + bytes(2) + b"\x80\x00" + bytes(4) + socket.inet_aton("192.0.2.7") + bytes(8) + q[28:44] + bytes(192) + q[236:240]
     a += option(53, bytes([2 if kind == 1 else 5])) + option(54, socket.inet_aton("192.0.2.254")) + option(51, (600).to_bytes(4, "big")) + option(1, socket.inet_aton("255.255.255.0"))
     if asked:
-        a += option(43, vendor)
+        a += option(43, vendor) + option(143, redirect)
     s.sendto(a + b"\xff" + bytes(60), ("255.255.255.255", 68))
 END
-	/usr/bin/python3 /run/dhcp.py "$1" > /run/dhcp.log 2>&1 &
+	/usr/bin/python3 /run/dhcp.py "$1" "$2" > /run/dhcp.log 2>&1 &
 	await said /run/dhcp.log ready
 }
 manager() {
@@ -363,12 +363,14 @@ said /run/station 'Unknown host key' || { cat /run/station; exit 1; }
 	"docs/oran.md install": `
 @1
 @2
-echo CALLHOME_DHCP_MODE=print > /etc/callhome/dhcp.conf
+printf 'CALLHOME_DHCP_MODE=print\nCALLHOME_DHCP_OPTIONS=43 143\n' > /etc/callhome/dhcp.conf
 @file /etc/dhcp/dhclient.conf 3
-dhcp_server 8108c0000201c0000202820b736d6f2e6578616d706c65860100
+printf 'option sztp-redirect code 143 = string;\nalso request sztp-redirect;\n' >> /etc/dhcp/dhclient.conf
+dhcp_server 8108c0000201c0000202820b736d6f2e6578616d706c65860100 001468747470733a2f2f737a74702e6578616d706c65
 dhclient -d -1 -cf /etc/dhcp/dhclient.conf -lf /run/leases -pf /run/dhclient.pid dhcp0 > /run/dhclient 2>&1 &
 await grep -qx 192.0.2.2 /run/dhclient || { cat /run/dhclient; exit 1; }
 grep -qx 192.0.2.1 /run/dhclient
+await grep -qx sztp.example /run/dhclient || { cat /run/dhclient; exit 1; }
 `,
 	"docs/oran.md print": `
 install_all
@@ -376,7 +378,8 @@ install -D -m 0755 packaging/dhcp/callhome-dhcp /usr/lib/callhome/callhome-dhcp
 mkdir -p /var/lib/callhome
 {
 @1
-} | has -x 192.0.2.1
+} > /run/printed
+printf '192.0.2.1\nsmo.example\n' | diff - /run/printed
 # And what the daemon makes of it.
 manager
 echo 'CALLHOME_DHCP_INIT=--user netconf=nms_key.pub --netconf-server yuma' > /etc/callhome/dhcp.conf
@@ -400,16 +403,17 @@ printf 'VENDOR_SPECIFIC=8104c0000202\n' > /run/systemd/netif/leases/99999
 	"docs/oran.md udhcpc": `
 install -D -m 0755 -t /usr/lib/callhome packaging/dhcp/callhome-dhcp packaging/dhcp/udhcpc-hook
 mkdir -p /etc/callhome
-echo CALLHOME_DHCP_MODE=print > /etc/callhome/dhcp.conf
+printf 'CALLHOME_DHCP_MODE=print\nCALLHOME_DHCP_OPTIONS=43 143\n' > /etc/callhome/dhcp.conf
 @1
-dhcp_server 8108c0000201c0000202820b736d6f2e6578616d706c65860100
+dhcp_server 8108c0000201c0000202820b736d6f2e6578616d706c65860100 001468747470733a2f2f737a74702e6578616d706c65
 printf '#!/bin/sh\nenv > /run/udhcpc.env\n. /etc/udhcpc.user.d/callhome\n' > /run/udhcpc.script
 chmod 755 /run/udhcpc.script
-{ echo "exec busybox \\"; sed 's/eth0/dhcp0/; s/$/ -f -q -n -s \/run\/udhcpc.script/' <<'END'; } > /run/udhcpc.sh
+{ echo "exec busybox \\"; sed 's/eth0/dhcp0/; s/$/ -O 143 -f -q -n -s \/run\/udhcpc.script/' <<'END'; } > /run/udhcpc.sh
 @2
 END
 sh /run/udhcpc.sh > /run/udhcpc 2>&1 || { cat /run/udhcpc; exit 1; }
 await grep -qx 192.0.2.2 /run/udhcpc || { cat /run/udhcpc /run/udhcpc.env; exit 1; }
+await grep -qx sztp.example /run/udhcpc || { cat /run/udhcpc /run/udhcpc.env; exit 1; }
 `,
 	"docs/install.md standing": `
 install_all
