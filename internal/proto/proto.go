@@ -104,7 +104,7 @@ type CallParams struct {
 	// Client is a configured client to call with its own settings, in place of Host,
 	// Port and Opaque.
 	Client string `json:"client,omitempty"`
-	Port   uint16 `json:"port,omitempty"` // 0: DefaultPort
+	Port   uint16 `json:"port,omitempty" min:"1"` // without it: DefaultPort
 	// Opaque is data for the log and for the session's environment.
 	Opaque string `json:"opaque,omitempty"`
 	Wait   Wait   `json:"wait,omitempty"` // "": WaitTCP, as MAAPI's call does
@@ -114,7 +114,7 @@ type CallParams struct {
 type HandoverParams struct {
 	// Host and Port are the NETCONF client's as the API client was given them.
 	Host   string `json:"host"`
-	Port   uint16 `json:"port"`
+	Port   uint16 `json:"port,omitempty" min:"1"`
 	Opaque string `json:"opaque,omitempty"`
 }
 
@@ -130,7 +130,7 @@ type RestartResult struct {
 
 // SessionParams identify a session.
 type SessionParams struct {
-	Session int `json:"session"`
+	Session int `json:"session" min:"1"`
 }
 
 // State is the state of a session.

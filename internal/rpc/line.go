@@ -23,6 +23,7 @@ type line struct {
 	r    *bufio.Reader
 	most int   // limit on the bytes of one message
 	read int64 // bytes of all messages that next returned
+	cut  bool  // after errTooLong: the message goes on
 
 	pass atomic.Pointer[os.File] // sent with the next message and then closed
 }
@@ -48,6 +49,7 @@ func (l *line) next() ([]byte, *os.File, error) {
 		part, err := l.r.ReadSlice('\n')
 		message = append(message, part...)
 		if len(message) > l.most {
+			l.cut = errors.Is(err, bufio.ErrBufferFull)
 			return nil, nil, errTooLong
 		}
 		if errors.Is(err, bufio.ErrBufferFull) {

@@ -9,7 +9,6 @@ import (
 	"callhome/internal/proto"
 
 	"github.com/creachadair/jrpc2"
-	"github.com/creachadair/jrpc2/handler"
 )
 
 // Method is one method. A Reading one changes nothing, so that the group for
@@ -80,39 +79,12 @@ func (s *Server) logCall(name string, p Peer, params string, err error) {
 	s.log.Info("call", fields...)
 }
 
-// Typed makes a handler of a function with parameters. Unknown parameters are
-// refused.
-func Typed[P, R any](f func(context.Context, P) (R, error)) jrpc2.Handler {
-	info, err := handler.Check(f)
-	if err != nil {
-		panic("BUG: " + err.Error()) // the type of f decides, at the first start
-	}
-	return info.SetStrict(true).Wrap()
-}
-
-// Plain makes a handler of a function without parameters. Many JSON-RPC libraries
-// send an empty object or array where there are none.
-func Plain[R any](f func(context.Context) (R, error)) jrpc2.Handler {
-	return func(ctx context.Context, r *jrpc2.Request) (any, error) {
-		var byName map[string]json.RawMessage
-		var byPosition []json.RawMessage
-		if r.UnmarshalParams(&byName) != nil && r.UnmarshalParams(&byPosition) != nil || len(byName)+len(byPosition) > 0 {
-			return nil, standardError(jrpc2.InvalidParams, r.Method()+" has no parameters: leave params out, or empty")
-		}
-		return f(ctx)
-	}
-}
-
 // rpcError turns a *proto.Error into the error of JSON-RPC.
 func rpcError(err error) error {
 	var e *proto.Error
 	if errors.As(err, &e) {
 		data, _ := json.Marshal(e.Data)
 		return &jrpc2.Error{Code: jrpc2.Code(e.Code), Message: e.Message, Data: data}
-	}
-	var own *jrpc2.Error
-	if errors.As(err, &own) && own.Code == jrpc2.InvalidParams {
-		return standardError(own.Code, own.Message+": "+string(own.Data))
 	}
 	return err
 }

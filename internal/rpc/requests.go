@@ -1,9 +1,11 @@
 package rpc
 
 import (
+	"bufio"
 	"bytes"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"slices"
@@ -46,59 +48,97 @@ func (q *requests) Recv() ([]byte, error) {
 			time.Sleep(pollTime)
 		}
 		message, f, err := q.next()
-		if errors.Is(err, io.EOF) {
+		switch {
+		case errors.Is(err, io.EOF):
 			q.awaitAnswers()
+		case errors.Is(err, errTooLong):
+			q.discard()
+			_ = q.line.Send(refusal(jrpc2.InvalidRequest, fmt.Sprintf("a message is longer than %d bytes", q.most)))
 		}
 		if err != nil {
 			return nil, err
 		}
-		weight, id, why := judge(message)
+		if f == nil && len(bytes.TrimSpace(message)) == 0 {
+			continue // a blank line
+		}
+		weight, id, refused := judge(message)
 		q.open.Add(weight)
 		if f != nil {
 			q.keep(id, f)
 		}
-		if why == "" {
+		if refused == nil {
 			return message, nil
 		}
 		// No message is read before this is written: a peer that never reads
 		// makes no queue of answers.
-		if err := q.Send(refusal(why)); err != nil {
+		if err := q.Send(refused); err != nil {
 			return nil, err
 		}
 	}
 }
 
 // judge returns how many requests a message counts as, the id of a single
-// request, and why the message is refused or "". jrpc2 answers messages that are
-// not JSON-RPC.
-func judge(message []byte) (weight int64, id, why string) {
+// request, and the answer to a message that is refused or nil. jrpc2 answers messages
+// that are JSON and not JSON-RPC.
+func judge(message []byte) (weight int64, id string, refused []byte) {
+	refuse := func(why string) (int64, string, []byte) { return 1, "", refusal(jrpc2.InvalidRequest, why) }
+	if why := notJSON(message); why != "" {
+		return 1, "", refusal(jrpc2.ParseError, why)
+	}
 	if why := repeatedMember(message); why != "" {
-		return 1, "", why
+		return refuse(why)
 	}
 	parsed, err := jrpc2.ParseRequests(message)
 	switch {
 	case err != nil || len(parsed) == 0:
-		return 1, "", ""
+		return 1, "", nil
 	case len(parsed) > concurrency:
-		return 1, "", "too many requests in one message"
+		return refuse("too many requests in one message")
 	case slices.ContainsFunc(parsed, func(r *jrpc2.ParsedRequest) bool { return r.ID == "" && r.Error == nil }):
 		// Without an id there is no answer, so its failure would stay unseen.
-		return 1, "", "a request needs an id"
+		return refuse("a request needs an id")
 	case parsed[0].Batch:
-		return concurrency, "", ""
+		return concurrency, "", nil
 	case parsed[0].Error != nil || parsed[0].Method == "":
-		return 1, "", ""
+		return 1, "", nil
 	}
-	return 1, parsed[0].ID, ""
+	return 1, parsed[0].ID, nil
+}
+
+// notJSON returns why a line is no JSON, or "". Programs that print JSON for people
+// spread a message over several lines, so the answer names the rule that breaks.
+func notJSON(message []byte) string {
+	var syntax *json.SyntaxError
+	err := json.Unmarshal(message, new(json.RawMessage))
+	switch {
+	case err == nil:
+		return ""
+	case errors.As(err, &syntax) && syntax.Error() != "unexpected end of JSON input":
+		return fmt.Sprintf("byte %d of the line is no JSON: %v; send one message a line", syntax.Offset, err)
+	}
+	return "the line ends before the message does; send one message a line"
+}
+
+// maxDiscarded bounds what is read of a message that is too long, so that its sender
+// is not stopped in the middle and reads the answer.
+const maxDiscarded = 1 << 20
+
+// discard reads the rest of a line.
+func (q *requests) discard() {
+	for n := 0; q.cut && n < maxDiscarded; {
+		part, err := q.r.ReadSlice('\n')
+		n += len(part)
+		q.cut = errors.Is(err, bufio.ErrBufferFull)
+	}
 }
 
 // refusal is the answer to a refused message. Its id is null (JSON-RPC 2.0).
-func refusal(why string) []byte {
+func refusal(code jrpc2.Code, why string) []byte {
 	answer, _ := json.Marshal(struct { // nothing in it can fail
 		Version string `json:"jsonrpc"`
 		ID      any    `json:"id"`
 		Error   error  `json:"error"`
-	}{jrpc2.Version, nil, standardError(jrpc2.InvalidRequest, why)})
+	}{jrpc2.Version, nil, standardError(code, why)})
 	return answer
 }
 

@@ -21,6 +21,9 @@ import (
 // Call makes a call home and returns when it has reached the state of p.Wait. The
 // call continues when ctx ends first. Errors are *proto.Error.
 func (m *Manager) Call(ctx context.Context, p proto.CallParams) (proto.SessionInfo, error) {
+	if p.Host == "" {
+		return proto.SessionInfo{}, proto.NewError(proto.CodeBadType, "parameter \"host\" is missing; expected a name or an address, or else \"client\"")
+	}
 	target, err := settings.ParseTarget([]string{p.Host})
 	if err != nil {
 		return proto.SessionInfo{}, proto.NewError(proto.CodeBadType, err.Error())

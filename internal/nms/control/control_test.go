@@ -246,7 +246,7 @@ func (broken) Write([]byte) (int, error) { return 0, io.ErrClosedPipe }
 func TestTheStationKnowsWhetherRootAdopts(t *testing.T) {
 	for uid, want := range map[uint32]string{0: "root: true", 5: "root: false"} {
 		adopt := methods(&backend{}, &rpc.Conn{Context: t.Context(), Peer: rpc.Peer{UID: uid}})[nmsproto.MethodAdopt].Handle
-		requests, err := jrpc2.ParseRequests([]byte(`{"jsonrpc":"2.0","id":1,"method":"adopt","params":{"id":"edge9"}}`))
+		requests, err := jrpc2.ParseRequests([]byte(`{"jsonrpc":"2.0","id":1,"method":"adopt","params":{"id":"edge9","host-key":"SHA256:x"}}`))
 		if err != nil {
 			t.Fatal(err)
 		}
