@@ -229,15 +229,45 @@ func accounts(c *cli.Context) error {
 	}
 	return ask(c, func(m *control.Client) error {
 		var l nmsproto.DeviceList
-		if err := m.Call(c.Context, nmsproto.MethodDevices, nil, &l); err != nil {
+		var s nmsproto.Status
+		if err := errors.Join(m.Call(c.Context, nmsproto.MethodDevices, nil, &l), m.Call(c.Context, nmsproto.MethodStatus, nil, &s)); err != nil {
 			return err
+		}
+		gid, doubt := groupOf(u, s.Group)
+		if doubt != "" {
+			fmt.Fprintf(os.Stderr, "callhome-nms: warning: %s: logins of these users will end with %d\n", doubt, sysexits.NoPerm)
 		}
 		for _, d := range l.Devices {
 			// "NP" matches no password, and unlike "!" does not lock the account.
-			fmt.Printf("%s%s:NP:%s:%s:NETCONF of %s:/:/bin/sh\n", prefix, d.ID, u.Uid, u.Gid, d.ID)
+			fmt.Printf("%s%s:NP:%s:%s:NETCONF of %s:/:/bin/sh\n", prefix, d.ID, u.Uid, gid, d.ID)
 		}
 		return nil
 	})
+}
+
+// groupOf returns the group to give users with the uid of u, so that they may use
+// devices, and why they may not. No line of group(5) names these users, so sshd gives
+// them the group of passwd(5) alone: where u is only a supplementary member of the
+// daemon's group, that is the group to give.
+func groupOf(u *user.User, name string) (gid, doubt string) {
+	if u.Uid == "0" {
+		return u.Gid, ""
+	}
+	if name == "" {
+		return u.Gid, "the daemon has no group that may use devices"
+	}
+	group, err := user.LookupGroup(name)
+	if err != nil {
+		return u.Gid, fmt.Sprintf("looking up the daemon's group %q: %v", name, err)
+	}
+	all, err := u.GroupIds()
+	switch {
+	case u.Gid == group.Gid || slices.Contains(all, group.Gid):
+		return group.Gid, ""
+	case err != nil:
+		return u.Gid, fmt.Sprintf("looking up the groups of the account %q: %v", u.Username, err)
+	}
+	return u.Gid, fmt.Sprintf("the account %q is not in the group %q", u.Username, name)
 }
 
 func events(c *cli.Context) error {

@@ -240,10 +240,16 @@ type operatorsDoor struct {
 // accounts for the devices that there are.
 func (s *served) OpenDoor() *operatorsDoor {
 	s.t.Helper()
+	return s.OpenDoorOf("root")
+}
+
+// OpenDoorOf is OpenDoor with the uid of another account.
+func (s *served) OpenDoorOf(account string) *operatorsDoor {
+	s.t.Helper()
 	sandbox.Need(s.t, "/usr/sbin/sshd")
 	dir := tempDir(s.t)
 	d := &operatorsDoor{addr: freeAddr("127.0.0.1"), hostKey: newKey(s.t, dir, "hostkey")}
-	if err := appendFile("/etc/passwd", s.Run("devices", "accounts", "--account", "root")); err != nil {
+	if err := appendFile("/etc/passwd", s.Run("devices", "accounts", "--account", account)); err != nil {
 		s.t.Fatal(err)
 	}
 	keys := writeFile(s.t, filepath.Join(dir, "operators"), publicKey(s.t, s.nms.key)+"\n", 0o644)
