@@ -7,6 +7,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"callhome/internal/device/config"
@@ -118,7 +119,9 @@ func TestUserOf(t *testing.T) {
 	}
 }
 
-func TestClientTable(t *testing.T) {
+func TestClientTable(t *testing.T) { synctest.Test(t, clientTableIsPrinted) }
+
+func clientTableIsPrinted(t *testing.T) {
 	soon := time.Now().Add(90 * time.Second)
 	var out bytes.Buffer
 	clientTable(&out, []proto.ClientStatus{

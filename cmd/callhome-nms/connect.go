@@ -23,7 +23,7 @@ func connectCommand() *cli.Command {
 		Name: "connect", Usage: "connect standard input and output to the netconf subsystem of a connected device", ArgsUsage: "DEVICE", Action: connect,
 		Flags: []cli.Flag{
 			socketFlag(),
-			&cli.StringFlag{Name: "login-prefix", Usage: "take the device from the login name after `PREFIX`, for sshd's ForceCommand"},
+			&cli.StringFlag{Name: "login-prefix", Usage: "take the device from the login name after `PREFIX`, which may be empty, for sshd's ForceCommand"},
 		},
 	}
 }
@@ -107,7 +107,7 @@ func exitOf(device string, r nmsproto.ConnectResult) error {
 // the prefix. sshd sets LOGNAME; the part is checked as an id.
 func deviceOf(c *cli.Context, env func(string) string) (string, error) {
 	prefix := c.String("login-prefix")
-	if prefix == "" {
+	if !c.IsSet("login-prefix") {
 		if c.NArg() != 1 {
 			return "", program.Usage(errors.New("expected one DEVICE"))
 		}

@@ -47,6 +47,8 @@ func TestTheDeviceIsTheArgumentOrInTheLoginName(t *testing.T) {
 		{"two arguments", []string{"a", "b"}, "", "", "expected one DEVICE"},
 		{"an argument that is no id", []string{"../edge7"}, "", "", "device id"},
 		{"the login name", []string{"--login-prefix", "dev+"}, "dev+edge7", "edge7", ""},
+		{"no prefix", []string{"--login-prefix="}, "edge7", "edge7", ""},
+		{"no prefix and no name", []string{"--login-prefix="}, "", "", "device id"},
 		{"another login name", []string{"--login-prefix", "dev+"}, "root", "", `the login name "root" does not begin with "dev+"`},
 		{"no login name", []string{"--login-prefix", "dev+"}, "", "", "does not begin"},
 		{"only the prefix", []string{"--login-prefix", "dev+"}, "dev+", "", "device id"},
@@ -135,7 +137,7 @@ func TestAnArgumentMayStandBeforeFlags(t *testing.T) {
 func TestUsageIsExitStatus64(t *testing.T) {
 	for _, args := range [][]string{
 		{"no-such-command"}, {"connect"}, {"devices", "adopt", "x"}, {"devices", "adopt", "x", "--id", "a", "--label", "b"}, {"serve", "x"},
-		{"devices", "no-such"}, {"serve", "--no-such"}, {"devices", "accounts", "--prefix", ""},
+		{"devices", "no-such"}, {"serve", "--no-such"}, {"devices", "accounts", "--prefix", "a:b"}, {"devices", "accounts", "--prefix", "a", "extra"},
 		{"serve", "--registry", t.TempDir(), "--key-file", "/a", "--password-file", "/b"},
 		{"serve", "--registry", t.TempDir(), "--proxy-from", "x"},
 	} {

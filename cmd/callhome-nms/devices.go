@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -10,9 +11,11 @@ import (
 	"os"
 	"os/user"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
+	"callhome/internal/atomicfile"
 	"callhome/internal/cmdline"
 	"callhome/internal/nms/control"
 	"callhome/internal/nms/nmsproto"
@@ -37,10 +40,11 @@ func devicesCommand() *cli.Command {
 				&cli.StringFlag{Name: "password-file", Usage: "log in with the password in `FILE`"},
 				&cli.StringSliceFlag{Name: "label", Usage: "give the device the label `NAME=VALUE`; repeatable"},
 			}},
-			{Name: "accounts", Usage: "print passwd(5) lines with a user for each device, such as dev+ID, for sshd", Action: accounts, Flags: []cli.Flag{
+			{Name: "accounts", Usage: "print passwd(5) lines with a user for each device, for sshd", Action: accounts, Flags: []cli.Flag{
 				socketFlag(),
-				&cli.StringFlag{Name: "prefix", Value: "dev+", Usage: "begin each user name with `PREFIX`, before the device's id"},
-				&cli.StringFlag{Name: "account", Value: "callhome-nms", Usage: "give all users the uid and gid of `USER`"},
+				&cli.StringFlag{Name: "prefix", Usage: "begin each user name with `PREFIX`, before the device's id"},
+				&cli.StringFlag{Name: "account", Usage: "give all users the uid and gid of `USER` (default: those of this command)"},
+				&cli.StringFlag{Name: "output", Usage: "replace `FILE` with them, which is as it was after an error, instead of printing them"},
 			}},
 		},
 	}
@@ -220,54 +224,45 @@ func whenBack(u nmsproto.Unknown, now time.Time) string {
 // account, and ForceCommand reads the device's id from the name.
 func accounts(c *cli.Context) error {
 	prefix := c.String("prefix")
-	if prefix == "" || strings.ContainsAny(prefix, ":\n") {
+	if strings.ContainsAny(prefix, ":\n") {
 		return program.Usage(fmt.Errorf("--prefix %q: expected the beginning of a user name", prefix))
 	}
-	u, err := user.Lookup(c.String("account"))
+	uid, gid, err := accountIDs(c.String("account"))
 	if err != nil {
-		return sysexits.New(sysexits.NoInput, "create the account, or name another with --account", fmt.Errorf("looking up the account %q: %w", c.String("account"), err))
+		return err
 	}
 	return ask(c, func(m *control.Client) error {
 		var l nmsproto.DeviceList
-		var s nmsproto.Status
-		if err := errors.Join(m.Call(c.Context, nmsproto.MethodDevices, nil, &l), m.Call(c.Context, nmsproto.MethodStatus, nil, &s)); err != nil {
+		if err := m.Call(c.Context, nmsproto.MethodDevices, nil, &l); err != nil {
 			return err
 		}
-		gid, doubt := groupOf(u, s.Group)
-		if doubt != "" {
-			fmt.Fprintf(os.Stderr, "callhome-nms: warning: %s: logins of these users will end with %d\n", doubt, sysexits.NoPerm)
-		}
+		var lines bytes.Buffer
 		for _, d := range l.Devices {
 			// "NP" matches no password, and unlike "!" does not lock the account.
-			fmt.Printf("%s%s:NP:%s:%s:NETCONF of %s:/:/bin/sh\n", prefix, d.ID, u.Uid, gid, d.ID)
+			fmt.Fprintf(&lines, "%s%s:NP:%s:%s:NETCONF of %s:/:/bin/sh\n", prefix, d.ID, uid, gid, d.ID)
 		}
-		return nil
+		if file := c.String("output"); file != "" {
+			return atomicfile.Write(file, lines.Bytes(), atomicfile.Options{Mode: 0o644})
+		}
+		_, err := os.Stdout.Write(lines.Bytes())
+		return err
 	})
 }
 
-// groupOf returns the group to give users with the uid of u, so that they may use
-// devices, and why they may not. No line of group(5) names these users, so sshd gives
-// them the group of passwd(5) alone: where u is only a supplementary member of the
-// daemon's group, that is the group to give.
-func groupOf(u *user.User, name string) (gid, doubt string) {
-	if u.Uid == "0" {
-		return u.Gid, ""
-	}
-	if name == "" {
-		return u.Gid, "the daemon has no group that may use devices"
-	}
-	group, err := user.LookupGroup(name)
-	if err != nil {
-		return u.Gid, fmt.Sprintf("looking up the daemon's group %q: %v", name, err)
-	}
-	all, err := u.GroupIds()
+// accountIDs returns the uid and gid of the account, or those of this process. Root's
+// are those of every user only where the command line says so.
+func accountIDs(account string) (uid, gid string, err error) {
 	switch {
-	case u.Gid == group.Gid || slices.Contains(all, group.Gid):
-		return group.Gid, ""
-	case err != nil:
-		return u.Gid, fmt.Sprintf("looking up the groups of the account %q: %v", u.Username, err)
+	case account == "" && os.Getuid() == 0:
+		return "", "", program.Usage(errors.New("run as root without --account: every device would be root; name an account"))
+	case account == "":
+		return strconv.Itoa(os.Getuid()), strconv.Itoa(os.Getgid()), nil
 	}
-	return u.Gid, fmt.Sprintf("the account %q is not in the group %q", u.Username, name)
+	u, err := user.Lookup(account)
+	if err != nil {
+		return "", "", sysexits.New(sysexits.NoInput, "create the account, or name another with --account", fmt.Errorf("looking up the account %q: %w", account, err))
+	}
+	return u.Uid, u.Gid, nil
 }
 
 func events(c *cli.Context) error {

@@ -93,7 +93,7 @@ func play(t *testing.T, scene string, blocks []string) {
 	t.Parallel()
 	var script strings.Builder
 	script.WriteString(prelude)
-	used := make([]bool, len(blocks))
+	used, last := make([]bool, len(blocks)), 0
 	for line := range strings.Lines(scene) {
 		word := strings.Fields(line)
 		if len(word) == 0 || !strings.HasPrefix(word[0], "@") {
@@ -104,7 +104,10 @@ func play(t *testing.T, scene string, blocks []string) {
 		if _, err := fmt.Sscan(strings.TrimPrefix(word[len(word)-1], "@"), &n); err != nil || n < 1 || n > len(blocks) {
 			t.Fatalf("the scene says %s, the document has %d blocks", strings.TrimSpace(line), len(blocks))
 		}
-		used[n-1] = true
+		if n <= last {
+			t.Fatalf("the scene has block %d after block %d; a reader types them in the document's order", n, last)
+		}
+		used[n-1], last = true, n
 		if word[0] == "@file" {
 			fmt.Fprintf(&script, "cat >> %s <<'EOF-OF-THE-BLOCK'\n%sEOF-OF-THE-BLOCK\n", word[1], blocks[n-1])
 		} else {

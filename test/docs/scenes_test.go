@@ -462,7 +462,6 @@ await said /run/station '<hello'
 install_all
 groupadd -r callhome-nms
 useradd -r -g callhome-nms callhome-nms
-mkdir -p /var/lib/extrausers
 echo CALLHOME_NETCONF_SERVER=yuma >> /etc/callhome/trigger.conf
 netconfd --port=830 --superuser=netconf --log=/var/log/netconfd.log > /dev/null 2>&1 &
 await netconfd_answers
@@ -480,16 +479,6 @@ device_is() { callhome-nms devices > /run/devices && said /run/devices "^edge7 *
 device_is connected || callhome-trigger --handover detach nms.example.net
 await device_is connected
 @2
-@3
-said /var/lib/extrausers/passwd '^dev+edge7:'
-`,
-	"docs/nms-serve.md sshd": `
-cp packaging/sshd_config /run/sshd_config
-sed -i '/^ForceCommand/d' /run/sshd_config
-mkdir -p /run/sshd
-@file /run/sshd_config 1
-/usr/sbin/sshd -t -f /run/sshd_config
-/usr/sbin/sshd -T -f /run/sshd_config -C user=dev+edge7,host=x,addr=192.0.2.1,laddr=192.0.2.2,lport=830 | has -i '^forcecommand /usr/bin/callhome-nms connect --login-prefix dev+$'
 `,
 	"examples/README.md documents": `
 install_all
@@ -534,11 +523,6 @@ await listening
 callhome-trigger --handover detach 127.0.0.1
 wait $pid || { cat /run/station; fail "ncclient"; }
 said /run/station '<data'
-`,
-	"examples/README.md sshd": `
-mkdir -p /run/sshd
-@1
-sshd -T -C user=dev+edge7,host=x,addr=192.0.2.1,laddr=192.0.2.2,lport=830 | has -i '^forcecommand /usr/bin/callhome-nms connect --login-prefix dev+$'
 `,
 	"examples/README.md ask": `
 install_all

@@ -228,7 +228,7 @@ func (s *served) Connect(id string) *netconf {
 	return converse(s.t, "connect", s.Command("connect", id))
 }
 
-// operatorsDoor is a stock sshd on the station where users such as dev+edge7
+// operatorsDoor is a stock sshd on the station where users such as edge7
 // are let through to devices.
 type operatorsDoor struct {
 	*process
@@ -236,49 +236,38 @@ type operatorsDoor struct {
 	hostKey string
 }
 
-// OpenDoor runs sshd with the documentation's own stanza, and makes the
-// accounts for the devices that there are.
+// OpenDoor runs sshd with the packages' configuration, and makes the accounts for the
+// devices that there are. systemd would give it a user and an /etc/passwd of its own
+// (TestQuickStart).
 func (s *served) OpenDoor() *operatorsDoor {
-	s.t.Helper()
-	return s.OpenDoorOf("root")
-}
-
-// OpenDoorOf is OpenDoor with the uid of another account.
-func (s *served) OpenDoorOf(account string) *operatorsDoor {
 	s.t.Helper()
 	sandbox.Need(s.t, "/usr/sbin/sshd")
 	dir := tempDir(s.t)
 	d := &operatorsDoor{addr: freeAddr("127.0.0.1"), hostKey: newKey(s.t, dir, "hostkey")}
-	if err := appendFile("/etc/passwd", s.Run("devices", "accounts", "--account", account)); err != nil {
+	file := filepath.Join(dir, "passwd")
+	if out := s.Run("devices", "accounts", "--account", "root", "--output", file); out != "" {
+		s.t.Errorf("with --output it prints %q", out)
+	}
+	if err := appendFile("/etc/passwd", readFile(s.t, file)); err != nil {
 		s.t.Fatal(err)
 	}
 	keys := writeFile(s.t, filepath.Join(dir, "operators"), publicKey(s.t, s.nms.key)+"\n", 0o644)
 	_, port := splitAddr(s.t, d.addr)
-	stanza := documented(s.t, "../../docs/nms-serve.md", "sshd_config")
+	stanza := readFile(s.t, "../../packaging/nms-sshd_config")
 	for from, to := range map[string]string{
 		"/etc/callhome-nms/operators": keys,
 		"/usr/bin/callhome-nms":       "/usr/bin/env CALLHOME_NMS_SOCKET=" + s.socket + " " + binDir + "/callhome-nms",
 	} {
 		if !strings.Contains(stanza, from) {
-			s.t.Fatalf("the documented stanza has no %s:\n%s", from, stanza)
+			s.t.Fatalf("the configuration has no %s:\n%s", from, stanza)
 		}
 		stanza = strings.ReplaceAll(stanza, from, to)
 	}
 	config := writeFile(s.t, filepath.Join(dir, "sshd_config"), fmt.Sprintf(
-		"ListenAddress 127.0.0.1\nPort %s\nHostKey %s\nPidFile none\nUsePAM no\nStrictModes no\nLogLevel VERBOSE\nAuthorizedKeysFile none\nPermitRootLogin prohibit-password\n%s\n", port, d.hostKey, stanza), 0o644)
+		"ListenAddress 127.0.0.1\nPort %s\nHostKey %s\nPidFile none\nStrictModes no\nLogLevel VERBOSE\nPermitRootLogin prohibit-password\n%s\n", port, d.hostKey, stanza), 0o644)
 	d.process = start(s.t, "sshd", exec.Command("/usr/sbin/sshd", "-D", "-e", "-f", config))
 	d.AwaitListening(d.addr)
 	return d
-}
-
-// documented is a code block of a page: the one behind ```kind.
-func documented(t *testing.T, page, kind string) string {
-	t.Helper()
-	text := between(readFile(t, page), "```"+kind+"\n", "```")
-	if text == "" {
-		t.Fatalf("%s has no block %s", page, kind)
-	}
-	return text
 }
 
 // Ssh is stock ssh to a device through that door.
@@ -287,7 +276,7 @@ func (d *operatorsDoor) Ssh(n *nms, id string, args ...string) *exec.Cmd {
 	host, port := splitAddr(d.t, d.addr)
 	known := writeFile(d.t, filepath.Join(tempDir(d.t), "known_hosts"), fmt.Sprintf("[%s]:%s %s\n", host, port, publicKey(d.t, d.hostKey)), 0o600)
 	argv := []string{"-F", "none", "-p", port, "-o", "UserKnownHostsFile=" + known, "-o", "GlobalKnownHostsFile=/dev/null", "-o", "StrictHostKeyChecking=yes",
-		"-o", "IdentityFile=" + n.key, "-o", "IdentitiesOnly=yes", "-o", "IdentityAgent=none", "-o", "BatchMode=yes", "dev+" + id + "@" + host}
+		"-o", "IdentityFile=" + n.key, "-o", "IdentitiesOnly=yes", "-o", "IdentityAgent=none", "-o", "BatchMode=yes", id + "@" + host}
 	return exec.Command("/usr/bin/ssh", append(argv, args...)...)
 }
 

@@ -190,8 +190,8 @@ func TestStockClientsReachADeviceThroughSshd(t *testing.T) {
 	sandbox.Need(t, "/usr/bin/python3")
 	host, port := splitAddr(t, door.addr)
 	for try := 1; ; try++ {
-		p := start(t, "ncclient", exec.Command("/usr/bin/python3", "clients/ncclient_connect.py", host, port, "dev+edge7", s.nms.key, door.hostKey+".pub"))
-		err := stepped(p, []string{"login: as dev+edge7\n", "hello: session ", "get-config: ", "close-session: done\n"})
+		p := start(t, "ncclient", exec.Command("/usr/bin/python3", "clients/ncclient_connect.py", host, port, "edge7", s.nms.key, door.hostKey+".pub"))
+		err := stepped(p, []string{"login: as edge7\n", "hello: session ", "get-config: ", "close-session: done\n"})
 		if err == nil {
 			break
 		}
@@ -200,36 +200,6 @@ func TestStockClientsReachADeviceThroughSshd(t *testing.T) {
 		}
 		p.end()
 	}
-}
-
-// sshd knows the users of devices by passwd(5) alone: where the account is only a
-// supplementary member of the daemon's group, they get that group as their own.
-// Without it they are refused, and `devices accounts` says so.
-func TestUsersOfDevicesAreInTheDaemonsGroup(t *testing.T) {
-	t.Parallel()
-	for file, lines := range map[string]string{
-		"/etc/passwd": "clerk:NP:4840:4840::/:/bin/sh\nvisitor:NP:4841:4841::/:/bin/sh\n",
-		"/etc/group":  "clerk:x:4840:\nvisitor:x:4841:\noperators:x:4842:root,clerk\n",
-	} {
-		if err := appendFile(file, lines); err != nil {
-			t.Fatal(err)
-		}
-	}
-	s, d, server := newServedSite(t, "edge77", "--group", "operators")
-	d.Call(s.addr)
-	s.AwaitState("edge77", nmsproto.Connected)
-	door := s.OpenDoorOf("clerk")
-	oneSession(t, converse(t, "ssh", door.Ssh(s.nms, "edge77", "-s", "netconf")), server)
-
-	p := start(t, "callhome-nms", s.Command("devices", "accounts", "--account", "visitor", "--prefix", "guest+"))
-	p.MustExit(0)
-	contains(t, "devices accounts", p.Stdout(), "guest+edge77:NP:4841:4841:")
-	contains(t, "devices accounts", p.Stderr(), `the account "visitor" is not in the group "operators": logins of these users will end with 77`)
-	if err := appendFile("/etc/passwd", strings.ReplaceAll(p.Stdout(), "guest+", "dev+guest-")); err != nil {
-		t.Fatal(err)
-	}
-	p = start(t, "ssh", door.Ssh(s.nms, "guest-edge77", "-s", "netconf"))
-	p.MustExit(77)
 }
 
 // Who is not in the registry gets nowhere, is listed, and is let in once it is

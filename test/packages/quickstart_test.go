@@ -67,13 +67,13 @@ func buildTree() error {
 // quickStart are the blocks of README's "Install and connect" and of
 // docs/quickstart.md, in the order in which a user reads them.
 type quickStart struct {
-	stationInstall, device, daemon, adopt, console string // README
-	ssh, ncclient, purgeDevice, purgeStation       string // docs/quickstart.md
+	stationInstall, device, daemon, adopt, console    string // README
+	through, ssh, ncclient, purgeDevice, purgeStation string // docs/quickstart.md
 }
 
 func readQuickStart(t *testing.T) (q quickStart) {
 	t.Helper()
-	places := []*string{&q.stationInstall, &q.device, &q.daemon, &q.adopt, &q.console, &q.ssh, &q.ncclient, &q.purgeDevice, &q.purgeStation}
+	places := []*string{&q.stationInstall, &q.device, &q.daemon, &q.adopt, &q.console, &q.through, &q.ssh, &q.ncclient, &q.purgeDevice, &q.purgeStation}
 	var found []string
 	for _, name := range []string{"README.md", "docs/quickstart.md"} {
 		text, err := os.ReadFile("../../" + name)
@@ -166,6 +166,19 @@ func TestQuickStart(t *testing.T) {
 		}
 		return nil
 	})
+
+	through := station.talk(t, q.through)
+	through.await(t, "]]>]]>")
+	through.say(t, hello)
+	time.Sleep(time.Second) // netconfd forgets a request that follows its hello too closely
+	through.ask(t, "through")
+	sshd := station.run(t, `ps -o uid=,args= -C sshd,sshd-session`)
+	if strings.Contains(sshd, " 0 ") || !strings.Contains(sshd, "edge7") {
+		t.Errorf("the operator's sshd is\n%s", sshd)
+	}
+	through.say(t, bye)
+	through.await(t, `message-id="bye"`)
+	<-through.end
 
 	ssh := station.talk(t, q.ssh)
 	ssh.await(t, "]]>]]>")

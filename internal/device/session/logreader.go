@@ -150,9 +150,6 @@ func (s *Session) run(exited <-chan int) {
 	r := &logReader{s: s, log: logFile{offset: s.rec.Offset, punched: s.rec.Offset}}
 	defer r.close()
 	proof := &prover{s: s}
-	if s.endedUnseen() {
-		s.env.Watch.end(s.id())
-	}
 	again := time.NewTimer(0) // reads what the log has already
 	defer again.Stop()
 	for {
@@ -162,17 +159,17 @@ func (s *Session) run(exited <-chan int) {
 		case <-s.reported:
 			s.save() // a later manager must know the process that reported
 		case exit := <-exited:
-			s.readLog(r, false)
+			r.read(false)
 			proof.look() // a report may have come just before the end
 			if exit < 0 {
 				s.sweep()
 			}
-			s.readLog(r, true)
+			r.read(true)
 			proof.end()
 			s.exited(exit)
 			return
 		}
-		next := s.readLog(r, false)
+		next := r.read(false)
 		if look := proof.look(); look > 0 && (next == 0 || look < next) {
 			next = look
 		}

@@ -46,7 +46,7 @@ const (
 )
 
 // idForm allows ids that are safe as a file name, a socket's name, the part of a
-// user name after "dev+", and on a terminal.
+// user name, and on a terminal.
 var idForm = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9._-]{0,63}$`)
 
 // CheckID returns an error for text that is not a device id.
