@@ -6,6 +6,7 @@ import (
 	"bufio"
 	"encoding/binary"
 	"encoding/json"
+	"fmt"
 	"io"
 	"math/rand/v2"
 	"os"
@@ -149,6 +150,43 @@ func TestReaderOfJSON(t *testing.T) {
 	}
 	if accepted < 1000 {
 		t.Errorf("only %d of the texts were valid, which tries little", accepted)
+	}
+}
+
+// messages are what a manager says, for TestPythonReader to spoil.
+var messages = []string{
+	`{"jsonrpc":"2.0","id":1,"result":{"sessions":[{"session":1,"opaque":"\u0001\"\\","stats":{"rtt-ns":50}}]}}`,
+	`{"jsonrpc":"2.0","id":1,"error":{"code":6,"message":"x","data":{"stage":"tcp","retry":true,"session":7}}}`,
+	`{"jsonrpc":"2.0","id":null,"error":{"code":-32600,"message":"x","data":"y"}}`,
+	`{"jsonrpc":"2.0","method":"event","params":{"event":"closed","session":{"session":1}}}`,
+}
+
+// TestPythonReader: each line that a manager could send is understood or refused.
+func TestPythonReader(t *testing.T) {
+	t.Parallel()
+	rnd := rand.New(rand.NewPCG(5, 8071))
+	pieces := []string{`{`, `}`, `[`, `]`, `,`, `:`, `"`, `\ud83d`, `-`, `1e999`, strings.Repeat("9", 5000), `true`, `null`, `NaN`, "\x00", "\xff", strings.Repeat("[", 100000), `"error":`, `"result":`, `"code":`, `"data":`}
+	var lines strings.Builder
+	for i := range 5000 {
+		s := messages[rnd.IntN(len(messages))]
+		if i < len(texts) {
+			s = texts[i]
+		}
+		for range rnd.IntN(4) {
+			i := rnd.IntN(len(s) + 1)
+			j := min(len(s), i+rnd.IntN(8))
+			s = s[:i] + pieces[rnd.IntN(len(pieces))] + s[j:]
+		}
+		fmt.Fprintf(&lines, "%x\n", s)
+	}
+	cmd := exec.Command(python(), "-W", "error", "-B", os.Getenv(insideEnv)+"/read.py")
+	cmd.Stdin = strings.NewReader(lines.String())
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("read.py: %v\n%.2000s", err, out)
+	}
+	if n, err := strconv.Atoi(strings.TrimSpace(string(out))); err != nil || n < 500 {
+		t.Errorf("%s of 5000 lines were understood, which tries little", out)
 	}
 }
 

@@ -89,7 +89,7 @@ func build(ctx context.Context, dir string) error {
 		{"make", "-s", "-C", c, "OUT=" + dir + "/c-san", "CFLAGS=-O1 -g " + sanitizers},
 		append([]string{"cc", "-o", dir + "/ask-san"}, append(append(ask, dir+"/c-san/libcallhome.a"), strings.Fields(sanitizers)...)...),
 		append([]string{"cc", "-o", dir + "/json", "programs/json.c", "-std=c99", "-g", "-pthread", "-I" + c}, strings.Fields(sanitizers)...),
-		{"cp", "programs/ask.py", filepath.Join(root, "clients", "python", "callhome.py"), filepath.Join(root, "packaging", "sshd_config"), dir},
+		{"cp", "programs/ask.py", "programs/read.py", filepath.Join(root, "clients", "python", "callhome.py"), filepath.Join(root, "packaging", "sshd_config"), dir},
 		{"ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", dir + "/host_key"},
 		{"ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", dir + "/user_key"},
 		{"ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", dir + "/wrong_key"},
