@@ -194,7 +194,7 @@ func TestServeRetriesWhenDescriptorsAreUsedUp(t *testing.T) {
 	if err := <-done; err != nil {
 		t.Error(err)
 	}
-	if n := strings.Count(log.String(), "cannot be accepted for now: error="); n != 1 {
+	if n := strings.Count(log.String(), "cannot be accepted, retrying: error="); n != 1 {
 		t.Errorf("warned %d times, want 1:\n%s", n, log.String())
 	}
 }

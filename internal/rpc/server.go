@@ -104,7 +104,7 @@ func (s *Server) Serve(l listener) error {
 	defer s.end(&wg)
 	for {
 		c, err := daemon.Accept(l.AcceptUnix, func(err error) {
-			s.warnings.Warn("connections cannot be accepted for now", "error", err)
+			s.warnings.Warn("connections cannot be accepted, retrying", "error", err)
 		})
 		if errors.Is(err, net.ErrClosed) {
 			return nil

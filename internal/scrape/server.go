@@ -76,6 +76,6 @@ type patient struct {
 // Accept implements net.Listener.
 func (p patient) Accept() (net.Conn, error) {
 	return daemon.Accept(p.Listener.Accept, func(err error) {
-		p.warnings.Warn("connections cannot be accepted for now", "error", err)
+		p.warnings.Warn("connections cannot be accepted, retrying", "error", err)
 	})
 }

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -106,17 +107,42 @@ func TestNamedTestsExist(t *testing.T) {
 var link = regexp.MustCompile(`\]\(([^)\s]+)\)`)
 
 func TestLinksLeadSomewhere(t *testing.T) {
-	for name, text := range documents(t) {
+	pages := documents(t)
+	for _, name := range []string{"CHANGELOG.md", "packaging/README.md", "packaging/yang/README.md"} {
+		pages[name] = read(t, filepath.Join(root, name))
+	}
+	for name, text := range pages {
 		for _, m := range link.FindAllStringSubmatch(text, -1) {
-			to, _, _ := strings.Cut(m[1], "#")
-			if to == "" || strings.Contains(to, "://") {
+			to, anchor, anchored := strings.Cut(m[1], "#")
+			if strings.Contains(to, "://") {
 				continue
 			}
-			if _, err := os.Stat(filepath.Join(root, filepath.Dir(name), to)); err != nil {
+			file := filepath.Join(filepath.Dir(name), to)
+			if to == "" {
+				file = name
+			}
+			if _, err := os.Stat(filepath.Join(root, file)); err != nil {
 				t.Errorf("%s links to %s: %v", name, to, err)
+				continue
+			}
+			if anchored && !slices.Contains(anchors(read(t, filepath.Join(root, file))), anchor) {
+				t.Errorf("%s links to %s: there is no such heading", name, m[1])
 			}
 		}
 	}
+}
+
+var (
+	heading    = regexp.MustCompile("(?m)^#+ +(.+)$")
+	notInSlugs = regexp.MustCompile(`[^\p{L}\p{N} _-]`)
+)
+
+// anchors are those that GitHub and GitLab give a document's headings.
+func anchors(text string) (all []string) {
+	for _, m := range heading.FindAllStringSubmatch(text, -1) {
+		all = append(all, strings.ReplaceAll(strings.ToLower(notInSlugs.ReplaceAllString(m[1], "")), " ", "-"))
+	}
+	return all
 }
 
 func TestIndexIsWhole(t *testing.T) {
