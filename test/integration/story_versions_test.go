@@ -33,6 +33,7 @@ func TestEveryOpenSSH(t *testing.T) {
 			t.Run("forged "+attack, func(t *testing.T) { forgedLogin(t, move, attack) })
 		}
 		t.Run("forged by a user", func(t *testing.T) { forgedByAUser(t, move) })
+		t.Run("the client's reason", func(t *testing.T) { reasonsOfTheClient(t, move) })
 		t.Run("check", func(t *testing.T) { checkSaysVersion(t, move, name) })
 	})
 }
