@@ -315,6 +315,13 @@ func (s *Set) Remember(from netip.Addr, now time.Time) {
 	}
 }
 
+// Forget takes the priority from the source of an address.
+func (s *Set) Forget(from netip.Addr) {
+	if n := networksOf(from); n != nil {
+		s.recent.drop(n[0].Prefix)
+	}
+}
+
 // Len returns the number of connections.
 func (s *Set) Len() int { return len(s.places) }
 

@@ -71,6 +71,11 @@ func (m *memory[V]) put(p netip.Prefix, v V, now time.Time) {
 	m.young[p] = v
 }
 
+func (m *memory[V]) drop(p netip.Prefix) {
+	delete(m.young, p)
+	delete(m.old, p)
+}
+
 func (m *memory[V]) turn(now time.Time) {
 	switch past := now.Sub(m.since); {
 	case m.young == nil || past >= 2*m.period:

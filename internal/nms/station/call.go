@@ -27,7 +27,8 @@ type call struct {
 
 	entry     *registry.Entry // of the device, once its host key is known
 	key       ssh.PublicKey
-	err       error       // of the registry or the credential
+	budget    *budget     // of the device
+	err       error       // of the registry, the budget or the credential
 	old       *connection // of the device when it showed its host key
 	duplicate bool        // this one is a duplicate of old
 }
@@ -49,7 +50,8 @@ func (c *call) run() {
 		c.failed(err, evicted)
 		return
 	}
-	h := &connection{id: c.entry.ID, conn: login, key: c.key, address: c.from, since: time.Now().UTC(), done: make(chan struct{})}
+	h := &connection{id: c.entry.ID, conn: login, key: c.key, budget: c.budget, address: c.from, since: time.Now().UTC(), done: make(chan struct{})}
+	c.conn.watch(h.idle)
 	if s.config.LoggedIn != nil {
 		s.config.LoggedIn(time.Since(begun))
 	}
@@ -153,6 +155,12 @@ func (c *call) identify(key ssh.PublicKey) (*handshake.Login, error) {
 	if !c.reached(admission.Exchanged) {
 		return nil, net.ErrClosed
 	}
+	s.mu.Lock()
+	c.budget = s.deviceOf(c.entry.ID).budget
+	s.mu.Unlock()
+	if c.err = c.budget.spend(logins, time.Now()); c.err != nil {
+		return nil, c.err
+	}
 	c.conn.yield() // the first connection may take its time to answer
 	if c.old, c.duplicate = s.holder(c.entry); c.duplicate {
 		return nil, errDuplicate
@@ -178,6 +186,8 @@ func (c *call) farewell(err *handshake.Error) wire.Farewell {
 		return wire.Farewell{Reason: wire.HostKeyNotVerified, Text: unknownCause}
 	case c.entry == nil:
 		return wire.Farewell{Reason: wire.HostKeyNotVerified, Text: c.err.Error()}
+	case isOverBudget(c.err):
+		return wire.Farewell{Reason: wire.TooManyConnections, Text: c.err.Error()}
 	case c.err != nil:
 		return wire.Farewell{Reason: wire.ByApplication, Text: "the station cannot read its credential for " + c.entry.ID}
 	}
@@ -209,6 +219,13 @@ func (c *call) failed(err error, evicted bool) {
 	case c.entry != nil && c.err == nil:
 		e.Cause = "login failed: " + printable.Line(err.Error())
 		c.deviceFailed(e, NoLogin)
+	case isOverBudget(c.err):
+		c.attemptFailed()
+		s.mu.Lock()
+		s.unauthenticated.Forget(c.from.Addr())
+		s.mu.Unlock()
+		e.Cause = c.err.Error()
+		c.deviceFailed(e, OverBudget)
 	case c.entry != nil:
 		e.Cause = c.err.Error() // the credential
 		c.deviceFailed(e, NoLogin)

@@ -14,6 +14,7 @@ import (
 	"callhome/internal/nms/wire"
 	"callhome/internal/printable"
 	"callhome/internal/proto"
+	"callhome/internal/ratelimit"
 
 	"golang.org/x/crypto/ssh"
 )
@@ -25,6 +26,7 @@ type connection struct {
 	key      ssh.PublicKey
 	address  netip.AddrPort
 	since    time.Time
+	budget   *budget // of the device
 	sessions atomic.Int64
 	// unanswered counts channels that the station has closed and the device has not.
 	unanswered atomic.Int64
@@ -73,22 +75,26 @@ func (h *connection) serve(every, patience time.Duration) {
 	answered := make(chan error, 1)
 	timer := time.NewTimer(jitter(every))
 	defer timer.Stop()
-	channels, requests := h.conn.Channels, h.conn.Requests
-	for channels != nil || requests != nil {
+	channels, asked := h.conn.Channels, h.conn.Requests
+	for channels != nil || asked != nil {
 		select {
 		case ch, ok := <-channels:
 			if !ok {
 				channels = nil
 				continue
 			}
-			_ = ch.Reject(ssh.Prohibited, "a management station serves no channels")
-		case r, ok := <-requests:
+			if h.spend(opens) {
+				_ = ch.Reject(ssh.Prohibited, "a management station serves no channels")
+			}
+		case r, ok := <-asked:
 			if !ok {
-				requests = nil
+				asked = nil
 				continue
 			}
-			// ssh answers a server's keepalive with a failure too.
-			_ = r.Reply(false, nil)
+			if h.spend(requests) {
+				// ssh answers a server's keepalive with a failure too.
+				_ = r.Reply(false, nil)
+			}
 		case err := <-answered:
 			if errors.Is(err, wire.ErrSilent) {
 				h.end(fmt.Sprintf("%v within %v", err, patience), wire.ConnectionLost)
@@ -131,7 +137,16 @@ type channel struct {
 // discard closes a channel that no session uses.
 func (c *channel) discard() {
 	c.Close()
-	go ssh.DiscardRequests(c.requests)
+	go c.of.ignore(c.requests, allowances[channelRequests].limit)
+}
+
+// ignore answers the requests on a channel with a failure, as far as its budget goes.
+func (h *connection) ignore(all <-chan *ssh.Request, left ratelimit.Limit) {
+	for r := range all {
+		if h.spendOn(&left) && r.WantReply {
+			_ = r.Reply(false, nil)
+		}
+	}
 }
 
 // open opens a channel. Errors are *proto.Error.

@@ -27,6 +27,7 @@ type standIn struct {
 	mute    bool // it answers no request
 	// loginTime is how long it takes to check the password.
 	loginTime time.Duration
+	loggedIn  func(ssh.Conn) // called after each login, unless nil
 }
 
 // newStandIn returns a device whose subsystem sends back what it gets.
@@ -47,7 +48,7 @@ func (d *standIn) serve(conn net.Conn) {
 		},
 	}
 	config.AddHostKey(d.host)
-	(&sshtest.Server{Config: config, Netconf: d.netconf, Mute: d.mute}).Serve(conn)
+	(&sshtest.Server{Config: config, Netconf: d.netconf, Mute: d.mute, LoggedIn: d.loggedIn}).Serve(conn)
 }
 
 // site is a station with a registry of its own.

@@ -24,7 +24,7 @@ func (s *Station) noteError(id, cause string) {
 func (s *Station) deviceOf(id string) *device {
 	d := s.devices[id]
 	if d == nil {
-		d = new(device)
+		d = &device{budget: newBudget()}
 		s.devices[id] = d
 	}
 	return d

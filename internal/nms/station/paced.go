@@ -39,6 +39,7 @@ type paced struct {
 	has  bool       // it has its turn
 	over bool       // it needs no turn any more
 	done chan struct{}
+	read func() // called with each read from the login on, unless nil
 }
 
 func newPaced(c net.Conn, t turns, overdue func()) *paced {
@@ -46,8 +47,12 @@ func newPaced(c net.Conn, t turns, overdue func()) *paced {
 }
 
 func (p *paced) Read(b []byte) (int, error) {
-	if p.isOver() {
-		return p.Conn.Read(b)
+	if over, read := p.isOver(); over {
+		n, err := p.Conn.Read(b)
+		if n > 0 && read != nil {
+			read()
+		}
+		return n, err
 	}
 	p.reading.Lock()
 	defer p.reading.Unlock()
@@ -94,10 +99,17 @@ func (p *paced) yield() {
 	}
 }
 
-func (p *paced) isOver() bool {
+func (p *paced) isOver() (bool, func()) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.over
+	return p.over, p.read
+}
+
+// watch has read called with each read that begins from now on.
+func (p *paced) watch(read func()) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.read = read
 }
 
 // loggedIn must be called when the login is done or has failed.

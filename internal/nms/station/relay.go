@@ -12,6 +12,7 @@ import (
 	"callhome/internal/nms/nmsproto"
 	"callhome/internal/nms/wire"
 	"callhome/internal/printable"
+	"callhome/internal/ratelimit"
 
 	"golang.org/x/crypto/ssh"
 )
@@ -97,12 +98,14 @@ func supervise(c *channel, ended <-chan struct{}, out *nmsproto.ConnectResult, f
 			go c.Close() // it blocks while the device reads nothing
 		}
 	}
-	requests := c.requests
+	requests, left := c.requests, allowances[channelRequests].limit
 	for requests != nil || f.deviceDone != nil {
 		select {
 		case r, ok := <-requests:
 			if ok {
-				exit(r, out)
+				if c.of.spendOn(&left) {
+					exit(r, out)
+				}
 				continue
 			}
 			// The peer still gets what the device has sent, as long as it reads.
@@ -129,7 +132,7 @@ func supervise(c *channel, ended <-chan struct{}, out *nmsproto.ConnectResult, f
 			hangUp()
 		case <-leave:
 			if requests != nil {
-				c.of.abandon(requests)
+				c.of.abandon(requests, left)
 			}
 			return requests == nil
 		}
@@ -143,12 +146,12 @@ const maxAbandoned = 8
 
 // abandon waits in the background for the device to answer the close of a channel.
 // It ends the connection of a device that leaves too many unanswered.
-func (h *connection) abandon(requests <-chan *ssh.Request) {
+func (h *connection) abandon(requests <-chan *ssh.Request, left ratelimit.Limit) {
 	if h.unanswered.Add(1) > maxAbandoned {
 		h.end(fmt.Sprintf("the device did not answer the close of %d sessions within %v", maxAbandoned+1, leaveTime), wire.ByApplication)
 	}
 	go func() {
-		ssh.DiscardRequests(requests)
+		h.ignore(requests, left)
 		h.unanswered.Add(-1)
 	}()
 }

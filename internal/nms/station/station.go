@@ -98,6 +98,7 @@ type Station struct {
 // device is the state of one device; the registry has its entry.
 type device struct {
 	connection *connection // nil while it is not connected
+	budget     *budget
 	seen       nmsproto.Device
 }
 

@@ -7,18 +7,19 @@ type Outcome string
 
 // The outcomes.
 const (
-	LoggedIn  Outcome = "logged-in"
-	OverLimit Outcome = "no-room" // over a limit of unauthenticated connections, or evicted
-	BadHeader Outcome = "proxy-header"
-	NoSSH     Outcome = "no-ssh"    // no SSH version, or no key exchange
-	Unknown   Outcome = "unknown"   // a host key that no entry has
-	Invalid   Outcome = "invalid"   // a revoked key, or an invalid certificate
-	NoLogin   Outcome = "no-login"  // the login to a known device failed
-	Duplicate Outcome = "duplicate" // refused: the device's other connection is alive
+	LoggedIn   Outcome = "logged-in"
+	OverLimit  Outcome = "no-room" // over a limit of unauthenticated connections, or evicted
+	BadHeader  Outcome = "proxy-header"
+	NoSSH      Outcome = "no-ssh"      // no SSH version, or no key exchange
+	Unknown    Outcome = "unknown"     // a host key that no entry has
+	Invalid    Outcome = "invalid"     // a revoked key, or an invalid certificate
+	NoLogin    Outcome = "no-login"    // the login to a known device failed
+	OverBudget Outcome = "over-budget" // a device logs in too often
+	Duplicate  Outcome = "duplicate"   // refused: the device's other connection is alive
 )
 
 // Outcomes are all outcomes.
-var Outcomes = []Outcome{LoggedIn, OverLimit, BadHeader, NoSSH, Unknown, Invalid, NoLogin, Duplicate}
+var Outcomes = []Outcome{LoggedIn, OverLimit, BadHeader, NoSSH, Unknown, Invalid, NoLogin, OverBudget, Duplicate}
 
 // Stats are the station's counters, and its present numbers of sessions,
 // unauthenticated connections and devices.
