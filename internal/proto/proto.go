@@ -130,7 +130,7 @@ type RestartResult struct {
 
 // SessionParams identify a session.
 type SessionParams struct {
-	Session int `json:"session" min:"1"`
+	Session int `json:"session"`
 }
 
 // State is the state of a session.

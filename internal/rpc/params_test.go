@@ -95,7 +95,7 @@ func TestParametersAreOfKnownTypes(t *testing.T) {
 
 func TestAKillNeedsASession(t *testing.T) {
 	path := serve(t, &backend{}, full())
-	for _, params := range []string{"", `,"params":{}`, `,"params":{"session":0}`, `,"params":{"session":-3}`} {
+	for _, params := range []string{"", `,"params":{}`, `,"params":{"session":null}`, `,"params":{"session":1.5}`} {
 		r := ask(t, dial(t, path), `{"jsonrpc":"2.0","id":1,"method":"kill_user_session"`+params+`}`)
 		if r.Error == nil || r.Error.Code != proto.CodeBadType || !strings.Contains(r.Error.Message, `parameter "session"`) || r.Error.Data.Name != "CALLHOME_ERR_BADTYPE" {
 			t.Errorf("%s: got %+v", params, r.Error)

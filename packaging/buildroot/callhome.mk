@@ -30,6 +30,7 @@ define CALLHOME_INSTALL_TARGET_CMDS
 	)
 	$(INSTALL) -D -m 0644 $(@D)/packaging/sshd_config $(TARGET_DIR)/etc/callhome/sshd_config
 	$(INSTALL) -D -m 0644 $(@D)/packaging/trigger.conf $(TARGET_DIR)/etc/callhome/trigger.conf
+	$(INSTALL) -D -m 0644 $(@D)/packaging/mgr.conf $(TARGET_DIR)/etc/callhome/mgr.conf
 	$(INSTALL) -d -m 0755 $(TARGET_DIR)/var/lib/callhome
 endef
 

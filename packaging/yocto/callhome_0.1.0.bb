@@ -42,7 +42,7 @@ do_install:append() {
     mv ${D}${bindir}/callhome-trigger ${D}${bindir}/callhome-mgr ${D}${sbindir}/
     rmdir --ignore-fail-on-non-empty ${D}${bindir}
     install -d ${D}${sysconfdir}/callhome ${D}${localstatedir}/lib/callhome
-    install -m 0644 $source/sshd_config $source/trigger.conf ${D}${sysconfdir}/callhome/
+    install -m 0644 $source/sshd_config $source/trigger.conf $source/mgr.conf ${D}${sysconfdir}/callhome/
     if ${@bb.utils.contains('DISTRO_FEATURES', 'systemd', 'true', 'false', d)}; then
         install -d ${D}${systemd_system_unitdir}
         install -m 0644 $source/systemd/callhome-mgr.service $source/systemd/callhome-mgr.socket ${D}${systemd_system_unitdir}/
@@ -58,7 +58,7 @@ INITSCRIPT_PARAMS = "defaults 95 10"
 USERADD_PACKAGES = "${PN}"
 GROUPADD_PARAM:${PN} = "--system callhome"
 
-CONFFILES:${PN} = "${sysconfdir}/callhome/sshd_config ${sysconfdir}/callhome/trigger.conf"
+CONFFILES:${PN} = "${sysconfdir}/callhome/sshd_config ${sysconfdir}/callhome/trigger.conf ${sysconfdir}/callhome/mgr.conf"
 FILES:${PN} += "${systemd_system_unitdir} ${localstatedir}/lib/callhome"
 RDEPENDS:${PN} = "openssh-sshd"
 RDEPENDS:${PN}-dev = ""
