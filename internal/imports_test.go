@@ -96,6 +96,8 @@ var arrows = []struct{ from, to, reason string }{
 
 	{"internal/device/evidence", "internal/device/process", "examines processes"},
 
+	{"internal/device/hostsaccess", "internal/printable", "a line of hosts.deny in a cause"},
+
 	{"internal/device/manager", "internal/daemon", "opens the socket for the helpers' reports"},
 	{"internal/device/manager", "internal/device/connect", "makes the connections"},
 	{"internal/device/manager", "internal/device/dial", "takes one that was made elsewhere"},
@@ -111,6 +113,7 @@ var arrows = []struct{ from, to, reason string }{
 	{"internal/device/metrics", "internal/scrape", "answers a scrape"},
 
 	{"internal/device/preflight", "internal/device/connect", "checks the source of a call home"},
+	{"internal/device/preflight", "internal/device/hostsaccess", "finds what refuses every NETCONF client"},
 	{"internal/device/preflight", "internal/device/settings", "looks at what a call home would use"},
 	{"internal/device/preflight", "internal/printable", "lines of sshd -t on a terminal"},
 	{"internal/device/preflight", "internal/sshdexec", "asks sshd with the arguments it would get"},
@@ -148,6 +151,7 @@ var arrows = []struct{ from, to, reason string }{
 	{"internal/device/session", "internal/atomicfile", "replaces the sessions' state files"},
 	{"internal/device/session", "internal/device/dial", "owns a connection"},
 	{"internal/device/session", "internal/device/evidence", "believes what it shows"},
+	{"internal/device/session", "internal/device/hostsaccess", "why sshd ended without a line"},
 	{"internal/device/session", "internal/device/process", "ends a session's processes, and knows them beyond their PID"},
 	{"internal/device/session", "internal/device/sshdlog", "understands what sshd says"},
 	{"internal/device/session", "internal/device/subsystem", "a helper's report"},
@@ -169,6 +173,7 @@ var arrows = []struct{ from, to, reason string }{
 
 	{"internal/device/trigger", "internal/device/connect", "makes the connection"},
 	{"internal/device/trigger", "internal/device/dial", "owns it then"},
+	{"internal/device/trigger", "internal/device/hostsaccess", "why sshd ended without a line"},
 	{"internal/device/trigger", "internal/device/settings", "what was asked for"},
 	{"internal/device/trigger", "internal/fdpass", "hands the socket to the manager"},
 	{"internal/device/trigger", "internal/proto", "the words of that"},

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"callhome/internal/cmdline"
@@ -35,10 +36,10 @@ func check(c *cli.Context) error {
 		return program.Usage(fmt.Errorf("check: expected at most one FILE, got %q", strings.Join(c.Args().Slice(), " ")))
 	}
 	if c.NArg() == 1 {
-		return checkDocument(os.Stdout, c.Args().First(), true, s.Sshd.Sshd)
+		return checkDocument(os.Stdout, c.Args().First(), true, s)
 	}
 	code := preflight.Run(os.Stdout, s, hasUsers(defaultConfig, s.Sshd.Sshd))
-	if err := checkDocument(os.Stdout, defaultConfig, false, s.Sshd.Sshd); err != nil {
+	if err := checkDocument(os.Stdout, defaultConfig, false, s); err != nil {
 		return err
 	}
 	if code != sysexits.OK {
@@ -48,8 +49,8 @@ func check(c *cli.Context) error {
 }
 
 // checkDocument says what a document asks for. Its faults are the error.
-func checkDocument(w io.Writer, file string, explicit bool, sshd string) error {
-	found, err := rollout.Read(file, explicit, sshd)
+func checkDocument(w io.Writer, file string, explicit bool, s *settings.Settings) error {
+	found, err := rollout.Read(file, explicit, s.Sshd.Sshd)
 	if err != nil {
 		return err
 	}
@@ -61,6 +62,7 @@ func checkDocument(w io.Writer, file string, explicit bool, sshd string) error {
 		fmt.Fprintf(w, "warning: %s\n", printable.Quoted(warning.Error()))
 	}
 	var unreachable []string
+	pam := sync.OnceValue(func() bool { return preflight.UsesPAM(s) })
 	for _, client := range found.Clients {
 		kind := "persistent"
 		if client.Periodic != nil {
@@ -71,7 +73,7 @@ func checkDocument(w io.Writer, file string, explicit bool, sshd string) error {
 			to = append(to, fmt.Sprintf("%s port %d", e.Host, e.Port))
 		}
 		fmt.Fprintf(w, "client %s: %s, %s\n", printable.Quoted(client.Name), kind, strings.Join(to, ", "))
-		if !printUsers(w, &client) {
+		if !printUsers(w, &client, pam) {
 			unreachable = append(unreachable, client.Name)
 		}
 	}
@@ -85,7 +87,7 @@ func checkDocument(w io.Writer, file string, explicit bool, sshd string) error {
 
 // printUsers prints who may log in to a client's connections and with which keys, if
 // the document says so. It reports whether one of them can.
-func printUsers(w io.Writer, client *config.Client) (can bool) {
+func printUsers(w io.Writer, client *config.Client, pam func() bool) (can bool) {
 	seen := make(map[string]bool)
 	for _, e := range client.Endpoints {
 		if len(e.Users) == 0 {
@@ -104,7 +106,7 @@ func printUsers(w io.Writer, client *config.Client) (can bool) {
 			if len(u.Keys) == 0 {
 				with = "certificates of the CA " + preflight.Fingerprints(e.UserCAs)
 			}
-			why := preflight.UserFault(u.Name)
+			why := preflight.UserFault(u.Name, pam())
 			can = can || why == ""
 			if line := fmt.Sprintf("  user %s, with %s", printable.Quoted(u.Name), with); !seen[line] {
 				seen[line] = true

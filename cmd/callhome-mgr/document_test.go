@@ -11,7 +11,9 @@ import (
 	"time"
 
 	"callhome/internal/device/config"
+	"callhome/internal/device/settings"
 	"callhome/internal/proto"
+	"callhome/internal/sshdexec"
 	"callhome/internal/sysexits"
 )
 
@@ -23,6 +25,11 @@ func script(t *testing.T, name, script string) string {
 		t.Fatal(err)
 	}
 	return path
+}
+
+// with returns settings with that sshd.
+func with(sshd string) *settings.Settings {
+	return &settings.Settings{Call: settings.Call{Sshd: sshdexec.Command{Sshd: sshd}}}
 }
 
 // document is one with a client that has these extras, JSON members of the
@@ -53,7 +60,7 @@ func TestCheckDocument(t *testing.T) {
 	sshd := script(t, "sshd", "echo OpenSSH_9.8p1 >&2")
 	write(t, file, document(""))
 	var out bytes.Buffer
-	if err := checkDocument(&out, file, true, sshd); err != nil {
+	if err := checkDocument(&out, file, true, with(sshd)); err != nil {
 		t.Fatal(err)
 	}
 	want := "client nms: persistent, 192.0.2.1 port 4334\n" +
@@ -63,7 +70,7 @@ func TestCheckDocument(t *testing.T) {
 		t.Errorf("got %q, want %q", out.String(), want)
 	}
 	// In its place the document is for this machine.
-	if err := checkDocument(&out, file, false, sshd); sysexits.Code(err) != sysexits.NoPerm || err.Error() != "no user can log in to the connections of nms" {
+	if err := checkDocument(&out, file, false, with(sshd)); sysexits.Code(err) != sysexits.NoPerm || err.Error() != "no user can log in to the connections of nms" {
 		t.Errorf("in its place: %v", err)
 	}
 	if !hasUsers(file, sshd) || hasUsers("/nonexistent/callhome.json", sshd) {
@@ -81,15 +88,15 @@ func TestCheckDocument(t *testing.T) {
 		doc := regexp.MustCompile(`(?s)"client-authentication": .*\n\t\t\t\}\}\}\]\},`).ReplaceAllLiteralString(document(""), `"client-authentication": `+tt.authentication+"\n\t\t\t}}}]},")
 		write(t, file, doc)
 		out.Reset()
-		if err := checkDocument(&out, file, true, sshd); err != nil || !strings.Contains(out.String(), tt.says) {
+		if err := checkDocument(&out, file, true, with(sshd)); err != nil || !strings.Contains(out.String(), tt.says) {
 			t.Errorf("%s: %v, got %q, want %q", name, err, out.String(), tt.says)
 		}
-		if err := checkDocument(&out, file, false, sshd); sysexits.Code(err) != tt.code && (err != nil || tt.code != sysexits.OK) {
+		if err := checkDocument(&out, file, false, with(sshd)); sysexits.Code(err) != tt.code && (err != nil || tt.code != sysexits.OK) {
 			t.Errorf("%s, in its place: %v", name, err)
 		}
 	}
 	write(t, file, strings.Replace(document(`"colour": "red",`), `"persistent": {}`, `"periodic": {"period": 0}`, 1))
-	err := checkDocument(&out, file, true, sshd)
+	err := checkDocument(&out, file, true, with(sshd))
 	if sysexits.Code(err) != sysexits.Config || !strings.Contains(err.Error(), "colour") || !strings.Contains(err.Error(), "period") {
 		t.Errorf("it says %v", err)
 	}
@@ -167,7 +174,7 @@ func TestInitMakesWhatCheckTakes(t *testing.T) {
 	}
 	write(t, file, string(doc))
 	var out bytes.Buffer
-	if err := checkDocument(&out, file, true, sshd); err != nil {
+	if err := checkDocument(&out, file, true, with(sshd)); err != nil {
 		t.Fatal(err)
 	}
 	if want := "client nms: persistent, nms.example.net port 4334, 2001:db8::1 port 830\n"; !strings.HasPrefix(out.String(), want) {

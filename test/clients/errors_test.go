@@ -42,7 +42,7 @@ func TestEveryStage(t *testing.T) {
 			{"refused", "127.0.0.1", refusing, "tcp", "UNAVAILABLE", "tcp", "1", "connection refused", nil},
 			{"hangs up", "127.0.0.1", hangsUp.port, "ssh", "SSH", "ssh", "1", "client", nil},
 			{"not ssh", "127.0.0.1", notSSH.port, "ssh", "SSH", "ssh", "1", "client does not speak ssh", nil},
-			{"no common algorithm", "127.0.0.1", noAlgorithm.port, "netconf", "SSH", "ssh", "1", "no common algorithm", nil},
+			{"no common algorithm", "127.0.0.1", noAlgorithm.port, "netconf", "SSH", "ssh", "1", "no common algorithm: no matching key exchange method found. Their offer: ", nil},
 			{"wrong key", "127.0.0.1", wrongKey.port, "ssh", "AUTH", "authentication", "0", "client", nil},
 			{"no subsystem", "127.0.0.1", noSubsystem.port, "netconf", "SUBSYSTEM", "subsystem", "0", "", func() {
 				endOnceLoggedIn(t, d, noSubsystem)

@@ -3,6 +3,7 @@
 package integration
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
@@ -30,15 +31,21 @@ const (
 	netop   = "netop"   // /bin/sh
 	bashful = "bashful" // bash, with a .bashrc
 	absent  = "absent"  // nologin
+	locked  = "locked"  // /bin/sh, with the password "!" that useradd leaves
+	starred = "starred" // /bin/sh, with the password "*"
 )
 
-// accounts are the lines of passwd(5) for them. Their password is one that
-// nothing hashes to: "!" and "*" would be a locked account.
+// accounts are the lines of passwd(5) for them. Their password is one that nothing
+// hashes to, or that of passwords: "!" locks an account.
 var accounts = []string{
 	netop + ":x:4830:4830::" + runDir + "/home/" + netop + ":/bin/sh",
 	bashful + ":x:4831:4831::" + runDir + "/home/" + bashful + ":/bin/bash",
 	absent + ":x:4832:4832::" + runDir + "/home/" + absent + ":/usr/sbin/nologin",
+	locked + ":x:4833:4833::" + runDir + "/home/" + locked + ":/bin/sh",
+	starred + ":x:4834:4834::" + runDir + "/home/" + starred + ":/bin/sh",
 }
+
+var passwords = map[string]string{locked: "!", starred: "*"}
 
 // hosts are names for the stories about names; see reach_test.go.
 const hosts = `127.0.0.1 localhost
@@ -165,7 +172,7 @@ func fillRun(workshop string) error {
 func fillEtc(etc string) error {
 	for _, account := range accounts {
 		f := strings.Split(account, ":")
-		for file, line := range map[string]string{"passwd": account, "shadow": f[0] + ":NP:19000:0:99999:7:::", "group": f[0] + ":x:" + f[3] + ":"} {
+		for file, line := range map[string]string{"passwd": account, "shadow": f[0] + ":" + cmp.Or(passwords[f[0]], "NP") + ":19000:0:99999:7:::", "group": f[0] + ":x:" + f[3] + ":"} {
 			if err := appendFile(etc+"/"+file, line+"\n"); err != nil {
 				return err
 			}

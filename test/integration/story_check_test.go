@@ -222,6 +222,9 @@ func TestCheckSaysWhoCanLogIn(t *testing.T) {
 		{"no key in it", netop, "# KEY\n", 0o644, nil, 77, "FILE has no public key"},
 		{"a private key in it", netop, "-----BEGIN OPENSSH PRIVATE KEY-----\nAAAA\n", 0o644, nil, 77, "FILE has no public key"},
 		{"the user cannot read it", netop, "KEY\n", 0o600, nil, 77, "cannot read"},
+		{"a locked account, without PAM", locked, "KEY\n", 0o644, []string{"--sshd-option", "UsePAM=no", "--sshd-option", "AllowUsers=" + locked}, 77, "locked cannot log in: the account is locked"},
+		{"a locked account, with PAM", locked, "KEY\n", 0o644, []string{"--sshd-option", "UsePAM=yes", "--sshd-option", "AllowUsers=" + locked}, 0, "locked, with ssh-ed25519 PRINT"},
+		{"no password, without PAM", starred, "KEY\n", 0o644, []string{"--sshd-option", "UsePAM=no", "--sshd-option", "AllowUsers=" + starred}, 0, "starred, with ssh-ed25519 PRINT"},
 		{"nologin", absent, "KEY\n", 0o644, []string{"--sshd-option", "AllowUsers=" + absent}, 77, "the shell /usr/sbin/nologin ends each session at once"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -211,7 +211,7 @@ func TestAFailureNamesItsStage(t *testing.T) {
 					t.Cleanup(func() { c.Close() })
 				}
 			}()
-		}, proto.WaitSSH, proto.CodeSSH, proto.StageSSH, "does not speak ssh"},
+		}, proto.WaitSSH, proto.CodeSSH, proto.StageSSH, `does not speak ssh: client sent invalid protocol identifier "GET / HTTP/1.1"`},
 		{"wrong host key at the station", func(t *testing.T, d *device, addr string) {
 			n := newNMS(t)
 			d.LetIn(n)

@@ -1,6 +1,7 @@
 package preflight
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"os"
@@ -11,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 
+	"callhome/internal/device/settings"
 	"callhome/internal/sysexits"
 )
 
@@ -94,25 +96,48 @@ func (l *login) examine(config map[string][]string) {
 	if enabled && !strings.Contains(methods, "publickey") && (l.uid != 0 || first(config, "permitrootlogin") == "yes") && hasPassword(l.name) {
 		l.with = append(l.with, "a password")
 	}
-	if f := shellFault(l.account); f != (fault{}) {
-		l.expected = l.expected || len(l.with) > 0
-		l.with, l.faults = nil, append([]fault{f}, l.faults...)
+	for _, f := range []fault{shellFault(l.account), lockedFault(l.name, usesPAM(config))} {
+		if f != (fault{}) {
+			l.expected = l.expected || len(l.with) > 0
+			l.with, l.faults = nil, append([]fault{f}, l.faults...)
+		}
 	}
+}
+
+// usesPAM reports whether sshd asks PAM about accounts. An sshd that was built without
+// PAM does not print the keyword.
+func usesPAM(config map[string][]string) bool { return first(config, "usepam") == "yes" }
+
+// lockedFault returns why sshd refuses a locked account, with whatever key: without
+// PAM it looks at shadow(5) itself (OpenSSH's auth.c, LOCKED_PASSWD_PREFIX).
+func lockedFault(name string, pam bool) fault {
+	if pam || !strings.HasPrefix(password(name), "!") {
+		return fault{}
+	}
+	return fault{"the account is locked: its password in /etc/shadow begins with !, and sshd does not use PAM", "usermod -p '*' " + name + ", which leaves it without a password and not locked"}
 }
 
 // hasPassword reports whether the account has a password. It is true where that
 // cannot be read.
 func hasPassword(name string) bool {
+	p := password(name)
+	return p != "" && !strings.HasPrefix(p, "!") && !strings.HasPrefix(p, "*")
+}
+
+// password returns the account's field of shadow(5); "unknown" where that cannot be
+// read.
+func password(name string) string {
+	const unknown = "unknown"
 	data, err := os.ReadFile("/etc/shadow")
 	if err != nil {
-		return true
+		return unknown
 	}
 	for line := range strings.Lines(string(data)) {
 		if field := strings.Split(line, ":"); field[0] == name && len(field) > 1 {
-			return field[1] != "" && !strings.HasPrefix(field[1], "!") && !strings.HasPrefix(field[1], "*")
+			return field[1]
 		}
 	}
-	return true
+	return unknown
 }
 
 // shellFault returns why the user's shell ends each session, if it does.
@@ -228,9 +253,16 @@ func checkLogins(m *machine) []Finding {
 	return out
 }
 
+// UsesPAM reports whether the sshd of s asks PAM about accounts; also true where sshd
+// does not say.
+func UsesPAM(s *settings.Settings) bool {
+	dump, ok := ask(s, append([]string{"-T"}, s.Sshd.TestArgs()...)...)
+	return !ok || usesPAM(parseDump(dump))
+}
+
 // UserFault returns why a user has no session on this machine whatever keys the user
 // has, "" for no reason.
-func UserFault(name string) string {
+func UserFault(name string, pam bool) string {
 	named := map[string][]string{"allowusers": {name}}
 	all := lookUp(named, accounts())
 	if len(unknownNames(named, all)) > 0 {
@@ -238,7 +270,7 @@ func UserFault(name string) string {
 	}
 	for _, a := range all {
 		if a.name == name {
-			return shellFault(a).what
+			return cmp.Or(shellFault(a).what, lockedFault(name, pam).what)
 		}
 	}
 	return ""
@@ -272,7 +304,7 @@ func loginFindings(logins []login, unknown []string, allowed string) []Finding {
 		}
 	}
 	for _, name := range unknown {
-		report("useradd -m -s /bin/sh "+name+", or correct AllowUsers", "AllowUsers names %s, which is no user of this machine", clean(name))
+		report("useradd -m -s /bin/sh -p '*' "+name+", or correct AllowUsers", "AllowUsers names %s, which is no user of this machine", clean(name))
 	}
 	faulty := 0
 	for _, l := range logins {

@@ -241,10 +241,10 @@ func TestLoginFindings(t *testing.T) {
 		{"none can", []login{unable("root", false), unable("op", false)}, nil, []Finding{
 			red("make it", "root cannot log in: no file"), red("make it", "op cannot log in: no file")}},
 		{"AllowUsers names no user of this machine", nil, []string{"netconf"}, []Finding{
-			red("useradd -m -s /bin/sh netconf, or correct AllowUsers", "AllowUsers names netconf, which is no user of this machine")}},
+			red("useradd -m -s /bin/sh -p '*' netconf, or correct AllowUsers", "AllowUsers names netconf, which is no user of this machine")}},
 		{"of two names in AllowUsers one is a user", []login{able("op")}, []string{"netconf"}, []Finding{
 			{Good, "op, with " + aPrint, "", 0},
-			{Warning, "AllowUsers names netconf, which is no user of this machine", "useradd -m -s /bin/sh netconf, or correct AllowUsers", 0}}},
+			{Warning, "AllowUsers names netconf, which is no user of this machine", "useradd -m -s /bin/sh -p '*' netconf, or correct AllowUsers", 0}}},
 		{"a pattern that fits no user", nil, nil, []Finding{
 			red("create a user for NETCONF, with the NETCONF client's public key in ~/.ssh/authorized_keys", "no user can log in: AllowUsers is net*")}},
 	} {
@@ -271,11 +271,11 @@ func TestADocumentsUsersAreEnough(t *testing.T) {
 }
 
 func TestUserFault(t *testing.T) {
-	if got := UserFault("no-such-user-0"); got != "it is no user of this machine" {
+	if got := UserFault("no-such-user-0", true); got != "it is no user of this machine" {
 		t.Errorf("got %q", got)
 	}
 	for _, a := range accounts() {
-		if got := UserFault(a.name); (got != "") != (a.locked() || a.shell != "" && !executable(a.shell)) {
+		if got := UserFault(a.name, true); (got != "") != (a.locked() || a.shell != "" && !executable(a.shell)) {
 			t.Errorf("%s with the shell %s: %q", a.name, a.shell, got)
 		}
 	}
@@ -296,5 +296,60 @@ func TestMatchBlocksAreAskedFor(t *testing.T) {
 	}
 	if hasMatch("/dev/null") || hasMatch("") {
 		t.Error("a configuration without Match counts as one with it")
+	}
+}
+
+// Without PAM an account whose password begins with "!" is locked, as useradd leaves it.
+func TestALockedAccount(t *testing.T) {
+	data, err := os.ReadFile("/etc/shadow")
+	if err != nil {
+		t.Skip(err) // not root
+	}
+	tried := 0
+	for line := range strings.Lines(string(data)) {
+		name, rest, _ := strings.Cut(line, ":")
+		locked := strings.HasPrefix(rest, "!")
+		if lockedFault(name, true) != (fault{}) || (lockedFault(name, false) != (fault{})) != locked {
+			t.Errorf("%s: locked %v", name, locked)
+		}
+		tried++
+	}
+	if tried == 0 || lockedFault("no-such-user-0", false) != (fault{}) {
+		t.Errorf("%d accounts", tried)
+	}
+	for dump, want := range map[string]bool{"usepam yes": true, "usepam no": false, "permitrootlogin yes": false} {
+		if usesPAM(parseDump(dump+"\n")) != want {
+			t.Errorf("%q", dump)
+		}
+	}
+}
+
+func TestHostsAccessFindings(t *testing.T) {
+	for _, tt := range []struct {
+		deny  string
+		level Level
+		says  string
+	}{
+		{"", Good, "no line of hosts.deny is for sshd"},
+		{"sshd: 192.0.2.1\n", Warning, "hosts.deny line 1: sshd: 192.0.2.1"},
+		{"sshd: ALL\n", Missing, "libwrap refuses every client of sshd, "},
+	} {
+		dir := t.TempDir()
+		if err := os.WriteFile(filepath.Join(dir, "hosts.deny"), []byte(tt.deny), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		got := hostsAccessFindings(dir)
+		if len(got) != 1 || got[0].Level != tt.level || !strings.Contains(got[0].What, tt.says) || (got[0].Code != 0) != (tt.level == Missing) {
+			t.Errorf("%q: %+v", tt.deny, got)
+		}
+	}
+	program := filepath.Join(t.TempDir(), "sshd")
+	for text, want := range map[string]bool{"\x7fELF libwrap.so.0\x00": true, "\x7fELF libc.so.6\x00": false} {
+		if err := os.WriteFile(program, []byte(text), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if linked(program) != want {
+			t.Errorf("%q: linked %v", text, !want)
+		}
 	}
 }

@@ -49,6 +49,7 @@ var checks = []check{
 	{"source", checkSource},
 	{"keepalives", checkKeepalive},
 	{"logins", checkLogins},
+	{"hosts.deny", checkHostsAccess},
 	{"login shells", checkShells},
 	{"log", checkLog},
 	{"manager", checkManager},

@@ -4,7 +4,9 @@ import (
 	"os"
 	"time"
 
+	"callhome/internal/device/hostsaccess"
 	"callhome/internal/device/process"
+	"callhome/internal/device/sshdlog"
 	"callhome/internal/proto"
 	"callhome/internal/sysexits"
 
@@ -126,6 +128,11 @@ func (s *Session) sweep() {
 func (s *Session) exited(exit int) {
 	s.finish(func(r *record) string {
 		reached := r.State
+		if exit == 0 && r.silent() {
+			if cause := hostsaccess.Cause(hostsaccess.Dir); cause != "" {
+				r.Cause, r.LastText = string(sshdlog.Prohibited), cause
+			}
+		}
 		event := r.end(exit, s.order)
 		if stage, ok := stageOfExit[exit]; ok && reached == proto.StateCalling {
 			r.Stage = stage

@@ -128,6 +128,9 @@ func (r *record) learn(l sshdlog.Line) {
 		// The first one is the reason, later ones are its consequences.
 		if r.Cause == "" {
 			r.Cause, r.Farewell = string(l.Cause), printable.Line(l.Reason)
+			if l.Detail != "" && r.LastText == "" {
+				r.LastText = printable.Line(l.Detail)
+			}
 		}
 	}
 }
@@ -170,6 +173,11 @@ func (r *record) end(exit int, o order) string {
 		return proto.EventClosed
 	}
 	return proto.EventFailed
+}
+
+// silent reports whether sshd has started and logged no line.
+func (r *record) silent() bool {
+	return r.State == proto.StateStarting && r.Cause == "" && r.LastText == "" && r.LastLine == ""
 }
 
 // maxClaims bounds the claims that are kept: sshd writes at most 1023 bytes of each.

@@ -88,7 +88,9 @@ func TestEveryEndHasItsStageAndCause(t *testing.T) {
 		{"a duplicate", []string{lineConnected, lineDuplicate, "Disconnected from 192.0.2.1 port 4334 [preauth]"}, 255, "", proto.EventFailed, proto.StageSSH, "the NETCONF client ended it: edge7 is connected already", proto.EndDisconnected, false},
 		{"the client says that it gave up its login", []string{lineConnected, lineFailed, "Received disconnect from 192.0.2.1 port 4334:14: login failed [preauth]"}, 255, "", proto.EventFailed, proto.StageAuth, "the NETCONF client ended it: login failed: " + lineFailed, proto.EndRefused, false},
 		{"no text", []string{lineConnected, lineAccepted, "Received disconnect from 192.0.2.1 port 4334:11: "}, 255, "", proto.EventClosed, proto.StageSubsystem, "client disconnected", proto.EndDisconnected, true},
-		{"a broken packet", []string{lineConnected, lineAccepted, lineSubsystem, lineCorrupt}, 255, "", proto.EventClosed, proto.StageSession, "packet that is not ssh's", proto.EndProtocol, false},
+		{"a broken packet", []string{lineConnected, lineAccepted, lineSubsystem, lineCorrupt}, 255, "", proto.EventClosed, proto.StageSession, "packet that is not ssh's: message authentication code incorrect", proto.EndProtocol, false},
+		{"no common algorithm", []string{lineConnected, "Unable to negotiate with 192.0.2.1 port 4334: no matching host key type found. Their offer: ssh-dss\x1b [preauth]"}, 255, "", proto.EventFailed, proto.StageSSH, "no common algorithm: no matching host key type found. Their offer: ssh-dss?", proto.EndProtocol, false},
+		{"no SSH", []string{lineConnected, `kex_exchange_identification: client sent invalid protocol identifier "GET / HTTP/1.1"`, "banner exchange: Connection from 192.0.2.1 port 4334: invalid format"}, 255, "", proto.EventFailed, proto.StageSSH, `client does not speak ssh: client sent invalid protocol identifier "GET / HTTP/1.1"`, proto.EndProtocol, false},
 	}
 	for _, tt := range tests {
 		r := started()

@@ -70,6 +70,9 @@ type Line struct {
 	CAFingerprint string
 	// Reason is the client's own text in SSH_MSG_DISCONNECT: untrusted.
 	Reason string
+	// Detail is what a Closed line says beside its Cause, as the algorithms that the
+	// client offered: untrusted.
+	Detail string
 	// Preauth says that sshd marked the line as logged before the login.
 	Preauth bool
 	// Text is the whole line, without sshd's line end and [preauth] mark.
@@ -127,7 +130,10 @@ var rules = []rule{
 	{"Disconnected from ", pattern(`Disconnected from (?:(?:authenticating |invalid )?user (?P<user>.*) )?` + peer), Closed, ByClient},
 	{"Disconnecting ", pattern(`Disconnecting (?:(?:authenticating |invalid )user (?P<user>.*) )?` + peer + `: Too many authentication failures.*`), Closed, TooManyTries},
 	{"administratively prohibited connection ", nil, Closed, Prohibited},
+	{"Unable to negotiate with ", pattern(`Unable to negotiate with ` + peer + `: (?P<detail>.*)`), Closed, NoAlgorithm},
 	{"Unable to negotiate with ", nil, Closed, NoAlgorithm},
+	{"kex_exchange_identification: client sent invalid ", pattern(`kex_exchange_identification: (?P<detail>.*)`), Closed, NotSSH},
+	{"banner exchange: ", pattern(`banner exchange: Connection from ` + peer + `: (?P<detail>.*)`), Closed, NotSSH},
 	{"banner exchange: ", nil, Closed, NotSSH},
 	{"Read error from remote host ", pattern(`Read error from remote host ` + peer + `: Connection reset by peer`), Closed, Reset},
 	{"Read error from remote host ", pattern(`Read error from remote host ` + peer + `: (?:Connection timed out|No route to host|Host is unreachable)`), Closed, Timeout},
@@ -139,7 +145,7 @@ var rules = []rule{
 	{"", pattern(fatal + ` timed out`), Closed, Timeout},
 	{"", pattern(fatal + `: (?:Connection timed out|No route to host|Host is unreachable)`), Closed, Timeout},
 	{"", pattern(fatal + `: (?:Broken pipe|Connection reset by peer)`), Closed, Reset},
-	{"", pattern(fatal + `: .*`), Closed, Corrupt},
+	{"", pattern(fatal + `: (?P<detail>.*)`), Closed, Corrupt},
 
 	{"sshd: no hostkeys available", nil, Broken, ""},
 	{"Missing privilege separation directory: ", nil, Broken, ""},
@@ -181,7 +187,7 @@ func Parse(raw string) Line {
 }
 
 func (l *Line) fill(names, values []string) {
-	to := map[string]*string{"remote": &l.Remote, "local": &l.Local, "method": &l.Method, "user": &l.User, "type": &l.KeyType, "fp": &l.Fingerprint, "cert": &l.Cert, "ca": &l.CAFingerprint, "reason": &l.Reason}
+	to := map[string]*string{"remote": &l.Remote, "local": &l.Local, "method": &l.Method, "user": &l.User, "detail": &l.Detail, "type": &l.KeyType, "fp": &l.Fingerprint, "cert": &l.Cert, "ca": &l.CAFingerprint, "reason": &l.Reason}
 	for i, name := range names {
 		if p := to[name]; p != nil {
 			*p = values[i]

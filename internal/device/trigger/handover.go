@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"callhome/internal/device/dial"
+	"callhome/internal/device/hostsaccess"
 	"callhome/internal/device/settings"
 	"callhome/internal/sshdexec"
 	"callhome/internal/sysexits"
@@ -121,6 +122,10 @@ func exitError(status unix.WaitStatus, c *dial.Conn, log *sshdexec.Log) error {
 		// sshd accepted the socket, so the client closed the connection.
 		return sysexits.New(sysexits.Unavailable, clientHint,
 			fmt.Errorf("%v accepted the connection and closed it before SSH began: %s", c.Remote, output))
+	}
+	if cause := hostsaccess.Cause(hostsaccess.Dir); output == "" && status.ExitStatus() == 0 && cause != "" {
+		return sysexits.New(sysexits.NoPerm, "correct that line; hosts_access(5)",
+			fmt.Errorf("sshd took the connection to %v and ended it: %s", c.Remote, cause))
 	}
 	if output == "" {
 		output = missingOutput(log)
