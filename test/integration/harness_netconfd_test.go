@@ -26,13 +26,17 @@ type netconfd struct {
 // yumaPort is the server port that netconfd wants to see in SSH_CONNECTION.
 const yumaPort = "830"
 
-func startNetconfd(t *testing.T) *netconfd {
+func startNetconfd(t *testing.T) *netconfd { return startNetconfdOn(t, "running") }
+
+// startNetconfdOn starts one whose configuration is changed in the target: running,
+// or candidate.
+func startNetconfdOn(t *testing.T, target string) *netconfd {
 	t.Helper()
 	sandbox.Need(t, "netconfd", "netconf-subsystem")
 	dir := tempDir(t)
 	n := &netconfd{socket: filepath.Join(dir, "ncx.sock"), log: filepath.Join(dir, "log")}
 	cmd := exec.Command("netconfd", "--ncxserver-sockname="+n.socket, "--port="+yumaPort,
-		"--superuser="+netop, "--no-startup", "--target=running", "--log="+n.log, "--log-level=debug")
+		"--superuser="+netop, "--no-startup", "--target="+target, "--log="+n.log, "--log-level=debug")
 	cmd.Dir = dir
 	cmd.Env = append(os.Environ(), "HOME="+dir)
 	n.process = start(t, "netconfd", cmd)

@@ -117,7 +117,7 @@ func coverSocket() error {
 // ours and terminals are counted here.
 func makeDev() error {
 	dev := runDir + "/dev"
-	if err := os.MkdirAll(dev+"/pts", 0o755); err != nil {
+	if err := errors.Join(os.MkdirAll(dev+"/pts", 0o755), os.Mkdir(dev+"/shm", 0o777)); err != nil {
 		return err
 	}
 	for _, name := range []string{"null", "zero", "full", "random", "urandom", "tty"} {
