@@ -92,6 +92,9 @@ func printUsers(w io.Writer, client *config.Client, pam func() bool) (can bool) 
 	for _, e := range client.Endpoints {
 		if len(e.Users) == 0 {
 			line := "  users: those that sshd_config allows; callhome-mgr check lists them"
+			if len(e.UserCAs) > 0 {
+				line += "; also with certificates of the CA " + preflight.Fingerprints(e.UserCAs)
+			}
 			if e.Restricted {
 				line = "  warning: no user can log in: the list of users is empty"
 			}

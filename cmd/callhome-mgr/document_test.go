@@ -80,7 +80,9 @@ func TestCheckDocument(t *testing.T) {
 		authentication, says string
 		code                 int // in its place
 	}{
-		"no users":               {`{}`, "  users: those that sshd_config allows; callhome-mgr check lists them\n", sysexits.OK},
+		"no users": {`{}`, "  users: those that sshd_config allows; callhome-mgr check lists them\n", sysexits.OK},
+		"a CA, no users": {`{"callhome:user-ca-keys": {"inline-definition": {"public-key": [{"name": "ca", "public-key-format": "ietf-crypto-types:ssh-public-key-format", "public-key": "AAAAC3NzaC1lZDI1NTE5AAAAIGJnW1VXG0Vw0Vxmzn7PfNOPcF2zmM4sQBMHzhs8tkQW"}]}}}`,
+			"check lists them; also with certificates of the CA ssh-ed25519 SHA256:HT31aT2nNzSJgf2eU0D05p2iVG4zUMGe4RyWrRTxzk8 (ca)\n", sysexits.OK},
 		"an empty container":     {`{"users": {}}`, "  warning: no user can log in: the list of users is empty\n", sysexits.NoPerm},
 		"an empty list":          {`{"users": {"user": []}}`, "  warning: no user can log in: the list of users is empty\n", sysexits.NoPerm},
 		"an annotation of users": {`{"@users": {}}`, "warning: line 7: /ietf-netconf-server:netconf-server/call-home/netconf-client[name='nms']/endpoints/endpoint[name='a']/ssh/ssh-server-parameters/client-authentication/@users: metadata (RFC 7952) is skipped", sysexits.OK},

@@ -145,6 +145,7 @@ func TestOneLineIsOneCall(t *testing.T) {
 		{"a port that is none", `{"jsonrpc":"2.0","id":1,"method":"netconf_ssh_call_home","params":{"host":"n","port":65536}}`, "", `parameter "port": found 65536; expected a whole number from 1 to 65535`},
 		{"no parameters, as an object", `{"jsonrpc":"2.0","id":1,"method":"call_home_status","params":{}}`, `"pid":5`, ""},
 		{"no parameters, as an array", `{"jsonrpc":"2.0","id":1,"method":"call_home_status","params": [ ]}`, `"pid":5`, ""},
+		{"no parameters, as null", `{"jsonrpc":"2.0","id":1,"method":"call_home_status","params":null}`, `"pid":5`, ""},
 		{"a parameter of a method that has none", `{"jsonrpc":"2.0","id":1,"method":"call_home_status","params":{"host":"n"}}`, "", "call_home_status has no parameters: leave params out, or empty"},
 		{"the same by position", `{"jsonrpc":"2.0","id":1,"method":"call_home_status","params":["n"]}`, "", "call_home_status has no parameters"},
 		{"an unknown method", `{"jsonrpc":"2.0","id":1,"method":"reboot"}`, "", `unknown method "reboot"`},

@@ -33,6 +33,8 @@ func TestWhatIsLeftAsideIsWarnedOf(t *testing.T) {
 			keystore + "[name='k']/encrypted-private-key", "not used by an endpoint: sshd cannot decrypt it"},
 		{"a bag of keys that no endpoint uses", []edit{{"ietf-truststore:truststore/public-key-bags/public-key-bag", `[{"name": "b", "public-key": [{"name": "x", "public-key-format": "ietf-crypto-types:subject-public-key-info-format", "public-key": "AAAA"}]}]`}},
 			truststore + "/public-key-bags/public-key-bag[name='b']/public-key[name='x']/public-key-format", "not used by an endpoint: subject-public-key-info-format"},
+		{"libnetconf2's own settings", []edit{{"libnetconf2-netconf-server:ln2-netconf-server", `{"ignored-hello-module": ["x"]}`}},
+			"/libnetconf2-netconf-server:ln2-netconf-server", "settings of libnetconf2's own server"},
 		{"metadata of a leaf", []edit{{inTCP + "@remote-port", `{"ietf-netconf-with-defaults:default": true}`}}, pathTCP + "/@remote-port", "metadata (RFC 7952) is skipped, here and in 0 other places"},
 		{"metadata of an entry and a leaf-list", []edit{{inClient + "@", `{"x:y": 1}`}, {inSSH + "transport-params/mac", `{"mac-alg": ["hmac-sha2-256"], "@mac-alg": [null]}`}},
 			pathClient + "/@", "metadata (RFC 7952) is skipped, here and in 1 other places"},

@@ -57,6 +57,7 @@ var schema = row{kind: container, in: []row{
 			{kind: ignored, name: "symmetric-key", why: "not used: no host key is symmetric"},
 		}},
 	}},
+	{kind: ignored, name: "libnetconf2-netconf-server:ln2-netconf-server", why: "not used: settings of libnetconf2's own server"},
 	{kind: container, name: "ietf-truststore:truststore", in: []row{
 		{kind: container, name: "certificate-bags", in: []row{
 			{kind: ignored, name: "certificate-bag", why: unusedX509},

@@ -172,6 +172,7 @@ func setProxy(s *Settings, v string) error {
 	if strings.Contains(rest, "@") {
 		return fmt.Errorf("every user of this machine can read a command line; use --proxy-credentials FILE")
 	}
+	rest = strings.Replace(rest, "%25", "%", 1) // a zone in a URL (RFC 6874)
 	host, port, err := splitHost(strings.TrimSuffix(rest, "/"))
 	if err != nil {
 		return err

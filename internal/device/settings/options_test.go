@@ -86,6 +86,8 @@ func TestOptionValues(t *testing.T) {
 		{"dscp", "-1", "expected a number from 0 to 63"},
 		{"proxy", "socks5://[::1]:1080", ""},
 		{"proxy", "http://proxy.example:3128/", ""},
+		{"proxy", "socks5://[fe80::1%25eth0]:1080", ""},
+		{"proxy", "socks5://[fe80::1%eth0]:1080", ""},
 		{"proxy", "proxy:3128", proxy},
 		{"proxy", "socks4://proxy:1080", proxy},
 		{"proxy", "http://proxy", "no port; expected http://HOST:PORT"},
