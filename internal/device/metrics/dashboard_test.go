@@ -96,6 +96,7 @@ func TestDashboardNamesWhatExists(t *testing.T) {
 		expressions = append(expressions, v.Definition)
 	}
 	shown := make(map[string]bool)
+	expressions = append(expressions, alerts(t)...)
 	for _, expr := range expressions {
 		for _, name := range metricName.FindAllString(expr, -1) {
 			f := family(all, name)
@@ -123,6 +124,24 @@ func TestDashboardNamesWhatExists(t *testing.T) {
 			t.Errorf("%s is on no panel", name)
 		}
 	}
+}
+
+// alerts returns the expressions of the shipped alerts.
+func alerts(t *testing.T) []string {
+	t.Helper()
+	text, err := os.ReadFile("../../../packaging/prometheus/callhome.rules.yml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := regexp.MustCompile(`(?s)expr: \|?(.*?)\n +(?:for|labels):`).FindAllStringSubmatch(string(text), -1)
+	if len(found) != strings.Count(string(text), "- alert: ") {
+		t.Fatalf("found %d expressions of alerts", len(found))
+	}
+	var out []string
+	for _, f := range found {
+		out = append(out, f[1])
+	}
+	return out
 }
 
 func TestDashboardCanBeImported(t *testing.T) {
