@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"unicode/utf8"
 )
 
@@ -156,11 +157,18 @@ func isTruncated(err error) bool {
 	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
 }
 
+// plain returns the message for an error of the decoder. It quotes a character of JSON's
+// own syntax; any other may be one of a secret.
 func plain(err error) string {
 	if isTruncated(err) {
 		return "the document ends too early"
 	}
-	return "this is not JSON: " + err.Error()
+	text := err.Error()
+	rest, ok := strings.CutPrefix(text, "invalid character '")
+	if i := strings.LastIndex(rest, "' "); ok && i >= 0 && !strings.ContainsAny(rest[:i], `{}[],:/\`) {
+		text = "invalid character " + rest[i+len("' "):]
+	}
+	return "this is not JSON: " + text
 }
 
 // lineOf counts from the last offset. Only an error's offset can be smaller.

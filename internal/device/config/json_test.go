@@ -17,6 +17,7 @@ func TestDocumentsThatAreNotJSONAreRefused(t *testing.T) {
 		{"half", "{\n\"a\":\n[1,", 3, "the document ends too early"},
 		{"a comma too many", "{\n \"a\": 1,\n}", 3, "this is not JSON: invalid character '}'"},
 		{"a bracket for a brace", "{\n \"a\": [1\n}", 3, "this is not JSON: invalid character '}'"},
+		{"a secret without quotes", "{\n \"cleartext-password\": hunter2}", 2, "this is not JSON: invalid character looking for beginning of value"},
 		{"a comment", "{\n // x\n}", 2, "this is not JSON: invalid character '/'"},
 		{"data after it", "{}\n\n{}", 3, "unexpected data after the end"},
 		{"no JSON after it", "{}\nx", 2, "unexpected data after the end"},
