@@ -236,6 +236,7 @@ var arrows = []struct{ from, to, reason string }{
 
 	// Shared rooms.
 	{"internal/cmdline", "internal/hook", "runs the hook that the flags name"},
+	{"internal/cmdline", "internal/printable", "a candidate of a completion is a line"},
 	{"internal/cmdline", "internal/proto", "whether a retry helps"},
 	{"internal/cmdline", "internal/pubsub", "the hook follows the events"},
 	{"internal/cmdline", "internal/sysexits", "a usage error has its exit status"},

@@ -153,24 +153,35 @@ func events(c *cli.Context) error {
 	})
 }
 
-// sessionNumbers are the values that completion lists.
-func sessionNumbers(line cmdline.Line) []string {
-	client, err := api.Dial(line.Option("socket", cmp.Or(os.Getenv("CALLHOME_MANAGER_SOCKET"), proto.DefaultSocket)))
-	if err != nil {
-		return nil
-	}
-	defer client.Close()
-	ctx, cancel := context.WithTimeout(context.Background(), cmdline.CompletionTime)
-	defer cancel()
+// sessionNumbers and clientNames are values that completion lists.
+func sessionNumbers(line cmdline.Line) (out []string) {
 	var l proto.SessionList
-	if err := client.Call(ctx, proto.MethodUserSessions, nil, &l); err != nil {
-		return nil
-	}
-	var out []string
+	fill(line, proto.MethodUserSessions, &l)
 	for _, s := range l.Sessions {
 		out = append(out, strconv.Itoa(s.Session))
 	}
 	return out
+}
+
+func clientNames(line cmdline.Line) (out []string) {
+	var st proto.Status
+	fill(line, proto.MethodStatus, &st)
+	for _, c := range st.Clients {
+		out = append(out, c.Client)
+	}
+	return out
+}
+
+// fill asks the manager of an incomplete line. A completion has no place for an error.
+func fill(line cmdline.Line, method string, result any) {
+	client, err := api.Dial(line.Option("socket", cmp.Or(os.Getenv("CALLHOME_MANAGER_SOCKET"), proto.DefaultSocket)))
+	if err != nil {
+		return
+	}
+	defer client.Close()
+	ctx, cancel := context.WithTimeout(context.Background(), cmdline.CompletionTime)
+	defer cancel()
+	_ = client.Call(ctx, method, nil, result)
 }
 
 func idOf(c *cli.Context) (int, error) {

@@ -29,8 +29,10 @@ func main() {
 }
 
 var program = cmdline.Program{
-	Hint:  "callhome-mgr COMMAND --help lists the options",
-	Nouns: map[string]func(cmdline.Line) []string{"SESSION": sessionNumbers},
+	Hint: "callhome-mgr COMMAND --help lists the options",
+	Nouns: map[string]func(cmdline.Line) []string{
+		"SESSION": sessionNumbers, "CLIENT": clientNames, "EVENT": func(cmdline.Line) []string { return proto.Events },
+	},
 }
 
 func run(ctx context.Context, args []string) int {
@@ -60,8 +62,8 @@ func commands() []*cli.Command {
 	longFlag := cmdline.LongFlag()
 	return []*cli.Command{
 		{Name: "run", Usage: "run the daemon", Flags: runFlags(), Action: runDaemon},
-		{Name: "call", ArgsUsage: "HOST [PORT] | --client NAME", Usage: "make a call home", Action: call, Flags: []cli.Flag{
-			&cli.StringFlag{Name: "client", Usage: "call the configured client `NAME` with its own settings, whether it waits, is not due or was given up"},
+		{Name: "call", ArgsUsage: "HOST [PORT] | --client CLIENT", Usage: "make a call home", Action: call, Flags: []cli.Flag{
+			&cli.StringFlag{Name: "client", Usage: "call the configured `CLIENT` with its own settings, whether it waits, is not due or was given up"},
 			&cli.StringFlag{Name: "opaque", Usage: "pass `DATA` to the log and the session's environment"},
 			cmdline.ChoiceFlag("wait", string(proto.WaitTCP), "return when the call home reaches `STAGE` none, tcp, ssh or netconf", "none", "tcp", "ssh", "netconf"),
 			jsonFlag,

@@ -13,6 +13,7 @@ import (
 
 	"callhome/internal/cmdline"
 	"callhome/internal/nms/console"
+	"callhome/internal/nms/nmsproto"
 	"callhome/internal/sysexits"
 
 	"github.com/urfave/cli/v2"
@@ -41,6 +42,7 @@ var program = cmdline.Program{
 	Hint: "callhome-nms COMMAND --help lists the options",
 	Nouns: map[string]func(cmdline.Line) []string{
 		"DEVICE": deviceIDs, "HOST-KEY": unknownKeys, "DB": func(cmdline.Line) []string { return console.Datastores },
+		"EVENT": func(cmdline.Line) []string { return nmsproto.Events },
 	},
 }
 

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"time"
 
+	"callhome/internal/printable"
+
 	"github.com/urfave/cli/v2"
 )
 
@@ -50,7 +52,7 @@ func (p Program) complete(w io.Writer, app *cli.App, words []string) error {
 		return nil
 	}
 	for _, candidate := range p.candidates(app, words[:len(words)-1], words[len(words)-1]) {
-		if _, err := fmt.Fprintln(w, candidate); err != nil {
+		if _, err := fmt.Fprintln(w, printable.Quoted(candidate)); err != nil {
 			return err
 		}
 	}

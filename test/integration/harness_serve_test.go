@@ -198,6 +198,34 @@ func (s *served) Run(args ...string) string {
 	return readToTheEnd(s.t, s.Command(args...))
 }
 
+// fits runs a command on a terminal of 80 columns, which has a line for each device and
+// no more, and none that is longer.
+func (s *served) fits(args ...string) {
+	s.t.Helper()
+	terminal, screen := newTerminal(s.t)
+	if err := unix.IoctlSetWinsize(int(screen.Fd()), unix.TIOCSWINSZ, &unix.Winsize{Row: 24, Col: 80}); err != nil {
+		s.t.Fatal(err)
+	}
+	cmd := s.Command(args...)
+	cmd.Stdout = terminal
+	start(s.t, "callhome-nms", cmd).MustExit(0)
+	if err := screen.await("edge8"); err != nil {
+		s.t.Fatal(err)
+	}
+	if err := screen.await("\n"); err != nil {
+		s.t.Fatal(err)
+	}
+	lines := strings.Split(strings.TrimSpace(screen.all), "\n")
+	if len(lines) != 3 {
+		s.t.Errorf("%v prints\n%s", args, screen.all)
+	}
+	for _, line := range lines {
+		if n := len(strings.TrimRight(line, "\r")); n > 80 || strings.Contains(line, "\x1b") {
+			s.t.Errorf("%v prints a line of %d: %q", args, n, line)
+		}
+	}
+}
+
 // console runs our console until netconfd has not forgotten its request.
 func (s *served) console(server *netconfd, want string, args ...string) {
 	s.t.Helper()

@@ -189,7 +189,7 @@ func TestConsoleInteractive(t *testing.T) {
 // terminalScreen is the far end of a pseudo terminal, where a person sits.
 type terminalScreen struct {
 	*os.File
-	seen string
+	seen, all string
 }
 
 func newTerminal(t *testing.T) (*os.File, *terminalScreen) {
@@ -233,6 +233,7 @@ func (s *terminalScreen) await(text string) error {
 			return fmt.Errorf("the screen shows no %q: %w in\n%s", text, err, tail(s.seen))
 		}
 		s.seen += string(buf[:n])
+		s.all += string(buf[:n])
 	}
 }
 

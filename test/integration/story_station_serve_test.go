@@ -65,6 +65,10 @@ func TestServeHoldsDevicesAndReachesThem(t *testing.T) {
 	}
 	table := s.Run("devices")
 	contains(t, "the table", table, "connected", "SSH-2.0-OpenSSH_", up.HostKey)
+	if got := s.Run("__complete", "connect", ""); got != "edge7\nedge8\n" {
+		t.Errorf("completion knows the devices %q", got)
+	}
+	s.fits("devices")
 
 	// Five sessions with one device at the same time, and one with the other.
 	var sessions []*netconf

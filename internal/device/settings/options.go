@@ -238,12 +238,13 @@ func numbers(v string, count, high int) ([]int, error) {
 	return out, nil
 }
 
-// duration parses Go's notation (5s, 1m30s) or a whole number of seconds.
+// duration parses Go's notation (5s, 1m30s) or a number of seconds, as cmdline's
+// DurationFlag does.
 func duration(v string, to *time.Duration, low, high time.Duration) error {
-	d, err := time.ParseDuration(v)
-	if isNumber(v) {
-		d, err = time.ParseDuration(v + "s")
+	if v != "" && strings.Trim(v, "0123456789.") == "" {
+		v += "s"
 	}
+	d, err := time.ParseDuration(v)
 	if err != nil || d < low || d > high {
 		return fmt.Errorf("expected a time from %v to %v, as 5s or 500ms", low, high)
 	}
