@@ -167,7 +167,7 @@ func TestAManagersSessionIsAnOrdinaryOne(t *testing.T) {
 	}
 	station.Close()
 	last := m.AwaitNone()
-	if last.Stage != proto.StageSession || !strings.HasPrefix(last.Cause, "client ") {
+	if last.Stage != proto.StageSession || !strings.HasPrefix(last.Cause, "the NETCONF client ended it") {
 		t.Errorf("it ended at %s because %q", last.Stage, last.Cause)
 	}
 	AwaitGone(t, patience, family)
