@@ -167,7 +167,7 @@ var arrows = []struct{ from, to, reason string }{
 	{"internal/device/settings", "internal/sshdexec", "options of sshd, which it checks itself"},
 	{"internal/device/settings", "internal/sysexits", "a wrong value's exit status depends on its source"},
 
-	{"internal/device/subsystem", "internal/fdpass", "sends the pipe"},
+	{"internal/device/subsystem", "internal/fdpass", "sends the end file"},
 
 	{"internal/device/sysevents", "internal/wake", "merges events of the kernel"},
 
@@ -278,7 +278,7 @@ var modules = []thirdParty{
 	{"github.com/hashicorp/go-hclog", "logging", []string{"cmd/callhome-mgr", "cmd/callhome-nms", "internal/cmdline", "internal/daemon", "internal/device/api", "internal/device/metrics", "internal/device/reconnect", "internal/device/rollout", "internal/device/trigger", "internal/hook", "internal/logging", "internal/nms/control", "internal/nms/devsock", "internal/ratelimit", "internal/rpc", "internal/scrape"}},
 	{"github.com/coreos/go-systemd/v22", "tells systemd that a daemon is ready, and how it fares; takes its sockets", []string{"cmd/callhome-mgr", "cmd/callhome-nms", "internal/daemon"}},
 	{"github.com/creachadair/jrpc2", "JSON-RPC 2.0", []string{"internal/device/api", "internal/nms/control", "internal/rpc"}},
-	{"github.com/fsnotify/fsnotify", "waits for a log's next line, and for a change of a configuration or the registry", []string{"internal/nms/registry", "internal/device/sysevents", "internal/device/session"}},
+	{"github.com/fsnotify/fsnotify", "waits for a change of a configuration or the registry", []string{"internal/nms/registry", "internal/device/sysevents"}},
 	{"github.com/vishvananda/netlink", "rtnetlink", []string{"internal/device/sysevents"}},
 	{"github.com/prometheus/client_golang", "metrics in Prometheus' format", []string{"internal/device/metrics", "internal/nms/metrics", "internal/scrape"}},
 	{"golang.org/x/term", "passwords without echo, the console's lines with history, and the width of tables", []string{"cmd/callhome-nms", "internal/cmdline"}},

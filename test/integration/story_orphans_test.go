@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -51,39 +52,74 @@ func TestAKilledMonitorLeavesNothing(t *testing.T) {
 	})
 }
 
-// The order in which a session ended is the kernel's: the subsystem first is a
-// close in good order, the connection first is a loss. Whether sshd has logged
-// "Close session" by then depends on the client.
+// The order in which a session ended is the kernel's: the subsystem before sshd's line
+// about the connection is a close in good order, the connection first is a loss.
+// Clients that close the connection the moment <ok/> is there leave an order only
+// where the server is done with the session before sshd is done with the connection:
+// of those one session may be missed. CALLHOME_CLOSES sets the number of sessions of
+// each client and version.
 func TestAnOrderlyCloseIsRecognised(t *testing.T) {
 	t.Parallel()
-	onOpenSSHs(t, trees, func(t *testing.T, _, root string) {
+	count := 2
+	if n, err := strconv.Atoi(os.Getenv("CALLHOME_CLOSES")); err == nil {
+		count = n
+	}
+	onOpenSSHs(t, trees, func(t *testing.T, name, root string) {
 		for i, c := range clients {
-			if c.name != "ssh" && c.name != "accept" {
-				continue // they close the moment <ok/> arrives: which end is first is chance
-			}
 			t.Run(c.name, func(t *testing.T) {
 				t.Parallel()
-				var m *manager
-				holdManaged(t, i, root, &m)
-				if last := m.AwaitNone(); !last.Graceful || last.Stage != proto.StageSession {
-					t.Errorf("it ended as %+v", last)
+				var missed []string
+				for range count {
+					var m *manager
+					holdManaged(t, i, root, &m)
+					if last := m.AwaitNone(); !last.Graceful || last.Stage != proto.StageSession {
+						missed = append(missed, fmt.Sprintf("it ended as %+v", last))
+					}
+				}
+				t.Logf("%s: of %d sessions of %s, %d were closed in order", name, count, c.name, count-len(missed))
+				allowed := 0
+				if c.name == "ncclient" || c.name == "libnetconf2" {
+					allowed = 1 // the others say SSH_MSG_DISCONNECT
+				}
+				if len(missed) > allowed {
+					t.Error(strings.Join(missed, "\n"))
 				}
 			})
 		}
-		t.Run("dropped", func(t *testing.T) {
-			t.Parallel()
-			d, nms := newSite(t, "/bin/cat")
-			d.root = root
-			m := startManager(t, d)
-			addr := freeAddr("127.0.0.1")
-			station := nms.Netconf(addr)
-			m.MustCallHome(addr, proto.WaitNetconf)
-			station.Signal(unix.SIGKILL)
-			if last := m.AwaitNone(); last.Graceful {
-				t.Errorf("it ended as %+v", last)
-			}
-		})
+		for _, how := range []string{"while idle", "after a reply"} {
+			t.Run("dropped "+how, func(t *testing.T) {
+				t.Parallel()
+				for range count {
+					dropped(t, root, how == "after a reply")
+				}
+			})
+		}
 	})
+}
+
+// dropped has a client end without <close-session>, and wants that to be a loss.
+func dropped(t *testing.T, root string, replied bool) {
+	t.Helper()
+	server := startNetconfd(t)
+	subsystem := server.Subsystem()
+	if root != "" {
+		subsystem = abroad(t, subsystem)
+	}
+	d, nms := newSite(t, subsystem)
+	d.root = root
+	d.options = append(d.options, "--ssh-connection-port", yumaPort)
+	m := startManager(t, d)
+	addr := freeAddr("127.0.0.1")
+	station := nms.Netconf(addr)
+	m.MustCallHome(addr, proto.WaitNetconf)
+	station.Hello(server)
+	if replied {
+		station.Ask("get-config", `<get-config><source><running/></source></get-config>`, "<data")
+	}
+	station.Signal(unix.SIGKILL)
+	if last := m.AwaitNone(); last.Graceful {
+		t.Errorf("it ended as %+v", last)
+	}
 }
 
 // holdManaged holds a session of a client with netconfd through a manager, and

@@ -323,8 +323,10 @@ func (p *Policy) after(s State, stage proto.Stage, took time.Duration, now time.
 
 // goodSession is the duration from which a lost session is followed by a call home
 // at once. A station that logs in and disconnects earlier is treated like one
-// that does not log in.
-const goodSession = 30 * time.Second
+// that does not log in. It is shorter than the idle timeout of stations, 30 s with
+// NSO, by more than a proof of the login is late: a session that the station ends for
+// that reason is good.
+const goodSession = 25 * time.Second
 
 // ended plans the next call home after a session.
 func ended(p *Policy, s State, e Event, now time.Time, chance float64) (State, Do) {

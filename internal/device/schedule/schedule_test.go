@@ -224,6 +224,19 @@ func TestAShortSessionIsNoSlowLogin(t *testing.T) {
 	}
 }
 
+// A station that ends idle sessions after 30 s, as NSO does, is called again at once,
+// also where its timer is early or the login was proven late.
+func TestASessionOfAnIdleTimeoutIsGood(t *testing.T) {
+	for _, lasted := range []time.Duration{26 * time.Second, 29999 * time.Millisecond, 30 * time.Second} {
+		s := begun(t, persistent())
+		s.does(0, Event{Kind: Connected})
+		s.does(time.Second, Event{Kind: LoggedIn})
+		if do := s.does(lasted, Event{Kind: Ended}); !do.Call {
+			t.Errorf("after %v: %+v", lasted, do)
+		}
+	}
+}
+
 // A long attempt without a connection needs no pause after it.
 func TestAnAttemptWithoutAConnectionIsPartOfItsPause(t *testing.T) {
 	s := begun(t, persistent())

@@ -150,6 +150,9 @@ func (s *Session) run(exited <-chan int) {
 	r := &logReader{s: s, log: logFile{offset: s.rec.Offset, punched: s.rec.Offset}}
 	defer r.close()
 	proof := &prover{s: s}
+	if s.endedUnseen() {
+		s.env.Watch.end(s.id())
+	}
 	again := time.NewTimer(0) // reads what the log has already
 	defer again.Stop()
 	for {
@@ -159,17 +162,17 @@ func (s *Session) run(exited <-chan int) {
 		case <-s.reported:
 			s.save() // a later manager must know the process that reported
 		case exit := <-exited:
-			r.read(false)
+			s.readLog(r, false)
 			proof.look() // a report may have come just before the end
 			if exit < 0 {
 				s.sweep()
 			}
-			r.read(true)
+			s.readLog(r, true)
 			proof.end()
 			s.exited(exit)
 			return
 		}
-		next := r.read(false)
+		next := s.readLog(r, false)
 		if look := proof.look(); look > 0 && (next == 0 || look < next) {
 			next = look
 		}

@@ -46,7 +46,7 @@ type record struct {
 	// Subsystem is the process that reported.
 	Started   bool             `json:"started,omitempty"`
 	Subsystem process.Identity `json:"subsystem-process,omitzero"`
-	// Orderly says that the subsystem ended while the connection was open.
+	// Orderly says that the subsystem ended before sshd logged the connection's end.
 	Orderly bool `json:"orderly,omitempty"`
 	// AuthInfo and AuthFile are from the first report, of a process of ReportUID.
 	AuthInfo  authInfo `json:"auth-info,omitzero"`
@@ -65,8 +65,20 @@ type record struct {
 	LastLine string `json:"last-line,omitempty"`
 }
 
-func recordPath(dir string, id int) string { return filepath.Join(dir, strconv.Itoa(id)+".json") }
-func logPath(dir string, id int) string    { return filepath.Join(dir, strconv.Itoa(id)+".log") }
+// Names of a session's files behind its number: sshd's log, and the file whose
+// descriptor shows the end of the subsystem.
+const (
+	logSuffix = "log"
+	endSuffix = "end"
+)
+
+func recordPath(dir string, id int) string { return sessionPath(dir, id, "json") }
+func logPath(dir string, id int) string    { return sessionPath(dir, id, logSuffix) }
+func endPath(dir string, id int) string    { return sessionPath(dir, id, endSuffix) }
+
+func sessionPath(dir string, id int, suffix string) string {
+	return filepath.Join(dir, strconv.Itoa(id)+"."+suffix)
+}
 
 // write writes the record's file atomically.
 func (r *record) write(dir string) error {
@@ -155,7 +167,7 @@ func (e *Env) removeRemains() {
 
 func removeFiles(dir string, id int) error {
 	var errs []error
-	for _, f := range []string{recordPath(dir, id), atomicfile.Temporary(recordPath(dir, id)), logPath(dir, id), pipePath(dir, id)} {
+	for _, f := range []string{recordPath(dir, id), atomicfile.Temporary(recordPath(dir, id)), logPath(dir, id), endPath(dir, id)} {
 		if err := os.Remove(f); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			errs = append(errs, err)
 		}

@@ -23,8 +23,8 @@ import (
 
 // Report handles a helper's report that the subsystem starts. It relies only on
 // the kernel's data: the process must be below the session's sshd. It returns the
-// write end of the session's pipe, which the process keeps until it ends and the
-// caller closes, or why the report is not evidence.
+// session's end file, which the process keeps until it ends and the caller closes, or
+// why the report is not evidence.
 func (s *Session) Report(r subsystem.Report) (*os.File, error) {
 	s.mu.Lock()
 	nonce, sshd := s.rec.Nonce, s.rec.Process
@@ -48,7 +48,7 @@ func (s *Session) Report(r subsystem.Report) (*os.File, error) {
 	if !allowed {
 		return nil, errors.New("too many reports of this session")
 	}
-	pipe, err := s.openPipe()
+	end, err := s.openEnd()
 	if err != nil {
 		return nil, err
 	}
@@ -64,7 +64,7 @@ func (s *Session) Report(r subsystem.Report) (*os.File, error) {
 	if !agreed {
 		s.publish(proto.EventTrouble, disagreement)
 	}
-	return pipe, nil
+	return end, nil
 }
 
 const disagreement = "sshd's log and what sshd exposed to the user do not agree on the key of the login"

@@ -96,7 +96,6 @@ func restore(env *Env, id int) (s *Session, known bool, err error) {
 	}
 	s.takeSocket(rec.Process)
 	s.rec.Stats = stats(s.sock)
-	s.reopenPipe()
 	s.publish(proto.EventRestored, "")
 	s.save()
 	go func() {

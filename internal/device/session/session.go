@@ -54,9 +54,6 @@ type Session struct {
 
 	reported chan struct{} // wakes the log's reader
 
-	pipe     sync.Mutex // held while the pipe is opened or left; guards followed
-	followed bool       // a goroutine reads the pipe
-
 	mu      sync.Mutex // guards the fields that follow
 	rec     record
 	changed chan struct{} // closed and replaced when rec.State changes

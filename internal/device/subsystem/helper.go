@@ -6,8 +6,8 @@
 // never in the data path: the helper's exec precedes the subsystem's first byte.
 //
 //	sshd ─▶ shell ─▶ helper ── nonce, $SSH_USER_AUTH ─▶ manager
-//	                 helper ◀── write end of a pipe ──── manager
-//	                 helper = subsystem, which keeps the write end until it ends
+//	                 helper ◀── the end file, read-only ─ manager
+//	                 helper = subsystem, which holds the end file until it ends
 package subsystem
 
 import (
