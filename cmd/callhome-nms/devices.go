@@ -227,14 +227,24 @@ func accounts(c *cli.Context) error {
 	if strings.ContainsAny(prefix, ":\n") {
 		return program.Usage(fmt.Errorf("--prefix %q: expected the beginning of a user name", prefix))
 	}
-	uid, gid, err := accountIDs(c.String("account"))
+	u, err := accountOf(c.String("account"))
 	if err != nil {
 		return err
 	}
 	return ask(c, func(m *control.Client) error {
 		var l nmsproto.DeviceList
-		if err := m.Call(c.Context, nmsproto.MethodDevices, nil, &l); err != nil {
+		var s nmsproto.Status
+		if err := errors.Join(m.Call(c.Context, nmsproto.MethodDevices, nil, &l), m.Call(c.Context, nmsproto.MethodStatus, nil, &s)); err != nil {
 			return err
+		}
+		// Without an account, sshd runs without root's rights and keeps its own groups.
+		uid, gid := strconv.Itoa(os.Getuid()), strconv.Itoa(os.Getgid())
+		if u != nil {
+			var doubt string
+			uid = u.Uid
+			if gid, doubt = groupOf(u, s.Group); doubt != "" {
+				fmt.Fprintf(os.Stderr, "callhome-nms: warning: %s: logins of these users will end with %d\n", doubt, sysexits.NoPerm)
+			}
 		}
 		var lines bytes.Buffer
 		for _, d := range l.Devices {
@@ -249,20 +259,45 @@ func accounts(c *cli.Context) error {
 	})
 }
 
-// accountIDs returns the uid and gid of the account, or those of this process. Root's
-// are those of every user only where the command line says so.
-func accountIDs(account string) (uid, gid string, err error) {
+// accountOf looks up an account; nil is this process's. Root's is that of every user
+// only where the command line says so.
+func accountOf(account string) (*user.User, error) {
 	switch {
 	case account == "" && os.Getuid() == 0:
-		return "", "", program.Usage(errors.New("run as root without --account: every device would be root; name an account"))
+		return nil, program.Usage(errors.New("run as root without --account: every device would be root; name an account"))
 	case account == "":
-		return strconv.Itoa(os.Getuid()), strconv.Itoa(os.Getgid()), nil
+		return nil, nil
 	}
 	u, err := user.Lookup(account)
 	if err != nil {
-		return "", "", sysexits.New(sysexits.NoInput, "create the account, or name another with --account", fmt.Errorf("looking up the account %q: %w", account, err))
+		return nil, sysexits.New(sysexits.NoInput, "create the account, or name another with --account", fmt.Errorf("looking up the account %q: %w", account, err))
 	}
-	return u.Uid, u.Gid, nil
+	return u, nil
+}
+
+// groupOf returns the group to give users with the uid of u, so that they may use
+// devices, and why they may not. No line of group(5) names these users, so sshd gives
+// them the group of passwd(5) alone: where u is only a supplementary member of the
+// daemon's group, that is the group to give.
+func groupOf(u *user.User, name string) (gid, doubt string) {
+	if u.Uid == "0" {
+		return u.Gid, ""
+	}
+	if name == "" {
+		return u.Gid, "the daemon has no group that may use devices"
+	}
+	group, err := user.LookupGroup(name)
+	if err != nil {
+		return u.Gid, fmt.Sprintf("looking up the daemon's group %q: %v", name, err)
+	}
+	all, err := u.GroupIds()
+	switch {
+	case u.Gid == group.Gid || slices.Contains(all, group.Gid):
+		return group.Gid, ""
+	case err != nil:
+		return u.Gid, fmt.Sprintf("looking up the groups of the account %q: %v", u.Username, err)
+	}
+	return u.Gid, fmt.Sprintf("the account %q is not in the group %q", u.Username, name)
 }
 
 func events(c *cli.Context) error {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"os/user"
 	"strings"
 	"testing"
 	"time"
@@ -25,6 +26,32 @@ func TestWhenADeviceIsBack(t *testing.T) {
 		got := whenBack(nmsproto.Unknown{Pause: tt.pause, Last: now.Add(-tt.last)}, now)
 		if !strings.Contains(got, tt.want) {
 			t.Errorf("got %q, want %q", got, tt.want)
+		}
+	}
+}
+
+// The users of devices get the daemon's group where their account is in it, and a
+// warning where they could not use a device. A supplementary member is a story of
+// test/integration.
+func TestTheGroupOfADevicesUsers(t *testing.T) {
+	first, err := user.LookupGroupId("0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		uid, gid, group string
+		want, doubt     string
+	}{
+		{"0", "5", "", "5", ""},
+		{"0", "5", "no-such-group", "5", ""},
+		{"4711", "0", first.Name, "0", ""},
+		{"4711", "4711", first.Name, "4711", `the account "someone" is not in the group "` + first.Name + `"`},
+		{"4711", "4711", "no-such-group", "4711", `looking up the daemon's group "no-such-group": `},
+		{"4711", "4711", "", "4711", "the daemon has no group that may use devices"},
+	} {
+		gid, doubt := groupOf(&user.User{Uid: tt.uid, Gid: tt.gid, Username: "someone"}, tt.group)
+		if gid != tt.want || !strings.HasPrefix(doubt, tt.doubt) || tt.doubt == "" && doubt != "" {
+			t.Errorf("%+v: got %s, %q", tt, gid, doubt)
 		}
 	}
 }

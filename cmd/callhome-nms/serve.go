@@ -64,6 +64,7 @@ type backend struct {
 	*station.Station
 	registry  *registry.Registry
 	listening []string
+	group     string // may call every method; "" for root alone
 	begun     time.Time
 	log       *logging.Logger
 }
@@ -97,6 +98,7 @@ func serve(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
+	b.group = access.Group
 	f, err := follow(c, b, m)
 	if err != nil {
 		return err
@@ -267,7 +269,7 @@ func (d *backend) List() nmsproto.DeviceList {
 func (d *backend) Status() nmsproto.Status {
 	s := d.Stats()
 	return nmsproto.Status{
-		Version: version, PID: os.Getpid(), Since: d.begun, Listening: d.listening, Devices: s.Devices, Sessions: s.SessionsNow,
+		Version: version, PID: os.Getpid(), Since: d.begun, Listening: d.listening, Group: d.group, Devices: s.Devices, Sessions: s.SessionsNow,
 		Unauthenticated: s.Unauthenticated, Unknown: s.Unknown, Calls: s.Calls,
 	}
 }

@@ -269,11 +269,17 @@ type operatorsDoor struct {
 // (TestQuickStart).
 func (s *served) OpenDoor() *operatorsDoor {
 	s.t.Helper()
+	return s.OpenDoorOf("root")
+}
+
+// OpenDoorOf is OpenDoor with the uid of another account.
+func (s *served) OpenDoorOf(account string) *operatorsDoor {
+	s.t.Helper()
 	sandbox.Need(s.t, "/usr/sbin/sshd")
 	dir := tempDir(s.t)
 	d := &operatorsDoor{addr: freeAddr("127.0.0.1"), hostKey: newKey(s.t, dir, "hostkey")}
 	file := filepath.Join(dir, "passwd")
-	if out := s.Run("devices", "accounts", "--account", "root", "--output", file); out != "" {
+	if out := s.Run("devices", "accounts", "--account", account, "--output", file); out != "" {
 		s.t.Errorf("with --output it prints %q", out)
 	}
 	if err := appendFile("/etc/passwd", readFile(s.t, file)); err != nil {

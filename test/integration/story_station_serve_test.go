@@ -206,6 +206,36 @@ func TestStockClientsReachADeviceThroughSshd(t *testing.T) {
 	}
 }
 
+// sshd knows the users of devices by passwd(5) alone: where the account is only a
+// supplementary member of the daemon's group, they get that group as their own.
+// Without it they are refused, and `devices accounts` says so.
+func TestUsersOfDevicesAreInTheDaemonsGroup(t *testing.T) {
+	t.Parallel()
+	for file, lines := range map[string]string{
+		"/etc/passwd": "clerk:NP:4840:4840::/:/bin/sh\nvisitor:NP:4841:4841::/:/bin/sh\n",
+		"/etc/group":  "clerk:x:4840:\nvisitor:x:4841:\noperators:x:4842:root,clerk\n",
+	} {
+		if err := appendFile(file, lines); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s, d, server := newServedSite(t, "edge77", "--group", "operators")
+	d.Call(s.addr)
+	s.AwaitState("edge77", nmsproto.Connected)
+	door := s.OpenDoorOf("clerk")
+	oneSession(t, converse(t, "ssh", door.Ssh(s.nms, "edge77", "-s", "netconf")), server)
+
+	p := start(t, "callhome-nms", s.Command("devices", "accounts", "--account", "visitor", "--prefix", "guest+"))
+	p.MustExit(0)
+	contains(t, "devices accounts", p.Stdout(), "guest+edge77:NP:4841:4841:")
+	contains(t, "devices accounts", p.Stderr(), `the account "visitor" is not in the group "operators": logins of these users will end with 77`)
+	if err := appendFile("/etc/passwd", strings.ReplaceAll(p.Stdout(), "guest+", "guest-")); err != nil {
+		t.Fatal(err)
+	}
+	p = start(t, "ssh", door.Ssh(s.nms, "guest-edge77", "-s", "netconf"))
+	p.MustExit(77)
+}
+
 // Who is not in the registry gets nowhere, is listed, and is let in once it is
 // adopted.
 func TestAnUnknownDeviceIsAdopted(t *testing.T) {

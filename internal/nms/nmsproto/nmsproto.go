@@ -128,6 +128,7 @@ type Status struct {
 	PID             int           `json:"pid"`
 	Since           time.Time     `json:"since"`
 	Listening       []string      `json:"listening"`
+	Group           string        `json:"group,omitempty"` // its members may call every method, root always
 	Devices         map[State]int `json:"devices"`
 	Sessions        int           `json:"sessions"`
 	Unauthenticated int           `json:"unauthenticated"` // connections before their login
