@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"io/fs"
+	"net"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -357,6 +358,57 @@ func FuzzReadHeader(f *testing.F) {
 		}
 		if end == nil || read != end[1] || header != string(stream[:read]) {
 			t.Errorf("%q: read %d bytes for the header %q; the empty line is %v", stream, read, header, end)
+		}
+	})
+}
+
+// scripted is a connection whose peer has sent its answer already.
+type scripted struct {
+	net.Conn
+	answer *bytes.Reader
+}
+
+func (s scripted) Read(p []byte) (int, error)  { return s.answer.Read(p) }
+func (s scripted) Write(p []byte) (int, error) { return len(p), nil }
+
+// A SOCKS4 proxy's answer has eight bytes: what follows is the NETCONF client's.
+func FuzzSocks4Answer(f *testing.F) {
+	for _, s := range []string{"\x00\x5a\x10\xee\xc0\x00\x02\x01" + banner, "\x04\x5a\x00\x00\x00\x00\x00\x00", "\x00\x5b\x00", "HTTP/1.1 400 Bad Request\r\n", ""} {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, stream []byte) {
+		answer := bytes.NewReader(stream)
+		err := socks4a(scripted{answer: answer}, "nms.example:4334", nil)
+		if read := len(stream) - answer.Len(); read > 8 || err == nil && read != 8 {
+			t.Errorf("%q: read %d bytes, %v", stream, read, err)
+		}
+		granted := len(stream) >= 8 && (stream[0] == 0 || stream[0] == 4) && stream[1] == 90
+		if (err == nil) != granted {
+			t.Errorf("%q: %v", stream, err)
+		}
+	})
+}
+
+// A file of credentials is a user and a password, or is refused without being quoted.
+func FuzzReadCredentials(f *testing.F) {
+	for _, s := range []string{"user:secret-word\n", "user:pass:word\r\n", ":secret-word", "secret-word", "\x00:\x00", ""} {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, text []byte) {
+		path := filepath.Join(t.TempDir(), "proxy")
+		if err := os.WriteFile(path, text, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		auth, err := ReadCredentials(path)
+		if err != nil {
+			if want := "reading the proxy's credentials: " + path + " has no line user:password of at most 255 bytes each"; err.Error() != want {
+				t.Errorf("%q: %v", text, err)
+			}
+			return
+		}
+		if auth.User == "" || len(auth.User) > 255 || len(auth.Password) > 255 || strings.ContainsAny(auth.User+auth.Password, "\n") ||
+			!bytes.HasPrefix(text, []byte(auth.User+":"+auth.Password)) {
+			t.Errorf("%q is read as %q, %q", text, auth.User, auth.Password)
 		}
 	})
 }

@@ -152,3 +152,36 @@ func TestRemovedClientsAreDroppedFromSavedState(t *testing.T) {
 		t.Errorf("%d clients are saved", len(saved.byClient))
 	}
 }
+
+// Whatever is in the files, the program starts, and what it then writes is read again.
+func FuzzSavedState(f *testing.F) {
+	for _, s := range []string{`{"a":"first"}`, `{"a":{"anchor":"2026-11-22T12:00:00Z","slot":"9999-12-31T23:59:59Z","due":true}}`, `{"a":null}`, "", "\x00"} {
+		f.Add([]byte(s), []byte(s))
+	}
+	f.Fuzz(func(t *testing.T, last, slots []byte) {
+		dir := t.TempDir()
+		for name, text := range map[string][]byte{"data/last": last, "run/slots": slots} {
+			path := filepath.Join(dir, name)
+			if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(path, text, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		saved, _ := savedStateIn(dir)
+		saved.set("new", endpointAndSlot{Last: "x", slot: slot{Slot: time.Unix(1, 0).UTC()}})
+		want := len(saved.byClient)
+		for _, state := range saved.byClient {
+			if state == (endpointAndSlot{}) {
+				want-- // it is not written
+			}
+		}
+		saved.close()
+		again, log := savedStateIn(dir)
+		defer again.close()
+		if len(again.byClient) != want || log.Len() > 0 {
+			t.Errorf("%q and %q: wrote %v, read %v; logged %s", last, slots, saved.byClient, again.byClient, log)
+		}
+	})
+}

@@ -15,6 +15,7 @@ import (
 	"sync"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"callhome/internal/nms/netconf"
 	"callhome/internal/sysexits"
@@ -523,4 +524,24 @@ func TestTamedTextComesInPieces(t *testing.T) {
 			t.Errorf("cut at %d it is %q", cut, b.String())
 		}
 	}
+}
+
+// Each line of the interactive mode is one operation, or refused.
+func FuzzLine(f *testing.F) {
+	for _, s := range []string{"get", "get-config candidate -x '/a'", "get --ns a=urn:a -x /a:b", "lock", "''", "get 'x", "create-subscription <x> --start-time 2026-01-31T12:00:00", "kill-session 1", "--", "help"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, line string) {
+		r, err := parseLine(line)
+		if err != nil {
+			if strings.ContainsAny(err.Error(), "\n\r\x1b") && !strings.ContainsAny(line, "\n\r\x1b") {
+				t.Errorf("%q: the error is %q", line, err)
+			}
+			return
+		}
+		// Without a file as argument, of which the user is the author.
+		if r.xml != "" && utf8.ValidString(line) && xml.Unmarshal([]byte("<rpc>"+r.xml+"</rpc>"), new(struct{})) != nil {
+			t.Errorf("%q becomes %s", line, r.xml)
+		}
+	})
 }

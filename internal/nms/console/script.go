@@ -186,6 +186,9 @@ func parseLine(line string) (*Request, error) {
 	if err != nil {
 		return nil, err
 	}
+	if len(args) == 0 {
+		return nil, usage(errors.New("expected an operation"))
+	}
 	if !slices.ContainsFunc(Operations, func(o *Operation) bool { return o.Name == args[0] }) {
 		return nil, usage(fmt.Errorf("unknown command %q; help lists the commands", args[0]))
 	}

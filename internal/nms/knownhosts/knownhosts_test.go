@@ -1,6 +1,7 @@
 package knownhosts
 
 import (
+	"bytes"
 	"crypto/ecdsa"
 	"crypto/ed25519"
 	"crypto/elliptic"
@@ -353,4 +354,40 @@ func TestAFileThatCannotBeParsedIsAnError(t *testing.T) {
 	if keys, err := ReadKeys(write(t, text(key)+" comment")); err != nil || len(keys) != 1 || !equal(keys[0], key) {
 		t.Errorf("%v %v", keys, err)
 	}
+}
+
+// Whatever is in a file of known hosts or a revocation list, a key that it does not
+// have is not accepted, and one that it lists is revoked.
+func FuzzFilesOfKeys(f *testing.F) {
+	key := "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIBsvYoYVi9wKxHvLvjfiGSyB5LB6UWHfOY2h7y2lP7wU"
+	for _, s := range []string{"edge7 " + key, "@revoked * " + key, "@cert-authority *.example " + key, "|1|c2FsdA==|aGFzaA== " + key, key, "SSHKRL\n\x00", "# comment\n\n", "edge7 ssh-rsa !"} {
+		f.Add([]byte(s))
+	}
+	absent := sshtest.NewSigner(f).PublicKey()
+	f.Fuzz(func(t *testing.T, text []byte) {
+		path := filepath.Join(t.TempDir(), "keys")
+		if err := os.WriteFile(path, text, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		keys, authorities, isRevoked, err := lookUp("edge7:22", []string{path})
+		if err == nil {
+			if in(keys, absent) || in(authorities, absent) {
+				t.Errorf("%q has a key that was made now", text)
+			}
+			_ = isRevoked(absent)
+		}
+		listed, err := parseKeys(path, text)
+		if err != nil || bytes.HasPrefix(text, krlMagic) {
+			return
+		}
+		list := &revocations{path}
+		for _, k := range listed {
+			if list.checkLines(k) == nil {
+				t.Errorf("%q: %s is not revoked", text, ssh.FingerprintSHA256(k))
+			}
+		}
+		if err := list.checkLines(absent); err != nil {
+			t.Errorf("%q: %v", text, err)
+		}
+	})
 }

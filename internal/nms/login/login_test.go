@@ -482,3 +482,33 @@ func TestASystemdCredentialIsASecret(t *testing.T) {
 		}
 	}
 }
+
+// A file of credentials is usable or refused, and its text is in no message.
+func FuzzCredentials(f *testing.F) {
+	for _, s := range []string{"secret-password\n", "\r\n", "-----BEGIN OPENSSH PRIVATE KEY-----\nc2VjcmV0LXBhc3N3b3Jk\n-----END OPENSSH PRIVATE KEY-----\n",
+		"-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\n\nAAAA\n-----END RSA PRIVATE KEY-----", "\x00"} {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, text []byte) {
+		path := filepath.Join(t.TempDir(), "secret")
+		if err := os.WriteFile(path, text, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		_, keyErr := Credentials{}.signers(path)
+		password, err := Credentials{PasswordFile: path}.password("netconf")
+		first, _, _ := bytes.Cut(text, []byte("\n"))
+		if empty := len(bytes.TrimSuffix(first, []byte("\r"))) == 0; (err != nil) != empty {
+			t.Errorf("%q: %v", text, err)
+		}
+		if err == nil {
+			if got, _ := password(); got != string(bytes.TrimSuffix(first, []byte("\r"))) {
+				t.Errorf("%q is read as %q", text, got)
+			}
+		}
+		for _, err := range []error{keyErr, err} {
+			if word := string(first); err != nil && len(word) > 12 && !strings.Contains("reading the private key "+path, word) && strings.Contains(err.Error(), word) {
+				t.Errorf("%q is in the message %q", word, err)
+			}
+		}
+	})
+}
