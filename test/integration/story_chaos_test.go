@@ -245,10 +245,10 @@ func (c *chaos) hangUp() []string {
 func (c *chaos) round(f fault) {
 	before := c.byClient()
 	ended := f.do(c)
-	problems := c.settle()
 	for end := time.Now().Add(patience); c.still(before, ended) && time.Now().Before(end); {
-		problems = c.settle() // the fault was not noticed yet
+		time.Sleep(20 * time.Millisecond) // the fault is not noticed yet
 	}
+	problems := c.settle()
 	row := c.rows[f.name]
 	if row == nil {
 		row = new(chaosRow)

@@ -13,6 +13,7 @@ import (
 	"callhome/internal/device/sshdlog"
 	"callhome/internal/device/subsystem"
 	"callhome/internal/proto"
+	"callhome/internal/wake"
 
 	"golang.org/x/crypto/ssh"
 )
@@ -50,6 +51,26 @@ exit 255`))
 	if !strings.Contains(strings.Join(all.names(), " "), proto.EventTrouble) {
 		t.Errorf("no trouble is reported: %v", all.names())
 	}
+}
+
+// Where sshd's lines are lost, as on a full disk, the helper's report is what the
+// search for the login begins with.
+func TestALoginIsFoundWithoutTheLog(t *testing.T) {
+	env, _ := newEnv(t)
+	s := New(env, 1, proto.CallParams{Host: "nms", Port: 1}, "manager", Owner{})
+	conn, station := connection(t)
+	if err := s.Start(stub(t, "cat > /dev/null"), conn); err != nil {
+		t.Fatal(err)
+	}
+	s.mu.Lock()
+	s.rec.Subsystem, s.rec.Started = s.rec.Process, true
+	s.mu.Unlock()
+	wake.Up(s.reported)
+	if info, err := s.Await(t.Context(), proto.StateServing); err != nil || info.User != "netconf" || info.Method != "" || info.Key != "" {
+		t.Errorf("got %+v, %v", info, err)
+	}
+	station.Close()
+	awaitDone(t, s)
 }
 
 // Only claims of the session's own peer count. All distinct ones are kept: which
