@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"net"
 	"os"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -38,7 +39,9 @@ type Daemon struct{ Name, Start, Group string }
 // notifications in any order.
 type eventLine[E any] struct {
 	*line
-	events chan E        // closed by Recv, at the end of the connection
+	events chan E        // closed at the end of the connection
+	ended  sync.Once     // closes events
+	recv   sync.Mutex    // held by Recv, which sends to events
 	closed chan struct{} // with the Client; events are then dropped
 	came   atomic.Int64  // answers received whose Call has not returned
 }
@@ -54,13 +57,29 @@ func (l *eventLine[E]) awaitDelivery() {
 	}
 }
 
+// endEvents closes events.
+func (l *eventLine[E]) endEvents() { l.ended.Do(func() { close(l.events) }) }
+
+// stop ends the events when jrpc2 stops: after a message that is not JSON-RPC it does
+// not call Recv again.
+func (l *eventLine[E]) stop(*jrpc2.Client, error) {
+	close(l.closed)
+	go func() {
+		l.recv.Lock()
+		defer l.recv.Unlock()
+		l.endEvents()
+	}()
+}
+
 // Recv returns the next answer.
 func (l *eventLine[E]) Recv() ([]byte, error) {
+	l.recv.Lock()
+	defer l.recv.Unlock()
 	for {
 		message, err := l.line.Recv()
 		if err != nil {
 			l.awaitDelivery()
-			close(l.events)
+			l.endEvents()
 			return nil, err
 		}
 		if !bytes.HasPrefix(message, notification) {
@@ -69,7 +88,7 @@ func (l *eventLine[E]) Recv() ([]byte, error) {
 		}
 		var n struct{ Params E }
 		if err := json.Unmarshal(message, &n); err != nil {
-			close(l.events)
+			l.endEvents()
 			return nil, fmt.Errorf("reading an event: %w", err)
 		}
 		select {
@@ -112,7 +131,7 @@ func Dial[E any](path string, d Daemon) (*Client[E], error) {
 		return nil, sysexits.New(sysexits.OSErr, "", fmt.Errorf("connecting to %s at %q: %w", d.Name, path, err))
 	}
 	l := &eventLine[E]{line: newLine(conn, maxAnswer), events: make(chan E, 64), closed: make(chan struct{})}
-	return &Client[E]{jrpc2.NewClient(l, &jrpc2.ClientOptions{OnStop: func(*jrpc2.Client, error) { close(l.closed) }}), l}, nil
+	return &Client[E]{jrpc2.NewClient(l, &jrpc2.ClientOptions{OnStop: l.stop}), l}, nil
 }
 
 // Close ends the connection.
