@@ -31,13 +31,6 @@ func stats(sock *os.File) *proto.Stats {
 	}
 }
 
-// isEstablished reports whether neither end of a connection has closed it. It
-// borrows sock; false without one.
-func isEstablished(sock *os.File) bool {
-	info := tcpInfo(sock)
-	return info != nil && info.State == unix.BPF_TCP_ESTABLISHED
-}
-
 // tcpInfo returns what the kernel says of a connection (tcp(7)), nil on error or
 // without one. It borrows sock.
 func tcpInfo(sock *os.File) (info *unix.TCPInfo) {

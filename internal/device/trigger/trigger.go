@@ -25,19 +25,17 @@ import (
 // error; otherwise nil means that sshd or the manager has the socket. It reports
 // missing files and settings before it dials the NETCONF client.
 func Run(s *settings.Settings, log hclog.Logger) error {
-	if s.Handover != settings.HandoverManager { // the manager has its own sshd settings
-		if err := s.CheckFiles(); err != nil {
-			return err
-		}
-	}
 	manager, err := findManager(s)
 	if err != nil {
 		return err
 	}
 	var sshdLog *sshdexec.Log
-	if manager != nil {
+	if manager != nil { // it has its own sshd settings, and rights
 		defer manager.Close()
 	} else {
+		if err := s.CheckFiles(); err != nil {
+			return err
+		}
 		if sshdLog, err = openLog(s); err != nil {
 			return err
 		}
