@@ -6,11 +6,13 @@
 
 int main(int argc, char **argv)
 {
-	int sock = callhome_connect(NULL);
-	int id;
+	int sock, id;
 
-	if (argc < 2)
+	if (argc != 2) {
+		fprintf(stderr, "usage: %s HOST\n", argv[0]);
 		return 64;
+	}
+	sock = callhome_connect(NULL);
 	if (sock < 0) {
 		fprintf(stderr, "%s: %s\n", callhome_errname(callhome_errno), callhome_lasterr());
 		return 1;

@@ -382,7 +382,11 @@ mkdir -p /var/lib/callhome
 printf '192.0.2.1\nsmo.example\n' | diff - /run/printed
 # And what the daemon makes of it.
 manager
-echo 'CALLHOME_DHCP_INIT=--user netconf=nms_key.pub --netconf-server yuma' > /etc/callhome/dhcp.conf
+userdel netconf 2> /dev/null || true
+{
+@2
+} > /run/checked || { cat /run/checked; exit 1; }
+said /run/checked '^client 192.0.2.1: persistent' && said /run/checked '^  user netconf, with ssh-ed25519 SHA256:' || { cat /run/checked; exit 1; }
 /usr/lib/callhome/callhome-dhcp eth0 8108c0000201c0000202
 callhome-mgr status > /run/status
 said /run/status '^192.0.2.1 ' && said /run/status '^192.0.2.2 ' || { cat /run/status; exit 1; }
