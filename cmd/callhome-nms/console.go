@@ -29,10 +29,11 @@ func consoleCommand() *cli.Command {
 		flags = append(flags, &cli.GenericFlag{Name: f.Name, Value: f, Usage: f.Help(), Hidden: f.Hidden, Category: "operations, run in their order; the options of each follow it"})
 	}
 	return &cli.Command{
-		Name:   "console",
-		Usage:  "run NETCONF operations on a device that calls home, or that it connects to",
-		Flags:  flags,
-		Action: func(c *cli.Context) error { return runConsole(c, script, where) },
+		Name:      "console",
+		ArgsUsage: "[FILE]",
+		Usage:     "run NETCONF operations on a device that calls home, or that it connects to; FILE has whole <rpc> messages",
+		Flags:     flags,
+		Action:    func(c *cli.Context) error { return runConsole(c, script, where) },
 	}
 }
 
@@ -44,6 +45,8 @@ func sessionFlags() []cli.Flag {
 		&cli.BoolFlag{Name: "interactive", Aliases: []string{"i"}, Usage: "read operations from the terminal, or from standard input"},
 		style,
 		&cli.GenericFlag{Name: "version", Aliases: []string{"v"}, Value: &baseVersion{}, Usage: "offer base `[VERSION]` 1.0 or 1.1 only; without VERSION, print the version of callhome-nms"},
+		&cli.IntFlag{Name: "iter", Value: 1, Usage: "send the operations `COUNT` times"},
+		&cli.BoolFlag{Name: "debug", Aliases: []string{"d"}, Usage: "print each message that is sent or received on standard error, on one line"},
 		cmdline.DurationFlag("timeout", 0, "give up after `TIME` without a call home, a reply or a notification; 0 for no limit"),
 	}
 }
@@ -99,6 +102,13 @@ func runConsole(c *cli.Context, script *console.Script, where *addresses) error 
 		cli.ShowVersion(c)
 		return nil
 	}
+	if c.NArg() > 1 {
+		return program.Usage(fmt.Errorf("unexpected argument %q", c.Args().Get(1)))
+	}
+	if c.Int("iter") < 1 {
+		return program.Usage(fmt.Errorf("--iter %d: expected a number above 0", c.Int("iter")))
+	}
+	script.File = c.Args().First()
 	requests, err := script.Requests()
 	if err == nil && len(requests) == 0 && !c.Bool("interactive") {
 		err = program.Usage(errors.New("no operation given; expected one, or --interactive"))
@@ -116,13 +126,18 @@ func runConsole(c *cli.Context, script *console.Script, where *addresses) error 
 	debug.SetGCPercent(10)
 	con := console.New(os.Stdout, style)
 	con.IsTerminal = term.IsTerminal(int(os.Stdout.Fd()))
-	con.Timeout = c.Duration("timeout")
+	con.Timeout, con.Iterations = c.Duration("timeout"), c.Int("iter")
 	con.Warn, con.PrintHelp = report, func(w io.Writer) { cmdline.PrintList(w, console.Help()) }
 	var lines console.Lines
 	if c.Bool("interactive") {
 		lines = input(con)
 	}
 	options.Notification = con.Notification
+	if c.Bool("debug") {
+		options.Trace = func(direction string, message []byte) {
+			report(fmt.Sprintf("%s %d bytes: %s", direction, len(message), console.Printable(string(message))))
+		}
+	}
 
 	r, err := reach(c, where)
 	if err != nil {

@@ -51,9 +51,7 @@ func reachFlags(where *addresses) []cli.Flag {
 		&cli.StringFlag{Name: "user", Aliases: []string{"u"}, Category: credentials, Usage: "log in as `USER` (default: your user name here)"},
 		&cli.StringSliceFlag{Name: "privKeyFile", Category: credentials, Usage: "log in with the private key in `FILE`; repeatable (default: the keys of ssh-agent, ~/.ssh/id_*)"},
 		&cli.StringFlag{Name: "password-file", Category: credentials, Usage: "log in with the password on the first line of `FILE`"},
-		&cli.StringFlag{Name: "password", Aliases: []string{"p"}, Hidden: true, Action: func(*cli.Context, string) error {
-			return sysexits.New(sysexits.Usage, "use --password-file, or type it when asked", errors.New("--password is refused: every user of this machine can read a command line"))
-		}},
+		&cli.StringFlag{Name: "password", Aliases: []string{"p"}, Category: credentials, Usage: "log in with `PASSWORD`, as netconf-console's option; every user of this machine can read it"},
 	)
 }
 
@@ -99,6 +97,9 @@ func reach(c *cli.Context, where *addresses) (*reached, error) {
 			return nil, program.Usage(fmt.Errorf("no --user given, and looking up yours failed: %w", err))
 		}
 		name = me.Username
+	}
+	if err := checkPassword(c); err != nil {
+		return nil, err
 	}
 	methods, agent, err := credentials(c).Methods(name)
 	if err != nil {
@@ -162,8 +163,20 @@ func home() string {
 	return "/"
 }
 
+// checkPassword warns of --password.
+func checkPassword(c *cli.Context) error {
+	switch {
+	case !c.IsSet("password"):
+		return nil
+	case c.IsSet("password-file"):
+		return program.Usage(errors.New("password and password-file, expected one of them"))
+	}
+	report("every user of this machine can read --password; --password-file keeps it secret")
+	return nil
+}
+
 func credentials(c *cli.Context) login.Credentials {
-	o := login.Credentials{KeyFiles: c.StringSlice("privKeyFile"), PasswordFile: c.String("password-file"), AgentSocket: os.Getenv("SSH_AUTH_SOCK")}
+	o := login.Credentials{KeyFiles: c.StringSlice("privKeyFile"), PasswordFile: c.String("password-file"), Password: c.String("password"), AgentSocket: os.Getenv("SSH_AUTH_SOCK")}
 	for _, name := range []string{"id_ed25519", "id_ecdsa", "id_rsa"} {
 		o.DefaultKeys = append(o.DefaultKeys, filepath.Join(home(), ".ssh", name))
 	}

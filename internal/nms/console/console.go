@@ -52,6 +52,8 @@ type Console struct {
 	Timeout time.Duration
 	// PrintHelp prints Help.
 	PrintHelp func(io.Writer)
+	// Iterations is how often the requests are sent; 0 is 1.
+	Iterations int
 	// Warn gets the warnings in replies, one line each.
 	Warn func(line string)
 
@@ -79,11 +81,23 @@ func (c *Console) Notification(message []byte) {
 	}
 }
 
-// isComplete reports whether a notification is notificationComplete, the last one (RFC
-// 5277 section 3.3.1).
+// lastNotifications are those that no other notification of the subscription follows
+// (RFC 5277 section 3.3.1, RFC 8639 section 2.7).
+var lastNotifications = []xml.Name{
+	{Space: "urn:ietf:params:xml:ns:netmod:notification", Local: "notificationComplete"},
+	{Space: subscribedNS, Local: "subscription-completed"},
+	{Space: subscribedNS, Local: "subscription-terminated"},
+}
+
+// isComplete reports whether a notification is the last one.
 func isComplete(message []byte) bool {
-	_, complete := netconf.Text(message, xml.Name{Space: "urn:ietf:params:xml:ns:netmod:notification", Local: "notificationComplete"})
-	return complete
+	return slices.ContainsFunc(lastNotifications, func(n xml.Name) bool {
+		if !bytes.Contains(message, []byte(n.Local)) {
+			return false
+		}
+		_, is := netconf.Text(message, n)
+		return is
+	})
 }
 
 // Run runs the requests one after the other, up to the first that fails. If one is a
@@ -94,7 +108,7 @@ func (c *Console) Run(ctx context.Context, s *netconf.Session, requests []*Reque
 	if err != nil {
 		return err
 	}
-	if done["create-subscription"] && !done["close-session"] {
+	if (done["create-subscription"] || done["establish-subscription"]) && !done["close-session"] {
 		if err := c.follow(ctx, s); err != nil {
 			return err
 		}
@@ -111,11 +125,13 @@ func (c *Console) doAll(ctx context.Context, s *netconf.Session, requests []*Req
 		c.show(s.Hello)
 	}
 	done := make(map[string]bool)
-	for _, r := range requests {
-		if err := c.do(ctx, s, r); err != nil {
-			return nil, err
+	for range max(c.Iterations, 1) {
+		for _, r := range requests {
+			if err := c.do(ctx, s, r); err != nil {
+				return nil, err
+			}
+			done[r.name()] = true
 		}
-		done[r.Operation.Name] = true
 	}
 	return done, nil
 }

@@ -62,6 +62,7 @@ func must(t *testing.T, args ...string) []*Request {
 func TestEachOperationIsTheXMLOfItsRFC(t *testing.T) {
 	file := write(t, "<?xml version='1.0'?>\n<a xmlns='urn:a'/>")
 	two := write(t, "<a xmlns='urn:a'/><b xmlns='urn:b'/>")
+	rpc := write(t, "<?xml version='1.0'?>\n<rpc message-id='7'><get/></rpc>\n")
 	whole := write(t, "<config><a xmlns='urn:a'/></config>")
 	for _, row := range []struct{ args, want string }{
 		{"--hello", ""},
@@ -93,7 +94,14 @@ func TestEachOperationIsTheXMLOfItsRFC(t *testing.T) {
 		{"--create-subscription <x> -x /a --start-time 2026-01-31T12:00:00 --stop-time 2026-01-31T14:00:00+02:00",
 			`<create-subscription xmlns="urn:ietf:params:xml:ns:netconf:notification:1.0"><stream>&lt;x&gt;</stream><filter type="xpath" select="/a"/>` +
 				`<startTime>2026-01-31T12:00:00Z</startTime><stopTime>2026-01-31T14:00:00+02:00</stopTime></create-subscription>`},
+		{"--establish-subscription", `<establish-subscription xmlns="urn:ietf:params:xml:ns:yang:ietf-subscribed-notifications"><stream>NETCONF</stream></establish-subscription>`},
+		{"--establish-subscription a&b -x /x:y --ns x=urn:x --start-time 2026-01-31T12:00:00 --stop-time 2026-01-31T14:00:00Z",
+			`<establish-subscription xmlns="urn:ietf:params:xml:ns:yang:ietf-subscribed-notifications"><stream>a&amp;b</stream><stream-xpath-filter xmlns:x="urn:x">/x:y</stream-xpath-filter>` +
+				`<replay-start-time>2026-01-31T12:00:00Z</replay-start-time><stop-time>2026-01-31T14:00:00Z</stop-time></establish-subscription>`},
+		{"--establish-subscription --subtree " + file, `<establish-subscription xmlns="urn:ietf:params:xml:ns:yang:ietf-subscribed-notifications"><stream>NETCONF</stream>` +
+			`<stream-subtree-filter><a xmlns='urn:a'/></stream-subtree-filter></establish-subscription>`},
 		{"--rpc " + file, "<a xmlns='urn:a'/>"},
+		{"--rpc " + rpc, "<rpc message-id='7'><get/></rpc>"},
 	} {
 		all, err := requests(t, strings.Fields(row.args)...)
 		if err != nil || len(all) != 1 || all[0].xml != row.want {
@@ -122,7 +130,7 @@ func TestAModifierAppliesToTheOperationBeforeIt(t *testing.T) {
 }
 
 func TestWrongArgumentsAreRefused(t *testing.T) {
-	file, bad, rpc := write(t, "<a/>"), write(t, "<a>"), write(t, `<rpc><get/></rpc>`)
+	file, bad := write(t, "<a/>"), write(t, "<a>")
 	for args, want := range map[string]string{
 		"--commit --db candidate":                     "--commit does not take --db",
 		"--db candidate --commit":                     "no operation of the command line takes --db",
@@ -141,7 +149,6 @@ func TestWrongArgumentsAreRefused(t *testing.T) {
 		"--copy-config " + file + " --source running": "expected one of FILE and --source",
 		"--kill-session x":                            "is not a session-id",
 		"--create-subscription --start-time today":    "is not a time such as",
-		"--rpc " + rpc:                                "the console adds its own",
 		"--edit-config - --rpc -":                     "one FILE only",
 		"--get x":                                     "unexpected argument",
 		"--get-config --test-option set":              "does not take --test-option",
@@ -340,6 +347,51 @@ func TestNotificationsArePrintedToTheirEnd(t *testing.T) {
 	// A notification can come before the reply to the subscription.
 	if err := c.Run(ctx, s, must(t, "--create-subscription")); err != nil && !strings.Contains(err.Error(), "interrupted") || !strings.Contains(shown, "<x/>") {
 		t.Errorf("%v\n%s", err, shown)
+	}
+}
+
+// A subscription of RFC 8639 ends with its last notification, also one in a file.
+func TestASubscriptionEndsWithItsLastNotification(t *testing.T) {
+	for _, last := range []string{"subscription-completed", "subscription-terminated"} {
+		note := `<` + last + ` xmlns="urn:ietf:params:xml:ns:yang:ietf-subscribed-notifications"><id>7</id></` + last + `>`
+		file := write(t, `<rpc xmlns="urn:ietf:params:xml:ns:netconf:base:1.0"><establish-subscription xmlns="urn:ietf:params:xml:ns:yang:ietf-subscribed-notifications"><stream>a</stream></establish-subscription></rpc>`)
+		for _, args := range [][]string{{"--establish-subscription"}, {"--rpc", file}} {
+			out := &output{}
+			c := New(out, Plain)
+			s, server := meet(t, c, map[string]string{"establish-subscription notes": note})
+			if err := c.Run(t.Context(), s, must(t, args...)); err != nil || !strings.Contains(out.String(), note) || server.received() != "establish-subscription close-session" {
+				t.Errorf("%s: %v, received %s\n%s", args, err, server.received(), out.String())
+			}
+		}
+	}
+}
+
+// A file of messages that was written for netconf-console is sent as it is.
+func TestAFileOfMessages(t *testing.T) {
+	file := write(t, `<?xml version="1.0" encoding="UTF-8"?>
+<hello xmlns="urn:ietf:params:xml:ns:netconf:base:1.0"><capabilities><capability>urn:ietf:params:netconf:base:1.0</capability></capabilities></hello>
+]]>]]>
+<?xml version="1.0" encoding="UTF-8"?>
+<nc:rpc xmlns:nc="urn:ietf:params:xml:ns:netconf:base:1.0" message-id="101"><nc:get/></nc:rpc>
+]]>]]>
+<rpc message-id='x'><lock/></rpc>]]>]]>
+<commit/>
+`)
+	script := &Script{File: file}
+	all, err := script.Requests()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := New(&output{}, Plain)
+	c.Iterations = 2
+	s, server := meet(t, c, nil)
+	if err := c.Run(t.Context(), s, all); err != nil || server.received() != "get lock commit get lock commit close-session" {
+		t.Errorf("%v, received %s", err, server.received())
+	}
+	for text, want := range map[string]string{"<rpc>": "this is not XML", "]]>]]>": "this is not XML", "<hello xmlns='urn:ietf:params:xml:ns:netconf:base:1.0'/>": "it has no request"} {
+		if _, err := (&Script{File: write(t, text)}).Requests(); sysexits.Code(err) != sysexits.NoInput || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v", text, err)
+		}
 	}
 }
 

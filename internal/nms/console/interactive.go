@@ -87,15 +87,12 @@ func (c *Console) command(ctx context.Context, s *netconf.Session, in Lines, lin
 	return r.Operation.Name, c.do(ctx, s, r)
 }
 
-// document reads lines until the elements are whole; name is that of the first.
+// document reads lines until the elements are whole; name is that of the operation.
 func document(in Lines, text string) (name, content string, err error) {
 	for {
-		content, first, err := netconf.Content([]byte(text))
-		if err == nil && first.Local == "rpc" {
-			err = errors.New("leave <rpc> out: the console adds its own")
-		}
+		content, _, err := netconf.Content([]byte(text))
 		if err == nil || !netconf.Unfinished(err) {
-			return first.Local, string(content), err
+			return netconf.OperationName(content), string(content), err
 		}
 		line, end := in.ReadLine(Continued)
 		if end != nil || line == "" {

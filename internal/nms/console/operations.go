@@ -6,6 +6,7 @@
 package console
 
 import (
+	"cmp"
 	"encoding/xml"
 	"errors"
 	"fmt"
@@ -52,14 +53,23 @@ type Request struct {
 	Operation *Operation
 	argument  string
 	with      map[string][]string
-	xml       string // content of <rpc>; "" for hello, which sends no request
+	xml       string // <rpc> or its content; "" for hello, which sends no request
+}
+
+// name is that of the operation in the request.
+func (r *Request) name() string {
+	if r.xml == "" {
+		return r.Operation.Name
+	}
+	return netconf.OperationName([]byte(r.xml))
 }
 
 // Namespaces of operations that are not the base protocol's.
 const (
-	monitoringNS   = "urn:ietf:params:xml:ns:yang:ietf-netconf-monitoring"    // RFC 6022
-	withDefaultsNS = "urn:ietf:params:xml:ns:yang:ietf-netconf-with-defaults" // RFC 6243
-	notificationNS = "urn:ietf:params:xml:ns:netconf:notification:1.0"        // RFC 5277
+	monitoringNS   = "urn:ietf:params:xml:ns:yang:ietf-netconf-monitoring"       // RFC 6022
+	withDefaultsNS = "urn:ietf:params:xml:ns:yang:ietf-netconf-with-defaults"    // RFC 6243
+	notificationNS = "urn:ietf:params:xml:ns:netconf:notification:1.0"           // RFC 5277
+	subscribedNS   = "urn:ietf:params:xml:ns:yang:ietf-subscribed-notifications" // RFC 8639
 )
 
 var filters = []string{"xpath", "ns", "subtree"}
@@ -89,7 +99,9 @@ var Operations = []*Operation{
 	{Name: "get-schema", Arity: Required, Value: "NAME[@REVISION]", Usage: "show a YANG module; style pretty shows its text alone", build: getSchema},
 	{Name: "create-subscription", Arity: Optional, Value: "STREAM", Usage: "print notifications as they come (default stream: NETCONF)",
 		Takes: append([]string{"start-time", "stop-time"}, filters...), build: createSubscription},
-	{Name: "rpc", Arity: Required, Value: "FILE", Usage: "send any operation: FILE has the content of <rpc>", build: rpc},
+	{Name: "establish-subscription", Arity: Optional, Value: "STREAM", Usage: "print notifications as they come, as RFC 8639 has it (default stream: NETCONF)",
+		Takes: append([]string{"start-time", "stop-time"}, filters...), build: establishSubscription},
+	{Name: "rpc", Arity: Required, Value: "FILE", Usage: "send any operation: FILE has the content of <rpc>, with or without <rpc>", build: rpc},
 }
 
 // Modifiers are the options of operations.
@@ -183,6 +195,15 @@ func usage(err error) error { return sysexits.New(sysexits.Usage, "", err) }
 
 // filter returns the <filter> of --xpath or --subtree, "" without them.
 func (r *Request) filter() (string, error) {
+	return r.filtered(
+		func(prefixes, xpath string) string {
+			return `<filter type="xpath"` + prefixes + ` select="` + xpath + `"/>`
+		},
+		func(subtree string) string { return `<filter type="subtree">` + subtree + `</filter>` })
+}
+
+// filtered returns what byXPath makes of --xpath, or bySubtree of --subtree.
+func (r *Request) filtered(byXPath func(prefixes, xpath string) string, bySubtree func(string) string) (string, error) {
 	xpath, file := r.one("xpath", ""), r.one("subtree", "")
 	switch {
 	case xpath != "" && file != "":
@@ -196,10 +217,10 @@ func (r *Request) filter() (string, error) {
 			}
 			prefixes += prefix
 		}
-		return `<filter type="xpath"` + prefixes + ` select="` + netconf.Escape(xpath) + `"/>`, nil
+		return byXPath(prefixes, netconf.Escape(xpath)), nil
 	case file != "":
 		content, _, err := readXML(file)
-		return `<filter type="subtree">` + content + `</filter>`, err
+		return bySubtree(content), err
 	}
 	return "", nil
 }
@@ -284,30 +305,36 @@ func getSchema(r *Request) (string, error) {
 
 func createSubscription(r *Request) (string, error) {
 	filter, err := r.filter()
-	if err != nil {
-		return "", err
-	}
-	stream, times := "", ""
+	stream := ""
 	if r.argument != "" {
 		stream = "<stream>" + netconf.Escape(r.argument) + "</stream>"
 	}
-	for _, t := range []struct{ modifier, element string }{{"start-time", "startTime"}, {"stop-time", "stopTime"}} {
+	return `<create-subscription xmlns="` + notificationNS + `">` + stream + filter + r.times("startTime", "stopTime") + "</create-subscription>", err
+}
+
+func establishSubscription(r *Request) (string, error) {
+	filter, err := r.filtered(
+		func(prefixes, xpath string) string {
+			return "<stream-xpath-filter" + prefixes + ">" + xpath + "</stream-xpath-filter>"
+		},
+		func(subtree string) string { return "<stream-subtree-filter>" + subtree + "</stream-subtree-filter>" })
+	stream := "<stream>" + netconf.Escape(cmp.Or(r.argument, "NETCONF")) + "</stream>"
+	return `<establish-subscription xmlns="` + subscribedNS + `">` + stream + filter + r.times("replay-start-time", "stop-time") + "</establish-subscription>", err
+}
+
+// times returns --start-time and --stop-time in elements of those names.
+func (r *Request) times(start, stop string) (out string) {
+	for _, t := range []struct{ modifier, element string }{{"start-time", start}, {"stop-time", stop}} {
 		if value := r.one(t.modifier, ""); value != "" {
-			when, err := dateTime(value)
-			if err != nil {
-				return "", err
-			}
-			times += "<" + t.element + ">" + when + "</" + t.element + ">"
+			when, _ := dateTime(value) // checked with the modifier
+			out += "<" + t.element + ">" + when + "</" + t.element + ">"
 		}
 	}
-	return `<create-subscription xmlns="` + notificationNS + `">` + stream + filter + times + "</create-subscription>", nil
+	return out
 }
 
 func rpc(r *Request) (string, error) {
-	content, root, err := readXML(r.argument)
-	if err == nil && root.Local == "rpc" {
-		err = usage(fmt.Errorf("%s has an <rpc> around the operation: remove it, the console adds its own", r.argument))
-	}
+	content, _, err := readXML(r.argument)
 	return content, err
 }
 
@@ -316,11 +343,42 @@ const maxFile = netconf.MaxMessage
 
 // readXML reads elements from a file, or from standard input where it is "-".
 func readXML(file string) (string, xml.Name, error) {
+	text, err := readFile(file)
+	if err != nil {
+		return "", xml.Name{}, err
+	}
+	content, first, err := netconf.Content(text)
+	if err != nil {
+		return "", first, unusable(file, err)
+	}
+	return string(content), first, nil
+}
+
+// readMessages reads a file of whole messages, and returns a request for each.
+func readMessages(file string) (all []*Request, err error) {
+	text, err := readFile(file)
+	if err != nil {
+		return nil, err
+	}
+	messages, err := netconf.Messages(text)
+	if err == nil && len(messages) == 0 {
+		err = errors.New("it has no request")
+	}
+	if err != nil {
+		return nil, unusable(file, err)
+	}
+	for _, m := range messages {
+		all = append(all, &Request{Operation: &Operation{Name: "rpc"}, xml: string(m)})
+	}
+	return all, nil
+}
+
+func readFile(file string) ([]byte, error) {
 	var in io.Reader = os.Stdin
 	if file != "-" {
 		f, err := os.Open(file)
 		if err != nil {
-			return "", xml.Name{}, sysexits.New(sysexits.NoInput, "", err)
+			return nil, sysexits.New(sysexits.NoInput, "", err)
 		}
 		defer f.Close()
 		in = f
@@ -329,13 +387,12 @@ func readXML(file string) (string, xml.Name, error) {
 	if err == nil && len(text) > maxFile {
 		err = fmt.Errorf("the file has more than the maximum of %d bytes", maxFile)
 	}
-	var content []byte
-	var first xml.Name
-	if err == nil {
-		content, first, err = netconf.Content(text)
-	}
 	if err != nil {
-		return "", first, sysexits.New(sysexits.NoInput, "", fmt.Errorf("reading %s: %w", file, err))
+		return nil, unusable(file, err)
 	}
-	return string(content), first, nil
+	return text, nil
+}
+
+func unusable(file string, err error) error {
+	return sysexits.New(sysexits.NoInput, "", fmt.Errorf("reading %s: %w", file, err))
 }

@@ -14,6 +14,9 @@ import (
 // Script is the requests of a command line, in order. A modifier after an operation
 // applies to that one; before the first, to all that take it.
 type Script struct {
+	// File has whole messages, which are sent after the operations; "" for none.
+	File string
+
 	requests []*Request
 	common   map[string][]string
 }
@@ -139,6 +142,9 @@ func (s *Script) Requests() ([]*Request, error) {
 		}
 	}
 	stdin := 0
+	if s.File == "-" {
+		stdin++
+	}
 	for _, r := range s.requests {
 		for _, file := range []string{r.argument, r.one("subtree", "")} {
 			if file == "-" {
@@ -154,7 +160,11 @@ func (s *Script) Requests() ([]*Request, error) {
 			return nil, err
 		}
 	}
-	return s.requests, nil
+	if s.File == "" {
+		return s.requests, nil
+	}
+	more, err := readMessages(s.File)
+	return append(s.requests, more...), err
 }
 
 // Join prepares a command line for package flag: it joins an optional argument to its

@@ -26,6 +26,8 @@ type Credentials struct {
 	KeyFiles []string
 	// PasswordFile holds the password on its first line.
 	PasswordFile string
+	// Password is the password; "" for PasswordFile's.
+	Password string
 	// AgentSocket is ssh-agent's; "" for no agent.
 	AgentSocket string
 	// DefaultKeys are key files that may be missing.
@@ -82,6 +84,9 @@ func (c Credentials) Methods(user string) ([]ssh.AuthMethod, io.Closer, error) {
 
 // password returns the function that gets the password; nil if there is no way to.
 func (c Credentials) password(user string) (func() (string, error), error) {
+	if c.Password != "" {
+		return func() (string, error) { return c.Password, nil }, nil
+	}
 	if c.PasswordFile != "" {
 		text, err := readSecret("password", c.PasswordFile)
 		if err != nil {

@@ -3,7 +3,9 @@ package netconf
 import (
 	"bytes"
 	"encoding/xml"
+	"errors"
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 )
@@ -241,6 +243,80 @@ func holdsError(path []xml.Name) bool {
 	return slices.ContainsFunc(path[:last], func(n xml.Name) bool {
 		return n.Space == path[last].Space && strings.HasSuffix(n.Local, "-results")
 	})
+}
+
+// attributes matches an attribute of a tag that the decoder has read, and its name.
+var attributes = regexp.MustCompile(`\s+([^\s=]+)\s*=\s*(?:"[^"]*"|'[^']*')`)
+
+// request returns the message of one operation: in an <rpc>, or an <rpc> with another
+// message-id.
+func request(operation []byte, id int) ([]byte, error) {
+	s := newDocument(operation)
+	root, err := s.start()
+	if err != nil {
+		return nil, err
+	}
+	var message []byte
+	if end := s.d.InputOffset(); isRPC(root.Name) {
+		begin := bytes.LastIndexByte(s.text[:end], '<')
+		tag := attributes.ReplaceAllFunc(s.text[begin:end], func(a []byte) []byte {
+			if string(attributes.FindSubmatch(a)[1]) == "message-id" {
+				return nil
+			}
+			return a
+		})
+		name := tag[:bytes.IndexAny(tag, " \t\r\n/>")]
+		message = fmt.Appendf(nil, `%s message-id="%d"`, name, id)
+		if root.Name.Space == "" {
+			message = fmt.Appendf(message, ` xmlns="%s"`, baseNS)
+		}
+		message = slices.Concat(message, tag[len(name):], s.text[end:])
+	} else {
+		message = fmt.Appendf(nil, `<rpc xmlns="%s" message-id="%d">`, baseNS, id)
+		message = append(append(message, s.text...), "</rpc>"...)
+	}
+	if err := wellFormed(message); err != nil {
+		return nil, err
+	}
+	if OperationName(message) == "" {
+		return nil, errors.New("there is no operation in <rpc>")
+	}
+	return message, nil
+}
+
+// OperationName returns the name of the operation that Do would send, "" if there is
+// none.
+func OperationName(operation []byte) string {
+	s := newDocument(operation)
+	root, err := s.start()
+	if err == nil && isRPC(root.Name) {
+		root, err = s.start()
+	}
+	if err != nil {
+		return ""
+	}
+	return root.Name.Local
+}
+
+func isRPC(n xml.Name) bool { return n.Local == "rpc" && (n.Space == baseNS || n.Space == "") }
+
+// Messages returns the messages in a file, which may have been written for other
+// programs: with ]]>]]> after each, and with the client's hello, which is left out.
+func Messages(text []byte) ([][]byte, error) {
+	var all [][]byte
+	for i, part := range bytes.Split(text, []byte(endOfMessage)) {
+		if i > 0 && isSpace(part) {
+			continue
+		}
+		content, first, err := Content(part)
+		if err != nil {
+			return nil, err
+		}
+		if kinds[first] != kindHello {
+			all = append(all, content)
+		}
+	}
+	return all, nil
 }
 
 // unexpected is the error for a message with another root than expected.

@@ -1,6 +1,7 @@
 package netconf
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -21,6 +22,9 @@ type Options struct {
 	// Notification is called with each notification, on the goroutine that reads: the
 	// next message is read after it returns.
 	Notification func(message []byte)
+	// Trace, if set, is called with each message after the hellos, and whether it was
+	// "sent" or "received". Several goroutines call it.
+	Trace func(direction string, message []byte)
 	// MaxMessage is the limit of a message, in bytes; 0: the constant MaxMessage.
 	MaxMessage int
 }
@@ -38,6 +42,7 @@ type Session struct {
 
 	conn         io.ReadWriteCloser
 	notification func([]byte)
+	trace        func(string, []byte)
 	ended        chan struct{} // closed at the end of the stream; err has the cause
 
 	writing sync.Mutex // one message at a time
@@ -68,7 +73,7 @@ func Open(ctx context.Context, conn io.ReadWriteCloser, o Options) (*Session, er
 	most := cmp.Or(o.MaxMessage, MaxMessage)
 	reader := NewReader(conn)
 	reader.Max = min(most, maxHello)
-	s := &Session{conn: conn, notification: o.Notification, ended: make(chan struct{})}
+	s := &Session{conn: conn, notification: o.Notification, trace: o.Trace, ended: make(chan struct{})}
 	greeted := make(chan error, 1)
 	go func() { greeted <- s.greet(reader, o) }()
 	select {
@@ -153,9 +158,16 @@ func (s *Session) dispatch(reader *Reader) error {
 		if err != nil {
 			return ended(err)
 		}
+		if s.trace != nil {
+			s.trace("received", message)
+		}
 		start, err := newDocument(message).start()
 		if err != nil {
-			return err
+			// If it is a reply, the session can go on.
+			if !bytes.Contains(message, []byte(kindReply)) || !s.deliverUnread(&Reply{Raw: message, Malformed: err}) {
+				return err
+			}
+			continue
 		}
 		switch kinds[start.Name] {
 		case kindReply:
@@ -193,6 +205,15 @@ func (s *Session) deliver(id string, given bool, reply *Reply) error {
 	return nil
 }
 
+// deliverUnread passes a message whose first element cannot be read to the oldest
+// request, and reports whether there is one.
+func (s *Session) deliverUnread(reply *Reply) bool {
+	s.mu.Lock()
+	waits := len(s.waiting) > 0
+	s.mu.Unlock()
+	return waits && s.deliver("", false, reply) == nil
+}
+
 func ended(err error) error {
 	if errors.Is(err, io.EOF) {
 		return ErrEnded
@@ -203,7 +224,7 @@ func ended(err error) error {
 	return err
 }
 
-// Do sends one operation, the content of <rpc>, and waits for its reply. A reply with
+// Do sends one operation, the content of <rpc> or an <rpc>, and waits for its reply. A reply with
 // <rpc-error> is not an error here; one that is not XML or exceeds the limits of a
 // document is in Reply.Malformed. When ctx ends, the session stays usable, and a late
 // reply is dropped.
@@ -216,10 +237,12 @@ func (s *Session) Do(ctx context.Context, operation []byte) (*Reply, error) {
 	s.mu.Unlock()
 	defer s.forget(w.id)
 
-	message := fmt.Appendf(nil, `<rpc xmlns="%s" message-id="%d">`, baseNS, w.id)
-	message = append(append(message, operation...), "</rpc>"...)
-	if err := wellFormed(message); err != nil {
+	message, err := request(operation, w.id)
+	if err != nil {
 		return nil, fmt.Errorf("checking the request: %w", err)
+	}
+	if s.trace != nil {
+		s.trace("sent", message)
 	}
 	if err := s.send(ctx, message); err != nil {
 		return nil, err

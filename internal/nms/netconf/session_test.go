@@ -227,6 +227,8 @@ func TestAMalformedReplyFailsOnlyItsRequest(t *testing.T) {
 		{"cut short", strings.TrimSuffix(reply(1, "<nc:ok/>"), "</nc:rpc-reply>"), "this is not XML: XML syntax error on line 1: unexpected EOF (byte "},
 		{"an illegal character", reply(1, "<a>\x01</a>"), "illegal character code U+0001 (byte "},
 		{"an illegal byte", reply(1, "<a>\xe4</a>"), "invalid UTF-8 (byte "},
+		{"an illegal byte in its tag", strings.Replace(reply(1, "<nc:ok/>"), " ", " a='\xe4' ", 1), "invalid UTF-8 (byte "},
+		{"an illegal byte before it", "\x01" + reply(1, "<nc:ok/>"), "illegal character code U+0001 (byte "},
 		{"too deep", reply(1, deep), "its elements are nested deeper than 1000 levels"},
 		{"a long tag", reply(1, "<a"+strings.Repeat(" b=''", maxTag/5)+"/>"), "a tag is longer than 65536 bytes, from byte "},
 		{"a document type", reply(1, "<nc:ok/>") + "<!DOCTYPE x>", "document type"},
@@ -305,6 +307,28 @@ func TestEncodings(t *testing.T) {
 	got, err := pretty("<?xml version='1.0' encoding='ISO-8859-1'?><a>\xe4</a>")
 	if want := "<?xml version='1.0' encoding='UTF-8'?>\n<a>ä</a>\n"; err != nil || got != want {
 		t.Errorf("%q, %v", got, err)
+	}
+}
+
+// An operation may come in an <rpc>, which gets the session's message-id.
+func TestAnRpcIsSentWithTheMessageIDOfTheSession(t *testing.T) {
+	const base = "urn:ietf:params:xml:ns:netconf:base:1.0"
+	for operation, want := range map[string]string{
+		`<get/>`: `<rpc xmlns="` + base + `" message-id="1"><get/></rpc>`,
+		`<rpc xmlns="` + base + `" message-id="101"><get/></rpc>`:                                 `<rpc message-id="1" xmlns="` + base + `"><get/></rpc>`,
+		`<nc:rpc a=" message-id='x'" message-id = '7' xmlns:nc='` + base + `'><nc:get/></nc:rpc>`: `<nc:rpc message-id="1" a=" message-id='x'" xmlns:nc='` + base + `'><nc:get/></nc:rpc>`,
+		"<rpc\n\tmessage-id=\"7\"><get/></rpc>":                                                   `<rpc message-id="1" xmlns="` + base + `"><get/></rpc>`,
+		`<rpc xmlns="urn:x"/>`:                                                                    `<rpc xmlns="` + base + `" message-id="1"><rpc xmlns="urn:x"/></rpc>`,
+	} {
+		got, err := request([]byte(operation), 1)
+		if err != nil || string(got) != want {
+			t.Errorf("%s\n%s, %v\nwant\n%s", operation, got, err, want)
+		}
+	}
+	for _, operation := range []string{"<rpc/><rpc/>", "<rpc><get></rpc>", "<rpc/>", "<rpc> <!-- x --> </rpc>", "", "<!DOCTYPE x><get/>"} {
+		if got, err := request([]byte(operation), 1); err == nil {
+			t.Errorf("%s is sent as %s", operation, got)
+		}
 	}
 }
 
