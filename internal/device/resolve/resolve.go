@@ -69,7 +69,7 @@ func static(ctx context.Context, name string) []netip.Addr {
 type lookup struct {
 	conf resolvConf
 	ask  ask
-	// source returns the source address for a destination; invalid: there is none.
+	// source returns the source address for a destination; invalid: it has no source.
 	source func(netip.Addr) netip.Addr
 }
 
