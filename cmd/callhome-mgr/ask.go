@@ -206,7 +206,7 @@ func table(w io.Writer, list []proto.SessionInfo, width int) {
 	}
 	t := cmdline.NewTable(cmdline.Column{Title: "ID", Whole: true}, cmdline.Column{Title: "STATE", Whole: true}, cmdline.Column{Title: "NETCONF CLIENT"},
 		cmdline.Column{Title: "USER"}, cmdline.Column{Title: "AGE", Whole: true}, cmdline.Column{Title: "SENT", Rank: 1},
-		cmdline.Column{Title: "RECEIVED", Rank: 2}, cmdline.Column{Title: "RTT", Rank: 3}, cmdline.Column{Title: "CAUSE"})
+		cmdline.Column{Title: "RECEIVED", Rank: 2}, cmdline.Column{Title: "RTT", Rank: 3}, cmdline.Column{Title: "CAUSE", KeepEnd: true})
 	for _, s := range list {
 		sent, received, rtt := "", "", ""
 		if s.Stats != nil {
@@ -271,7 +271,8 @@ func printEvent(w io.Writer, e proto.Event) {
 
 // oneLine joins the lines of a text, such as the faults of a document.
 func oneLine(text string) string {
-	return strings.Join(strings.FieldsFunc(text, func(r rune) bool { return r == '\n' }), "; ")
+	text = strings.Join(strings.FieldsFunc(text, func(r rune) bool { return r == '\n' }), "; ")
+	return strings.ReplaceAll(text, ":; ", ": ")
 }
 
 // subject names the client, the session or the configuration of an event.

@@ -183,3 +183,18 @@ func TestInitMakesWhatCheckTakes(t *testing.T) {
 		t.Errorf("got %q", out.String())
 	}
 }
+
+func TestAnEventIsALineWithWholeSeconds(t *testing.T) {
+	at := time.Date(2026, 11, 22, 8, 45, 38, 236855182, time.UTC)
+	for want, e := range map[string]proto.Event{
+		"2026-11-22T08:45:38Z configuration: configuration-refused (configuration \"f\" refused: line 1: no; line 2: \\x1b[2J)\n": {
+			Time: at, Event: proto.EventConfigRefused, Text: "configuration \"f\" refused:\nline 1: no\nline 2: \x1b[2J\n"},
+		"2026-11-22T08:45:38Z session 7 192.0.2.1:4334: closed (client\\r left)\n": {
+			Time: at, Event: proto.EventClosed, Session: proto.SessionInfo{Session: 7, Remote: "192.0.2.1:4334", Cause: "client\r left"}},
+	} {
+		var out bytes.Buffer
+		if printEvent(&out, e); out.String() != want {
+			t.Errorf("got %q, want %q", out.String(), want)
+		}
+	}
+}

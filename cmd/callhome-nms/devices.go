@@ -104,7 +104,7 @@ func devices(c *cli.Context) error {
 func deviceTable(w io.Writer, l nmsproto.DeviceList, width int) {
 	t := cmdline.NewTable(cmdline.Column{Title: "DEVICE"}, cmdline.Column{Title: "STATE", Whole: true}, cmdline.Column{Title: "FOR", Whole: true},
 		cmdline.Column{Title: "ADDRESS"}, cmdline.Column{Title: "SESSIONS", Rank: 1}, cmdline.Column{Title: "SOFTWARE", Rank: 3},
-		cmdline.Column{Title: "HOST KEY", Rank: 4}, cmdline.Column{Title: "LABELS", Rank: 2}, cmdline.Column{Title: "LAST ERROR"})
+		cmdline.Column{Title: "HOST KEY", Rank: 4}, cmdline.Column{Title: "LABELS", Rank: 2}, cmdline.Column{Title: "LAST ERROR", KeepEnd: true})
 	for _, d := range l.Devices {
 		since, lastError := "", printable.Quoted(d.LastError)
 		if d.Since != nil {

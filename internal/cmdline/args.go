@@ -8,8 +8,8 @@ import (
 )
 
 // Arguments returns args as the library understands them; args[0] is the program.
-// It moves a command's flags before its arguments: the library stops to parse flags
-// at the first argument. `help COMMAND` becomes `COMMAND --help`, and --version of a
+// It moves a command's flags before its arguments, as the library stops to parse flags
+// at the first argument, and the program's flags before the command. `help COMMAND` becomes `COMMAND --help`, and --version of a
 // command the program's.
 func Arguments(app *cli.App, args []string) []string {
 	switch {
@@ -26,28 +26,33 @@ func Arguments(app *cli.App, args []string) []string {
 	if command == nil {
 		return args
 	}
-	var flags, arguments []string
+	var global, flags, arguments []string
 	for rest := args[at:]; len(rest) > 0; {
 		n := 1
-		switch name := strings.TrimLeft(rest[0], "-"); {
+		switch name := nameOf(rest[0]); {
 		case rest[0] == "--":
-			return slices.Concat(args[:at], flags, rest[:1], arguments, rest[1:])
+			return slices.Concat(args[:1], global, args[1:at], flags, rest[:1], arguments, rest[1:])
 		case !isFlag(rest[0]):
 			arguments = append(arguments, rest[0])
 		case name == "help", name == "h":
 			return append(slices.Clone(args[:at]), "--help") // the library takes an argument for a topic
 		case name == "version" && flagNamed(command.Flags, name) == nil:
 			return []string{args[0], "--version"}
+		case flagNamed(command.Flags, name) == nil && flagNamed(app.Flags, name) != nil:
+			if valueMissing(app.Flags, rest) {
+				return []string{args[0], rest[0]}
+			}
+			n = length(app.Flags, rest)
+			global = append(global, rest[:n]...)
+		case valueMissing(command.Flags, rest):
+			return slices.Concat(args[:at], rest) // no argument may become its value
 		default:
 			n = length(command.Flags, rest)
 			flags = append(flags, rest[:n]...)
-			if f := flagNamed(command.Flags, name); n == 1 && len(rest) == 1 && f != nil && !isSwitch(f) {
-				return slices.Concat(args[:at], flags) // its value is missing: no argument may become that
-			}
 		}
 		rest = rest[n:]
 	}
-	return slices.Concat(args[:at], flags, arguments)
+	return slices.Concat(args[:1], global, args[1:at], flags, arguments)
 }
 
 // lastCommand returns the innermost command that args name, and the index after its
@@ -79,6 +84,12 @@ func Asks(args []string) bool {
 
 func isFlag(arg string) bool { return len(arg) > 1 && arg[0] == '-' }
 
+// nameOf returns the name of an option without dashes and value.
+func nameOf(arg string) string {
+	name, _, _ := strings.Cut(strings.TrimLeft(arg, "-"), "=")
+	return name
+}
+
 // length returns how many of args, which begin with a flag, belong to it: 2 where its
 // value is an argument of its own.
 func length(flags []cli.Flag, args []string) int {
@@ -86,6 +97,12 @@ func length(flags []cli.Flag, args []string) int {
 		return min(2, len(args))
 	}
 	return 1
+}
+
+// valueMissing reports whether args end with a flag that lacks its value.
+func valueMissing(flags []cli.Flag, args []string) bool {
+	f := flagNamed(flags, nameOf(args[0]))
+	return len(args) == 1 && f != nil && !isSwitch(f) && !strings.Contains(args[0], "=")
 }
 
 // isSwitch reports whether package flag takes the argument after a flag as its value.

@@ -250,6 +250,16 @@ func TestWatchWritesNoEscapeSequencesToAPipe(t *testing.T) {
 	})
 }
 
+func TestACellIsCutWhereItSaysLeast(t *testing.T) {
+	table := NewTable(Column{Title: "CLIENT"}, Column{Title: "CAUSE", KeepEnd: true})
+	table.Row("a-long-name-of-a-client", "connecting to 192.0.2.1 port 4334: refused")
+	var out bytes.Buffer
+	table.Print(&out, 26)
+	if want := "CLIENT        CAUSE\na-long-na...  ...: refused\n"; out.String() != want {
+		t.Errorf("%q, want %q", out.String(), want)
+	}
+}
+
 func TestOr(t *testing.T) {
 	for want, values := range map[string][]string{"": nil, "a": {"a"}, "a or b": {"a", "b"}, "a, b or c": {"a", "b", "c"}} {
 		if got := Or(values); got != want {

@@ -46,6 +46,8 @@ type Column struct {
 	Rank int
 	// Whole columns are never cut short.
 	Whole bool
+	// KeepEnd has a cell cut at its beginning: the last words of an error say most.
+	KeepEnd bool
 }
 
 // Table aligns cells in columns.
@@ -87,7 +89,7 @@ func (t *Table) Print(w io.Writer, width int) {
 			if size == 0 {
 				continue
 			}
-			cell := cut(row[i], size)
+			cell := t.columns[i].cut(row[i], size)
 			line.WriteString(cell + strings.Repeat(" ", size-utf8.RuneCountInString(cell)+gap))
 		}
 		fmt.Fprintln(w, strings.TrimRight(line.String(), " "))
@@ -137,10 +139,14 @@ func (t *Table) fit(width int) []int {
 const shortest = 6
 
 // cut shortens a cell to size characters.
-func cut(cell string, size int) string {
+func (c Column) cut(cell string, size int) string {
 	if utf8.RuneCountInString(cell) <= size {
 		return cell
 	}
 	const mark = "..."
-	return string([]rune(cell)[:size-len(mark)]) + mark
+	runes := []rune(cell)
+	if c.KeepEnd {
+		return mark + string(runes[len(runes)-size+len(mark):])
+	}
+	return string(runes[:size-len(mark)]) + mark
 }
