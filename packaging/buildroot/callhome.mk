@@ -4,6 +4,8 @@
 #
 ################################################################################
 
+# go.mod needs Go 1.26: use a Buildroot whose host-go is 1.26 or later. An older
+# one stops with "go.mod requires go >= 1.26.0".
 CALLHOME_VERSION = 0.1.0
 # A release's source, callhome-0.1.0.tar.gz, as `make release` makes it, beside
 # this file.

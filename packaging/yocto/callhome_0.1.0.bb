@@ -5,8 +5,10 @@ SECTION = "net"
 LICENSE = "Apache-2.0"
 LIC_FILES_CHKSUM = "file://src/callhome/LICENSE;md5=3b83ef96387f14655fc854ddc3c6bd57"
 
+# go.mod needs Go 1.26: set GOVERSION to 1.26 or later, from a layer that has
+# it. An older one stops with "go.mod requires go >= 1.26.0".
 # A release's source, callhome-0.1.0.tar.gz, as `make release` makes it, beside
-# this file. For a build without network: `go mod vendor` in it first, and
+# this file or in files/. For a build without network: `go mod vendor` in it first, and
 # GOBUILDFLAGS:append = " -mod=vendor".
 SRC_URI = "file://callhome-${PV}.tar.gz;subdir=src"
 S = "${WORKDIR}/callhome-${PV}"

@@ -15,7 +15,7 @@ import (
 )
 
 // scripts are all shell scripts of packaging.
-var scripts = []string{"build", "release", "units", "version", "scripts/*", "buildroot/S95callhome-mgr", "openrc/*", "procd/*"}
+var scripts = []string{"build", "recipes", "release", "units", "version", "scripts/*", "buildroot/S95callhome-mgr", "openrc/*", "procd/*"}
 
 // foreign are those whose interpreter is not sh itself; it sources them.
 var foreign = []string{"openrc", "procd"}
