@@ -246,7 +246,7 @@ func TestAnUnknownDeviceIsAdopted(t *testing.T) {
 	call := d.Call(s.addr)
 	e := s.AwaitEvent("unknown", "")
 	call.Exit(patience)
-	call.AwaitStderr("Connection closed by 127.0.0.1")
+	call.AwaitStderr("no device has this host key")
 	contains(t, "the table", s.Run("devices"), "no devices", e.HostKey, "devices adopt HOST-KEY")
 	contains(t, "a wrong id", s.Fails(64, "devices", "adopt", e.HostKey, "--id", "../x"), "device id")
 	contains(t, "a wrong key", s.Fails(68, "devices", "adopt", "SHA256:none", "--id", "x"), "no unknown device has called with the host key SHA256:none")
@@ -327,7 +327,7 @@ func TestSilentConnectionsBlockNoDevice(t *testing.T) {
 		defer c.Close()
 		silent = append(silent, c)
 	}
-	d.Call(s.addr)
+	d.KeepCalling(s.addr) // it is refused while they may yet send a version
 	s.AwaitEvent("up", "edge7")
 	contains(t, "the log", s.Stderr(), "evicted before it sent an SSH version")
 	for _, c := range silent {

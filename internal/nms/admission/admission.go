@@ -82,8 +82,9 @@ type Place struct {
 // group is the connections of a network.
 type group struct {
 	n int
-	// Of a source: those of stage Connected and of SentVersion, the oldest first.
-	silent, versions *list.List
+	// Of a source: those that are silent, and those of stage SentVersion; the oldest
+	// first.
+	silent, versions list.List
 }
 
 // New returns an empty Set.
@@ -192,8 +193,8 @@ func (g *group) size() int {
 }
 
 // evictable returns the connection of a source that goes when the source has too many,
-// nil if all are to stay: its oldest that has sent no version, else its oldest if that
-// is overdue.
+// nil if all are to stay: its oldest that is silent, else its oldest with a version if
+// that is overdue.
 func (g *group) evictable() *Place {
 	if g == nil {
 		return nil
@@ -216,32 +217,33 @@ func (s *Set) add(p *Place) {
 	for _, n := range p.networks {
 		g := s.groups[n.Prefix]
 		if g == nil {
-			g = &group{silent: list.New(), versions: list.New()}
+			g = new(group)
 			s.groups[n.Prefix] = g
 		}
 		g.n++
 	}
-	p.enqueue(s)
 	if p.suspect && !p.recent {
 		s.Overdue(p)
 	}
 }
 
-// enqueue puts p into the queue of its source and stage.
-func (p *Place) enqueue(s *Set) {
+// enqueue puts p into a queue of its source.
+func (p *Place) enqueue(to *list.List) {
 	if p.in != nil {
 		p.queue.Remove(p.in)
-		p.queue, p.in = nil, nil
 	}
-	if len(p.networks) == 0 || p.stage == Exchanged {
-		return
+	p.queue, p.in = to, nil
+	if to != nil {
+		p.in = to.PushBack(p)
 	}
-	g := s.groups[p.networks[0].Prefix]
-	p.queue = g.silent
-	if p.stage == SentVersion {
-		p.queue = g.versions
+}
+
+// Silent records that a peer has sent nothing for some time. Its connection is evicted
+// when its source has too many: one that has just connected is not.
+func (s *Set) Silent(p *Place) {
+	if s.places[p] && p.stage == Connected && p.in == nil && len(p.networks) > 0 {
+		p.enqueue(&s.groups[p.networks[0].Prefix].silent)
 	}
-	p.in = p.queue.PushBack(p)
 }
 
 // Leave stops counting a connection, and reports whether it was still counted, that
@@ -255,9 +257,7 @@ func (s *Set) Leave(p *Place) bool {
 		s.strangers--
 	}
 	s.punctual(p)
-	if p.in != nil {
-		p.queue.Remove(p.in)
-	}
+	p.enqueue(nil)
 	for _, n := range p.networks {
 		g := s.groups[n.Prefix]
 		if g.n--; g.n == 0 {
@@ -282,8 +282,11 @@ func (s *Set) Reaches(p *Place, stage Stage) bool {
 		return false
 	}
 	p.stage = stage
-	p.enqueue(s)
-	if stage == Exchanged {
+	switch {
+	case stage == SentVersion && len(p.networks) > 0:
+		p.enqueue(&s.groups[p.networks[0].Prefix].versions)
+	case stage == Exchanged:
+		p.enqueue(nil)
 		s.punctual(p)
 		s.bad -= s.bad / history
 	}
@@ -295,6 +298,7 @@ func (s *Set) Reaches(p *Place, stage Stage) bool {
 func (s *Set) Overdue(p *Place) {
 	if s.places[p] && p.stage != Exchanged && p.late == nil {
 		p.late = s.overdue[p.recent].PushBack(p)
+		s.Silent(p)
 	}
 }
 

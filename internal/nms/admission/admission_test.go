@@ -118,17 +118,26 @@ func (h *house) mustWait(address string) {
 }
 
 func TestASourceAboveItsLimitLosesItsOldestSilentConnection(t *testing.T) {
-	h := newHouse(t, 100, 2)
+	h := newHouse(t, 100, 3)
 	first := h.enters("192.0.2.1", SentVersion)
-	h.enters("192.0.2.1", Connected)
-	h.enters("192.0.2.2", Connected)
-	third := h.enters("192.0.2.1", Connected)
-	h.mustLose("192.0.2.1#2")
-	h.Reaches(third, SentVersion)
+	silent := []*Place{h.enters("192.0.2.1", Connected), h.enters("192.0.2.1", Connected)}
+	h.Silent(h.enters("192.0.2.2", Connected))
+	h.refuses("192.0.2.1", refusals[refuseSource]) // they have just connected
+	h.Silent(first)                                // it has sent a version
+	h.Silent(silent[1])
+	h.Silent(silent[0])
+	h.Silent(silent[0])
+	fresh := h.enters("192.0.2.1", Connected)
+	h.mustLose("192.0.2.1#3")
+	h.Reaches(silent[0], SentVersion)
+	h.Reaches(fresh, SentVersion)
 	h.refuses("192.0.2.1", refusals[refuseSource]) // all have sent a version
 	h.Overdue(first)
+	late := h.enters("192.0.2.1", Connected)
+	h.mustLose("192.0.2.1#3", "192.0.2.1#1")
+	h.Overdue(late)
 	h.enters("192.0.2.1", Connected)
-	h.mustLose("192.0.2.1#2", "192.0.2.1#1")
+	h.mustLose("192.0.2.1#3", "192.0.2.1#1", "192.0.2.1#8")
 }
 
 func TestTheOverdueGoFirst(t *testing.T) {

@@ -37,6 +37,7 @@ func (c *call) run() {
 	s := c.station
 	begun := time.Now()
 	deadline := begun.Add(s.config.LoginTime)
+	c.conn.await()
 	conn, ok := c.pastBalancer(deadline)
 	if !ok {
 		return
@@ -120,6 +121,14 @@ func (c *call) reached(at admission.Stage) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.unauthenticated.Reaches(c.place, at)
+}
+
+// silent records that the peer has sent nothing for silentTime.
+func (c *call) silent() {
+	s := c.station
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.unauthenticated.Silent(c.place)
 }
 
 // overdue records that the peer has kept the station waiting too long.

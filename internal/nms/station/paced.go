@@ -23,6 +23,10 @@ func turnsOf(processors int) int { return max(1, processors-max(1, processors/4)
 // that a device on a slow link, too, finishes its key exchange after some calls.
 const minWait, maxWait = 2 * time.Second, 5 * time.Second
 
+// silentTime is how long a device has to send its first byte before another connection
+// of its address can take its place. sshd sends its version as soon as it has started.
+const silentTime = 500 * time.Millisecond
+
 // paced is a connection before its login. The login computes only in its turn:
 // from a read to the next read or write, which may block. It measures how long the
 // station waits for the peer; the time to wait for a turn is not the peer's. From
@@ -30,10 +34,12 @@ const minWait, maxWait = 2 * time.Second, 5 * time.Second
 type paced struct {
 	net.Conn
 	turns   turns
+	silent  func() // called when the peer has sent nothing for silentTime
 	overdue func()
 
-	reading sync.Mutex    // held while a read is under way
-	left    time.Duration // guarded by reading: until it is overdue
+	reading sync.Mutex    // held while a read is under way; guards left and heard
+	left    time.Duration // until it is overdue
+	heard   bool          // the peer has sent something
 
 	mu   sync.Mutex // guards the fields that follow
 	has  bool       // it has its turn
@@ -42,8 +48,8 @@ type paced struct {
 	read func() // called with each read from the login on, unless nil
 }
 
-func newPaced(c net.Conn, t turns, overdue func()) *paced {
-	return &paced{Conn: c, turns: t, overdue: overdue, left: minWait + rand.N(maxWait-minWait), done: make(chan struct{})}
+func newPaced(c net.Conn, t turns, silent, overdue func()) *paced {
+	return &paced{Conn: c, turns: t, silent: silent, overdue: overdue, left: minWait + rand.N(maxWait-minWait), done: make(chan struct{})}
 }
 
 func (p *paced) Read(b []byte) (int, error) {
@@ -58,9 +64,15 @@ func (p *paced) Read(b []byte) (int, error) {
 	defer p.reading.Unlock()
 	p.yield()
 	begun := time.Now()
-	timer := time.AfterFunc(p.left, p.overdue)
+	timers := []*time.Timer{time.AfterFunc(p.left, p.overdue)}
+	if !p.heard {
+		timers = append(timers, time.AfterFunc(silentTime, p.silent))
+	}
 	n, err := p.Conn.Read(b)
-	timer.Stop()
+	for _, t := range timers {
+		t.Stop()
+	}
+	p.heard = p.heard || n > 0
 	p.left = max(0, p.left-time.Since(begun))
 	if n > 0 {
 		p.await()

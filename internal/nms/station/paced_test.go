@@ -15,7 +15,7 @@ import (
 func pacedPipe(t *testing.T, turns turns, overdue func()) (*paced, net.Conn) {
 	t.Helper()
 	a, b := sshtest.Pipe()
-	p := newPaced(a, turns, overdue)
+	p := newPaced(a, turns, func() {}, overdue)
 	t.Cleanup(func() { p.Close(); b.Close() })
 	return p, b
 }
@@ -93,6 +93,47 @@ func TestATurnIsGivenBack(t *testing.T) {
 			})
 		})
 	}
+}
+
+func TestAPeerThatSendsNothingIsSilent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		shared := make(turns, 1)
+		var silent atomic.Bool
+		a, peer := sshtest.Pipe()
+		p := newPaced(a, shared, func() { silent.Store(true) }, func() {})
+		defer peer.Close()
+		defer p.Close()
+		shared <- struct{}{} // another has the turn: the time to wait for it does not count
+		_, _ = io.WriteString(peer, "x")
+		go func() {
+			for {
+				if _, err := p.Read(make([]byte, 1)); err != nil {
+					return
+				}
+			}
+		}()
+		time.Sleep(2 * silentTime)
+		<-shared
+		time.Sleep(2 * silentTime)
+		if silent.Load() {
+			t.Error("a peer that has sent a byte is silent")
+		}
+		b, other := sshtest.Pipe()
+		q := newPaced(b, shared, func() { silent.Store(true) }, func() {})
+		defer other.Close()
+		go func() { _, _ = q.Read(make([]byte, 1)) }()
+		time.Sleep(silentTime - 1)
+		synctest.Wait()
+		if silent.Load() {
+			t.Error("it is silent before its time")
+		}
+		time.Sleep(time.Nanosecond)
+		synctest.Wait()
+		if !silent.Load() {
+			t.Error("it is not silent")
+		}
+		q.Close()
+	})
 }
 
 func TestAfterTheLoginAConnectionIsNotPaced(t *testing.T) {

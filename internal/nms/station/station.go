@@ -168,7 +168,7 @@ func (s *Station) stop() {
 // for it and none is overdue, it waits: until then the kernel's queue holds the others.
 func (s *Station) Take(ctx context.Context, conn net.Conn) {
 	c := &call{station: s, from: addrPort(conn.RemoteAddr())}
-	c.conn = newPaced(conn, s.turns, c.overdue)
+	c.conn = newPaced(conn, s.turns, c.silent, c.overdue)
 	s.mu.Lock()
 	s.stats.Calls++
 	s.mu.Unlock()

@@ -381,6 +381,8 @@ func TestSilentConnectionsDoNotBlockADevice(t *testing.T) {
 				if n := s.Stats().Unauthenticated; n != s.config.MaxPerSource {
 					t.Errorf("%d connections wait", n)
 				}
+				time.Sleep(silentTime)
+				synctest.Wait()
 				begun := time.Now()
 				s.call(address, d.serve)
 				s.await(nmsproto.EventUp)
@@ -477,6 +479,31 @@ func TestAFleetWaitsForItsPlaces(t *testing.T) {
 		}
 		if st := s.Stats(); st.Outcomes[LoggedIn] != many || st.Outcomes[OverLimit] != 0 {
 			t.Errorf("stats %+v", st)
+		}
+	})
+}
+
+// Of a fleet behind one address the station refuses what is above the limit, and
+// evicts none that it has admitted.
+func TestAFleetBehindOneAddressKeepsItsPlaces(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const many = 100
+		s := newSite(t, func(c *Config) { c.MaxPerSource = 16 })
+		for n := range many {
+			d := newStandIn(t)
+			s.know(fmt.Sprintf("d%d", n), d, "")
+			s.call(fmt.Sprintf("192.0.2.1:%d", 1000+n), d.serve)
+		}
+		synctest.Wait()
+		if st := s.Stats(); st.Outcomes[LoggedIn] < 16 || st.Outcomes[LoggedIn]+st.Outcomes[OverLimit] != many {
+			t.Errorf("stats %+v", st)
+		}
+		events, _, cancel := s.Subscribe()
+		cancel()
+		for _, e := range events {
+			if strings.Contains(e.Cause, "evicted") {
+				t.Errorf("got %+v", e)
+			}
 		}
 	})
 }
