@@ -109,12 +109,12 @@ var stageOfExit = map[int]proto.Stage{
 // sweep ends the remaining processes of a session whose sshd did not exit by
 // itself: after a SIGKILL of sshd's monitor the user's sshd, shell and subsystem
 // keep running and hold the connection. The session's processes have its log as
-// descriptor 2; the subsystem's is the one that reported.
+// descriptor 2; the subsystem's is the one that reported, or that was found.
 func (s *Session) sweep() {
 	s.mu.Lock()
-	sub := s.rec.Subsystem
+	sub, program := s.rec.Subsystem, s.rec.Program
 	s.mu.Unlock()
-	left := sub.Tree() // none without a report
+	left := append(sub.Tree(), program.Tree()...) // none of those that are not known
 	if log, err := os.Stat(logPath(s.env.Dir, s.id())); err == nil {
 		for _, id := range withLog(log) {
 			left = append(left, id.Tree()...)

@@ -130,15 +130,19 @@ func (p *prover) subsystem() bool {
 	s.mu.Lock()
 	id, uid, report, helped := s.rec.Process, s.rec.UID, s.rec.Subsystem, s.rec.Nonce != ""
 	s.mu.Unlock()
+	var program process.Identity
 	switch {
 	case report.PID != 0:
 	case helped && (!p.serves || time.Since(p.since) < time.Second):
 		return false // the helper's report is still to come, and has more in it
-	case !s.env.serves(id, uid):
-		return false
+	default:
+		var ok bool
+		if program, ok = s.env.serves(id, uid); !ok {
+			return false
+		}
 	}
 	s.mu.Lock()
-	s.rec.State = proto.StateServing
+	s.rec.State, s.rec.Program = proto.StateServing, program
 	s.mu.Unlock()
 	s.save()
 	s.publishState(proto.EventSubsystem, "the netconf subsystem was started")
@@ -163,16 +167,20 @@ func (e *Env) login(sshd process.Identity, socket uint64, claims []claim) (user 
 	return user, uid, ok && sshd.Runs()
 }
 
-// serves reports whether a program runs below sshd with the user's UID.
-func (e *Env) serves(sshd process.Identity, uid int) bool {
+// serves returns the process below sshd that runs a program with the user's UID.
+func (e *Env) serves(sshd process.Identity, uid int) (program process.Identity, ok bool) {
 	if e.proven != nil {
-		return e.proven(sshd, "")
+		return process.Identity{}, e.proven(sshd, "")
 	}
 	if !sshd.Runs() {
-		return false
+		return process.Identity{}, false
 	}
-	_, ok := evidence.System.Program(sshd.PID, uid)
-	return ok && sshd.Runs()
+	p, ok := evidence.System.Program(sshd.PID, uid)
+	if !ok {
+		return process.Identity{}, false
+	}
+	program, err := process.Identify(p.PID)
+	return program, err == nil && sshd.Runs()
 }
 
 // inodeOf returns a socket's inode number, which /proc shows; 0 without a socket.

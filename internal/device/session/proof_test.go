@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"fmt"
 	"os"
+	"os/exec"
 	"slices"
 	"strings"
 	"testing"
@@ -231,4 +232,37 @@ func TestEventsOfASessionAreBounded(t *testing.T) {
 		t.Errorf("published %v", counts)
 	}
 	s.Kill("the test")
+}
+
+// Where no helper reports, the process that proves the subsystem is known, so that it
+// can be ended after a SIGKILL of sshd.
+func TestTheProgramOfASessionIsFound(t *testing.T) {
+	sshd := exec.Command("/bin/sh", "-c", "sleep 600 & echo $!; wait")
+	out, err := sshd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := sshd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	var child int
+	if _, err := fmt.Fscan(out, &child); err != nil {
+		t.Fatal(err)
+	}
+	id, err := process.Identify(sshd.Process.Pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	program, ok := (&Env{}).serves(id, os.Getuid())
+	if !ok || program.PID != child || !program.Runs() {
+		t.Errorf("found %+v, %v; the program is %d", program, ok, child)
+	}
+	if program, ok := (&Env{}).serves(id, os.Getuid()+1); ok {
+		t.Errorf("another user's is %+v", program)
+	}
+	process.End(id.Tree())
+	_ = sshd.Wait()
+	if program, ok := (&Env{}).serves(id, os.Getuid()); ok {
+		t.Errorf("after the end: %+v", program)
+	}
 }

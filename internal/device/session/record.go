@@ -46,6 +46,8 @@ type record struct {
 	// Subsystem is the process that reported.
 	Started   bool             `json:"started,omitempty"`
 	Subsystem process.Identity `json:"subsystem-process,omitzero"`
+	// Program is the process that proved the subsystem where none had reported.
+	Program process.Identity `json:"program,omitzero"`
 	// Orderly says that the subsystem ended before sshd logged the connection's end.
 	Orderly bool `json:"orderly,omitempty"`
 	// AuthInfo and AuthFile are from the first report, of a process of ReportUID.
