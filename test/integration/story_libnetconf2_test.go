@@ -5,6 +5,7 @@ package integration
 import (
 	"path/filepath"
 	"testing"
+	"time"
 
 	"callhome/internal/nms/nmsproto"
 	"callhome/test/skips"
@@ -51,11 +52,12 @@ func TestServeHoldsADeviceOnLibnetconf2(t *testing.T) {
 			t.Parallel()
 			addr := freeAddr(host)
 			n := newNMS(t)
-			s := startStation(n, "--listen", addr)
+			s := startStation(n, "--listen", addr, "--keepalive", "1s", "--keepalive-time", "1s")
 			s.Know("edge7", libnetconf2Device(t, n, addr), "")
 			contains(t, "the version string", s.AwaitEvent("up", "edge7").Software, "libssh")
 			one := s.Connect("edge7")
 			one.Hello(nil)
+			time.Sleep(4 * time.Second) // keepalives: the time is what is tested
 			contains(t, "another session", s.Run("console", "--device", "edge7", "--timeout", consoleTimeout, "--get-config"), itsLocation)
 			one.Ask("get-config", "<get-config><source><running/></source></get-config>", itsLocation)
 			one.Ask("close-session", "<close-session/>", "<ok")
