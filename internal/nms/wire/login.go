@@ -34,8 +34,9 @@ const maxBanners = 16
 //
 // A banner with bytes after its last field ends the library's request "none" with an
 // error, before it reads the answer to that request (v0.58: handleBannerResponse).
-// OpenSSH's client ignores such bytes. Servers send their banner with the first answer,
-// so it is here that the callback reads up to that answer.
+// OpenSSH's client ignores such bytes, and so does the library from v0.59 on: with it
+// skipBanners has nothing to do, and can be removed. Servers send their banner with the
+// first answer, so it is here that the callback reads up to that answer.
 func Watch(config *ssh.ClientConfig) *Login {
 	l := &Login{auth: config.Auth}
 	config.AuthCallback = l.next
