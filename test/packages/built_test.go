@@ -60,6 +60,22 @@ func TestTwoBuildsAreTheSameBytes(t *testing.T) {
 	}
 }
 
+// A program in C is compiled with what callhome-dev has, and one in Python imports it.
+func TestTheClientsCanBeUsed(t *testing.T) {
+	dir := t.TempDir()
+	say(t, "dpkg-deb", "-x", theOne(t, workshop(dirNow, "callhome-dev_*_all.deb")), dir)
+	say(t, "cc", "-I", dir+"/usr/include", "-o", dir+"/call", "../../examples/call.c", dir+"/usr/share/callhome-dev/callhome.c")
+	out, err := exec.Command(dir+"/call", "nms.example.net").CombinedOutput()
+	if err == nil || !strings.Contains(string(out), "CALLHOME_ERR_NOMANAGER") {
+		t.Errorf("the program in C says %q, %v", out, err)
+	}
+	cmd := exec.Command("/usr/bin/python3", "-c", "import callhome; print(callhome.__file__)")
+	cmd.Env = []string{"PYTHONPATH=" + dir + "/usr/lib/python3/dist-packages", "PYTHONDONTWRITEBYTECODE=1"}
+	if out, err := cmd.CombinedOutput(); err != nil || !strings.HasPrefix(string(out), dir) {
+		t.Errorf("Python imports %q, %v", out, err)
+	}
+}
+
 func TestTheProgramsAreStaticAndStripped(t *testing.T) {
 	for _, name := range []string{"callhome", "callhome-small"} {
 		dir := t.TempDir()

@@ -97,8 +97,8 @@ func buildAll(workshop string) error {
 	}
 	for _, b := range []struct{ from, to, version, packages, formats string }{
 		{source, dirFormerly, formerly, "callhome callhome-nms", "deb"},
-		{source, dirNow, now, "callhome callhome-small callhome-nms", "deb rpm"},
-		{elsewhere, dirAgain, now, "callhome callhome-small callhome-nms", "deb rpm"},
+		{source, dirNow, now, "callhome callhome-small callhome-nms callhome-dev", "deb rpm"},
+		{elsewhere, dirAgain, now, "callhome callhome-small callhome-nms callhome-dev", "deb rpm"},
 	} {
 		cmd := exec.Command(filepath.Join(b.from, "packaging/build"), "-o", filepath.Join(workshop, b.to), strings.TrimSpace(string(arch)))
 		cmd.Env = append(os.Environ(), "VERSION="+b.version, "PACKAGES="+b.packages, "FORMATS="+b.formats, "SOURCE_DATE_EPOCH=1700000000")
