@@ -26,7 +26,8 @@ const (
 	history = 64
 )
 
-// refusalLimit is one draw a second, as often as a device calls again at most.
+// refusalLimit is one refusal by a draw a second: a device calls again once a second at
+// most.
 var refusalLimit = ratelimit.Limit{Burst: 30, Window: 30 * time.Second}
 
 // Limits of unauthenticated connections.
@@ -51,7 +52,7 @@ type Set struct {
 	limits Limits
 
 	places    map[*Place]bool
-	strangers int
+	notRecent int // places of other than recent sources
 	groups    map[netip.Prefix]*group
 	// overdue are the connections that have used up their time, the first one first:
 	// of recent sources, and of others. A connection from a source that failed in the
@@ -61,22 +62,34 @@ type Set struct {
 	bad float64
 
 	failures buckets
-	// refusals are those of the random early drop, by source: without a bound, one that
+	// refusals are those of the random early drop, by source. Without a bound, one that
 	// comes back at once after each would draw more often than a device that pauses.
 	refusals buckets
 	recent   memory[bool]
 }
+
+// Priority is in which order connections are served that wait.
+type Priority int
+
+// The priorities, the highest first.
+const (
+	Recent   Priority = iota // its source logged in lately
+	Ordinary                 // nothing is known of its source
+	Suspect                  // its source or network failed lately
+)
 
 // Place is one connection. Its zero value is none.
 type Place struct {
 	leave    func()
 	networks []network
 	recent   bool
-	suspect  bool // its source failed in the last minute or two
-	stage    Stage
-	queue    *list.List    // of its source: silent or versions; nil from Exchanged on
-	in       *list.Element // in queue
-	late     *list.Element // in overdue; nil if it is not
+	// suspect: its source failed in the last minute or two, or a larger network of it
+	// has used up its failed attempts.
+	suspect bool
+	stage   Stage
+	queue   *list.List    // of its source: silent or versions; nil from Exchanged on
+	in      *list.Element // in queue
+	late    *list.Element // in overdue; nil if it is not
 }
 
 // group is the connections of a network.
@@ -112,8 +125,9 @@ type Answer struct {
 }
 
 var refusals = map[verdict]string{
-	refuseFailures: "too many failed attempts from this address or its network",
+	refuseFailures: "too many failed attempts from this address",
 	refuseSource:   "too many unauthenticated connections from this address",
+	refuseDraws:    "too many unauthenticated connections, and too many refused ones from this address",
 	refuse:         "too many unauthenticated connections",
 }
 
@@ -137,7 +151,7 @@ func (s *Set) Enter(from netip.Addr, now time.Time, coin float64, leave func()) 
 	case wait:
 		return Answer{Wait: true}
 	case refuse:
-		s.refusals.count(p.networks[:min(1, len(p.networks))], now)
+		s.refusals.count(p.source(), now)
 		fallthrough
 	default:
 		return Answer{Refused: refusals[v]}
@@ -164,11 +178,13 @@ func (s *Set) Move(p *Place, to netip.Addr, now time.Time) Answer {
 // facts returns what the decision about p rests on, but for the coin; the connection of
 // its source that can be evicted for it, and the one that is overdue, if any.
 func (s *Set) facts(p *Place, now time.Time) (f facts, own, late *Place) {
-	f = facts{perSource: s.limits.PerSource, strangers: s.strangers, all: len(s.places), total: s.limits.Total, bad: s.bad}
-	f.exhausted = s.failures.exhausted(p.networks, now) || s.refusals.exhausted(p.networks, now)
+	f = facts{perSource: s.limits.PerSource, notRecent: s.notRecent, all: len(s.places), total: s.limits.Total, bad: s.bad}
+	f.exhausted, f.drawn = s.failures.exhausted(p.source(), now), s.refusals.exhausted(p.source(), now)
 	for i, n := range p.networks {
 		g := s.groups[n.Prefix]
 		if i > 0 {
+			// A device cannot choose its neighbours: their failures only lower its priority.
+			p.suspect = p.suspect || s.failures.exhausted([]network{n}, now)
 			f.overShare = f.overShare || g.size() >= s.limits.Total/n.level.share
 			continue
 		}
@@ -178,12 +194,26 @@ func (s *Set) facts(p *Place, now time.Time) (f facts, own, late *Place) {
 	}
 	if e := s.overdue[false].Front(); e != nil {
 		late = e.Value.(*Place)
-	} else if e := s.overdue[true].Front(); e != nil && (p.recent || s.strangers < s.limits.Total-reserved(s.limits.Total)) {
+	} else if e := s.overdue[true].Front(); e != nil && (p.recent || s.notRecent < s.limits.Total-reserved(s.limits.Total)) {
 		late = e.Value.(*Place)
 	}
 	f.recent, f.own, f.overdue = p.recent, own != nil, late != nil
 	return f, own, late
 }
+
+// Priority returns the priority that the connection had when it got its place.
+func (p *Place) Priority() Priority {
+	switch {
+	case p.recent:
+		return Recent
+	case p.suspect:
+		return Suspect
+	}
+	return Ordinary
+}
+
+// source returns the smallest network of p's address, or none.
+func (p *Place) source() []network { return p.networks[:min(1, len(p.networks))] }
 
 func (g *group) size() int {
 	if g == nil {
@@ -212,7 +242,7 @@ func (g *group) evictable() *Place {
 func (s *Set) add(p *Place) {
 	s.places[p] = true
 	if !p.recent {
-		s.strangers++
+		s.notRecent++
 	}
 	for _, n := range p.networks {
 		g := s.groups[n.Prefix]
@@ -254,7 +284,7 @@ func (s *Set) Leave(p *Place) bool {
 	}
 	delete(s.places, p)
 	if !p.recent {
-		s.strangers--
+		s.notRecent--
 	}
 	s.punctual(p)
 	p.enqueue(nil)

@@ -17,7 +17,7 @@ func TestDecide(t *testing.T) {
 		change(&f)
 		return f
 	}
-	full := with(func(f *facts) { f.strangers, f.all = 896, 896 })
+	full := with(func(f *facts) { f.notRecent, f.all = 896, 896 })
 	for _, tt := range []struct {
 		name   string
 		f      facts
@@ -41,14 +41,20 @@ func TestDecide(t *testing.T) {
 		{"full in an attack, after it has waited", full, func(f *facts) { f.bad, f.coin = 0.9999, 1 }, wait},
 		{"full in an attack, with one overdue", full, func(f *facts) { f.bad, f.overdue = 0.9, true }, replace},
 		{"full in an attack, where a device logged in lately", full, func(f *facts) { f.bad, f.recent = 0.9, true }, admit},
-		{"half full", free, func(f *facts) { f.strangers, f.bad, f.coin = 448, 1, 0.29 }, refuse},
-		{"half full, the other side of the coin", free, func(f *facts) { f.strangers, f.bad, f.coin = 448, 1, 0.31 }, admit},
-		{"half full, and no connection failed", free, func(f *facts) { f.strangers, f.coin = 448, 0 }, admit},
-		{"less than half full", free, func(f *facts) { f.strangers, f.bad, f.coin = 447, 1, 0 }, admit},
-		{"three quarters full", free, func(f *facts) { f.strangers, f.bad, f.coin = 672, 1, 0.64 }, refuse},
-		{"half full, with its share", free, func(f *facts) { f.strangers, f.bad, f.coin, f.overShare = 448, 1, 0.9, true }, refuse},
+		{"half full", free, func(f *facts) { f.notRecent, f.bad, f.coin = 448, 1, 0.29 }, refuse},
+		{"half full, the other side of the coin", free, func(f *facts) { f.notRecent, f.bad, f.coin = 448, 1, 0.31 }, admit},
+		{"half full, and no connection failed", free, func(f *facts) { f.notRecent, f.coin = 448, 0 }, admit},
+		{"less than half full", free, func(f *facts) { f.notRecent, f.bad, f.coin = 447, 1, 0 }, admit},
+		{"three quarters full", free, func(f *facts) { f.notRecent, f.bad, f.coin = 672, 1, 0.64 }, refuse},
+		{"half full, with its share", free, func(f *facts) { f.notRecent, f.bad, f.coin, f.overShare = 448, 1, 0.9, true }, refuse},
 		{"full, and half of the connections failed", full, func(f *facts) { f.bad, f.coin = 0.5, 0 }, wait},
-		{"half full, with its share, and no connection failed", free, func(f *facts) { f.strangers, f.coin, f.overShare = 448, 0.1, true }, admit},
+		{"half full, with its share, and no connection failed", free, func(f *facts) { f.notRecent, f.coin, f.overShare = 448, 0.1, true }, admit},
+		{"half full, its refusals used up", free, func(f *facts) { f.notRecent, f.bad, f.coin, f.drawn = 448, 1, 0.9, true }, refuseDraws},
+		{"… with one overdue", free, func(f *facts) { f.notRecent, f.bad, f.drawn, f.overdue = 448, 1, true, true }, replace},
+		{"… after it has waited", full, func(f *facts) { f.bad, f.coin, f.drawn = 0.9, 1, true }, wait},
+		{"… where a device logged in lately", free, func(f *facts) { f.notRecent, f.bad, f.drawn, f.recent = 448, 1, true, true }, admit},
+		{"… and few connections failed", free, func(f *facts) { f.notRecent, f.bad, f.drawn = 448, 0.5, true }, admit},
+		{"less than half full, its refusals used up", free, func(f *facts) { f.notRecent, f.bad, f.drawn = 447, 1, true }, admit},
 		{"one place in all", with(func(f *facts) { f.total = 1 }), func(f *facts) { f.bad, f.coin = 0.99, 0 }, admit},
 	} {
 		f := tt.f
@@ -188,39 +194,72 @@ func TestAnAddressThatLoggedInLatelyHasPriority(t *testing.T) {
 	old.mustWait("192.0.2.1")
 }
 
-func TestFailedAttemptsAreLimitedByNetwork(t *testing.T) {
+func TestFailedAttemptsAreLimitedByAddress(t *testing.T) {
+	for _, tt := range []struct{ name, from, same, free string }{
+		{"IPv4", "192.0.2.1", "::ffff:192.0.2.1", "192.0.2.2"},
+		{"IPv6", "2001:db8::1", "2001:db8::ffff", "2001:db8:0:1::1"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			const limit = 10
+			h := newHouse(t, 1000, 1000)
+			fails := func() { h.Failed(netip.MustParseAddr(tt.from), h.now) }
+			for range limit {
+				h.Leave(h.enters(tt.from, SentVersion))
+				fails()
+			}
+			h.refuses(tt.from, refusals[refuseFailures])
+			h.refuses(tt.same, refusals[refuseFailures])
+			h.enters(tt.free, Connected)
+			// One attempt comes back at a time, and all after a minute.
+			h.now = h.now.Add(failureWindow / limit)
+			h.enters(tt.same, Connected)
+			fails()
+			h.refuses(tt.same, refusals[refuseFailures])
+			h.now = h.now.Add(2 * failureWindow)
+			for range limit {
+				h.enters(tt.from, Connected)
+			}
+		})
+	}
+}
+
+// Addresses that fail only lower the priority of others in their network, which may be
+// devices.
+func TestFailedAttemptsOfANetworkLowerItsPriority(t *testing.T) {
 	for _, tt := range []struct {
-		name  string
-		from  func(int) string
-		limit int
-		other string // that is refused too, "" if none is
-		free  string // that is not
+		name        string
+		from        func(int) string
+		limit       int
+		other, free string // in that network, and in another
 	}{
-		{"one address", func(int) string { return "192.0.2.1" }, 10, "::ffff:192.0.2.1", "192.0.2.2"},
-		{"a /24", func(n int) string { return fmt.Sprintf("192.0.2.%d", n) }, 160, "192.0.2.250", "192.0.3.1"},
-		{"a /64", func(n int) string { return fmt.Sprintf("2001:db8::%x", n) }, 10, "2001:db8::ffff", "2001:db8:0:1::1"},
-		{"a /56", func(n int) string { return fmt.Sprintf("2001:db8:0:%x::1", n) }, 40, "2001:db8:0:fe::1", "2001:db8:0:100::1"},
-		{"a /48", func(n int) string { return fmt.Sprintf("2001:db8:0:%x00::1", n) }, 160, "2001:db8:0:ffff::1", "2001:db8:1::1"},
+		{"a /24", func(n int) string { return fmt.Sprintf("192.0.2.%d", n%16) }, 160, "192.0.2.250", "192.0.3.1"},
+		{"a /56", func(n int) string { return fmt.Sprintf("2001:db8:0:%x::1", n%4) }, 40, "2001:db8:0:fe::1", "2001:db8:0:100::1"},
+		{"a /48", func(n int) string { return fmt.Sprintf("2001:db8:0:%x00::1", n%16) }, 160, "2001:db8:0:ffff::1", "2001:db8:1::1"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			h := newHouse(t, 1000, 1000)
-			for n := range tt.limit {
-				p := h.enters(tt.from(n), SentVersion)
+			must := func(from string, want Priority) {
+				t.Helper()
+				p := h.enters(from, Connected)
+				if got := p.Priority(); got != want || (p.late != nil) != (want == Suspect) {
+					t.Errorf("%s has priority %d, want %d; it goes first: %v", from, got, want, p.late != nil)
+				}
 				h.Leave(p)
+			}
+			for n := range tt.limit {
+				must(tt.other, Ordinary)
 				h.Failed(netip.MustParseAddr(tt.from(n)), h.now)
 			}
 			h.refuses(tt.from(0), refusals[refuseFailures])
-			h.refuses(tt.other, refusals[refuseFailures])
-			h.enters(tt.free, Connected)
-			// One attempt comes back at a time, and all after a minute.
-			h.now = h.now.Add(failureWindow / time.Duration(tt.limit))
-			h.enters(tt.other, Connected)
-			h.Failed(netip.MustParseAddr(tt.from(0)), h.now)
-			h.refuses(tt.other, refusals[refuseFailures])
+			must(tt.other, Suspect)
+			must(tt.free, Ordinary)
 			h.now = h.now.Add(2 * failureWindow)
-			for range tt.limit {
-				h.enters(tt.from(0), Connected)
+			must(tt.other, Ordinary)
+			h.Remember(netip.MustParseAddr(tt.other), h.now)
+			for n := range tt.limit {
+				h.Failed(netip.MustParseAddr(tt.from(n)), h.now)
 			}
+			must(tt.other, Recent)
 		})
 	}
 }
@@ -286,8 +325,9 @@ func TestANetworkHasItsShare(t *testing.T) {
 func TestTheEarlyDropDrawsOnceASecondForASource(t *testing.T) {
 	h := newHouse(t, 8, 8)
 	h.bad = 0.99
+	var attack []*Place
 	for n := range 7 {
-		h.enters(fmt.Sprintf("10.%d.0.1", n), Connected)
+		attack = append(attack, h.enters(fmt.Sprintf("10.%d.0.1", n), Connected))
 	}
 	refused := func(n int) (why string) {
 		for range n {
@@ -298,12 +338,33 @@ func TestTheEarlyDropDrawsOnceASecondForASource(t *testing.T) {
 	if why := refused(30); why != refusals[refuse] {
 		t.Errorf("got %q", why)
 	}
-	if why := refused(1); why != refusals[refuseFailures] {
+	if why := refused(1); why != refusals[refuseDraws] {
 		t.Errorf("got %q", why)
 	}
 	h.now = h.now.Add(time.Second)
 	if why := refused(1); why != refusals[refuse] {
 		t.Errorf("after a second %q", why)
+	}
+	// It decides only about connections that would draw.
+	for _, tt := range []struct {
+		name   string
+		change func()
+		want   bool
+	}{
+		{"in the attack", func() {}, false},
+		{"places are free", func() {
+			for _, p := range attack[3:] {
+				h.Leave(p)
+			}
+		}, true},
+		{"the last connections were devices", func() { h.bad = 0.4 }, true},
+		{"a device logged in there", func() { h.bad = 0.99; h.Remember(netip.MustParseAddr("192.0.2.1"), h.now) }, true},
+	} {
+		tt.change()
+		a := h.Enter(netip.MustParseAddr("192.0.2.1"), h.now, 0.99, func() {})
+		if (a.Place != nil) != tt.want {
+			t.Errorf("%s: %+v", tt.name, a)
+		}
 	}
 	if why := h.Enter(netip.Addr{}, h.now, 0, func() {}).Refused; why != refusals[refuse] { // behind a load balancer
 		t.Errorf("without an address %q", why)

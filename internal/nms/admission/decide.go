@@ -10,18 +10,20 @@ const (
 	wait               // leave it until a place is free, and accept no other
 	refuseFailures
 	refuseSource
-	refuse
+	refuse      // by a draw
+	refuseDraws // without a draw
 )
 
 // facts are what a decision rests on.
 type facts struct {
 	recent    bool // its source logged in lately
-	exhausted bool // a network of it has used up its failed attempts
+	exhausted bool // it has used up its failed attempts
+	drawn     bool // it has used up its refusals by a draw
 
 	ofSource, perSource int  // connections of its source, and their limit
 	own                 bool // one of these may be evicted
 
-	strangers, all, total int  // connections of other than recent sources; of all; the limit
+	notRecent, all, total int  // connections of other than recent sources; of all; the limit
 	overShare             bool // a network of it has its share of the places
 	overdue               bool // a connection is overdue whose place it could take
 
@@ -41,15 +43,15 @@ func reserved(total int) int { return total / 8 }
 // is full. In an attack the queue would hold the attacker's connections, and devices
 // behind them.
 func decide(f facts) verdict {
-	strangers := f.total - reserved(f.total)
-	full := f.all >= f.total || !f.recent && f.strangers >= strangers
-	drop := false
-	if half := (strangers + 1) / 2; !f.recent && f.strangers >= half {
+	places := f.total - reserved(f.total) // of other than recent sources
+	full := f.all >= f.total || !f.recent && f.notRecent >= places
+	drop, undrawn := false, false
+	if half := (places + 1) / 2; !f.recent && f.notRecent >= half && f.coin < 1 && f.bad > 0.5 {
 		chance := 1.0
 		if !full && !f.overShare {
-			chance = 0.3 + 0.7*float64(f.strangers-half)/float64(strangers-half)
+			chance = 0.3 + 0.7*float64(f.notRecent-half)/float64(places-half)
 		}
-		drop = f.coin < chance*(2*f.bad-1)
+		drop, undrawn = f.drawn || f.coin < chance*(2*f.bad-1), f.drawn
 	}
 	switch {
 	case f.exhausted && !f.recent:
@@ -62,6 +64,8 @@ func decide(f facts) verdict {
 		return admit
 	case f.overdue:
 		return replace
+	case undrawn:
+		return refuseDraws
 	case drop:
 		return refuse
 	}
