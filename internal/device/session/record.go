@@ -60,6 +60,8 @@ type record struct {
 	Broken       bool `json:"broken,omitempty"`
 	// Farewell is why the client ended the connection, in its own text.
 	Farewell string `json:"farewell,omitempty"`
+	// Unintended says that the client's reason code is not that of an intended end.
+	Unintended bool `json:"unintended,omitempty"`
 	// LastText is the last line that reports a failure.
 	LastText string `json:"last-words,omitempty"`
 	// LastLine is the last unknown line before the login, or the last ones before

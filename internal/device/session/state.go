@@ -128,6 +128,7 @@ func (r *record) learn(l sshdlog.Line) {
 		// The first one is the reason, later ones are its consequences.
 		if r.Cause == "" {
 			r.Cause, r.Farewell = string(l.Cause), printable.Line(l.Reason)
+			r.Unintended = l.Code != "" && l.Code != byApplication
 			if l.Detail != "" && r.LastText == "" {
 				r.LastText = printable.Line(l.Detail)
 			}
@@ -168,7 +169,8 @@ func (r *record) end(exit int, o order) string {
 	if o.end != "" {
 		r.End, r.Cause = o.end, o.cause
 	}
-	r.Graceful = slices.Contains(afterLogin, reached) && (r.closedInOrder() || slices.Contains(graceful, r.End))
+	intended := slices.Contains(graceful, r.End) && !(r.End == proto.EndDisconnected && r.Unintended)
+	r.Graceful = slices.Contains(afterLogin, reached) && (r.closedInOrder() || intended)
 	if slices.Contains(afterLogin, reached) {
 		return proto.EventClosed
 	}
@@ -224,6 +226,10 @@ func (r *record) closedInOrder() bool {
 
 // clientEnds are the ends that a NETCONF client can cause.
 var clientEnds = []proto.End{proto.EndDisconnected, proto.EndClosed, proto.EndReset}
+
+// byApplication is the reason code of an intended SSH_MSG_DISCONNECT (RFC 4253 section
+// 11.1), such as ssh's own. A station that stops or replaces a connection has another.
+const byApplication = "11"
 
 // graceful are the intended ends.
 var graceful = []proto.End{proto.EndKilled, proto.EndDisconnected, proto.EndIdle}

@@ -68,8 +68,9 @@ type Line struct {
 	Cert          string
 	Serial        uint64
 	CAFingerprint string
-	// Reason is the client's own text in SSH_MSG_DISCONNECT: untrusted.
-	Reason string
+	// Code and Reason are the client's own reason code (RFC 4253 section 11.1) and
+	// text in SSH_MSG_DISCONNECT: untrusted.
+	Code, Reason string
 	// Detail is what a Closed line says beside its Cause, as the algorithms that the
 	// client offered: untrusted.
 	Detail string
@@ -126,7 +127,7 @@ var rules = []rule{
 	{"Timeout, client not responding from ", pattern(`Timeout, client not responding from user (?P<user>.*) ` + peer), Closed, Timeout},
 	{"terminating inactive connection from ", pattern(`terminating inactive connection from user (?P<user>.*) ` + peer), Closed, Idle},
 	{"Timeout before authentication for ", nil, Closed, LoginTimeout},
-	{"Received disconnect from ", pattern(`Received disconnect from ` + peer + `:\d+: (?P<reason>.*)`), Closed, ByClient},
+	{"Received disconnect from ", pattern(`Received disconnect from ` + peer + `:(?P<code>\d+): (?P<reason>.*)`), Closed, ByClient},
 	{"Disconnected from ", pattern(`Disconnected from (?:(?:authenticating |invalid )?user (?P<user>.*) )?` + peer), Closed, ByClient},
 	{"Disconnecting ", pattern(`Disconnecting (?:(?:authenticating |invalid )user (?P<user>.*) )?` + peer + `: Too many authentication failures.*`), Closed, TooManyTries},
 	{"administratively prohibited connection ", nil, Closed, Prohibited},
@@ -187,7 +188,7 @@ func Parse(raw string) Line {
 }
 
 func (l *Line) fill(names, values []string) {
-	to := map[string]*string{"remote": &l.Remote, "local": &l.Local, "method": &l.Method, "user": &l.User, "detail": &l.Detail, "type": &l.KeyType, "fp": &l.Fingerprint, "cert": &l.Cert, "ca": &l.CAFingerprint, "reason": &l.Reason}
+	to := map[string]*string{"remote": &l.Remote, "local": &l.Local, "method": &l.Method, "user": &l.User, "detail": &l.Detail, "type": &l.KeyType, "fp": &l.Fingerprint, "cert": &l.Cert, "ca": &l.CAFingerprint, "code": &l.Code, "reason": &l.Reason}
 	for i, name := range names {
 		if p := to[name]; p != nil {
 			*p = values[i]

@@ -93,7 +93,7 @@ func (h *connection) check(err error) bool {
 	default:
 	}
 	if err != nil {
-		h.end(err.Error(), wire.ByApplication)
+		h.end(err.Error(), wire.ProtocolError)
 	}
 	return err == nil
 }

@@ -198,7 +198,7 @@ func (c *call) farewell(err *handshake.Error) wire.Farewell {
 	case isOverBudget(c.err):
 		return wire.Farewell{Reason: wire.TooManyConnections, Text: c.err.Error()}
 	case c.err != nil:
-		return wire.Farewell{Reason: wire.ByApplication, Text: "the station cannot read its credential for " + c.entry.ID}
+		return wire.Farewell{Reason: wire.NotAvailable, Text: "the station cannot read its credential for " + c.entry.ID}
 	}
 	return wire.Farewell{Reason: wire.NoMoreAuthMethods, Text: "login failed: " + err.Error()}
 }

@@ -60,7 +60,7 @@ func (s *Station) settle(h *connection, e *registry.Entry, silent *connection) b
 			return true
 		}
 		if old == nil { // the station stops
-			h.end(stopping, wire.ByApplication)
+			h.end(stopping, wire.NotAvailable)
 			return false
 		}
 		cause := "the device called home again"
@@ -73,7 +73,7 @@ func (s *Station) settle(h *connection, e *registry.Entry, silent *connection) b
 			cause += fmt.Sprintf(", and this connection did not answer within %v", s.config.ProbeTime)
 		}
 		if _, ok := s.replace(h, old); ok {
-			old.end(cause, wire.ByApplication)
+			old.end(cause, wire.TooManyConnections)
 			return true
 		}
 		// A third connection of the device has replaced old meanwhile.

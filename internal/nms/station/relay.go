@@ -148,7 +148,7 @@ const maxAbandoned = 8
 // It ends the connection of a device that leaves too many unanswered.
 func (h *connection) abandon(requests <-chan *ssh.Request, left ratelimit.Limit) {
 	if h.unanswered.Add(1) > maxAbandoned {
-		h.end(fmt.Sprintf("the device did not answer the close of %d sessions within %v", maxAbandoned+1, leaveTime), wire.ByApplication)
+		h.end(fmt.Sprintf("the device did not answer the close of %d sessions within %v", maxAbandoned+1, leaveTime), wire.ProtocolError)
 	}
 	go func() {
 		h.ignore(requests, left)

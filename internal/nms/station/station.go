@@ -156,7 +156,7 @@ func (s *Station) stop() {
 	wake.Up(s.freed)
 	s.mu.Unlock()
 	for _, h := range all {
-		h.end(stopping, wire.ByApplication)
+		h.end(stopping, wire.NotAvailable)
 	}
 	s.wg.Wait()
 	s.mu.Lock()

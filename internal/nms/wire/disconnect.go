@@ -16,10 +16,11 @@ type Reason uint32
 
 // The reasons that the station gives.
 const (
-	KeyExchangeFailed  Reason = 3
+	ProtocolError      Reason = 2
+	NotAvailable       Reason = 7  // SERVICE_NOT_AVAILABLE: the station stops
 	HostKeyNotVerified Reason = 9  // HOST_KEY_NOT_VERIFIABLE
 	ConnectionLost     Reason = 10 // no answer to a keepalive
-	ByApplication      Reason = 11 // an orderly end
+	ByApplication      Reason = 11 // an intended end; callhome-mgr takes no other for graceful
 	TooManyConnections Reason = 12
 	NoMoreAuthMethods  Reason = 14
 )
