@@ -8,6 +8,7 @@
 package evidence
 
 import (
+	"regexp"
 	"strings"
 )
 
@@ -70,14 +71,16 @@ func (p *Process) LoggedIn(uidOf func(string) int, claimed func(string) bool) (u
 	if p.UIDs != [4]int{uid, uid, uid, uid} || p.Sandboxed || p.ByUser || p.Root == RootEmpty || p.Socket == No {
 		return "", false
 	}
-	for _, name := range p.users() {
-		switch uidOf(name) {
-		case uid:
+	name, ok := p.user()
+	if !ok {
+		return "", false
+	}
+	switch uidOf(name) {
+	case uid:
+		return name, true
+	case anyUID: // root is in /etc/passwd
+		if uid != 0 && claimed(name) {
 			return name, true
-		case anyUID: // root is in /etc/passwd
-			if uid != 0 && claimed(name) {
-				return name, true
-			}
 		}
 	}
 	return "", false
@@ -91,21 +94,23 @@ func (p *Process) IsProgram(uid int) bool {
 		p.Title != "" && !strings.HasPrefix(name, "sshd") && !strings.HasSuffix(p.Title, "/sshd")
 }
 
-// users returns the users that the title can name, the longest first. After a
-// login it is "sshd: USER" or "sshd: USER@notty", from 9.8 on "sshd-session: ...",
-// and a name can have an "@" of its own. All titles before a login end in a
-// bracket: "[accepted]", "USER [priv]", "[net]".
-func (p *Process) users() (names []string) {
-	name, ok := strings.CutPrefix(p.Title, "sshd: ")
+// terminals is what sshd appends to the user's name in the title once a channel is
+// open: its terminals, or notty. No other name is tried, since a peer can have the log
+// claim any: of "netconf@notty" only netconf can be the user.
+var terminals = regexp.MustCompile(`@(notty|(pts/[0-9]+|tty[A-Z]*[0-9]+)(,(pts/[0-9]+|tty[A-Z]*[0-9]+))*)$`)
+
+// user returns the user that the title names. After a login it is "sshd: USER" or
+// "sshd: USER@notty", from 9.8 on "sshd-session: ...", and a name can have an "@" of
+// its own. All titles before a login end in a bracket: "[accepted]", "USER [priv]",
+// "[net]".
+func (p *Process) user() (name string, ok bool) {
+	name, ok = strings.CutPrefix(p.Title, "sshd: ")
 	if !ok {
 		name, ok = strings.CutPrefix(p.Title, "sshd-session: ")
 	}
 	if !ok || strings.HasSuffix(name, "]") {
-		return nil
+		return "", false
 	}
-	for name != "" {
-		names = append(names, name)
-		name = name[:max(strings.LastIndexByte(name, '@'), 0)]
-	}
-	return names
+	name = terminals.ReplaceAllString(name, "")
+	return name, name != ""
 }

@@ -96,12 +96,28 @@ func TestTheProcessSaysWhoseLoginItIs(t *testing.T) {
 		want    string
 	}{
 		{"a local user, whatever the log claims", "ann@example.net", []string{"ghost", "ann"}, "ann@example.net"},
-		{"another name service's, the longest name", "", []string{"ann", "ghost", "ann@example.net"}, "ann@example.net"},
+		{"another name service's", "", []string{"ann", "ghost", "ann@example.net"}, "ann@example.net"},
+		{"the title as a name", "", []string{"ann@example.net@notty"}, ""},
+		{"a part of the name", "", []string{"ann"}, ""},
+		{"a local user, and the title as a name", "ann@example.net", []string{"ann@example.net@notty"}, "ann@example.net"},
 		{"a user whom the log does not name", "", []string{"ghost"}, ""},
 	} {
 		got, _ := p.LoggedIn(only(tt.known, 1000), func(name string) bool { return slices.Contains(tt.claimed, name) })
 		if got != tt.want {
 			t.Errorf("%s: got %q, want %q", tt.name, got, tt.want)
+		}
+	}
+}
+
+// sshd appends terminals to the name, and nothing else.
+func TestTheUserOfATitle(t *testing.T) {
+	for title, want := range map[string]string{
+		"sshd: netconf": "netconf", "sshd: netconf@notty": "netconf", "sshd-session: netconf@pts/0": "netconf", "sshd: netconf@pts/0,pts/12": "netconf", "sshd: netconf@tty1": "netconf", "sshd: netconf@ttyS0,pts/1": "netconf", "sshd: ann@corp1": "ann@corp1",
+		"sshd: ann@corp": "ann@corp", "sshd: ann@corp.example@notty": "ann@corp.example", "sshd: @notty": "", "sshd: netconf [priv]": "", "sshd: x@y@z": "x@y@z", "bash": "",
+	} {
+		p := Process{Title: title}
+		if got, ok := p.user(); got != want || ok != (want != "") {
+			t.Errorf("%q is of %q, %v; want %q", title, got, ok, want)
 		}
 	}
 }

@@ -65,10 +65,19 @@ func (s *Session) subsystemEnded(first bool) {
 	s.mu.Lock()
 	s.rec.Orderly = first
 	id := s.rec.Subsystem
+	confirm := first && s.confirming != id
+	var ctx context.Context
+	if confirm {
+		if s.endConfirm != nil {
+			s.endConfirm() // another process is the subsystem now
+		}
+		s.confirming = id
+		ctx, s.endConfirm = context.WithCancel(s.ctx)
+	}
 	s.mu.Unlock()
 	s.save()
-	if first {
-		go s.confirmEnd(id)
+	if confirm {
+		go s.confirmEnd(ctx, id)
 	}
 }
 
@@ -78,10 +87,11 @@ const endTime = time.Second
 
 // confirmEnd takes an orderly end back if the subsystem's process still runs: it has
 // closed the end file, as programs do that close all descriptors that they do not
-// know. Its end is then that of its pidfd.
-func (s *Session) confirmEnd(id process.Identity) {
+// know. Its end is then that of its pidfd. There is at most one for a session: a user
+// can close the file any number of times.
+func (s *Session) confirmEnd(ctx context.Context, id process.Identity) {
 	select {
-	case <-s.ctx.Done():
+	case <-ctx.Done():
 		return
 	case <-time.After(endTime):
 	}
@@ -95,8 +105,14 @@ func (s *Session) confirmEnd(id process.Identity) {
 		s.rec.Orderly = false
 	}
 	s.mu.Unlock()
-	defer context.AfterFunc(s.ctx, func() { pidfd.Close() })()
-	if process.AwaitExit(pidfd) == nil {
+	defer context.AfterFunc(ctx, func() { pidfd.Close() })()
+	if process.AwaitExit(pidfd) != nil {
+		return
+	}
+	s.mu.Lock()
+	decided := s.rec.Subsystem != id || s.rec.Orderly // by the end file, meanwhile
+	s.mu.Unlock()
+	if !decided {
 		s.env.Watch.end(s.id())
 	}
 }

@@ -127,7 +127,7 @@ func newReporting(t *testing.T) *reporting {
 	s.mu.Lock()
 	s.rec.Nonce = "1.x"
 	s.mu.Unlock()
-	if r.end, err = s.Report(subsystem.Report{PID: child, Nonce: "1.x"}); err != nil {
+	if r.end, err = s.Report(subsystem.Report{PID: child, UID: os.Getuid(), Nonce: "1.x"}); err != nil {
 		t.Fatal(err)
 	}
 	if r.subsystem, err = process.Identify(child); err != nil {
@@ -280,4 +280,54 @@ func TestTheEndFileIsReadOnly(t *testing.T) {
 	if left, err := os.ReadDir(r.env.Dir); err != nil || len(left) != 0 {
 		t.Errorf("left over: %v, %v", left, err)
 	}
+}
+
+// One process that closes two end files, the second as it ends: what was decided then
+// is not taken back when its pidfd shows the end.
+func TestAnEndIsDecidedOnce(t *testing.T) {
+	t.Parallel()
+	r := newReporting(t)
+	again, err := r.Report(subsystem.Report{PID: r.subsystem.PID, UID: os.Getuid(), Nonce: "1.x"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.end.Close()
+	await(t, "the first end", r.orderly)
+	await(t, "the end to be taken back", func() bool { return !r.orderly() })
+	again.Close()
+	await(t, "the second end", r.orderly)
+	r.log(r.closed)
+	await(t, "the connection's end", r.closing)
+	if err := unix.Kill(r.subsystem.PID, unix.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	await(t, "the end of the process", r.subsystem.Ended)
+	if info := r.hangUp(); !info.Graceful {
+		t.Errorf("it ended as %+v", info)
+	}
+}
+
+// A report counts only for the user whose process sends it.
+func TestAReportIsItsProcesss(t *testing.T) {
+	t.Parallel()
+	r := newReporting(t)
+	for _, report := range []subsystem.Report{
+		{PID: r.subsystem.PID, UID: os.Getuid() + 1, Nonce: "1.x"},
+		{PID: r.subsystem.PID, UID: os.Getuid(), Nonce: "1.y"},
+		{PID: os.Getpid(), UID: os.Getuid(), Nonce: "1.x"},
+	} {
+		if f, err := r.Report(report); err == nil {
+			f.Close()
+			t.Errorf("%+v was taken", report)
+		}
+	}
+	r.mu.Lock()
+	r.rec.UID++
+	r.mu.Unlock()
+	if f, err := r.Report(subsystem.Report{PID: r.subsystem.PID, UID: os.Getuid(), Nonce: "1.x"}); err == nil {
+		f.Close()
+		t.Error("another user's report was taken")
+	}
+	r.end.Close()
+	r.hangUp()
 }

@@ -156,7 +156,7 @@ func (e *Env) login(sshd process.Identity, socket uint64, claims []claim) (user 
 		if len(claims) > 0 {
 			user = claims[len(claims)-1].User
 		}
-		return user, 0, e.proven(sshd, user)
+		return user, os.Getuid(), e.proven(sshd, user)
 	}
 	if !sshd.Runs() {
 		return "", 0, false

@@ -136,7 +136,7 @@ func TestTheKeyIsOneThatLogAndSshdAgreeOn(t *testing.T) {
 		{"lines added after", key, 1000, []claim{true1, admin, password, {User: "ghost", Method: "publickey"}}, true1, true},
 		{"a line added, no report", "", 1000, []claim{true1, admin}, claim{User: "netconf"}, true},
 		{"no key", "publickey ssh-ed25519 AAAA\npublickey x\n\x00", 1000, []claim{true1, admin}, claim{User: "netconf"}, true},
-		{"another key is exposed", key, 1000, []claim{admin}, admin, false},
+		{"another key is exposed", key, 1000, []claim{admin}, claim{User: "netconf"}, false},
 		{"another key and lines", key, 1000, []claim{admin, password}, claim{User: "netconf"}, false},
 		{"another user's report", key, 1001, []claim{admin, true1}, claim{User: "netconf"}, true},
 		{"no line of the user", key, 1000, []claim{{User: "ghost"}}, claim{User: "netconf"}, false},

@@ -74,6 +74,39 @@ func TestFilesAreRemovedLater(t *testing.T) {
 	}
 }
 
+// The first line of a log is the manager's only where it wrote one, and says only what
+// was known before sshd started.
+func TestTheHeadOfALog(t *testing.T) {
+	env, _ := newEnv(t)
+	s := New(env, 1, proto.CallParams{Host: "nms", Port: 4334}, "manager", Owner{Client: "c", Endpoint: "e", Config: "x"})
+	s.rec.Nonce = "1.n"
+	log, err := s.openLog()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer log.Close()
+	head := headOf(logPath(env.Dir, 1), 1)
+	if head == nil || head.Client != "c" || head.Endpoint != "e" || head.Config != "x" || head.Nonce != "1.n" || head.Offset != s.rec.Offset || head.Offset == 0 {
+		t.Errorf("got %+v", head)
+	}
+	forged := logHead + `{"session":2,"client":"c","user":"root","uid":0,"subsystem-process":{"pid":1,"start-time":5},"orderly":true,"claims":[{"user":"x"}]}` + "\n"
+	for _, mode := range []os.FileMode{0o400, 0o644} {
+		path := logPath(env.Dir, 2)
+		if err := errors.Join(os.WriteFile(path, []byte(forged), 0o600), os.Chmod(path, headMode)); err != nil {
+			t.Fatal(err)
+		}
+		if head := headOf(path, 2); head == nil || head.Subsystem.PID != 0 || head.User != "" || head.Orderly || head.Claims != nil {
+			t.Errorf("believed %+v", head)
+		}
+		if err := os.Chmod(path, mode); err != nil {
+			t.Fatal(err)
+		}
+		if head := headOf(path, 2); head != nil {
+			t.Errorf("a log of mode %o has the head %+v", mode, head)
+		}
+	}
+}
+
 func TestAnInvalidRecordIsRefused(t *testing.T) {
 	whole, err := json.Marshal(sample(3))
 	if err != nil {

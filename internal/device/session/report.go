@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"callhome/internal/device/evidence"
 	"callhome/internal/device/process"
 	"callhome/internal/device/subsystem"
 	"callhome/internal/proto"
@@ -28,6 +29,7 @@ import (
 func (s *Session) Report(r subsystem.Report) (*os.File, error) {
 	s.mu.Lock()
 	nonce, sshd := s.rec.Nonce, s.rec.Process
+	user, proven := s.rec.UID, slices.Contains(afterLogin, s.rec.State)
 	s.mu.Unlock()
 	if nonce == "" || subtle.ConstantTimeCompare([]byte(nonce), []byte(r.Nonce)) != 1 {
 		return nil, errors.New("unknown nonce")
@@ -35,6 +37,14 @@ func (s *Session) Report(r subsystem.Report) (*os.File, error) {
 	id, err := process.Identify(r.PID)
 	if err != nil {
 		return nil, err
+	}
+	// SO_PEERCRED has the number of a process that may have ended: another user's
+	// process could have it now.
+	if now, err := evidence.System.Look(r.PID, 0); err != nil || now.UIDs != [4]int{r.UID, r.UID, r.UID, r.UID} {
+		return nil, fmt.Errorf("process %d is not user %d's", r.PID, r.UID)
+	}
+	if proven && r.UID != user {
+		return nil, fmt.Errorf("the report is user %d's, the session user %d's", r.UID, user)
 	}
 	if !process.System.Below(sshd.PID, r.PID) {
 		return nil, fmt.Errorf("process %d is not below the session's sshd", r.PID)

@@ -135,14 +135,17 @@ func rediscover(dir string, id int) (*record, error) {
 	return rec, nil
 }
 
-// headOf returns the record of session id in the first line of a log, nil without
-// one.
+// headOf returns what the first line of a log says of session id, as it was before
+// sshd started; nil without that line.
 func headOf(path string, id int) *record {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil
 	}
 	defer f.Close()
+	if info, err := f.Stat(); err != nil || info.Mode() != headMode {
+		return nil
+	}
 	line, err := bufio.NewReader(io.LimitReader(f, maxRecord)).ReadBytes('\n')
 	if err != nil {
 		return nil
@@ -152,6 +155,7 @@ func headOf(path string, id int) *record {
 	if !ok || json.Unmarshal(data, &r) != nil || r.Session != id {
 		return nil
 	}
-	r.Offset = int64(len(line))
-	return &r
+	return &record{Offset: int64(len(line)), Config: r.Config, Nonce: r.Nonce, SessionInfo: proto.SessionInfo{
+		Session: id, Host: r.Host, Port: r.Port, Opaque: r.Opaque, Remote: r.Remote, Local: r.Local, Since: r.Since, Client: r.Client, Endpoint: r.Endpoint, Via: r.Via,
+	}}
 }

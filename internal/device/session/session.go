@@ -62,6 +62,10 @@ type Session struct {
 	unsaved bool          // the state file is older than rec
 	sent    uint64        // bytes sent on sock before sshd had it, as an announcement
 	reports ratelimit.Limit
+
+	// The process that confirmEnd is about, and what cancels it.
+	confirming process.Identity
+	endConfirm context.CancelFunc
 }
 
 // Owner is the part of the configuration that a session belongs to.

@@ -91,11 +91,12 @@ func (s *Session) Execute(program string) error {
 }
 
 // openLog opens a new log for sshd. The first line is the session's record: it
-// replaces a lost or damaged state file. The line is written before sshd starts,
-// and sshd only appends, so no peer can forge it.
+// replaces a lost or damaged state file. The line is written before sshd starts, and
+// sshd only appends. On a full file system it cannot be written, and a peer's text
+// could be the first line: so the log gets headMode when it has a head.
 func (s *Session) openLog() (*os.File, error) {
 	s.env.removeRemains()
-	f, err := os.OpenFile(logPath(s.env.Dir, s.id()), os.O_RDWR|os.O_APPEND|os.O_CREATE|os.O_TRUNC, 0o600)
+	f, err := os.OpenFile(logPath(s.env.Dir, s.id()), os.O_RDWR|os.O_APPEND|os.O_CREATE|os.O_EXCL, 0o400)
 	if err != nil {
 		return nil, fmt.Errorf("opening a log for sshd: %w", err)
 	}
@@ -107,13 +108,21 @@ func (s *Session) openLog() (*os.File, error) {
 		return nil, fmt.Errorf("writing the head of sshd's log: %w", err)
 	}
 	head = append(append([]byte(logHead), head...), '\n')
-	if n, err := f.Write(head); err == nil {
-		s.mu.Lock()
-		s.rec.Offset = int64(n)
-		s.mu.Unlock()
-	} // on a full file system the session continues without that line
+	n, err := f.Write(head)
+	if err == nil {
+		err = f.Chmod(headMode)
+	}
+	if err != nil { // the session continues without that line
+		_, n = f.Truncate(0), 0
+	}
+	s.mu.Lock()
+	s.rec.Offset = int64(n)
+	s.mu.Unlock()
 	return f, nil
 }
+
+// headMode is the mode of a log whose first line is the manager's.
+const headMode = 0o600
 
 // logHead begins the first line of a log.
 const logHead = "callhome-mgr: session "
