@@ -48,6 +48,7 @@ func serveCommand() *cli.Command {
 		cmdline.ChoiceFlag("duplicate", string(d.Duplicate), "take `ACTION` refuse or replace on a duplicate, a second live connection of one device", string(registry.Refuse), string(registry.Replace)),
 		&cli.IntFlag{Name: "max-unauthenticated", Value: d.MaxUnauthenticated, Usage: "hold at most `NUMBER` unauthenticated connections"},
 		&cli.IntFlag{Name: "max-per-source", Value: d.MaxPerSource, Usage: "hold at most `NUMBER` unauthenticated connections from one address"},
+		&cli.BoolFlag{Name: "old-key-exchange", Usage: "also offer diffie-hellman-group14-sha256, for devices that have no curve25519; it costs a multiple"},
 		cmdline.DurationFlag("login-time", d.LoginTime, "close a connection that has not logged in after `TIME`"),
 		cmdline.DurationFlag("keepalive", d.KeepaliveEvery, "send a keepalive to each device every `TIME`"),
 		cmdline.DurationFlag("keepalive-time", d.KeepaliveTime, "close a connection whose keepalive has no answer after `TIME`"),
@@ -185,7 +186,8 @@ func stationConfig(c *cli.Context) (config station.Config, change registry.Chang
 		Credential:         station.Credential{User: c.String("user"), KeyFile: c.String("key-file"), PasswordFile: c.String("password-file")},
 		Duplicate:          registry.Duplicate(c.String("duplicate")),
 		MaxUnauthenticated: c.Int("max-unauthenticated"), MaxPerSource: c.Int("max-per-source"),
-		LoginTime: c.Duration("login-time"), KeepaliveEvery: c.Duration("keepalive"), KeepaliveTime: c.Duration("keepalive-time"), ProbeTime: c.Duration("probe-time"),
+		OldKeyExchange: c.Bool("old-key-exchange"),
+		LoginTime:      c.Duration("login-time"), KeepaliveEvery: c.Duration("keepalive"), KeepaliveTime: c.Duration("keepalive-time"), ProbeTime: c.Duration("probe-time"),
 	}
 	if config.Credential.KeyFile != "" && config.Credential.PasswordFile != "" {
 		return config, change, program.Usage(errors.New("--key-file and --password-file exclude each other"))

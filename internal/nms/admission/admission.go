@@ -68,13 +68,13 @@ type Set struct {
 	recent   memory[bool]
 }
 
-// Priority is in which order connections are served that wait.
+// Priority decides which of the waiting connections is served first.
 type Priority int
 
 // The priorities, the highest first.
 const (
-	Recent   Priority = iota // its source logged in lately
-	Ordinary                 // nothing is known of its source
+	Recent   Priority = iota // its source logged in lately, and did not fail lately
+	Ordinary                 // nothing is known of its source, or both happened
 	Suspect                  // its source or network failed lately
 )
 
@@ -83,13 +83,12 @@ type Place struct {
 	leave    func()
 	networks []network
 	recent   bool
-	// suspect: its source failed in the last minute or two, or a larger network of it
-	// has used up its failed attempts.
-	suspect bool
-	stage   Stage
-	queue   *list.List    // of its source: silent or versions; nil from Exchanged on
-	in      *list.Element // in queue
-	late    *list.Element // in overdue; nil if it is not
+	failed   bool // its source failed in the last minute or two
+	suspect  bool // it failed, or a larger network of it has used up its failed attempts
+	stage    Stage
+	queue    *list.List    // of its source: silent or versions; nil from Exchanged on
+	in       *list.Element // in queue
+	late     *list.Element // in overdue; nil if it is not
 }
 
 // group is the connections of a network.
@@ -189,7 +188,8 @@ func (s *Set) facts(p *Place, now time.Time) (f facts, own, late *Place) {
 			continue
 		}
 		_, p.recent = s.recent.get(n.Prefix, now)
-		_, p.suspect = s.failures.get(n.Prefix, now)
+		_, p.failed = s.failures.get(n.Prefix, now)
+		p.suspect = p.failed
 		f.ofSource, own = g.size(), g.evictable()
 	}
 	if e := s.overdue[false].Front(); e != nil {
@@ -204,9 +204,9 @@ func (s *Set) facts(p *Place, now time.Time) (f facts, own, late *Place) {
 // Priority returns the priority that the connection had when it got its place.
 func (p *Place) Priority() Priority {
 	switch {
-	case p.recent:
+	case p.recent && !p.failed:
 		return Recent
-	case p.suspect:
+	case p.suspect && !p.recent:
 		return Suspect
 	}
 	return Ordinary

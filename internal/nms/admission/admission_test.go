@@ -273,7 +273,14 @@ func TestALoginEndsTheRefusalOfItsAddress(t *testing.T) {
 	}
 	h.refuses("192.0.2.1", refusals[refuseFailures])
 	h.Remember(from, h.now)
-	h.enters("192.0.2.1", Connected)
+	// The attacker gets no priority with it.
+	if p := h.enters("192.0.2.1", Connected); p.Priority() != Ordinary {
+		t.Errorf("priority %d", p.Priority())
+	}
+	h.now = h.now.Add(2 * failureWindow)
+	if p := h.enters("192.0.2.1", Connected); p.Priority() != Recent {
+		t.Errorf("priority %d", p.Priority())
+	}
 }
 
 // Where an attack has the places, a source without failures replaces one with.

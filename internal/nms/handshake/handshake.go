@@ -28,6 +28,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"slices"
 	"sync"
 	"time"
 
@@ -38,11 +39,16 @@ import (
 )
 
 // keyExchanges are those that can run twice, in order of preference: post-quantum for
-// OpenSSH 9.9 and later, and one that every version has.
+// OpenSSH 9.9 and later, and one that OpenSSH has since 6.5 and libssh since 0.6. Those
+// on NIST curves cannot: Go draws their secrets from elsewhere than ssh.Config.Rand.
 var keyExchanges = []string{
 	ssh.KeyExchangeMLKEM768X25519, ssh.KeyExchangeCurve25519, "curve25519-sha256@libssh.org",
-	ssh.KeyExchangeDH16SHA512, ssh.KeyExchangeDH14SHA256,
 }
+
+// oldKeyExchange costs the station 20 times as much as the others (BenchmarkExchange),
+// and a peer chooses it before it has shown a key. Other groups of Diffie-Hellman cost a
+// multiple of that.
+const oldKeyExchange = ssh.KeyExchangeDH14SHA256
 
 // Login is how to log in to a device.
 type Login struct {
@@ -88,6 +94,8 @@ func (e *Error) Unwrap() error { return e.Err }
 type Options struct {
 	// HostKeys are the host key algorithms to offer, in order of preference.
 	HostKeys []string
+	// OldKeyExchange also offers diffie-hellman-group14-sha256, as the last one.
+	OldKeyExchange bool
 	// GotVersion, if set, is called when the peer's whole version string has come.
 	GotVersion func()
 	// Farewell, if set, returns what the peer is told in SSH_MSG_DISCONNECT about an
@@ -145,8 +153,12 @@ func secondRun(r *recording, o Options, login *Login, key ssh.PublicKey) (*Conn,
 }
 
 func config(o Options, random io.Reader) *ssh.ClientConfig {
+	offer := keyExchanges
+	if o.OldKeyExchange {
+		offer = append(slices.Clone(offer), oldKeyExchange)
+	}
 	return &ssh.ClientConfig{
-		Config:            ssh.Config{Rand: random, KeyExchanges: keyExchanges},
+		Config:            ssh.Config{Rand: random, KeyExchanges: offer},
 		HostKeyAlgorithms: o.HostKeys,
 		ClientVersion:     wire.ClientVersion,
 	}

@@ -78,12 +78,12 @@ func soon() time.Time { return time.Now().Add(20 * time.Second) }
 func TestTheHostKeyDeterminesTheUser(t *testing.T) {
 	hosts := map[string]ssh.Signer{"alice": sshtest.NewSigner(t), "bob": sshtest.NewSigner(t)}
 	for user, host := range hosts {
-		for _, kex := range keyExchanges {
+		for _, kex := range append(slices.Clone(keyExchanges), oldKeyExchange) {
 			t.Run(user+" "+kex, func(t *testing.T) {
 				station, other := pair(t)
 				served := device(other, host, kex, user, "secret of "+user)
 				versions := 0
-				c, err := Do(station, soon(), Options{GotVersion: func() { versions++ }}, func(key ssh.PublicKey) (*Login, error) {
+				c, err := Do(station, soon(), Options{OldKeyExchange: kex == oldKeyExchange, GotVersion: func() { versions++ }}, func(key ssh.PublicKey) (*Login, error) {
 					for name, s := range hosts {
 						if bytes.Equal(key.Marshal(), s.PublicKey().Marshal()) {
 							return &Login{User: name, Auth: []ssh.AuthMethod{ssh.Password("secret of " + name)}}, nil
@@ -105,6 +105,25 @@ func TestTheHostKeyDeterminesTheUser(t *testing.T) {
 					t.Errorf("the connection does not work: %v", err)
 				}
 			})
+		}
+	}
+}
+
+// What costs most is offered only where the operator wants it, or never.
+func TestAPeerCannotChooseAnExpensiveKeyExchange(t *testing.T) {
+	for _, tt := range []struct {
+		kex string
+		old bool
+	}{{oldKeyExchange, false}, {ssh.KeyExchangeDH16SHA512, true}, {ssh.KeyExchangeDHGEXSHA256, true}} {
+		station, other := pair(t)
+		device(other, sshtest.NewSigner(t), tt.kex, "u", "p")
+		_, err := Do(station, soon(), Options{OldKeyExchange: tt.old}, func(ssh.PublicKey) (*Login, error) {
+			t.Errorf("%s was used", tt.kex)
+			return nil, errors.New("used")
+		})
+		var e *Error
+		if !errors.As(err, &e) || e.Stage != StageExchange || !strings.Contains(err.Error(), "no common algorithm for key exchange") {
+			t.Errorf("%s: got %v", tt.kex, err)
 		}
 	}
 }

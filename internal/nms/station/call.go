@@ -43,7 +43,8 @@ func (c *call) run() {
 		return
 	}
 	login, err := handshake.Do(conn, deadline, handshake.Options{
-		HostKeys: s.config.Registry.Algorithms(), GotVersion: func() { _ = c.reached(admission.SentVersion) }, Farewell: c.farewell,
+		HostKeys: s.config.Registry.Algorithms(), OldKeyExchange: s.config.OldKeyExchange,
+		GotVersion: func() { _ = c.reached(admission.SentVersion) }, Farewell: c.farewell,
 	}, c.identify)
 	c.conn.loggedIn()
 	if err != nil {
@@ -111,6 +112,7 @@ func (c *call) pastBalancer(deadline time.Time) (net.Conn, bool) {
 		return fail(OverLimit, a.Refused)
 	}
 	a.Evicted()
+	c.conn.setPriority(a.Place.Priority())
 	return conn, true
 }
 
@@ -160,10 +162,11 @@ func (c *call) identify(key ssh.PublicKey) (*handshake.Login, error) {
 	if c.err != nil {
 		return nil, c.err
 	}
-	// From here on it is not evicted.
+	// From here on it is not evicted, and served first.
 	if !c.reached(admission.Exchanged) {
 		return nil, net.ErrClosed
 	}
+	c.conn.setPriority(admission.Recent)
 	s.mu.Lock()
 	c.budget = s.deviceOf(c.entry.ID).budget
 	s.mu.Unlock()

@@ -3,20 +3,11 @@ package station
 import (
 	"math/rand/v2"
 	"net"
-	"runtime"
 	"sync"
 	"time"
+
+	"callhome/internal/nms/admission"
 )
-
-// turns bounds how many logins compute at the same time. The waiting ones are served in
-// their order, as the senders on any channel.
-type turns chan struct{}
-
-func newTurns() turns { return make(turns, turnsOf(runtime.GOMAXPROCS(0))) }
-
-// turnsOf leaves a quarter of the processors, at least one, to the held connections and
-// their sessions: these come first.
-func turnsOf(processors int) int { return max(1, processors-max(1, processors/4)) }
 
 // minWait and maxWait bound how long the station waits for a peer, in all reads
 // together, until its connection is overdue. Each connection draws its own limit, so
@@ -33,7 +24,7 @@ const silentTime = 500 * time.Millisecond
 // loggedIn on it does neither.
 type paced struct {
 	net.Conn
-	turns   turns
+	turns   *turns
 	silent  func() // called when the peer has sent nothing for silentTime
 	overdue func()
 
@@ -41,15 +32,19 @@ type paced struct {
 	left    time.Duration // until it is overdue
 	heard   bool          // the peer has sent something
 
-	mu   sync.Mutex // guards the fields that follow
-	has  bool       // it has its turn
-	over bool       // it needs no turn any more
-	done chan struct{}
-	read func() // called with each read from the login on, unless nil
+	mu       sync.Mutex // guards the fields that follow
+	priority admission.Priority
+	has      bool // it has its turn
+	over     bool // it needs no turn any more
+	done     chan struct{}
+	read     func() // called with each read from the login on, unless nil
 }
 
-func newPaced(c net.Conn, t turns, silent, overdue func()) *paced {
-	return &paced{Conn: c, turns: t, silent: silent, overdue: overdue, left: minWait + rand.N(maxWait-minWait), done: make(chan struct{})}
+func newPaced(c net.Conn, t *turns, silent, overdue func()) *paced {
+	return &paced{
+		Conn: c, turns: t, silent: silent, overdue: overdue, left: minWait + rand.N(maxWait-minWait),
+		priority: admission.Ordinary, done: make(chan struct{}),
+	}
 }
 
 func (p *paced) Read(b []byte) (int, error) {
@@ -87,18 +82,26 @@ func (p *paced) Write(b []byte) (int, error) {
 
 // await waits for the connection's turn, or until it needs none.
 func (p *paced) await() {
-	select {
-	case p.turns <- struct{}{}:
-	case <-p.done:
+	p.mu.Lock()
+	priority := p.priority
+	p.mu.Unlock()
+	if !p.turns.take(priority, p.done) {
 		return
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.over || p.has {
-		<-p.turns
+		p.turns.give()
 		return
 	}
 	p.has = true
+}
+
+// setPriority sets the priority with which the connection waits from now on.
+func (p *paced) setPriority(to admission.Priority) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.priority = to
 }
 
 // yield ends the connection's turn, if it has it.
@@ -107,7 +110,7 @@ func (p *paced) yield() {
 	defer p.mu.Unlock()
 	if p.has {
 		p.has = false
-		<-p.turns
+		p.turns.give()
 	}
 }
 

@@ -3,16 +3,25 @@ package station
 import (
 	"io"
 	"net"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"callhome/internal/nms/admission"
 	"callhome/internal/nms/sshtest"
 )
 
+// unused returns how many turns are free.
+func (t *turns) unused() int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.free
+}
+
 // pacedPipe returns a paced connection and its peer.
-func pacedPipe(t *testing.T, turns turns, overdue func()) (*paced, net.Conn) {
+func pacedPipe(t *testing.T, turns *turns, overdue func()) (*paced, net.Conn) {
 	t.Helper()
 	a, b := sshtest.Pipe()
 	p := newPaced(a, turns, func() {}, overdue)
@@ -23,7 +32,7 @@ func pacedPipe(t *testing.T, turns turns, overdue func()) (*paced, net.Conn) {
 func TestConnectionsComputeInTurn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const many, atOnce = 20, 2
-		shared := make(turns, atOnce)
+		shared := &turns{free: atOnce}
 		var busy, most, finished atomic.Int64
 		for range many {
 			p, peer := pacedPipe(t, shared, func() { t.Error("overdue while it waited for its turn") })
@@ -45,10 +54,66 @@ func TestConnectionsComputeInTurn(t *testing.T) {
 			go func() { _, _ = io.Copy(io.Discard, peer) }()
 		}
 		time.Sleep(many * 2 * time.Second)
-		if finished.Load() != many || most.Load() != atOnce || len(shared) != 0 {
-			t.Errorf("%d finished, %d at once, %d turns are taken", finished.Load(), most.Load(), len(shared))
+		if finished.Load() != many || most.Load() != atOnce || shared.unused() != atOnce {
+			t.Errorf("%d finished, %d at once, %d turns are free", finished.Load(), most.Load(), shared.unused())
 		}
 	})
+}
+
+// Where computing costs, a device at an address that logged in lately waits for one turn,
+// and not for those that came before it; those that failed wait for all others.
+func TestTheHighestPriorityComputesFirst(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const attackers, cost = 100, 100 * time.Millisecond
+		shared := &turns{free: 1}
+		begun := time.Now()
+		var latest [admission.Suspect + 1]time.Duration
+		exchange := func(p admission.Priority) {
+			conn, peer := pacedPipe(t, shared, func() {})
+			conn.setPriority(p)
+			_, _ = io.WriteString(peer, "x")
+			go func() {
+				_, _ = conn.Read(make([]byte, 1))
+				time.Sleep(cost) // it computes
+				latest[p] = time.Since(begun)
+				conn.Close()
+			}()
+			synctest.Wait()
+		}
+		for range attackers {
+			exchange(admission.Suspect)
+		}
+		for range attackers {
+			exchange(admission.Ordinary)
+		}
+		exchange(admission.Recent)
+		time.Sleep(time.Hour)
+		synctest.Wait()
+		want := [...]time.Duration{admission.Recent: 2 * cost, admission.Ordinary: (2 + attackers) * cost, admission.Suspect: (1 + 2*attackers) * cost}
+		if latest != want {
+			t.Errorf("the last of each priority was served after %v, want %v", latest, want)
+		}
+	})
+}
+
+// A turn that comes together with the end of the connection is passed on.
+func TestNoTurnIsLostWhenConnectionsEnd(t *testing.T) {
+	const most = 2
+	shared := &turns{free: most}
+	var all sync.WaitGroup
+	for n := range 2000 {
+		done := make(chan struct{})
+		all.Go(func() {
+			if shared.take(admission.Priority(n%3), done) {
+				shared.give()
+			}
+		})
+		all.Go(func() { close(done) })
+	}
+	all.Wait()
+	if shared.unused() != most {
+		t.Errorf("%d turns are free, want %d", shared.unused(), most)
+	}
 }
 
 // A peer that does not read, an end and a login give the turn back; so does an end
@@ -62,11 +127,11 @@ func TestATurnIsGivenBack(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				shared := make(turns, 1)
+				shared := &turns{free: 1}
 				first, peer := pacedPipe(t, shared, func() {})
 				_, _ = io.WriteString(peer, "x")
-				if _, err := first.Read(make([]byte, 1)); err != nil || len(shared) != 1 {
-					t.Fatalf("%v, %d turns are taken", err, len(shared))
+				if _, err := first.Read(make([]byte, 1)); err != nil || shared.unused() != 0 {
+					t.Fatalf("%v, %d turns are free", err, shared.unused())
 				}
 				second, other := pacedPipe(t, shared, func() {})
 				_, _ = io.WriteString(other, "x")
@@ -83,12 +148,12 @@ func TestATurnIsGivenBack(t *testing.T) {
 				<-gone
 				end(first)
 				synctest.Wait()
-				if len(shared) != 1 || !second.has || first.has || third.has {
-					t.Errorf("%d turns are taken, by the second %v", len(shared), second.has)
+				if shared.unused() != 0 || !second.has || first.has || third.has {
+					t.Errorf("%d turns are free, by the second %v", shared.unused(), second.has)
 				}
 				second.loggedIn()
-				if len(shared) != 0 {
-					t.Errorf("%d turns are taken at the end", len(shared))
+				if shared.unused() != 1 {
+					t.Errorf("%d turns are free at the end", shared.unused())
 				}
 			})
 		})
@@ -97,13 +162,13 @@ func TestATurnIsGivenBack(t *testing.T) {
 
 func TestAPeerThatSendsNothingIsSilent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		shared := make(turns, 1)
+		shared := &turns{free: 1}
 		var silent atomic.Bool
 		a, peer := sshtest.Pipe()
 		p := newPaced(a, shared, func() { silent.Store(true) }, func() {})
 		defer peer.Close()
 		defer p.Close()
-		shared <- struct{}{} // another has the turn: the time to wait for it does not count
+		shared.take(0, nil) // another has the turn: the time to wait for it does not count
 		_, _ = io.WriteString(peer, "x")
 		go func() {
 			for {
@@ -113,7 +178,7 @@ func TestAPeerThatSendsNothingIsSilent(t *testing.T) {
 			}
 		}()
 		time.Sleep(2 * silentTime)
-		<-shared
+		shared.give()
 		time.Sleep(2 * silentTime)
 		if silent.Load() {
 			t.Error("a peer that has sent a byte is silent")
@@ -138,7 +203,7 @@ func TestAPeerThatSendsNothingIsSilent(t *testing.T) {
 
 func TestAfterTheLoginAConnectionIsNotPaced(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		shared := make(turns, 1)
+		shared := &turns{free: 1}
 		var overdue atomic.Bool
 		p, peer := pacedPipe(t, shared, func() { overdue.Store(true) })
 		_, _ = io.WriteString(peer, "x")
@@ -150,8 +215,8 @@ func TestAfterTheLoginAConnectionIsNotPaced(t *testing.T) {
 			time.Sleep(time.Hour)
 			_, _ = io.WriteString(peer, "x")
 		}()
-		if _, err := p.Read(make([]byte, 1)); err != nil || len(shared) != 0 || overdue.Load() {
-			t.Errorf("%v, %d turns are taken, overdue %v", err, len(shared), overdue.Load())
+		if _, err := p.Read(make([]byte, 1)); err != nil || shared.unused() != 1 || overdue.Load() {
+			t.Errorf("%v, %d turns are free, overdue %v", err, shared.unused(), overdue.Load())
 		}
 	})
 }

@@ -32,8 +32,10 @@ type Config struct {
 	// MaxUnauthenticated and MaxPerSource bound the unauthenticated connections.
 	MaxUnauthenticated, MaxPerSource int
 	LoginTime                        time.Duration // from accept to login
-	KeepaliveEvery                   time.Duration
-	KeepaliveTime                    time.Duration // for the answer
+	// OldKeyExchange is for devices without curve25519. It costs a multiple.
+	OldKeyExchange bool
+	KeepaliveEvery time.Duration
+	KeepaliveTime  time.Duration // for the answer
 	// ProbeTime is how long an old connection has to show that it is alive when
 	// its device calls again.
 	ProbeTime time.Duration
@@ -78,7 +80,7 @@ type Station struct {
 	config     Config
 	wg         sync.WaitGroup
 	turnedAway chan struct{} // has a value for each connection in turnAway
-	turns      turns         // of the connections that have not logged in
+	turns      *turns        // of the connections that have not logged in
 	// taking is held while a connection is decided about: one waits at a time, and the
 	// others behind it.
 	taking sync.Mutex
@@ -182,6 +184,7 @@ func (s *Station) Take(ctx context.Context, conn net.Conn) {
 		}
 		return
 	}
+	c.conn.setPriority(c.place.Priority())
 	s.wg.Go(c.run)
 }
 

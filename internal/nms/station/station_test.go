@@ -15,6 +15,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"callhome/internal/nms/admission"
 	"callhome/internal/nms/nmsproto"
 	"callhome/internal/nms/registry"
 	"callhome/internal/nms/sshtest"
@@ -481,6 +482,45 @@ func TestAFleetWaitsForItsPlaces(t *testing.T) {
 			t.Errorf("stats %+v", st)
 		}
 	})
+}
+
+// A device at an address that logged in lately does not wait for the key exchanges of the
+// peers that came before it, nor does one behind a load balancer.
+func TestAnAttackersKeyExchangesDelayNoDevice(t *testing.T) {
+	const attackers = 40
+	for name, balancer := range map[string]string{"direct": "", "behind a load balancer": "PROXY TCP4 192.0.2.1 192.0.2.2 1 4334\r\n"} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s, d := newSite(t, func(c *Config) { c.Balancers = []netip.Prefix{netip.MustParsePrefix("198.51.100.0/24")} }), newStandIn(t)
+				s.know("edge7", d, "")
+				s.unauthenticated.Remember(mustAddr("192.0.2.1:1").Addr(), time.Now())
+				most := s.turns.unused()
+				for range most {
+					s.turns.take(admission.Recent, nil)
+				}
+				for n := range attackers {
+					s.call(fmt.Sprintf("10.%d.0.1:1", n), newStandIn(t).serve)
+				}
+				synctest.Wait()
+				if balancer == "" {
+					s.call("192.0.2.1:1", d.serve)
+				} else {
+					s.call("198.51.100.1:1", func(c net.Conn) {
+						_, _ = io.WriteString(c, balancer)
+						d.serve(c)
+					})
+				}
+				synctest.Wait()
+				for range most {
+					s.turns.give()
+				}
+				s.await(nmsproto.EventUp)
+				if n := s.Stats().Outcomes[Unknown]; n > attackers/2 {
+					t.Errorf("%d of %d attackers were served before the device", n, attackers)
+				}
+			})
+		})
+	}
 }
 
 // Of a fleet behind one address the station refuses what is above the limit, and
