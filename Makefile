@@ -86,6 +86,7 @@ fuzz: ## each fuzz target for FUZZTIME
 
 .PHONY: bench
 bench: build ## what a call home costs, beside bare sshd in the same run (root)
+	$(CC) -O2 -Wall -o bin/cfloor test/bench/cfloor/cfloor.c
 	$(BUILD) -o bin/gofloor ./test/bench/gofloor
 	$(BUILD) -o bin/bench ./test/bench
 	bin/bench

@@ -24,22 +24,26 @@ func banner(f *fixture) error {
 	args := f.command.Args()
 	ways := []*way{
 		{name: "bare sshd -i", once: func() (time.Duration, error) { return bare(l, args, f) }},
+		{name: "C program", once: func() (time.Duration, error) {
+			return spawned(l, f, append([]string{program("cfloor"), port}, args...))
+		}},
 		{name: "least Go program", once: func() (time.Duration, error) {
 			return spawned(l, f, append([]string{program("gofloor"), port}, args...))
 		}},
-		{name: "callhome-trigger", once: func() (time.Duration, error) {
-			return spawned(l, f, []string{program("callhome-trigger"), "127.0.0.1", port})
-		}},
-		{name: "callhome-mgr, API call", once: func() (time.Duration, error) {
+	}
+	for _, b := range f.builds {
+		ways = append(ways, &way{name: "callhome-trigger" + b.name, once: func() (time.Duration, error) {
+			return spawned(l, f, []string{b.trigger, "127.0.0.1", port})
+		}}, &way{name: "callhome-mgr, API call" + b.name, once: func() (time.Duration, error) {
 			begin := time.Now()
 			done := make(chan error, 1)
-			go func() { done <- f.manager.call(l, proto.WaitNone) }()
+			go func() { done <- b.manager.call(l, proto.WaitNone) }()
 			took, err := firstByte(l, begin)
 			if callErr := <-done; err == nil {
 				err = callErr
 			}
 			return took, err
-		}},
+		}})
 	}
 	if err := interleave(*rounds, ways); err != nil {
 		return err

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -26,6 +27,15 @@ type fixture struct {
 	command sshdexec.Command // what callhome starts, and the floors start too
 	env     []string         // the same for our programs
 	log     *os.File
+	builds  []build
+	manager *daemon // of the first build
+}
+
+// build is a set of programs that are measured: those of this build, and with -beside
+// those of another one.
+type build struct {
+	name    string // behind that of a way; "" for this build
+	trigger string
 	manager *daemon
 }
 
@@ -51,7 +61,7 @@ func newFixture() (*fixture, error) {
 	}
 	f.command = sshdexec.Command{
 		Sshd: "/usr/sbin/sshd", Config: "packaging/sshd_config", HostKeys: []string{f.path("host_key")}, Subsystem: subsystem,
-		Options: []string{"AuthorizedKeysFile=" + f.path("user_key.pub"), "StrictModes=no", "UsePAM=no", "PermitRootLogin=yes"},
+		Options: []string{"AuthorizedKeysFile=" + f.path("user_key.pub"), "StrictModes=no", "PermitRootLogin=yes"},
 	}
 	f.env = append(os.Environ(), "CALLHOME_DEFAULTS=/dev/null", "CALLHOME_SSHD_CONFIG=packaging/sshd_config",
 		"CALLHOME_HOST_KEY="+f.path("host_key"), "CALLHOME_SUBSYSTEM="+subsystem,
@@ -62,15 +72,25 @@ func newFixture() (*fixture, error) {
 	if f.log, err = os.OpenFile(f.path("log"), os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o600); err != nil {
 		return f, err
 	}
-	f.manager, err = f.startManager("manager")
-	return f, err
+	for _, b := range []struct{ dir, name string }{{*bin, ""}, {*beside, " of " + *beside}} {
+		if b.dir == "" {
+			continue
+		}
+		manager, err := f.startManagerOf(b.dir, "manager"+strconv.Itoa(len(f.builds)))
+		if err != nil {
+			return f, err
+		}
+		f.builds = append(f.builds, build{b.name, programIn(b.dir, "callhome-trigger"), manager})
+	}
+	f.manager = f.builds[0].manager
+	return f, nil
 }
 
 func (f *fixture) path(name string) string { return filepath.Join(f.dir, name) }
 
 func (f *fixture) end() {
-	if f.manager != nil {
-		f.manager.end()
+	for _, b := range f.builds {
+		b.manager.end()
 	}
 	os.RemoveAll(f.dir)
 }
@@ -83,7 +103,11 @@ type daemon struct {
 
 // startManager starts one; env comes on top of the fixture's.
 func (f *fixture) startManager(name string, env ...string) (*daemon, error) {
-	d := &daemon{cmd: exec.Command(program("callhome-mgr"), "--socket", f.path(name), "run", "--state-dir", f.path(name+".state"), "--state-size", "0", "--log-level", "error")}
+	return f.startManagerOf(*bin, name, env...)
+}
+
+func (f *fixture) startManagerOf(dir, name string, env ...string) (*daemon, error) {
+	d := &daemon{cmd: exec.Command(programIn(dir, "callhome-mgr"), "--socket", f.path(name), "run", "--state-dir", f.path(name+".state"), "--state-size", "0", "--log-level", "error")}
 	d.cmd.Env, d.cmd.Stderr = append(append([]string(nil), f.env...), env...), f.log
 	d.cmd.SysProcAttr = &unix.SysProcAttr{Pdeathsig: unix.SIGKILL}
 	if err := d.cmd.Start(); err != nil {

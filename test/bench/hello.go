@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -17,7 +18,7 @@ import (
 
 // hello measures from the accept at the management station to the server's
 // NETCONF hello, with the stock ssh client. The floor is the same sshd started
-// by a program that only connects and executes.
+// by a program in C that only connects and executes.
 func hello(f *fixture) error {
 	l, err := listen()
 	if err != nil {
@@ -26,21 +27,18 @@ func hello(f *fixture) error {
 	defer l.Close()
 	port := strconv.Itoa(l.Addr().(*net.TCPAddr).Port)
 	for _, kex := range []string{"curve25519-sha256", "sntrup761x25519-sha512@openssh.com"} {
+		made := func(name string, call func() error) *way {
+			return &way{name: name, once: func() (time.Duration, error) { return f.login(l, kex, call) }}
+		}
 		ways := []*way{
-			{name: "connect and exec", once: func() (time.Duration, error) {
-				return f.login(l, kex, func() error {
-					cmd := exec.Command(program("gofloor"), append([]string{port}, f.command.Args()...)...)
-					cmd.Stderr = f.log
-					if err := cmd.Start(); err != nil {
-						return err
-					}
-					go func() { _ = cmd.Wait() }()
-					return nil
-				})
-			}},
-			{name: "callhome-mgr", once: func() (time.Duration, error) {
-				return f.login(l, kex, func() error { return f.manager.call(l, proto.WaitNone) })
-			}},
+			made("C program, connect and exec", func() error { return f.spawn(append([]string{program("cfloor"), port}, f.command.Args()...)) }),
+		}
+		for _, b := range f.builds {
+			trigger := []string{b.trigger, "127.0.0.1", port}
+			ways = append(ways,
+				made("callhome-trigger, exec"+b.name, func() error { return f.spawn(trigger) }),
+				made("callhome-trigger, detach"+b.name, func() error { return f.spawn(trigger, "CALLHOME_HANDOVER=detach") }),
+				made("callhome-mgr"+b.name, func() error { return b.manager.call(l, proto.WaitNone) }))
 		}
 		n := max(*rounds/4, 1)
 		if err := interleave(n, ways); err != nil {
@@ -48,6 +46,17 @@ func hello(f *fixture) error {
 		}
 		report(fmt.Sprintf("accept to NETCONF hello, stock ssh, %s, %d rounds, interleaved", kex, n), ways)
 	}
+	return nil
+}
+
+// spawn starts a program that makes the call home, and does not wait for it.
+func (f *fixture) spawn(argv []string, env ...string) error {
+	cmd := exec.Command(argv[0], argv[1:]...)
+	cmd.Env, cmd.Stderr = append(slices.Clone(f.env), env...), f.log
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	go func() { _ = cmd.Wait() }()
 	return nil
 }
 

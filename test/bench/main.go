@@ -22,6 +22,7 @@ var (
 	held   = flag.Int("held", 500, "sessions held for memory and idle CPU")
 	idle   = flag.Duration("idle", 30*time.Second, "time for which the idle daemon is measured")
 	bin    = flag.String("bin", "bin", "directory of the programs")
+	beside = flag.String("beside", "", "directory of the programs of another build, to measure in the same rounds")
 	step   = flag.String("step", "", "run only this measurement: banner, hello, throughput, holding, station or storm")
 	only   = flag.Int("storm", -1, "of the step storm, run only the storm with this number")
 	people = flag.String("crowd", "", "run as the peers of a storm, of this kind")
@@ -74,25 +75,36 @@ var steps = []struct {
 // furnished says that we are in a mount namespace of our own.
 const furnished = "CALLHOME_BENCH_FURNISHED"
 
-// furnish starts over in a mount namespace where root's login shell is /bin/sh
-// and runs no start-up files: they cost more than all that is measured here.
+// world makes the bench's /etc: root's login shell is /bin/sh and runs no start-up
+// files, which cost more than all that is measured here; callhome's PAM service is
+// installed. $0 is an empty directory.
+const world = `set -e
+mount --make-rprivate /
+printf '%s\n' 'root:x:0:0:root:/nonexistent:/bin/sh' 'sshd:x:105:65534::/run/sshd:/usr/sbin/nologin' > "$0/passwd"
+mount --bind "$0/passwd" /etc/passwd
+if [ -d /etc/pam.d ]; then
+	cp -a /etc/pam.d "$0/pam.d"
+	[ ! -e /etc/pam.d/common-session ] || cp packaging/pam.d/callhome.deb "$0/pam.d/callhome"
+	[ -e /etc/pam.d/common-session ] || cp packaging/pam.d/callhome.rpm "$0/pam.d/callhome"
+	mount --bind "$0/pam.d" /etc/pam.d
+fi
+exec "$@"`
+
+// furnish starts over in a mount namespace with that world.
 func furnish() error {
-	passwd, err := os.CreateTemp("", "callhome-bench-passwd-")
+	dir, err := os.MkdirTemp("", "callhome-bench-etc-")
 	if err != nil {
 		return err
 	}
-	defer os.Remove(passwd.Name())
-	defer passwd.Close()
-	if _, err := passwd.WriteString("root:x:0:0:root:/nonexistent:/bin/sh\nsshd:x:105:65534::/run/sshd:/usr/sbin/nologin\n"); err != nil {
+	defer os.RemoveAll(dir)
+	if err := os.Chmod(dir, 0o755); err != nil {
 		return err
 	}
-	cmd := exec.Command("/bin/sh", "-c", `mount --make-rprivate / && mount --bind "$0" /etc/passwd && exec "$@"`, passwd.Name(), "/proc/self/exe")
 	self, err := os.Executable()
 	if err != nil {
 		return err
 	}
-	cmd.Args = append(cmd.Args[:len(cmd.Args)-1], self)
-	cmd.Args = append(cmd.Args, os.Args[1:]...)
+	cmd := exec.Command("/bin/sh", append([]string{"-c", world, dir, self}, os.Args[1:]...)...)
 	cmd.Env = append(os.Environ(), furnished+"=1")
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	cmd.SysProcAttr = &unix.SysProcAttr{Unshareflags: unix.CLONE_NEWNS, Pdeathsig: unix.SIGKILL}
@@ -139,10 +151,12 @@ func (w *way) at(percent int) time.Duration {
 
 func ms(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
 
-func program(name string) string {
-	abs, err := filepath.Abs(filepath.Join(*bin, name))
+func program(name string) string { return programIn(*bin, name) }
+
+func programIn(dir, name string) string {
+	abs, err := filepath.Abs(filepath.Join(dir, name))
 	if err != nil {
-		return filepath.Join(*bin, name)
+		return filepath.Join(dir, name)
 	}
 	return abs
 }
