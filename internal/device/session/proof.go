@@ -111,6 +111,7 @@ func (p *prover) login() bool {
 	s.mu.Lock()
 	agreed := s.rec.loggedIn(user, uid)
 	several, method := len(s.rec.Claims) > 1 || s.rec.ClaimsDropped, s.rec.Method
+	s.restoreAcks()
 	s.mu.Unlock()
 	s.save()
 	s.publishState(proto.EventAuthenticated, fmt.Sprintf("%s logged in (%s)", printable.Line(user), cmp.Or(printable.Line(method), "method not known")))

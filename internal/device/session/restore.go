@@ -9,6 +9,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"slices"
 
 	"callhome/internal/device/process"
 	"callhome/internal/proto"
@@ -95,6 +96,9 @@ func restore(env *Env, id int) (s *Session, known bool, err error) {
 		return nil, true, err
 	}
 	s.takeSocket(rec.Process)
+	if !slices.Contains(beforeLogin, rec.State) {
+		s.restoreAcks() // the earlier manager may have ended at the login
+	}
 	s.rec.Stats = stats(s.sock)
 	s.publish(proto.EventRestored, "")
 	s.save()

@@ -44,6 +44,7 @@ func (s *Session) Start(cmd sshdexec.Command, conn *dial.Conn) error {
 		cmd.Report = []string{s.env.Helper, subsystem.Flag, s.env.ReportSocket, s.rec.Nonce}
 	}
 	s.mu.Unlock()
+	quick := dial.QuickenAcks(conn.File)
 	// The owner must be on disk before sshd starts: a manager killed here would
 	// otherwise leave a session without owner, and the next one would call the
 	// client a second time.
@@ -55,7 +56,13 @@ func (s *Session) Start(cmd sshdexec.Command, conn *dial.Conn) error {
 		s.Fail(proto.StageHandover, err.Error())
 		return err
 	}
-	return s.supervise(p, conn.File)
+	if err := s.supervise(p, conn.File); err != nil {
+		return err
+	}
+	if !quick { // a kernel without the option
+		go quickAck(conn.File, s.loggedIn())
+	}
+	return nil
 }
 
 // Execute runs another program that makes the call home, as ConfD runs its
@@ -150,7 +157,6 @@ func (s *Session) supervise(p *os.Process, sock *os.File) error {
 	s.save()
 	if sock != nil {
 		s.publishState(proto.EventConnected, "")
-		go quickAck(sock, s.loggedIn())
 	}
 	exited := make(chan int, 1)
 	go func() {

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"callhome/internal/device/dial"
 	"callhome/internal/device/process"
 	"callhome/internal/proto"
 
@@ -153,14 +154,20 @@ func isTCP(fd int) bool {
 	return false
 }
 
+// restoreAcks ends the quick acknowledgements of the login: those of dial.QuickenAcks,
+// which the program that connected may have asked for, too. The caller holds s.mu.
+func (s *Session) restoreAcks() {
+	if s.sock != nil {
+		dial.RestoreAcks(s.sock)
+	}
+}
+
 // quickAckTime bounds quickAck: for a slower login the 40 ms do not matter.
 const quickAckTime = 10 * time.Second
 
-// quickAck disables delayed acknowledgements until the login is done: the stock
-// ssh client sends two small segments during the login, without TCP_NODELAY, and
-// waits 40 ms for the acknowledgement of the first. TCP_QUICKACK is not permanent
-// (tcp(7)), so quickAck sets it repeatedly. It returns when done is closed or
-// after quickAckTime.
+// quickAck is dial.QuickenAcks for kernels without that option: it disables delayed
+// acknowledgements until the login is done. TCP_QUICKACK is not permanent (tcp(7)), so
+// quickAck sets it repeatedly. It returns when done is closed or after quickAckTime.
 func quickAck(sock *os.File, done <-chan struct{}) {
 	raw, err := sock.SyscallConn()
 	if err != nil {

@@ -30,6 +30,7 @@ func toSshd(s *settings.Settings, c *dial.Conn, log *sshdexec.Log) error {
 	case s.SshdLog != "stderr":
 		tellTerminal(s, "connected to %v; sshd logs to %s", c.Remote, log.File.Name())
 	}
+	dial.QuickenAcks(c.File) // no process of ours is there after the login to undo it
 	if s.Handover == settings.HandoverDetach {
 		return detach(&s.Sshd, c, log)
 	}
