@@ -95,6 +95,7 @@ var arrows = []struct{ from, to, reason string }{
 	{"internal/device/connect", "internal/sysexits", "each failure has its exit status"},
 
 	{"internal/device/evidence", "internal/device/process", "examines processes"},
+	{"internal/device/evidence", "internal/sshdexec", "the title that sshd has with its PAM service"},
 
 	{"internal/device/hostsaccess", "internal/printable", "a line of hosts.deny in a cause"},
 

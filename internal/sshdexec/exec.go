@@ -36,7 +36,7 @@ func (c *Command) Become(sock, log *os.File) error {
 		return err
 	}
 	ownGroup()
-	argv, env := c.Args(), Environ()
+	argv, env := c.withPAM().Args(), Environ()
 	// From here on the thread's signal mask is what sshd will get.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
@@ -76,9 +76,10 @@ func (c *Command) Start(sock, log *os.File) (*os.Process, error) {
 	if err := prepare(sock); err != nil {
 		return nil, err
 	}
+	argv := c.withPAM().Args()
 	var p *os.Process
 	err := Cleanly(func() (err error) {
-		p, err = os.StartProcess(c.Sshd, c.Args(), &os.ProcAttr{
+		p, err = os.StartProcess(c.Sshd, argv, &os.ProcAttr{
 			Env:   Environ(),
 			Files: []*os.File{sock, sock, log},
 			Sys:   &unix.SysProcAttr{Setsid: true},

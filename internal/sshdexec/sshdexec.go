@@ -45,6 +45,8 @@ type Command struct {
 	Options []string
 	// Syslog lets sshd log to syslog instead of descriptor 2.
 	Syslog bool
+	// PAM is how sshd gets PAMService; Become and Start find it.
+	PAM PAM
 }
 
 // KeepAlive is ClientAliveInterval (seconds; 0 for never) and
@@ -115,9 +117,19 @@ func CheckOption(o string) error {
 	return nil
 }
 
+// withPAM returns c with the PAM service that this machine has for it.
+func (c *Command) withPAM() *Command {
+	d := *c
+	d.PAM, _ = c.FindPAM()
+	return &d
+}
+
 // Args returns the arguments of sshd, argv[0] among them. It is pure.
 func (c *Command) Args() []string {
 	args := []string{c.Sshd, "-i"}
+	if c.PAM == PAMByName {
+		args[0] = PAMService
+	}
 	if !c.Syslog {
 		// Without -e an inetd-mode sshd writes nothing to descriptor 2, not
 		// even what is wrong with its configuration. -E is not the way: 9.8
@@ -158,6 +170,9 @@ func (c *Command) options() []string {
 			continue
 		}
 		out = append(out, o)
+	}
+	if c.PAM == PAMByOption {
+		out = append(out, "PAMServiceName="+PAMService)
 	}
 	// Some lines that show a session's stages have level VERBOSE.
 	out = append(out, "LogLevel=VERBOSE")

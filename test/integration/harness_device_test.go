@@ -27,7 +27,7 @@ type device struct {
 	defaults       bool     // those stand in a defaults file, not on the command line
 	netns          string   // network namespace it lives in; "" for ours
 	root           string   // tree it lives in; "" for ours
-	bare           bool     // it has no /etc/callhome
+	bare           bool     // it has no /etc/callhome and no PAM service of callhome's
 }
 
 // newDevice makes a device whose netconf subsystem is that command.
@@ -98,7 +98,8 @@ func (d *device) here(argv ...string) *exec.Cmd {
 	if d.bare {
 		attr.Chroot = ""
 		argv = append([]string{"/usr/bin/unshare", "--mount", "sh", "-ec",
-			`mount -t tmpfs tmpfs "$1/etc/callhome"; root=$1; shift; [ -z "$root" ] || exec chroot "$root" "$@"; exec "$@"`, "sh", d.root}, argv...)
+			`mount -t tmpfs tmpfs "$1/etc/callhome"; cp -a "$1/etc/pam.d" "$1/etc/callhome"; rm "$1/etc/callhome/pam.d/callhome"
+			mount --bind "$1/etc/callhome/pam.d" "$1/etc/pam.d"; mount -t tmpfs tmpfs "$1/etc/callhome"; root=$1; shift; [ -z "$root" ] || exec chroot "$root" "$@"; exec "$@"`, "sh", d.root}, argv...)
 	}
 	cmd := exec.Command(argv[0], argv[1:]...)
 	cmd.Dir = "/"

@@ -30,7 +30,7 @@ var trees = []string{"bullseye", "trixie"}
 const treePatience = 8 * time.Minute // a slow mirror
 
 // treeStories are the tests that call openTree.
-var treeStories = []string{"TestEveryOpenSSH", "TestEveryOpenSSHSurvivesAnOutage", "TestPeriodicConnections", "TestWithNothingInstalledButOpenSSH", "TestAKilledMonitorLeavesNothing", "TestAnOrderlyCloseIsRecognised"}
+var treeStories = []string{"TestEveryOpenSSH", "TestEveryOpenSSHSurvivesAnOutage", "TestPeriodicConnections", "TestWithNothingInstalledButOpenSSH", "TestAKilledMonitorLeavesNothing", "TestAnOrderlyCloseIsRecognised", "TestALoginRunsNoMotdScript"}
 
 // buildTrees makes the trees that are not cached yet, while the other stories
 // run: it needs the network, which they have not. For each a file in

@@ -115,7 +115,7 @@ func TestRPM(t *testing.T) {
 		file := theOne(t, workshop(dirNow, name+"-0*.rpm"))
 		for query, want := range map[string][]string{
 			"--list":        {"/usr/sbin/callhome-trigger", "/usr/sbin/callhome-mgr", "/etc/callhome/trigger.conf", "/usr/lib/systemd/system/callhome-mgr.service", "/usr/lib/callhome/callhome-dhcp", "/usr/share/man/man8/callhome-trigger.8.gz", "/usr/share/zsh/site-functions/_callhome-mgr", "/usr/share/doc/" + name + "/sbom.cdx.json"},
-			"--configfiles": {"/etc/callhome/mgr.conf", "/etc/callhome/dhcp.conf", "/etc/callhome/trigger.conf", "/etc/callhome/sshd_config"},
+			"--configfiles": {"/etc/callhome/mgr.conf", "/etc/callhome/dhcp.conf", "/etc/callhome/trigger.conf", "/etc/callhome/sshd_config", "/etc/pam.d/callhome"},
 			"--requires":    {"openssh-server"},
 			"--scripts":     {"postinstall", "preuninstall", "postuninstall"},
 		} {

@@ -10,6 +10,8 @@ package evidence
 import (
 	"regexp"
 	"strings"
+
+	"callhome/internal/sshdexec"
 )
 
 // Process is a consistent snapshot of a process from /proc.
@@ -91,22 +93,26 @@ func (p *Process) LoggedIn(uidOf func(string) int, claimed func(string) bool) (u
 func (p *Process) IsProgram(uid int) bool {
 	name, _, _ := strings.Cut(p.Title, ":")
 	return p.UIDs == [4]int{uid, uid, uid, uid} && !p.Sandboxed && p.Root != RootEmpty &&
-		p.Title != "" && !strings.HasPrefix(name, "sshd") && !strings.HasSuffix(p.Title, "/sshd")
+		p.Title != "" && !strings.HasPrefix(name, "sshd") && name != sshdexec.PAMService && !strings.HasSuffix(p.Title, "/sshd")
 }
+
+// titles begin the title of sshd: with its argv[0], which up to 9.7 names the PAM
+// service, from 9.8 on with "sshd-session".
+var titles = []string{"sshd: ", sshdexec.PAMService + ": ", "sshd-session: "}
 
 // terminals is what sshd appends to the user's name in the title once a channel is
 // open: its terminals, or notty. No other name is tried, since a peer can have the log
 // claim any: of "netconf@notty" only netconf can be the user.
 var terminals = regexp.MustCompile(`@(notty|(pts/[0-9]+|tty[A-Z]*[0-9]+)(,(pts/[0-9]+|tty[A-Z]*[0-9]+))*)$`)
 
-// user returns the user that the title names. After a login it is "sshd: USER" or
-// "sshd: USER@notty", from 9.8 on "sshd-session: ...", and a name can have an "@" of
-// its own. All titles before a login end in a bracket: "[accepted]", "USER [priv]",
-// "[net]".
+// user returns the user that the title names. After a login it is one of titles and
+// "USER" or "USER@notty", and a name can have an "@" of its own. All titles before a
+// login end in a bracket: "[accepted]", "USER [priv]", "[net]".
 func (p *Process) user() (name string, ok bool) {
-	name, ok = strings.CutPrefix(p.Title, "sshd: ")
-	if !ok {
-		name, ok = strings.CutPrefix(p.Title, "sshd-session: ")
+	for _, t := range titles {
+		if name, ok = strings.CutPrefix(p.Title, t); ok {
+			break
+		}
 	}
 	if !ok || strings.HasSuffix(name, "]") {
 		return "", false

@@ -33,6 +33,8 @@ func TestLoggedIn(t *testing.T) {
 	}{
 		{"a user's sshd", user, "netop", netop, true},
 		{"a user's sshd before its channel", with(user, func(p *Process) { p.Title = "sshd: netop" }), "netop", netop, true},
+		{"up to 9.7 with a PAM service of callhome", with(user, func(p *Process) { p.Title = "callhome: netop@notty" }), "netop", netop, true},
+		{"the same, before the login", with(root, func(p *Process) { p.Title = "callhome: root [priv]" }), "root", 0, false},
 		{"9.8 and later", with(user, func(p *Process) { p.Title = "sshd-session: netop@notty" }), "netop", netop, true},
 		{"root up to 9.7", root, "root", 0, true},
 		{"root later", with(root, func(p *Process) { p.Title = "sshd-session: root@notty" }), "root", 0, true},
@@ -129,9 +131,9 @@ func FuzzTitlesBeforeALoginProveNothing(f *testing.F) {
 		f.Add(name)
 	}
 	f.Fuzz(func(t *testing.T, name string) {
-		for _, title := range []string{"sshd: " + name + " [priv]", "sshd: " + name + " [net]", "sshd-session: " + name + " [postauth]", "sshd: [accepted]", "sshd-auth: " + name, name} {
+		for _, title := range []string{"sshd: " + name + " [priv]", "sshd: " + name + " [net]", "callhome: " + name + " [net]", "sshd-session: " + name + " [postauth]", "sshd: [accepted]", "sshd-auth: " + name, "callhome-trigger: " + name, name} {
 			p := Process{UIDs: uids(0), Root: RootUsual, Socket: Yes, Title: title}
-			if strings.HasPrefix(title, "sshd: ") && !strings.HasSuffix(title, "]") || strings.HasPrefix(title, "sshd-session: ") && !strings.HasSuffix(title, "]") {
+			if strings.HasPrefix(title, "sshd: ") && !strings.HasSuffix(title, "]") || strings.HasPrefix(title, "callhome: ") && !strings.HasSuffix(title, "]") || strings.HasPrefix(title, "sshd-session: ") && !strings.HasSuffix(title, "]") {
 				continue // a complete title, which only sshd can set
 			}
 			for _, uid := range []int{0, anyUID} {

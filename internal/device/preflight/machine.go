@@ -38,6 +38,7 @@ type machine struct {
 	ownUsers   bool    // standing connections have users of their own
 	// privsepErr is why the privilege separation directory cannot be made.
 	privsepErr error
+	pamSetup   *pamSetup // nil where sshd does not run
 	// defaultKeys is a pattern of the files that sshd takes host keys from
 	// where nothing else is set.
 	defaultKeys string
@@ -85,6 +86,8 @@ func inspect(s *settings.Settings) *machine {
 		m.perUser = hasMatch(s.Sshd.Config)
 		m.accounts = lookUp(m.config, m.accounts)
 		m.logins = m.findLogins(m.accounts)
+		p := m.findPAM()
+		m.pamSetup = &p
 	}
 	return m
 }

@@ -48,6 +48,7 @@ var checks = []check{
 	{"subsystem", checkSubsystem},
 	{"source", checkSource},
 	{"keepalives", checkKeepalive},
+	{"PAM", checkPAM},
 	{"logins", checkLogins},
 	{"hosts.deny", checkHostsAccess},
 	{"login shells", checkShells},
