@@ -102,6 +102,7 @@ var arrows = []struct{ from, to, reason string }{
 	{"internal/device/manager", "internal/daemon", "opens the socket for the helpers' reports"},
 	{"internal/device/manager", "internal/device/connect", "makes the connections"},
 	{"internal/device/manager", "internal/device/dial", "takes one that was made elsewhere"},
+	{"internal/device/manager", "internal/device/process", "which processes are below a session's sshd"},
 	{"internal/device/manager", "internal/device/session", "what becomes of a connection"},
 	{"internal/device/manager", "internal/device/settings", "what each call home shall be like"},
 	{"internal/device/manager", "internal/device/subsystem", "takes helpers' reports"},

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"callhome/internal/daemon"
+	"callhome/internal/device/process"
 	"callhome/internal/device/session"
 	"callhome/internal/device/settings"
 	"callhome/internal/device/subsystem"
@@ -89,7 +90,7 @@ func (m *Manager) ServeReports(socket, helper string) error {
 	if err != nil {
 		return err
 	}
-	m.reports = subsystem.Listen(l, m.report)
+	m.reports = subsystem.Listen(l, m.report, m.inSession)
 	m.env.Helper, m.env.ReportSocket = helper, socket
 	go func() { // it returns only when the listener is closed
 		_ = m.reports.Serve(func() (*net.UnixConn, error) { return daemon.Accept(l.AcceptUnix, func(error) {}) })
@@ -110,6 +111,12 @@ func (m *Manager) report(r subsystem.Report) (*os.File, error) {
 		return nil, errors.New("unknown nonce")
 	}
 	return s.Report(r)
+}
+
+// inSession reports whether a process is below a session's sshd.
+func (m *Manager) inSession(pid int) bool {
+	above := process.System.Ancestors(pid)
+	return slices.ContainsFunc(m.Sessions(), func(s proto.SessionInfo) bool { return s.PID != 0 && slices.Contains(above, s.PID) })
 }
 
 // SetConfig sets the configuration of later calls; it does not affect sessions.

@@ -11,6 +11,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -115,18 +116,19 @@ func (p Proc) byParent() map[int][]Identity {
 }
 
 // Below reports whether pid is a descendant of top.
-func (p Proc) Below(top, pid int) bool {
+func (p Proc) Below(top, pid int) bool { return slices.Contains(p.Ancestors(pid), top) }
+
+// Ancestors returns the processes above pid, without process 1.
+func (p Proc) Ancestors(pid int) (all []int) {
 	for range 64 { // deeper than any chain of sshd, shell and subsystem
 		_, parent, err := p.Stat(pid)
 		if err != nil || parent <= 1 {
-			return false
+			break
 		}
-		if parent == top {
-			return true
-		}
+		all = append(all, parent)
 		pid = parent
 	}
-	return false
+	return all
 }
 
 // Identify returns the identity of a running process.

@@ -29,17 +29,20 @@ type Report struct {
 	AuthFile, Auth string
 }
 
-// Limits of the socket, to which every user can connect.
+// Limits of the socket, to which every user can connect. Processes of a session are
+// let in above the first two, up to maxSessions connections in all.
 const (
-	maxConns   = 64
-	maxPerUser = 16
-	maxMessage = 512 + maxAuth
+	maxConns    = 64
+	maxPerUser  = 16
+	maxSessions = 256
+	maxMessage  = 512 + maxAuth
 )
 
 // Listener receives the reports of helpers.
 type Listener struct {
 	listener *net.UnixListener
 	take     func(Report) (*os.File, error)
+	inside   func(pid int) bool
 
 	mu    sync.Mutex  // guards the field that follows
 	conns map[int]int // by user; -1 counts all
@@ -48,9 +51,10 @@ type Listener struct {
 // Listen returns a listener that owns the socket l; call Serve to run it. Each
 // report calls take in a goroutine of its own. take returns the file that the helper
 // is to hold open, which the listener owns then, or an error for a report that is
-// not evidence.
-func Listen(l *net.UnixListener, take func(Report) (*os.File, error)) *Listener {
-	return &Listener{listener: l, take: take, conns: make(map[int]int)}
+// not evidence. inside reports whether a process is below a session's sshd; it is
+// asked only when local users have taken all connections.
+func Listen(l *net.UnixListener, take func(Report) (*os.File, error), inside func(pid int) bool) *Listener {
+	return &Listener{listener: l, take: take, inside: inside, conns: make(map[int]int)}
 }
 
 // Close ends Serve and removes the socket.
@@ -69,7 +73,7 @@ func (l *Listener) Serve(accept func() (*net.UnixConn, error)) error {
 			return fmt.Errorf("accepting a report of a subsystem: %w", err)
 		}
 		peer, err := peerOf(c)
-		if err != nil || !l.enter(int(peer.Uid)) {
+		if err != nil || !l.admit(int(peer.Uid), int(peer.Pid)) {
 			c.Close()
 			continue
 		}
@@ -81,10 +85,15 @@ func (l *Listener) Serve(accept func() (*net.UnixConn, error)) error {
 	}
 }
 
-func (l *Listener) enter(uid int) bool {
+// admit counts a connection, or reports false above a limit.
+func (l *Listener) admit(uid, pid int) bool {
+	return l.enter(uid, maxConns, maxPerUser) || l.inside(pid) && l.enter(uid, maxSessions, maxSessions)
+}
+
+func (l *Listener) enter(uid, all, perUser int) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if uid != 0 && (l.conns[-1] >= maxConns || l.conns[uid] >= maxPerUser) {
+	if uid != 0 && (l.conns[-1] >= all || l.conns[uid] >= perUser) {
 		return false
 	}
 	l.conns[-1]++

@@ -59,7 +59,7 @@ func serve(t *testing.T, take func(Report) (*os.File, error)) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l := Listen(socket, take)
+	l := Listen(socket, take, func(int) bool { return false })
 	done := make(chan error)
 	go func() { done <- l.Serve(socket.AcceptUnix) }()
 	t.Cleanup(func() {
@@ -170,10 +170,10 @@ func TestAMalformedReportIsClosed(t *testing.T) {
 }
 
 func TestAUserHasABoundedShareOfTheSocket(t *testing.T) {
-	l := &Listener{conns: make(map[int]int)}
+	l := Listen(nil, nil, func(int) bool { return false })
 	enter := func(n, uid int) (in int) {
 		for range n {
-			if l.enter(uid) {
+			if l.admit(uid, 1) {
 				in++
 			}
 		}
@@ -189,7 +189,7 @@ func TestAUserHasABoundedShareOfTheSocket(t *testing.T) {
 	if others != maxConns-maxPerUser {
 		t.Errorf("all others have %d connections, want %d", others, maxConns-maxPerUser)
 	}
-	if !l.enter(0) {
+	if !l.admit(0, 1) {
 		t.Error("the limits refuse root")
 	}
 	l.leave(0)
@@ -217,5 +217,36 @@ func TestANonceNamesItsSession(t *testing.T) {
 		if id, ok := SessionOf(bad); ok {
 			t.Errorf("%q is of session %d", bad, id)
 		}
+	}
+}
+
+// Local users can take all connections, and a session's helper still gets in.
+func TestASessionsHelperIsAdmitted(t *testing.T) {
+	const inside = 7
+	l := Listen(nil, nil, func(pid int) bool { return pid == inside })
+	for uid := 1000; uid < 1000+maxConns/maxPerUser; uid++ {
+		for range maxPerUser {
+			if !l.admit(uid, 1) {
+				t.Fatalf("user %d is refused below the limits", uid)
+			}
+		}
+		if l.admit(uid, 1) {
+			t.Errorf("user %d is above its limit", uid)
+		}
+	}
+	if l.admit(2000, 1) {
+		t.Error("a process outside of sessions is above the limit of all")
+	}
+	if !l.admit(0, 1) {
+		t.Error("root is refused")
+	}
+	n := maxConns + 1 // root's
+	for ; l.admit(1000, inside); n++ {
+	}
+	if n != maxSessions {
+		t.Errorf("%d connections are the most, expected %d", n, maxSessions)
+	}
+	for range n {
+		l.leave(1000)
 	}
 }
