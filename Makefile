@@ -3,7 +3,7 @@
 GO        ?= go
 # No cgo: the programs are static. urfave/cli's documentation generator and
 # spelling suggestions are left out; they cost space and start-up time. So is
-# HTTP/2: metrics are served without TLS, where nobody speaks it.
+# HTTP/2: metrics are served without TLS, and scrapers use HTTP/2 only with TLS.
 TAGS      := urfave_cli_no_docs,urfave_cli_no_suggest,nethttpomithttp2
 VERSION   := $(shell packaging/version)
 LDFLAGS   := -s -w -X main.version=$(VERSION)

@@ -263,7 +263,7 @@ static int hex4(const char *p, const char *end, uint32_t *out)
 
 /*
  * string_rune takes one character of a JSON string off p, escapes undone, and
- * returns how many bytes it had there; 0 where it is none. A surrogate without
+ * returns how many bytes it had there; 0 where it is no character. A surrogate without
  * its other half is U+FFFD.
  */
 static size_t string_rune(const char *p, const char *end, uint32_t *out)
@@ -296,7 +296,7 @@ static size_t string_rune(const char *p, const char *end, uint32_t *out)
 	return 6;
 }
 
-/* The skip functions return what follows the thing at p, or NULL if it is none. */
+/* The skip functions return what follows the JSON value at p, or NULL if it is invalid. */
 
 static const char *skip_string(const char *p, const char *end)
 {
@@ -498,7 +498,7 @@ static int is(struct span v, char first) { return v.p < v.end && *v.p == first; 
 
 static int given(struct span v) { return v.p < v.end && *v.p != 'n'; } /* null is nothing */
 
-/* member finds a member of an object; an empty span where there is none. */
+/* member finds a member of an object; an empty span if the object lacks it. */
 static struct span member(struct span object, const char *name)
 {
 	struct span key, value, none = {NULL, NULL};
@@ -556,7 +556,7 @@ static int await(int sock, short events, int64_t deadline)
 		}
 		n = poll(&fd, 1, (int)left);
 		if (n > 0)
-			return CALLHOME_OK; /* or an error, which the next call will tell */
+			return CALLHOME_OK; /* or an error, which the next system call returns */
 		if (n == 0 && deadline && now_ms() >= deadline)
 			return fail(CALLHOME_ERR_TIMEOUT, "no answer from callhome-mgr in time");
 		if (n < 0 && errno != EINTR)
@@ -568,7 +568,7 @@ static int gone(int number) { return number == EPIPE || number == ECONNRESET || 
 
 /*
  * send_all sends the message, with fd (or -1) beside its first byte. Where the
- * manager has hung up it says nothing: what it said before is still to be read.
+ * manager has closed the connection it succeeds: an answer may be left to read.
  */
 static int send_all(int sock, const char *p, size_t n, int fd, int64_t deadline)
 {
@@ -672,7 +672,7 @@ static int read_line(int sock, struct line *l, int64_t deadline)
 			n = recv(sock, l->text + l->len, take, MSG_DONTWAIT);
 		while (n < 0 && errno == EINTR);
 		if (n <= 0 || (size_t)n > take)
-			return fail(CALLHOME_ERR_PROTOCOL, "somebody else reads from the manager's socket");
+			return fail(CALLHOME_ERR_PROTOCOL, "another thread or process reads from the manager's socket");
 		l->len += (size_t)n;
 		if (newline && (size_t)n == take) {
 			l->len--;
@@ -975,7 +975,7 @@ int callhome_handover(int sock, int fd, const char *host, const char *opaque, in
 	struct request r;
 
 	if (fd < 0)
-		return fail(CALLHOME_ERR_BADTYPE, "descriptor %d is none", fd);
+		return fail(CALLHOME_ERR_BADTYPE, "descriptor %d is negative", fd);
 	begin(&r, "handover");
 	if (target(&r, host, opaque, port ? port : CALLHOME_PORT) != CALLHOME_OK)
 		return CALLHOME_ERR;
@@ -1120,7 +1120,7 @@ int callhome_wait_start(int sock) { return simple(sock, "wait_start"); }
 
 int callhome_subscribe(int sock) { return simple(sock, "subscribe"); }
 
-/* inside returns the inside of a list; of what is none, nothing. */
+/* inside returns the content of a list; an empty span if v is no list. */
 static struct span inside(struct span v)
 {
 	if (is(v, '['))

@@ -13,7 +13,7 @@
  * is in docs/api.md.
  *
  * A socket is for one thread at a time. Nothing is kept but in the socket
- * itself: it may be passed on, and poll() on it tells the truth. No call
+ * itself: it may be passed on, and poll() on it is reliable. No call
  * raises SIGPIPE, and signals do not interrupt any. A call that found no
  * answer, or one that it did not understand, shuts its socket down, as a late
  * answer would be taken for that of the next call: close it and connect again.
@@ -57,7 +57,7 @@ enum callhome_code {
 	CALLHOME_ERR_SHUTDOWN = 12,     /* the manager is stopping */
 	CALLHOME_ERR_BAD_CONFIG = 13,   /* a configuration was refused, the former one stays */
 
-	CALLHOME_ERR_NOMANAGER = 101, /* nobody listens at the manager's socket */
+	CALLHOME_ERR_NOMANAGER = 101, /* no manager listens at the socket */
 	CALLHOME_ERR_CLOSED = 102,    /* the manager closed the connection */
 	CALLHOME_ERR_TIMEOUT = 103,   /* no answer in time; what was asked for may go on */
 	CALLHOME_ERR_PROTOCOL = 104   /* client and manager do not understand each other */
@@ -83,7 +83,7 @@ struct callhome_error {
 	char message[1024]; /* all in one line: callhome_lasterr() */
 };
 
-/* A session as the manager knows it; docs/api.md tells what the fields hold. */
+/* A session as the manager knows it; docs/api.md describes the fields. */
 struct callhome_session {
 	int session;
 	int port;
@@ -106,7 +106,7 @@ struct callhome_session {
 	int graceful;   /* it was closed on purpose */
 	char cause[1024];
 	int64_t bytes_sent, bytes_received, retransmits, unacked, rtt_ns, last_data_ns;
-	char client[256]; /* of the configuration, that it belongs to; "": somebody asked for it */
+	char client[256]; /* the configured client that it belongs to; "": a call on request */
 	char endpoint[256];
 };
 
@@ -118,12 +118,12 @@ struct callhome_status {
 	char version[64];
 	char since[40];
 	int clients;   /* that the configuration has */
-	int connected; /* of those, where somebody has logged in */
+	int connected; /* of those, with a login */
 	char config_applied[40]; /* when; "": none is in force */
 	char config_error[1024]; /* why the one read last was refused; "": it was not */
 };
 
-/* A NETCONF client of the configuration; docs/api.md tells what the fields hold. */
+/* A NETCONF client of the configuration; docs/api.md describes the fields. */
 struct callhome_client {
 	char client[256];
 	char state[20];
@@ -219,8 +219,8 @@ int callhome_get_clients(int sock, struct callhome_client res[], int n);
 
 /*
  * After callhome_subscribe() sock carries every event from then on, for
- * callhome_read_event() and for no other call. (What had happened before, which
- * the manager's answer tells, is skipped.) CALLHOME_ERR_TIMEOUT there
+ * callhome_read_event() and for no other call. (Earlier events, which
+ * the manager's answer contains, are skipped.) CALLHOME_ERR_TIMEOUT there
  * means that nothing happened: go on. CALLHOME_EOF means that the manager
  * stopped, or that this reader was over a thousand events behind.
  */

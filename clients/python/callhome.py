@@ -46,7 +46,7 @@ ERR_OS = 10  # the operating system failed, there or here
 ERR_BUSY = 11  # a limit is reached
 ERR_SHUTDOWN = 12  # the manager is stopping
 ERR_BAD_CONFIG = 13  # a configuration was refused, the former one stays
-ERR_NOMANAGER = 101  # nobody listens at the manager's socket
+ERR_NOMANAGER = 101  # no manager listens at the socket
 ERR_CLOSED = 102  # the manager closed the connection
 ERR_TIMEOUT = 103  # no answer in time; what was asked for may go on
 ERR_PROTOCOL = 104  # client and manager do not understand each other
@@ -281,7 +281,7 @@ class _Line:
         self._rest = bytearray()
         try:
             while not self._connected(path, deadline):
-                time.sleep(0.01)  # a queue that is full; the system does not tell when it no longer is
+                time.sleep(0.01)  # a queue that is full; the kernel does not report when it has space
         except (FileNotFoundError, ConnectionRefusedError) as e:
             self.sock.close()
             raise Error(ERR_NOMANAGER, "callhome-mgr does not run: no listener at %s" % path,
@@ -334,7 +334,7 @@ class _Line:
 
     def send(self, data, passed, deadline):
         """Sends data, with the descriptor of passed beside its first byte. A
-        manager that has hung up may have said why: that is still to be read."""
+        manager that has closed the connection may have sent why: that is left to read."""
         self._check_open()
         ancillary = []
         if passed is not None:

@@ -93,11 +93,11 @@ type backend struct {
 	stopOnce sync.Once
 }
 
-// runDaemon is callhome-mgr run: it serves until it is told to stop. Sessions
-// go on without it.
+// runDaemon is callhome-mgr run: it serves until a signal or the method
+// shutdown stops it. Sessions continue without it.
 func runDaemon(c *cli.Context) error {
-	// The hook and the executable shall have nothing that whoever started the
-	// daemon left open. systemd's socket is ours too, but not theirs.
+	// The hook and the executable must not inherit descriptors of the process that
+	// started the daemon, nor systemd's socket.
 	if err := sshdexec.SweepDescriptors(); err != nil {
 		return err
 	}
@@ -138,8 +138,8 @@ func runDaemon(c *cli.Context) error {
 	if err := m.Restore(); err != nil {
 		log.Warn("some sessions could not be restored as they were", "error", err)
 	}
-	// What is wrong is told as an event, which is logged; sessions that are
-	// there need this daemon all the same.
+	// Faults are published as an event, which is logged. Existing sessions need
+	// this daemon in any case.
 	_ = conf.Apply(config.Call)
 	defer conf.Close()
 	if err := conf.Watch(w.Context(), c.Bool("follow-config"), func() { _ = d.Reload() }); err != nil {
@@ -150,7 +150,7 @@ func runDaemon(c *cli.Context) error {
 	daemon.Notify(log, sddaemon.SdNotifyReady)
 	log.Info("ready", "version", version, "socket", c.String("socket"), "sessions", len(m.Sessions()))
 	err = api.NewServer(d, access, log).Serve(listener)
-	m.Close() // after the last answer: what happened until then was told
+	m.Close() // after the last answer, so all events until then are published
 	log.Info("stopped", "sessions-left-running", len(m.Sessions()))
 	return err
 }
@@ -184,12 +184,12 @@ func (d *backend) awaitEnd(l *net.UnixListener) {
 	signal.Notify(hup, unix.SIGHUP)
 	defer l.Close()
 	defer daemon.Notify(d.log, sddaemon.SdNotifyStopping)
-	defer d.Stop()          // so that no call is begun that nobody answers
+	defer d.Stop()          // so that no call begins whose answer cannot be sent
 	defer d.rollout.Close() // it makes calls, too
 	for {
 		select {
 		case <-hup:
-			_ = d.Reload() // what is wrong is told as an event, which is logged
+			_ = d.Reload() // faults are published as an event, which is logged
 		case <-d.c.Context.Done():
 			return
 		case <-d.stop:

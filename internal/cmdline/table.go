@@ -16,7 +16,7 @@ func LongFlag() cli.Flag {
 	return &cli.BoolFlag{Name: "long", Usage: "print every column in full, however wide the terminal is"}
 }
 
-// Width returns the columns of a terminal; 0 where w is none.
+// Width returns the columns of a terminal; 0 where w is no terminal.
 func Width(w io.Writer) int {
 	f, ok := w.(*os.File)
 	if !ok {

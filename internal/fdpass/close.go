@@ -12,8 +12,8 @@ import (
 // lingerTime is how long a close may take.
 const lingerTime = 50 * time.Millisecond
 
-// Close closes what came from somebody else, or the Unix socket that such
-// things may wait in, unread. The sender decides how long the close of a socket
+// Close closes a descriptor that a peer sent, or a Unix socket in which such
+// descriptors may wait unread. The sender decides how long the close of a socket
 // takes (SO_LINGER in socket(7)), also of one inside another, and the last
 // close is ours. A signal ends the kernel's wait, not the close.
 func Close(c io.Closer) error {

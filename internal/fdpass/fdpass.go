@@ -72,7 +72,7 @@ func receive(c *net.UnixConn, buf []byte) (int, *os.File, error) {
 	fds, foreign := rights(oob[:oobn])
 	for _, fd := range fds {
 		// Else the sender decides how long it takes to close a socket
-		// (SO_LINGER in socket(7)). What is none has no such option.
+		// (SO_LINGER in socket(7)). Other files lack that option.
 		_ = unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{})
 	}
 	switch {

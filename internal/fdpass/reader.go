@@ -12,7 +12,7 @@ import (
 const waiting = 2
 
 // Reader reads a Unix stream socket and keeps the descriptors that come with
-// the bytes, for whoever understands those. More than it can keep are an error,
+// the bytes, for the caller, which parses those. More than it can keep are an error,
 // and all are closed.
 type Reader struct {
 	conn *net.UnixConn
@@ -91,7 +91,7 @@ func (r *Reader) Take(end int64) (*os.File, error) {
 	return nil, ErrMany
 }
 
-// Close closes the descriptors that nobody took, and those to come.
+// Close closes the descriptors that were not taken, and those to come.
 func (r *Reader) Close() error {
 	r.mu.Lock()
 	came := r.came

@@ -173,7 +173,7 @@ func TestOptionsAreThePrograms(t *testing.T) {
 }
 
 // The trigger's table has what the manual has to say: what a value is called
-// and what it is where nobody says it.
+// and their built-in values.
 func TestTriggersTable(t *testing.T) {
 	p := read(t, "callhome-trigger.8")
 	for _, o := range settings.Options() {

@@ -42,7 +42,7 @@ func main() {
 
 func run(name, version, sbom, licences string, binaries []string) error {
 	if name == "" || version == "" || sbom == "" || licences == "" || len(binaries) == 0 {
-		return errors.New("expected -name, -version, -sbom, -licences and binaries; --help tells more")
+		return errors.New("expected -name, -version, -sbom, -licences and binaries; --help describes them")
 	}
 	parts, err := partsOf(binaries)
 	if err != nil {

@@ -47,7 +47,7 @@ func TestOfABinary(t *testing.T) {
 	found := false
 	for _, c := range bom.Components {
 		if c.Version == "" || len(c.Licenses) != 1 || c.Licenses[0].License.ID == "" || !strings.HasPrefix(c.PURL, "pkg:golang/"+c.Name+"@") {
-			t.Errorf("%s is told of as %+v", c.Name, c)
+			t.Errorf("%s is listed as %+v", c.Name, c)
 		}
 		found = found || c.Name == "github.com/urfave/cli/v2"
 	}
@@ -76,7 +76,7 @@ func TestAPartWithoutALicenceIsRefused(t *testing.T) {
 	if err := p.findLicence(); err == nil {
 		t.Error("a part without any paper was taken")
 	}
-	if err := os.WriteFile(filepath.Join(dir, "LICENSE"), []byte("Mine, and nobody else's."), 0o644); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, "LICENSE"), []byte("All rights reserved."), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	if err := p.findLicence(); err == nil {

@@ -1,8 +1,8 @@
 //go:build integration
 
-// Package clients holds the stories of the C and the Python client, told
-// against the real callhome-mgr with the stock sshd and ssh. Every story is
-// told by each client: the C one under valgrind and, built once more, under the
+// Package clients holds the stories of the C and the Python client, run
+// against the real callhome-mgr with the stock sshd and ssh. Each client runs
+// every story: the C one under valgrind and, built once more, under the
 // address and undefined-behaviour sanitizers. ask.c and ask.py make the calls;
 // they take and print the same words.
 //

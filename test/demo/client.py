@@ -47,7 +47,7 @@ def show(lines):
 
 
 class Progress(logging.Handler):
-    """Tells from ncclient's log how far manager.call_home has come: it does
+    """Reads from ncclient's log how far manager.call_home has come: it does
     four steps in one call, and has no other hook."""
 
     def __init__(self, host_key):

@@ -114,7 +114,7 @@ type Endpoint struct {
 	Proxy          *Proxy        // nil: none
 
 	HostKeys []HostKey // at least one
-	// Restricted: Users are the only users who may log in, also where there is none.
+	// Restricted: only Users may log in; no user, if that list is empty.
 	// Else the daemon's sshd_config decides.
 	Restricted bool
 	Users      []User

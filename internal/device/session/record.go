@@ -58,8 +58,8 @@ type record struct {
 	KeyExchanged bool `json:"key-exchanged,omitempty"`
 	NoSubsystem  bool `json:"no-subsystem,omitempty"`
 	Broken       bool `json:"broken,omitempty"`
-	// Farewell is why the client ended the connection, in its own text.
-	Farewell string `json:"farewell,omitempty"`
+	// ClientReason is the client's own text in SSH_MSG_DISCONNECT: untrusted.
+	ClientReason string `json:"client-reason,omitempty"`
 	// Unintended says that the client's reason code is not that of an intended end.
 	Unintended bool `json:"unintended,omitempty"`
 	// LastText is the last line that reports a failure.

@@ -127,7 +127,7 @@ func (r *record) learn(l sshdlog.Line) {
 	case sshdlog.Closed:
 		// The first one is the reason, later ones are its consequences.
 		if r.Cause == "" {
-			r.Cause, r.Farewell = string(l.Cause), printable.Line(l.Reason)
+			r.Cause, r.ClientReason = string(l.Cause), printable.Line(l.Reason)
 			r.Unintended = l.Code != "" && l.Code != byApplication
 			if l.Detail != "" && r.LastText == "" {
 				r.LastText = printable.Line(l.Detail)
@@ -278,8 +278,8 @@ func (r *record) describe(reached proto.State, cause sshdlog.Cause, exit int) st
 		return what + " ended with status " + strconv.Itoa(exit)
 	}
 	text := string(cause)
-	if r.Farewell != "" {
-		text = "the NETCONF client ended it: " + r.Farewell
+	if r.ClientReason != "" {
+		text = "the NETCONF client ended it: " + r.ClientReason
 	}
 	if r.LastText != "" {
 		text += ": " + r.LastText

@@ -78,7 +78,7 @@ const (
 	Suspect                  // its source or network failed lately
 )
 
-// Place is one connection. Its zero value is none.
+// Place is one connection. Its zero value stands for no connection.
 type Place struct {
 	leave    func()
 	networks []network
@@ -286,7 +286,7 @@ func (s *Set) Leave(p *Place) bool {
 	if !p.recent {
 		s.notRecent--
 	}
-	s.punctual(p)
+	s.clearOverdue(p)
 	p.enqueue(nil)
 	for _, n := range p.networks {
 		g := s.groups[n.Prefix]
@@ -297,8 +297,8 @@ func (s *Set) Leave(p *Place) bool {
 	return true
 }
 
-// punctual removes p from the overdue.
-func (s *Set) punctual(p *Place) {
+// clearOverdue removes p from the overdue connections.
+func (s *Set) clearOverdue(p *Place) {
 	if p.late != nil {
 		s.overdue[p.recent].Remove(p.late)
 		p.late = nil
@@ -317,7 +317,7 @@ func (s *Set) Reaches(p *Place, stage Stage) bool {
 		p.enqueue(&s.groups[p.networks[0].Prefix].versions)
 	case stage == Exchanged:
 		p.enqueue(nil)
-		s.punctual(p)
+		s.clearOverdue(p)
 		s.bad -= s.bad / history
 	}
 	return true

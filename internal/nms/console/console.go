@@ -260,7 +260,7 @@ func (c *Console) print(write func(io.Writer)) {
 	defer c.mu.Unlock()
 	out := &firstError{w: c.Out}
 	if c.IsTerminal {
-		write(&tamed{w: out})
+		write(&safeWriter{w: out})
 	} else {
 		write(out)
 	}
@@ -282,13 +282,13 @@ func (o *firstError) Write(p []byte) (int, error) {
 	return len(p), o.err
 }
 
-// tamed makes text harmless for a terminal. A character may be in two writes.
-type tamed struct {
+// safeWriter makes text safe for a terminal. A character may be split over two writes.
+type safeWriter struct {
 	w    io.Writer
 	rest []byte // the begin of a character
 }
 
-func (t *tamed) Write(p []byte) (int, error) {
+func (t *safeWriter) Write(p []byte) (int, error) {
 	text := append(t.rest, p...)
 	whole := len(text)
 	for i := 1; i < utf8.UTFMax && i <= len(text); i++ {

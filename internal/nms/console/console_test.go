@@ -569,7 +569,7 @@ func TestTamedTextComesInPieces(t *testing.T) {
 	const text = "a\u202eä\x1b日本\r\n"
 	for cut := range len(text) {
 		var b strings.Builder
-		w := &tamed{w: &b}
+		w := &safeWriter{w: &b}
 		_, _ = io.WriteString(w, text[:cut])
 		_, _ = io.WriteString(w, text[cut:])
 		if b.String() != Tame(text) {

@@ -1,5 +1,5 @@
 // Package handshake logs in to a device as SSH client on an accepted connection, where
-// only the host key tells which device it is, and so which user and credential to use.
+// only the host key identifies the device, and so selects which user and credential to use.
 // Package station calls it. It never decides about keys, and never looks at an address.
 //
 // golang.org/x/crypto/ssh needs the user before the connection begins: it copies
@@ -98,9 +98,9 @@ type Options struct {
 	OldKeyExchange bool
 	// GotVersion, if set, is called when the peer's whole version string has come.
 	GotVersion func()
-	// Farewell, if set, returns what the peer is told in SSH_MSG_DISCONNECT about an
+	// Disconnect, if set, returns the reason that SSH_MSG_DISCONNECT gives the peer for an
 	// error of StageIdentity or StageLogin.
-	Farewell func(*Error) wire.Farewell
+	Disconnect func(*Error) wire.Disconnect
 }
 
 // Do logs in until the deadline. It closes the connection on error; otherwise it
@@ -115,8 +115,8 @@ func Do(conn net.Conn, deadline time.Time, o Options, identify Identify) (*Conn,
 	r := &recording{Conn: under, deadline: deadline}
 	login, key, failed := firstRun(r, o, identify)
 	if failed != nil {
-		if failed.Stage == StageIdentity && o.Farewell != nil {
-			wire.Refuse(conn, o.Farewell(failed)) // nothing is encrypted yet
+		if failed.Stage == StageIdentity && o.Disconnect != nil {
+			wire.Refuse(conn, o.Disconnect(failed)) // nothing is encrypted yet
 		}
 		conn.Close()
 		return nil, failed
@@ -141,8 +141,8 @@ func secondRun(r *recording, o Options, login *Login, key ssh.PublicKey) (*Conn,
 	r.Hold(false)
 	if err != nil {
 		failed := &Error{StageLogin, r.version(), &plainError{wire.LoginError(err), err}}
-		if o.Farewell != nil {
-			watched.Refuse(r.Conn, o.Farewell(failed))
+		if o.Disconnect != nil {
+			watched.Refuse(r.Conn, o.Disconnect(failed))
 		}
 		return nil, failed
 	}

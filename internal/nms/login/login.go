@@ -64,7 +64,7 @@ func (c *Client) Close() error {
 	return nil
 }
 
-func (c *Client) leave(f wire.Farewell) { c.leaving.Do(func() { wire.Leave(c.Conn, f) }) }
+func (c *Client) leave(d wire.Disconnect) { c.leaving.Do(func() { wire.Leave(c.Conn, d) }) }
 
 // Do logs in over conn, which it owns. It closes conn on an error, and when ctx ends
 // before the login. Its error for a peer that is not the device is a
@@ -99,10 +99,10 @@ func Do(ctx context.Context, conn net.Conn, device *knownhosts.Device, user stri
 	case err == nil:
 		return &Client{Client: ssh.NewClient(c, channels, requests), Fingerprint: ssh.FingerprintSHA256(key), keepalive: wire.NewKeepalive(c, under)}, nil
 	case refused != nil:
-		wire.Refuse(conn, wire.Farewell{Reason: wire.HostKeyNotVerified, Text: "host key verification failed"})
+		wire.Refuse(conn, wire.Disconnect{Reason: wire.HostKeyNotVerified, Text: "host key verification failed"})
 		return nil, refused
 	case key != nil:
-		watched.Refuse(conn, wire.Farewell{Reason: wire.NoMoreAuthMethods, Text: "login failed: " + wire.LoginError(err)})
+		watched.Refuse(conn, wire.Disconnect{Reason: wire.NoMoreAuthMethods, Text: "login failed: " + wire.LoginError(err)})
 		return nil, &Error{failed(stageLogin, err)}
 	case under.IsSSH():
 		at = stageExchange
@@ -223,7 +223,7 @@ func (c *Client) KeepAlive(interval time.Duration) {
 		}
 		if err := c.keepalive.Ask(interval); errors.Is(err, wire.ErrSilent) {
 			c.silent.Store(int64(interval))
-			c.leave(wire.Farewell{Reason: wire.ConnectionLost, Text: fmt.Sprintf("%v within %v", err, interval)})
+			c.leave(wire.Disconnect{Reason: wire.ConnectionLost, Text: fmt.Sprintf("%v within %v", err, interval)})
 			return
 		}
 	}

@@ -73,7 +73,7 @@ func utf8Text(text []byte) []byte {
 	return slices.Concat(text[:at[2]], []byte("UTF-8"), rest)
 }
 
-// tagReader ends with errTag after limit bytes; a limit below 0 is none.
+// tagReader ends with errTag after limit bytes; a limit below 0 means no limit.
 type tagReader struct {
 	*bytes.Reader
 	limit int

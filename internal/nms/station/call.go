@@ -44,7 +44,7 @@ func (c *call) run() {
 	}
 	login, err := handshake.Do(conn, deadline, handshake.Options{
 		HostKeys: s.config.Registry.Algorithms(), OldKeyExchange: s.config.OldKeyExchange,
-		GotVersion: func() { _ = c.reached(admission.SentVersion) }, Farewell: c.farewell,
+		GotVersion: func() { _ = c.reached(admission.SentVersion) }, Disconnect: c.disconnect,
 	}, c.identify)
 	c.conn.loggedIn()
 	if err != nil {
@@ -189,21 +189,21 @@ var errDuplicate = errors.New("the device is connected already")
 // stopping is the cause of the end of each connection when the station stops.
 const stopping = "the station is stopping"
 
-// farewell returns what the device gets to know about a handshake that failed.
-func (c *call) farewell(err *handshake.Error) wire.Farewell {
+// disconnect returns the reason that the device gets for a handshake that failed.
+func (c *call) disconnect(err *handshake.Error) wire.Disconnect {
 	switch {
 	case c.duplicate:
-		return wire.Farewell{Reason: wire.TooManyConnections, Text: connectedAlready(c.entry.ID)}
+		return wire.Disconnect{Reason: wire.TooManyConnections, Text: connectedAlready(c.entry.ID)}
 	case errors.Is(c.err, registry.ErrUnknown):
-		return wire.Farewell{Reason: wire.HostKeyNotVerified, Text: unknownCause}
+		return wire.Disconnect{Reason: wire.HostKeyNotVerified, Text: unknownCause}
 	case c.entry == nil:
-		return wire.Farewell{Reason: wire.HostKeyNotVerified, Text: c.err.Error()}
+		return wire.Disconnect{Reason: wire.HostKeyNotVerified, Text: c.err.Error()}
 	case isOverBudget(c.err):
-		return wire.Farewell{Reason: wire.TooManyConnections, Text: c.err.Error()}
+		return wire.Disconnect{Reason: wire.TooManyConnections, Text: c.err.Error()}
 	case c.err != nil:
-		return wire.Farewell{Reason: wire.NotAvailable, Text: "the station cannot read its credential for " + c.entry.ID}
+		return wire.Disconnect{Reason: wire.NotAvailable, Text: "the station cannot read its credential for " + c.entry.ID}
 	}
-	return wire.Farewell{Reason: wire.NoMoreAuthMethods, Text: "login failed: " + err.Error()}
+	return wire.Disconnect{Reason: wire.NoMoreAuthMethods, Text: "login failed: " + err.Error()}
 }
 
 // failed reports a connection that did not log in.

@@ -47,7 +47,7 @@ func (h *connection) end(cause string, r wire.Reason) {
 			h.conn.Close()
 			return
 		}
-		go wire.Leave(h.conn.Conn, wire.Farewell{Reason: r, Text: cause})
+		go wire.Leave(h.conn.Conn, wire.Disconnect{Reason: r, Text: cause})
 	})
 }
 

@@ -77,10 +77,10 @@ func (c *Config) Check() error {
 // Station is the set of devices. Its methods may be called by several
 // goroutines.
 type Station struct {
-	config     Config
-	wg         sync.WaitGroup
-	turnedAway chan struct{} // has a value for each connection in turnAway
-	turns      *turns        // of the connections that have not logged in
+	config   Config
+	wg       sync.WaitGroup
+	refusing chan struct{} // has a value for each connection in refuse
+	turns    *turns        // of the connections that have not logged in
 	// taking is held while a connection is decided about: one waits at a time, and the
 	// others behind it.
 	taking sync.Mutex
@@ -110,7 +110,7 @@ func New(c Config) (*Station, error) {
 		return nil, err
 	}
 	s := &Station{
-		config: c, turnedAway: make(chan struct{}, maxTurnedAway), turns: newTurns(), freed: wake.New(), devices: make(map[string]*device),
+		config: c, refusing: make(chan struct{}, maxRefusing), turns: newTurns(), freed: wake.New(), devices: make(map[string]*device),
 		unauthenticated: admission.New(admission.Limits{Total: c.MaxUnauthenticated, PerSource: c.MaxPerSource}),
 		unknown:         make(unknownDevices), stats: Stats{Outcomes: make(map[Outcome]uint64)},
 	}
@@ -179,7 +179,7 @@ func (s *Station) Take(ctx context.Context, conn net.Conn) {
 		if refused == "" {
 			conn.Close()
 		} else {
-			s.turnAway(conn, refused)
+			s.refuse(conn, refused)
 			s.refused(OverLimit, nmsproto.Event{Address: c.from.String(), Cause: refused})
 		}
 		return
@@ -188,17 +188,17 @@ func (s *Station) Take(ctx context.Context, conn net.Conn) {
 	s.wg.Go(c.run)
 }
 
-// maxTurnedAway bounds the connections above the limits that get the reason at a time.
+// maxRefusing bounds the connections above the limits that get the reason at a time.
 // Others are closed at once.
-const maxTurnedAway = 64
+const maxRefusing = 64
 
-// turnAway closes a connection above the limits. The device gets the reason.
-func (s *Station) turnAway(conn net.Conn, reason string) {
+// refuse closes a connection above the limits. The device gets the reason.
+func (s *Station) refuse(conn net.Conn, reason string) {
 	select {
-	case s.turnedAway <- struct{}{}:
+	case s.refusing <- struct{}{}:
 		s.wg.Go(func() {
-			wire.RefuseAtOnce(conn, wire.Farewell{Reason: wire.TooManyConnections, Text: reason})
-			<-s.turnedAway
+			wire.RefuseAtOnce(conn, wire.Disconnect{Reason: wire.TooManyConnections, Text: reason})
+			<-s.refusing
 		})
 	default:
 		conn.Close()

@@ -20,28 +20,28 @@ const (
 	NotAvailable       Reason = 7  // SERVICE_NOT_AVAILABLE: the station stops
 	HostKeyNotVerified Reason = 9  // HOST_KEY_NOT_VERIFIABLE
 	ConnectionLost     Reason = 10 // no answer to a keepalive
-	ByApplication      Reason = 11 // an intended end; callhome-mgr takes no other for graceful
+	ByApplication      Reason = 11 // an intended end; for callhome-mgr only this one is graceful
 	TooManyConnections Reason = 12
 	NoMoreAuthMethods  Reason = 14
 )
 
-// Farewell is why one end of a connection ends it, for the log of the other.
-type Farewell struct {
+// Disconnect says why one end of a connection ends it, for the log of the other end.
+type Disconnect struct {
 	Reason Reason
 	Text   string
 }
 
 // ByUser is the orderly end.
-var ByUser = Farewell{ByApplication, "closed by user"}
+var ByUser = Disconnect{ByApplication, "closed by user"}
 
-// disconnect is SSH_MSG_DISCONNECT.
-type disconnect struct {
+// disconnectMsg is SSH_MSG_DISCONNECT.
+type disconnectMsg struct {
 	Reason         uint32 `sshtype:"1"`
 	Text, Language string
 }
 
-func (f Farewell) packet() []byte {
-	return ssh.Marshal(disconnect{uint32(f.Reason), printable.Line(f.Text), ""})
+func (d Disconnect) packet() []byte {
+	return ssh.Marshal(disconnectMsg{uint32(d.Reason), printable.Line(d.Text), ""})
 }
 
 // leaveTime is how long a peer may take to close the connection after
@@ -50,12 +50,12 @@ func (f Farewell) packet() []byte {
 const leaveTime = time.Second
 
 // Leave sends SSH_MSG_DISCONNECT, and closes the connection when the peer has closed it,
-// or after a second. It returns then.
-func Leave(c ssh.Conn, f Farewell) {
+// at the latest after a second. It then returns.
+func Leave(c ssh.Conn, d Disconnect) {
 	defer c.Close()
 	limit := time.After(leaveTime)
 	sent := make(chan error, 1)
-	go func() { sent <- Send(c, f.packet()) }() // it blocks while the peer does not read
+	go func() { sent <- Send(c, d.packet()) }() // it blocks while the peer does not read
 	select {
 	case err := <-sent:
 		if err != nil {
@@ -73,10 +73,10 @@ func Leave(c ssh.Conn, f Farewell) {
 }
 
 // Refuse sends SSH_MSG_DISCONNECT on a connection that is not encrypted yet, and closes
-// it when the peer has closed it, or after a second. It returns then.
-func Refuse(conn net.Conn, f Farewell) {
+// it when the peer has closed it, at the latest after a second. It then returns.
+func Refuse(conn net.Conn, d Disconnect) {
 	leave(conn, func() error {
-		_, err := conn.Write(clear(f.packet()))
+		_, err := conn.Write(clear(d.packet()))
 		return err
 	})
 }
@@ -89,11 +89,11 @@ func leave(conn net.Conn, send func() error) {
 }
 
 // RefuseAtOnce is Refuse before the version strings were exchanged.
-func RefuseAtOnce(conn net.Conn, f Farewell) {
+func RefuseAtOnce(conn net.Conn, d Disconnect) {
 	if conn.SetWriteDeadline(time.Now().Add(leaveTime)) == nil {
 		_, _ = io.WriteString(conn, ClientVersion+"\r\n")
 	}
-	Refuse(conn, f)
+	Refuse(conn, d)
 }
 
 // clear returns a packet without encryption and MAC (RFC 4253 section 6).

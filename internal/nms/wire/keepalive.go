@@ -17,7 +17,7 @@ const (
 	keepaliveChannel = "keepalive@callhome.invalid"
 )
 
-// Keepalive asks the peer for a sign of life.
+// Keepalive asks the peer for an answer; anything that the peer sends counts.
 //
 // The library ends a connection whose peer answers a global request with
 // SSH_MSG_UNIMPLEMENTED, as SSH servers without global requests do (v0.59: mux.onePacket

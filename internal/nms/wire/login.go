@@ -80,12 +80,12 @@ func skipBanners(c ssh.ConnMetadata) error {
 
 // Refuse sends SSH_MSG_DISCONNECT after a login that failed, and closes the connection
 // when the peer has closed it, or after a second. It returns then.
-func (l *Login) Refuse(conn net.Conn, f Farewell) {
+func (l *Login) Refuse(conn net.Conn, d Disconnect) {
 	l.mu.Lock()
 	c := l.conn
 	l.mu.Unlock()
 	if c != nil { // the login was begun
-		leave(conn, func() error { return Send(c, f.packet()) })
+		leave(conn, func() error { return Send(c, d.packet()) })
 	}
 	conn.Close()
 }

@@ -87,7 +87,7 @@ func TestLinesBeforeTheVersionString(t *testing.T) {
 	}
 }
 
-// A chatty peer holds no more memory than a silent one.
+// A peer that sends much holds no more memory than a silent one.
 func TestLinesBeforeTheVersionStringAreNotKept(t *testing.T) {
 	c := wire.NewConn(&pieces{text: strings.Repeat(strings.Repeat("x", 8191)+"\n", 1024), size: 512})
 	if n := testing.AllocsPerRun(1, func() { _, _ = c.Read(make([]byte, 1)) }); n > 2*1024*8192/512 {
@@ -141,7 +141,7 @@ func mustEnd(t *testing.T, ended <-chan error, want string) {
 // The device gets the reason, whether the connection is encrypted or not.
 func TestDisconnectNamesItsReason(t *testing.T) {
 	host, user := sshtest.NewSigner(t), sshtest.NewSigner(t)
-	why := wire.Farewell{Reason: wire.TooManyConnections, Text: "edge7 is connected\nalready"}
+	why := wire.Disconnect{Reason: wire.TooManyConnections, Text: "edge7 is connected\nalready"}
 	const got = `disconnect, reason 12: "edge7 is connected?already"`
 	t.Run("before the version strings", func(t *testing.T) {
 		station, other := pair(t)
@@ -255,13 +255,13 @@ func TestABannerWithTrailingBytes(t *testing.T) {
 	}
 }
 
-// Every answer to a keepalive is a sign of life, and so is all else that comes.
+// Every answer to a keepalive shows a live peer, and so does anything else that it sends.
 func TestKeepalive(t *testing.T) {
 	const limit = 4 * time.Second
 	for _, row := range []struct {
 		name   string
 		device sshtest.Server
-		chatty bool // sends requests of its own
+		busy   bool // sends requests of its own
 		want   error
 	}{
 		{"answers", sshtest.Server{}, false, nil},
@@ -276,7 +276,7 @@ func TestKeepalive(t *testing.T) {
 				station, other := sshtest.Pipe()
 				row.device.Config = sshtest.LetIn(host, user.PublicKey())
 				row.device.LoggedIn = func(c ssh.Conn) {
-					for row.chatty {
+					for row.busy {
 						time.Sleep(limit / 8)
 						if _, _, err := c.SendRequest("x", false, nil); err != nil {
 							return

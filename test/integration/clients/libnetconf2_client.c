@@ -155,7 +155,7 @@ static struct nc_session *await_call(char **argv, struct identity *device)
 		fail("cannot listen on %s port %s", argv[1], argv[2]);
 	accepted = nc_accept_callhome(ACCEPT_MS, NULL, &session);
 	if (accepted != 1)
-		fail("no session (%s)", accepted ? "refused" : "nobody called");
+		fail("no session (%s)", accepted ? "refused" : "no device called");
 	step("login: as %s", nc_session_get_username(session));
 	return session;
 }

@@ -1,7 +1,7 @@
 // Command fdpass-listen waits for one call home and passes the accepted socket
 // to the ssh that runs it, then ends: a ProxyCommand for ProxyUseFdpass. With
-// unix:PATH for an address somebody else has accepted: the socket comes from
-// the one who listens there.
+// unix:PATH for an address another program has accepted: the socket comes from
+// the program that listens there.
 package main
 
 import (
