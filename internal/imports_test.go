@@ -95,6 +95,7 @@ var arrows = []struct{ from, to, reason string }{
 	{"internal/device/connect", "internal/sysexits", "each failure has its exit status"},
 
 	{"internal/device/evidence", "internal/device/process", "examines processes"},
+	{"internal/device/evidence", "internal/lazyregexp", "terminals in a title"},
 	{"internal/device/evidence", "internal/sshdexec", "the title that sshd has with its PAM service"},
 
 	{"internal/device/hostsaccess", "internal/printable", "a line of hosts.deny in a cause"},
@@ -157,6 +158,7 @@ var arrows = []struct{ from, to, reason string }{
 	{"internal/device/session", "internal/device/process", "ends a session's processes, and knows them beyond their PID"},
 	{"internal/device/session", "internal/device/sshdlog", "understands what sshd says"},
 	{"internal/device/session", "internal/device/subsystem", "a helper's report"},
+	{"internal/device/session", "internal/lazyregexp", "name of sshd's file"},
 	{"internal/device/session", "internal/printable", "sshd's last line as a cause"},
 	{"internal/device/session", "internal/proto", "its state has the API's names"},
 	{"internal/device/session", "internal/ratelimit", "rate-limits a session's events"},
@@ -185,6 +187,7 @@ var arrows = []struct{ from, to, reason string }{
 	// The station wing.
 	{"internal/nms/admission", "internal/ratelimit", "limits the failed attempts of a network"},
 
+	{"internal/nms/console", "internal/lazyregexp", "names of elements"},
 	{"internal/nms/console", "internal/nms/netconf", "sends its requests in a session"},
 	{"internal/nms/console", "internal/sysexits", "a usage error, and an rpc-error, has its exit status"},
 
@@ -217,6 +220,7 @@ var arrows = []struct{ from, to, reason string }{
 	{"internal/nms/metrics", "internal/nms/nmsproto", "counts events and states"},
 	{"internal/nms/metrics", "internal/nms/station", "the station's counters"},
 
+	{"internal/nms/registry", "internal/lazyregexp", "form of an id"},
 	{"internal/nms/registry", "internal/nms/hostkey", "host key algorithms, and a CA's"},
 	{"internal/nms/registry", "internal/printable", "a certificate's text in its errors"},
 
@@ -238,17 +242,20 @@ var arrows = []struct{ from, to, reason string }{
 
 	// Shared rooms.
 	{"internal/cmdline", "internal/hook", "runs the hook that the flags name"},
+	{"internal/cmdline", "internal/lazyregexp", "messages of package flag"},
 	{"internal/cmdline", "internal/printable", "a candidate of a completion is a line"},
 	{"internal/cmdline", "internal/proto", "whether a retry helps"},
 	{"internal/cmdline", "internal/pubsub", "the hook follows the events"},
 	{"internal/cmdline", "internal/sysexits", "a usage error has its exit status"},
 
 	{"internal/daemon", "internal/sysexits", "a socket that cannot be used has an exit status"},
+	{"internal/device/sshdlog", "internal/lazyregexp", "the rules of lines"},
 
 	{"internal/hook", "internal/printable", "a program's output in the log"},
 	{"internal/hook", "internal/ratelimit", "warns of events that it was not run for"},
 
 	{"internal/logging", "internal/sysexits", "a log that cannot be opened is a failure of the command line"},
+	{"internal/nms/netconf", "internal/lazyregexp", "the XML declaration"},
 
 	{"internal/rpc", "internal/daemon", "has callers while the machine has room for them"},
 	{"internal/rpc", "internal/fdpass", "a socket comes with adopt"},
@@ -260,6 +267,7 @@ var arrows = []struct{ from, to, reason string }{
 	{"internal/scrape", "internal/daemon", "accepts connections, opens the Unix socket"},
 	{"internal/scrape", "internal/ratelimit", "rate-limits warnings about connections"},
 	{"internal/scrape", "internal/sysexits", "an address in use has an exit status"},
+	{"internal/sshdexec", "internal/lazyregexp", "the version"},
 
 	{"internal/sshdexec", "packaging", "the sshd configuration that is built in"},
 }

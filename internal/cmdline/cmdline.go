@@ -9,9 +9,9 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"regexp"
 	"strings"
 
+	"callhome/internal/lazyregexp"
 	"callhome/internal/proto"
 	"callhome/internal/sysexits"
 
@@ -116,10 +116,10 @@ func (p Program) noCommand(c *cli.Context) error {
 
 // The messages of package flag that name an option: it puts one dash before each.
 var (
-	undefined = regexp.MustCompile(`^flag provided but not defined: -(.*)$`)
-	noValue   = regexp.MustCompile(`^flag needs an argument: -(.*)$`)
-	badValue  = regexp.MustCompile(`(?s)^invalid value ("(?:[^"\\]|\\.)*") for flag -([^:]*): (.*)$`)
-	badSwitch = regexp.MustCompile(`(?s)^invalid boolean value ("(?:[^"\\]|\\.)*") for -([^:]*): (.*)$`)
+	undefined = lazyregexp.New(`^flag provided but not defined: -(.*)$`)
+	noValue   = lazyregexp.New(`^flag needs an argument: -(.*)$`)
+	badValue  = lazyregexp.New(`(?s)^invalid value ("(?:[^"\\]|\\.)*") for flag -([^:]*): (.*)$`)
+	badSwitch = lazyregexp.New(`(?s)^invalid boolean value ("(?:[^"\\]|\\.)*") for -([^:]*): (.*)$`)
 )
 
 // causes are package flag's reasons why a value is not a number, in plain terms.
@@ -129,16 +129,16 @@ var causes = strings.NewReplacer("parse error", "expected a number", "value out 
 func (p Program) onUsageError(c *cli.Context, err error, _ bool) error {
 	args, _ := c.Context.Value(typedKey{}).([]string)
 	text := err.Error()
-	if m := undefined.FindStringSubmatch(text); m != nil {
+	if m := undefined().FindStringSubmatch(text); m != nil {
 		return p.unknown(optionNames(c.Command.Flags), withDashes(m[1]), fmt.Errorf("unknown option %q", typed(args, m[1])))
 	}
-	if m := noValue.FindStringSubmatch(text); m != nil {
+	if m := noValue().FindStringSubmatch(text); m != nil {
 		return p.Usage(fmt.Errorf("%s needs a value", typed(args, m[1])))
 	}
-	if m := badValue.FindStringSubmatch(text); m != nil {
+	if m := badValue().FindStringSubmatch(text); m != nil {
 		return p.Usage(fmt.Errorf("%s %s: %s", typed(args, m[2]), m[1], causes.Replace(m[3])))
 	}
-	if m := badSwitch.FindStringSubmatch(text); m != nil {
+	if m := badSwitch().FindStringSubmatch(text); m != nil {
 		return p.Usage(fmt.Errorf("%s %s: %s", typed(args, m[2]), m[1], strings.Replace(m[3], "parse error", "expected true or false", 1)))
 	}
 	return p.Usage(err)

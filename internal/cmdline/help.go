@@ -4,9 +4,10 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"regexp"
 	"slices"
 	"strings"
+
+	"callhome/internal/lazyregexp"
 
 	"github.com/urfave/cli/v2"
 )
@@ -156,12 +157,12 @@ func printList(w io.Writer, indent, width int, list [][2]string) {
 
 // placeholder is how a usage names the value: in backquotes, as the library has it.
 // One before a colon stands for the value only, and is not printed.
-var placeholder = regexp.MustCompile("`([^`]*)`(: )?")
+var placeholder = lazyregexp.New("`([^`]*)`(: )?")
 
 // Placeholder returns the noun that stands for an option's value, and the usage as it
 // is printed.
 func Placeholder(usage string) (noun, text string) {
-	m := placeholder.FindStringSubmatch(usage)
+	m := placeholder().FindStringSubmatch(usage)
 	switch {
 	case m == nil:
 		return "", usage

@@ -6,10 +6,11 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"strconv"
 	"strings"
 	"time"
+
+	"callhome/internal/lazyregexp"
 
 	"golang.org/x/sys/unix"
 )
@@ -45,7 +46,7 @@ func Probe(path string) (Features, error) {
 	// Up to 8.9 -V is an unknown option: the usage message has the version, and
 	// the exit status is 1.
 	output, err := ask(path, "-V")
-	version := opensshVersion.FindStringSubmatch(output)
+	version := opensshVersion().FindStringSubmatch(output)
 	if version == nil {
 		if err == nil {
 			err = fmt.Errorf("its output has no OpenSSH version")
@@ -68,12 +69,12 @@ func Probe(path string) (Features, error) {
 	return f, nil
 }
 
-var opensshVersion = regexp.MustCompile(`OpenSSH_([0-9]{1,4})\.([0-9]{1,4})[^\s,]*`)
+var opensshVersion = lazyregexp.New(`OpenSSH_([0-9]{1,4})\.([0-9]{1,4})[^\s,]*`)
 
 // sameRelease reports whether the output of -V names the release of version.
 // Another release may support other algorithms.
 func sameRelease(output string, version []string) bool {
-	v := opensshVersion.FindStringSubmatch(output)
+	v := opensshVersion().FindStringSubmatch(output)
 	return v != nil && v[1] == version[1] && v[2] == version[2]
 }
 

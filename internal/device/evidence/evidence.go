@@ -8,9 +8,9 @@
 package evidence
 
 import (
-	"regexp"
 	"strings"
 
+	"callhome/internal/lazyregexp"
 	"callhome/internal/sshdexec"
 )
 
@@ -103,7 +103,7 @@ var titles = []string{"sshd: ", sshdexec.PAMService + ": ", "sshd-session: "}
 // terminals is what sshd appends to the user's name in the title once a channel is
 // open: its terminals, or notty. No other name is tried, since a peer can have the log
 // claim any: of "netconf@notty" only netconf can be the user.
-var terminals = regexp.MustCompile(`@(notty|(pts/[0-9]+|tty[A-Z]*[0-9]+)(,(pts/[0-9]+|tty[A-Z]*[0-9]+))*)$`)
+var terminals = lazyregexp.New(`@(notty|(pts/[0-9]+|tty[A-Z]*[0-9]+)(,(pts/[0-9]+|tty[A-Z]*[0-9]+))*)$`)
 
 // user returns the user that the title names. After a login it is one of titles and
 // "USER" or "USER@notty", and a name can have an "@" of its own. All titles before a
@@ -117,6 +117,6 @@ func (p *Process) user() (name string, ok bool) {
 	if !ok || strings.HasSuffix(name, "]") {
 		return "", false
 	}
-	name = terminals.ReplaceAllString(name, "")
+	name = terminals().ReplaceAllString(name, "")
 	return name, name != ""
 }

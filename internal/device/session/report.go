@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -14,6 +13,7 @@ import (
 	"callhome/internal/device/evidence"
 	"callhome/internal/device/process"
 	"callhome/internal/device/subsystem"
+	"callhome/internal/lazyregexp"
 	"callhome/internal/proto"
 	"callhome/internal/ratelimit"
 	"callhome/internal/wake"
@@ -83,7 +83,7 @@ const disagreement = "sshd's log and what sshd exposed to the user do not agree 
 // can be of the user's own making. It reports whether the log agrees.
 func (r *record) firstReport(report subsystem.Report) (agreed bool) {
 	r.AuthInfo, r.ReportUID = keysOf(report.Auth), report.UID
-	if authFile.MatchString(report.AuthFile) {
+	if authFile().MatchString(report.AuthFile) {
 		r.AuthFile = report.AuthFile
 	}
 	if r.AuthInfo == (authInfo{}) || !slices.Contains(afterLogin, r.State) {
@@ -93,7 +93,7 @@ func (r *record) firstReport(report subsystem.Report) (agreed bool) {
 }
 
 // authFile matches the names that sshd gives the file of ExposeAuthInfo.
-var authFile = regexp.MustCompile(`^/tmp/sshauth\.[A-Za-z0-9]{1,32}$`)
+var authFile = lazyregexp.New(`^/tmp/sshauth\.[A-Za-z0-9]{1,32}$`)
 
 // reportLimit bounds the reports of a session: its user can start the subsystem
 // any number of times.
@@ -148,7 +148,7 @@ func (s *Session) removeAuthInfo() {
 	path, uid, proven := s.rec.AuthFile, s.rec.UID, s.rec.User != "" && s.rec.ReportUID == s.rec.UID
 	s.mu.Unlock()
 	var st unix.Stat_t
-	if proven && authFile.MatchString(path) && unix.Lstat(path, &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFREG && int(st.Uid) == uid {
+	if proven && authFile().MatchString(path) && unix.Lstat(path, &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFREG && int(st.Uid) == uid {
 		_ = os.Remove(path)
 	}
 }

@@ -11,6 +11,8 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+
+	"callhome/internal/lazyregexp"
 )
 
 // Kind is the kind of a line.
@@ -84,7 +86,7 @@ type Line struct {
 // matches any) is of that kind. Named groups fill the fields.
 type rule struct {
 	prefix  string
-	pattern *regexp.Regexp
+	pattern func() *regexp.Regexp
 	kind    Kind
 	cause   Cause
 }
@@ -95,7 +97,7 @@ const peer = `\S+ port \d+`
 // fatal is the beginning of the line about an unexpected end of a connection.
 const fatal = `(?:\w+: )?Connection from (?:(?:authenticating |invalid )?user (?P<user>.*) )?` + peer
 
-func pattern(s string) *regexp.Regexp { return regexp.MustCompile("^(?:" + s + ")$") }
+func pattern(s string) func() *regexp.Regexp { return lazyregexp.New("^(?:" + s + ")$") }
 
 // rules are tried in this order: the more specific first. The client chooses the
 // user's name, which may contain spaces and the text of another line; so every
@@ -170,11 +172,11 @@ func Parse(raw string) Line {
 			continue
 		}
 		if r.pattern != nil {
-			groups := r.pattern.FindStringSubmatch(text)
+			groups := r.pattern().FindStringSubmatch(text)
 			if groups == nil {
 				continue
 			}
-			line.fill(r.pattern.SubexpNames(), groups)
+			line.fill(r.pattern().SubexpNames(), groups)
 		}
 		line.Kind, line.Cause = r.kind, r.cause
 		return line

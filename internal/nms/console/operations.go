@@ -12,11 +12,11 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"regexp"
 	"strconv"
 	"strings"
 	"time"
 
+	"callhome/internal/lazyregexp"
 	"callhome/internal/nms/netconf"
 	"callhome/internal/sysexits"
 )
@@ -162,11 +162,11 @@ func (r *Request) db() (string, error) {
 // Datastores are the configurations of RFC 6241.
 var Datastores = []string{"running", "candidate", "startup"}
 
-var name = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_.-]*$`)
+var name = lazyregexp.New(`^[A-Za-z_][A-Za-z0-9_.-]*$`)
 
 func datastore(s string) (string, error) {
 	switch {
-	case name.MatchString(s):
+	case name().MatchString(s):
 		return "<" + s + "/>", nil
 	case strings.Contains(s, "://"):
 		return "<url>" + netconf.Escape(s) + "</url>", nil
@@ -176,7 +176,7 @@ func datastore(s string) (string, error) {
 
 func namespace(s string) (string, error) {
 	prefix, uri, _ := strings.Cut(s, "=")
-	if !name.MatchString(prefix) || uri == "" {
+	if !name().MatchString(prefix) || uri == "" {
 		return "", usage(fmt.Errorf("%q is not PREFIX=URI", s))
 	}
 	return fmt.Sprintf(` xmlns:%s="%s"`, prefix, netconf.Escape(uri)), nil

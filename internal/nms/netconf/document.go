@@ -6,10 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"regexp"
 	"slices"
 	"strings"
 	"unicode/utf8"
+
+	"callhome/internal/lazyregexp"
 )
 
 // Limits of a document while it is read. A peer chooses its messages, and the XML
@@ -43,7 +44,7 @@ func newDocument(text []byte) *document {
 }
 
 // declaration matches an XML declaration up to the name of its encoding.
-var declaration = regexp.MustCompile(`^(?:\s*<\?xml\s[^>]*?encoding\s*=\s*["'])([A-Za-z0-9._-]+)`)
+var declaration = lazyregexp.New(`^(?:\s*<\?xml\s[^>]*?encoding\s*=\s*["'])([A-Za-z0-9._-]+)`)
 
 // utf8Text returns a document in UTF-8 without a byte order mark. RFC 6241 section 3
 // demands UTF-8; servers exist that declare US-ASCII or ISO-8859-1, whose characters are
@@ -51,7 +52,7 @@ var declaration = regexp.MustCompile(`^(?:\s*<\?xml\s[^>]*?encoding\s*=\s*["'])(
 // the decoder refuses it.
 func utf8Text(text []byte) []byte {
 	text = bytes.TrimPrefix(text, []byte("\ufeff"))
-	at := declaration.FindSubmatchIndex(text)
+	at := declaration().FindSubmatchIndex(text)
 	if at == nil {
 		return text
 	}

@@ -5,9 +5,10 @@ import (
 	"encoding/xml"
 	"errors"
 	"fmt"
-	"regexp"
 	"slices"
 	"strings"
+
+	"callhome/internal/lazyregexp"
 )
 
 // Namespaces of RFC 6241 and RFC 5277.
@@ -246,7 +247,7 @@ func holdsError(path []xml.Name) bool {
 }
 
 // attributes matches an attribute of a tag that the decoder has read, and its name.
-var attributes = regexp.MustCompile(`\s+([^\s=]+)\s*=\s*(?:"[^"]*"|'[^']*')`)
+var attributes = lazyregexp.New(`\s+([^\s=]+)\s*=\s*(?:"[^"]*"|'[^']*')`)
 
 // request returns the message of one operation: in an <rpc>, or an <rpc> with another
 // message-id.
@@ -259,8 +260,8 @@ func request(operation []byte, id int) ([]byte, error) {
 	var message []byte
 	if end := s.d.InputOffset(); isRPC(root.Name) {
 		begin := bytes.LastIndexByte(s.text[:end], '<')
-		tag := attributes.ReplaceAllFunc(s.text[begin:end], func(a []byte) []byte {
-			if string(attributes.FindSubmatch(a)[1]) == "message-id" {
+		tag := attributes().ReplaceAllFunc(s.text[begin:end], func(a []byte) []byte {
+			if string(attributes().FindSubmatch(a)[1]) == "message-id" {
 				return nil
 			}
 			return a

@@ -7,8 +7,9 @@ import (
 	"fmt"
 	"io"
 	"path/filepath"
-	"regexp"
 	"strings"
+
+	"callhome/internal/lazyregexp"
 
 	"golang.org/x/crypto/ssh"
 )
@@ -47,11 +48,11 @@ const (
 
 // idForm allows ids that are safe as a file name, a socket's name, the part of a
 // user name, and on a terminal.
-var idForm = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9._-]{0,63}$`)
+var idForm = lazyregexp.New(`^[a-zA-Z0-9][a-zA-Z0-9._-]{0,63}$`)
 
 // CheckID returns an error for text that is not a device id.
 func CheckID(id string) error {
-	if !idForm.MatchString(id) {
+	if !idForm().MatchString(id) {
 		return fmt.Errorf("device id %.80q: expected 1 to 64 letters, digits, dots, dashes and underscores, a letter or digit first", id)
 	}
 	return nil
