@@ -74,7 +74,7 @@ func commands() []*cli.Command {
 		{Name: "status", Usage: "show the manager's status", Flags: []cli.Flag{jsonFlag, watchFlag, longFlag}, Action: status},
 		{Name: "events", Usage: "print the last events", Action: events, Flags: cmdline.EventFlags()},
 		{Name: "reload", Usage: "read the configuration again", Action: simple(proto.MethodReloadConfig)},
-		{Name: "restart-call-home", ArgsUsage: "[CLIENT]", Usage: "call configured clients now that wait or have been given up", Flags: []cli.Flag{jsonFlag}, Action: restartCallHome},
+		{Name: "restart-call-home", ArgsUsage: "[CLIENT]", Usage: "call waiting and given-up clients now", Flags: []cli.Flag{jsonFlag}, Action: restartCallHome},
 		{Name: "reopen-logs", Usage: "reopen the log file", Action: simple(proto.MethodReopenLogs)},
 		{Name: "stop", Usage: "stop the manager; sessions stay open", Action: simple(proto.MethodStop)},
 		{Name: "check", ArgsUsage: "[FILE]", Usage: "check a configuration or, without FILE, this machine", Action: check},

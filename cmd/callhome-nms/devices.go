@@ -44,7 +44,7 @@ func devicesCommand() *cli.Command {
 				socketFlag(),
 				&cli.StringFlag{Name: "prefix", Usage: "begin each user name with `PREFIX`, before the device's id"},
 				&cli.StringFlag{Name: "account", Usage: "give all users the uid and gid of `USER` (default: those of this command)"},
-				&cli.StringFlag{Name: "output", Usage: "replace `FILE` with them, which is as it was after an error, instead of printing them"},
+				&cli.StringFlag{Name: "output", Usage: "write them to `FILE`, which is replaced whole or, after an error, left as it was"},
 			}},
 		},
 	}

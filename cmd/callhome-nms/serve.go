@@ -48,7 +48,7 @@ func serveCommand() *cli.Command {
 		cmdline.ChoiceFlag("duplicate", string(d.Duplicate), "take `ACTION` refuse or replace on a duplicate, a second live connection of one device", string(registry.Refuse), string(registry.Replace)),
 		&cli.IntFlag{Name: "max-unauthenticated", Value: d.MaxUnauthenticated, Usage: "hold at most `NUMBER` unauthenticated connections"},
 		&cli.IntFlag{Name: "max-per-source", Value: d.MaxPerSource, Usage: "hold at most `NUMBER` unauthenticated connections from one address"},
-		&cli.BoolFlag{Name: "old-key-exchange", Usage: "also offer diffie-hellman-group14-sha256, for devices that have no curve25519; it costs a multiple"},
+		&cli.BoolFlag{Name: "old-key-exchange", Usage: "also offer diffie-hellman-group14-sha256, for devices that have no curve25519; it takes up to 20 times the processor time"},
 		cmdline.DurationFlag("login-time", d.LoginTime, "close a connection that has not logged in after `TIME`"),
 		cmdline.DurationFlag("keepalive", d.KeepaliveEvery, "send a keepalive to each device every `TIME`"),
 		cmdline.DurationFlag("keepalive-time", d.KeepaliveTime, "close a connection whose keepalive has no answer after `TIME`"),

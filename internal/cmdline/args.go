@@ -8,9 +8,9 @@ import (
 )
 
 // Arguments returns args as the library understands them; args[0] is the program.
-// It moves a command's flags before its arguments, as the library stops to parse flags
-// at the first argument, and the program's flags before the command. `help COMMAND` becomes `COMMAND --help`, and --version of a
-// command the program's.
+// It moves a command's flags before its arguments, because the library stops parsing
+// flags at the first argument, and the program's flags before the command. `help
+// COMMAND` becomes `COMMAND --help`, and --version of a command that of the program.
 func Arguments(app *cli.App, args []string) []string {
 	switch {
 	case len(args) == 0 || len(args) > 1 && args[1] == completeCommand:

@@ -114,7 +114,7 @@ type Endpoint struct {
 	Proxy          *Proxy        // nil: none
 
 	HostKeys []HostKey // at least one
-	// Restricted: only Users may log in; no user, if that list is empty.
+	// Restricted: only Users may log in; if that list is empty, no user may.
 	// Else the daemon's sshd_config decides.
 	Restricted bool
 	Users      []User

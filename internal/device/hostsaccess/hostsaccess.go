@@ -1,6 +1,6 @@
-// Package hostsaccess owns the reading of hosts.allow and hosts.deny (hosts_access(5))
-// as far as an sshd with libwrap, such as Debian's, refuses clients by them. It then
-// ends with status 0 after five seconds and writes nothing to descriptor 2 (OpenSSH 9.2
+// Package hostsaccess owns the reading of hosts.allow and hosts.deny (hosts_access(5)).
+// It finds the line by which an sshd with libwrap, such as Debian's, refuses clients.
+// That sshd ends with status 0 after five seconds and writes nothing to descriptor 2 (OpenSSH 9.2
 // of Debian 12, measured). Package preflight warns of such a line, packages session
 // and trigger name it as the cause. It never decides about one client: sshd does.
 package hostsaccess
@@ -118,7 +118,7 @@ func parse(line string, deny bool) (daemons, clients []string, denies bool) {
 // names reports whether a list has ALL or the name, without an exception.
 func names(list []string, name string) bool {
 	if i := slices.Index(list, "EXCEPT"); i >= 0 {
-		// What is behind it is an exception for sshd only where it names sshd.
+		// The names after EXCEPT make an exception for sshd only if sshd is among them.
 		return name != "" && names(list[:i], name) && !names(list[i+1:], name)
 	}
 	return slices.ContainsFunc(list, func(word string) bool {

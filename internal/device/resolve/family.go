@@ -22,9 +22,9 @@ type ask func(ctx context.Context, server string, of family, fqdn string) ([]net
 // Times for the name servers. Package net waits 5 s for each before it tries the
 // next, as long as a whole call home may take.
 const (
-	// nextServer is after how long without an answer the next server is asked too.
+	// nextServer is the time without an answer after which the next server is asked, too.
 	nextServer = 500 * time.Millisecond
-	// firstServers is how long "no such name" of a later server has no weight while
+	// firstServers is the time in which "no such name" of a later server is ignored while
 	// an earlier one may still know the name (a private one before a public one).
 	firstServers = time.Second
 )

@@ -80,7 +80,7 @@ func (l *lookup) name(ctx context.Context, name string) (first []netip.Addr, lat
 		if first, late, failed = l.both(ctx, fqdn); failed == nil {
 			return first, late, nil
 		}
-		// What another domain of the search list answers says less.
+		// The error of the name as given says more than that of another search domain.
 		if err == nil || fqdn == name+"." || !isNoName(failed) {
 			err = failed
 		}

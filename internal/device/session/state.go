@@ -198,9 +198,9 @@ func (r *record) loggedIn(user string, uid int) (agreed bool) {
 
 // chooseClaim sets method, key and certificate of a proven login. The log can have
 // several claims, since a user can add lines to it: then the one counts that sshd
-// exposed to the helper, and without one neither method nor key is known; nor where
-// the only claim is not what sshd exposed. It
-// reports false where the log has no claim of what sshd exposed.
+// exposed to the helper. Method and key are not known without such a claim, nor where
+// the only claim is not what sshd exposed. It reports false where the log has no claim
+// of what sshd exposed.
 func (r *record) chooseClaim() (agreed bool) {
 	exposed := r.AuthInfo != (authInfo{}) && r.ReportUID == r.UID
 	fits := slices.DeleteFunc(slices.Clone(r.Claims), func(c claim) bool { return exposed && !r.AuthInfo.shows(c) })

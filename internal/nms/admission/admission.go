@@ -22,7 +22,7 @@ const (
 	// Peers can cause any number of failures, and only devices a login: the bounds are
 	// 10 and 20 MB of memory.
 	maxFailures, maxRecent = 1 << 15, 1 << 16
-	// history is how many connections Set.bad is about.
+	// history is the number of connections that Set.bad averages over.
 	history = 64
 )
 
@@ -46,19 +46,19 @@ const (
 	Exchanged         // it has proven a host key that the station knows
 )
 
-// Set is the unauthenticated connections. Each of its methods takes the same time
-// however many there are. The caller locks it.
+// Set holds the unauthenticated connections. The steps of a method other than All
+// do not depend on their number (BenchmarkEnter). The caller locks it.
 type Set struct {
 	limits Limits
 
 	places    map[*Place]bool
 	notRecent int // places of other than recent sources
 	groups    map[netip.Prefix]*group
-	// overdue are the connections that have used up their time, the first one first:
+	// overdue are the connections that have used up their time, in that order:
 	// of recent sources, and of others. A connection from a source that failed in the
 	// last minute has none.
 	overdue map[bool]*list.List
-	// bad is the part of the last connections that failed.
+	// bad is the fraction of the last connections that failed.
 	bad float64
 
 	failures buckets
@@ -78,7 +78,7 @@ const (
 	Suspect                  // its source or network failed lately
 )
 
-// Place is one connection. Its zero value stands for no connection.
+// Place is the place of one connection. Its zero value stands for no connection.
 type Place struct {
 	leave    func()
 	networks []network
@@ -91,7 +91,7 @@ type Place struct {
 	late     *list.Element // in overdue; nil if it is not
 }
 
-// group is the connections of a network.
+// group holds the connections of a network.
 type group struct {
 	n int
 	// Of a source: those that are silent, and those of stage SentVersion; the oldest
@@ -222,8 +222,8 @@ func (g *group) size() int {
 	return g.n
 }
 
-// evictable returns the connection of a source that goes when the source has too many,
-// nil if all are to stay: its oldest that is silent, else its oldest with a version if
+// evictable returns the connection of a source to evict when the source has too many,
+// nil for none: its oldest that is silent, else its oldest with a version if
 // that is overdue.
 func (g *group) evictable() *Place {
 	if g == nil {

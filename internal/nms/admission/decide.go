@@ -27,7 +27,7 @@ type facts struct {
 	overShare             bool // a network of it has its share of the places
 	overdue               bool // a connection is overdue whose place it could take
 
-	bad  float64 // the part of the last connections that failed, 0 to 1
+	bad  float64 // the fraction of the last connections that failed
 	coin float64 // drawn from 0 to 1; 1 for a connection that has waited
 }
 
@@ -37,9 +37,9 @@ func reserved(total int) int { return total / 8 }
 // decide decides about a new connection. Recent sources only have priority: they get
 // the reserved places, and no random early drop.
 //
-// The random early drop is that of sshd's MaxStartups 50:30:100, where most of the last
-// connections failed; it grows from none at half to all of it where each failed. So a
-// fleet that comes back is not dropped: the kernel's queue holds it while the station
+// The random early drop is that of sshd's MaxStartups 50:30:100. It applies where more
+// than half of the last connections failed, and in full where all failed. So a fleet
+// that comes back is not dropped: the kernel's queue holds it while the station
 // is full. In an attack the queue would hold the attacker's connections, and devices
 // behind them.
 func decide(f facts) verdict {

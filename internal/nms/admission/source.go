@@ -49,7 +49,7 @@ func networksOf(a netip.Addr) []network {
 }
 
 // memory keeps values for one to two periods after they were last put, and at most
-// twice as many as fit: of more it forgets the older half early.
+// twice as many as fit: when there are more, it drops the older half early.
 type memory[V any] struct {
 	period     time.Duration
 	fits       int

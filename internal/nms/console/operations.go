@@ -99,7 +99,7 @@ var Operations = []*Operation{
 	{Name: "get-schema", Arity: Required, Value: "NAME[@REVISION]", Usage: "show a YANG module; style pretty shows its text alone", build: getSchema},
 	{Name: "create-subscription", Arity: Optional, Value: "STREAM", Usage: "print notifications as they come (default stream: NETCONF)",
 		Takes: append([]string{"start-time", "stop-time"}, filters...), build: createSubscription},
-	{Name: "establish-subscription", Arity: Optional, Value: "STREAM", Usage: "print notifications as they come, as RFC 8639 has it (default stream: NETCONF)",
+	{Name: "establish-subscription", Arity: Optional, Value: "STREAM", Usage: "print notifications as they come, by RFC 8639 (default stream: NETCONF)",
 		Takes: append([]string{"start-time", "stop-time"}, filters...), build: establishSubscription},
 	{Name: "rpc", Arity: Required, Value: "FILE", Usage: "send any operation: FILE has the content of <rpc>, with or without <rpc>", build: rpc},
 }

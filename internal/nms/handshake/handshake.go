@@ -45,7 +45,7 @@ var keyExchanges = []string{
 	ssh.KeyExchangeMLKEM768X25519, ssh.KeyExchangeCurve25519, "curve25519-sha256@libssh.org",
 }
 
-// oldKeyExchange costs the station 20 times as much as the others (BenchmarkExchange),
+// oldKeyExchange costs the station up to 20 times as much as the others (BenchmarkExchange),
 // and a peer chooses it before it has shown a key. Other groups of Diffie-Hellman cost a
 // multiple of that.
 const oldKeyExchange = ssh.KeyExchangeDH14SHA256

@@ -8,8 +8,8 @@ import (
 	"callhome/internal/nms/admission"
 )
 
-// turns bounds how many logins compute at the same time. Of the waiting ones the first
-// of the highest priority is served: otherwise a device would wait for each peer that
+// turns bounds how many logins compute at the same time. The next turn goes to the
+// login of the highest priority that has waited longest: otherwise a device would wait for each peer that
 // has begun a key exchange before it.
 type turns struct {
 	mu      sync.Mutex // guards the fields that follow
@@ -17,8 +17,8 @@ type turns struct {
 	waiting [admission.Suspect + 1]list.List // of chan struct{}, which is closed with the turn
 }
 
-// newTurns returns as many turns as leave a quarter of the processors, at least one, to
-// the held connections and their sessions: these come first.
+// newTurns returns turns for three quarters of the processors, at least one turn. The
+// rest is for held connections and their sessions.
 func newTurns() *turns { return &turns{free: turnsOf(runtime.GOMAXPROCS(0))} }
 
 func turnsOf(processors int) int { return max(1, processors-max(1, processors/4)) }
