@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -86,6 +87,10 @@ func connection(t *testing.T) (*dial.Conn, net.Conn) {
 func stub(t *testing.T, script string) sshdexec.Command {
 	t.Helper()
 	path := t.TempDir() + "/sshd"
+	// A process that another test forks meanwhile would hold the file open until its exec,
+	// and the kernel executes no file that is open for writing (ETXTBSY).
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
 	if err := os.WriteFile(path, []byte("#!/bin/sh\n"+script+"\n"), 0o700); err != nil {
 		t.Fatal(err)
 	}
