@@ -95,8 +95,11 @@ func (s *Session) confirmEnd(ctx context.Context, id process.Identity) {
 		return
 	case <-time.After(endTime):
 	}
+	if id.Ended() {
+		return
+	}
 	pidfd, err := id.Open()
-	if err != nil || id.Ended() {
+	if err != nil {
 		return
 	}
 	defer pidfd.Close()
