@@ -14,10 +14,16 @@ _callhome() {
 		COMPREPLY=()
 		return
 	fi
-	COMPREPLY=($(compgen -W "$found" -- "$cur"))
 	# readline replaces only what follows the last = or :.
-	local word=${COMP_WORDS[COMP_CWORD]}
+	local word=${COMP_WORDS[COMP_CWORD]} candidate
 	[[ $word == [=:] ]] && word=
-	COMPREPLY=("${COMPREPLY[@]#"${cur%"$word"}"}")
+	COMPREPLY=()
+	# Names come from documents and devices. compgen -W would run $(...) in one, and
+	# readline inserts a candidate as it is.
+	while read -r candidate; do
+		[[ -n $candidate && $candidate == "$cur"* ]] || continue
+		printf -v candidate %q "${candidate#"${cur%"$word"}"}"
+		COMPREPLY+=("$candidate")
+	done <<< "$found"
 }
 complete -F _callhome callhome-trigger callhome-mgr callhome-nms

@@ -76,3 +76,29 @@ func TestShellsCompleteWhatTheProgramKnows(t *testing.T) {
 		})
 	}
 }
+
+// A client's or a device's name is never a command, neither while it is completed nor
+// when the line is run.
+func TestNamesAreNoCommands(t *testing.T) {
+	const name, plain = `x$(touch made);"*' y`, "SHA256:a+b/c"
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "callhome-mgr"), []byte("#!/bin/sh\ncat <<'E'\n"+name+"\n"+plain+"\nE\n"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	file, err := filepath.Abs("callhome.bash")
+	if err != nil {
+		t.Fatal(err)
+	}
+	script := strings.ReplaceAll(inBash, "%FILE", file) + "\n" + `eval "printf %s ${COMPREPLY[0]}"`
+	for typed, want := range map[string]string{"x": name, "SHA": plain} {
+		cmd := exec.Command("bash", "-c", script, "bash", "callhome-mgr restart-call-home "+typed)
+		cmd.Dir, cmd.Env = dir, []string{"PATH=" + dir + ":/usr/bin:/bin"}
+		out, err := cmd.CombinedOutput()
+		if _, run, _ := strings.Cut(string(out), "\n"); err != nil || run != want {
+			t.Errorf("%q: %v, %q, want %q", typed, err, out, want)
+		}
+	}
+	if _, err := os.Stat(filepath.Join(dir, "made")); err == nil {
+		t.Error("the name was run")
+	}
+}
