@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"encoding/binary"
 	"errors"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -56,9 +57,15 @@ func (l *login) addKeys(config map[string][]string) {
 	l.faults = append(l.faults, faults...)
 }
 
-// readFile reads at most maxKeyFile of a regular file.
+// readFile reads a regular file of at most maxKeyFile. The user can put a FIFO in its
+// place at any time: opening it must not block.
 func readFile(file string) ([]byte, error) {
-	info, err := os.Stat(file)
+	f, err := os.OpenFile(file, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
 	if err != nil {
 		return nil, err
 	}
@@ -68,7 +75,7 @@ func readFile(file string) ([]byte, error) {
 	if info.Size() > maxKeyFile {
 		return nil, errors.New("larger than 1 MiB")
 	}
-	return os.ReadFile(file)
+	return io.ReadAll(io.LimitReader(f, maxKeyFile))
 }
 
 // expand returns AuthorizedKeysFile for the user: the tokens of sshd_config(5), below
@@ -107,11 +114,11 @@ func (l *login) fileFault(file string, strict bool, err error) fault {
 		}
 		switch {
 		case strict && inHome && int(st.Uid) != 0 && int(st.Uid) != l.uid:
-			return fault{at + " belongs to another user, and sshd skips the keys", "chown " + l.name + " " + at}
+			return fault{at + " belongs to another user, and sshd skips the keys", "chown " + word(l.name) + " " + word(at)}
 		case strict && inHome && st.Mode&0o022 != 0 && !l.private(&st):
-			return fault{at + " has mode 0" + strconv.FormatUint(uint64(st.Mode&0o7777), 8) + ": other users can write it, and sshd skips the keys", "chmod go-w " + at}
+			return fault{at + " has mode 0" + strconv.FormatUint(uint64(st.Mode&0o7777), 8) + ": other users can write it, and sshd skips the keys", "chmod go-w " + word(at)}
 		case !l.may(&st, right):
-			return fault{l.name + " cannot " + what + " " + at + ", and sshd reads the keys as that user", "chown " + l.name + " " + at + ", or chmod o+" + map[string]string{"read": "r", "enter": "x"}[what] + " " + at}
+			return fault{l.name + " cannot " + what + " " + at + ", and sshd reads the keys as that user", "chown " + word(l.name) + " " + word(at) + ", or chmod o+" + map[string]string{"read": "r", "enter": "x"}[what] + " " + word(at)}
 		}
 		if at == home {
 			inHome = false

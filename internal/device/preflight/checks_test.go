@@ -444,6 +444,9 @@ func TestRunReportsAllChecks(t *testing.T) {
 		{"something is missing", func(s *settings.Settings) { s.Sshd.Subsystem = "/nonexistent/x" }, sysexits.Config,
 			[]string{"MISSING  subsystem             /nonexistent/x cannot be executed: stat /nonexistent/x: no such file or directory"},
 			"A call home would fail: correct what is MISSING."},
+		{"text that steers a terminal", func(s *settings.Settings) { s.Sshd.Subsystem = "/nonexistent/\x1b[2J" }, sysexits.Config,
+			[]string{`MISSING  subsystem             /nonexistent/\x1b[2J cannot be executed: stat /nonexistent/\x1b[2J: no such file or directory`},
+			"A call home would fail: correct what is MISSING."},
 		{"of several missing things the first gives the exit status", func(s *settings.Settings) {
 			s.Sshd.Config, s.Sshd.Subsystem, s.SshdLog = "/nonexistent/c", "/nonexistent/x", "stderr"
 		}, sysexits.NoInput,

@@ -33,9 +33,9 @@ func hostsAccessFindings(dir string) []Finding {
 	case !found:
 		return good("this sshd has libwrap, and no line of hosts.deny is for sshd")
 	case r.All:
-		return []Finding{lacking(sysexits.NoPerm, "admit the NETCONF clients in hosts.allow: sshd: ADDRESS; hosts_access(5)", "libwrap refuses every client of sshd, %s", clean(r.String()))}
+		return []Finding{lacking(sysexits.NoPerm, "admit the NETCONF clients in hosts.allow: sshd: ADDRESS; hosts_access(5)", "libwrap refuses every client of sshd, %s", r)}
 	}
-	return []Finding{warn("see that no NETCONF client is among them; hosts_access(5)", "libwrap refuses clients of sshd, %s", clean(r.String()))}
+	return []Finding{warn("see that no NETCONF client is among them; hosts_access(5)", "libwrap refuses clients of sshd, %s", r)}
 }
 
 // linked reports whether a program is linked to libwrap.

@@ -114,7 +114,7 @@ func lockedFault(name string, pam bool) fault {
 	if pam || !strings.HasPrefix(password(name), "!") {
 		return fault{}
 	}
-	return fault{"the account is locked: its password in /etc/shadow begins with !, and sshd does not use PAM", "usermod -p '*' " + name + ", which leaves it without a password and not locked"}
+	return fault{"the account is locked: its password in /etc/shadow begins with !, and sshd does not use PAM", "usermod -p '*' " + word(name) + ", which leaves it without a password and not locked"}
 }
 
 // hasPassword reports whether the account has a password. It is true where that
@@ -144,9 +144,9 @@ func password(name string) string {
 func shellFault(a account) fault {
 	switch {
 	case a.locked():
-		return fault{fmt.Sprintf("the shell %s ends each session at once", a.shell), "usermod -s /bin/sh " + a.name}
+		return fault{fmt.Sprintf("the shell %s ends each session at once", a.shell), "usermod -s /bin/sh " + word(a.name)}
 	case a.shell != "" && !executable(a.shell):
-		return fault{fmt.Sprintf("the shell %s cannot be executed, and sshd refuses the user", a.shell), "usermod -s /bin/sh " + a.name}
+		return fault{fmt.Sprintf("the shell %s cannot be executed, and sshd refuses the user", a.shell), "usermod -s /bin/sh " + word(a.name)}
 	}
 	return fault{}
 }
@@ -304,7 +304,7 @@ func loginFindings(logins []login, unknown []string, allowed string) []Finding {
 		}
 	}
 	for _, name := range unknown {
-		report("useradd -m -s /bin/sh -p '*' "+name+", or correct AllowUsers", "AllowUsers names %s, which is no user of this machine", clean(name))
+		report("useradd -m -s /bin/sh -p '*' "+word(name)+", or correct AllowUsers", "AllowUsers names %s, which is no user of this machine", name)
 	}
 	faulty := 0
 	for _, l := range logins {
@@ -325,7 +325,7 @@ func loginFindings(logins []login, unknown []string, allowed string) []Finding {
 	if len(out) == 0 {
 		what := "no user can log in"
 		if allowed != "" {
-			what += ": AllowUsers is " + clean(allowed)
+			what += ": AllowUsers is " + allowed
 		}
 		report("create a user for NETCONF, with the NETCONF client's public key in ~/.ssh/authorized_keys", "%s", what)
 	}

@@ -1,13 +1,16 @@
 package preflight
 
 import (
+	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"reflect"
 	"strings"
 	"testing"
 
+	"callhome/internal/printable"
 	"callhome/internal/sshdexec"
 	"callhome/internal/sysexits"
 
@@ -103,6 +106,12 @@ func TestWhatAUserLogsInWith(t *testing.T) {
 		}, "", nil, "has mode 0777"},
 		{"no key in it", func(t *testing.T, a *account) { put(t, *a, keysFile, "# none yet\n", 0o600) }, "", nil, "authorized_keys has no public key"},
 		{"a directory in its place", func(t *testing.T, a *account) { put(t, *a, keysFile+"/x", "", 0o600) }, "", nil, "not a regular file"},
+		{"a FIFO in its place", func(t *testing.T, a *account) {
+			put(t, *a, ".ssh/x", "", 0o600)
+			if err := unix.Mkfifo(filepath.Join(a.home, keysFile), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}, "", nil, "not a regular file"},
 		{"another file, with tokens", func(t *testing.T, a *account) { put(t, *a, "keys/op-%", aKey, 0o600) }, "authorizedkeysfile %h/keys/%u-%%", []string{aPrint}, ""},
 		{"no AuthorizedKeysFile", func(t *testing.T, a *account) { put(t, *a, keysFile, aKey, 0o600) }, "authorizedkeysfile none", nil, ""},
 		{"AuthorizedKeysCommand", func(*testing.T, *account) {}, "authorizedkeyscommand /bin/keys", []string{"keys of AuthorizedKeysCommand"}, "does not exist"},
@@ -277,6 +286,33 @@ func TestUserFault(t *testing.T) {
 	for _, a := range accounts() {
 		if got := UserFault(a.name, true); (got != "") != (a.locked() || a.shell != "" && !executable(a.shell)) {
 			t.Errorf("%s with the shell %s: %q", a.name, a.shell, got)
+		}
+	}
+}
+
+// A user chooses the target of a symbolic link. In a command for root it is one word.
+func TestAUsersTextIsOneWord(t *testing.T) {
+	a := me(t)
+	const dir = "it's $(id)\n"
+	put(t, a, dir+"/keys", aKey, 0o600)
+	put(t, a, ".ssh/x", "", 0o600)
+	target := filepath.Join(a.home, dir)
+	if err := errors.Join(os.Chmod(target, 0o777), os.Symlink(target+"/keys", filepath.Join(a.home, keysFile))); err != nil {
+		t.Fatal(err)
+	}
+	l := login{account: a}
+	l.examine(parseDump("permitrootlogin yes\nauthorizedkeysfile .ssh/authorized_keys"))
+	if len(l.faults) != 1 || !strings.HasPrefix(l.faults[0].fix, "chmod go-w ") {
+		t.Fatalf("got %+v", l.faults)
+	}
+	printed := printable.Quoted(strings.TrimPrefix(l.faults[0].fix, "chmod go-w "))
+	out, err := exec.Command("/bin/sh", "-c", "printf %s "+printed).Output()
+	if want := printable.Quoted(target); err != nil || string(out) != want {
+		t.Errorf("a shell reads %s as %q, want %q, %v", printed, out, want, err)
+	}
+	for s, want := range map[string]string{"op": "op", "/home/op-1/.ssh": "/home/op-1/.ssh", "": "''", "a b": "'a b'", "~": "'~'"} {
+		if got := word(s); got != want {
+			t.Errorf("%q: %s", s, got)
 		}
 	}
 }

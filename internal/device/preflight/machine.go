@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"callhome/internal/device/settings"
-	"callhome/internal/printable"
 	"callhome/internal/sshdexec"
 )
 
@@ -158,16 +157,13 @@ func (m *machine) testLines(texts ...string) []string {
 	for line := range strings.Lines(m.testOutput) {
 		for _, text := range texts {
 			if strings.Contains(line, text) {
-				out = append(out, clean(line))
+				out = append(out, strings.TrimSpace(line))
 				break
 			}
 		}
 	}
 	return out
 }
-
-// clean makes a line of another program's output safe to print.
-func clean(line string) string { return printable.Quoted(strings.TrimSpace(line)) }
 
 func exists(path string) bool {
 	_, err := os.Stat(path)

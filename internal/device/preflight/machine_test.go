@@ -92,7 +92,7 @@ func FuzzParseDump(f *testing.F) {
 
 func TestTestLinesFindsLinesByText(t *testing.T) {
 	m := &machine{testOutput: "Unable to load host key: /a\r\nother\r\nUnable to load host key \"/b\x1b\": bad permissions\r\n"}
-	want := []string{"Unable to load host key: /a", `Unable to load host key "/b\x1b": bad permissions`}
+	want := []string{"Unable to load host key: /a", "Unable to load host key \"/b\x1b\": bad permissions"}
 	if got := m.testLines("bad permissions", "Unable to load"); !slices.Equal(got, want) {
 		t.Errorf("got %q, want %q", got, want)
 	}

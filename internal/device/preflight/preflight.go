@@ -8,13 +8,16 @@ package preflight
 import (
 	"fmt"
 	"io"
+	"strings"
 
 	"callhome/internal/device/settings"
+	"callhome/internal/printable"
 	"callhome/internal/sysexits"
 )
 
 // Finding is one result of a check. Code is the exit status that a call home
-// would end with, 0 unless Level is Missing.
+// would end with, 0 unless Level is Missing. What and Fix may have text from outside,
+// such as the target of a user's symbolic link: Run makes it printable.
 type Finding struct {
 	Level Level
 	What  string
@@ -66,9 +69,9 @@ func Run(w io.Writer, s *settings.Settings, ownUsers bool) int {
 	code, warnings := sysexits.OK, 0
 	for _, c := range checks {
 		for _, f := range c.run(m) {
-			fmt.Fprintf(w, "%-8s %-21s %s\n", f.Level, c.name, f.What)
+			fmt.Fprintf(w, "%-8s %-21s %s\n", f.Level, c.name, printable.Quoted(f.What))
 			if f.Fix != "" {
-				fmt.Fprintf(w, "%-8s %-21s -> %s\n", "", "", f.Fix)
+				fmt.Fprintf(w, "%-8s %-21s -> %s\n", "", "", printable.Quoted(f.Fix))
 			}
 			if f.Level == Missing && code == sysexits.OK {
 				code = f.Code
@@ -87,6 +90,18 @@ func Run(w io.Writer, s *settings.Settings, ownUsers bool) int {
 		fmt.Fprintln(w, "A call home can be made.")
 	}
 	return code
+}
+
+// word returns s as one word of a command in Fix, which a person may copy into a root
+// shell. It has no backslash outside s, which Run doubles.
+func word(s string) string {
+	special := func(r rune) bool {
+		return !strings.ContainsRune("/._+@%-", r) && (r < '0' || r > '9') && (r < 'A' || r > 'Z') && (r < 'a' || r > 'z')
+	}
+	if s != "" && !strings.ContainsFunc(s, special) {
+		return s
+	}
+	return "'" + strings.ReplaceAll(s, "'", `'"'"'`) + "'"
 }
 
 func good(format string, args ...any) []Finding {

@@ -76,7 +76,7 @@ func shellFindings(m *machine, users []account) []Finding {
 	case m.uid != 0:
 		fix = "chsh -s /bin/sh, where the account is for NETCONF alone"
 	case change != "":
-		fix += "; usermod -s /bin/sh " + change + ", where that account is for NETCONF alone"
+		fix += "; usermod -s /bin/sh " + word(change) + ", where that account is for NETCONF alone"
 	}
 	return []Finding{warn(fix, "login shells run %s before each session: the user's own code, which delays it", listed(files))}
 }

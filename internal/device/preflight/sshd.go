@@ -53,7 +53,7 @@ func checkConfig(m *machine) []Finding {
 	// Without the lines that other checks report.
 	var out []Finding
 	for line := range strings.Lines(m.testOutput) {
-		line = clean(line)
+		line = strings.TrimSpace(line)
 		if line == "" || isKeyLine(line) || strings.Contains(line, "rivilege separation") {
 			continue
 		}
