@@ -65,7 +65,7 @@ func TestAUsageErrorIsOneLine(t *testing.T) {
 		"console --listen 127.0.0.1 --get":    "--listen needs --device",
 		"console --get --listen x file extra": "unexpected argument",
 		"console --get --iter 0 --listen":     "--iter 0: expected a number above 0",
-		"console --get --device x --host y -p secret --password-file z": "password and password-file, expected one of them",
+		"console --get --device x --host y -p secret --password-file z": "--password and --password-file exclude each other",
 		"console --get --listen --proto tcp":                            `--proto "tcp": expected ssh`,
 		"console --get --host h --keepalive 0s":                         "--keepalive 0s: expected a time above 0",
 		"console --get -v 1.2":                                          `-v "1.2": expected 1.0 or 1.1`,

@@ -169,7 +169,7 @@ func checkPassword(c *cli.Context) error {
 	case !c.IsSet("password"):
 		return nil
 	case c.IsSet("password-file"):
-		return program.Usage(errors.New("password and password-file, expected one of them"))
+		return program.Usage(errors.New("--password and --password-file exclude each other"))
 	}
 	report("every user of this machine can read --password; --password-file keeps it secret")
 	return nil
