@@ -52,7 +52,7 @@ func (c *call) run() {
 		c.failed(err, evicted)
 		return
 	}
-	h := &connection{id: c.entry.ID, conn: login, key: c.key, budget: c.budget, address: c.from, since: time.Now().UTC(), done: make(chan struct{})}
+	h := newConnection(c.entry.ID, login, c.key, c.from, c.budget)
 	c.conn.watch(h.idle)
 	if s.config.LoggedIn != nil {
 		s.config.LoggedIn(time.Since(begun))

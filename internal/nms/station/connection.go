@@ -31,10 +31,18 @@ type connection struct {
 	// unanswered counts channels that the station has closed and the device has not.
 	unanswered atomic.Int64
 	opening    atomic.Int64 // open requests that the device has not answered
+	replies    chan func() error
 
 	endOnce sync.Once
 	cause   string // why it ended; written before done is closed
 	done    chan struct{}
+}
+
+func newConnection(id string, conn *handshake.Conn, key ssh.PublicKey, from netip.AddrPort, b *budget) *connection {
+	return &connection{
+		id: id, conn: conn, key: key, address: from, since: time.Now().UTC(), budget: b,
+		replies: make(chan func() error, maxReplies), done: make(chan struct{}),
+	}
 }
 
 // end ends the connection. The first cause counts, and the device gets it with the
@@ -72,6 +80,7 @@ func (h *connection) alive(limit time.Duration) bool {
 // serve answers the device's requests and sends it keepalives, each to be answered
 // within patience, until the connection ends.
 func (h *connection) serve(every, patience time.Duration) {
+	go h.sendReplies()
 	answered := make(chan error, 1)
 	timer := time.NewTimer(jitter(every))
 	defer timer.Stop()
@@ -84,7 +93,7 @@ func (h *connection) serve(every, patience time.Duration) {
 				continue
 			}
 			if h.spend(opens) {
-				_ = ch.Reject(ssh.Prohibited, "a management station serves no channels")
+				h.reply(func() error { return ch.Reject(ssh.Prohibited, "a management station serves no channels") })
 			}
 		case r, ok := <-asked:
 			if !ok {
@@ -92,8 +101,7 @@ func (h *connection) serve(every, patience time.Duration) {
 				continue
 			}
 			if h.spend(requests) {
-				// ssh answers a server's keepalive with a failure too.
-				_ = r.Reply(false, nil)
+				h.refuse(r)
 			}
 		case err := <-answered:
 			if errors.Is(err, wire.ErrSilent) {
@@ -143,8 +151,8 @@ func (c *channel) discard() {
 // ignore answers the requests on a channel with a failure, as far as its budget goes.
 func (h *connection) ignore(all <-chan *ssh.Request, left ratelimit.Limit) {
 	for r := range all {
-		if h.spendOn(&left) && r.WantReply {
-			_ = r.Reply(false, nil)
+		if h.spendOn(&left) {
+			h.refuse(r)
 		}
 	}
 }

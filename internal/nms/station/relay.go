@@ -105,6 +105,7 @@ func supervise(c *channel, ended <-chan struct{}, out *nmsproto.ConnectResult, f
 			if ok {
 				if c.of.spendOn(&left) {
 					exit(r, out)
+					c.of.refuse(r)
 				}
 				continue
 			}
@@ -174,9 +175,6 @@ func exit(r *ssh.Request, out *nmsproto.ConnectResult) {
 		if ssh.Unmarshal(r.Payload, &m) == nil {
 			out.Signal = printable.Line(m.Name)
 		}
-	}
-	if r.WantReply {
-		_ = r.Reply(false, nil)
 	}
 }
 
