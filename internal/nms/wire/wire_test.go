@@ -275,7 +275,9 @@ func TestKeepalive(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				station, other := sshtest.Pipe()
 				row.device.Config = sshtest.LetIn(host, user.PublicKey())
+				gone := make(chan struct{})
 				row.device.LoggedIn = func(c ssh.Conn) {
+					defer close(gone)
 					for row.busy {
 						time.Sleep(limit / 8)
 						if _, _, err := c.SendRequest("x", false, nil); err != nil {
@@ -299,9 +301,11 @@ func TestKeepalive(t *testing.T) {
 					}
 				}
 				c.Close()
+				synctest.Wait() // what was under way has come
 				if err := k.Ask(limit); err == nil || row.want == nil && errors.Is(err, wire.ErrSilent) {
 					t.Errorf("after the end: %v", err)
 				}
+				<-gone // no goroutine may outlive the bubble
 			})
 		})
 	}
