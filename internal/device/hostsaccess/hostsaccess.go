@@ -7,6 +7,7 @@ package hostsaccess
 
 import (
 	"fmt"
+	"iter"
 	"os"
 	"path/filepath"
 	"slices"
@@ -66,7 +67,7 @@ func Denying(dir string) (Rule, bool) {
 
 // joined yields the lines by number. One that ends with a backslash goes on in the
 // next one.
-func joined(text string) func(func(int, string) bool) {
+func joined(text string) iter.Seq2[int, string] {
 	return func(yield func(int, string) bool) {
 		begin, whole := 0, ""
 		for i, line := range strings.Split(text, "\n") {

@@ -76,7 +76,7 @@ func Leave(c ssh.Conn, d Disconnect) {
 // it when the peer has closed it, at the latest after a second. It then returns.
 func Refuse(conn net.Conn, d Disconnect) {
 	leave(conn, func() error {
-		_, err := conn.Write(clear(d.packet()))
+		_, err := conn.Write(unencrypted(d.packet()))
 		return err
 	})
 }
@@ -96,8 +96,8 @@ func RefuseAtOnce(conn net.Conn, d Disconnect) {
 	Refuse(conn, d)
 }
 
-// clear returns a packet without encryption and MAC (RFC 4253 section 6).
-func clear(payload []byte) []byte {
+// unencrypted returns a packet without encryption and MAC (RFC 4253 section 6).
+func unencrypted(payload []byte) []byte {
 	const block = 8
 	padding := block - (4+1+len(payload))%block
 	if padding < 4 {
