@@ -158,6 +158,7 @@ var arrows = []struct{ from, to, reason string }{
 	{"internal/device/session", "internal/device/process", "ends a session's processes, and knows them beyond their PID"},
 	{"internal/device/session", "internal/device/sshdlog", "understands what sshd says"},
 	{"internal/device/session", "internal/device/subsystem", "a helper's report"},
+	{"internal/device/session", "internal/inotify", "reads what happens to its files"},
 	{"internal/device/session", "internal/lazyregexp", "name of sshd's file"},
 	{"internal/device/session", "internal/printable", "sshd's last line as a cause"},
 	{"internal/device/session", "internal/proto", "its state has the API's names"},
@@ -173,6 +174,7 @@ var arrows = []struct{ from, to, reason string }{
 
 	{"internal/device/subsystem", "internal/fdpass", "sends the end file"},
 
+	{"internal/device/sysevents", "internal/inotify", "waits for changes of a file"},
 	{"internal/device/sysevents", "internal/wake", "merges events of the kernel"},
 
 	{"internal/device/trigger", "internal/device/connect", "makes the connection"},
@@ -222,7 +224,9 @@ var arrows = []struct{ from, to, reason string }{
 
 	{"internal/nms/registry", "internal/lazyregexp", "form of an id"},
 	{"internal/nms/registry", "internal/nms/hostkey", "host key algorithms, and a CA's"},
+	{"internal/nms/registry", "internal/inotify", "waits for changes of the directory"},
 	{"internal/nms/registry", "internal/printable", "a certificate's text in its errors"},
+	{"internal/nms/registry", "internal/wake", "merges changes of the directory"},
 
 	{"internal/nms/sshtest", "internal/nms/wire", "sends packets that the SSH library does not know"},
 
@@ -280,7 +284,7 @@ type thirdParty struct {
 
 // modules are all that others wrote, with who may use them and what for.
 var modules = []thirdParty{
-	{"golang.org/x/sys", "system calls", []string{"cmd/callhome-mgr", "cmd/callhome-nms", "internal/atomicfile", "internal/daemon", "internal/device/connect", "internal/device/dial", "internal/device/preflight", "internal/device/process", "internal/device/resolve", "internal/device/session", "internal/device/settings", "internal/device/subsystem", "internal/device/sysevents", "internal/device/trigger", "internal/fdpass", "internal/hook", "internal/nms/announce", "internal/nms/control", "internal/nms/knownhosts", "internal/nms/listen", "internal/rpc", "internal/sshdexec"}},
+	{"golang.org/x/sys", "system calls", []string{"cmd/callhome-mgr", "cmd/callhome-nms", "internal/atomicfile", "internal/daemon", "internal/device/connect", "internal/device/dial", "internal/device/preflight", "internal/device/process", "internal/device/resolve", "internal/device/session", "internal/device/settings", "internal/device/subsystem", "internal/device/sysevents", "internal/device/trigger", "internal/fdpass", "internal/hook", "internal/inotify", "internal/nms/announce", "internal/nms/control", "internal/nms/knownhosts", "internal/nms/listen", "internal/rpc", "internal/sshdexec"}},
 	{"golang.org/x/net", "SOCKS5, and a bound on connections", []string{"internal/device/proxy", "internal/scrape"}},
 	{"golang.org/x/crypto", "SSH's forms of keys and certificates; and the SSH client of the management side: on a device SSH is sshd's", []string{"internal/device/config", "internal/device/session", "internal/nms/handshake", "internal/nms/hostkey", "internal/nms/knownhosts", "internal/nms/login", "internal/nms/registry", "internal/nms/sshtest", "internal/nms/station", "internal/nms/wire"}},
 	{"github.com/urfave/cli/v2", "command lines; nothing below main knows them", []string{"cmd/callhome-mgr", "cmd/callhome-nms", "cmd/callhome-trigger", "internal/cmdline"}},
@@ -288,7 +292,6 @@ var modules = []thirdParty{
 	{"github.com/hashicorp/go-hclog", "logging", []string{"cmd/callhome-mgr", "cmd/callhome-nms", "internal/cmdline", "internal/daemon", "internal/device/api", "internal/device/metrics", "internal/device/reconnect", "internal/device/rollout", "internal/device/trigger", "internal/hook", "internal/logging", "internal/nms/control", "internal/nms/devsock", "internal/ratelimit", "internal/rpc", "internal/scrape"}},
 	{"github.com/coreos/go-systemd/v22", "reports readiness and state to systemd; takes its sockets", []string{"cmd/callhome-mgr", "cmd/callhome-nms", "internal/daemon"}},
 	{"github.com/creachadair/jrpc2", "JSON-RPC 2.0", []string{"internal/device/api", "internal/nms/control", "internal/rpc"}},
-	{"github.com/fsnotify/fsnotify", "waits for a change of a configuration or the registry", []string{"internal/nms/registry", "internal/device/sysevents"}},
 	{"github.com/vishvananda/netlink", "rtnetlink", []string{"internal/device/sysevents"}},
 	{"github.com/prometheus/client_golang", "metrics in Prometheus' format", []string{"internal/device/metrics", "internal/nms/metrics", "internal/scrape"}},
 	{"golang.org/x/term", "passwords without echo, the console's lines with history, and the width of tables", []string{"cmd/callhome-nms", "internal/cmdline"}},

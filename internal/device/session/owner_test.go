@@ -3,13 +3,15 @@ package session
 import (
 	"errors"
 	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
 	"callhome/internal/device/process"
+	"callhome/internal/inotify"
 	"callhome/internal/proto"
 
-	"github.com/fsnotify/fsnotify"
+	"golang.org/x/sys/unix"
 )
 
 var nms = Owner{Client: "nms \"1\"", Endpoint: "first", Config: "4b1d"}
@@ -120,26 +122,26 @@ func TestASessionIsRestoredWithoutItsProcessOnDisk(t *testing.T) {
 	env, _ := newEnv(t)
 	s := New(env, 1, proto.CallParams{Host: "nms", Port: 1, Opaque: "ticket"}, "manager", nms)
 	conn, _ := connection(t)
-	notes, err := fsnotify.NewBufferedWatcher(100)
+	notes, err := inotify.Open(env.Dir, inotify.Changes)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer notes.Close()
-	if err := notes.Add(env.Dir); err != nil {
-		t.Fatal(err)
-	}
 	if err := s.Start(stub(t, "exec cat"), conn); err != nil {
 		t.Fatal(err)
 	}
 	// It is written before sshd is started, and again with the process.
-	for written := 0; written < 2; {
+	written, name := make(chan struct{}, 100), filepath.Base(recordPath(env.Dir, 1))
+	go notes.Follow(func(e inotify.Event) {
+		if e.Name == name && e.Mask&unix.IN_MOVED_TO != 0 {
+			written <- struct{}{}
+		}
+	})
+	for n := range 2 {
 		select {
-		case e := <-notes.Events:
-			if e.Name == recordPath(env.Dir, 1) && e.Has(fsnotify.Create) {
-				written++
-			}
+		case <-written:
 		case <-time.After(20 * time.Second):
-			t.Fatalf("the state file was written %d times", written)
+			t.Fatalf("the state file was written %d times", n)
 		}
 	}
 	s.mu.Lock()

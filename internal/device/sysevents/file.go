@@ -5,7 +5,10 @@ import (
 	"path/filepath"
 	"time"
 
-	"github.com/fsnotify/fsnotify"
+	"callhome/internal/inotify"
+	"callhome/internal/wake"
+
+	"golang.org/x/sys/unix"
 )
 
 // quiet is how long a file must stay unchanged before its change is reported.
@@ -15,29 +18,28 @@ const quiet = 200 * time.Millisecond
 // by a rename, until done is closed. The file need not exist yet, but its
 // directory must.
 func File(done <-chan struct{}, path string, notify func()) error {
-	w, err := fsnotify.NewWatcher()
+	// A watch on the file itself would stay with the old inode after a rename.
+	d, err := inotify.Open(filepath.Dir(path), inotify.Changes)
 	if err != nil {
 		return fmt.Errorf("watching the file %q: %w", path, err)
 	}
-	// A watch on the file itself would stay with the old inode after a rename.
-	if err := w.Add(filepath.Dir(path)); err != nil {
-		w.Close()
-		return fmt.Errorf("watching the file %q: %w", path, err)
-	}
+	changed := wake.New()
+	go d.Follow(func(e inotify.Event) {
+		// After an overflow, the change may be among the lost events.
+		if e.Overflow() || e.Name == filepath.Base(path) && e.Mask&unix.IN_DELETE == 0 {
+			wake.Up(changed)
+		}
+	})
 	go func() {
-		defer w.Close()
+		defer d.Close()
 		settled := time.NewTimer(quiet)
 		settled.Stop()
 		for {
 			select {
 			case <-done:
 				return
-			case e := <-w.Events:
-				if filepath.Clean(e.Name) == filepath.Clean(path) && !e.Has(fsnotify.Remove) {
-					settled.Reset(quiet)
-				}
-			case <-w.Errors:
-				settled.Reset(quiet) // the queue overflowed; the change may have been in it
+			case <-changed:
+				settled.Reset(quiet)
 			case <-settled.C:
 				notify()
 			}
