@@ -96,6 +96,9 @@ type Options struct {
 	HostKeys []string
 	// OldKeyExchange also offers diffie-hellman-group14-sha256, as the last one.
 	OldKeyExchange bool
+	// Rekey, if set, is called with each key exchange after the login, and ends the
+	// connection with its error. The library has computed then.
+	Rekey func() error
 	// GotVersion, if set, is called when the peer's whole version string has come.
 	GotVersion func()
 	// Disconnect, if set, returns the reason that SSH_MSG_DISCONNECT gives the peer for an
@@ -134,7 +137,7 @@ func secondRun(r *recording, o Options, login *Login, key ssh.PublicKey) (*Conn,
 		return nil, &Error{StageExchange, r.version(), err}
 	}
 	config := config(o, &repeating{first: r.random.Bytes()})
-	config.User, config.Auth, config.HostKeyCallback = login.User, login.Auth, ssh.FixedHostKey(key)
+	config.User, config.Auth, config.HostKeyCallback = login.User, login.Auth, onlyKey(key, o.Rekey)
 	watched := wire.Watch(config)
 	r.Hold(true)
 	conn, channels, requests, err := ssh.NewClientConn(&replay{Conn: r.Conn, in: r.in, out: r.out}, "", config)
@@ -150,6 +153,19 @@ func secondRun(r *recording, o Options, login *Login, key ssh.PublicKey) (*Conn,
 		return nil, &Error{StageLogin, r.version(), err}
 	}
 	return &Conn{conn, channels, requests, wire.NewKeepalive(conn, r.Conn)}, nil
+}
+
+// onlyKey accepts that key alone, and from the second key exchange on asks rekey, too. The
+// library makes one key exchange at a time.
+func onlyKey(key ssh.PublicKey, rekey func() error) ssh.HostKeyCallback {
+	same, again := ssh.FixedHostKey(key), false
+	return func(name string, from net.Addr, k ssh.PublicKey) error {
+		if err := same(name, from, k); err != nil || !again || rekey == nil {
+			again = true
+			return err
+		}
+		return rekey()
+	}
 }
 
 func config(o Options, random io.Reader) *ssh.ClientConfig {

@@ -18,14 +18,15 @@ const (
 	opens                           // channels that it asks for
 	requests                        // global requests
 	channelRequests                 // requests on one channel
-	idleReads                       // reads from its connection while it has no session
+	idleData                        // KiB that it sends while it has no session
+	rekeys                          // key exchanges after a login
 )
 
 // allowances are the budget of a device: of each as many as Burst at once, and in a
 // minute. sshd sends at most a request a second (ClientAliveInterval), and on a channel
 // where it has one; libnetconf2 calls again every ten seconds. A device without a
-// session has only keepalives to send: more would be packets that the library drops, or
-// key exchanges.
+// session has only keepalives to send: more would be packets that the library drops.
+// With OpenSSH's ciphers a key exchange is due after 1 GiB or more (RekeyLimit).
 var allowances = [...]struct {
 	what  string
 	limit ratelimit.Limit
@@ -34,7 +35,8 @@ var allowances = [...]struct {
 	opens:           {"channel opens", ratelimit.Limit{Burst: 30}},
 	requests:        {"requests", ratelimit.Limit{Burst: 120}},
 	channelRequests: {"requests on a channel", ratelimit.Limit{Burst: 120}},
-	idleReads:       {"packets without a session", ratelimit.Limit{Burst: 600}},
+	idleData:        {"KiB without a session", ratelimit.Limit{Burst: 4096}},
+	rekeys:          {"key exchanges after its login", ratelimit.Limit{Burst: 10}},
 }
 
 // budget is what a device may do yet, on all its connections together.
@@ -98,9 +100,16 @@ func (h *connection) check(err error) bool {
 	return err == nil
 }
 
-// idle must be called with each read from the connection.
-func (h *connection) idle() {
-	if h.sessions.Load()+h.opening.Load()+h.unanswered.Load() == 0 {
-		h.spend(idleReads)
+// idle must be called with the bytes of each read from the connection, by one goroutine at
+// a time. A closed channel whose close is unanswered is no session: what is under way for
+// it, up to its window of 2 MiB, is in the budget.
+func (h *connection) idle(n int) {
+	if h.sessions.Load()+h.opening.Load() > 0 {
+		return
+	}
+	for h.idleBytes += n; h.idleBytes >= 1<<10; h.idleBytes -= 1 << 10 {
+		if !h.spend(idleData) {
+			return
+		}
 	}
 }

@@ -5,11 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"callhome/internal/nms/handshake"
 	"callhome/internal/nms/nmsproto"
 	"callhome/internal/nms/wire"
 
@@ -58,7 +60,26 @@ func TestADeviceThatFloodsIsEnded(t *testing.T) {
 			d.loggedIn = func(c ssh.Conn) {
 				until(func() error { return wire.Send(c, append([]byte{2}, make([]byte, 8)...)) }) // SSH_MSG_IGNORE
 			}
-		}, "600 packets without a session a minute"},
+		}, "4096 KiB without a session a minute"},
+		{"key exchanges", func(d *standIn) {
+			d.rekey = 256
+			d.loggedIn = func(c ssh.Conn) {
+				until(func() error {
+					_, _, err := c.SendRequest("flood@example.com", true, make([]byte, d.rekey))
+					return err
+				})
+			}
+		}, "10 key exchanges after its login a minute"},
+		{"key exchanges in a session", func(d *standIn) {
+			d.rekey = 256
+			d.netconf = func(ch ssh.Channel) uint32 {
+				until(func() error {
+					_, err := ch.Write([]byte("hello"))
+					return err
+				})
+				return 0
+			}
+		}, "10 key exchanges after its login a minute"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			s, d, other := newSite(t, nil), newStandIn(t), newStandIn(t)
@@ -82,6 +103,39 @@ func TestADeviceThatFloodsIsEnded(t *testing.T) {
 				t.Error(err)
 			}
 			s.mustBe("edge8", nmsproto.Connected, "")
+		})
+	}
+}
+
+// Only an open session, or one that is being opened, is a reason to send without limit.
+func TestDataWithoutASessionIsLimited(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		count func(*connection)
+		ends  bool
+	}{
+		{"no session", func(*connection) {}, true},
+		{"an unanswered close", func(h *connection) { h.unanswered.Store(1) }, true},
+		{"a session", func(h *connection) { h.sessions.Store(1) }, false},
+		{"an unanswered open", func(h *connection) { h.opening.Store(1) }, false},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			l := &line{}
+			h := newConnection("edge7", &handshake.Conn{Conn: l}, nil, netip.AddrPort{}, newBudget())
+			tt.count(h)
+			const window = 2 << 20 // under way when a session ends
+			for range window / 1448 {
+				h.idle(1448)
+			}
+			synctest.Wait()
+			if l.ended {
+				t.Errorf("%s: the window has ended it", tt.name)
+			}
+			h.idle(window + 4<<10)
+			synctest.Wait()
+			if l.ended != tt.ends {
+				t.Errorf("%s: ended %v", tt.name, l.ended)
+			}
 		})
 	}
 }

@@ -45,6 +45,7 @@ func (c *call) run() {
 	login, err := handshake.Do(conn, deadline, handshake.Options{
 		HostKeys: s.config.Registry.Algorithms(), OldKeyExchange: s.config.OldKeyExchange,
 		GotVersion: func() { _ = c.reached(admission.SentVersion) }, Disconnect: c.disconnect,
+		Rekey: func() error { return c.budget.spend(rekeys, time.Now()) },
 	}, c.identify)
 	c.conn.loggedIn()
 	if err != nil {

@@ -32,6 +32,7 @@ type connection struct {
 	unanswered atomic.Int64
 	opening    atomic.Int64 // open requests that the device has not answered
 	replies    chan func() error
+	idleBytes  int // read without a session and not spent yet; its reader's alone
 
 	endOnce sync.Once
 	cause   string // why it ended; written before done is closed

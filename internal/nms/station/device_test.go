@@ -28,6 +28,7 @@ type standIn struct {
 	// loginTime is how long it takes to check the password.
 	loginTime time.Duration
 	loggedIn  func(ssh.Conn) // called after each login, unless nil
+	rekey     uint64         // bytes after which it exchanges keys again; 0: the library's
 }
 
 // newStandIn returns a device whose subsystem sends back what it gets.
@@ -38,6 +39,7 @@ func newStandIn(t testing.TB) *standIn {
 // serve is the device's side of a connection; it returns at its end.
 func (d *standIn) serve(conn net.Conn) {
 	config := &ssh.ServerConfig{
+		Config:        ssh.Config{RekeyThreshold: d.rekey},
 		ServerVersion: "SSH-2.0-StandIn",
 		PasswordCallback: func(c ssh.ConnMetadata, p []byte) (*ssh.Permissions, error) {
 			time.Sleep(d.loginTime)

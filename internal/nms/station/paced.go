@@ -37,7 +37,7 @@ type paced struct {
 	has      bool // it has its turn
 	over     bool // it needs no turn any more
 	done     chan struct{}
-	read     func() // called with each read from the login on, unless nil
+	read     func(n int) // called with the bytes of each read from the login on, unless nil
 }
 
 func newPaced(c net.Conn, t *turns, silent, overdue func()) *paced {
@@ -51,7 +51,7 @@ func (p *paced) Read(b []byte) (int, error) {
 	if over, read := p.isOver(); over {
 		n, err := p.Conn.Read(b)
 		if n > 0 && read != nil {
-			read()
+			read(n)
 		}
 		return n, err
 	}
@@ -114,14 +114,14 @@ func (p *paced) yield() {
 	}
 }
 
-func (p *paced) isOver() (bool, func()) {
+func (p *paced) isOver() (bool, func(int)) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.over, p.read
 }
 
 // watch has read called with each read that begins from now on.
-func (p *paced) watch(read func()) {
+func (p *paced) watch(read func(n int)) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.read = read
