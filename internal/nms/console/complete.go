@@ -55,12 +55,16 @@ func values(placeholder string, choices []string, word string) []string {
 	return slices.Clone(choices)
 }
 
-// files are the names in the directory of word, as word has it.
+// files are the names in the directory of word, as word has it. A name that would steer
+// the terminal is left out: the line editor prints what it inserts.
 func files(word string) (out []string) {
 	dir, _ := filepath.Split(word)
 	entries, _ := os.ReadDir(filepath.Clean(dir)) // a completion has no place for an error
 	for _, e := range entries {
 		name := dir + e.Name()
+		if Printable(name) != name {
+			continue
+		}
 		if e.IsDir() {
 			name += "/"
 		}

@@ -517,7 +517,7 @@ func TestHelpHasEachOperation(t *testing.T) {
 
 func TestTabCompletes(t *testing.T) {
 	dir := t.TempDir()
-	for _, name := range []string{"a.xml", "b.xml", "d/c.xml"} {
+	for _, name := range []string{"a.xml", "b.xml", "d/c.xml", "a\x1b[2J.xml"} {
 		if err := os.MkdirAll(filepath.Dir(filepath.Join(dir, name)), 0o700); err != nil {
 			t.Fatal(err)
 		}
