@@ -154,7 +154,7 @@ func (cs *Clients) Restart(name string) ([]string, error) {
 
 // Call calls the client of that name now, also a periodic one that is not due, and
 // returns its session: that of a call home or connection there is already. Errors are
-// *proto.Error.
+// *proto.Error, or the cause of the end of ctx.
 func (cs *Clients) Call(ctx context.Context, name string) (Session, error) {
 	fail := func(code proto.Code, why string) (Session, error) {
 		return nil, proto.NewError(code, fmt.Sprintf("calling client %q: %s", name, why))
