@@ -136,7 +136,7 @@ func TestFailures(t *testing.T) {
 			"reading the defaults file: open /nonexistent/d: no such file or directory; create it, or unset CALLHOME_DEFAULTS"},
 		{"no sshd", []string{"nms"}, []string{"CALLHOME_SSHD=/nonexistent/sshd"}, sysexits.NoInput, "sshd /nonexistent/sshd: no such file or directory; install OpenSSH's server, or set --sshd"},
 		{"no manager", []string{"--handover", "manager", "nms"}, nil, sysexits.Unavailable, "no manager answers at /nonexistent/mgr.sock: no such file or directory; start callhome-mgr, or use --handover exec"},
-		{"nobody there", []string{"127.0.0.1", dead}, nil, sysexits.Unavailable,
+		{"no listener", []string{"127.0.0.1", dead}, nil, sysexits.Unavailable,
 			"connecting to 127.0.0.1 port " + dead + ": 127.0.0.1:" + dead + ": connection refused; check that the NETCONF client listens there and that no firewall is in between"},
 		{"no such interface", []string{"--interface", "nosuch0", "127.0.0.1", dead}, nil, sysexits.Config,
 			"connecting to 127.0.0.1 port " + dead + ": binding to the interface nosuch0: no such device; check --local-address, --interface and --netns"},
@@ -287,7 +287,7 @@ func TestDetach(t *testing.T) {
 	l, port := listen(t)
 	cmd := called(t, nil, device(t, `echo "SSH-2.0-standin $$"; read line; echo "heard $line"`), "--handover", "detach", "127.0.0.1", port)
 	cmd.Path, cmd.Args = "/bin/sh", append([]string{"sh", "-c", `trap "" HUP TERM; exec "$0" "$@"`}, cmd.Args...)
-	r := end(t, cmd) // it waits until nobody has our stdout and stderr any more
+	r := end(t, cmd) // it waits until no process has our stdout and stderr any more
 	if r != (result{}) {
 		t.Fatalf("ends with %+v", r)
 	}
@@ -412,7 +412,7 @@ func TestHelpAndVersion(t *testing.T) {
 	}
 }
 
-// --check calls nobody; its exit status is that of what is missing first.
+// --check makes no call; its exit status is that of what is missing first.
 func TestCheck(t *testing.T) {
 	l, port := listen(t)
 	keys := file(t, "keys", "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIIQIotdYnjqoEfsT4aP8VOAmFi3duq/o6waqLlgVTN1U nms\n", 0o644)

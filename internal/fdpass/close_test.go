@@ -48,7 +48,7 @@ func lingering(t *testing.T) *os.File {
 	return f
 }
 
-// Whoever hands a socket over does not decide how long our closing takes.
+// The sender of a socket does not decide how long its close takes here.
 func TestCloseTakesNoTime(t *testing.T) {
 	for _, tt := range []struct {
 		name string

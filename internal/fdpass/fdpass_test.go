@@ -58,7 +58,7 @@ func openDescriptors(t testing.TB) int {
 	return len(entries)
 }
 
-// sendRights sends data with files beside it, as somebody else's program might.
+// sendRights sends data with files beside it, as another program might.
 func sendRights(t testing.TB, c *net.UnixConn, data string, files ...*os.File) {
 	t.Helper()
 	var fds []int
@@ -118,7 +118,7 @@ func TestSendRefuses(t *testing.T) {
 		{"no data", a, "", anyFile(t, ""), "passing a descriptor: without a byte of data it cannot travel"},
 		{"a closed file", a, "x", closed, "use of closed file"},
 		{"a peer that has gone", gone, "x", anyFile(t, ""), "broken pipe"},
-		// The socket's buffer holds far less, and nobody reads.
+		// The socket's buffer holds far less, and no program reads.
 		{"more than the socket takes", a, strings.Repeat("x", 16<<20), anyFile(t, ""), "of 16777216 bytes"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -209,7 +209,7 @@ func askForCredentials(t testing.TB, c *net.UnixConn) {
 	}
 }
 
-// The end is io.EOF itself: whoever reads a stream compares.
+// The end is io.EOF itself: readers of a stream compare.
 func TestEndOfStreamIsEOF(t *testing.T) {
 	for _, tt := range []struct {
 		name string
@@ -256,7 +256,7 @@ func TestRightsUnderstandsWhatTheKernelWrites(t *testing.T) {
 	}
 }
 
-// play sends what the kernel lets anybody send. Each byte of plan is one
+// play sends anything that the kernel lets a peer send. Each byte of plan is one
 // message: six bits say how many descriptors come with it, one asks for
 // credentials beside them and one for a longer message. It closes c.
 func play(t testing.TB, c *net.UnixConn, f *os.File, plan []byte) {

@@ -123,7 +123,7 @@ func TestReaderRefusesASecondDescriptor(t *testing.T) {
 			if !errors.Is(err, tt.want) {
 				t.Errorf("%v, want %v", err, tt.want)
 			}
-			// Nothing is left to take: after an error nobody knows what is whose.
+			// Nothing is left to take: after an error the owner of a descriptor is not known.
 			if f, err := r.Take(100); f != nil || err != nil {
 				t.Errorf("there is still %v, %v", f, err)
 			}

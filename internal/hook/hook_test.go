@@ -67,7 +67,7 @@ func TestCheck(t *testing.T) {
 	}
 }
 
-// runs stands in place of the program: each run takes as long as it is told,
+// runs stands in place of the program: each run takes as long as the test says,
 // or until it is killed.
 type runs struct {
 	takes  time.Duration

@@ -21,7 +21,7 @@ import (
 const patience = 20 * time.Second
 
 // script returns a program of those lines of sh. Beside it are two named
-// pipes, $0.out to tell the test something and $0.go to be told.
+// pipes, $0.out for its output and $0.go to start it.
 func script(t *testing.T, lines string) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "hook")
@@ -36,8 +36,8 @@ func script(t *testing.T, lines string) string {
 	return path
 }
 
-// told returns what the program says through its pipe.
-func told(t *testing.T, program string) string {
+// printed returns what the program writes to its pipe.
+func printed(t *testing.T, program string) string {
 	t.Helper()
 	text, err := os.ReadFile(program + ".out")
 	if err != nil {
@@ -46,13 +46,13 @@ func told(t *testing.T, program string) string {
 	return strings.TrimSpace(string(text))
 }
 
-// process is one whose end can be waited for, whoever's child it is.
+// process is one whose end can be awaited, also if it is no child of the test.
 type process struct{ pid, pidfd int }
 
-// toldProcess returns the process whose number the program tells.
-func toldProcess(t *testing.T, program string) process {
+// printedProcess returns the process whose number the program writes.
+func printedProcess(t *testing.T, program string) process {
 	t.Helper()
-	pid, err := strconv.Atoi(told(t, program))
+	pid, err := strconv.Atoi(printed(t, program))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -129,7 +129,7 @@ func TestInputIsNotRead(t *testing.T) {
 func TestOutputIsBounded(t *testing.T) {
 	program := script(t, `head -c 1000000 /dev/zero | tr '\0' x; echo through >"$0.out"`)
 	c := running(t.Context(), program)
-	if got := told(t, program); got != "through" {
+	if got := printed(t, program); got != "through" {
 		t.Errorf("the program did not get rid of its output: %q", got)
 	}
 	if r := <-c; r.err != nil || r.output != strings.Repeat("x", maxOutput)+"..." {
@@ -143,7 +143,7 @@ sh -c 'trap "" TERM HUP INT; echo $$ >"$1.out"; sleep 1000' - "$0"`)
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	c := running(ctx, program)
-	grandchild := toldProcess(t, program)
+	grandchild := printedProcess(t, program)
 	cancel()
 	if r := <-c; !r.killed || r.err == nil {
 		t.Errorf("got %+v", r)
@@ -158,7 +158,7 @@ func TestNothingOfTheGroupStays(t *testing.T) {
 echo $! >"$0.out"
 cat "$0.go"`)
 	c := running(t.Context(), program)
-	left := toldProcess(t, program)
+	left := printedProcess(t, program)
 	if err := os.WriteFile(program+".go", []byte("bye"), 0); err != nil {
 		t.Fatal(err)
 	}
@@ -175,7 +175,7 @@ func TestLeavingTheGroup(t *testing.T) {
 	program := script(t, `setsid sh -c 'echo $$ >"$1.out"; exec sleep 1000' - "$0" &
 cat "$0.go"`)
 	c := running(t.Context(), program)
-	left := toldProcess(t, program)
+	left := printedProcess(t, program)
 	if err := os.WriteFile(program+".go", []byte("bye"), 0); err != nil {
 		t.Fatal(err)
 	}
@@ -192,7 +192,7 @@ cat "$0.go"`)
 	}
 }
 
-// A daemon that is killed times nobody any more.
+// A daemon that is killed ends no hook at its time limit.
 func TestKilledDaemon(t *testing.T) {
 	const variable = "CALLHOME_TEST_HOOK"
 	if program := os.Getenv(variable); program != "" {
@@ -206,7 +206,7 @@ exec sleep 1000`)
 	if err := daemon.Start(); err != nil {
 		t.Fatal(err)
 	}
-	hook := toldProcess(t, program)
+	hook := printedProcess(t, program)
 	if err := daemon.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
@@ -228,7 +228,7 @@ func TestHookRunsItsProgram(t *testing.T) {
 		Session: proto.SessionInfo{Session: 7, Host: "nms.example", Stage: proto.StageTCP, Cause: "connection refused"},
 	}
 	h.Handle(eventOf(sent))
-	text := told(t, program)
+	text := printed(t, program)
 	var got proto.Event
 	if err := json.Unmarshal([]byte(text), &got); err != nil || got != sent || strings.Contains(text, "\n") {
 		t.Errorf("got %q (%v), want %+v in one line", text, err, sent)

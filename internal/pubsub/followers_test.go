@@ -29,7 +29,7 @@ func (s *source) Subscribe() (<-chan int, func()) {
 	}
 }
 
-func (s *source) tell(n int) {
+func (s *source) add(n int) {
 	s.subscriptions[len(s.subscriptions)-1] <- n
 }
 
@@ -51,8 +51,8 @@ func TestFollow(t *testing.T) {
 		want  []string
 	}{
 		{"the manager stops", func(s *source) {
-			s.tell(1)
-			s.tell(2)
+			s.add(1)
+			s.add(2)
 			s.stopped = true
 			s.drop()
 		}, []string{"1", "2"}},
@@ -61,20 +61,20 @@ func TestFollow(t *testing.T) {
 			s.drop()
 		}, nil},
 		{"too slow once", func(s *source) {
-			s.tell(1)
+			s.add(1)
 			s.drop()
 			synctest.Wait()
-			s.tell(2)
+			s.add(2)
 			s.stopped = true
 			s.drop()
 		}, []string{"1", "missed", "2"}},
 		{"too slow twice", func(s *source) {
 			for n := range 2 {
-				s.tell(n)
+				s.add(n)
 				s.drop()
 				synctest.Wait()
 			}
-			s.tell(2)
+			s.add(2)
 			s.stopped = true
 			s.drop()
 		}, []string{"0", "missed", "1", "missed", "2"}},
@@ -103,7 +103,7 @@ func TestFollowersEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &source{}
 		w, got, lost := following(s)
-		s.tell(1)
+		s.add(1)
 		w.End()
 		if want := []string{"1"}; !slices.Equal(*got, want) || len(*lost) > 0 {
 			t.Errorf("got %v, want %v, and lost %q", *got, want, *lost)
@@ -123,7 +123,7 @@ func TestTheHookGetsTheLastEvents(t *testing.T) {
 			seen = slices.Clone(*got)
 		})
 		for n := range 5 {
-			s.tell(n)
+			s.add(n)
 		}
 		w.End()
 		if want := []string{"0", "1", "2", "3", "4"}; !slices.Equal(seen, want) {

@@ -226,7 +226,7 @@ func TestTheLineOfACall(t *testing.T) {
 		{"without parameters", ``, nil, ``},
 		{"that failed", `{"host":"nms"}`, errors.New("no\nsuch \"name\""), `params="{\"host\":\"nms\"}" error="no\nsuch \"name\""`},
 		{"with characters that a terminal obeys", "{\"host\":\"\u202e\u009b\x7fé😀\"}", nil, `params="{\"host\":\"\u202e\u009b\u007f\u00e9\ud83d\ude00\"}"`},
-		{"with bytes that are none", "{\"host\":\"\xff\"}", nil, `params="{\"host\":\"\ufffd\"}"`},
+		{"with bytes that are no UTF-8", "{\"host\":\"\xff\"}", nil, `params="{\"host\":\"\ufffd\"}"`},
 		{"with an end of its own", `{"opaque":"\" uid=0 \\"}`, nil, `params="{\"opaque\":\"\u0022 uid=0 \u005c\"}"`},
 		{"spread out", "{\t\"host\" :\r\"nms\" }", nil, `params="{\"host\":\"nms\"}"`},
 		{"too long", `{"host":"` + strings.Repeat("x", 2*maxLogged) + `"}`, nil, `params="{\"host\":\"` + strings.Repeat("x", maxLogged-len(`{"host":"`)) + `..."`},

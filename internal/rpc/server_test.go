@@ -142,7 +142,7 @@ func TestOneLineIsOneCall(t *testing.T) {
 		{"a call that fails", `{"jsonrpc":"2.0","id":1,"method":"netconf_ssh_call_home","params":{"host":"refused"}}`, "", "no answer"},
 		{"an unknown parameter", `{"jsonrpc":"2.0","id":1,"method":"netconf_ssh_call_home","params":{"hots":"nms"}}`, "", `unknown parameter "hots"; expected host, client, port, opaque, wait`},
 		{"a parameter of another type", `{"jsonrpc":"2.0","id":1,"method":"netconf_ssh_call_home","params":{"host":5}}`, "", `parameter "host": found 5; expected a string`},
-		{"a port that is none", `{"jsonrpc":"2.0","id":1,"method":"netconf_ssh_call_home","params":{"host":"n","port":65536}}`, "", `parameter "port": found 65536; expected a whole number from 1 to 65535`},
+		{"a port out of range", `{"jsonrpc":"2.0","id":1,"method":"netconf_ssh_call_home","params":{"host":"n","port":65536}}`, "", `parameter "port": found 65536; expected a whole number from 1 to 65535`},
 		{"no parameters, as an object", `{"jsonrpc":"2.0","id":1,"method":"call_home_status","params":{}}`, `"pid":5`, ""},
 		{"no parameters, as an array", `{"jsonrpc":"2.0","id":1,"method":"call_home_status","params": [ ]}`, `"pid":5`, ""},
 		{"no parameters, as null", `{"jsonrpc":"2.0","id":1,"method":"call_home_status","params":null}`, `"pid":5`, ""},

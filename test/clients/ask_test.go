@@ -40,7 +40,7 @@ func allClients() []client {
 	}
 }
 
-// python is the interpreter that tells the stories.
+// python is the interpreter that runs ask.py.
 func python() string {
 	if p := os.Getenv("CALLHOME_PYTHON"); p != "" {
 		return p
@@ -52,7 +52,7 @@ func python() string {
 	return "python3"
 }
 
-// each tells a story with every client.
+// each runs a story with every client.
 func each(t *testing.T, story func(t *testing.T, c client)) {
 	t.Helper()
 	for _, c := range allClients() {

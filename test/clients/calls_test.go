@@ -78,8 +78,8 @@ func TestWholeCallHome(t *testing.T) {
 	})
 }
 
-// TestASocketIsHandedOver: a socket that the caller has connected is served, and is the
-// caller's no more.
+// TestASocketIsHandedOver: a connected socket is served, and no longer belongs to the
+// caller.
 func TestASocketIsHandedOver(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, c client) {
@@ -178,31 +178,31 @@ func TestTimeout(t *testing.T) {
 	})
 }
 
-// TestAccess: who is nobody may call nothing, who may look may not call home,
-// and a member of the group may.
+// TestAccess: a user without a group may call no method, a member of the read
+// group may not call home, and a member of the group may.
 func TestAccess(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, c client) {
 		d, n := startDaemon(t, nil), listen(t, nil)
 		home := []string{"call", "127.0.0.1", n.port, "tcp"}
-		a := c.ask(t, caller{uid: stranger, gid: stranger}, d.socket, "status")[0]
+		a := c.ask(t, caller{uid: outsider, gid: outsider}, d.socket, "status")[0]
 		a.want(t, "error", "CALLHOME_ERR_ACCESS_DENIED", "rpc", "8")
 
-		answers := c.ask(t, caller{uid: stranger, gid: lookers}, d.socket, append([]string{"status", "then", "sessions", "then", "kill", "1", "then", "stop", "then"}, home...)...)
+		answers := c.ask(t, caller{uid: outsider, gid: readers}, d.socket, append([]string{"status", "then", "sessions", "then", "kill", "1", "then", "stop", "then"}, home...)...)
 		answers[0].want(t, "sessions", "0")
 		answers[1].want(t, "count", "0")
 		for _, a := range answers[2:] {
 			a.want(t, "error", "CALLHOME_ERR_ACCESS_DENIED", "rpc", "8", "retry", "0")
 		}
 
-		a = c.ask(t, caller{uid: stranger, gid: members}, d.socket, home...)[0]
+		a = c.ask(t, caller{uid: outsider, gid: members}, d.socket, home...)[0]
 		a.want(t, "session", "1")
 		n.awaitBanner(t)
-		d.awaitLog(t, "method=netconf_ssh_call_home", fmt.Sprintf("uid=%d", stranger))
+		d.awaitLog(t, "method=netconf_ssh_call_home", fmt.Sprintf("uid=%d", outsider))
 	})
 }
 
-// TestEvents: a subscriber hears the life of a session, in order, while calls
+// TestEvents: a subscriber gets the events of a session, in order, while calls
 // are made beside it; and sees the end of the manager.
 func TestEvents(t *testing.T) {
 	t.Parallel()
@@ -259,7 +259,7 @@ func TestQuietEvents(t *testing.T) {
 		t.Run(s.name, func(t *testing.T) {
 			t.Parallel()
 			socket := fakeManager(t, func(f *fake) {
-				if request := f.hear(); !strings.Contains(request, `"subscribe"`) {
+				if request := f.receive(); !strings.Contains(request, `"subscribe"`) {
 					f.say(`{"jsonrpc":"2.0","id":1,"result":{}}` + "\n")
 					f.hold()
 					return
@@ -280,7 +280,7 @@ func TestQuietEvents(t *testing.T) {
 func TestHalfAnEvent(t *testing.T) {
 	t.Parallel()
 	socket := fakeManager(t, func(f *fake) {
-		f.hear()
+		f.receive()
 		f.say(`{"jsonrpc":"2.0","id":1,"result":{}}` + "\n" + `{"jsonrpc":"2.0","method":"ev`)
 		f.hold()
 	})

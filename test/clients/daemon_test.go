@@ -41,7 +41,7 @@ func startDaemon(t *testing.T, env []string, flags ...string) *daemon {
 		t.Fatal(err)
 	}
 	defer log.Close()
-	args := append([]string{"--socket", d.socket, "run", "--state-dir", dir + "/state", "--read-group", "lookers", "--log-level", "debug"}, flags...)
+	args := append([]string{"--socket", d.socket, "run", "--state-dir", dir + "/state", "--read-group", "readers", "--log-level", "debug"}, flags...)
 	d.cmd = exec.Command(os.Getenv(insideEnv)+"/callhome-mgr", args...)
 	d.cmd.Env = append([]string{
 		"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "CALLHOME_DEFAULTS=/dev/null",
@@ -119,7 +119,7 @@ func (d *daemon) awaitLog(t *testing.T, parts ...string) {
 	})
 }
 
-// alive reports whether a process runs; one that nobody has waited for does not.
+// alive reports whether a process runs; a zombie does not.
 func alive(pid int) bool {
 	data, err := os.ReadFile(filepath.Join("/proc", fmt.Sprint(pid), "stat"))
 	if err != nil {

@@ -119,8 +119,8 @@ func TestHandover(t *testing.T) {
 	})
 }
 
-// TestBadParameters: what is wrong with a parameter is said before anybody is
-// called, and the connection stays.
+// TestBadParameters: a wrong parameter is reported before any host is called,
+// and the connection stays.
 func TestBadParameters(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, c client) {
@@ -212,7 +212,7 @@ func TestOpaque(t *testing.T) {
 			a.contains(t, "message", "UTF-8")
 		}
 		answers[len(answers)-1].want(t, "calls", itoa(len(texts)))
-		// It may stand for what was no text: the manager cannot tell.
+		// It may replace bytes that were no text: the manager cannot know.
 		replaced := c.ask(t, caller{}, d.socket, "call", "nms.example", "4334", "none", "\uFFFD")[0]
 		replaced.want(t, "error", "CALLHOME_ERR_BADTYPE")
 		replaced.contains(t, "message", "UTF-8")

@@ -23,8 +23,8 @@ type fake struct {
 	r *bufio.Reader
 }
 
-// hear reads one request.
-func (f *fake) hear() string {
+// receive reads one request.
+func (f *fake) receive() string {
 	line, _ := f.r.ReadString('\n')
 	return line
 }
@@ -88,7 +88,7 @@ func TestHostileAnswers(t *testing.T) {
 		{"result and error", `{"jsonrpc":"2.0","id":1,"result":{"session":5},"error":{"code":2,"message":"x"}}` + "\n", "PROTOCOL"},
 		{"neither", `{"jsonrpc":"2.0","id":1}` + "\n", "PROTOCOL"},
 		{"a result that is no object", strings.Replace(good, `{"session":5}`, `[5]`, 1), "PROTOCOL"},
-		{"a number that is none", strings.Replace(good, `5`, strings.Repeat("9", 30), 1), "PROTOCOL"},
+		{"a number out of range", strings.Replace(good, `5`, strings.Repeat("9", 30), 1), "PROTOCOL"},
 		{"an error that is no object", `{"jsonrpc":"2.0","id":1,"error":7}` + "\n", "PROTOCOL"},
 		{"a byte that is no text", strings.Replace(good, `5`, "5,\"x\":\"\xff\"", 1), "PROTOCOL"},
 		{"a control character", strings.Replace(good, `5`, "5,\"x\":\"\x01\"", 1), "PROTOCOL"},
@@ -96,14 +96,14 @@ func TestHostileAnswers(t *testing.T) {
 		{"more behind it", strings.TrimSpace(good) + " x\n", "PROTOCOL"},
 		{"deep nesting", strings.Replace(good, `5`, `5,"x":`+strings.Repeat("[", 100000)+strings.Repeat("]", 100000), 1), "PROTOCOL"},
 		{"nesting without an end", strings.Repeat(`{"a":[`, 100000) + "\n", "PROTOCOL"},
-		{"an event that nobody asked for", `{"jsonrpc":"2.0","method":"event","params":{"event":"x","session":{"session":1}}}` + "\n", "PROTOCOL"},
+		{"an event without a subscription", `{"jsonrpc":"2.0","method":"event","params":{"event":"x","session":{"session":1}}}` + "\n", "PROTOCOL"},
 		{"half a line", good[:20], "CLOSED"},
 		{"no line", "", "CLOSED"},
 	}
 	var words []string
 	for _, s := range stories {
 		socket := fakeManager(t, func(f *fake) {
-			f.hear()
+			f.receive()
 			f.say("%s", s.line)
 		})
 		words = append(words, "connect", socket, "then", "call", "nms", "1", "tcp", "then", "status", "then")
@@ -128,12 +128,12 @@ func TestOddAnswers(t *testing.T) {
 		{"space and CR LF", " {\t\"id\" : 1 , \"jsonrpc\" : \"2.0\" , \"result\" : { \"session\" : 5 } }\r\n"},
 		{"escaped keys", `{"jsonrpc":"2.0","id":1,"res\u0075lt":{"\u0073ession":5}}` + "\n"},
 		{"unknown members", `{"jsonrpc":"2.0","new":[{}],"id":1,"result":{"a":{"session":6},"session":5,"b":[[["session"]]]}}` + "\n"},
-		{"an error that is none", `{"jsonrpc":"2.0","id":1,"result":{"session":5},"error":null}` + "\n"},
+		{"an error that is null", `{"jsonrpc":"2.0","id":1,"result":{"session":5},"error":null}` + "\n"},
 	}
 	var words []string
 	for _, s := range stories {
 		socket := fakeManager(t, func(f *fake) {
-			for f.hear() != "" {
+			for f.receive() != "" {
 				for i := range len(s.line) {
 					f.say("%s", s.line[i:i+1])
 				}
@@ -177,7 +177,7 @@ func TestErrorsOnTheWire(t *testing.T) {
 	var words []string
 	for _, r := range rows {
 		socket := fakeManager(t, func(f *fake) {
-			for f.hear() != "" {
+			for f.receive() != "" {
 				f.say("%s\n", r.line)
 			}
 		})
@@ -251,7 +251,7 @@ func TestLargeAnswer(t *testing.T) {
 		fmt.Fprintf(&list, `{"session":%d,"state":"serving","host":"h","port":1,"opaque":"%s","via":"manager","since":"2026-01-01T00:00:00Z"}`, i+1, strings.Repeat(`\u0001`, 100))
 	}
 	socket := fakeManager(t, func(f *fake) {
-		for f.hear() != "" {
+		for f.receive() != "" {
 			f.say(`{"jsonrpc":"2.0","id":1,"result":{"sessions":[%s]}}`+"\n", list.String())
 		}
 	})
@@ -266,7 +266,7 @@ func TestLargeAnswer(t *testing.T) {
 	})
 }
 
-// TestNoManager: where there is none, or we may not, connect says so.
+// TestNoManager: connect fails where no manager runs, or where the user may not.
 func TestNoManager(t *testing.T) {
 	t.Parallel()
 	dir, err := os.MkdirTemp(runDir, "n")
@@ -295,9 +295,9 @@ func TestNoManager(t *testing.T) {
 		who                     caller
 	}{
 		{"no socket", dir + "/none", "NOMANAGER", "1", caller{}},
-		{"a socket that nobody listens on", dir + "/stale", "NOMANAGER", "1", caller{}},
+		{"a socket without a listener", dir + "/stale", "NOMANAGER", "1", caller{}},
 		{"no socket but a file", dir + "/file", "NOMANAGER", "1", caller{}},
-		{"not permitted", dir + "/closed", "ACCESS_DENIED", "0", caller{uid: stranger, gid: stranger}},
+		{"not permitted", dir + "/closed", "ACCESS_DENIED", "0", caller{uid: outsider, gid: outsider}},
 		{"a path that is too long", dir + "/" + strings.Repeat("x", 120), "BADTYPE", "0", caller{}},
 		{"a queue that is full", dir + "/full", "TIMEOUT", "0", caller{env: []string{"ASK_TIMEOUT_MS=300"}}},
 	} {
@@ -329,7 +329,7 @@ func listenUnix(t *testing.T, path string) int {
 	return fd
 }
 
-// fill makes a connection that nobody will accept, or returns false when no
+// fill makes a connection that no program will accept, or returns false when no
 // more fit.
 func fill(t *testing.T, path string) bool {
 	t.Helper()

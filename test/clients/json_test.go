@@ -216,7 +216,7 @@ func checkInteger(t *testing.T, p *probe, s string) {
 	t.Helper()
 	want, err := strconv.ParseInt(s, 10, 64)
 	if err != nil || want > 9223372036854775799 || want < -9223372036854775799 {
-		want = 0 // what is no integer, or one of the last few, is none to the client
+		want = 0 // the client refuses what is no integer, and one of the last few
 	}
 	if got := p.ask('i', s); got != strconv.FormatInt(want, 10) {
 		t.Fatalf("%q is the number %s, want %d", s, got, want)

@@ -21,7 +21,7 @@ import (
 )
 
 // The test binary runs twice: outside it builds what is tested, and then it is
-// process 1 of namespaces of its own, where the stories are told. Every process
+// process 1 of namespaces of its own, where the stories run. Every process
 // of theirs ends with it.
 const (
 	insideEnv = "CALLHOME_CLIENTS_DIR" // what the outer one built, for the inner one
@@ -114,9 +114,9 @@ const sanitizers = "-fsanitize=address,undefined -fno-sanitize-recover=all -fno-
 // The users inside, and the groups that callhome-mgr knows.
 const (
 	netop    = 4830 // logs in with NETCONF
-	stranger = 4831
+	outsider = 4831
 	members  = 4840 // may call every method
-	lookers  = 4841 // may call those that change nothing
+	readers  = 4841 // may call those that change nothing
 )
 
 // furnish puts a /run and the users in place, for us alone.
@@ -131,9 +131,9 @@ func furnish() error {
 		}
 	}
 	for _, f := range []struct{ name, more string }{
-		{"passwd", fmt.Sprintf("netop:x:%d:%d::/:/bin/sh\nstranger:x:%d:%d::/:/bin/sh\n", netop, netop, stranger, stranger)},
+		{"passwd", fmt.Sprintf("netop:x:%d:%d::/:/bin/sh\noutsider:x:%d:%d::/:/bin/sh\n", netop, netop, outsider, outsider)},
 		{"shadow", "netop:NP:19000:0:99999:7:::\n"},
-		{"group", fmt.Sprintf("netop:x:%d:\ncallhome:x:%d:\nlookers:x:%d:\n", netop, members, lookers)},
+		{"group", fmt.Sprintf("netop:x:%d:\ncallhome:x:%d:\nreaders:x:%d:\n", netop, members, readers)},
 		{"resolv.conf", "nameserver 127.0.0.1\noptions timeout:1 attempts:1\n"},
 	} {
 		if err := overlayFile(f.name, f.more); err != nil {

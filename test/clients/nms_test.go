@@ -75,7 +75,7 @@ func (n *nms) awaitBanner(t *testing.T) {
 	}
 }
 
-// refusingPort returns a port that refuses connections, and is nobody else's.
+// refusingPort returns a port that refuses connections, and that no other test has.
 func refusingPort(t *testing.T) string {
 	t.Helper()
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
@@ -165,10 +165,10 @@ func listening(port string) error {
 	if strings.Contains(string(table), fmt.Sprintf("0100007F:%04X 00000000:0000 0A", n)) {
 		return nil
 	}
-	return errors.New("nobody listens on port " + port)
+	return errors.New("no program listens on port " + port)
 }
 
-// freePort returns a port that nobody has: in this network namespace they are
+// freePort returns a port that no test has: in this network namespace they are
 // counted from below what the kernel gives out itself.
 func freePort(t *testing.T) string {
 	t.Helper()

@@ -110,7 +110,7 @@ print(bare)
 }
 
 // TestPythonAlone: what only the Python client has: objects that are closed,
-// events that come early or in two parts, text that is none, and threads.
+// events that come early or in two parts, bytes that are no text, and threads.
 func TestPythonAlone(t *testing.T) {
 	t.Parallel()
 	script := `
@@ -154,7 +154,7 @@ print("done")
 	halves := make(chan bool, 1000)
 	socket := fakeManager(t, func(f *fake) {
 		for {
-			switch request := f.hear(); {
+			switch request := f.receive(); {
 			case request == "":
 				return
 			case strings.Contains(request, `"subscribe"`):

@@ -114,14 +114,14 @@ func TestStandingClients(t *testing.T) {
 		status.want(t, "clients", "3", "connected", "1", "applied", "1")
 		status.contains(t, "config-error", "wrong")
 
-		// The client that cannot be reached goes on failing, and is told of.
-		told := c.ask(t, caller{}, d.socket, "events", "6")[0]
+		// The client that cannot be reached continues to fail, with an event each time.
+		events := c.ask(t, caller{}, d.socket, "events", "6")[0]
 		found := false
-		for i, name := range told.all["event"] {
-			found = found || name == "attempt-failed" && told.all["about"][i] == "nms 1"
+		for i, name := range events.all["event"] {
+			found = found || name == "attempt-failed" && events.all["about"][i] == "nms 1"
 		}
 		if !found {
-			t.Errorf("told %v about %v", told.all["event"], told.all["about"])
+			t.Errorf("events %v about %v", events.all["event"], events.all["about"])
 		}
 	})
 }

@@ -7,7 +7,7 @@
 //	<!-- tested by: TestNAME -->    that test has the block's content
 //	<!-- not run: WHY -->           it cannot be run here
 //
-// Blocks of ```text and ```json are none of commands. Quoted messages are to be
+// Blocks of ```text and ```json are not commands. Quoted messages are to be
 // found in the sources, tests that are named exist, links lead somewhere.
 package docs_test
 

@@ -24,7 +24,7 @@ exec chroot "$s/root" bash -euo pipefail -c 'cd "$1" && . /run/script' scene "$r
 // prelude has what scenes share.
 const prelude = `
 fail() { echo "$*" >&2; exit 1; }
-has() { grep "$@" > /dev/null; } # reads all, so that nobody writes into a closed pipe
+has() { grep "$@" > /dev/null; } # reads all, so that no program writes into a closed pipe
 await() { # WORDS...: until they succeed
 	local n
 	for n in $(seq 300); do

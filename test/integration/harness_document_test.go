@@ -18,8 +18,8 @@ import (
 // object is a JSON object of a configuration document.
 type object = map[string]any
 
-// document is one with these NETCONF clients; without any there is nobody to
-// call.
+// document is one with these NETCONF clients; without any no host is
+// called.
 func document(clients ...object) object {
 	server := object{}
 	if len(clients) > 0 {

@@ -151,8 +151,8 @@ func (k *keeper) note(events ...proto.Event) {
 	k.events = append(k.events, events...)
 }
 
-// Heard returns the events of a name about a client so far; "" for any client.
-func (k *keeper) Heard(client, name string) []proto.Event {
+// Published returns the events of a name about a client so far; "" for any client.
+func (k *keeper) Published(client, name string) []proto.Event {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	var out []proto.Event
@@ -168,14 +168,14 @@ func (k *keeper) Heard(client, name string) []proto.Event {
 	return out
 }
 
-// AwaitHeard waits for number n, from 1, of those events.
-func (k *keeper) AwaitHeard(max time.Duration, client, name string, n int) proto.Event {
+// AwaitPublished waits for number n, from 1, of those events.
+func (k *keeper) AwaitPublished(max time.Duration, client, name string, n int) proto.Event {
 	t := k.device.t
 	t.Helper()
 	var list []proto.Event
 	sandbox.Await(t, max, fmt.Sprintf("event %s of %s, number %d", name, client, n), func() error {
-		if list = k.Heard(client, name); len(list) < n {
-			return fmt.Errorf("heard %d, the client is %+v", len(list), k.client(client))
+		if list = k.Published(client, name); len(list) < n {
+			return fmt.Errorf("published %d, the client is %+v", len(list), k.client(client))
 		}
 		return nil
 	})

@@ -31,7 +31,7 @@ type served struct {
 	dir      string
 	registry string
 	socket   string
-	doors    string
+	sockets  string
 	addr     string
 	args     []string
 	client   *control.Client
@@ -44,7 +44,7 @@ type served struct {
 func startStation(n *nms, args ...string) *served {
 	n.t.Helper()
 	dir := tempDir(n.t)
-	s := &served{t: n.t, nms: n, dir: dir, registry: filepath.Join(dir, "devices"), socket: filepath.Join(dir, "s"), doors: filepath.Join(dir, "d"), args: args}
+	s := &served{t: n.t, nms: n, dir: dir, registry: filepath.Join(dir, "devices"), socket: filepath.Join(dir, "s"), sockets: filepath.Join(dir, "d"), args: args}
 	if err := os.Mkdir(s.registry, 0o755); err != nil {
 		n.t.Fatal(err)
 	}
@@ -58,7 +58,7 @@ func startStation(n *nms, args ...string) *served {
 
 func (s *served) begin() {
 	s.t.Helper()
-	argv := append([]string{binDir + "/callhome-nms", "serve", "--listen", s.addr, "--registry", s.registry, "--socket", s.socket, "--device-sockets", s.doors,
+	argv := append([]string{binDir + "/callhome-nms", "serve", "--listen", s.addr, "--registry", s.registry, "--socket", s.socket, "--device-sockets", s.sockets,
 		"--group", "root", "--user", s.nms.user, "--key-file", s.nms.key, "--log-level", "debug"}, s.args...)
 	s.process = start(s.t, "callhome-nms", s.nms.here(argv...))
 	sandbox.Await(s.t, patience, "callhome-nms answering", func() (err error) {
@@ -256,28 +256,28 @@ func (s *served) Connect(id string) *netconf {
 	return converse(s.t, "connect", s.Command("connect", id))
 }
 
-// operatorsDoor is a stock sshd on the station where users such as edge7
+// operatorsSSH is a stock sshd on the station where users such as edge7
 // are let through to devices.
-type operatorsDoor struct {
+type operatorsSSH struct {
 	*process
 	addr    string
 	hostKey string
 }
 
-// OpenDoor runs sshd with the packages' configuration, and makes the accounts for the
+// StartSSH runs sshd with the packages' configuration, and makes the accounts for the
 // devices that there are. systemd would give it a user and an /etc/passwd of its own
 // (TestQuickStart).
-func (s *served) OpenDoor() *operatorsDoor {
+func (s *served) StartSSH() *operatorsSSH {
 	s.t.Helper()
-	return s.OpenDoorOf("root")
+	return s.StartSSHOf("root")
 }
 
-// OpenDoorOf is OpenDoor with the uid of another account.
-func (s *served) OpenDoorOf(account string) *operatorsDoor {
+// StartSSHOf is StartSSH with the uid of another account.
+func (s *served) StartSSHOf(account string) *operatorsSSH {
 	s.t.Helper()
 	sandbox.Need(s.t, "/usr/sbin/sshd")
 	dir := tempDir(s.t)
-	d := &operatorsDoor{addr: freeAddr("127.0.0.1"), hostKey: newKey(s.t, dir, "hostkey")}
+	d := &operatorsSSH{addr: freeAddr("127.0.0.1"), hostKey: newKey(s.t, dir, "hostkey")}
 	file := filepath.Join(dir, "passwd")
 	if out := s.Run("devices", "accounts", "--account", account, "--output", file); out != "" {
 		s.t.Errorf("with --output it prints %q", out)
@@ -304,8 +304,8 @@ func (s *served) OpenDoorOf(account string) *operatorsDoor {
 	return d
 }
 
-// Ssh is stock ssh to a device through that door.
-func (d *operatorsDoor) Ssh(n *nms, id string, args ...string) *exec.Cmd {
+// Ssh is stock ssh to a device through that sshd.
+func (d *operatorsSSH) Ssh(n *nms, id string, args ...string) *exec.Cmd {
 	d.t.Helper()
 	host, port := splitAddr(d.t, d.addr)
 	known := writeFile(d.t, filepath.Join(tempDir(d.t), "known_hosts"), fmt.Sprintf("[%s]:%s %s\n", host, port, publicKey(d.t, d.hostKey)), 0o600)

@@ -76,7 +76,7 @@ func sshNodelay(t *testing.T, pid int, addr string) int {
 }
 
 // Two devices on one port: the one that was asked for gets the session though
-// the other called first. Its claim opens no door: with another host key ssh
+// the other called first. Its claim alone gives it nothing: with another host key ssh
 // refuses it.
 func TestAcceptChoosesItsDevice(t *testing.T) {
 	t.Parallel()

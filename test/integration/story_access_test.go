@@ -55,41 +55,41 @@ func TestOnlyTheDocumentsUsersGetIn(t *testing.T) {
 	if session := k.AwaitServing(patience, "other"); session.User != bashful {
 		t.Errorf("the session is %+v", session)
 	}
-	refused := k.AwaitHeard(patience, "unknown", proto.EventAttemptFailed, 2)
+	refused := k.AwaitPublished(patience, "unknown", proto.EventAttemptFailed, 2)
 	if e := refused.Session; e.Stage != proto.StageAuth || e.User != "" && e.User != netop {
 		t.Errorf("the unknown client's session ended as %+v", e)
 	}
 
 	// bashful is removed: the session ends, and there is no other.
 	k.Reload(with(user(t, netop, s.nms)))
-	failures := len(k.Heard("other", proto.EventAttemptFailed))
-	failed := k.AwaitHeard(patience, "other", proto.EventAttemptFailed, failures+1)
+	failures := len(k.Published("other", proto.EventAttemptFailed))
+	failed := k.AwaitPublished(patience, "other", proto.EventAttemptFailed, failures+1)
 	if failed.Session.Stage != proto.StageAuth {
 		t.Errorf("who was removed failed at %+v", failed.Session)
 	}
 	k.AwaitServing(patience, "nms")
-	if n := len(k.Heard("unknown", proto.EventAuthenticated)); n != 0 {
+	if n := len(k.Published("unknown", proto.EventAuthenticated)); n != 0 {
 		t.Errorf("the unknown client logged in %d times", n)
 	}
 	// The key of bashful's is of no use for the user who is left.
 	stations["other"].Shut()
 	other.user = netop
 	stations["other"].Open()
-	failures = len(k.Heard("other", proto.EventAttemptFailed))
-	k.AwaitHeard(patience, "other", proto.EventAttemptFailed, failures+2)
-	if n := len(k.Heard("other", proto.EventAuthenticated)); n != 1 {
+	failures = len(k.Published("other", proto.EventAttemptFailed))
+	k.AwaitPublished(patience, "other", proto.EventAttemptFailed, failures+2)
+	if n := len(k.Published("other", proto.EventAuthenticated)); n != 1 {
 		t.Errorf("who was removed got in %d times", n)
 	}
 	// An empty list lets in no user, not those of the daemon's settings.
-	logins := len(k.Heard("unknown", proto.EventAuthenticated)) + len(k.Heard("nms", proto.EventAuthenticated))
+	logins := len(k.Published("unknown", proto.EventAuthenticated)) + len(k.Published("nms", proto.EventAuthenticated))
 	k.Reload(with())
 	for _, name := range []string{"nms", "unknown"} {
-		failures = len(k.Heard(name, proto.EventAttemptFailed))
-		if failed := k.AwaitHeard(patience, name, proto.EventAttemptFailed, failures+2); failed.Session.Stage != proto.StageAuth {
+		failures = len(k.Published(name, proto.EventAttemptFailed))
+		if failed := k.AwaitPublished(patience, name, proto.EventAttemptFailed, failures+2); failed.Session.Stage != proto.StageAuth {
 			t.Errorf("with an empty list %s failed at %+v", name, failed.Session)
 		}
 	}
-	if n := len(k.Heard("unknown", proto.EventAuthenticated)) + len(k.Heard("nms", proto.EventAuthenticated)); n != logins {
+	if n := len(k.Published("unknown", proto.EventAuthenticated)) + len(k.Published("nms", proto.EventAuthenticated)); n != logins {
 		t.Errorf("with an empty list there were %d logins", n-logins)
 	}
 }
@@ -106,28 +106,28 @@ func TestAClientsHookRunsOnItsEvents(t *testing.T) {
 	k.AwaitServing(patience, "nms")
 	k.AwaitServing(patience, "other")
 	nms.HangUp()
-	k.AwaitHeard(patience, "nms", proto.EventRecovered, 1)
+	k.AwaitPublished(patience, "nms", proto.EventRecovered, 1)
 	want := []string{proto.EventCalling, proto.EventConnected, proto.EventAuthenticated, proto.EventSubsystem, proto.EventClosed, proto.EventLost, proto.EventRecovered}
 	sandbox.Await(t, patience, "the output of the hook", func() error {
 		data, err := os.ReadFile(said)
 		if err != nil {
 			return err
 		}
-		var heard []string
+		var events []string
 		for line := range strings.Lines(string(data)) {
 			name, text, _ := strings.Cut(line, " ")
 			var e proto.Event
 			if err := json.Unmarshal([]byte(text), &e); err != nil || e.Event != name {
-				t.Fatalf("the hook heard %q: %v", line, err)
+				t.Fatalf("the hook events %q: %v", line, err)
 			}
 			if e.Session.Client != "nms" && (e.Client == nil || e.Client.Client != "nms") {
-				t.Fatalf("the hook heard of another client: %s", line)
+				t.Fatalf("the hook events of another client: %s", line)
 			}
-			heard = append(heard, name)
+			events = append(events, name)
 		}
 		for _, w := range want {
-			if !slices.Contains(heard, w) {
-				return fmt.Errorf("%s is not among %v", w, heard)
+			if !slices.Contains(events, w) {
+				return fmt.Errorf("%s is not among %v", w, events)
 			}
 		}
 		return nil

@@ -50,10 +50,10 @@ func TestAnsibleReachesADeviceThroughTheStation(t *testing.T) {
 	s.Know("edge8", newKey(t, tempDir(t), "other"), "")
 	d.Call(s.addr)
 	s.AwaitState("edge7", nmsproto.Connected)
-	door := s.OpenDoor()
+	server830 := s.StartSSH()
 
 	home := tempDir(t)
-	host, port := splitAddr(t, door.addr)
+	host, port := splitAddr(t, server830.addr)
 	inventory := between(readFile(t, "../../docs/nms-serve.md"), "```ini\n", "```")
 	for from, to := range map[string]string{"ansible_host=nms": "ansible_host=" + host, "ansible_port=830": "ansible_port=" + port, "~/.ssh/id_ed25519": n.key} {
 		if !strings.Contains(inventory, from) {
@@ -64,7 +64,7 @@ func TestAnsibleReachesADeviceThroughTheStation(t *testing.T) {
 	if err := os.Mkdir(filepath.Join(home, ".ssh"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	writeFile(t, filepath.Join(home, ".ssh", "known_hosts"), "["+host+"]:"+port+" "+publicKey(t, door.hostKey)+"\n", 0o600)
+	writeFile(t, filepath.Join(home, ".ssh", "known_hosts"), "["+host+"]:"+port+" "+publicKey(t, server830.hostKey)+"\n", 0o600)
 	writeFile(t, filepath.Join(home, "inventory"), inventory, 0o600)
 	writeFile(t, filepath.Join(home, "play.yml"), strings.Replace(playbook, "LOCATION", editLocation("ansible was here"), 1), 0o600)
 

@@ -31,7 +31,7 @@ func TestAnEndpointWithTLSIsReportedAsNotServed(t *testing.T) {
 		t.Fatalf("warnings %q", warnings)
 	}
 	contains(t, "the status", strings.Join(warnings, "\n"), tlsSays, listenSays)
-	contains(t, "the event", k.AwaitHeard(patience, "", proto.EventConfigApplied, 1).Text, "clients: 1; left aside: ", tlsSays, listenSays)
+	contains(t, "the event", k.AwaitPublished(patience, "", proto.EventConfigApplied, 1).Text, "clients: 1; left aside: ", tlsSays, listenSays)
 	out, _ := k.Ask(0, "status")
 	contains(t, "status", out, "left aside:", tlsSays, listenSays)
 	data, err := json.Marshal(doc)

@@ -50,8 +50,7 @@ func TestHostCertificateOfAnotherDevice(t *testing.T) {
 	contains(t, "ssh", ssh.Stderr(), "Host key verification failed")
 }
 
-// A station whose key the device does not know is turned away by every client
-// alike, and nothing of the attempt is left.
+// A station whose key the device does not know is refused with every client, and nothing of the attempt is left.
 func TestWrongUserKey(t *testing.T) {
 	t.Parallel()
 	for _, c := range clients {

@@ -23,7 +23,7 @@ func TestLibnetconf2AtADevicesSocket(t *testing.T) {
 		s.Know("edge7", d.hostKey, "")
 		d.Call(s.addr)
 		s.AwaitState("edge7", nmsproto.Connected)
-		return stepped(start(t, "libnetconf2", n.here(program, filepath.Join(s.doors, "edge7.sock"), "by a socket")), steps[3:])
+		return stepped(start(t, "libnetconf2", n.here(program, filepath.Join(s.sockets, "edge7.sock"), "by a socket")), steps[3:])
 	})
 }
 

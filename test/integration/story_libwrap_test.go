@@ -43,7 +43,7 @@ func TestHostsDenyIsNamed(t *testing.T) {
 	call.MustExit(77)
 	contains(t, "the trigger", call.Stderr(), "sshd took the connection to "+nms.Addr+" and ended it: "+cause)
 	k := s.Keep(document(persistent("nms", s.At(nms.Addr))))
-	failed := k.AwaitHeard(patience, "nms", proto.EventAttemptFailed, 1)
+	failed := k.AwaitPublished(patience, "nms", proto.EventAttemptFailed, 1)
 	if e := failed.Session; e.Cause != "administratively prohibited: "+cause || e.End != proto.EndRefused {
 		t.Errorf("the session ended as %+v", e)
 	}

@@ -184,11 +184,11 @@ func TestTheStationReachesDevicesBehindNATs(t *testing.T) {
 					t.Errorf("%s called from %s, not from its router %s", row.id, from, outside)
 				}
 			}
-			door := s.OpenDoor()
+			server830 := s.StartSSH()
 			for _, row := range devices {
 				for way, open := range map[string]func() *netconf{
-					"connect":       func() *netconf { return s.Connect(row.id) },
-					"ssh by a door": func() *netconf { return converse(t, "ssh", door.Ssh(n, row.id, "-s", "netconf")) },
+					"connect":         func() *netconf { return s.Connect(row.id) },
+					"ssh at port 830": func() *netconf { return converse(t, "ssh", server830.Ssh(n, row.id, "-s", "netconf")) },
 				} {
 					session := open()
 					session.Hello(server)

@@ -65,7 +65,7 @@ func outage(t *testing.T, k *keeper, nms *station, take, restore func(), length,
 	before := nms.Session()
 	take()
 	down := time.Now()
-	lost := k.AwaitHeard(bound+patience, "nms", proto.EventLost, 1)
+	lost := k.AwaitPublished(bound+patience, "nms", proto.EventLost, 1)
 	noticed := lost.Time.Sub(down)
 	if noticed > bound+lateness {
 		t.Errorf("noticed after %v, expected within %v", noticed, bound)
@@ -82,7 +82,7 @@ func outage(t *testing.T, k *keeper, nms *station, take, restore func(), length,
 	call := nms.AwaitCall(patience, 2)
 	k.AwaitServing(patience, "nms")
 	served := time.Since(up)
-	recovered := k.AwaitHeard(patience, "nms", proto.EventRecovered, 1)
+	recovered := k.AwaitPublished(patience, "nms", proto.EventRecovered, 1)
 	t.Logf("noticed after %v (%s), %d calls failed, called %v and served %v after the way was back, outage %v", noticed, lost.Session.Cause, failures, call.at.Sub(up), served, recovered.Outage)
 	// The kernel asks for the station's link address once a second, whichever process
 	// waits for it.

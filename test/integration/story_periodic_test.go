@@ -43,8 +43,8 @@ func atSlot(t *testing.T, nms *station, n int, slot time.Time) call {
 
 // Periodic connections: at their slots and not before; one at a time; ended
 // when idle, by whatever this OpenSSH has for it and though keepalives go on;
-// again at once when the end was none that anybody meant, and at the next slot
-// when it was. Shortened: an idle-timeout of 5 s of 180.
+// again at once when the end was not intended, and at the next slot when it
+// was. Shortened: an idle-timeout of 5 s of 180.
 func TestPeriodicConnections(t *testing.T) {
 	t.Parallel()
 	const idle = 5
@@ -71,7 +71,7 @@ func TestPeriodicConnections(t *testing.T) {
 		// Idle: not sooner than the timeout, and not much later.
 		k.AwaitState(patience, "lazy", proto.ClientIdle)
 		var ended proto.SessionInfo
-		for _, e := range k.Heard("lazy", proto.EventClosed) {
+		for _, e := range k.Published("lazy", proto.EventClosed) {
 			ended = e.Session
 		}
 		// From 9.2 on sshd closes the session alone, upon which a stock ssh says

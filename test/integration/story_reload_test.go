@@ -65,7 +65,7 @@ func TestAWrongDocumentChangesNothing(t *testing.T) {
 		"line 26: ", "/reconnect-strategy/max-attempts: ",
 	}
 	contains(t, "the refusal", k.Refused(wrong), faults...)
-	for _, e := range k.Heard("", proto.EventConfigRefused) {
+	for _, e := range k.Published("", proto.EventConfigRefused) {
 		contains(t, "the event", e.Text, faults...)
 	}
 	if st := k.Status(); st.Config.Applied == nil || st.Config.Clients != 1 || !strings.Contains(st.Config.Error, "line 14") || len(st.Clients) != 1 {
@@ -87,10 +87,10 @@ func TestAWrongDocumentChangesNothing(t *testing.T) {
 	nms.Session().echo("still here")
 
 	// SIGHUP reads it too, and the same document again changes no session.
-	applied := len(k.Heard("", proto.EventConfigApplied))
+	applied := len(k.Published("", proto.EventConfigApplied))
 	replace(t, k.file, document(persistent("nms", s.At(nms.Addr))))
 	k.Hup()
-	k.AwaitHeard(patience, "", proto.EventConfigApplied, applied+1)
+	k.AwaitPublished(patience, "", proto.EventConfigApplied, applied+1)
 	k.Undisturbed(running)
 	if st := k.Status(); st.Config.Error != "" {
 		t.Errorf("an error is left: %s", st.Config.Error)
@@ -109,7 +109,7 @@ func TestTheConfigurationIsFollowed(t *testing.T) {
 	k.AwaitServing(patience, "second")
 	k.Undisturbed(running)
 	replace(t, k.file, `{"wrong": 1}`)
-	k.AwaitHeard(patience, "", proto.EventConfigRefused, 1)
+	k.AwaitPublished(patience, "", proto.EventConfigRefused, 1)
 	k.Undisturbed(running)
 	replace(t, k.file, document(persistent("second", s.At(second.Addr))))
 	sandbox.Await(t, patience, "the end of what is not configured any more", func() error {
@@ -177,7 +177,7 @@ func TestTheStateTreeIsValid(t *testing.T) {
 	k := s.Keep(doc)
 	k.AwaitServing(patience, "nms")
 	k.AwaitState(patience, "given up", proto.ClientStopped)
-	k.AwaitHeard(patience, "refused & <co>", proto.EventAttemptFailed, 2)
+	k.AwaitPublished(patience, "refused & <co>", proto.EventAttemptFailed, 2)
 	k.AwaitState(patience, "disabled", proto.ClientDisabled)
 	k.AwaitState(patience, "idle", proto.ClientIdle)
 	out, _ := k.Ask(0, "state")
@@ -229,8 +229,8 @@ func TestReloadUnderLoad(t *testing.T) {
 	}
 }
 
-// awaitCrowd waits until each of n clients has one session that somebody has
-// logged in to, and returns them by client.
+// awaitCrowd waits until each of n clients has one session with a
+// login, and returns them by client.
 func (k *keeper) awaitCrowd(n int) map[string]proto.SessionInfo {
 	t := k.device.t
 	t.Helper()
@@ -277,7 +277,7 @@ func TestAnotherStrategyKeepsTheSession(t *testing.T) {
 	nms.Shut()
 	nms.HangUp()
 	// In force: each attempt is the last one at its endpoint, and the next soon.
-	k.AwaitHeard(patience, "nms", proto.EventAllExhausted, 5)
+	k.AwaitPublished(patience, "nms", proto.EventAllExhausted, 5)
 }
 
 // NMSes that accept and stay silent make no reload wait, and no other client.

@@ -33,7 +33,7 @@ func TestANMSThatIsRestartedIsCalledAgain(t *testing.T) {
 
 	nms.Shut()
 	nms.HangUp()
-	lost := k.AwaitHeard(patience, "nms", proto.EventLost, 1)
+	lost := k.AwaitPublished(patience, "nms", proto.EventLost, 1)
 	down := k.AwaitClient(patience, "nms", func(c proto.ClientStatus) error {
 		if c.Failures < 2 || c.LastError == nil || c.State != proto.ClientWaiting || c.NextAttempt == nil {
 			return errors.New("not refused twice yet")
@@ -46,7 +46,7 @@ func TestANMSThatIsRestartedIsCalledAgain(t *testing.T) {
 	nms.Open()
 	second := k.AwaitServing(patience, "nms")
 	nms.Session().echo("hello again")
-	back := k.AwaitHeard(patience, "nms", proto.EventRecovered, 1)
+	back := k.AwaitPublished(patience, "nms", proto.EventRecovered, 1)
 	if second.Session <= first.Session || back.Outage <= 0 || back.Time.Sub(lost.Time) < back.Outage-time.Second {
 		t.Errorf("sessions %d and %d, the outage was %v", first.Session, second.Session, back.Outage)
 	}
@@ -120,7 +120,7 @@ func TestAnNMSThatHangsUpSeesGrowingPauses(t *testing.T) {
 			if e := c.LastError; e == nil || e.Stage != tt.stage || tt.end != "" && e.End != tt.end {
 				t.Errorf("the client is %+v, its error %+v", c, e)
 			}
-			if failed := len(k.Heard("nms", proto.EventAttemptFailed)) + len(k.Heard("nms", proto.EventLost)); failed < 2 {
+			if failed := len(k.Published("nms", proto.EventAttemptFailed)) + len(k.Published("nms", proto.EventLost)); failed < 2 {
 				t.Errorf("%d failures were published", failed)
 			}
 		})
@@ -142,15 +142,15 @@ func TestAnNMSThatIsSilentIsGivenUp(t *testing.T) {
 	k := s.Keep(document(client))
 	k.AwaitState(patience, "nms", proto.ClientHandedOver)
 	call := nms.AwaitCall(patience, 1)
-	failed := k.AwaitHeard(patience, "nms", proto.EventAttemptFailed, 1)
+	failed := k.AwaitPublished(patience, "nms", proto.EventAttemptFailed, 1)
 	if took := failed.Time.Sub(call.at); took < 1500*time.Millisecond || took > 3500*time.Millisecond {
 		t.Errorf("given up after %v", took)
 	}
 	if e := failed.Session; e.End != proto.EndLoginTimeout || e.Graceful {
 		t.Errorf("it ended as %+v", e)
 	}
-	k.AwaitHeard(patience, "nms", proto.EventAllExhausted, 1)
-	k.AwaitHeard(patience, "nms", proto.EventGivenUp, 1)
+	k.AwaitPublished(patience, "nms", proto.EventAllExhausted, 1)
+	k.AwaitPublished(patience, "nms", proto.EventGivenUp, 1)
 	if c := k.AwaitState(patience, "nms", proto.ClientStopped); c.Failures != 3 || c.NextAttempt != nil || len(nms.Calls()) != 3 {
 		t.Errorf("%d calls, the client is %+v", len(nms.Calls()), c)
 	}
@@ -179,7 +179,7 @@ func TestTheSecondEndpointAndBack(t *testing.T) {
 	client["reconnect-strategy"] = object{"max-attempts": 2}
 	k := s.Keep(document(client))
 	session := k.AwaitServing(patience, "nms")
-	if session.Endpoint != second.Addr || len(k.Heard("nms", proto.EventAttemptFailed)) != 2 || len(k.Heard("nms", proto.EventEndpointExhausted)) != 1 {
+	if session.Endpoint != second.Addr || len(k.Published("nms", proto.EventAttemptFailed)) != 2 || len(k.Published("nms", proto.EventEndpointExhausted)) != 1 {
 		t.Errorf("the session is %+v", session)
 	}
 	first.Open()
@@ -203,7 +203,7 @@ func TestANameThatResolvesLater(t *testing.T) {
 	nms := s.nms.Station(freeAddr("127.0.0.1"))
 	_, port := splitAddr(t, nms.Addr)
 	k := s.Keep(document(persistent("nms", s.At(net.JoinHostPort("late-"+port+".example", port)))))
-	k.AwaitHeard(patience, "nms", proto.EventAttemptFailed, 2)
+	k.AwaitPublished(patience, "nms", proto.EventAttemptFailed, 2)
 	c := k.client("nms")
 	if c.LastError == nil || c.LastError.Stage != proto.StageName {
 		t.Errorf("the client is %+v, its error %+v", c, c.LastError)
@@ -255,7 +255,7 @@ func TestHoursWithABadNMSLeaveNothing(t *testing.T) {
 	if after > before+aCall || rssAfter > rssBefore+rssBefore/2 {
 		t.Errorf("descriptors grew from %d to %d, memory from %d to %d KiB", before, after, rssBefore, rssAfter)
 	}
-	if failed := len(k.Heard("nms", proto.EventAttemptFailed)); failed != calls {
+	if failed := len(k.Published("nms", proto.EventAttemptFailed)); failed != calls {
 		t.Errorf("%d failures were published for %d calls", failed, calls)
 	}
 	if list := k.Sessions(); len(list) != 1 || list[0].Session != session.Session {

@@ -92,8 +92,8 @@ func TestServeHoldsDevicesAndReachesThem(t *testing.T) {
 	}
 	// The device's own socket, with a stock program at it.
 	sandbox.Need(t, "socat")
-	door := filepath.Join(s.doors, "edge7.sock")
-	oneSession(t, converse(t, "socat", exec.Command("socat", "-", "UNIX-CONNECT:"+door)), server)
+	socket := filepath.Join(s.sockets, "edge7.sock")
+	oneSession(t, converse(t, "socat", exec.Command("socat", "-", "UNIX-CONNECT:"+socket)), server)
 
 	// The console, through the daemon.
 	s.console(server, "<data", "--device", "edge7", "--get-config")
@@ -105,8 +105,8 @@ func TestServeHoldsDevicesAndReachesThem(t *testing.T) {
 	contains(t, "the end", s.AwaitEvent("down", "edge8").Cause, "the registry has no entry with its host key any more")
 	s.AwaitState("edge7", nmsproto.Connected)
 	s.Stop()
-	if _, err := os.Lstat(door); !os.IsNotExist(err) {
-		t.Errorf("%s is there still: %v", door, err)
+	if _, err := os.Lstat(socket); !os.IsNotExist(err) {
+		t.Errorf("%s is there still: %v", socket, err)
 	}
 }
 
@@ -166,7 +166,7 @@ func TestConnectIsWhatSshIs(t *testing.T) {
 	}
 }
 
-// Clients that never heard of call home: stock ssh and an unchanged ncclient, at
+// Clients without support for call home: stock ssh and an unchanged ncclient, at
 // a stock sshd with the documentation's own stanza.
 func TestStockClientsReachADeviceThroughSshd(t *testing.T) {
 	t.Parallel()
@@ -174,27 +174,27 @@ func TestStockClientsReachADeviceThroughSshd(t *testing.T) {
 	s.Know("edge8", newKey(t, tempDir(t), "other"), "")
 	d.Call(s.addr)
 	s.AwaitState("edge7", nmsproto.Connected)
-	door := s.OpenDoor()
+	server830 := s.StartSSH()
 
-	oneSession(t, converse(t, "ssh", door.Ssh(s.nms, "edge7", "-s", "netconf")), server)
+	oneSession(t, converse(t, "ssh", server830.Ssh(s.nms, "edge7", "-s", "netconf")), server)
 	// Whatever else is asked for, it is NETCONF that comes, or nothing.
-	oneSession(t, converse(t, "ssh", door.Ssh(s.nms, "edge7", "id; touch "+s.dir+"/pwned")), server)
+	oneSession(t, converse(t, "ssh", server830.Ssh(s.nms, "edge7", "id; touch "+s.dir+"/pwned")), server)
 	if _, err := os.Lstat(s.dir + "/pwned"); err == nil {
 		t.Error("a command was run")
 	}
 	// Of a subsystem's stderr sshd passes on nothing: the status reports it, and the
 	// daemon's log.
-	p := start(t, "ssh", door.Ssh(s.nms, "edge8", "-s", "netconf"))
+	p := start(t, "ssh", server830.Ssh(s.nms, "edge8", "-s", "netconf"))
 	p.MustExit(69)
 	s.AwaitStderr("device edge8 is not connected: it has not called home since the station started")
-	p = start(t, "ssh", door.Ssh(s.nms, "edge8"))
+	p = start(t, "ssh", server830.Ssh(s.nms, "edge8"))
 	p.MustExit(69)
 	contains(t, "ssh without a subsystem", p.Stderr(), "device edge8 is not connected: it has not called home since the station started")
 
 	sandbox.Need(t, "/usr/bin/python3")
-	host, port := splitAddr(t, door.addr)
+	host, port := splitAddr(t, server830.addr)
 	for try := 1; ; try++ {
-		p := start(t, "ncclient", exec.Command("/usr/bin/python3", "clients/ncclient_connect.py", host, port, "edge7", s.nms.key, door.hostKey+".pub"))
+		p := start(t, "ncclient", exec.Command("/usr/bin/python3", "clients/ncclient_connect.py", host, port, "edge7", s.nms.key, server830.hostKey+".pub"))
 		err := stepped(p, []string{"login: as edge7\n", "hello: session ", "get-config: ", "close-session: done\n"})
 		if err == nil {
 			break
@@ -222,8 +222,8 @@ func TestUsersOfDevicesAreInTheDaemonsGroup(t *testing.T) {
 	s, d, server := newServedSite(t, "edge77", "--group", "operators")
 	d.Call(s.addr)
 	s.AwaitState("edge77", nmsproto.Connected)
-	door := s.OpenDoorOf("clerk")
-	oneSession(t, converse(t, "ssh", door.Ssh(s.nms, "edge77", "-s", "netconf")), server)
+	server830 := s.StartSSHOf("clerk")
+	oneSession(t, converse(t, "ssh", server830.Ssh(s.nms, "edge77", "-s", "netconf")), server)
 
 	p := start(t, "callhome-nms", s.Command("devices", "accounts", "--account", "visitor", "--prefix", "guest+"))
 	p.MustExit(0)
@@ -232,7 +232,7 @@ func TestUsersOfDevicesAreInTheDaemonsGroup(t *testing.T) {
 	if err := appendFile("/etc/passwd", strings.ReplaceAll(p.Stdout(), "guest+", "guest-")); err != nil {
 		t.Fatal(err)
 	}
-	p = start(t, "ssh", door.Ssh(s.nms, "guest-edge77", "-s", "netconf"))
+	p = start(t, "ssh", server830.Ssh(s.nms, "guest-edge77", "-s", "netconf"))
 	p.MustExit(77)
 }
 

@@ -7,7 +7,7 @@ import (
 	"golang.org/x/crypto/ssh"
 )
 
-// model tells whether the YANG modules refuse a document too that Parse refuses.
+// model says whether the YANG modules refuse a document too that Parse refuses.
 type model string
 
 const (

@@ -178,7 +178,7 @@ func TestLoadDefaultsReadsTheNamedFile(t *testing.T) {
 	}
 	for name, getenv := range map[string]func(string) (string, bool){
 		"the usual file need not be there": func(string) (string, bool) { return "", false },
-		"an empty name is none":            named(""),
+		"an empty name is no setting":      named(""),
 	} {
 		t.Run(name, func(t *testing.T) {
 			if _, err := os.Stat(DefaultsFile); !errors.Is(err, fs.ErrNotExist) {

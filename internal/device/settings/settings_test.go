@@ -226,7 +226,7 @@ func TestRepeatedOptionsReplaceThoseOfALowerSource(t *testing.T) {
 		{"file", given{file: "CALLHOME_HOST_KEY=/a;/b"}, []string{"/a", "/b"}, "/a;/b"},
 		{"environment", given{env: map[string]string{"host-key": " /c ;; /d;"}, file: "CALLHOME_HOST_KEY=/a"}, []string{"/c", "/d"}, "/c;/d"},
 		{"flags", given{flags: Given{"host-key": {"/e", "/f;g"}}, env: map[string]string{"host-key": "/c"}}, []string{"/e", "/f;g"}, "/e;/f;g"},
-		{"an empty variable is none", given{env: map[string]string{"host-key": ""}, file: "CALLHOME_HOST_KEY=/a"}, []string{"/a"}, "/a"},
+		{"an empty variable is not set", given{env: map[string]string{"host-key": ""}, file: "CALLHOME_HOST_KEY=/a"}, []string{"/a"}, "/a"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			s, effective := tt.given.mustLoad(t)
