@@ -57,7 +57,7 @@ func openListener(addrs, from []string) (*listen.Listener, error) {
 		report(fmt.Sprintf("refused a call from %v, which is outside --from", from))
 	}
 	l.Unprepared = func(from netip.AddrPort, err error) {
-		report(fmt.Sprintf("a call from %v goes on without an option of its connection: %v", from, err))
+		report(fmt.Sprintf("a call from %v continues without an option of its connection: %v", from, err))
 	}
 	return l, nil
 }

@@ -93,7 +93,7 @@ func serve(c *cli.Context) error {
 	defer warnings.Rest()
 	calls.Temporary = func(err error) { warnings.Warn("cannot accept call homes; temporary, retry", "error", err) }
 	calls.Unprepared = func(from netip.AddrPort, err error) {
-		warnings.Warn("a call goes on without an option of its connection", "address", from, "error", err)
+		warnings.Warn("a call continues without an option of its connection", "address", from, "error", err)
 	}
 	b, m, err := newBackend(config, log, calls.Addrs())
 	if err != nil {

@@ -23,7 +23,7 @@ type line struct {
 	r    *bufio.Reader
 	most int   // limit on the bytes of one message
 	read int64 // bytes of all messages that next returned
-	cut  bool  // after errTooLong: the message goes on
+	cut  bool  // after errTooLong: the message continues
 
 	pass atomic.Pointer[os.File] // sent with the next message and then closed
 }

@@ -40,7 +40,7 @@ type Listener struct {
 	// Temporary, if set, is called with each temporary error of accept(2).
 	Temporary func(error)
 	// Unprepared, if set, is called for each call on which an option cannot be set.
-	// Accept returns it all the same.
+	// Accept returns the call in any case.
 	Unprepared func(from netip.AddrPort, err error)
 
 	listeners []*net.TCPListener

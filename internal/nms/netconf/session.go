@@ -163,7 +163,7 @@ func (s *Session) dispatch(reader *Reader) error {
 		}
 		start, err := newDocument(message).start()
 		if err != nil {
-			// If it is a reply, the session can go on.
+			// If it is a reply, the session can continue.
 			if !bytes.Contains(message, []byte(kindReply)) || !s.deliverUnread(&Reply{Raw: message, Malformed: err}) {
 				return err
 			}
