@@ -23,7 +23,7 @@ var (
 	idle   = flag.Duration("idle", 30*time.Second, "time for which the idle daemon is measured")
 	bin    = flag.String("bin", "bin", "directory of the programs")
 	beside = flag.String("beside", "", "directory of the programs of another build, to measure in the same rounds")
-	step   = flag.String("step", "", "run only this measurement: banner, hello, throughput, holding, station or storm")
+	step   = flag.String("step", "", "run only this measurement: banner, hello, throughput, holding, together, station or storm")
 	only   = flag.Int("storm", -1, "of the step storm, run only the storm with this number")
 	people = flag.String("crowd", "", "run as the peers of a storm, of this kind")
 	give   = flag.String("give", "", "run as ssh's ProxyCommand: pass the descriptor from this socket to ssh")
@@ -70,7 +70,7 @@ func measureAll() error {
 var steps = []struct {
 	name string
 	run  func(*fixture) error
-}{{"banner", banner}, {"hello", hello}, {"throughput", throughput}, {"holding", holding}, {"station", manyDevices}, {"storm", stormyStation}}
+}{{"banner", banner}, {"hello", hello}, {"throughput", throughput}, {"holding", holding}, {"together", together}, {"station", manyDevices}, {"storm", stormyStation}}
 
 // furnished says that we are in a mount namespace of our own.
 const furnished = "CALLHOME_BENCH_FURNISHED"

@@ -8,13 +8,20 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 
 	"golang.org/x/sys/unix"
 )
 
+// numbering is held while a number is taken. A goroutine that waits for it needs no
+// thread; one that waits for the lock of the file does, and Go keeps every thread.
+var numbering sync.Mutex
+
 // Next returns the number of a new session, which no session on disk has, and
 // writes it to the file "last".
 func Next(dir string) (int, error) {
+	numbering.Lock()
+	defer numbering.Unlock()
 	path := filepath.Join(dir, "last")
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
