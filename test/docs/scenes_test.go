@@ -444,7 +444,7 @@ callhome-mgr status | has '^nms '
 `,
 	"docs/operations.md group": `
 install_all
-groupadd -r prometheus
+groupadd -f -r prometheus   # a machine with Debian's prometheus has it
 cat > /run/block <<'END'
 @1
 END
