@@ -73,7 +73,7 @@ func statx(link string) (st unix.Statx_t, err error) {
 func isFile(link string, file os.FileInfo) bool {
 	st, err := statx(link)
 	want, ok := file.Sys().(*syscall.Stat_t)
-	return err == nil && ok && st.Ino == want.Ino && unix.Mkdev(st.Dev_major, st.Dev_minor) == want.Dev
+	return err == nil && ok && st.Ino == want.Ino && onDevice(st, want)
 }
 
 // isOwn reports whether link leads to a regular file of ours, in the file system of
@@ -81,5 +81,10 @@ func isFile(link string, file os.FileInfo) bool {
 func isOwn(link string, dir os.FileInfo) bool {
 	st, err := statx(link)
 	want, ok := dir.Sys().(*syscall.Stat_t)
-	return err == nil && ok && uint32(st.Mode)&unix.S_IFMT == unix.S_IFREG && int(st.Uid) == os.Geteuid() && unix.Mkdev(st.Dev_major, st.Dev_minor) == want.Dev
+	return err == nil && ok && uint32(st.Mode)&unix.S_IFMT == unix.S_IFREG && int(st.Uid) == os.Geteuid() && onDevice(st, want)
+}
+
+// onDevice reports whether both are in one file system. Dev has 32 bits on MIPS.
+func onDevice(st unix.Statx_t, want *syscall.Stat_t) bool {
+	return unix.Mkdev(st.Dev_major, st.Dev_minor) == uint64(want.Dev)
 }
