@@ -27,8 +27,12 @@ build: ## build the programs into bin/
 	$(BUILD) -o bin/callhome-nms ./cmd/callhome-nms
 
 .PHONY: deps
-deps: ## install the Debian packages that the tests and the demo need
+deps: ## install the Debian packages that the tests need
 	test/install-deps
+
+.PHONY: demo-deps
+demo-deps: ## install those that the demo needs
+	test/install-deps demo
 
 .PHONY: lint
 lint: ## gofmt, go vet, staticcheck
@@ -98,7 +102,7 @@ simulate: ## what a fleet does to an NMS that was away, in virtual time; flags i
 	bin/simulate -plot bin/simulate.svg $(ARGS)
 
 .PHONY: demo
-demo: deps build ## one call home on this machine, every step shown (root)
+demo: demo-deps build ## one call home on this machine, every step shown (root)
 	test/demo/demo
 
 .PHONY: clean
