@@ -125,6 +125,9 @@ func TestRPM(t *testing.T) {
 					t.Errorf("rpm -qp %s of %s lacks %s", query, name, w)
 				}
 			}
+			if obsoletes := say(t, "rpm", "-qp", "--obsoletes", file); obsoletes != "" {
+				t.Errorf("an update would replace another package by %s, which obsoletes %s", name, obsoletes)
+			}
 			if strings.Contains(out, "apparmor") && query == "--list" {
 				t.Errorf("%s has AppArmor profiles, which Red Hat systems have no use for", name)
 			}

@@ -69,6 +69,18 @@ func TestAppArmorProfiles(t *testing.T) {
 	}
 }
 
+// Debian's policy, as lintian reads it. Go's programs without cgo are static.
+func TestLintian(t *testing.T) {
+	if _, err := exec.LookPath("lintian"); err != nil {
+		skips.Story(t, "lintian is not installed: 124 packages with its dependencies, which no other test needs")
+	}
+	debs, err := filepath.Glob(workshop(dirNow, "*.deb"))
+	if err != nil || len(debs) != 4 {
+		t.Fatalf("%d .debs were built (%v), expected 4", len(debs), err)
+	}
+	say(t, "lintian", append([]string{"--allow-root", "--fail-on", "error,warning", "--suppress-tags", "statically-linked-binary"}, debs...)...)
+}
+
 // Buildroot's own make reads the package's file, with its macro empty.
 func TestBuildrootPackage(t *testing.T) {
 	cmd := exec.Command("make", "-s", "-f", "-", "all")
