@@ -35,7 +35,7 @@ func TestFigures(t *testing.T) {
 	}
 	for _, want := range []string{
 		`callhome_nms_devices{state="connected"} 6`, `callhome_nms_devices{state="never-seen"} 0`, `callhome_nms_devices{state="lost"} 0`,
-		`callhome_nms_calls_finished_total{outcome="logged-in"} 5`, `callhome_nms_calls_finished_total{outcome="no-room"} 0`,
+		`callhome_nms_calls_finished_total{outcome="logged-in"} 5`, `callhome_nms_calls_finished_total{outcome="over-limit"} 0`,
 		`callhome_nms_calls_total 9`, `callhome_nms_unauthenticated 4`, `callhome_nms_unknown_keys 2`, `callhome_nms_sessions 1`,
 		`callhome_nms_sessions_total 7`, `callhome_nms_sessions_failed_total 3`, `callhome_nms_sent_bytes_total 100`, `callhome_nms_received_bytes_total 200`,
 		`callhome_nms_events_total{event="up"} 1`, `callhome_nms_events_total{event="down"} 0`, `callhome_nms_login_duration_seconds_count 1`,

@@ -8,7 +8,7 @@ type Outcome string
 // The outcomes.
 const (
 	LoggedIn   Outcome = "logged-in"
-	OverLimit  Outcome = "no-room" // over a limit of unauthenticated connections, or evicted
+	OverLimit  Outcome = "over-limit" // over a limit of unauthenticated connections, or evicted
 	BadHeader  Outcome = "proxy-header"
 	NoSSH      Outcome = "no-ssh"      // no SSH version, or no key exchange
 	Unknown    Outcome = "unknown"     // a host key that no entry has
