@@ -147,8 +147,14 @@ func (id Identity) Runs() bool {
 // readable when the process has ended. The caller owns it. The error is unix.ESRCH
 // where the process has ended, also if its PID is in use again.
 func (id Identity) Open() (*os.File, error) {
-	fd, err := unix.PidfdOpen(id.PID, unix.PIDFD_NONBLOCK)
+	fd, err := unix.PidfdOpen(id.PID, 0)
 	if err != nil {
+		return nil, fmt.Errorf("opening process %d: %w", id.PID, err)
+	}
+	// PIDFD_NONBLOCK would be refused before Linux 5.10, and is lost by qemu-user 7.2 on
+	// MIPS, where Go then cannot wait for it, and AwaitExit fails at once.
+	if err := unix.SetNonblock(fd, true); err != nil {
+		unix.Close(fd)
 		return nil, fmt.Errorf("opening process %d: %w", id.PID, err)
 	}
 	// Compare only now: what has the identity afterwards has had the PID all along.
