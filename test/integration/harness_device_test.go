@@ -27,6 +27,7 @@ type device struct {
 	defaults       bool     // those stand in a defaults file, not on the command line
 	netns          string   // network namespace it lives in; "" for ours
 	root           string   // tree it lives in; "" for ours
+	programs       string   // directory of callhome-trigger and callhome-mgr
 	bare           bool     // it has no /etc/callhome and no PAM service of callhome's
 }
 
@@ -35,7 +36,7 @@ func newDevice(t *testing.T, subsystem string) *device {
 	t.Helper()
 	sandbox.Need(t, "/usr/sbin/sshd")
 	dir := tempDir(t)
-	d := &device{t: t, hostKey: newKey(t, dir, "hostkey"), authorizedKeys: writeFile(t, filepath.Join(dir, "authorized_keys"), "", 0o644)}
+	d := &device{t: t, programs: binDir, hostKey: newKey(t, dir, "hostkey"), authorizedKeys: writeFile(t, filepath.Join(dir, "authorized_keys"), "", 0o644)}
 	d.options = []string{
 		"--host-key", d.hostKey,
 		"--sshd-option", "AuthorizedKeysFile=" + d.authorizedKeys,
@@ -71,7 +72,7 @@ func (d *device) Command(args []string, options ...string) *exec.Cmd {
 		env = append(env, "CALLHOME_DEFAULTS="+d.writeDefaults(all))
 		all = nil
 	}
-	cmd := d.here(append(append([]string{binDir + "/callhome-trigger"}, all...), args...)...)
+	cmd := d.here(append(append([]string{d.programs + "/callhome-trigger"}, all...), args...)...)
 	cmd.Env = env
 	return cmd
 }
@@ -79,7 +80,7 @@ func (d *device) Command(args []string, options ...string) *exec.Cmd {
 // Manager is callhome-mgr with these arguments, and the device's options for its
 // settings; nothing is started.
 func (d *device) Manager(args ...string) *exec.Cmd {
-	cmd := d.here(append([]string{binDir + "/callhome-mgr"}, args...)...)
+	cmd := d.here(append([]string{d.programs + "/callhome-mgr"}, args...)...)
 	cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "CALLHOME_DEFAULTS=" + d.writeDefaults(d.options)}
 	cmd.SysProcAttr.Setpgid = true
 	return cmd

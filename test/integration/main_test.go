@@ -56,6 +56,8 @@ func outerMain() int {
 	}
 	trees := buildTrees(filepath.Join(workshop, "trees"))
 	defer trees.Wait()
+	emulated := buildEmulated(filepath.Join(workshop, emulatedDir))
+	defer emulated.Wait()
 
 	return sandbox.Enter(stageEnv+"="+stageInit, workshopEnv+"="+workshop)
 }
