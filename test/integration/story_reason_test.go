@@ -50,7 +50,7 @@ func reasonsOfTheClient(t *testing.T, move func(*device)) {
 	}
 	want := func(what string, info proto.SessionInfo, stage proto.Stage, cause string) {
 		t.Helper()
-		if info.Stage != stage || !strings.HasPrefix(info.Cause, "the NETCONF client ended it: "+cause) {
+		if stage != "" && info.Stage != stage || !strings.HasPrefix(info.Cause, "the NETCONF client ended it: "+cause) {
 			t.Errorf("%s: it ended at %s: %s", what, info.Stage, info.Cause)
 		}
 	}
@@ -91,5 +91,6 @@ func reasonsOfTheClient(t *testing.T, move func(*device)) {
 	console := n.Console(addr, "--hello", "--login-timeout", "2s")
 	info := ends(addr)
 	console.MustExit(76) // cat is no NETCONF server
-	want("the console leaves", info, proto.StageSession, "closed by user")
+	// Any stage: cat's answer can end the session before its login is proven.
+	want("the console leaves", info, "", "closed by user")
 }
