@@ -226,7 +226,7 @@ func TestWatchWritesNoEscapeSequencesToAPipe(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			real := os.Stdout
+			stdout := os.Stdout
 			os.Stdout = file
 			ctx, cancel := context.WithCancel(t.Context())
 			n := 0
@@ -239,7 +239,7 @@ func TestWatchWritesNoEscapeSequencesToAPipe(t *testing.T) {
 				})
 			}}
 			err = app.RunContext(ctx, strings.Fields("p "+args))
-			os.Stdout = real
+			os.Stdout = stdout
 			cancel()
 			text, readErr := os.ReadFile(file.Name())
 			if err != nil || readErr != nil || string(text) != want {

@@ -25,19 +25,19 @@ func WatchFlag() cli.Flag {
 }
 
 // Show prints an answer as text or, with --json, as JSON.
-func Show(c *cli.Context, answer any, print func(io.Writer)) error {
+func Show(c *cli.Context, answer any, render func(io.Writer)) error {
 	if c.Bool("json") {
 		return json.NewEncoder(os.Stdout).Encode(answer)
 	}
-	print(os.Stdout)
+	render(os.Stdout)
 	return nil
 }
 
 // Watch shows an answer once, or with --watch every second: on a terminal in place of
 // the last one.
-func Watch(c *cli.Context, fetch func() (answer any, print func(io.Writer), err error)) error {
+func Watch(c *cli.Context, fetch func() (answer any, render func(io.Writer), err error)) error {
 	for first := true; ; first = false {
-		answer, print, err := fetch()
+		answer, render, err := fetch()
 		if errors.Is(err, context.Canceled) {
 			return nil
 		}
@@ -50,7 +50,7 @@ func Watch(c *cli.Context, fetch func() (answer any, print func(io.Writer), err 
 		case !first && !c.Bool("json"):
 			fmt.Println()
 		}
-		if err := Show(c, answer, print); err != nil || !c.Bool("watch") {
+		if err := Show(c, answer, render); err != nil || !c.Bool("watch") {
 			return err
 		}
 		select {
@@ -68,8 +68,8 @@ func EventFlags() []cli.Flag {
 
 // Events shows the last events and, with --follow, the following ones until the
 // command is interrupted or the daemon ends.
-func Events[E any](c *cli.Context, daemon string, last []E, next <-chan E, print func(io.Writer, E)) error {
-	one := func(e E) error { return Show(c, e, func(w io.Writer) { print(w, e) }) }
+func Events[E any](c *cli.Context, daemon string, last []E, next <-chan E, render func(io.Writer, E)) error {
+	one := func(e E) error { return Show(c, e, func(w io.Writer) { render(w, e) }) }
 	for _, e := range last {
 		if err := one(e); err != nil {
 			return err

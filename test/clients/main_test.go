@@ -169,9 +169,9 @@ func overlayFile(name, more string) error {
 	if err := os.WriteFile(ours, []byte(old+more), 0o644); err != nil {
 		return err
 	}
-	real, err := filepath.EvalSymlinks(at)
+	target, err := filepath.EvalSymlinks(at)
 	if err != nil {
 		return nil // a link to what is not here: then there is no such file, which is fine
 	}
-	return unix.Mount(ours, real, "", unix.MS_BIND, "")
+	return unix.Mount(ours, target, "", unix.MS_BIND, "")
 }

@@ -169,11 +169,11 @@ func (k *keeper) Published(client, name string) []proto.Event {
 }
 
 // AwaitPublished waits for number n, from 1, of those events.
-func (k *keeper) AwaitPublished(max time.Duration, client, name string, n int) proto.Event {
+func (k *keeper) AwaitPublished(limit time.Duration, client, name string, n int) proto.Event {
 	t := k.device.t
 	t.Helper()
 	var list []proto.Event
-	sandbox.Await(t, max, fmt.Sprintf("event %s of %s, number %d", name, client, n), func() error {
+	sandbox.Await(t, limit, fmt.Sprintf("event %s of %s, number %d", name, client, n), func() error {
 		if list = k.Published(client, name); len(list) < n {
 			return fmt.Errorf("published %d, the client is %+v", len(list), k.client(client))
 		}
@@ -201,10 +201,10 @@ func (k *keeper) client(name string) proto.ClientStatus {
 }
 
 // AwaitClient waits until what is known of a client is as ready wants it.
-func (k *keeper) AwaitClient(max time.Duration, name string, ready func(proto.ClientStatus) error) proto.ClientStatus {
+func (k *keeper) AwaitClient(limit time.Duration, name string, ready func(proto.ClientStatus) error) proto.ClientStatus {
 	k.device.t.Helper()
 	var c proto.ClientStatus
-	sandbox.Await(k.device.t, max, "client "+name, func() error {
+	sandbox.Await(k.device.t, limit, "client "+name, func() error {
 		c = k.client(name)
 		if err := ready(c); err != nil {
 			return fmt.Errorf("%w: it is %+v, last error %+v", err, c, c.LastError)
@@ -215,9 +215,9 @@ func (k *keeper) AwaitClient(max time.Duration, name string, ready func(proto.Cl
 }
 
 // AwaitState waits for one of the states.
-func (k *keeper) AwaitState(max time.Duration, name string, states ...proto.ClientState) proto.ClientStatus {
+func (k *keeper) AwaitState(limit time.Duration, name string, states ...proto.ClientState) proto.ClientStatus {
 	k.device.t.Helper()
-	return k.AwaitClient(max, name, func(c proto.ClientStatus) error {
+	return k.AwaitClient(limit, name, func(c proto.ClientStatus) error {
 		if !slices.Contains(states, c.State) {
 			return fmt.Errorf("not %v", states)
 		}
@@ -226,10 +226,10 @@ func (k *keeper) AwaitState(max time.Duration, name string, states ...proto.Clie
 }
 
 // AwaitServing waits until a client is served and returns its session.
-func (k *keeper) AwaitServing(max time.Duration, name string) proto.SessionInfo {
+func (k *keeper) AwaitServing(limit time.Duration, name string) proto.SessionInfo {
 	t := k.device.t
 	t.Helper()
-	id := k.AwaitState(max, name, proto.ClientServing).Session
+	id := k.AwaitState(limit, name, proto.ClientServing).Session
 	for _, s := range k.Sessions() {
 		if s.Session == id {
 			return s

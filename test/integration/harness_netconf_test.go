@@ -105,8 +105,8 @@ func (s *netconf) send(message string) {
 }
 
 // receive reads one message.
-func (s *netconf) receive(what string, max time.Duration) (string, error) {
-	_ = s.out.SetReadDeadline(time.Now().Add(max))
+func (s *netconf) receive(what string, limit time.Duration) (string, error) {
+	_ = s.out.SetReadDeadline(time.Now().Add(limit))
 	var message strings.Builder
 	for !strings.HasSuffix(message.String(), endOfMessage) {
 		part, err := s.reader.ReadString('>')

@@ -158,9 +158,9 @@ func (c *conn) Send(text string) {
 }
 
 // AwaitEOF reads until the device closes the connection, within max.
-func (c *conn) AwaitEOF(max time.Duration) {
+func (c *conn) AwaitEOF(limit time.Duration) {
 	c.t.Helper()
-	_ = c.SetReadDeadline(time.Now().Add(max))
+	_ = c.SetReadDeadline(time.Now().Add(limit))
 	if _, err := io.Copy(io.Discard, c.TCPConn); err != nil && !errors.Is(err, unix.ECONNRESET) {
 		c.t.Fatalf("waiting for the device to close the connection: %v", err)
 	}

@@ -85,8 +85,8 @@ func (p *process) end() {
 	}
 }
 
-// over reports whether the process ended within max.
-func (p *process) over(max time.Duration) bool {
+// over reports whether the process ended within limit.
+func (p *process) over(limit time.Duration) bool {
 	select {
 	case <-p.ended:
 		return true
@@ -95,7 +95,7 @@ func (p *process) over(max time.Duration) bool {
 	select {
 	case <-p.ended:
 		return true
-	case <-time.After(max):
+	case <-time.After(limit):
 		return false
 	}
 }
@@ -109,10 +109,10 @@ func (p *process) Running() {
 }
 
 // Exit waits for the process and returns its exit status, -1 for a signal.
-func (p *process) Exit(max time.Duration) int {
+func (p *process) Exit(limit time.Duration) int {
 	p.t.Helper()
-	if !p.over(max) {
-		p.t.Fatalf("%s still runs after %v", p.name, max)
+	if !p.over(limit) {
+		p.t.Fatalf("%s still runs after %v", p.name, limit)
 	}
 	return p.state.ExitCode()
 }

@@ -99,12 +99,12 @@ func leftovers() []proc {
 // AwaitGone waits until none of these processes is left, nor any other of the
 // sessions and groups that the first of them led. Orphans are found by it, too:
 // take the family while it is whole.
-func AwaitGone(t *testing.T, max time.Duration, were []proc) {
+func AwaitGone(t *testing.T, limit time.Duration, were []proc) {
 	t.Helper()
 	if len(were) == 0 {
 		t.Fatal("no process to wait for: the family was taken too late")
 	}
-	sandbox.Await(t, max, "end of every process of the session", func() error {
+	sandbox.Await(t, limit, "end of every process of the session", func() error {
 		var errs []error
 		for _, p := range were {
 			if now, ok := lookup(p.pid); ok && now.started == p.started {

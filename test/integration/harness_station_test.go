@@ -127,10 +127,10 @@ func (s *station) Calls() []call {
 }
 
 // AwaitCall waits for the connection number n, from 1.
-func (s *station) AwaitCall(max time.Duration, n int) call {
+func (s *station) AwaitCall(limit time.Duration, n int) call {
 	s.t.Helper()
 	var calls []call
-	sandbox.Await(s.t, max, fmt.Sprintf("call %d at %s", n, s.Addr), func() error {
+	sandbox.Await(s.t, limit, fmt.Sprintf("call %d at %s", n, s.Addr), func() error {
 		if calls = s.Calls(); len(calls) < n {
 			return fmt.Errorf("there were %d", len(calls))
 		}

@@ -565,11 +565,11 @@ func TestServePublishesToHookAndPrometheus(t *testing.T) {
 // Fifty real devices and five hundred that stand in for some: all are held at
 // once; the station is restarted, and all are back.
 func TestServeRestartedHasAllBack(t *testing.T) {
-	const real, stand = 50, 500
+	const devices, stand = 50, 500
 	probe := newProbe(t)
 	n := newNMS(t)
 	s := startStation(n)
-	for i := range real {
+	for i := range devices {
 		d := newDevice(t, probe.Command)
 		d.LetIn(n)
 		s.write(fmt.Sprintf("real%d", i), fmt.Sprintf(`{"id": "real%d", "host-keys": [%q]}`, i, publicKey(t, d.hostKey)))
@@ -585,7 +585,7 @@ func TestServeRestartedHasAllBack(t *testing.T) {
 		if err := s.ask(nmsproto.MethodStatus, nil, &st); err != nil {
 			return err
 		}
-		if st.Devices[nmsproto.Connected] != real+stand {
+		if st.Devices[nmsproto.Connected] != devices+stand {
 			return fmt.Errorf("%+v", st)
 		}
 		return nil

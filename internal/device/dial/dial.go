@@ -96,8 +96,9 @@ type Late func() (addrs []netip.AddrPort, open bool)
 const lateCheck = 10 * time.Millisecond
 
 // Dial connects to the first of addrs that answers before the deadline; late, which
-// may be nil, adds to them. It starts with the addresses' own order, families alternating, a new address
-// every attemptDelay or as soon as one has failed (RFC 8305 sections 4 and 5).
+// may be nil, adds to them. It starts in the addresses' own order, families
+// alternating, a new address every attemptDelay or as soon as one has failed (RFC 8305
+// sections 4 and 5).
 // The caller owns the connection. An error is an *Error, but for the failures
 // of this machine (no such interface or namespace, no permission), which end
 // the race at once and come as they are.

@@ -94,7 +94,7 @@ func (l *login) fileFault(file string, strict bool, err error) fault {
 	if err != nil {
 		return fault{file + ": " + unwrappedPath(err).Error(), "make it a regular file that " + l.name + " can read"}
 	}
-	real, err := filepath.EvalSymlinks(file)
+	resolved, err := filepath.EvalSymlinks(file)
 	if err != nil {
 		return fault{file + ": " + unwrappedPath(err).Error(), "correct the symbolic link"}
 	}
@@ -103,13 +103,13 @@ func (l *login) fileFault(file string, strict bool, err error) fault {
 		home = ""
 	}
 	inHome := true // StrictModes stops at the home directory
-	for at := real; ; at = filepath.Dir(at) {
+	for at := resolved; ; at = filepath.Dir(at) {
 		var st unix.Stat_t
 		if err := unix.Stat(at, &st); err != nil {
 			return fault{at + ": " + err.Error(), "make it accessible"}
 		}
 		right, what := uint32(unix.R_OK), "read"
-		if at != real {
+		if at != resolved {
 			right, what = unix.X_OK, "enter"
 		}
 		switch {

@@ -84,8 +84,8 @@ func (l *login) examine(config map[string][]string) {
 		return
 	}
 	methods := first(config, "authenticationmethods") // "" and "any": each that is enabled
-	any := methods == "" || methods == "any"
-	if first(config, "pubkeyauthentication") != "no" && (any || strings.Contains(methods, "publickey")) {
+	each := methods == "" || methods == "any"
+	if first(config, "pubkeyauthentication") != "no" && (each || strings.Contains(methods, "publickey")) {
 		l.addKeys(config)
 		l.addCertificates(config)
 		if command := first(config, "authorizedkeyscommand"); command != "" && command != "none" {

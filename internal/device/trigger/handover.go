@@ -26,9 +26,9 @@ func toSshd(s *settings.Settings, c *dial.Conn, log *sshdexec.Log) error {
 	s.Sshd.Syslog = log.Syslog
 	switch {
 	case log.Syslog:
-		tellTerminal(s, "connected to %v; sshd logs to syslog", c.Remote)
+		printOnTerminal(s, "connected to %v; sshd logs to syslog", c.Remote)
 	case s.SshdLog != "stderr":
-		tellTerminal(s, "connected to %v; sshd logs to %s", c.Remote, log.File.Name())
+		printOnTerminal(s, "connected to %v; sshd logs to %s", c.Remote, log.File.Name())
 	}
 	dial.QuickenAcks(c.File) // no process of ours is there after the login to undo it
 	if s.Handover == settings.HandoverDetach {
@@ -37,9 +37,9 @@ func toSshd(s *settings.Settings, c *dial.Conn, log *sshdexec.Log) error {
 	return startError(s.Sshd.Become(c.File, log.File), c)
 }
 
-// tellTerminal writes a line to standard error if that is a terminal: what happens
+// printOnTerminal writes a line to standard error if that is a terminal: what happens
 // after the handover is only in a log, and a person must know in which.
-func tellTerminal(s *settings.Settings, format string, args ...any) {
+func printOnTerminal(s *settings.Settings, format string, args ...any) {
 	if _, err := unix.IoctlGetTermios(int(os.Stderr.Fd()), unix.TCGETS); err == nil && s.LogFormat != "json" {
 		fmt.Fprintf(os.Stderr, "callhome-trigger: "+format+"\n", args...)
 	}

@@ -59,7 +59,7 @@ func Run(s *settings.Settings, log hclog.Logger) error {
 	session, err := toManager(manager, s, conn)
 	if err == nil {
 		log.Info("the manager took the connection", "session", session)
-		tellTerminal(s, "connected to %v; callhome-mgr session %d shows the session", conn.Remote, session)
+		printOnTerminal(s, "connected to %v; callhome-mgr session %d shows the session", conn.Remote, session)
 	}
 	return err
 }

@@ -9,9 +9,9 @@ import (
 )
 
 // Send sends one packet on a connection of golang.org/x/crypto/ssh, beside the library's
-// own packets. The library has no function for packets that it does not know (v0.59:
-// "TODO: consider exposing Disconnect"), and none to put between its encryption and its
-// user. A version with a transport of another name makes it an error. Nothing here can
+// own packets. The library has no function for packets that it does not know (v0.59 has
+// a comment that considers one for disconnects), and none to put between its encryption
+// and its user. A version with a transport of another name makes it an error. Nothing here can
 // see a function of another type: TestTheLibrarysFunctionsHaveTheDeclaredTypes does.
 func Send(c ssh.ConnMetadata, packet []byte) error {
 	t, err := transport(c)
