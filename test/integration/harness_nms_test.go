@@ -157,7 +157,7 @@ func (c *conn) Send(text string) {
 	}
 }
 
-// AwaitEOF reads until the device closes the connection, within max.
+// AwaitEOF reads until the device closes the connection, within limit.
 func (c *conn) AwaitEOF(limit time.Duration) {
 	c.t.Helper()
 	_ = c.SetReadDeadline(time.Now().Add(limit))

@@ -65,7 +65,7 @@ func Denying(dir string) (Rule, bool) {
 	return Rule{}, false
 }
 
-// joined yields the lines by number. One that ends with a backslash goes on in the
+// joined yields the lines by number. One that ends with a backslash continues in the
 // next one.
 func joined(text string) iter.Seq2[int, string] {
 	return func(yield func(int, string) bool) {

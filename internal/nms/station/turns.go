@@ -9,8 +9,8 @@ import (
 )
 
 // turns bounds how many logins compute at the same time. The next turn goes to the
-// login of the highest priority that has waited longest: otherwise a device would wait for each peer that
-// has begun a key exchange before it.
+// login of the highest priority that has waited longest: otherwise a device would wait
+// for each peer that has begun a key exchange before it.
 type turns struct {
 	mu      sync.Mutex // guards the fields that follow
 	free    int
