@@ -70,10 +70,7 @@ func TestPeriodicConnections(t *testing.T) {
 
 		// Idle: not sooner than the timeout, and not much later.
 		k.AwaitState(patience, "lazy", proto.ClientIdle)
-		var ended proto.SessionInfo
-		for _, e := range k.Published("lazy", proto.EventClosed) {
-			ended = e.Session
-		}
+		ended := k.AwaitPublished(patience, "lazy", proto.EventClosed, 1).Session
 		// From 9.2 on sshd closes the session alone, upon which a stock ssh says
 		// goodbye by itself.
 		if ended.End != proto.EndIdle && ended.End != proto.EndDisconnected || !ended.Graceful || ended.Ended == nil {

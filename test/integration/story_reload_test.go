@@ -65,9 +65,7 @@ func TestAWrongDocumentChangesNothing(t *testing.T) {
 		"line 26: ", "/reconnect-strategy/max-attempts: ",
 	}
 	contains(t, "the refusal", k.Refused(wrong), faults...)
-	for _, e := range k.Published("", proto.EventConfigRefused) {
-		contains(t, "the event", e.Text, faults...)
-	}
+	contains(t, "the event", k.AwaitPublished(patience, "", proto.EventConfigRefused, 1).Text, faults...)
 	if st := k.Status(); st.Config.Applied == nil || st.Config.Clients != 1 || !strings.Contains(st.Config.Error, "line 14") || len(st.Clients) != 1 {
 		t.Errorf("the status is %+v", st)
 	}

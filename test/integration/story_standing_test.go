@@ -179,6 +179,7 @@ func TestTheSecondEndpointAndBack(t *testing.T) {
 	client["reconnect-strategy"] = object{"max-attempts": 2}
 	k := s.Keep(document(client))
 	session := k.AwaitServing(patience, "nms")
+	k.AwaitPublished(patience, "nms", proto.EventEndpointExhausted, 1)
 	if session.Endpoint != second.Addr || len(k.Published("nms", proto.EventAttemptFailed)) != 2 || len(k.Published("nms", proto.EventEndpointExhausted)) != 1 {
 		t.Errorf("the session is %+v", session)
 	}
@@ -255,6 +256,7 @@ func TestHoursWithABadNMSLeaveNothing(t *testing.T) {
 	if after > before+aCall || rssAfter > rssBefore+rssBefore/2 {
 		t.Errorf("descriptors grew from %d to %d, memory from %d to %d KiB", before, after, rssBefore, rssAfter)
 	}
+	k.AwaitPublished(patience, "nms", proto.EventAttemptFailed, calls)
 	if failed := len(k.Published("nms", proto.EventAttemptFailed)); failed != calls {
 		t.Errorf("%d failures were published for %d calls", failed, calls)
 	}
