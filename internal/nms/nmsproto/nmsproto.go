@@ -42,9 +42,12 @@ var States = []State{NeverSeen, Connected, Lost}
 
 // Device is one entry of the registry, with its state.
 type Device struct {
-	ID     string            `json:"id"`
-	State  State             `json:"state"`
-	Labels map[string]string `json:"labels,omitempty"`
+	ID    string `json:"id"`
+	State State  `json:"state"`
+	// Station is the station of the cluster that has the connection, or had it last;
+	// "" without a cluster.
+	Station string            `json:"station,omitempty"`
+	Labels  map[string]string `json:"labels,omitempty"`
 	// Since is when the state began; nil for a device that was never seen.
 	Since *time.Time `json:"since,omitempty"`
 	// The next five members are of the present or last connection.
@@ -69,6 +72,7 @@ type Unknown struct {
 	Certificate string    `json:"certificate,omitempty"`
 	Address     string    `json:"address"` // of the last call
 	Software    string    `json:"software"`
+	Station     string    `json:"station,omitempty"` // of the cluster, that it called
 	Calls       uint64    `json:"calls"`
 	First       time.Time `json:"first"`
 	Last        time.Time `json:"last"`
@@ -134,6 +138,26 @@ type Status struct {
 	Unauthenticated int           `json:"unauthenticated"` // connections before their login
 	Unknown         int           `json:"unknown"`
 	Calls           uint64        `json:"calls"` // connections accepted since the start
+	// Station is this station's name in the cluster, and Stations are all of the
+	// cluster by name; without a cluster they are absent. ClusterError is why the
+	// cluster cannot be reached now.
+	Station      string    `json:"station,omitempty"`
+	Stations     []Station `json:"stations,omitempty"`
+	ClusterError string    `json:"cluster-error,omitempty"`
+}
+
+// Station is one station of a cluster.
+type Station struct {
+	Name    string    `json:"name"`
+	Address string    `json:"address"` // where other stations reach it
+	Version string    `json:"version,omitempty"`
+	Since   time.Time `json:"since"` // its start
+	Seen    time.Time `json:"seen"`  // its last heartbeat
+	Alive   bool      `json:"alive"` // the last heartbeat is not older than the lease
+	// The figures of the last heartbeat.
+	Connected       int `json:"connected"` // devices
+	Sessions        int `json:"sessions"`
+	Unauthenticated int `json:"unauthenticated"`
 }
 
 // Nothing is the result of a method without a result.
@@ -148,6 +172,7 @@ type EventList struct {
 type Event struct {
 	Time        time.Time `json:"time"`
 	Event       string    `json:"event"`
+	Station     string    `json:"station,omitempty"` // of the cluster, where it happened
 	Device      string    `json:"device,omitempty"`
 	Address     string    `json:"address,omitempty"`
 	Software    string    `json:"software,omitempty"`
