@@ -222,6 +222,7 @@ var arrows = []struct{ from, to, reason string }{
 	{"internal/nms/metrics", "internal/nms/nmsproto", "counts events and states"},
 	{"internal/nms/metrics", "internal/nms/station", "the station's counters"},
 
+	{"internal/nms/registry", "internal/atomicfile", "writes the list of revoked keys"},
 	{"internal/nms/registry", "internal/lazyregexp", "form of an id"},
 	{"internal/nms/registry", "internal/nms/hostkey", "host key algorithms, and a CA's"},
 	{"internal/nms/registry", "internal/inotify", "waits for changes of the directory"},

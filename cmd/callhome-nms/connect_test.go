@@ -136,7 +136,7 @@ func TestAnArgumentMayStandBeforeFlags(t *testing.T) {
 
 func TestUsageIsExitStatus64(t *testing.T) {
 	for _, args := range [][]string{
-		{"no-such-command"}, {"connect"}, {"devices", "adopt", "x"}, {"devices", "adopt", "x", "--id", "a", "--label", "b"}, {"serve", "x"},
+		{"no-such-command"}, {"connect"}, {"devices", "adopt", "x"}, {"devices", "remove"}, {"devices", "remove", "a", "b"}, {"devices", "revoke"}, {"devices", "forget"}, {"devices", "adopt", "x", "--id", "a", "--label", "b"}, {"serve", "x"},
 		{"devices", "no-such"}, {"serve", "--no-such"}, {"devices", "accounts", "--prefix", "a:b"}, {"devices", "accounts", "--prefix", "a", "extra"},
 		{"serve", "--registry", t.TempDir(), "--key-file", "/a", "--password-file", "/b"},
 		{"serve", "--registry", t.TempDir(), "--proxy-from", "x"},

@@ -40,6 +40,9 @@ func devicesCommand() *cli.Command {
 				&cli.StringFlag{Name: "password-file", Usage: "log in with the password in `FILE`"},
 				&cli.StringSliceFlag{Name: "label", Usage: "give the device the label `NAME=VALUE`; repeatable"},
 			}},
+			{Name: "remove", Usage: "remove a device from the registry", ArgsUsage: "DEVICE", Action: remove, Flags: []cli.Flag{socketFlag()}},
+			{Name: "revoke", Usage: "revoke a host key, or those of a device", ArgsUsage: "DEVICE-OR-KEY", Action: revoke, Flags: []cli.Flag{socketFlag(), jsonFlag}},
+			{Name: "forget", Usage: "remove an unknown device from the list", ArgsUsage: "HOST-KEY", Action: forget, Flags: []cli.Flag{socketFlag()}},
 			{Name: "accounts", Usage: "print passwd(5) lines with a user for each device, for sshd", Action: accounts, Flags: []cli.Flag{
 				socketFlag(),
 				&cli.StringFlag{Name: "prefix", Usage: "begin each user name with `PREFIX`, before the device's id"},
@@ -154,6 +157,19 @@ func unknownKeys(line cmdline.Line) []string {
 	return out
 }
 
+// revocable are the devices and the unknown keys.
+func revocable(line cmdline.Line) []string {
+	var out []string
+	l := listed(line)
+	for _, d := range l.Devices {
+		out = append(out, d.ID)
+	}
+	for _, u := range l.Unknown {
+		out = append(out, u.HostKey)
+	}
+	return out
+}
+
 // listed asks the daemon of an incomplete line for its devices.
 func listed(line cmdline.Line) (l nmsproto.DeviceList) {
 	client, err := control.Dial(line.Option("socket", cmp.Or(os.Getenv("CALLHOME_NMS_SOCKET"), nmsproto.DefaultSocket)))
@@ -218,6 +234,50 @@ func whenBack(u nmsproto.Unknown, now time.Time) string {
 	}
 	return fmt.Sprintf("its last two calls were %v apart, the last one %v ago: the next one %s, if it doubles its pauses up to 5m as callhome-mgr does; %s",
 		u.Pause.Round(time.Second), last, next, atOnce)
+}
+
+func remove(c *cli.Context) error {
+	if c.NArg() != 1 {
+		return program.Usage(errors.New("expected one DEVICE, as `callhome-nms devices` shows it"))
+	}
+	device := c.Args().First()
+	return ask(c, func(m *control.Client) error {
+		if err := m.Call(c.Context, nmsproto.MethodRemove, nmsproto.RemoveParams{Device: device}, nil); err != nil {
+			return err
+		}
+		fmt.Printf("removed %q; when it calls again it is unknown, and its key can be revoked with `callhome-nms devices revoke`\n", device)
+		return nil
+	})
+}
+
+func revoke(c *cli.Context) error {
+	key := strings.Join(c.Args().Slice(), " ") // the parts of a public key without quotes
+	if key == "" {
+		return program.Usage(errors.New("expected one device or key: an id, a fingerprint as SHA256:..., or a public key"))
+	}
+	return ask(c, func(m *control.Client) error {
+		var r nmsproto.Revoked
+		if err := m.Call(c.Context, nmsproto.MethodRevoke, nmsproto.RevokeParams{Key: key}, &r); err != nil {
+			return err
+		}
+		return cmdline.Show(c, r, func(w io.Writer) {
+			for _, k := range r.HostKeys {
+				fmt.Fprintf(w, "revoked %s\n", k)
+			}
+			for _, id := range r.Devices {
+				fmt.Fprintf(w, "closed the connection of %q\n", id)
+			}
+		})
+	})
+}
+
+func forget(c *cli.Context) error {
+	if c.NArg() != 1 {
+		return program.Usage(errors.New("expected one HOST-KEY, as `callhome-nms devices` shows it"))
+	}
+	return ask(c, func(m *control.Client) error {
+		return m.Call(c.Context, nmsproto.MethodForget, nmsproto.ForgetParams{HostKey: c.Args().First()}, nil)
+	})
 }
 
 // accounts prints a user for each device: sshd refuses a user name without an

@@ -58,6 +58,7 @@ func TestShellsCompleteWhatTheProgramKnows(t *testing.T) {
 				"callhome-trigger --handover e":      "exec",
 				"callhome-trigger --netconf-server ": "clixon confd none yuma",
 				"callhome-nms devices a":             "accounts adopt",
+				"callhome-nms devices re":            "remove revoke",
 				"callhome-nms console --lock ":       "candidate running startup",
 				"callhome-nms serve --duplicate r":   "refuse replace",
 			} {

@@ -27,6 +27,9 @@ import (
 type Backend interface {
 	List() nmsproto.DeviceList
 	Adopt(p nmsproto.AdoptParams, root bool) (nmsproto.Adopted, error)
+	Remove(nmsproto.RemoveParams) error
+	Revoke(nmsproto.RevokeParams) (nmsproto.Revoked, error)
+	Forget(nmsproto.ForgetParams) error
 	// Connect owns the socket.
 	Connect(ctx context.Context, device string, sock station.Duplex) (nmsproto.ConnectResult, error)
 	Subscribe() (last []nmsproto.Event, events <-chan nmsproto.Event, cancel func())
@@ -53,6 +56,15 @@ func methods(b Backend, c *rpc.Conn) map[string]rpc.Method {
 		})},
 		nmsproto.MethodAdopt: {Handle: rpc.Typed(func(_ context.Context, p nmsproto.AdoptParams) (nmsproto.Adopted, error) {
 			return b.Adopt(p, c.Peer.UID == 0)
+		})},
+		nmsproto.MethodRemove: {Handle: rpc.Typed(func(_ context.Context, p nmsproto.RemoveParams) (nmsproto.Nothing, error) {
+			return nmsproto.Nothing{}, b.Remove(p)
+		})},
+		nmsproto.MethodRevoke: {Handle: rpc.Typed(func(_ context.Context, p nmsproto.RevokeParams) (nmsproto.Revoked, error) {
+			return b.Revoke(p)
+		})},
+		nmsproto.MethodForget: {Handle: rpc.Typed(func(_ context.Context, p nmsproto.ForgetParams) (nmsproto.Nothing, error) {
+			return nmsproto.Nothing{}, b.Forget(p)
 		})},
 		nmsproto.MethodReload: {Handle: rpc.Plain(func(context.Context) (nmsproto.Nothing, error) {
 			return nmsproto.Nothing{}, b.Reload()

@@ -37,6 +37,21 @@ func (*backend) Adopt(p nmsproto.AdoptParams, byRoot bool) (nmsproto.Adopted, er
 	return nmsproto.Adopted{Device: nmsproto.Device{ID: p.ID, Address: fmt.Sprint("root: ", byRoot)}}, nil
 }
 
+func (*backend) Remove(p nmsproto.RemoveParams) error { return missing(p.Device) }
+
+func (*backend) Revoke(p nmsproto.RevokeParams) (nmsproto.Revoked, error) {
+	return nmsproto.Revoked{HostKeys: []string{p.Key}}, nil
+}
+
+func (*backend) Forget(p nmsproto.ForgetParams) error { return missing(p.HostKey) }
+
+func missing(what string) error {
+	if what == "none" {
+		return proto.NewError(proto.CodeNoExists, "there is none")
+	}
+	return nil
+}
+
 func (b *backend) Connect(ctx context.Context, device string, sock station.Duplex) (nmsproto.ConnectResult, error) {
 	defer sock.Close()
 	status := 3
@@ -267,16 +282,29 @@ func TestEachMethodReachesTheBackend(t *testing.T) {
 	var status nmsproto.Status
 	var device nmsproto.Device
 	var last nmsproto.EventList
+	var revoked nmsproto.Revoked
 	for method, call := range map[string]struct{ params, result any }{
 		nmsproto.MethodDevices:   {nil, &list},
 		nmsproto.MethodStatus:    {nil, &status},
 		nmsproto.MethodAdopt:     {nmsproto.AdoptParams{ID: "edge9"}, &device},
+		nmsproto.MethodRemove:    {nmsproto.RemoveParams{Device: "edge9"}, nil},
+		nmsproto.MethodRevoke:    {nmsproto.RevokeParams{Key: "edge9"}, &revoked},
+		nmsproto.MethodForget:    {nmsproto.ForgetParams{HostKey: "SHA256:x"}, nil},
 		nmsproto.MethodReload:    {nil, nil},
 		nmsproto.MethodSubscribe: {nil, &last},
 	} {
 		if err := c.Call(t.Context(), method, call.params, call.result); err != nil {
 			t.Errorf("%s: %v", method, err)
 		}
+	}
+	for method, params := range map[string]any{nmsproto.MethodRemove: nmsproto.RemoveParams{Device: "none"}, nmsproto.MethodForget: nmsproto.ForgetParams{HostKey: "none"}} {
+		var e *proto.Error
+		if err := c.Call(t.Context(), method, params, nil); !errors.As(err, &e) || e.Code != proto.CodeNoExists {
+			t.Errorf("%s: %v", method, err)
+		}
+	}
+	if len(revoked.HostKeys) != 1 || revoked.HostKeys[0] != "edge9" {
+		t.Errorf("got %+v", revoked)
 	}
 	if list.Devices[0].ID != "edge7" || status.PID != 5 || device.ID != "edge9" || last.Events[0].Event != "before" {
 		t.Errorf("got %+v, %+v, %+v, %+v", list, status, device, last)

@@ -20,7 +20,10 @@ const DefaultSocket = "/run/callhome-nms/nms.sock"
 // The methods.
 const (
 	MethodDevices   = "devices"   // nothing -> DeviceList
-	MethodAdopt     = "adopt"     // AdoptParams -> Device
+	MethodAdopt     = "adopt"     // AdoptParams -> Adopted
+	MethodRemove    = "remove"    // RemoveParams -> Nothing
+	MethodRevoke    = "revoke"    // RevokeParams -> Revoked
+	MethodForget    = "forget"    // ForgetParams -> Nothing
 	MethodConnect   = "connect"   // ConnectParams and a socket -> ConnectResult, at the end
 	MethodSubscribe = "subscribe" // nothing -> EventList, then events
 	MethodStatus    = "status"    // nothing -> Status
@@ -109,6 +112,30 @@ type Adopted struct {
 	Called Unknown `json:"called"`
 }
 
+// RemoveParams name a device whose entry is to be removed.
+type RemoveParams struct {
+	Device string `json:"device"`
+}
+
+// RevokeParams name host keys to revoke: a device's id for those of the device, or one
+// key as in a .pub file, or its fingerprint.
+type RevokeParams struct {
+	Key string `json:"key"`
+}
+
+// Revoked is what was revoked.
+type Revoked struct {
+	HostKeys []string `json:"host-keys"` // fingerprints
+	// Devices are the ids of the devices that were connected with one of the keys.
+	// Their connections are ended.
+	Devices []string `json:"devices"`
+}
+
+// ForgetParams name an unknown device by the fingerprint of its host key.
+type ForgetParams struct {
+	HostKey string `json:"host-key"`
+}
+
 // ConnectParams name a device.
 type ConnectParams struct {
 	Device string `json:"device"`
@@ -170,6 +197,9 @@ type EventList struct {
 
 // Event is what happened to a device, a call home or the registry.
 type Event struct {
+	// Sequence grows by one with each event. A later run of the daemon begins with a
+	// higher one: the first is the daemon's start, in microseconds since 1970.
+	Sequence    uint64    `json:"sequence,omitempty"`
 	Time        time.Time `json:"time"`
 	Event       string    `json:"event"`
 	Station     string    `json:"station,omitempty"` // of the cluster, where it happened
@@ -193,8 +223,10 @@ const (
 	EventRefused   = "refused"   // a call home failed or was refused
 	EventUnknown   = "unknown"   // an unknown device called home
 	EventAdopted   = "adopted"   // an unknown device was registered
+	EventRemoved   = "removed"   // an operator has removed a device's entry
+	EventRevoked   = "revoked"   // an operator has revoked a host key
 	EventRegistry  = "registry"  // a file of the registry cannot be used
 )
 
 // Events are all events.
-var Events = []string{EventUp, EventDown, EventReplaced, EventDuplicate, EventRefused, EventUnknown, EventAdopted, EventRegistry}
+var Events = []string{EventUp, EventDown, EventReplaced, EventDuplicate, EventRefused, EventUnknown, EventAdopted, EventRemoved, EventRevoked, EventRegistry}

@@ -24,11 +24,6 @@ import (
 	"golang.org/x/crypto/ssh"
 )
 
-// RevokedFile is the list of revoked keys in the directory: on each line a public
-// key, its fingerprint (SHA256:...), or a comment after #. A revoked CA revokes its
-// certificates.
-const RevokedFile = "revoked_keys"
-
 // suffix follows the id in an entry's file name.
 const suffix = ".json"
 
@@ -43,7 +38,8 @@ var ErrUnknown = errors.New("unknown host key")
 type Registry struct {
 	dir string
 
-	reading sync.Mutex // held while the directory is read
+	reading  sync.Mutex // held while the directory is read
+	revoking sync.Mutex // held while Revoke writes the list of revoked keys
 
 	mu       sync.Mutex // guards the fields that follow
 	entries  map[string]*Entry
@@ -261,35 +257,6 @@ func readSmall(path string) ([]byte, error) {
 	}
 	defer f.Close()
 	return io.ReadAll(io.LimitReader(f, maxFile+1))
-}
-
-// readRevoked reads the list's fingerprints; no file is an empty list. A line that
-// cannot be parsed makes the whole list an error: any key can be the one it revokes.
-func readRevoked(path string) (map[string]bool, error) {
-	out := make(map[string]bool)
-	f, err := os.ReadFile(path)
-	if errors.Is(err, os.ErrNotExist) {
-		return out, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	for i, line := range strings.Split(string(f), "\n") {
-		line = strings.TrimSpace(line)
-		if line == "" || line[0] == '#' {
-			continue
-		}
-		if first, _, _ := strings.Cut(line, " "); strings.HasPrefix(first, "SHA256:") && len(first) == len("SHA256:")+43 {
-			out[first] = true
-			continue
-		}
-		k, err := ParseKey(line)
-		if err != nil {
-			return nil, fmt.Errorf("line %d: %w, nor a fingerprint", i+1, err)
-		}
-		out[ssh.FingerprintSHA256(k)] = true
-	}
-	return out, nil
 }
 
 // Entry returns a device's entry, nil if it has no entry.

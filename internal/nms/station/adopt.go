@@ -9,7 +9,6 @@ import (
 	"callhome/internal/nms/nmsproto"
 	"callhome/internal/nms/registry"
 	"callhome/internal/nms/wire"
-	"callhome/internal/printable"
 	"callhome/internal/proto"
 
 	"golang.org/x/crypto/ssh"
@@ -55,7 +54,7 @@ func (s *Station) Adopt(p nmsproto.AdoptParams, root bool) (nmsproto.Adopted, er
 		return nmsproto.Adopted{}, proto.NewError(proto.CodeBadType, fmt.Sprintf("the host key %.80s is that of device %s already", p.HostKey, owner))
 	}
 	if u == nil {
-		return nmsproto.Adopted{}, proto.NewError(proto.CodeNoExists, fmt.Sprintf("no unknown device has called with the host key %.80s; `callhome-nms devices` lists them", printable.Line(p.HostKey)))
+		return nmsproto.Adopted{}, notCalled(p.HostKey)
 	}
 	key, err := registry.ParseKey(u.Key)
 	if err != nil {

@@ -35,6 +35,8 @@ type publisher struct {
 	kinds   map[string]*ratelimit.Limit // of peerEvents
 	devices map[string]*deviceEvents    // by device
 	mu      sync.Locker                 // the station's, for events that a timer publishes
+	// sequence is that of the last event.
+	sequence uint64
 }
 
 // deviceEvents are the stateEvents of one device. The last one is always
@@ -46,7 +48,7 @@ type deviceEvents struct {
 }
 
 func newPublisher(mu sync.Locker) *publisher {
-	p := &publisher{kinds: make(map[string]*ratelimit.Limit), devices: make(map[string]*deviceEvents), mu: mu}
+	p := &publisher{kinds: make(map[string]*ratelimit.Limit), devices: make(map[string]*deviceEvents), mu: mu, sequence: uint64(time.Now().UnixMicro()) - 1}
 	p.hub.Spare = func(e nmsproto.Event) bool { return peerEvents[e.Event] }
 	return p
 }
@@ -65,13 +67,20 @@ func (p *publisher) publish(e nmsproto.Event) {
 		}
 		var ok bool
 		if e.Unsaid, ok = l.Allow(now); ok {
-			p.hub.Publish(e)
+			p.send(e)
 		}
 	case stateEvents[e.Event]:
 		p.publishState(e, now)
 	default:
-		p.hub.Publish(e)
+		p.send(e)
 	}
+}
+
+// send publishes e with the next number.
+func (p *publisher) send(e nmsproto.Event) {
+	p.sequence++
+	e.Sequence = p.sequence
+	p.hub.Publish(e)
 }
 
 // publishState publishes a device's state event at once, or when the rate limit lets
@@ -86,7 +95,7 @@ func (p *publisher) publishState(e nmsproto.Event, now time.Time) {
 	var ok bool
 	if e.Unsaid, ok = d.limit.Allow(now); ok {
 		d.last = nil
-		p.hub.Publish(e)
+		p.send(e)
 		return
 	}
 	d.last = &e
@@ -109,7 +118,7 @@ func (p *publisher) publishLast(d *deviceEvents) {
 		dropped = d.limit.Rest() - 1 // less the count of this refusal
 	}
 	d.last.Unsaid = dropped - 1 // it was counted when it was held back
-	p.hub.Publish(*d.last)
+	p.send(*d.last)
 	d.last = nil
 }
 

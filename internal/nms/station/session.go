@@ -14,7 +14,7 @@ import (
 func (s *Station) Connect(ctx context.Context, id string, sock Duplex) (nmsproto.ConnectResult, error) {
 	defer sock.Close()
 	if s.config.Registry.Entry(id) == nil {
-		return nmsproto.ConnectResult{}, s.failed(proto.NewError(proto.CodeNoExists, fmt.Sprintf("there is no device %.80q", id)))
+		return nmsproto.ConnectResult{}, s.failed(noDevice(id))
 	}
 	s.mu.Lock()
 	var h *connection

@@ -1,0 +1,103 @@
+package registry
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"callhome/internal/atomicfile"
+
+	"golang.org/x/crypto/ssh"
+)
+
+// RevokedFile is the list of revoked keys in the directory: on each line a public
+// key, its fingerprint (SHA256:...), or a comment after #. A revoked CA revokes its
+// certificates.
+const RevokedFile = "revoked_keys"
+
+// readRevoked reads the list's fingerprints; no file is an empty list.
+func readRevoked(path string) (map[string]bool, error) {
+	text, err := os.ReadFile(path)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, err
+	}
+	return parseRevoked(text)
+}
+
+// parseRevoked returns the list's fingerprints. A line that cannot be parsed makes the
+// whole list an error: any key can be the one it revokes.
+func parseRevoked(text []byte) (map[string]bool, error) {
+	out := make(map[string]bool)
+	for i, line := range strings.Split(string(text), "\n") {
+		line = strings.TrimSpace(line)
+		if line == "" || line[0] == '#' {
+			continue
+		}
+		fingerprint, err := Fingerprint(line)
+		if err != nil {
+			return nil, fmt.Errorf("line %d: %w, nor a fingerprint", i+1, err)
+		}
+		out[fingerprint] = true
+	}
+	return out, nil
+}
+
+// Fingerprint returns the fingerprint of a line of the list: a fingerprint or a public
+// key, either with a comment after it.
+func Fingerprint(line string) (string, error) {
+	first, comment, _ := strings.Cut(line, " ")
+	if strings.HasPrefix(first, "SHA256:") && len(first) == len("SHA256:")+43 && !strings.ContainsAny(comment, "\r\n") {
+		return first, nil
+	}
+	k, err := ParseKey(line)
+	if err != nil {
+		return "", err
+	}
+	return ssh.FingerprintSHA256(k), nil
+}
+
+// Revoke adds lines to the list of revoked keys, less those whose key is on it. The
+// next Reload brings it in force. A list that is not valid stays as it is: a new line
+// in it would have no effect.
+func (r *Registry) Revoke(lines ...string) error {
+	r.revoking.Lock()
+	defer r.revoking.Unlock()
+	path := filepath.Join(r.dir, RevokedFile)
+	fail := func(err error) error { return fmt.Errorf("adding to %s: %w", RevokedFile, err) }
+	text, err := os.ReadFile(path)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fail(err)
+	}
+	listed, err := parseRevoked(text)
+	if err != nil {
+		return fail(fmt.Errorf("%w; correct that line first", err))
+	}
+	mode := os.FileMode(0o640)
+	if info, err := os.Stat(path); err == nil {
+		mode = info.Mode().Perm()
+	}
+	if len(text) > 0 && !bytes.HasSuffix(text, []byte("\n")) {
+		text = append(text, '\n')
+	}
+	was := len(listed)
+	for _, line := range lines {
+		fingerprint, err := Fingerprint(line)
+		if err != nil {
+			return fail(err)
+		}
+		if !listed[fingerprint] {
+			listed[fingerprint] = true
+			text = append(text, line+"\n"...)
+		}
+	}
+	if len(listed) == was {
+		return nil
+	}
+	if err := atomicfile.Write(path, text, atomicfile.Options{Mode: mode, Sync: true}); err != nil {
+		return fail(err)
+	}
+	return nil
+}
