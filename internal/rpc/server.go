@@ -75,6 +75,12 @@ type Conn struct {
 	subscribed      atomic.Bool
 }
 
+// Full reports whether the peer may call every method.
+func (c *Conn) Full() bool {
+	full, _ := c.server.access.Allows(c.Peer)
+	return full
+}
+
 // Take returns the descriptor that came with the request of ctx, or nil. The
 // caller owns and closes it.
 func (c *Conn) Take(ctx context.Context) *os.File {

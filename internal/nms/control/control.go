@@ -26,6 +26,8 @@ import (
 // Backend is what the methods do.
 type Backend interface {
 	List() nmsproto.DeviceList
+	Detail(device string) (nmsproto.DeviceDetail, error)
+	History() nmsproto.History
 	Adopt(p nmsproto.AdoptParams, root bool) (nmsproto.Adopted, error)
 	Remove(nmsproto.RemoveParams) error
 	Revoke(nmsproto.RevokeParams) (nmsproto.Revoked, error)
@@ -49,7 +51,18 @@ func NewServer(b Backend, a rpc.Access, log hclog.Logger) *rpc.Server {
 func methods(b Backend, c *rpc.Conn) map[string]rpc.Method {
 	return map[string]rpc.Method{
 		nmsproto.MethodDevices: {Reading: true, Handle: rpc.Plain(func(context.Context) (nmsproto.DeviceList, error) { return b.List(), nil })},
-		nmsproto.MethodStatus:  {Reading: true, Handle: rpc.Plain(func(context.Context) (nmsproto.Status, error) { return b.Status(), nil })},
+		nmsproto.MethodHistory: {Reading: true, Handle: rpc.Plain(func(context.Context) (nmsproto.History, error) { return b.History(), nil })},
+		nmsproto.MethodDevice: {Reading: true, Handle: rpc.Typed(func(_ context.Context, p nmsproto.DeviceParams) (nmsproto.DeviceDetail, error) {
+			return b.Detail(p.Device)
+		})},
+		nmsproto.MethodStatus: {Reading: true, Handle: rpc.Plain(func(context.Context) (nmsproto.Status, error) {
+			s := b.Status()
+			s.Access = nmsproto.AccessRead
+			if c.Full() {
+				s.Access = nmsproto.AccessFull
+			}
+			return s, nil
+		})},
 		nmsproto.MethodSubscribe: {Reading: true, Handle: rpc.Plain(func(ctx context.Context) (nmsproto.EventList, error) {
 			last, err := rpc.Subscribe(ctx, c, b.Subscribe)
 			return nmsproto.EventList{Events: last}, err

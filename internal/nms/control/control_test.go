@@ -89,6 +89,13 @@ func (*backend) Subscribe() ([]nmsproto.Event, <-chan nmsproto.Event, func()) {
 	return []nmsproto.Event{{Event: "before"}}, c, func() {}
 }
 
+func (*backend) Detail(device string) (nmsproto.DeviceDetail, error) {
+	return nmsproto.DeviceDetail{Device: nmsproto.Device{ID: device}}, nil
+}
+
+func (*backend) History() nmsproto.History {
+	return nmsproto.History{Minutes: make([]nmsproto.Count, 1)}
+}
 func (*backend) Status() nmsproto.Status { return nmsproto.Status{PID: 5} }
 func (*backend) Reload() error           { return nil }
 
@@ -283,6 +290,8 @@ func TestEachMethodReachesTheBackend(t *testing.T) {
 	var device nmsproto.Device
 	var last nmsproto.EventList
 	var revoked nmsproto.Revoked
+	var detail nmsproto.DeviceDetail
+	var history nmsproto.History
 	for method, call := range map[string]struct{ params, result any }{
 		nmsproto.MethodDevices:   {nil, &list},
 		nmsproto.MethodStatus:    {nil, &status},
@@ -291,6 +300,8 @@ func TestEachMethodReachesTheBackend(t *testing.T) {
 		nmsproto.MethodRevoke:    {nmsproto.RevokeParams{Key: "edge9"}, &revoked},
 		nmsproto.MethodForget:    {nmsproto.ForgetParams{HostKey: "SHA256:x"}, nil},
 		nmsproto.MethodReload:    {nil, nil},
+		nmsproto.MethodDevice:    {nmsproto.DeviceParams{Device: "edge8"}, &detail},
+		nmsproto.MethodHistory:   {nil, &history},
 		nmsproto.MethodSubscribe: {nil, &last},
 	} {
 		if err := c.Call(t.Context(), method, call.params, call.result); err != nil {
@@ -308,6 +319,9 @@ func TestEachMethodReachesTheBackend(t *testing.T) {
 	}
 	if list.Devices[0].ID != "edge7" || status.PID != 5 || device.ID != "edge9" || last.Events[0].Event != "before" {
 		t.Errorf("got %+v, %+v, %+v, %+v", list, status, device, last)
+	}
+	if detail.ID != "edge8" || len(history.Minutes) != 1 || status.Access != nmsproto.AccessFull {
+		t.Errorf("got %+v, %+v, access %q", detail, history, status.Access)
 	}
 	if e := <-c.Events(); e.Event != "now" {
 		t.Errorf("got %+v", e)

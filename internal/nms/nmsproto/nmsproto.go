@@ -20,6 +20,8 @@ const DefaultSocket = "/run/callhome-nms/nms.sock"
 // The methods.
 const (
 	MethodDevices   = "devices"   // nothing -> DeviceList
+	MethodDevice    = "device"    // DeviceParams -> DeviceDetail
+	MethodHistory   = "history"   // nothing -> History
 	MethodAdopt     = "adopt"     // AdoptParams -> Adopted
 	MethodRemove    = "remove"    // RemoveParams -> Nothing
 	MethodRevoke    = "revoke"    // RevokeParams -> Revoked
@@ -66,6 +68,60 @@ type Device struct {
 	// login clears it.
 	LastError string     `json:"last-error,omitempty"`
 	ErrorTime *time.Time `json:"error-time,omitempty"`
+}
+
+// DeviceParams name a device.
+type DeviceParams struct {
+	Device string `json:"device"`
+}
+
+// DeviceDetail is a device with its history at this station since the station's
+// start.
+type DeviceDetail struct {
+	Device
+	// RoundTrip is the time from the last keepalive to its answer, 0 before the first.
+	RoundTrip time.Duration `json:"round-trip-ns,omitempty"`
+	// HostKeys and CAs are the fingerprints in the device's entry.
+	HostKeys   []string        `json:"host-keys"`
+	CAs        []string        `json:"cas"`
+	History    []Record        `json:"history"`     // the newest first
+	SessionLog []SessionRecord `json:"session-log"` // sessions that have ended, the newest first
+}
+
+// Record is an event of a device. Equal events in a row are one record.
+type Record struct {
+	Time        time.Time `json:"time"`  // of the last one
+	First       time.Time `json:"first"` // of the first one
+	Times       int       `json:"times"`
+	Event       string    `json:"event"`
+	Address     string    `json:"address,omitempty"`
+	Software    string    `json:"software,omitempty"`
+	HostKey     string    `json:"host-key,omitempty"` // fingerprint
+	Certificate string    `json:"certificate,omitempty"`
+	Cause       string    `json:"cause,omitempty"`
+}
+
+// SessionRecord is a session that has ended.
+type SessionRecord struct {
+	Begin    time.Time `json:"begin"`
+	End      time.Time `json:"end"`
+	Sent     uint64    `json:"bytes-sent"` // to the device
+	Received uint64    `json:"bytes-received"`
+	Error    string    `json:"error,omitempty"`
+}
+
+// History is how many logins, losses and refused calls there were.
+type History struct {
+	End      time.Time `json:"end"`      // of the last minute, which has not ended
+	Minutes  []Count   `json:"minutes"`  // of the last hour, the oldest first
+	Quarters []Count   `json:"quarters"` // quarters of an hour of the last day, the oldest first
+}
+
+// Count is how many there were in a time.
+type Count struct {
+	Logins  int `json:"logins"`
+	Losses  int `json:"losses"`
+	Refused int `json:"refused"`
 }
 
 // Unknown is an unknown device that called home.
@@ -159,7 +215,8 @@ type Status struct {
 	PID             int           `json:"pid"`
 	Since           time.Time     `json:"since"`
 	Listening       []string      `json:"listening"`
-	Group           string        `json:"group,omitempty"` // its members may call every method, root always
+	Group           string        `json:"group,omitempty"`  // its members may call every method, root always
+	Access          Access        `json:"access,omitempty"` // of the caller
 	Devices         map[State]int `json:"devices"`
 	Sessions        int           `json:"sessions"`
 	Unauthenticated int           `json:"unauthenticated"` // connections before their login
@@ -186,6 +243,15 @@ type Station struct {
 	Sessions        int `json:"sessions"`
 	Unauthenticated int `json:"unauthenticated"`
 }
+
+// Access is what a caller may do.
+type Access string
+
+// The kinds of access.
+const (
+	AccessFull Access = "full" // call every method
+	AccessRead Access = "read" // call the methods that change nothing
+)
 
 // Nothing is the result of a method without a result.
 type Nothing struct{}

@@ -96,6 +96,11 @@ func (s *Station) Adopt(p nmsproto.AdoptParams, root bool) (nmsproto.Adopted, er
 func (s *Station) RegistryRead(c registry.Change, err error) {
 	if err == nil {
 		s.recheck()
+		s.mu.Lock()
+		for _, id := range c.Removed {
+			delete(s.history.devices, id)
+		}
+		s.mu.Unlock()
 	}
 	if s.config.RegistryRead != nil {
 		s.config.RegistryRead(c, err)

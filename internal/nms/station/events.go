@@ -37,6 +37,7 @@ type publisher struct {
 	mu      sync.Locker                 // the station's, for events that a timer publishes
 	// sequence is that of the last event.
 	sequence uint64
+	note     func(nmsproto.Event) // called with each event, also one that is dropped
 }
 
 // deviceEvents are the stateEvents of one device. The last one is always
@@ -47,8 +48,8 @@ type deviceEvents struct {
 	later *time.Timer     // publishes last; nil if no event is held back
 }
 
-func newPublisher(mu sync.Locker) *publisher {
-	p := &publisher{kinds: make(map[string]*ratelimit.Limit), devices: make(map[string]*deviceEvents), mu: mu, sequence: uint64(time.Now().UnixMicro()) - 1}
+func newPublisher(mu sync.Locker, note func(nmsproto.Event)) *publisher {
+	p := &publisher{kinds: make(map[string]*ratelimit.Limit), devices: make(map[string]*deviceEvents), mu: mu, note: note, sequence: uint64(time.Now().UnixMicro()) - 1}
 	p.hub.Spare = func(e nmsproto.Event) bool { return peerEvents[e.Event] }
 	return p
 }
@@ -57,6 +58,7 @@ func newPublisher(mu sync.Locker) *publisher {
 func (p *publisher) publish(e nmsproto.Event) {
 	now := time.Now() // UTC would drop its monotonic reading
 	e.Time = now.UTC()
+	p.note(e)
 	switch {
 	case peerEvents[e.Event]:
 		l := p.kinds[e.Event]

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"callhome/internal/nms/nmsproto"
+	"callhome/internal/printable"
 	"callhome/internal/proto"
 )
 
@@ -38,12 +39,14 @@ func (s *Station) Connect(ctx context.Context, id string, sock Duplex) (nmsproto
 	s.stats.Sessions++
 	s.stats.SessionsNow++
 	s.mu.Unlock()
+	begin := time.Now().UTC()
 	out := relay(c, sock, ctx.Done())
 	h.sessions.Add(-1)
 	s.mu.Lock()
 	s.stats.SessionsNow--
 	s.stats.Sent += out.Sent
 	s.stats.Received += out.Received
+	s.history.session(id, nmsproto.SessionRecord{Begin: begin, End: time.Now().UTC(), Sent: out.Sent, Received: out.Received, Error: ended(out)})
 	s.mu.Unlock()
 	if out.ExitStatus != nil || out.Signal != "" || ctx.Err() != nil {
 		return out, nil
@@ -56,6 +59,17 @@ func (s *Station) Connect(ctx context.Context, id string, sock Duplex) (nmsproto
 	case <-time.After(afterChannel):
 		return out, nil
 	}
+}
+
+// ended returns what is wrong with the end of a session, "" for an orderly one.
+func ended(r nmsproto.ConnectResult) string {
+	switch {
+	case r.Signal != "":
+		return "the subsystem was ended by SIG" + printable.Line(r.Signal)
+	case r.ExitStatus != nil && *r.ExitStatus != 0:
+		return fmt.Sprintf("the subsystem ended with status %d", *r.ExitStatus)
+	}
+	return ""
 }
 
 // afterChannel is how long after a channel ended without an exit status its

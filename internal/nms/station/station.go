@@ -19,6 +19,8 @@ import (
 	"callhome/internal/nms/registry"
 	"callhome/internal/nms/wire"
 	"callhome/internal/wake"
+
+	"golang.org/x/crypto/ssh"
 )
 
 // Config is how a station behaves.
@@ -91,6 +93,7 @@ type Station struct {
 	// look-ups and to publish, never while a connection is read or written.
 	mu              sync.Mutex
 	events          *publisher
+	history         *history
 	unauthenticated *admission.Set
 	devices         map[string]*device
 	unknown         unknownDevices
@@ -115,7 +118,8 @@ func New(c Config) (*Station, error) {
 		unauthenticated: admission.New(admission.Limits{Total: c.MaxUnauthenticated, PerSource: c.MaxPerSource}),
 		unknown:         make(unknownDevices), stats: Stats{Outcomes: make(map[Outcome]uint64)},
 	}
-	s.events = newPublisher(&s.mu)
+	s.history = newHistory()
+	s.events = newPublisher(&s.mu, s.history.note)
 	return s, nil
 }
 
@@ -304,6 +308,37 @@ func (s *Station) Device(id string) (info nmsproto.Device, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.deviceInfo(e), true
+}
+
+// Detail returns one device with its history. Errors are *proto.Error.
+func (s *Station) Detail(id string) (nmsproto.DeviceDetail, error) {
+	e := s.config.Registry.Entry(id)
+	if e == nil {
+		return nmsproto.DeviceDetail{}, noDevice(id)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	out := nmsproto.DeviceDetail{Device: s.deviceInfo(e), HostKeys: fingerprints(e.HostKeys), CAs: fingerprints(e.CAs)}
+	if d := s.devices[id]; d != nil && d.connection != nil {
+		out.RoundTrip = d.connection.conn.Keepalive.RoundTrip()
+	}
+	s.history.fill(&out)
+	return out, nil
+}
+
+func fingerprints(keys []ssh.PublicKey) []string {
+	out := make([]string, len(keys))
+	for i, k := range keys {
+		out[i] = ssh.FingerprintSHA256(k)
+	}
+	return out
+}
+
+// History returns how many logins, losses and refused calls there were in the last day.
+func (s *Station) History() nmsproto.History {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.history.timeline(time.Now())
 }
 
 // deviceInfo returns a copy of a device's state. The caller holds mu.

@@ -28,7 +28,8 @@ type Keepalive struct {
 	conn            ssh.Conn
 	under           *Conn
 	channel, global means
-	useGlobal       atomic.Bool // the peer has not answered the open of a channel in time
+	useGlobal       atomic.Bool  // the peer has not answered the open of a channel in time
+	roundTrip       atomic.Int64 // of the last keepalive that was answered
 }
 
 // means is a way to get an answer from the peer.
@@ -63,11 +64,19 @@ func (k *Keepalive) Ask(limit time.Duration) error {
 	return err
 }
 
+// RoundTrip returns the time from the last answered keepalive to its answer, 0 before
+// the first one.
+func (k *Keepalive) RoundTrip() time.Duration { return time.Duration(k.roundTrip.Load()) }
+
 func (k *Keepalive) wait(m *means, limit time.Duration, before uint64) error {
 	answered := make(chan error, 1)
 	if m.pending.CompareAndSwap(false, true) {
 		go func() {
+			sent := time.Now()
 			err := m.ask()
+			if err == nil {
+				k.roundTrip.Store(int64(time.Since(sent)))
+			}
 			m.pending.Store(false)
 			answered <- err
 		}()
