@@ -1,10 +1,9 @@
 # callhome: build, test, measure. `make help` lists the targets.
 
 GO        ?= go
-# No cgo: the programs are static. urfave/cli's documentation generator and
-# spelling suggestions are left out; they cost space and start-up time. So is
-# HTTP/2: metrics are served without TLS, and scrapers use HTTP/2 only with TLS.
-TAGS      := urfave_cli_no_docs,urfave_cli_no_suggest,nethttpomithttp2
+# No cgo: the programs are static. HTTP/2 is left out: metrics are served without TLS,
+# and scrapers use HTTP/2 only with TLS.
+TAGS      := nethttpomithttp2
 VERSION   := $(shell packaging/version)
 LDFLAGS   := -s -w -X main.version=$(VERSION)
 BUILD     := CGO_ENABLED=0 $(GO) build -trimpath -tags $(TAGS) -ldflags '$(LDFLAGS)'

@@ -12,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"callhome/internal/cli"
 	"callhome/internal/cmdline"
 	"callhome/internal/device/api"
 	"callhome/internal/device/config"
@@ -21,8 +22,6 @@ import (
 	"callhome/internal/printable"
 	"callhome/internal/proto"
 	"callhome/internal/sysexits"
-
-	"github.com/urfave/cli/v2"
 )
 
 // check is callhome-mgr check: with FILE that document, without it the machine

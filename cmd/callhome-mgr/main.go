@@ -10,12 +10,12 @@ import (
 	"os"
 	"os/signal"
 
+	"callhome/internal/cli"
 	"callhome/internal/cmdline"
 	"callhome/internal/device/api"
 	"callhome/internal/proto"
 	"callhome/internal/sysexits"
 
-	"github.com/urfave/cli/v2"
 	"golang.org/x/sys/unix"
 )
 
@@ -36,8 +36,7 @@ var program = cmdline.Program{
 }
 
 func run(ctx context.Context, args []string) int {
-	app := newApp()
-	err := program.Run(ctx, app, cmdline.Arguments(app, args), args)
+	err := program.Run(ctx, newApp(), args)
 	if err == nil {
 		return sysexits.OK
 	}
@@ -45,15 +44,15 @@ func run(ctx context.Context, args []string) int {
 	return exitCode(err)
 }
 
-func newApp() *cli.App {
-	return &cli.App{
+func newApp() *cli.Command {
+	return &cli.Command{
 		Name:    "callhome-mgr",
 		Usage:   "make and supervise NETCONF SSH call homes (RFC 8071)",
 		Version: version,
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "socket", Value: proto.DefaultSocket, EnvVars: []string{"CALLHOME_MANAGER_SOCKET"}, Usage: "connect to the manager at `SOCKET`"},
 		},
-		Commands: commands(),
+		Subcommands: commands(),
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 
+	"callhome/internal/cli"
 	"callhome/internal/cmdline"
 	"callhome/internal/daemon"
 	"callhome/internal/device/api"
@@ -28,7 +29,6 @@ import (
 
 	sddaemon "github.com/coreos/go-systemd/v22/daemon"
 	"github.com/hashicorp/go-hclog"
-	"github.com/urfave/cli/v2"
 	"golang.org/x/sys/unix"
 )
 

@@ -3,34 +3,27 @@ package main
 import (
 	"bytes"
 	"context"
-	"flag"
 	"fmt"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
-	"callhome/internal/cmdline"
+	"callhome/internal/cli"
 	"callhome/internal/nms/nmsproto"
 	"callhome/internal/sysexits"
 
 	"github.com/hashicorp/go-hclog"
-	"github.com/urfave/cli/v2"
 )
 
 // connectContext returns the context of the command connect with these arguments.
 func connectContext(t *testing.T, args ...string) *cli.Context {
 	t.Helper()
-	set := flag.NewFlagSet("connect", flag.ContinueOnError)
-	for _, f := range connectCommand().Flags {
-		if err := f.Apply(set); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := set.Parse(args); err != nil {
+	c, err := connectCommand().Parse(args)
+	if err != nil {
 		t.Fatal(err)
 	}
-	return cli.NewContext(cli.NewApp(), set, nil)
+	return c
 }
 
 // The login name is text from outside: it is used only if its end is a valid id.
@@ -102,35 +95,6 @@ func TestADevicesStderrControlsNoTerminal(t *testing.T) {
 	passOn(&out, nmsproto.ConnectResult{Stderr: "no license\n\x1b]0;x\x07\u009b2J\u202e"})
 	if got, want := out.String(), "no license\n\ufffd]0;x\ufffd\ufffd2J\ufffd"; got != want {
 		t.Errorf("%q was printed, want %q", got, want)
-	}
-}
-
-func TestAnArgumentMayStandBeforeFlags(t *testing.T) {
-	for in, want := range map[string]string{
-		"p devices adopt SHA256:x --id edge7": "p devices adopt --id edge7 SHA256:x",
-		"p devices adopt --id edge7 SHA256:x": "p devices adopt --id edge7 SHA256:x",
-		"p connect edge7 --socket /s":         "p connect --socket /s edge7",
-		"p connect edge7":                     "p connect edge7",
-		"p connect --login-prefix dev+":       "p connect --login-prefix dev+",
-		"p devices --json adopt X --id edge7": "p devices --json adopt --id edge7 X",
-		"p connect console --socket /s":       "p connect --socket /s console",
-		"p devices --json":                    "p devices --json",
-		"p help":                              "p --help",
-		"p help connect":                      "p connect --help",
-		"p help devices adopt":                "p devices adopt --help",
-		"p devices help adopt":                "p devices adopt --help",
-		"p connect help":                      "p connect help",
-		"p connect edge7 --socket /s --help":  "p connect --help",
-		"p devices adopt -h X":                "p devices adopt --help",
-		"p connect edge7 --version":           "p --version",
-		"p connect -- --version":              "p connect -- --version",
-		"p __complete devices -":              "p __complete devices -",
-		"p":                                   "p",
-	} {
-		args := strings.Fields(in)
-		if got := strings.Join(cmdline.Arguments(newApp(), args), " "); got != want || in != strings.Join(args, " ") {
-			t.Errorf("%s: got %s", in, got)
-		}
 	}
 }
 

@@ -11,13 +11,13 @@ import (
 	"slices"
 	"strings"
 
+	"callhome/internal/cli"
 	"callhome/internal/cmdline"
 	"callhome/internal/nms/console"
 	"callhome/internal/nms/netconf"
 	"callhome/internal/proto"
 	"callhome/internal/sysexits"
 
-	"github.com/urfave/cli/v2"
 	"golang.org/x/term"
 )
 
@@ -99,8 +99,7 @@ func (w *addresses) IsBoolFlag() bool { return true }
 
 func runConsole(c *cli.Context, script *console.Script, where *addresses) error {
 	if c.Generic("version").(*baseVersion).asked {
-		cli.ShowVersion(c)
-		return nil
+		return cmdline.PrintVersion(c)
 	}
 	if c.NArg() > 1 {
 		return program.Usage(fmt.Errorf("unexpected argument %q", c.Args().Get(1)))

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 
+	"callhome/internal/cli"
 	"callhome/internal/cmdline"
 	"callhome/internal/hook"
 	"callhome/internal/nms/metrics"
@@ -11,7 +12,6 @@ import (
 	"callhome/internal/scrape"
 
 	"github.com/hashicorp/go-hclog"
-	"github.com/urfave/cli/v2"
 )
 
 // followers follow the station's events.

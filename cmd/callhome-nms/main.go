@@ -11,12 +11,12 @@ import (
 	"os"
 	"os/signal"
 
+	"callhome/internal/cli"
 	"callhome/internal/cmdline"
 	"callhome/internal/nms/console"
 	"callhome/internal/nms/nmsproto"
 	"callhome/internal/sysexits"
 
-	"github.com/urfave/cli/v2"
 	"golang.org/x/sys/unix"
 )
 
@@ -47,13 +47,10 @@ var program = cmdline.Program{
 }
 
 func run(ctx context.Context, args []string) int {
-	app, typed := newApp(), args
 	if len(args) > 1 && args[1] == "console" { // the order of its options counts
 		args = append(args[:2:2], console.Join(args[2:], "--listen", "--version", "-v")...)
-	} else {
-		args = cmdline.Arguments(app, args)
 	}
-	err := program.Run(ctx, app, args, typed)
+	err := program.Run(ctx, newApp(), args)
 	var status exitStatus
 	switch {
 	case err == nil:
@@ -65,13 +62,12 @@ func run(ctx context.Context, args []string) int {
 	return sysexits.Code(err)
 }
 
-func newApp() *cli.App {
-	return &cli.App{
-		Name:                      "callhome-nms",
-		Usage:                     "accept NETCONF SSH call homes (RFC 8071)",
-		Version:                   version,
-		DisableSliceFlagSeparator: true,
-		Commands:                  commands(),
+func newApp() *cli.Command {
+	return &cli.Command{
+		Name:        "callhome-nms",
+		Usage:       "accept NETCONF SSH call homes (RFC 8071)",
+		Version:     version,
+		Subcommands: commands(),
 	}
 }
 

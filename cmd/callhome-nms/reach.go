@@ -14,6 +14,7 @@ import (
 	"sync"
 	"time"
 
+	"callhome/internal/cli"
 	"callhome/internal/cmdline"
 	"callhome/internal/nms/knownhosts"
 	"callhome/internal/nms/listen"
@@ -21,7 +22,6 @@ import (
 	"callhome/internal/nms/nmsproto"
 	"callhome/internal/sysexits"
 
-	"github.com/urfave/cli/v2"
 	"golang.org/x/term"
 )
 

@@ -12,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"callhome/internal/cli"
 	"callhome/internal/cmdline"
 	"callhome/internal/daemon"
 	"callhome/internal/logging"
@@ -28,7 +29,6 @@ import (
 	"callhome/internal/sysexits"
 
 	sddaemon "github.com/coreos/go-systemd/v22/daemon"
-	"github.com/urfave/cli/v2"
 	"golang.org/x/sys/unix"
 )
 

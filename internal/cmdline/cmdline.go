@@ -1,5 +1,5 @@
-// Package cmdline owns what the command lines of the programs share: how arguments
-// are read, help, completion and usage errors; output as a table or as JSON, --watch,
+// Package cmdline owns what the command lines of the programs share: how a command is
+// run, help, completion and usage errors; output as a table or as JSON, --watch,
 // the stream of events; and the options of a daemon's log, hook and metrics. The
 // mains use it. It never calls a method of a daemon.
 package cmdline
@@ -8,14 +8,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"strings"
 
-	"callhome/internal/lazyregexp"
+	"callhome/internal/cli"
 	"callhome/internal/proto"
 	"callhome/internal/sysexits"
 
-	"github.com/urfave/cli/v2"
 	"github.com/xrash/smetrics"
 )
 
@@ -28,34 +28,71 @@ type Program struct {
 	Nouns map[string]func(Line) []string
 }
 
-// typedKey is the context key of the arguments as the user typed them.
-type typedKey struct{}
-
-// Run runs the command that args name. typed are the arguments as the user typed
-// them, which errors quote.
-func (p Program) Run(ctx context.Context, app *cli.App, args, typed []string) error {
-	cli.HelpPrinter = printHelp
-	app.HideHelpCommand, app.OnUsageError = true, p.onUsageError
-	app.ExitErrHandler = func(*cli.Context, error) {}
-	if app.Action == nil {
-		app.Action = p.noCommand
-	}
-	p.prepare(app.Commands)
+// Run runs the command that args name; args[0] is the program.
+func (p Program) Run(ctx context.Context, app *cli.Command, args []string) error {
 	if len(args) > 1 && args[1] == completeCommand {
 		return p.complete(os.Stdout, app, args[2:])
 	}
-	return app.RunContext(context.WithValue(ctx, typedKey{}, typed), args)
+	c, err := app.Parse(args[1:])
+	if err != nil {
+		return p.faulty(c.Command, err)
+	}
+	switch c.Asked {
+	case cli.Help:
+		printHelp(writer(app), c)
+		return nil
+	case cli.Version:
+		return PrintVersion(c)
+	}
+	if err := p.arguments(c); err != nil {
+		return err
+	}
+	c.Context = ctx
+	return c.Command.Action(c)
 }
 
-// prepare sets what all commands share.
-func (p Program) prepare(commands []*cli.Command) {
-	for _, c := range commands {
-		c.HideHelpCommand, c.OnUsageError = true, p.onUsageError
-		if c.ArgsUsage == "" {
-			c.Before = p.noArguments
-		}
-		p.prepare(c.Subcommands)
+// writer returns where help and version are printed.
+func writer(app *cli.Command) io.Writer {
+	if app.Writer != nil {
+		return app.Writer
 	}
+	return os.Stdout
+}
+
+// PrintVersion prints the program's version.
+func PrintVersion(c *cli.Context) error {
+	app := c.Path()[0]
+	_, err := fmt.Fprintf(writer(app), "%s version %s\n", app.Name, app.Version)
+	return err
+}
+
+// arguments refuses those of a command that takes none, where an unknown command is
+// one, and a command that has no action of its own.
+func (p Program) arguments(c *cli.Context) error {
+	command, first := c.Command, c.Args().First()
+	of, known := " of "+command.Name, names(command.Subcommands)
+	if len(c.Path()) == 1 {
+		of, known = "", append(known, "help")
+	}
+	switch {
+	case command.Action == nil && !c.Args().Present():
+		return p.Usage(errors.New("no command given"))
+	case command.ArgsUsage != "" || !c.Args().Present():
+		return nil
+	case len(command.Subcommands) > 0:
+		return p.unknown(known, first, fmt.Errorf("unknown command %q%s", first, of))
+	default:
+		return p.Usage(fmt.Errorf("%s: unexpected argument %q", command.Name, first))
+	}
+}
+
+// faulty is the usage error of a command's option.
+func (p Program) faulty(command *cli.Command, err error) error {
+	var e *cli.UnknownOption
+	if errors.As(err, &e) {
+		return p.unknown(optionNames(command.Flags), e.Option, err)
+	}
+	return p.Usage(err)
 }
 
 // Usage makes err a usage error, with exit status 64.
@@ -91,68 +128,10 @@ func nearest(known []string, word string) string {
 // bare is an option's name without dashes and case, which all options share.
 func bare(name string) string { return strings.ToLower(strings.TrimLeft(name, "-")) }
 
-// noArguments is a cli.BeforeFunc of commands without arguments. What a command with
-// subcommands gets is an unknown one.
-func (p Program) noArguments(c *cli.Context) error {
-	switch first := c.Args().First(); {
-	case !c.Args().Present():
-		return nil
-	case len(c.Command.Subcommands) > 0 && named(c.Command.Subcommands, first) != nil:
-		return nil
-	case len(c.Command.Subcommands) > 0:
-		return p.unknown(names(c.Command.Subcommands), first, fmt.Errorf("unknown command %q of %s", first, c.Command.Name))
-	default:
-		return p.Usage(fmt.Errorf("%s: unexpected argument %q", c.Command.Name, first))
-	}
-}
-
-// noCommand is the action for a missing or unknown command.
-func (p Program) noCommand(c *cli.Context) error {
-	if first := c.Args().First(); c.Args().Present() {
-		return p.unknown(append(names(c.App.Commands), "help"), first, fmt.Errorf("unknown command %q", first))
-	}
-	return p.Usage(errors.New("no command given"))
-}
-
-// The messages of package flag that name an option: it puts one dash before each.
-var (
-	undefined = lazyregexp.New(`^flag provided but not defined: -(.*)$`)
-	noValue   = lazyregexp.New(`^flag needs an argument: -(.*)$`)
-	badValue  = lazyregexp.New(`(?s)^invalid value ("(?:[^"\\]|\\.)*") for flag -([^:]*): (.*)$`)
-	badSwitch = lazyregexp.New(`(?s)^invalid boolean value ("(?:[^"\\]|\\.)*") for -([^:]*): (.*)$`)
-)
-
-// causes are package flag's reasons why a value is not a number, in plain terms.
-var causes = strings.NewReplacer("parse error", "expected a number", "value out of range", "the number is out of range")
-
-// onUsageError is cli.OnUsageErrorFunc. It names the option as the user typed it.
-func (p Program) onUsageError(c *cli.Context, err error, _ bool) error {
-	args, _ := c.Context.Value(typedKey{}).([]string)
-	text := err.Error()
-	if m := undefined().FindStringSubmatch(text); m != nil {
-		return p.unknown(optionNames(c.Command.Flags), withDashes(m[1]), fmt.Errorf("unknown option %q", typed(args, m[1])))
-	}
-	if m := noValue().FindStringSubmatch(text); m != nil {
-		return p.Usage(fmt.Errorf("%s needs a value", typed(args, m[1])))
-	}
-	if m := badValue().FindStringSubmatch(text); m != nil {
-		return p.Usage(fmt.Errorf("%s %s: %s", typed(args, m[2]), m[1], causes.Replace(m[3])))
-	}
-	if m := badSwitch().FindStringSubmatch(text); m != nil {
-		return p.Usage(fmt.Errorf("%s %s: %s", typed(args, m[2]), m[1], strings.Replace(m[3], "parse error", "expected true or false", 1)))
-	}
-	return p.Usage(err)
-}
-
-// typed returns an option as args have it.
-func typed(args []string, name string) string {
-	for _, arg := range args {
-		option, _, _ := strings.Cut(arg, "=")
-		if isFlag(option) && strings.TrimLeft(option, "-") == name {
-			return option
-		}
-	}
-	return withDashes(name)
+// Asks reports whether arguments without a flag are more than data to a program
+// without commands: `help` alone, and what a shell's completion asks.
+func Asks(args []string) bool {
+	return len(args) == 1 && args[0] == "help" || len(args) > 0 && args[0] == completeCommand
 }
 
 // withDashes returns an option's name as users write it: -i, --json.
@@ -161,6 +140,29 @@ func withDashes(name string) string {
 		return "-" + name
 	}
 	return "--" + name
+}
+
+func names(commands []*cli.Command) []string {
+	var out []string
+	for _, c := range commands {
+		if !c.Hidden {
+			out = append(out, c.Name)
+		}
+	}
+	return out
+}
+
+// optionNames returns the options of a command that help shows, with their dashes.
+func optionNames(flags []cli.Flag) []string {
+	var out []string
+	for _, f := range flags {
+		for _, name := range f.Describe().Names {
+			if !f.Describe().Hidden {
+				out = append(out, withDashes(name))
+			}
+		}
+	}
+	return append(out, "--help")
 }
 
 // OneLine returns an error and what to do next, in one line.

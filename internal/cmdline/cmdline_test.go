@@ -14,18 +14,17 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"callhome/internal/cli"
 	"callhome/internal/sysexits"
-
-	"github.com/urfave/cli/v2"
 )
 
 // sample is a program with all that the package understands.
-func sample(action func(*cli.Context)) *cli.App {
+func sample(action func(*cli.Context)) *cli.Command {
 	do := func(c *cli.Context) error { action(c); return nil }
-	return &cli.App{
+	return &cli.Command{
 		Name: "p", Usage: "be a sample with a text that is longer than one line of a terminal, which is wrapped at its words", Version: "1",
 		Flags: []cli.Flag{&cli.StringFlag{Name: "socket", Usage: "call the daemon at `SOCKET`", EnvVars: []string{"P_SOCKET"}, Value: "/run/p/p.sock"}},
-		Commands: []*cli.Command{
+		Subcommands: []*cli.Command{
 			{Name: "show", ArgsUsage: "DEVICE [FILE]", Usage: "show a device", Action: do, Flags: []cli.Flag{
 				DurationFlag("time", 3*time.Second, "wait for `TIME`"),
 				ChoiceFlag("style", "plain", "print in `STYLE` plain or pretty, which is one of the two styles that there are", "plain", "pretty"),
@@ -47,11 +46,10 @@ var p = Program{Hint: "p COMMAND --help lists the options", Nouns: map[string]fu
 }}
 
 func runSample(line string, action func(*cli.Context)) (string, error) {
-	typed := strings.Fields("p " + line)
 	app := sample(action)
 	var out bytes.Buffer
 	app.Writer = &out
-	err := p.Run(context.Background(), app, Arguments(app, typed), typed)
+	err := p.Run(context.Background(), app, strings.Fields("p "+line))
 	return out.String(), err
 }
 
@@ -230,7 +228,7 @@ func TestWatchWritesNoEscapeSequencesToAPipe(t *testing.T) {
 			os.Stdout = file
 			ctx, cancel := context.WithCancel(t.Context())
 			n := 0
-			app := &cli.App{Name: "p", Flags: []cli.Flag{JSONFlag(), WatchFlag()}, Action: func(c *cli.Context) error {
+			app := &cli.Command{Name: "p", Flags: []cli.Flag{JSONFlag(), WatchFlag()}, Action: func(c *cli.Context) error {
 				return Watch(c, func() (any, func(io.Writer), error) {
 					if n++; n == 2 {
 						cancel()
@@ -238,7 +236,7 @@ func TestWatchWritesNoEscapeSequencesToAPipe(t *testing.T) {
 					return 7, func(w io.Writer) { fmt.Fprintln(w, "answer") }, nil
 				})
 			}}
-			err = app.RunContext(ctx, strings.Fields("p "+args))
+			err = p.Run(ctx, app, strings.Fields("p "+args))
 			os.Stdout = stdout
 			cancel()
 			text, readErr := os.ReadFile(file.Name())

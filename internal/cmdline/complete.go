@@ -7,9 +7,8 @@ import (
 	"strings"
 	"time"
 
+	"callhome/internal/cli"
 	"callhome/internal/printable"
-
-	"github.com/urfave/cli/v2"
 )
 
 // completeCommand is the first argument with which the shells' completions run a
@@ -33,7 +32,7 @@ func (l Line) Option(name, otherwise string) string {
 	for i, w := range l.words {
 		option, value, ok := strings.Cut(w, "=")
 		switch {
-		case strings.TrimLeft(option, "-") != name || !isFlag(option):
+		case strings.TrimLeft(option, "-") != name || !cli.IsOption(option):
 		case ok:
 			return value
 		case i+1 < len(l.words):
@@ -47,7 +46,7 @@ func (l Line) Option(name, otherwise string) string {
 var fileNouns = []string{"FILE", "DIR", "PATH", "SOCKET", "PROGRAM", "NAME=FILE"}
 
 // complete prints what may stand in place of the last of words.
-func (p Program) complete(w io.Writer, app *cli.App, words []string) error {
+func (p Program) complete(w io.Writer, app *cli.Command, words []string) error {
 	if len(words) == 0 {
 		return nil
 	}
@@ -59,31 +58,27 @@ func (p Program) complete(w io.Writer, app *cli.App, words []string) error {
 	return nil
 }
 
-func (p Program) candidates(app *cli.App, before []string, current string) []string {
+func (p Program) candidates(app *cli.Command, before []string, current string) []string {
 	line := Line{slices.Concat(before, []string{current})}
 	args := append([]string{app.Name}, before...)
 	at, command := lastCommand(app, args)
-	commands, flags, arguments := app.Commands, app.Flags, app.ArgsUsage
-	if command != nil {
-		commands, flags, arguments = command.Subcommands, command.Flags, command.ArgsUsage
+	if option, _, ok := strings.Cut(current, "="); ok && cli.IsOption(option) {
+		return prefixed(option+"=", p.values(command.Flag(strings.TrimLeft(option, "-")), line))
 	}
-	if option, _, ok := strings.Cut(current, "="); ok && isFlag(option) {
-		return prefixed(option+"=", p.values(flagNamed(flags, strings.TrimLeft(option, "-")), line))
-	}
-	if len(before) > 0 && isFlag(before[len(before)-1]) && !slices.Contains(before, "--") {
-		f := flagNamed(flags, strings.TrimLeft(before[len(before)-1], "-"))
+	if len(before) > 0 && cli.IsOption(before[len(before)-1]) && !slices.Contains(before, "--") {
+		f := command.Flag(strings.TrimLeft(before[len(before)-1], "-"))
 		// The value of an option that can do without one may be the next option instead.
-		if values := p.values(f, line); f != nil && (!isSwitch(f) || len(values) > 0 && !strings.HasPrefix(current, "-")) {
+		if values := p.values(f, line); f != nil && (!f.Describe().Switch || len(values) > 0 && !strings.HasPrefix(current, "-")) {
 			return values
 		}
 	}
 	if strings.HasPrefix(current, "-") {
-		return optionNames(flags)
+		return optionNames(command.Flags)
 	}
-	if len(commands) > 0 {
-		return append(names(commands), "help")
+	if len(command.Subcommands) > 0 {
+		return append(names(command.Subcommands), "help")
 	}
-	return p.noun(argumentNoun(arguments, flags, args[min(at, len(args)):]), line)
+	return p.noun(argumentNoun(command, args[min(at, len(args)):]), line)
 }
 
 // prefixed puts an option before each of its values. Files the shells cannot
@@ -100,18 +95,14 @@ func prefixed(prefix string, values []string) []string {
 
 // values are those of an option.
 func (p Program) values(f cli.Flag, line Line) []string {
-	d, ok := f.(cli.DocGenerationFlag)
-	if !ok {
+	if f == nil {
 		return nil
 	}
-	var from any = f
-	if g, ok := f.(*cli.GenericFlag); ok {
-		from = g.Value
+	d := f.Describe()
+	if len(d.Choices) > 0 {
+		return d.Choices
 	}
-	if c, ok := from.(interface{ Choices() []string }); ok && len(c.Choices()) > 0 {
-		return c.Choices()
-	}
-	noun, _ := Placeholder(d.GetUsage())
+	noun, _ := Placeholder(d.Usage)
 	return p.noun(noun, line)
 }
 
@@ -129,20 +120,47 @@ func (p Program) noun(noun string, line Line) []string {
 
 // argumentNoun returns the placeholder of the argument after args, which a command
 // has already.
-func argumentNoun(usage string, flags []cli.Flag, args []string) string {
+func argumentNoun(command *cli.Command, args []string) string {
 	n := 0
 	for len(args) > 0 {
 		took := 1
-		switch {
-		case isFlag(args[0]):
-			took = length(flags, args)
-		default:
+		if cli.IsOption(args[0]) {
+			took = length(command, args)
+		} else {
 			n++
 		}
 		args = args[took:]
 	}
-	if nouns := strings.Fields(usage); n < len(nouns) {
+	if nouns := strings.Fields(command.ArgsUsage); n < len(nouns) {
 		return nouns[n]
 	}
 	return ""
+}
+
+// lastCommand returns the innermost command that args name, whose first is the
+// program, and the index after its name. Options may stand before each name.
+func lastCommand(app *cli.Command, args []string) (after int, command *cli.Command) {
+	after, command = 1, app
+	for at := 1; at < len(args) && args[at] != "--"; {
+		if cli.IsOption(args[at]) {
+			at += length(command, args[at:])
+			continue
+		}
+		next := command.Named(args[at])
+		if next == nil {
+			break
+		}
+		at++
+		command, after = next, at
+	}
+	return after, command
+}
+
+// length returns how many of args, which begin with an option, belong to it: 2 where
+// its value is an argument of its own.
+func length(command *cli.Command, args []string) int {
+	if f := command.Flag(strings.TrimLeft(args[0], "-")); f != nil && !f.Describe().Switch {
+		return min(2, len(args))
+	}
+	return 1
 }

@@ -6,7 +6,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/urfave/cli/v2"
+	"callhome/internal/cli"
 )
 
 // DurationFlag is an option with a time, which context.Duration returns. A number

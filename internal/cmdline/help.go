@@ -1,15 +1,15 @@
 package cmdline
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"os"
 	"slices"
 	"strings"
 
+	"callhome/internal/cli"
 	"callhome/internal/lazyregexp"
-
-	"github.com/urfave/cli/v2"
 )
 
 // The widths of help: what it has where it is no terminal, and the bounds where it
@@ -20,33 +20,28 @@ const (
 	leftWidth = 26 // of the column of options
 )
 
-// printHelp is the library's HelpPrinter. The library's own does not know the width
-// of its columns when it wraps a line.
-func printHelp(w io.Writer, _ string, data any) {
+// printHelp prints the help of a program or command.
+func printHelp(w io.Writer, c *cli.Context) {
 	h := helper{w: w, width: widthOf(w)}
-	switch x := data.(type) {
-	case *cli.App:
-		h.section("NAME", x.Name+" - "+x.Usage)
-		h.section("USAGE", usageOf(x.UsageText, x.Name+" [global options] COMMAND [options]"))
-		h.section("VERSION", x.Version)
-		h.section("DESCRIPTION", x.Description)
-		h.commands(x.Commands)
-		title := "GLOBAL OPTIONS"
-		if len(x.Commands) == 0 {
-			title = "OPTIONS"
-		}
-		h.options(title, x.Flags)
-	case *cli.Command:
-		h.section("NAME", x.HelpName+" - "+x.Usage)
-		arguments := x.ArgsUsage
-		if len(x.Subcommands) > 0 {
-			arguments = "[COMMAND]"
-		}
-		h.section("USAGE", usageOf(x.UsageText, strings.TrimSpace(x.HelpName+" [options] "+arguments)))
-		h.section("DESCRIPTION", x.Description)
-		h.commands(x.Subcommands)
-		h.options("OPTIONS", x.Flags)
+	x, name := c.Command, c.FullName()
+	h.section("NAME", name+" - "+x.Usage)
+	title, usage := "OPTIONS", name+" [options] "+x.ArgsUsage
+	flags := append(slices.Clone(x.Flags), &cli.BoolFlag{Name: "help", Aliases: []string{"h"}, Usage: "show help"})
+	program := len(c.Path()) == 1
+	switch {
+	case program && len(x.Subcommands) > 0:
+		title, usage = "GLOBAL OPTIONS", name+" [global options] COMMAND [options]"
+	case len(x.Subcommands) > 0:
+		usage = name + " [options] [COMMAND]"
 	}
+	if program {
+		flags = append(flags, &cli.BoolFlag{Name: "version", Aliases: []string{"v"}, Usage: "print the version"})
+	}
+	h.section("USAGE", cmp.Or(x.UsageText, strings.TrimSpace(usage)))
+	h.section("VERSION", x.Version)
+	h.section("DESCRIPTION", x.Description)
+	h.commands(x.Subcommands)
+	h.options(title, flags)
 }
 
 // widthOf returns the width of help on w.
@@ -55,13 +50,6 @@ func widthOf(w io.Writer) int {
 		return min(max(n, 40), mostWidth)
 	}
 	return helpWidth
-}
-
-func usageOf(text, otherwise string) string {
-	if text != "" {
-		return text
-	}
-	return otherwise
 }
 
 type helper struct {
@@ -106,15 +94,16 @@ func (h *helper) options(title string, flags []cli.Flag) {
 	h.title(title)
 	var categories []string
 	of := make(map[string][][2]string)
-	for _, f := range visible(flags) {
-		c := ""
-		if f, ok := f.(cli.CategorizableFlag); ok {
-			c = f.GetCategory()
+	for _, f := range flags {
+		d := f.Describe()
+		if d.Hidden {
+			continue
 		}
+		c := d.Category
 		if !slices.Contains(categories, c) {
 			categories = append(categories, c)
 		}
-		of[c] = append(of[c], optionRow(f))
+		of[c] = append(of[c], optionRow(d))
 	}
 	slices.SortStableFunc(categories, func(a, b string) int { return min(len(a), 1) - min(len(b), 1) })
 	for i, c := range categories {
@@ -155,7 +144,7 @@ func printList(w io.Writer, indent, width int, list [][2]string) {
 	}
 }
 
-// placeholder is how a usage names the value: in backquotes, as the library has it.
+// placeholder is how a usage names the value: in backquotes.
 // One before a colon stands for the value only, and is not printed.
 var placeholder = lazyregexp.New("`([^`]*)`(: )?")
 
@@ -180,27 +169,23 @@ func inner(noun string) string {
 	return noun
 }
 
-func optionRow(f cli.Flag) [2]string {
+func optionRow(d cli.Description) [2]string {
 	var all []string
-	for _, name := range f.Names() {
+	for _, name := range d.Names {
 		all = append(all, withDashes(name))
 	}
-	d, ok := f.(cli.DocGenerationFlag)
-	if !ok {
-		return [2]string{strings.Join(all, ", "), ""}
-	}
-	noun, text := Placeholder(d.GetUsage())
+	noun, text := Placeholder(d.Usage)
 	name := strings.Join(all, ", ")
 	if noun != "" {
 		name += " " + noun
 	}
-	if s, ok := f.(cli.DocGenerationSliceFlag); ok && s.IsSliceFlag() && !strings.Contains(text, "repeatable") {
+	if d.List && !strings.Contains(text, "repeatable") {
 		text += "; repeatable"
 	}
-	if value := d.GetDefaultText(); value != "" && value != "0s" && d.TakesValue() {
-		text += " (default: " + strings.ReplaceAll(value, `"`, "") + ")"
+	if d.Default != "" && d.Default != "0s" && !d.Switch {
+		text += " (default: " + d.Default + ")"
 	}
-	for _, env := range d.GetEnvVars() {
+	for _, env := range d.EnvVars {
 		text += " [$" + env + "]"
 	}
 	return [2]string{name, text}

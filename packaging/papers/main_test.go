@@ -49,10 +49,10 @@ func TestOfABinary(t *testing.T) {
 		if c.Version == "" || len(c.Licenses) != 1 || c.Licenses[0].License.ID == "" || !strings.HasPrefix(c.PURL, "pkg:golang/"+c.Name+"@") {
 			t.Errorf("%s is listed as %+v", c.Name, c)
 		}
-		found = found || c.Name == "github.com/urfave/cli/v2"
+		found = found || c.Name == "github.com/hashicorp/go-hclog"
 	}
 	if bom.BomFormat != "CycloneDX" || !found {
-		t.Errorf("%s with %d components, expected CycloneDX with github.com/urfave/cli/v2", bom.BomFormat, len(bom.Components))
+		t.Errorf("%s with %d components, expected CycloneDX with github.com/hashicorp/go-hclog", bom.BomFormat, len(bom.Components))
 	}
 }
 

@@ -82,7 +82,7 @@ func (o *Operation) placeholder() string {
 	return ""
 }
 
-// given is the value that package flag sets for a flag without an argument.
+// given is the value that package cli sets for a switch.
 const given = "true"
 
 func (s *Script) add(o *Operation, value string) error {
