@@ -80,6 +80,7 @@ func commands() []*cli.Command {
 		connectCommand(),
 		eventsCommand(),
 		statusCommand(),
+		drainCommand(),
 		{Name: "version", Usage: "print the version", Action: func(*cli.Context) error {
 			fmt.Println("callhome-nms", version)
 			return nil

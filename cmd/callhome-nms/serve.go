@@ -64,6 +64,7 @@ func socketFlag() cli.Flag {
 type backend struct {
 	*station.Station
 	registry  *registry.Registry
+	calls     *listen.Listener
 	listening []string
 	group     string // may call every method; "" for root alone
 	begun     time.Time
@@ -95,7 +96,7 @@ func serve(c *cli.Context) error {
 	calls.Unprepared = func(from netip.AddrPort, err error) {
 		warnings.Warn("a call continues without an option of its connection", "address", from, "error", err)
 	}
-	b, m, err := newBackend(config, log, calls.Addrs())
+	b, m, err := newBackend(config, log, calls)
 	if err != nil {
 		return err
 	}
@@ -112,28 +113,28 @@ func serve(c *cli.Context) error {
 	b.RegistryRead(change, nil)
 	daemon.Notify(log, sddaemon.SdNotifyReady)
 	log.Info("ready", "version", version, "listening", b.listening, "socket", c.String("socket"), "devices", len(config.Registry.Entries()))
-	err = b.run(c.Context, calls, socket, access, sockets)
+	err = b.run(c.Context, socket, access, sockets)
 	log.Info("stopped")
 	return err
 }
 
 // newBackend makes the station, and the metrics that it feeds.
-func newBackend(config station.Config, log *logging.Logger, addrs []netip.AddrPort) (*backend, *metrics.Metrics, error) {
-	b := &backend{registry: config.Registry, begun: time.Now().UTC(), log: log}
+func newBackend(config station.Config, log *logging.Logger, calls *listen.Listener) (*backend, *metrics.Metrics, error) {
+	b := &backend{registry: config.Registry, calls: calls, begun: time.Now().UTC(), log: log}
 	m := metrics.New(func() station.Stats { return b.Stats() }, version)
 	config.LoggedIn, config.RegistryRead = m.LoggedIn, b.reportRegistry
 	var err error
 	if b.Station, err = station.New(config); err != nil {
 		return nil, nil, program.Usage(err)
 	}
-	for _, a := range addrs {
+	for _, a := range calls.Addrs() {
 		b.listening = append(b.listening, a.String())
 	}
 	return b, m, nil
 }
 
 // run serves until ctx ends.
-func (d *backend) run(ctx context.Context, calls *listen.Listener, socket *net.UnixListener, access rpc.Access, sockets *devsock.Sockets) error {
+func (d *backend) run(ctx context.Context, socket *net.UnixListener, access rpc.Access, sockets *devsock.Sockets) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var wg sync.WaitGroup
@@ -167,7 +168,7 @@ func (d *backend) run(ctx context.Context, calls *listen.Listener, socket *net.U
 			}
 		}
 	})
-	err := d.Serve(ctx, calls)
+	err := d.Serve(ctx, d.calls)
 	// All sessions have ended with the station, so no peer waits for a result.
 	socket.Close()
 	cancel()
@@ -213,6 +214,7 @@ func openSockets(c *cli.Context) (*listen.Listener, *net.UnixListener, error) {
 		return nil, nil, err
 	}
 	calls, socket := listen.New(passed.TCP...), passed.Unix
+	calls.Shared = true
 	if len(passed.TCP) == 0 {
 		if calls, err = listen.Open(c.StringSlice("listen")); err != nil {
 			return nil, nil, err
@@ -258,6 +260,17 @@ func (d *backend) Reload() error {
 	return nil
 }
 
+// Drain closes the sockets for call homes, so that devices call another station: the
+// kernel refuses their calls. Those that systemd has open, too, stay open, and the station
+// refuses each call.
+func (d *backend) Drain(p nmsproto.DrainParams) (nmsproto.Drain, error) {
+	out, err := d.Station.Drain(p)
+	if err == nil && !d.calls.Shared {
+		d.calls.Close()
+	}
+	return out, err
+}
+
 // List is every device, unknown device and problem.
 func (d *backend) List() nmsproto.DeviceList {
 	out := nmsproto.DeviceList{Devices: d.Devices(), Unknown: d.Unknown(), Problems: []nmsproto.Problem{}}
@@ -272,7 +285,7 @@ func (d *backend) Status() nmsproto.Status {
 	s := d.Stats()
 	return nmsproto.Status{
 		Version: version, PID: os.Getpid(), Since: d.begun, Listening: d.listening, Group: d.group, Devices: s.Devices, Sessions: s.SessionsNow,
-		Unauthenticated: s.Unauthenticated, Unknown: s.Unknown, Calls: s.Calls,
+		Unauthenticated: s.Unauthenticated, Unknown: s.Unknown, Calls: s.Calls, Drain: s.Drain,
 	}
 }
 

@@ -483,6 +483,10 @@ device_is() { callhome-nms devices > /run/devices && said /run/devices "^edge7 *
 device_is connected || callhome-trigger --handover detach nms.example.net
 await device_is connected
 @2
+@3
+callhome-nms status | has 'no device is connected'
+callhome-nms events | has ' drained'
+! listening
 `,
 	"examples/README.md documents": `
 install_all

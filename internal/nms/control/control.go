@@ -37,6 +37,7 @@ type Backend interface {
 	Subscribe() (last []nmsproto.Event, events <-chan nmsproto.Event, cancel func())
 	Status() nmsproto.Status
 	Reload() error
+	Drain(nmsproto.DrainParams) (nmsproto.Drain, error)
 }
 
 // limits are the control socket's. Each session is a connection, and one user may
@@ -81,6 +82,9 @@ func methods(b Backend, c *rpc.Conn) map[string]rpc.Method {
 		})},
 		nmsproto.MethodReload: {Handle: rpc.Plain(func(context.Context) (nmsproto.Nothing, error) {
 			return nmsproto.Nothing{}, b.Reload()
+		})},
+		nmsproto.MethodDrain: {Handle: rpc.Typed(func(_ context.Context, p nmsproto.DrainParams) (nmsproto.Drain, error) {
+			return b.Drain(p)
 		})},
 		nmsproto.MethodConnect: {Handle: connect(b, c)},
 	}

@@ -99,6 +99,10 @@ func (*backend) History() nmsproto.History {
 func (*backend) Status() nmsproto.Status { return nmsproto.Status{PID: 5} }
 func (*backend) Reload() error           { return nil }
 
+func (*backend) Drain(p nmsproto.DrainParams) (nmsproto.Drain, error) {
+	return nmsproto.Drain{DrainParams: p, Left: 2}, nil
+}
+
 func serve(t *testing.T, b *backend) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "s")
@@ -292,6 +296,7 @@ func TestEachMethodReachesTheBackend(t *testing.T) {
 	var revoked nmsproto.Revoked
 	var detail nmsproto.DeviceDetail
 	var history nmsproto.History
+	var drain nmsproto.Drain
 	for method, call := range map[string]struct{ params, result any }{
 		nmsproto.MethodDevices:   {nil, &list},
 		nmsproto.MethodStatus:    {nil, &status},
@@ -302,6 +307,7 @@ func TestEachMethodReachesTheBackend(t *testing.T) {
 		nmsproto.MethodReload:    {nil, nil},
 		nmsproto.MethodDevice:    {nmsproto.DeviceParams{Device: "edge8"}, &detail},
 		nmsproto.MethodHistory:   {nil, &history},
+		nmsproto.MethodDrain:     {nmsproto.DrainParams{Rate: 7, SessionTime: time.Second}, &drain},
 		nmsproto.MethodSubscribe: {nil, &last},
 	} {
 		if err := c.Call(t.Context(), method, call.params, call.result); err != nil {
@@ -316,6 +322,9 @@ func TestEachMethodReachesTheBackend(t *testing.T) {
 	}
 	if len(revoked.HostKeys) != 1 || revoked.HostKeys[0] != "edge9" {
 		t.Errorf("got %+v", revoked)
+	}
+	if drain.Rate != 7 || drain.SessionTime != time.Second || drain.Left != 2 {
+		t.Errorf("got %+v", drain)
 	}
 	if list.Devices[0].ID != "edge7" || status.PID != 5 || device.ID != "edge9" || last.Events[0].Event != "before" {
 		t.Errorf("got %+v, %+v, %+v, %+v", list, status, device, last)

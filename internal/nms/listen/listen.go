@@ -42,6 +42,9 @@ type Listener struct {
 	// Unprepared, if set, is called for each call on which an option cannot be set.
 	// Accept returns the call in any case.
 	Unprepared func(from netip.AddrPort, err error)
+	// Shared says that another process has the sockets open too, as systemd has those
+	// that it passes: after Close the kernel still queues calls for it.
+	Shared bool
 
 	listeners []*net.TCPListener
 	calls     chan *net.TCPConn

@@ -30,6 +30,7 @@ const (
 	MethodSubscribe = "subscribe" // nothing -> EventList, then events
 	MethodStatus    = "status"    // nothing -> Status
 	MethodReload    = "reload"    // nothing -> Nothing
+	MethodDrain     = "drain"     // DrainParams -> Drain, at once
 )
 
 // State is the state of a device.
@@ -192,6 +193,23 @@ type ForgetParams struct {
 	HostKey string `json:"host-key"`
 }
 
+// DrainParams say how the connections of all devices are to be ended. A second call
+// replaces those of the first.
+type DrainParams struct {
+	Rate int `json:"rate"` // devices a second, at least 1
+	// SessionTime is how long devices with open sessions are left connected after all
+	// others were ended.
+	SessionTime time.Duration `json:"session-time-ns"`
+}
+
+// Drain is how far a drain has come.
+type Drain struct {
+	DrainParams
+	Since time.Time `json:"since"`
+	Left  int       `json:"left"`          // devices that are connected still
+	Busy  int       `json:"with-sessions"` // of these, those with an open session
+}
+
 // ConnectParams name a device.
 type ConnectParams struct {
 	Device string `json:"device"`
@@ -228,6 +246,7 @@ type Status struct {
 	Station      string    `json:"station,omitempty"`
 	Stations     []Station `json:"stations,omitempty"`
 	ClusterError string    `json:"cluster-error,omitempty"`
+	Drain        *Drain    `json:"drain,omitempty"` // since the method drain was called
 }
 
 // Station is one station of a cluster.
@@ -292,7 +311,9 @@ const (
 	EventRemoved   = "removed"   // an operator has removed a device's entry
 	EventRevoked   = "revoked"   // an operator has revoked a host key
 	EventRegistry  = "registry"  // a file of the registry cannot be used
+	EventDraining  = "draining"  // the station takes no more call homes, and ends its connections
+	EventDrained   = "drained"   // the last of these connections has ended
 )
 
 // Events are all events.
-var Events = []string{EventUp, EventDown, EventReplaced, EventDuplicate, EventRefused, EventUnknown, EventAdopted, EventRemoved, EventRevoked, EventRegistry}
+var Events = []string{EventUp, EventDown, EventReplaced, EventDuplicate, EventRefused, EventUnknown, EventAdopted, EventRemoved, EventRevoked, EventRegistry, EventDraining, EventDrained}

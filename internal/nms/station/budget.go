@@ -89,10 +89,8 @@ func (h *connection) spendOn(l *ratelimit.Limit) bool {
 }
 
 func (h *connection) check(err error) bool {
-	select {
-	case <-h.done:
+	if h.ended() {
 		return false
-	default:
 	}
 	if err != nil {
 		h.end(err.Error(), wire.ProtocolError)
@@ -104,7 +102,7 @@ func (h *connection) check(err error) bool {
 // a time. A closed channel whose close is unanswered is no session: what is under way for
 // it, up to its window of 2 MiB, is in the budget.
 func (h *connection) idle(n int) {
-	if h.sessions.Load()+h.opening.Load() > 0 {
+	if h.busy() {
 		return
 	}
 	for h.idleBytes += n; h.idleBytes >= 1<<10; h.idleBytes -= 1 << 10 {

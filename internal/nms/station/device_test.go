@@ -38,6 +38,10 @@ func newStandIn(t testing.TB) *standIn {
 
 // serve is the device's side of a connection; it returns at its end.
 func (d *standIn) serve(conn net.Conn) {
+	(&sshtest.Server{Config: serverConfig(d), Netconf: d.netconf, Mute: d.mute, LoggedIn: d.loggedIn}).Serve(conn)
+}
+
+func serverConfig(d *standIn) *ssh.ServerConfig {
 	config := &ssh.ServerConfig{
 		Config:        ssh.Config{RekeyThreshold: d.rekey},
 		ServerVersion: "SSH-2.0-StandIn",
@@ -50,7 +54,7 @@ func (d *standIn) serve(conn net.Conn) {
 		},
 	}
 	config.AddHostKey(d.host)
-	(&sshtest.Server{Config: config, Netconf: d.netconf, Mute: d.mute, LoggedIn: d.loggedIn}).Serve(conn)
+	return config
 }
 
 // site is a station with a registry of its own.

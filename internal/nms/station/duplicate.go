@@ -59,8 +59,8 @@ func (s *Station) settle(h *connection, e *registry.Entry, silent *connection) b
 		if ok {
 			return true
 		}
-		if old == nil { // the station stops
-			h.end(stopping, wire.NotAvailable)
+		if old == nil {
+			h.end(s.closing(), wire.NotAvailable)
 			return false
 		}
 		cause := "the device called home again"
@@ -96,12 +96,12 @@ func (h *connection) event() nmsproto.Event {
 
 // replace makes h the device's connection in place of old, nil where it has no
 // connection. If old is not the device's connection, it returns the one that is.
-// When the station stops it returns nil and false.
+// When the station stops or is being drained it returns nil and false.
 func (s *Station) replace(h, old *connection) (*connection, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	d := s.deviceOf(h.id)
-	if s.stopping {
+	if s.stopping || s.drain != nil {
 		return nil, false
 	}
 	if d.connection != old {

@@ -7,6 +7,7 @@ package station
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net"
@@ -99,6 +100,7 @@ type Station struct {
 	unknown         unknownDevices
 	stats           Stats
 	stopping        bool
+	drain           *drain // nil until Drain
 }
 
 // device is the state of one device; the registry has its entry.
@@ -123,15 +125,18 @@ func New(c Config) (*Station, error) {
 	return s, nil
 }
 
-// Calls accepts connections.
+// Calls accepts connections. After Close, Accept returns net.ErrClosed.
 type Calls interface {
 	Accept(context.Context) (*net.TCPConn, error)
+	Close() error
 }
 
-// Serve accepts connections until ctx ends or accepting fails permanently, and then
-// ends all of them.
+// Serve accepts connections until ctx ends or accepting fails permanently. Then it
+// closes calls and ends all connections, in this order: the kernel refuses a device that
+// calls again at once. While the station is being drained, calls may be closed.
 func (s *Station) Serve(ctx context.Context, calls Calls) error {
 	defer s.stop()
+	defer calls.Close()
 	for {
 		conn, err := calls.Accept(ctx)
 		switch {
@@ -139,6 +144,9 @@ func (s *Station) Serve(ctx context.Context, calls Calls) error {
 			if err == nil {
 				conn.Close()
 			}
+			return nil
+		case errors.Is(err, net.ErrClosed) && s.isDraining():
+			<-ctx.Done()
 			return nil
 		case err != nil:
 			return err
@@ -179,13 +187,17 @@ func (s *Station) Take(ctx context.Context, conn net.Conn) {
 	s.mu.Lock()
 	s.stats.Calls++
 	s.mu.Unlock()
-	refused := s.admit(ctx, c)
+	outcome, refused := s.admit(ctx, c)
 	if c.place == nil {
 		if refused == "" {
 			conn.Close()
 		} else {
-			s.refuse(conn, refused)
-			s.refused(OverLimit, nmsproto.Event{Address: c.from.String(), Cause: refused})
+			reason := wire.TooManyConnections
+			if outcome == Draining {
+				reason = wire.NotAvailable
+			}
+			s.refuse(conn, wire.Disconnect{Reason: reason, Text: refused})
+			s.refused(outcome, nmsproto.Event{Address: c.from.String(), Cause: refused})
 		}
 		return
 	}
@@ -193,16 +205,16 @@ func (s *Station) Take(ctx context.Context, conn net.Conn) {
 	s.wg.Go(c.run)
 }
 
-// maxRefusing bounds the connections above the limits that get the reason at a time.
+// maxRefusing bounds the refused connections that get the reason at a time.
 // Others are closed at once.
 const maxRefusing = 64
 
-// refuse closes a connection above the limits. The device gets the reason.
-func (s *Station) refuse(conn net.Conn, reason string) {
+// refuse closes a connection that gets no place. The device gets the reason.
+func (s *Station) refuse(conn net.Conn, d wire.Disconnect) {
 	select {
 	case s.refusing <- struct{}{}:
 		s.wg.Go(func() {
-			wire.RefuseAtOnce(conn, wire.Disconnect{Reason: wire.TooManyConnections, Text: reason})
+			wire.RefuseAtOnce(conn, d)
 			<-s.refusing
 		})
 	default:
@@ -211,7 +223,7 @@ func (s *Station) refuse(conn net.Conn, reason string) {
 }
 
 // admit gives c a place, or returns why it gets none: "" when the station stops.
-func (s *Station) admit(ctx context.Context, c *call) (refused string) {
+func (s *Station) admit(ctx context.Context, c *call) (outcome Outcome, refused string) {
 	from := c.from.Addr()
 	if s.trusted(from) {
 		from = netip.Addr{} // the PROXY header will name the source
@@ -222,7 +234,11 @@ func (s *Station) admit(ctx context.Context, c *call) (refused string) {
 		s.mu.Lock()
 		if s.stopping || ctx.Err() != nil {
 			s.mu.Unlock()
-			return ""
+			return "", ""
+		}
+		if s.drain != nil {
+			s.mu.Unlock()
+			return Draining, draining
 		}
 		a := s.unauthenticated.Enter(from, time.Now(), coin, func() { c.conn.Close() })
 		c.place = a.Place
@@ -231,7 +247,7 @@ func (s *Station) admit(ctx context.Context, c *call) (refused string) {
 			a.Evicted()
 		}
 		if !a.Wait {
-			return a.Refused
+			return OverLimit, a.Refused
 		}
 		select {
 		case <-s.freed:

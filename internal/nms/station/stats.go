@@ -16,10 +16,11 @@ const (
 	NoLogin    Outcome = "no-login"    // the login to a known device failed
 	OverBudget Outcome = "over-budget" // a device logs in too often
 	Duplicate  Outcome = "duplicate"   // refused: the device's other connection is alive
+	Draining   Outcome = "draining"    // refused: the station is being drained
 )
 
 // Outcomes are all outcomes.
-var Outcomes = []Outcome{LoggedIn, OverLimit, BadHeader, NoSSH, Unknown, Invalid, NoLogin, OverBudget, Duplicate}
+var Outcomes = []Outcome{LoggedIn, OverLimit, BadHeader, NoSSH, Unknown, Invalid, NoLogin, OverBudget, Duplicate, Draining}
 
 // Stats are the station's counters, and its present numbers of sessions,
 // unauthenticated connections and devices.
@@ -33,6 +34,7 @@ type Stats struct {
 	Unknown         int
 	Sent, Received  uint64 // bytes of sessions that have ended
 	Devices         map[nmsproto.State]int
+	Drain           *nmsproto.Drain // nil unless the station is being drained
 }
 
 // Stats returns a copy.
@@ -46,6 +48,7 @@ func (s *Station) Stats() Stats {
 		out.Outcomes[o] = s.stats.Outcomes[o]
 	}
 	out.Unauthenticated, out.Unknown = s.unauthenticated.Len(), len(s.unknown)
+	out.Drain = s.drained()
 	out.Devices = make(map[nmsproto.State]int)
 	for _, state := range nmsproto.States {
 		out.Devices[state] = 0
