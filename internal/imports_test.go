@@ -62,6 +62,7 @@ var arrows = []struct{ from, to, reason string }{
 	{"cmd/callhome-nms", "internal/nms/metrics", "feeds them the station's events"},
 	{"cmd/callhome-nms", "internal/nms/netconf", "the console's session"},
 	{"cmd/callhome-nms", "internal/nms/nmsproto", "prints the API's own types"},
+	{"cmd/callhome-nms", "internal/nms/peering", "makes the stations' certificates"},
 	{"cmd/callhome-nms", "internal/nms/registry", "opens it for the station"},
 	{"cmd/callhome-nms", "internal/nms/station", "runs it"},
 	{"cmd/callhome-nms", "internal/printable", "text from devices on terminals"},

@@ -81,6 +81,7 @@ func commands() []*cli.Command {
 		eventsCommand(),
 		statusCommand(),
 		drainCommand(),
+		clusterCommand(),
 		{Name: "version", Usage: "print the version", Action: func(*cli.Context) error {
 			fmt.Println("callhome-nms", version)
 			return nil

@@ -9,11 +9,13 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"time"
 
 	"callhome/internal/atomicfile"
+	"callhome/internal/lazyregexp"
 )
 
 // CAKeyFile is the CA's private key, beside CAFile. No station needs it.
@@ -104,11 +106,46 @@ func (a *Authority) New() bool { return a.made }
 // Expires is when the CA's certificate expires.
 func (a *Authority) Expires() time.Time { return a.certificate.NotAfter }
 
-// Issue writes the files of a station to dir, which it creates: the CA's certificate, and
-// a new certificate and key. A certificate is not valid longer than the CA's. It returns
-// when it expires.
-func (a *Authority) Issue(dir, station string, valid time.Duration) (time.Time, error) {
+// CheckNames returns an error for names that a station's certificate cannot have: its
+// own, and those of its host for other servers there, nats-server say. A name of a host
+// has a dot or is an address, so it is no station's.
+func CheckNames(station string, hosts []string) error {
 	if err := CheckStation(station); err != nil {
+		return err
+	}
+	for _, h := range hosts {
+		if net.ParseIP(h) == nil && !hostForm().MatchString(h) {
+			return fmt.Errorf("host %.80q of station %s: expected an IP address or a DNS name with a dot, in lower case", h, station)
+		}
+	}
+	return nil
+}
+
+var hostForm = lazyregexp.New(`^([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z]([a-z0-9-]{0,61}[a-z0-9])?$`)
+
+// Issued returns when the certificate in a station's directory expires; ok is false
+// without one.
+func Issued(dir string) (expires time.Time, ok bool) {
+	text, err := os.ReadFile(filepath.Join(dir, CertificateFile))
+	if err != nil {
+		return expires, false
+	}
+	block, _ := pem.Decode(text)
+	if block == nil {
+		return expires, false
+	}
+	c, err := x509.ParseCertificate(block.Bytes)
+	if err != nil {
+		return expires, false
+	}
+	return c.NotAfter, true
+}
+
+// Issue writes the files of a station to dir, which it creates: the CA's certificate, and
+// a new certificate and key. The certificate has hosts as further names, and is not valid
+// longer than the CA's. It returns when it expires.
+func (a *Authority) Issue(dir, station string, hosts []string, valid time.Duration) (time.Time, error) {
+	if err := CheckNames(station, hosts); err != nil {
 		return time.Time{}, err
 	}
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -120,6 +157,13 @@ func (a *Authority) Issue(dir, station string, valid time.Duration) (time.Time, 
 		Subject: pkix.Name{CommonName: station}, DNSNames: []string{station}, NotBefore: now.Add(-clockSkew), NotAfter: now.Add(valid),
 		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
 		BasicConstraintsValid: true,
+	}
+	for _, h := range hosts {
+		if ip := net.ParseIP(h); ip != nil {
+			t.IPAddresses = append(t.IPAddresses, ip)
+		} else {
+			t.DNSNames = append(t.DNSNames, h)
+		}
 	}
 	if t.NotAfter.After(a.certificate.NotAfter) {
 		t.NotAfter = a.certificate.NotAfter

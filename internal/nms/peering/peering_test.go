@@ -47,7 +47,7 @@ func newCluster(t testing.TB) *cluster {
 func (c *cluster) issue(name string) string {
 	c.t.Helper()
 	dir := filepath.Join(c.dir, name)
-	if _, err := c.ca.Issue(dir, name, time.Hour); err != nil {
+	if _, err := c.ca.Issue(dir, name, nil, time.Hour); err != nil {
 		c.t.Fatal(err)
 	}
 	return dir
@@ -608,19 +608,30 @@ func TestAnAuthorityStays(t *testing.T) {
 		t.Error("it is created again")
 	}
 	dir := filepath.Join(c.dir, "a")
-	expires, err := again.Issue(dir, "a", 100*365*24*time.Hour)
+	expires, err := again.Issue(dir, "a", []string{"a.example.net", "192.0.2.1"}, 100*365*24*time.Hour)
 	if err != nil || expires.After(again.Expires()) {
 		t.Errorf("a certificate outlives its CA: %v, %v", expires, err)
 	}
-	load(t, "a", dir)
+	leaf := load(t, "a", dir).now.certificate.Leaf
+	if err := errors.Join(leaf.VerifyHostname("a.example.net"), leaf.VerifyHostname("192.0.2.1")); err != nil {
+		t.Error(err)
+	}
+	if got, ok := Issued(dir); !ok || !got.Equal(leaf.NotAfter) {
+		t.Errorf("it expires %v, %v", got, ok)
+	}
 	for path, want := range map[string]os.FileMode{filepath.Join(c.dir, CAKeyFile): 0o600, filepath.Join(dir, KeyFile): 0o600, dir: 0o700 | os.ModeDir} {
 		if info, err := os.Stat(path); err != nil || info.Mode() != want {
 			t.Errorf("%s has mode %v, %v", path, info.Mode(), err)
 		}
 	}
 	for _, name := range []string{"", "A", "a.b", "*", "-a", "a_b", strings.Repeat("a", 64)} {
-		if _, err := again.Issue(dir, name, time.Hour); err == nil {
+		if _, err := again.Issue(dir, name, nil, time.Hour); err == nil {
 			t.Errorf("%q is a station", name)
+		}
+	}
+	for _, host := range []string{"b", "*.example", "", "B.example", "a..b"} {
+		if CheckNames("a", []string{host}) == nil {
+			t.Errorf("%q is a host", host)
 		}
 	}
 	if err := os.Remove(filepath.Join(c.dir, CAKeyFile)); err != nil {
