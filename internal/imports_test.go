@@ -115,9 +115,9 @@ var arrows = []struct{ from, to, reason string }{
 	{"internal/device/manager", "internal/pubsub", "publishes events"},
 	{"internal/device/manager", "internal/sysexits", "why a call home failed"},
 
-	{"internal/device/metrics", "internal/metric", "counters, histograms and their text"},
 	{"internal/device/metrics", "internal/hook", "counts how the hook's runs ended"},
 	{"internal/device/metrics", "internal/proto", "events are what it counts"},
+	{"internal/device/metrics", "internal/scrape", "answers a scrape"},
 
 	{"internal/device/preflight", "internal/device/connect", "checks the source of a call home"},
 	{"internal/device/preflight", "internal/device/hostsaccess", "finds what refuses every NETCONF client"},
@@ -193,6 +193,10 @@ var arrows = []struct{ from, to, reason string }{
 	// The station wing.
 	{"internal/nms/admission", "internal/ratelimit", "limits the failed attempts of a network"},
 
+	{"internal/nms/buckets", "internal/printable", "NATS' errors in the log"},
+
+	{"internal/nms/claims", "internal/nms/nmsproto", "a claim has the state of a device"},
+
 	{"internal/nms/console", "internal/lazyregexp", "names of elements"},
 	{"internal/nms/console", "internal/nms/netconf", "sends its requests in a session"},
 	{"internal/nms/console", "internal/sysexits", "a usage error, and an rpc-error, has its exit status"},
@@ -222,7 +226,6 @@ var arrows = []struct{ from, to, reason string }{
 	{"internal/nms/login", "internal/printable", "the SSH library's errors"},
 	{"internal/nms/login", "internal/sysexits", "each failure has its exit status"},
 
-	{"internal/nms/metrics", "internal/metric", "counters, histograms and their text"},
 	{"internal/nms/metrics", "internal/hook", "counts how the hook's runs ended"},
 	{"internal/nms/metrics", "internal/nms/nmsproto", "counts events and states"},
 	{"internal/nms/metrics", "internal/nms/station", "the station's counters"},
@@ -235,6 +238,11 @@ var arrows = []struct{ from, to, reason string }{
 	{"internal/nms/peering", "internal/printable", "text of other stations"},
 	{"internal/nms/peering", "internal/proto", "errors of the API"},
 	{"internal/nms/peering", "internal/ratelimit", "rate-limits warnings of connections"},
+
+	{"internal/nms/mirror", "internal/atomicfile", "replaces the files of the registry"},
+	{"internal/nms/mirror", "internal/nms/buckets", "copies a bucket and changes it"},
+	{"internal/nms/mirror", "internal/nms/registry", "the form of entries and of the list of revoked keys"},
+	{"internal/nms/mirror", "internal/printable", "names from a bucket in errors"},
 
 	{"internal/nms/registry", "internal/atomicfile", "writes the list of revoked keys"},
 	{"internal/nms/registry", "internal/lazyregexp", "form of an id"},
@@ -300,15 +308,18 @@ type thirdParty struct {
 
 // modules are all that others wrote, with who may use them and what for.
 var modules = []thirdParty{
-	{"golang.org/x/sys", "system calls", []string{"cmd/callhome-mgr", "cmd/callhome-nms", "internal/atomicfile", "internal/daemon", "internal/device/connect", "internal/device/dial", "internal/device/preflight", "internal/device/process", "internal/device/resolve", "internal/device/session", "internal/device/settings", "internal/device/subsystem", "internal/device/sysevents", "internal/device/trigger", "internal/fdpass", "internal/hook", "internal/inotify", "internal/nms/announce", "internal/nms/control", "internal/nms/knownhosts", "internal/nms/listen", "internal/nms/peering", "internal/rpc", "internal/sshdexec"}},
-	{"golang.org/x/net", "SOCKS5", []string{"internal/device/proxy"}},
-	{"golang.org/x/crypto", "SSH's forms of keys and certificates; and the SSH client of the management side: on a device SSH is sshd's", []string{"internal/device/config", "internal/device/session", "internal/nms/handshake", "internal/nms/hostkey", "internal/nms/knownhosts", "internal/nms/login", "internal/nms/registry", "internal/nms/sshtest", "internal/nms/station", "internal/nms/wire"}},
+	{"golang.org/x/sys", "system calls", []string{"cmd/callhome-mgr", "cmd/callhome-nms", "internal/atomicfile", "internal/daemon", "internal/device/connect", "internal/device/dial", "internal/device/preflight", "internal/device/process", "internal/device/resolve", "internal/device/session", "internal/device/settings", "internal/device/subsystem", "internal/device/sysevents", "internal/device/trigger", "internal/fdpass", "internal/hook", "internal/inotify", "internal/nms/announce", "internal/nms/control", "internal/nms/knownhosts", "internal/nms/listen", "internal/nms/mirror", "internal/nms/peering", "internal/rpc", "internal/sshdexec"}},
+	{"golang.org/x/net", "SOCKS5, and a bound on connections", []string{"internal/device/proxy", "internal/scrape"}},
+	{"golang.org/x/crypto", "SSH's forms of keys and certificates; and the SSH client of the management side: on a device SSH is sshd's", []string{"internal/device/config", "internal/device/session", "internal/nms/handshake", "internal/nms/hostkey", "internal/nms/knownhosts", "internal/nms/login", "internal/nms/mirror", "internal/nms/registry", "internal/nms/sshtest", "internal/nms/station", "internal/nms/wire"}},
 	{"github.com/xrash/smetrics", "which option or command a misspelt one is near", []string{"internal/cmdline"}},
-	{"github.com/hashicorp/go-hclog", "logging", []string{"cmd/callhome-mgr", "cmd/callhome-nms", "internal/cmdline", "internal/daemon", "internal/device/api", "internal/device/reconnect", "internal/device/rollout", "internal/device/trigger", "internal/hook", "internal/logging", "internal/nms/control", "internal/nms/devsock", "internal/nms/peering", "internal/ratelimit", "internal/rpc", "internal/scrape"}},
+	{"github.com/hashicorp/go-hclog", "logging", []string{"cmd/callhome-mgr", "cmd/callhome-nms", "internal/cmdline", "internal/daemon", "internal/device/api", "internal/device/metrics", "internal/device/reconnect", "internal/device/rollout", "internal/device/trigger", "internal/hook", "internal/logging", "internal/nms/buckets", "internal/nms/control", "internal/nms/devsock", "internal/nms/mirror", "internal/nms/peering", "internal/ratelimit", "internal/rpc", "internal/scrape"}},
 	{"github.com/coreos/go-systemd/v22", "reports readiness and state to systemd; takes its sockets", []string{"cmd/callhome-mgr", "cmd/callhome-nms", "internal/daemon"}},
 	{"github.com/creachadair/jrpc2", "JSON-RPC 2.0", []string{"internal/device/api", "internal/nms/control", "internal/rpc"}},
 	{"github.com/vishvananda/netlink", "rtnetlink", []string{"internal/device/sysevents"}},
+	{"github.com/prometheus/client_golang", "metrics in Prometheus' format", []string{"internal/device/metrics", "internal/nms/metrics", "internal/scrape"}},
 	{"golang.org/x/term", "passwords without echo, the console's lines with history, and the width of tables", []string{"cmd/callhome-nms", "internal/cmdline"}},
+	{"github.com/nats-io/nats.go", "the key-value buckets and the stream of a cluster", []string{"internal/nms/buckets"}},
+	{"github.com/nats-io/nats-server/v2", "real servers in tests; no program has it", []string{"internal/nms/natstest"}},
 	{"github.com/pires/go-proxyproto", "the header of a load balancer", []string{"internal/nms/station"}},
 }
 

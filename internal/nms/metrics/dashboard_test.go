@@ -1,7 +1,6 @@
 package metrics
 
 import (
-	"bytes"
 	"encoding/json"
 	"os"
 	"regexp"
@@ -10,9 +9,6 @@ import (
 
 	"callhome/internal/hook"
 	"callhome/internal/nms/station"
-
-	"github.com/prometheus/common/expfmt"
-	"github.com/prometheus/common/model"
 )
 
 // shipped returns the dashboard and the alerts, as text.
@@ -34,8 +30,7 @@ func shipped(t *testing.T) (dashboard, alerts string) {
 func TestDashboardAndAlertsNameWhatExists(t *testing.T) {
 	m := New(func() station.Stats { return station.Stats{} }, "v1")
 	m.AddHook(func() hook.Counts { return hook.Counts{} })
-	parser := expfmt.NewTextParser(model.LegacyValidation)
-	families, err := parser.TextToMetricFamilies(bytes.NewReader(m.Text()))
+	families, err := m.Registry.Gather()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -30,7 +30,8 @@ type call struct {
 	budget    *budget     // of the device
 	err       error       // of the registry, the budget or the credential
 	old       *connection // of the device when it showed its host key
-	duplicate bool        // this one is a duplicate of old
+	duplicate bool        // this one is a duplicate of old, or of a connection at holder
+	holder    string      // the other station that has the device
 }
 
 func (c *call) run() {
@@ -178,6 +179,10 @@ func (c *call) identify(key ssh.PublicKey) (*handshake.Login, error) {
 	if c.old, c.duplicate = s.holder(c.entry); c.duplicate {
 		return nil, errDuplicate
 	}
+	if c.holder = s.elsewhere(c.entry); c.holder != "" {
+		c.duplicate = true
+		return nil, errDuplicate
+	}
 	c.conn.await()
 	login, err := s.config.Credential.loginFor(c.entry)
 	c.err = err
@@ -222,7 +227,7 @@ func (c *call) failed(err error, evicted bool) {
 	}
 	switch {
 	case c.duplicate:
-		s.duplicate(e, c.old)
+		s.duplicate(e, c.entry.ID, duplicateCause(c.old, c.holder))
 	case evicted && c.err == nil:
 		e.Cause = "evicted before the login: too many unauthenticated connections"
 		if e.Software == "" {

@@ -67,7 +67,7 @@ func (s *Station) settle(h *connection, e *registry.Entry, silent *connection) b
 		if s.policy(e) == registry.Refuse {
 			if old != silent && old.alive(s.config.ProbeTime) {
 				h.end(connectedAlready(e.ID), wire.TooManyConnections)
-				s.duplicate(h.event(), old)
+				s.duplicate(h.event(), e.ID, duplicateCause(old, ""))
 				return false
 			}
 			cause += fmt.Sprintf(", and this connection did not answer within %v", s.config.ProbeTime)
@@ -83,7 +83,12 @@ func (s *Station) settle(h *connection, e *registry.Entry, silent *connection) b
 // connectedAlready is what the device of a duplicate gets to know.
 func connectedAlready(id string) string { return id + " is connected already" }
 
-func duplicateCause(old *connection) string {
+// duplicateCause says of which connection another one is a duplicate: of old, or of one
+// at the station holder.
+func duplicateCause(old *connection, holder string) string {
+	if holder != "" {
+		return fmt.Sprintf("the device is connected to station %s, and that connection answers; this duplicate is refused", holder)
+	}
 	return fmt.Sprintf("the device is connected from %s, and that connection answers; this duplicate is refused", old.address)
 }
 
@@ -124,13 +129,14 @@ func (s *Station) replace(h, old *connection) (*connection, bool) {
 	return nil, true
 }
 
-// duplicate records a duplicate of old; e has the fields of its connection.
-func (s *Station) duplicate(e nmsproto.Event, old *connection) {
-	s.noteError(old.id, "a duplicate from "+e.Address+" was refused")
+// duplicate records a duplicate of a device's connection; e has the fields of the
+// duplicate.
+func (s *Station) duplicate(e nmsproto.Event, id, cause string) {
+	s.noteError(id, "a duplicate from "+e.Address+" was refused")
 	s.mu.Lock()
 	s.stats.Outcomes[Duplicate]++
 	s.mu.Unlock()
-	e.Event, e.Device, e.Cause = nmsproto.EventDuplicate, old.id, duplicateCause(old)
+	e.Event, e.Device, e.Cause = nmsproto.EventDuplicate, id, cause
 	s.Publish(e)
 }
 

@@ -37,6 +37,7 @@ type publisher struct {
 	mu      sync.Locker                 // the station's, for events that a timer publishes
 	// sequence is that of the last event.
 	sequence uint64
+	station  string               // of each event; "" without a cluster
 	note     func(nmsproto.Event) // called with each event, also one that is dropped
 }
 
@@ -48,8 +49,8 @@ type deviceEvents struct {
 	later *time.Timer     // publishes last; nil if no event is held back
 }
 
-func newPublisher(mu sync.Locker, note func(nmsproto.Event)) *publisher {
-	p := &publisher{kinds: make(map[string]*ratelimit.Limit), devices: make(map[string]*deviceEvents), mu: mu, note: note, sequence: uint64(time.Now().UnixMicro()) - 1}
+func newPublisher(mu sync.Locker, station string, note func(nmsproto.Event)) *publisher {
+	p := &publisher{kinds: make(map[string]*ratelimit.Limit), devices: make(map[string]*deviceEvents), mu: mu, station: station, note: note, sequence: uint64(time.Now().UnixMicro()) - 1}
 	p.hub.Spare = func(e nmsproto.Event) bool { return peerEvents[e.Event] }
 	return p
 }
@@ -81,7 +82,7 @@ func (p *publisher) publish(e nmsproto.Event) {
 // send publishes e with the next number.
 func (p *publisher) send(e nmsproto.Event) {
 	p.sequence++
-	e.Sequence = p.sequence
+	e.Sequence, e.Station = p.sequence, p.station
 	p.hub.Publish(e)
 }
 

@@ -96,7 +96,7 @@ func TestEachStateEventIsPublishedOrCounted(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				var mu sync.Mutex
-				p := newPublisher(&mu, func(nmsproto.Event) {})
+				p := newPublisher(&mu, "", func(nmsproto.Event) {})
 				_, changed, _ := p.changed.Subscribe()
 				_, events, _ := p.hub.Subscribe()
 				for i := range 100 {

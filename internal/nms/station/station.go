@@ -44,6 +44,11 @@ type Config struct {
 	// its device calls again.
 	ProbeTime time.Duration
 
+	// Name is the station's in a cluster, and in its events; "" without one.
+	Name string
+	// Cluster is the other stations; nil without a cluster.
+	Cluster Cluster
+
 	// LoggedIn, unless nil, is called with how long each login took.
 	LoggedIn func(time.Duration)
 	// RegistryRead, unless nil, is called with each change of the registry, after
@@ -121,7 +126,7 @@ func New(c Config) (*Station, error) {
 		unknown:         make(unknownDevices), stats: Stats{Outcomes: make(map[Outcome]uint64)},
 	}
 	s.history = newHistory()
-	s.events = newPublisher(&s.mu, s.history.note)
+	s.events = newPublisher(&s.mu, c.Name, s.history.note)
 	return s, nil
 }
 

@@ -1,0 +1,352 @@
+// Package buckets owns a station's connection to NATS: the JetStream key-value buckets of
+// a cluster, writes by compare-and-set whose outcome is known, watches that begin anew
+// after each reconnection, and the stream of events. Packages mirror and cluster use it,
+// and the command that creates the buckets. It knows no device and decides nothing.
+package buckets
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"callhome/internal/printable"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// The buckets, and the stream of events.
+const (
+	Registry = "callhome-registry" // entries, and the list of revoked keys
+	Keys     = "callhome-keys"     // which device has a host key
+	Claims   = "callhome-claims"   // which station holds which device
+	Stations = "callhome-stations" // heartbeats
+	Callers  = "callhome-callers"  // unknown devices, by station
+	Events   = "callhome-events"   // a stream, no bucket
+)
+
+// ErrConflict is the error for a write whose key has another revision than expected.
+var ErrConflict = errors.New("another station has changed it meanwhile")
+
+// callTime bounds one request to NATS.
+const callTime = 3 * time.Second
+
+// Options say how NATS is reached.
+type Options struct {
+	URLs        []string
+	Credentials string // file with a user's JWT and seed; "" without
+	CA          string // file; "" for the system's CAs
+	Certificate string // file for TLS, with Key; "" without
+	Key         string
+	Name        string // of the station, for the servers' log and for the inbox
+}
+
+// Conn is a connection to NATS, which is restored for ever. Its methods may be called by
+// several goroutines.
+type Conn struct {
+	nc  *nats.Conn
+	js  jetstream.JetStream
+	log hclog.Logger
+
+	mu        sync.Mutex // guards the fields that follow
+	renewed   chan struct{}
+	changed   func()
+	lastError error
+}
+
+// Connect returns a connection, perhaps one that is not made yet. An error is one of the
+// options.
+func Connect(o Options, log hclog.Logger) (*Conn, error) {
+	c := &Conn{log: log, renewed: make(chan struct{})}
+	options := []nats.Option{
+		nats.Name("callhome-nms " + o.Name), nats.CustomInboxPrefix("_INBOX." + o.Name),
+		nats.MaxReconnects(-1), nats.RetryOnFailedConnect(true), nats.ReconnectWait(time.Second), nats.ReconnectJitter(time.Second, time.Second),
+		// A write must not be sent later than its caller waits for it.
+		nats.ReconnectBufSize(-1),
+		nats.Timeout(callTime), nats.PingInterval(2 * time.Second), nats.MaxPingsOutstanding(2),
+		nats.ConnectHandler(func(*nats.Conn) { c.connected() }), nats.ReconnectHandler(func(*nats.Conn) { c.connected() }),
+		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) { c.failed("disconnected", err) }),
+		nats.ReconnectErrHandler(func(_ *nats.Conn, err error) { c.failed("cannot connect", err) }),
+		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) { c.failed("", err) }),
+	}
+	if o.Credentials != "" {
+		options = append(options, nats.UserCredentials(o.Credentials))
+	}
+	if o.CA != "" {
+		options = append(options, nats.RootCAs(o.CA))
+	}
+	if o.Certificate != "" {
+		options = append(options, nats.ClientCert(o.Certificate, o.Key))
+	}
+	var err error
+	if c.nc, err = nats.Connect(strings.Join(o.URLs, ","), options...); err != nil {
+		return nil, fmt.Errorf("connecting to NATS at %s: %w", strings.Join(o.URLs, ","), err)
+	}
+	if c.js, err = jetstream.New(c.nc, jetstream.WithDefaultTimeout(callTime)); err != nil {
+		c.nc.Close()
+		return nil, fmt.Errorf("connecting to NATS: %w", err)
+	}
+	return c, nil
+}
+
+// Close closes the connection.
+func (c *Conn) Close() { c.nc.Close() }
+
+// OnChange has f called when the connection is made or lost.
+func (c *Conn) OnChange(f func()) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.changed = f
+}
+
+func (c *Conn) connected() {
+	c.mu.Lock()
+	close(c.renewed)
+	c.renewed, c.lastError = make(chan struct{}), nil
+	f := c.changed
+	c.mu.Unlock()
+	c.log.Info("connected to NATS", "server", c.nc.ConnectedUrlRedacted())
+	if f != nil {
+		f()
+	}
+}
+
+// failed records an error. The log gets the first of a row.
+func (c *Conn) failed(what string, err error) {
+	if err == nil || c.nc != nil && c.nc.IsClosed() {
+		return
+	}
+	c.mu.Lock()
+	first := c.lastError == nil || c.lastError.Error() != err.Error()
+	c.lastError = err
+	f := c.changed
+	c.mu.Unlock()
+	if first {
+		c.log.Warn("NATS: "+printable.Line(strings.TrimPrefix(what+": "+err.Error(), ": ")), "connected", c.Up() == nil)
+	}
+	if f != nil {
+		f()
+	}
+}
+
+// Up returns why NATS cannot be used now, nil if it can.
+func (c *Conn) Up() error {
+	if c.nc == nil || c.nc.IsConnected() {
+		return nil
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.lastError != nil {
+		return fmt.Errorf("NATS cannot be reached: %w", c.lastError)
+	}
+	return errors.New("NATS cannot be reached")
+}
+
+// renewal returns a channel that is closed with the next reconnection.
+func (c *Conn) renewal() <-chan struct{} {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.renewed
+}
+
+// Bucket is a key-value bucket.
+type Bucket struct {
+	conn *Conn
+	name string
+	kv   jetstream.KeyValue
+	// TTL is how long the bucket keeps a value; 0 for ever.
+	TTL time.Duration
+	// Created is different for another bucket of the same name.
+	Created time.Time
+}
+
+// Open opens a bucket that exists.
+func (c *Conn) Open(ctx context.Context, name string) (*Bucket, error) {
+	fail := func(err error) (*Bucket, error) { return nil, fmt.Errorf("opening the bucket %s: %w", name, err) }
+	if err := c.Up(); err != nil {
+		return fail(err)
+	}
+	kv, err := c.js.KeyValue(ctx, name)
+	if errors.Is(err, jetstream.ErrBucketNotFound) {
+		return fail(fmt.Errorf("%w: `callhome-nms cluster buckets` creates the buckets of a cluster", err))
+	}
+	if err != nil {
+		return fail(err)
+	}
+	status, err := kv.Status(ctx)
+	if err != nil {
+		return fail(err)
+	}
+	s, ok := status.(*jetstream.KeyValueBucketStatus)
+	switch {
+	case !ok:
+		return fail(fmt.Errorf("its status has the type %T", status))
+	case s.StreamInfo().Config.AllowDirect:
+		// A read would be answered by any server, with a value that may be old.
+		return fail(errors.New("it allows direct reads: set allow_direct of its stream to false"))
+	}
+	return &Bucket{conn: c, name: name, kv: kv, TTL: status.TTL(), Created: s.StreamInfo().Created}, nil
+}
+
+// Value is what a bucket has for a key.
+type Value struct {
+	Data     []byte
+	Revision uint64 // 0: there is none
+	Deleted  bool
+	Created  time.Time
+}
+
+// Get reads a key from the leader of the bucket's stream.
+func (b *Bucket) Get(ctx context.Context, key string) (Value, error) {
+	ctx, cancel := context.WithTimeout(ctx, callTime)
+	defer cancel()
+	e, err := b.kv.Get(ctx, key)
+	switch {
+	case errors.Is(err, jetstream.ErrKeyNotFound):
+		return Value{}, nil
+	case err != nil:
+		return Value{}, b.fail("reading", key, err)
+	}
+	return Value{Data: e.Value(), Revision: e.Revision(), Created: e.Created()}, nil
+}
+
+func (b *Bucket) fail(what, key string, err error) error {
+	if up := b.conn.Up(); up != nil {
+		err = up
+	}
+	return fmt.Errorf("%s %q in the bucket %s: %w", what, key, b.name, err)
+}
+
+// Put writes a key whose revision is expected to be that; 0 for a key that does not
+// exist. It returns the new revision. With ErrConflict another write was first. After
+// another error it is unknown whether the write was or will be done; it was not if the
+// key is read later with another value.
+func (b *Bucket) Put(ctx context.Context, key string, data []byte, expected uint64) (uint64, error) {
+	limited, cancel := context.WithTimeout(ctx, callTime)
+	defer cancel()
+	var revision uint64
+	var err error
+	if expected == 0 {
+		revision, err = b.kv.Create(limited, key, data)
+	} else {
+		revision, err = b.kv.Update(limited, key, data, expected)
+	}
+	if err == nil {
+		return revision, nil
+	}
+	conflict := errors.Is(err, jetstream.ErrKeyExists) || errors.Is(err, jetstream.ErrKeyRevisionMismatch)
+	if !conflict && b.conn.Up() != nil {
+		return 0, b.fail("writing", key, err)
+	}
+	// An acknowledgement that was lost, or a conflict with this very write, which the
+	// client or the server did twice.
+	switch v, read := b.Get(ctx, key); {
+	case read == nil && v.Revision > expected && bytes.Equal(v.Data, data):
+		return v.Revision, nil
+	case conflict:
+		return 0, b.fail("writing", key, ErrConflict)
+	}
+	return 0, b.fail("writing", key, err)
+}
+
+// Delete deletes a key that has that revision. A key without a value is no error.
+func (b *Bucket) Delete(ctx context.Context, key string, expected uint64) error {
+	limited, cancel := context.WithTimeout(ctx, callTime)
+	defer cancel()
+	err := b.kv.Delete(limited, key, jetstream.LastRevision(expected))
+	if err == nil {
+		return nil
+	}
+	if v, read := b.Get(ctx, key); read == nil && v.Revision == 0 {
+		return nil
+	}
+	if errors.Is(err, jetstream.ErrKeyRevisionMismatch) {
+		err = ErrConflict
+	}
+	return b.fail("deleting", key, err)
+}
+
+// Watcher gets what a watch shows. Its methods are called by one goroutine.
+type Watcher interface {
+	// Begin is called when a watch begins, first or anew: all values follow.
+	Begin()
+	// Value is called with each value, and with each deletion.
+	Value(key string, v Value)
+	// Complete is called when all values that there were at the beginning are known. A
+	// key without a value since Begin has none.
+	Complete()
+}
+
+// rewatch is how often a watch begins anew without a reconnection, should one have
+// stopped without an error.
+const rewatch = 10 * time.Minute
+
+// Watch watches keys until ctx ends. A watch begins anew after each reconnection:
+// messages may be missing, and a bucket may be another one.
+func (b *Bucket) Watch(ctx context.Context, keys string, w Watcher) {
+	for pause := time.Second; ctx.Err() == nil; {
+		renewed := b.conn.renewal()
+		err := b.watch(ctx, keys, w, renewed)
+		if err == nil {
+			pause = time.Second
+			continue
+		}
+		b.conn.failed("", b.fail("watching", keys, err))
+		select {
+		case <-ctx.Done():
+		case <-renewed:
+		case <-time.After(pause):
+			pause = min(2*pause, 30*time.Second)
+		}
+	}
+}
+
+func (b *Bucket) watch(ctx context.Context, keys string, w Watcher, renewed <-chan struct{}) error {
+	if err := b.conn.Up(); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	watch, err := b.kv.Watch(ctx, keys)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = watch.Stop() }()
+	w.Begin()
+	again := time.NewTimer(rewatch)
+	defer again.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-renewed:
+			return nil
+		case <-again.C:
+			return nil
+		case e, ok := <-watch.Updates():
+			switch {
+			case !ok:
+				return errors.New("the watch has ended")
+			case e == nil:
+				w.Complete()
+			default:
+				w.Value(e.Key(), Value{Data: e.Value(), Revision: e.Revision(), Deleted: e.Operation() != jetstream.KeyValuePut, Created: e.Created()})
+			}
+		}
+	}
+}
+
+// Publish adds a message to the stream of events. id makes it one, should it be sent twice.
+func (c *Conn) Publish(ctx context.Context, subject, id string, data []byte) error {
+	ctx, cancel := context.WithTimeout(ctx, callTime)
+	defer cancel()
+	if _, err := c.js.Publish(ctx, subject, data, jetstream.WithMsgID(id)); err != nil {
+		return fmt.Errorf("publishing to %s: %w", subject, err)
+	}
+	return nil
+}

@@ -1,0 +1,168 @@
+// Package claims decides which station of a cluster holds a device. It owns what a
+// station writes about a device, its claim, when a claim counts, and what a station does
+// when claim and connection disagree. Package cluster reads and writes the claims. This
+// package has no clock, opens no connection and starts no goroutine.
+//
+// A station believes that it holds a device while the device is connected to it, its
+// claim is written under its present incarnation, and its lease is valid. Two stations
+// never believe it at a time:
+//
+//   - Each claim is written by compare-and-set on the revision of the former one.
+//   - A station overwrites a claim of another one only if that has released it, has
+//     ended its connection when asked, or is dead.
+//   - A station's lease ends a time L after it sent its last heartbeat that was
+//     acknowledged; it stops believing a tenth earlier. Others count it dead L after they
+//     received that heartbeat, and only if a heartbeat of their own, sent that much later,
+//     has come back to them in the same order of messages with none of that station
+//     before it. So neither a slow watch nor a lost server makes a station dead.
+//   - A lease that has lapsed is never valid again: the station begins a new incarnation,
+//     and writes each of its claims anew.
+//
+// This needs clocks that run equally fast to a tenth, and servers that keep what they
+// have acknowledged.
+package claims
+
+import (
+	"fmt"
+	"time"
+
+	"callhome/internal/nms/nmsproto"
+)
+
+// Instant is a time of the machine's clock since its boot, which nobody sets.
+type Instant = time.Duration
+
+// Claim is what the bucket of claims has of a device: which station holds it, or held it
+// last.
+type Claim struct {
+	Station     string `json:"station"`
+	Incarnation string `json:"incarnation"`
+	// Address is where other stations reach the station.
+	Address string `json:"address"`
+	// Device is Connected with the fields of its connection, or Lost.
+	Device nmsproto.Device `json:"device"`
+
+	// Revision is the claim's in its bucket; 0 where there is none.
+	Revision uint64 `json:"-"`
+}
+
+// Self is the station that decides.
+type Self struct {
+	Station, Incarnation, Address string
+}
+
+// Held is a device that is connected to the deciding station.
+type Held struct {
+	Since time.Time
+	// Before is the revision of the device's claim when the connection began.
+	Before uint64
+}
+
+// Action is what a station does about a device.
+type Action int
+
+// The actions.
+const (
+	Nothing Action = iota
+	Write          // claim the device, in place of the claim
+	Release        // record that the device is lost, in place of the claim
+	Ask            // ask the claim's station whether its connection is alive; if not, Write
+	End            // end the connection: the claim's station has a newer one
+)
+
+func (a Action) String() string { return [...]string{"nothing", "write", "release", "ask", "end"}[a] }
+
+// whose says to whom a claim belongs.
+type whose int
+
+const (
+	nobody  whose = iota // none, released, of a dead station
+	mine                 // of this incarnation
+	formers              // of a former incarnation of this station
+	theirs               // of another station that is not dead
+)
+
+// of returns whose a claim is. A former process of this station is over: no other can
+// listen at its address.
+func (self Self) of(c Claim, alive func(incarnation string) bool) whose {
+	switch {
+	case c.Revision == 0 || c.Device.State != nmsproto.Connected:
+		return nobody
+	case c.Station == self.Station && c.Incarnation == self.Incarnation:
+		return mine
+	case c.Station == self.Station && c.Address == self.Address:
+		return formers
+	case !alive(c.Incarnation):
+		return nobody
+	}
+	return theirs
+}
+
+// table is what a station does about a device that is connected to it, or is not.
+var table = [...]struct{ connected, not Action }{
+	nobody:  {Write, Nothing},
+	mine:    {Nothing, Release},
+	formers: {Write, Release},
+	theirs:  {Ask, Nothing},
+}
+
+// Decide returns what a station does about a device: held is nil where the device is not
+// connected to it. alive says of an incarnation whether it may still believe its claims.
+func Decide(self Self, held *Held, c Claim, alive func(incarnation string) bool) Action {
+	w := self.of(c, alive)
+	switch {
+	case held == nil:
+		return table[w].not
+	case w == mine && !sameTime(c.Device.Since, held.Since):
+		return Write // a new connection has replaced the one that was claimed
+	case w == theirs && c.Revision > held.Before && c.Device.Since != nil && c.Device.Since.After(held.Since):
+		// Both the order of the claims and the clocks say that it is newer.
+		return End
+	}
+	return table[w].connected
+}
+
+// Believes reports whether a station may believe that it holds a device with that claim.
+func (self Self) Believes(held *Held, c Claim, leaseValid bool) bool {
+	return leaseValid && held != nil && self.of(c, func(string) bool { return true }) == mine
+}
+
+func sameTime(a *time.Time, b time.Time) bool { return a != nil && a.Equal(b) }
+
+// Lease is a station's right to believe its claims.
+type Lease struct {
+	Length time.Duration
+	// Process is different for each process of a station.
+	Process string
+
+	epoch uint64
+	sent  Instant // of the last acknowledged heartbeat
+	valid bool    // a heartbeat of this epoch was acknowledged
+}
+
+// Incarnation changes each time the lease has lapsed.
+func (l *Lease) Incarnation() string { return fmt.Sprintf("%s.%d", l.Process, l.epoch) }
+
+// Valid reports whether the station may believe its claims now.
+func (l *Lease) Valid(now Instant) bool { return l.valid && now < l.sent+l.Length*9/10 }
+
+// Lapse begins a new incarnation if the lease has lapsed, and reports whether it has.
+func (l *Lease) Lapse(now Instant) bool {
+	if !l.valid || l.Valid(now) {
+		return false
+	}
+	l.epoch, l.valid = l.epoch+1, false
+	return true
+}
+
+// Fence ends the lease: another process has the station's name.
+func (l *Lease) Fence() { l.epoch, l.valid = l.epoch+1, false }
+
+// Acknowledged records that a heartbeat of that incarnation, sent then, was acknowledged.
+// It changes nothing where the lease lapsed meanwhile.
+func (l *Lease) Acknowledged(incarnation string, sent, now Instant) {
+	if incarnation != l.Incarnation() || l.Lapse(now) {
+		return
+	}
+	l.sent, l.valid = max(sent, l.sent), true
+}

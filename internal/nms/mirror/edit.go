@@ -1,0 +1,299 @@
+package mirror
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"callhome/internal/nms/buckets"
+	"callhome/internal/nms/registry"
+	"callhome/internal/printable"
+
+	"golang.org/x/crypto/ssh"
+)
+
+// editTime bounds a change of the registry.
+const editTime = 10 * time.Second
+
+// begin returns the buckets for a change, or why there cannot be one now.
+func (m *Mirror) begin() (entries, keys *buckets.Bucket, ctx context.Context, cancel func(), err error) {
+	m.mu.Lock()
+	entries, keys = m.entries, m.keys
+	m.mu.Unlock()
+	if entries == nil {
+		return nil, nil, nil, nil, errors.New("the registry cannot be changed now: NATS was not reached since the station's start")
+	}
+	ctx, cancel = context.WithTimeout(context.Background(), editTime)
+	return entries, keys, ctx, cancel, nil
+}
+
+// marks are the keys of the second bucket that an entry needs: for each host key and for
+// each principal of a CA, one that no other entry may have. Each comes with what it is.
+func marks(e *registry.Entry) (keys []string, what map[string]string) {
+	what = make(map[string]string)
+	add := func(kind, text string, data []byte) {
+		sum := sha256.Sum256(data)
+		key := kind + "." + base64.RawURLEncoding.EncodeToString(sum[:])
+		if what[key] == "" {
+			keys, what[key] = append(keys, key), text
+		}
+	}
+	for _, k := range e.HostKeys {
+		// As in the fingerprint that ssh shows, with - and _ for + and /.
+		add("key", "host key "+ssh.FingerprintSHA256(k), k.Marshal())
+	}
+	for _, ca := range e.CAs {
+		for _, p := range e.Principals {
+			add("principal", fmt.Sprintf("principal %q of that CA", p), append(append(ca.Marshal(), 0), p...))
+		}
+	}
+	return keys, what
+}
+
+// abandoned is how old a mark without its entry must be, so that it is not one of a
+// change that another station makes now.
+const abandoned = time.Minute
+
+// mark makes the marks of an entry, and returns those that are new. On error none is new.
+func (m *Mirror) mark(ctx context.Context, entries, keys *buckets.Bucket, e *registry.Entry) (fresh map[string]uint64, err error) {
+	fresh = make(map[string]uint64)
+	all, what := marks(e)
+	for _, key := range all {
+		revision, err := keys.Put(ctx, key, []byte(e.ID), 0)
+		if errors.Is(err, buckets.ErrConflict) {
+			revision, err = m.takeMark(ctx, entries, keys, key, what[key], e.ID)
+		}
+		if err != nil {
+			unmark(ctx, keys, fresh)
+			return nil, err
+		}
+		if revision != 0 {
+			fresh[key] = revision
+		}
+	}
+	return fresh, nil
+}
+
+// takeMark takes a mark that exists: 0 where it is the entry's already, an error where it
+// is that of another entry.
+func (m *Mirror) takeMark(ctx context.Context, entries, keys *buckets.Bucket, key, what, id string) (uint64, error) {
+	v, err := keys.Get(ctx, key)
+	if err != nil {
+		return 0, err
+	}
+	other := string(v.Data)
+	if v.Revision != 0 && other == id {
+		return 0, nil
+	}
+	if v.Revision != 0 {
+		taken := fmt.Errorf("%s belongs to device %s", what, printable.Line(other))
+		has, err := hasMark(ctx, entries, other, key)
+		switch {
+		case err != nil:
+			return 0, err
+		case has:
+			return 0, taken
+		case time.Since(v.Created) < abandoned:
+			return 0, fmt.Errorf("%w, which is being changed; temporary, retry", taken)
+		}
+	}
+	return keys.Put(ctx, key, []byte(id), v.Revision)
+}
+
+// hasMark reports whether the entry of a device needs a mark.
+func hasMark(ctx context.Context, entries *buckets.Bucket, id, mark string) (bool, error) {
+	if registry.CheckID(id) != nil {
+		return false, nil
+	}
+	v, err := entries.Get(ctx, keyOf(id))
+	if err != nil || v.Revision == 0 {
+		return false, err
+	}
+	e, err := registry.Parse(v.Data)
+	if err != nil {
+		return true, nil // an entry that cannot be read keeps what it may have
+	}
+	_, what := marks(e)
+	return what[mark] != "", nil
+}
+
+// unmark removes marks. One that stays is taken over later, as its entry does not need it.
+func unmark(ctx context.Context, keys *buckets.Bucket, all map[string]uint64) {
+	for key, revision := range all {
+		_ = keys.Delete(ctx, key, revision)
+	}
+}
+
+// Add adds an entry to the cluster's registry, and brings it in force at this station.
+func (m *Mirror) Add(e *registry.Entry) (registry.Change, error) {
+	fail := func(err error) (registry.Change, error) {
+		return registry.Change{}, fmt.Errorf("adding device %s: %w", printable.Line(e.ID), err)
+	}
+	entries, keys, ctx, cancel, err := m.begin()
+	if err != nil {
+		return fail(err)
+	}
+	defer cancel()
+	text := e.Format()
+	if _, err := registry.Parse(text); err != nil {
+		return fail(err)
+	}
+	fresh, err := m.mark(ctx, entries, keys, e)
+	if err != nil {
+		return fail(err)
+	}
+	revision, err := entries.Put(ctx, keyOf(e.ID), text, 0)
+	if err != nil {
+		if errors.Is(err, buckets.ErrConflict) {
+			err = os.ErrExist
+			unmark(ctx, keys, fresh)
+		} // else the entry may be written yet
+		return fail(err)
+	}
+	return m.own(registry.FileName(e.ID), buckets.Value{Data: text, Revision: revision})
+}
+
+// Remove removes an entry from the cluster's registry. The error is os.ErrNotExist where
+// there is none.
+func (m *Mirror) Remove(id string) (registry.Change, error) {
+	fail := func(err error) (registry.Change, error) {
+		return registry.Change{}, fmt.Errorf("removing device %s: %w", id, err)
+	}
+	if err := registry.CheckID(id); err != nil {
+		return registry.Change{}, fmt.Errorf("removing a device: %w", err)
+	}
+	entries, keys, ctx, cancel, err := m.begin()
+	if err != nil {
+		return fail(err)
+	}
+	defer cancel()
+	v, err := entries.Get(ctx, keyOf(id))
+	switch {
+	case err != nil:
+		return fail(err)
+	case v.Revision == 0:
+		// A file that only this station has, or none.
+		if err := m.registry.Remove(id); err != nil {
+			return registry.Change{}, err
+		}
+		return m.registry.Reload()
+	}
+	if err := entries.Delete(ctx, keyOf(id), v.Revision); err != nil {
+		return fail(err)
+	}
+	if e, err := registry.Parse(v.Data); err == nil {
+		unmarkOf(ctx, keys, e, nil)
+	}
+	return m.own(registry.FileName(id), buckets.Value{Deleted: true})
+}
+
+// unmarkOf removes the marks of an entry that is gone, less those that keep has.
+func unmarkOf(ctx context.Context, keys *buckets.Bucket, e *registry.Entry, keep map[string]string) {
+	all, _ := marks(e)
+	for _, key := range all {
+		if keep[key] != "" {
+			continue
+		}
+		if v, err := keys.Get(ctx, key); err == nil && string(v.Data) == e.ID {
+			_ = keys.Delete(ctx, key, v.Revision)
+		}
+	}
+}
+
+// Outcome is what Import did with an entry.
+type Outcome int
+
+// The outcomes.
+const (
+	Unchanged Outcome = iota
+	Added
+	Changed
+)
+
+// Import adds an entry to the cluster's registry, or changes it.
+func (m *Mirror) Import(text []byte) (Outcome, error) {
+	e, err := registry.Parse(text)
+	if err != nil {
+		return 0, err
+	}
+	fail := func(err error) (Outcome, error) { return 0, fmt.Errorf("importing device %s: %w", e.ID, err) }
+	entries, keys, ctx, cancel, err := m.begin()
+	if err != nil {
+		return fail(err)
+	}
+	defer cancel()
+	v, err := entries.Get(ctx, keyOf(e.ID))
+	if err != nil {
+		return fail(err)
+	}
+	if v.Revision != 0 && bytes.Equal(v.Data, text) {
+		return Unchanged, nil
+	}
+	fresh, err := m.mark(ctx, entries, keys, e)
+	if err != nil {
+		return fail(err)
+	}
+	revision, err := entries.Put(ctx, keyOf(e.ID), text, v.Revision)
+	if err != nil {
+		if errors.Is(err, buckets.ErrConflict) {
+			unmark(ctx, keys, fresh)
+		}
+		return fail(err)
+	}
+	m.write(registry.FileName(e.ID), buckets.Value{Data: text, Revision: revision})
+	if v.Revision == 0 {
+		return Added, nil
+	}
+	if was, err := registry.Parse(v.Data); err == nil {
+		_, now := marks(e)
+		unmarkOf(ctx, keys, was, now)
+	}
+	return Changed, nil
+}
+
+// Revoke adds lines to the cluster's list of revoked keys, less those whose key is on it.
+func (m *Mirror) Revoke(add ...string) (registry.Change, error) {
+	fail := func(err error) (registry.Change, error) {
+		return registry.Change{}, fmt.Errorf("adding to %s: %w", registry.RevokedFile, err)
+	}
+	entries, _, ctx, cancel, err := m.begin()
+	if err != nil {
+		return fail(err)
+	}
+	defer cancel()
+	for {
+		v, err := entries.Get(ctx, revokedKey)
+		if err != nil {
+			return fail(err)
+		}
+		text := v.Data
+		if v.Revision == 0 { // the list that this station has alone, if there is one
+			if text, err = os.ReadFile(filepath.Join(m.dir, registry.RevokedFile)); err != nil && !errors.Is(err, os.ErrNotExist) {
+				return fail(err)
+			}
+		}
+		text, err = registry.AddRevoked(text, add...)
+		switch {
+		case err != nil:
+			return fail(err)
+		case len(text) > maxList:
+			return fail(fmt.Errorf("it would have %d bytes, the maximum is %d", len(text), maxList))
+		case v.Revision != 0 && bytes.Equal(text, v.Data):
+			return registry.Change{}, nil
+		}
+		revision, err := entries.Put(ctx, revokedKey, text, v.Revision)
+		if errors.Is(err, buckets.ErrConflict) {
+			continue // another station has revoked one
+		}
+		if err != nil {
+			return fail(err)
+		}
+		return m.own(registry.RevokedFile, buckets.Value{Data: text, Revision: revision})
+	}
+}

@@ -1,0 +1,252 @@
+// Package mirror owns a cluster's registry: the form that entries and revoked keys have
+// in their bucket, changes to them, and the copy in a station's registry directory.
+// Package cluster runs it; the station adds, removes and revokes through it. Package
+// registry reads the directory, so a station starts from the last copy when NATS is
+// away. It never removes a file that did not come from the bucket.
+package mirror
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+
+	"callhome/internal/atomicfile"
+	"callhome/internal/nms/buckets"
+	"callhome/internal/nms/registry"
+
+	"github.com/hashicorp/go-hclog"
+)
+
+// revokedKey is the key of the list of revoked keys. No device has it: an id begins
+// with a letter or digit.
+const revokedKey = "/revoked_keys"
+
+// keyOf returns the key of an entry: its id, with slashes for dots, which separate the
+// parts of a key.
+func keyOf(id string) string { return strings.ReplaceAll(id, ".", "/") }
+
+// fileOf returns the file for a key, false for a key that this program does not write.
+func fileOf(key string) (string, bool) {
+	if key == revokedKey {
+		return registry.RevokedFile, true
+	}
+	id := strings.ReplaceAll(key, "/", ".")
+	return registry.FileName(id), registry.CheckID(id) == nil && keyOf(id) == key
+}
+
+// maxList bounds the list of revoked keys, in bytes. NATS has messages up to 1 MiB.
+const maxList = 512 << 10
+
+// Mirror is the copy of a bucket in a directory. Its methods may be called by several
+// goroutines.
+type Mirror struct {
+	dir      string
+	registry *registry.Registry
+	log      hclog.Logger
+
+	// mu guards the fields that follow, and is held while files are written.
+	mu            sync.Mutex
+	entries, keys *buckets.Bucket // nil until NATS was reached
+	state         *stateFile
+	revisions     map[string]uint64 // of files, as they are written
+	snapshot      map[string]buckets.Value
+	complete      bool
+	foreign       []registry.Problem
+}
+
+// New returns the mirror of the registry in dir.
+func New(dir string, r *registry.Registry, log hclog.Logger) (*Mirror, error) {
+	state, err := openState(filepath.Join(dir, stateName))
+	if err != nil {
+		return nil, fmt.Errorf("reading which files of the registry are copies: %w", err)
+	}
+	return &Mirror{dir: dir, registry: r, log: log, state: state, revisions: make(map[string]uint64)}, nil
+}
+
+// Run copies the bucket until ctx ends. keys has who has which host key.
+func (m *Mirror) Run(ctx context.Context, entries, keys *buckets.Bucket) {
+	m.mu.Lock()
+	m.entries, m.keys = entries, keys
+	if identity := entries.Created.UTC().Format("2006-01-02T15:04:05.000000000Z"); identity != m.state.bucket {
+		// No file came from this bucket. What it does not have is not removed.
+		if err := m.state.reset(identity); err != nil {
+			m.log.Error("cannot record which files of the registry are copies", "error", err)
+		}
+	}
+	m.mu.Unlock()
+	entries.Watch(ctx, ">", (*follower)(m))
+}
+
+// follower is the mirror as a buckets.Watcher.
+type follower Mirror
+
+// Begin implements buckets.Watcher.
+func (f *follower) Begin() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.snapshot, f.complete = make(map[string]buckets.Value), false
+}
+
+// Value implements buckets.Watcher.
+func (f *follower) Value(key string, v buckets.Value) {
+	m := (*Mirror)(f)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	name, ok := fileOf(key)
+	if !ok {
+		m.log.Warn("the bucket of the registry has a key that no device can have", "key", key)
+		return
+	}
+	if !m.complete {
+		m.snapshot[name] = v
+		return
+	}
+	m.update(name, v)
+}
+
+// Complete implements buckets.Watcher.
+func (f *follower) Complete() {
+	m := (*Mirror)(f)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.complete {
+		return
+	}
+	m.complete = true
+	m.revoke()
+	entries := 0
+	for name, v := range m.snapshot {
+		if !v.Deleted && name != registry.RevokedFile {
+			entries++
+		}
+		m.apply(name, v, false)
+	}
+	for _, name := range m.state.names() {
+		if _, ok := m.snapshot[name]; !ok && entries > 0 { // an empty bucket is not what an operator wants
+			m.apply(name, buckets.Value{Deleted: true}, false)
+		}
+	}
+	m.snapshot = nil
+	m.findForeign()
+	if err := syncDirectory(m.dir); err != nil {
+		m.log.Error("cannot write the copy of the registry to the disk", "error", err)
+	}
+	m.log.Info("the registry is copied from the cluster", "devices", entries, "only-here", len(m.foreign))
+}
+
+// revoke adds the revoked keys that only this station has to the bucket's: a revocation
+// is never lost because a station joins. The caller holds mu.
+func (m *Mirror) revoke() {
+	v, ok := m.snapshot[registry.RevokedFile]
+	if !ok || v.Deleted || m.state.has(registry.RevokedFile) {
+		return
+	}
+	text, err := os.ReadFile(filepath.Join(m.dir, registry.RevokedFile))
+	if err != nil {
+		return // there is none, or the registry reports it
+	}
+	merged, err := registry.AddRevoked(v.Data, lines(text)...)
+	if err != nil || bytes.Equal(merged, v.Data) {
+		return
+	}
+	revision, err := m.entries.Put(context.Background(), revokedKey, merged, v.Revision)
+	if err != nil {
+		m.log.Error("cannot add this station's revoked keys to the cluster's", "error", err)
+		delete(m.snapshot, registry.RevokedFile) // the local list stays
+		return
+	}
+	m.snapshot[registry.RevokedFile] = buckets.Value{Data: merged, Revision: revision}
+}
+
+func lines(text []byte) (out []string) {
+	for line := range strings.Lines(string(text)) {
+		if line = strings.TrimSpace(line); line != "" && line[0] != '#' {
+			out = append(out, line)
+		}
+	}
+	return out
+}
+
+// update applies a change, unless the file has it already. The caller holds mu.
+func (m *Mirror) update(name string, v buckets.Value) {
+	if v.Revision == 0 || v.Revision > m.revisions[name] {
+		m.apply(name, v, true)
+	}
+}
+
+// apply writes or removes a file. The caller holds mu.
+func (m *Mirror) apply(name string, v buckets.Value, sync bool) {
+	path := filepath.Join(m.dir, name)
+	var err error
+	if v.Deleted {
+		if m.state.has(name) {
+			if err = os.Remove(path); errors.Is(err, os.ErrNotExist) {
+				err = nil
+			}
+			err = errors.Join(err, m.state.remove(name))
+		}
+	} else {
+		var text []byte
+		if text, err = os.ReadFile(path); err != nil || !bytes.Equal(text, v.Data) {
+			// The state comes first: a copy that is not known as one would stay for ever.
+			if err = m.state.add(name); err == nil {
+				err = atomicfile.Write(path, v.Data, atomicfile.Options{Mode: 0o640, Sync: sync})
+			}
+		} else {
+			err = m.state.add(name)
+		}
+	}
+	if err != nil {
+		m.log.Error("cannot write the copy of the registry", "file", name, "error", err)
+		return
+	}
+	m.revisions[name] = v.Revision
+}
+
+// findForeign notes the files that the bucket does not have. The caller holds mu.
+func (m *Mirror) findForeign() {
+	m.foreign = nil
+	found, err := os.ReadDir(m.dir)
+	if err != nil {
+		m.log.Error("cannot read the registry", "error", err)
+		return
+	}
+	for _, f := range found {
+		name := f.Name()
+		isEntry := strings.HasSuffix(name, registry.FileName("")) && !strings.HasPrefix(name, ".")
+		if isEntry && !m.state.has(name) {
+			m.foreign = append(m.foreign, registry.Problem{File: name, Error: "only this station has it: `callhome-nms devices import` gives it to the cluster"})
+		}
+	}
+	if len(m.foreign) > 0 {
+		m.log.Warn("files of the registry are not the cluster's", "files", len(m.foreign), "first", m.foreign[0].File)
+	}
+}
+
+// Foreign returns the files of the registry that the cluster does not have.
+func (m *Mirror) Foreign() []registry.Problem {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return slices.Clone(m.foreign)
+}
+
+// own brings a change of this station in force at once, before the watch shows it.
+func (m *Mirror) own(name string, v buckets.Value) (registry.Change, error) {
+	m.write(name, v)
+	return m.registry.Reload()
+}
+
+func (m *Mirror) write(name string, v buckets.Value) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.complete {
+		m.update(name, v)
+	}
+	m.foreign = slices.DeleteFunc(m.foreign, func(p registry.Problem) bool { return p.File == name })
+}

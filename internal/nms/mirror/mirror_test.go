@@ -1,0 +1,293 @@
+package mirror
+
+import (
+	"context"
+	"crypto/ed25519"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"callhome/internal/nms/buckets"
+	"callhome/internal/nms/natstest"
+	"callhome/internal/nms/registry"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"golang.org/x/crypto/ssh"
+)
+
+func newKey(t testing.TB) ssh.PublicKey {
+	t.Helper()
+	public, _, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, err := ssh.NewPublicKey(public)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return key
+}
+
+func entry(id string, keys ...ssh.PublicKey) *registry.Entry {
+	return &registry.Entry{ID: id, HostKeys: keys, User: "admin"}
+}
+
+// station is a mirror with its registry.
+type station struct {
+	*Mirror
+	dir    string
+	conn   *buckets.Conn
+	cancel context.CancelFunc
+	done   chan struct{}
+}
+
+func join(t testing.TB, s *natstest.Servers, dir string) *station {
+	t.Helper()
+	conn, err := buckets.Connect(buckets.Options{URLs: s.URLs(), Name: "test"}, hclog.NewNullLogger())
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	if err := conn.AwaitUp(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := conn.Create(ctx, buckets.Layout{Replicas: 1, Lease: 10 * time.Second}); err != nil {
+		t.Fatal(err)
+	}
+	r, _, err := registry.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := New(dir, r, hclog.NewNullLogger())
+	if err != nil {
+		t.Fatal(err)
+	}
+	entries, err := conn.Open(ctx, buckets.Registry)
+	if err != nil {
+		t.Fatal(err)
+	}
+	keys, err := conn.Open(ctx, buckets.Keys)
+	if err != nil {
+		t.Fatal(err)
+	}
+	st := &station{m, dir, conn, cancel, make(chan struct{})}
+	go func() { defer close(st.done); m.Run(ctx, entries, keys) }()
+	await(t, "the copy is complete", func() bool { m.mu.Lock(); defer m.mu.Unlock(); return m.complete })
+	t.Cleanup(st.leave)
+	return st
+}
+
+func (s *station) leave() {
+	s.cancel()
+	<-s.done
+	s.conn.Close()
+}
+
+func await(t testing.TB, what string, ok func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(10 * time.Second); !ok(); time.Sleep(2 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("not in time: " + what)
+		}
+	}
+}
+
+func (s *station) has(id string) bool {
+	_, err := os.Stat(filepath.Join(s.dir, id+".json"))
+	return err == nil
+}
+
+func TestAChangeIsAtEveryStation(t *testing.T) {
+	servers := natstest.Start(t, 1)
+	a, b := join(t, servers, t.TempDir()), join(t, servers, t.TempDir())
+	key := newKey(t)
+	change, err := a.Add(entry("edge7.example.net", key))
+	if err != nil || len(change.Added) != 1 {
+		t.Fatalf("adding a device: %+v, %v", change, err)
+	}
+	await(t, "the device is at the other station", func() bool { return b.has("edge7.example.net") })
+	if _, err := b.Add(entry("other", key)); err == nil || !strings.Contains(err.Error(), "belongs to device edge7.example.net") {
+		t.Fatalf("a second device with the same host key: %v", err)
+	}
+	if _, err := b.Add(entry("edge7.example.net", newKey(t))); !errors.Is(err, os.ErrExist) {
+		t.Fatalf("a second device with the same id: %v", err)
+	}
+	if _, err := b.Revoke(ssh.FingerprintSHA256(key)); err != nil {
+		t.Fatal(err)
+	}
+	await(t, "the revocation is at the other station", func() bool {
+		text, _ := os.ReadFile(filepath.Join(a.dir, registry.RevokedFile))
+		return strings.Contains(string(text), ssh.FingerprintSHA256(key))
+	})
+	if change, err := b.Remove("edge7.example.net"); err != nil || len(change.Removed) != 1 {
+		t.Fatalf("removing it: %+v, %v", change, err)
+	}
+	await(t, "it is removed at the other station", func() bool { return !a.has("edge7.example.net") })
+	if _, err := b.Remove("edge7.example.net"); !errors.Is(err, os.ErrNotExist) {
+		t.Fatalf("removing it again: %v", err)
+	}
+	if _, err := a.Add(entry("other", key)); err != nil {
+		t.Fatalf("its host key is not free: %v", err)
+	}
+}
+
+// TestOneKeyIsOneDevices: of stations that register one host key at the same time as
+// different devices, one succeeds.
+func TestOneKeyIsOneDevices(t *testing.T) {
+	servers := natstest.Start(t, 1)
+	stations := []*station{join(t, servers, t.TempDir()), join(t, servers, t.TempDir()), join(t, servers, t.TempDir())}
+	for round := range 20 {
+		key := newKey(t)
+		var won atomic.Int64
+		var wg sync.WaitGroup
+		for i, s := range stations {
+			wg.Go(func() {
+				if _, err := s.Add(entry(fmt.Sprintf("d%d-%d", round, i), key)); err == nil {
+					won.Add(1)
+				}
+			})
+		}
+		wg.Wait()
+		if won.Load() != 1 {
+			t.Fatalf("%d stations registered one key", won.Load())
+		}
+	}
+}
+
+// TestAbandonedMarksAreTakenOver: a station died between marking a host key and writing
+// the entry.
+func TestAbandonedMarksAreTakenOver(t *testing.T) {
+	servers := natstest.Start(t, 1)
+	a := join(t, servers, t.TempDir())
+	key := newKey(t)
+	all, _ := marks(entry("never", key))
+	if _, err := a.keys.Put(t.Context(), all[0], []byte("never"), 0); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := a.Add(entry("d", key)); err == nil || !strings.Contains(err.Error(), "temporary, retry") {
+		t.Fatalf("a mark that another station may be using: %v", err)
+	}
+	if _, err := a.takeMark(t.Context(), a.entries, a.keys, all[0], "x", "never"); err != nil {
+		t.Fatalf("a mark of the same device: %v", err)
+	}
+}
+
+// TestLocalFilesStay: what only one station has is reported, and neither removed nor
+// given to the cluster silently, at the first start and with another bucket.
+func TestLocalFilesStay(t *testing.T) {
+	servers := natstest.Start(t, 1)
+	dir := t.TempDir()
+	local, revoked := entry("local", newKey(t)), newKey(t)
+	write(t, filepath.Join(dir, "local.json"), local.Format())
+	write(t, filepath.Join(dir, registry.RevokedFile), ssh.MarshalAuthorizedKey(revoked))
+	a := join(t, servers, dir)
+	b := join(t, servers, t.TempDir())
+	if f := a.Foreign(); len(f) != 1 || f[0].File != "local.json" || b.has("local") {
+		t.Fatalf("files that only a has: %v", f)
+	}
+	if o, err := a.Import(local.Format()); err != nil || o != Added {
+		t.Fatalf("importing it: %v, %v", o, err)
+	}
+	if o, err := a.Import(local.Format()); err != nil || o != Unchanged {
+		t.Fatalf("importing it again: %v, %v", o, err)
+	}
+	await(t, "it is at the other station", func() bool { return b.has("local") })
+	if f := a.Foreign(); len(f) != 0 {
+		t.Fatalf("files that only a has: %v", f)
+	}
+	// The first revocation in the cluster takes this station's list along.
+	if _, err := a.Revoke(ssh.FingerprintSHA256(newKey(t))); err != nil {
+		t.Fatal(err)
+	}
+	await(t, "the revoked key is at the other station", func() bool {
+		text, _ := os.ReadFile(filepath.Join(b.dir, registry.RevokedFile))
+		return strings.Contains(string(text), strings.TrimSpace(string(ssh.MarshalAuthorizedKey(revoked))))
+	})
+	// Another station joins with a revoked key of its own.
+	third, alone := t.TempDir(), newKey(t)
+	write(t, filepath.Join(third, registry.RevokedFile), ssh.MarshalAuthorizedKey(alone))
+	join(t, servers, third)
+	await(t, "its revoked key is at the others", func() bool {
+		text, _ := os.ReadFile(filepath.Join(b.dir, registry.RevokedFile))
+		return strings.Contains(string(text), strings.TrimSpace(string(ssh.MarshalAuthorizedKey(alone))))
+	})
+	// The bucket is lost, and created anew without an entry: nothing is removed.
+	a.leave()
+	fresh := natstest.Start(t, 1)
+	a = join(t, fresh, dir)
+	if f := a.Foreign(); len(f) != 1 || !a.has("local") {
+		t.Fatalf("with a new bucket, files that only a has: %v", f)
+	}
+}
+
+// TestRemovedWhileAway: a station that was away removes what was removed meanwhile, and
+// only that.
+func TestRemovedWhileAway(t *testing.T) {
+	servers := natstest.Start(t, 1)
+	dir := t.TempDir()
+	a, b := join(t, servers, dir), join(t, servers, t.TempDir())
+	for _, id := range []string{"one", "two"} {
+		if _, err := a.Add(entry(id, newKey(t))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	a.leave()
+	if _, err := b.Remove("one"); err == nil {
+		t.Log("b has removed one")
+	} else {
+		t.Fatal(err)
+	}
+	write(t, filepath.Join(dir, "mine.json"), entry("mine", newKey(t)).Format())
+	a = join(t, servers, dir)
+	await(t, "one is removed", func() bool { return !a.has("one") })
+	if !a.has("two") || !a.has("mine") {
+		t.Fatal("a file was removed that the cluster has, or never had")
+	}
+}
+
+// TestAnEmptiedBucketRemovesNothing: somebody purged the bucket.
+func TestAnEmptiedBucketRemovesNothing(t *testing.T) {
+	servers := natstest.Start(t, 1)
+	dir := t.TempDir()
+	a := join(t, servers, dir)
+	if _, err := a.Add(entry("one", newKey(t))); err != nil {
+		t.Fatal(err)
+	}
+	a.leave()
+	nc, err := nats.Connect(servers.URLs()[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	js, err := jetstream.New(nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stream, err := js.Stream(t.Context(), "KV_"+buckets.Registry)
+	if err == nil {
+		err = stream.Purge(t.Context())
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	a = join(t, servers, dir)
+	if !a.has("one") {
+		t.Fatal("the entry is removed")
+	}
+}
+
+func write(t testing.TB, path string, text []byte) {
+	t.Helper()
+	if err := os.WriteFile(path, text, 0o640); err != nil {
+		t.Fatal(err)
+	}
+}

@@ -1,0 +1,109 @@
+// Package natstest runs real NATS servers with JetStream in the process of a test. Tests
+// of packages buckets, mirror and cluster use it. No program imports it.
+package natstest
+
+import (
+	"fmt"
+	"net"
+	"net/url"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+)
+
+// Servers are one server, or a cluster of several.
+type Servers struct {
+	t       testing.TB
+	options []*server.Options
+	running []*server.Server
+}
+
+// Start starts n servers, which end with the test.
+func Start(t testing.TB, n int) *Servers {
+	t.Helper()
+	s := &Servers{t: t, running: make([]*server.Server, n)}
+	var routes []*url.URL
+	dir := t.TempDir()
+	for i := range n {
+		o := &server.Options{
+			Host: "127.0.0.1", Port: freePort(t), ServerName: fmt.Sprint("nats-", i), JetStream: true, StoreDir: filepath.Join(dir, fmt.Sprint(i)), NoLog: true, NoSigs: true,
+		}
+		if n > 1 {
+			o.Cluster = server.ClusterOpts{Name: "test", Host: "127.0.0.1", Port: freePort(t)}
+			routes = append(routes, &url.URL{Scheme: "nats", Host: fmt.Sprintf("127.0.0.1:%d", o.Cluster.Port)})
+		}
+		s.options = append(s.options, o)
+	}
+	for i, o := range s.options {
+		o.Routes = routes
+		s.Start(i)
+	}
+	t.Cleanup(func() {
+		for i := range n {
+			s.Stop(i)
+		}
+	})
+	s.AwaitLeader()
+	return s
+}
+
+// freePort returns a port that nothing listens on now.
+func freePort(t testing.TB) int {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().(*net.TCPAddr).Port
+}
+
+// Start starts a server that was stopped.
+func (s *Servers) Start(i int) {
+	s.t.Helper()
+	o := *s.options[i]
+	srv, err := server.NewServer(&o)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	srv.Start()
+	if !srv.ReadyForConnections(20 * time.Second) {
+		s.t.Fatal("a NATS server does not start")
+	}
+	s.running[i] = srv
+}
+
+// Stop stops a server.
+func (s *Servers) Stop(i int) {
+	if s.running[i] != nil {
+		s.running[i].Shutdown()
+		s.running[i].WaitForShutdown()
+		s.running[i] = nil
+	}
+}
+
+// AwaitLeader waits until JetStream can be used.
+func (s *Servers) AwaitLeader() {
+	s.t.Helper()
+	if len(s.running) == 1 {
+		return
+	}
+	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+		for _, r := range s.running {
+			if r != nil && r.JetStreamIsLeader() && len(r.JetStreamClusterPeers()) == len(s.running) {
+				return
+			}
+		}
+	}
+	s.t.Fatal("the NATS servers elect no leader")
+}
+
+// URLs are the servers' addresses.
+func (s *Servers) URLs() (urls []string) {
+	for _, o := range s.options {
+		urls = append(urls, fmt.Sprintf("nats://127.0.0.1:%d", o.Port))
+	}
+	return urls
+}

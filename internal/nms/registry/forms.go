@@ -1,0 +1,31 @@
+package registry
+
+import "bytes"
+
+// FileName returns the name of the file of an entry.
+func FileName(id string) string { return id + suffix }
+
+// AddRevoked returns a list of revoked keys with those lines added, less those whose key
+// is on it. A list that is not valid is an error: a new line in it would have no effect.
+func AddRevoked(text []byte, lines ...string) ([]byte, error) {
+	listed, err := parseRevoked(text)
+	if err != nil {
+		return nil, err
+	}
+	text = bytes.Clone(text)
+	for _, line := range lines {
+		fingerprint, err := Fingerprint(line)
+		if err != nil {
+			return nil, err
+		}
+		if listed[fingerprint] {
+			continue
+		}
+		listed[fingerprint] = true
+		if len(text) > 0 && !bytes.HasSuffix(text, []byte("\n")) {
+			text = append(text, '\n')
+		}
+		text = append(text, line+"\n"...)
+	}
+	return text, nil
+}

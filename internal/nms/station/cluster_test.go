@@ -1,0 +1,75 @@
+package station
+
+import (
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"callhome/internal/nms/nmsproto"
+)
+
+// others are the other stations of a cluster, one of which may hold each device.
+type others struct{ holder string }
+
+func (o others) Elsewhere(string) string          { return o.holder }
+func (o others) Unknown(string) *nmsproto.Unknown { return nil }
+
+func TestADuplicateOfAConnectionElsewhereIsRefusedBeforeItsLogin(t *testing.T) {
+	for _, tt := range []struct{ policy, event string }{
+		{"", nmsproto.EventDuplicate},
+		{`, "duplicate": "replace"`, nmsproto.EventUp},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			s, d := newSite(t, func(c *Config) { c.Name, c.Cluster = "a", others{"b"} }), newStandIn(t)
+			s.know("edge7", d, tt.policy)
+			s.call("192.0.2.1:1", d.serve)
+			e := s.await(tt.event)
+			if e.Station != "a" || e.Device != "edge7" || tt.policy == "" && !strings.Contains(e.Cause, "connected to station b") {
+				t.Errorf("got %+v", e)
+			}
+		})
+	}
+}
+
+// TestAnotherStationsCallSettlesTheConnection: the rule for a second connection holds
+// across stations.
+func TestAnotherStationsCallSettlesTheConnection(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		mute   bool
+		policy string
+		kept   bool
+	}{
+		{"it is dead", true, "", false},
+		{"it answers", false, "", true},
+		{"it answers, and the newer is wanted", false, `, "duplicate": "replace"`, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s, d := newSite(t, nil), newStandIn(t)
+				s.know("edge7", d, tt.policy)
+				d.mute = tt.mute
+				if kept, _ := s.Settle(t.Context(), "edge7"); kept {
+					t.Error("a connection that there is not was kept")
+				}
+				s.call("192.0.2.1:1", d.serve)
+				up := s.await(nmsproto.EventUp)
+				kept, cause := s.Settle(t.Context(), "edge7")
+				if kept != tt.kept || cause == "" {
+					t.Errorf("kept: %v, %q", kept, cause)
+				}
+				info, _ := s.Device("edge7")
+				if connected := info.State == nmsproto.Connected; connected != tt.kept {
+					t.Errorf("after %q it is %+v", cause, info)
+				}
+				if tt.kept {
+					s.End("edge7", up.Time.Add(-time.Hour), "another connection's")
+					s.mustBe("edge7", nmsproto.Connected, "")
+					s.End("edge7", *info.Since, "it is connected to station b")
+					s.mustBe("edge7", nmsproto.Lost, "station b")
+				}
+			})
+		})
+	}
+}
