@@ -14,8 +14,9 @@ type count struct {
 	outage  time.Duration
 	seconds []second // since the NMS went
 	back    []time.Duration
-	tcp     int // attempts that failed without a connection
-	logins  int // and with one
+	away    []time.Duration // of each device, from the end of its session to the next
+	tcp     int             // attempts that failed without a connection
+	logins  int             // and with one
 	// overloaded is the time after the outage at which the last login failed.
 	overloaded time.Duration
 }
@@ -41,7 +42,8 @@ func (c *count) failed(now time.Duration, connected bool) {
 	c.overloaded = now - c.outage
 }
 
-func (c *count) loggedIn(now time.Duration) {
+func (c *count) loggedIn(now, gone time.Duration) {
+	c.away = append(c.away, now-gone)
 	c.at(now).logins++
 	c.back = append(c.back, now-c.outage)
 }

@@ -18,6 +18,7 @@ type Fleet struct {
 	MaxWait time.Duration // for a TCP connection
 	Horizon time.Duration // after the outage, at which we look no more
 	Seed    uint64
+	Cluster
 }
 
 // epoch is the moment at which the NMS goes; any will do.
@@ -39,7 +40,9 @@ type device struct {
 	endpoint int
 	began    time.Duration // of the attempt
 	syns     int           // sent in it
+	nms      *nms          // of the attempt
 	conn     *conn
+	gone     time.Duration // when its session ended
 }
 
 type fleet struct {
@@ -51,20 +54,25 @@ type fleet struct {
 }
 
 // play lets the fleet lose its NMS and come back, or not.
-func (what Fleet) play(m manner) *count {
+func (what Fleet) play(m manner) *count { return &what.run(m).count }
+
+func (what Fleet) run(m manner) *fleet {
 	f := &fleet{Fleet: what, rand: rand.New(rand.NewPCG(what.Seed, 0))}
 	f.count.open(what)
-	for range f.Policy.Endpoints {
+	if f.Stations > 0 {
+		f.open()
+	}
+	for len(f.nms) < f.Policy.Endpoints {
 		f.nms = append(f.nms, newNMS(f.NMS, &f.clock))
 	}
-	for range f.Devices {
+	for i := range f.Devices {
 		d := &device{fleet: f, caller: m.make(&f.Policy), trip: nearest + time.Duration(f.rand.Int64N(int64(farthest-nearest)))}
 		d.timer.run = func() { d.due(d) }
 		d.report(schedule.Event{Kind: schedule.Found, LoggedIn: true, Since: epoch.Add(-24 * time.Hour)})
-		d.wait((*device).lost, time.Duration(f.rand.Float64()*float64(f.Notice)))
+		d.wait((*device).lost, f.ends(i)+time.Duration(f.rand.Float64()*float64(f.Notice)))
 	}
 	f.clock.run(f.NMS.Outage+f.Horizon, func() bool { return len(f.count.back) == f.Devices })
-	return &f.count
+	return f
 }
 
 // wait lets something happen at a time.
@@ -82,7 +90,7 @@ func (d *device) report(e schedule.Event) {
 		d.endpoint, d.began, d.syns = endpoint, f.clock.now, 0
 		d.wait((*device).knock, f.clock.now+d.trip)
 	case do.Drop:
-		f.nms[d.endpoint].drop(d.conn)
+		d.nms.drop(d.conn)
 		d.hungUp()
 	case !at.IsZero():
 		d.wait((*device).tick, at.Sub(epoch))
@@ -91,7 +99,11 @@ func (d *device) report(e schedule.Event) {
 	}
 }
 
-func (d *device) lost() { d.report(schedule.Event{Kind: schedule.Ended, Stage: proto.StageSession}) }
+func (d *device) lost() {
+	d.gone = d.fleet.clock.now
+	d.report(schedule.Event{Kind: schedule.Ended, Stage: proto.StageSession})
+}
+
 func (d *device) tick() { d.report(schedule.Event{Kind: schedule.Tick}) }
 
 // knock is a SYN at the NMS; without an answer it is sent again after 1, 3, 7…
@@ -100,7 +112,8 @@ func (d *device) knock() {
 	f := d.fleet
 	d.syns++
 	f.count.arrived(f.clock.now)
-	what, c := f.nms[d.endpoint].knock(d)
+	d.nms = f.at(d.endpoint)
+	what, c := d.nms.knock(d)
 	switch what {
 	case welcome:
 		d.conn = c
@@ -129,6 +142,7 @@ func (d *device) hungUp() {
 }
 
 func (d *device) loggedIn() {
-	d.fleet.count.loggedIn(d.fleet.clock.now)
+	d.fleet.count.loggedIn(d.fleet.clock.now, d.gone)
+	d.nms.held++
 	d.report(schedule.Event{Kind: schedule.LoggedIn})
 }

@@ -52,6 +52,7 @@ func parse(args []string, help io.Writer) (*options, error) {
 
 	f.StringVar(&o.plot, "plot", "", "write the charts to this SVG file")
 	f.BoolVar(&o.sweep, "sweep", false, "print only a table of our pauses and their effect after outages of 20 s, 5 min and 1 h")
+	f.IntVar(&o.fleet.Stations, "stations", 0, "print only a table of a restart of one of so many stations, which hold the fleet in equal parts")
 	f.BoolVar(&o.charts, "charts", true, "print charts to the terminal")
 	if err := f.Parse(args); err != nil {
 		return nil, err
@@ -74,6 +75,7 @@ func (f *Fleet) check() error {
 		{f.NMS.Concurrency > 0 && f.NMS.Backlog > 0, "-concurrency and -backlog are above 0"},
 		{f.NMS.Outage >= 0 && f.Notice >= 0, "-outage and -notice are not negative"},
 		{f.Horizon > 0 && f.NMS.Outage+f.Horizon <= 7*24*time.Hour, "-horizon is above 0, and with the outage at most a week"},
+		{f.Stations == 0 || f.Stations > 1 && f.Devices >= f.Stations, "-stations is 0, or from 2 to -fleet"},
 		{f.Policy.Endpoints > 0 && f.Policy.MaxAttempts > 0, "-endpoints and -max-attempts are above 0"},
 		{f.MaxWait > farthest && f.Policy.NoSSH > 0, "-max-wait is above a round trip of " + farthest.String() + ", -no-ssh above 0"},
 		{f.Policy.Pause.Initial >= 10*time.Millisecond && f.Policy.Pause.Maximum >= f.Policy.Pause.Initial, "-initial is from 10ms to -maximum"},
@@ -103,6 +105,9 @@ func run(args []string, out, help io.Writer) error {
 	}
 	if o.sweep {
 		return sweep(out, o.fleet)
+	}
+	if o.fleet.Stations > 0 {
+		return restarts(out, o.fleet)
 	}
 	var lines []line
 	for _, m := range manners {

@@ -50,10 +50,12 @@ type nms struct {
 	// logins, had it been there all the time.
 	progress float64
 	since    time.Duration // when progress was true
+	held     int           // devices that have logged in
+	seconds  map[int]int   // SYNs in each second
 }
 
 func newNMS(what NMS, clock *clock) *nms {
-	n := &nms{NMS: what, clock: clock}
+	n := &nms{NMS: what, clock: clock, seconds: make(map[int]int)}
 	n.timer.run = n.goOn
 	opening := &timer{run: func() { n.open = true }}
 	clock.set(opening, n.Outage)
@@ -71,6 +73,7 @@ const (
 
 // knock is a SYN from d; the connection is nil unless it is welcome.
 func (n *nms) knock(d *device) (answer, *conn) {
+	n.seconds[int(n.clock.now/time.Second)]++
 	switch {
 	case !n.open && n.Silent, n.open && n.full() && !n.Reset:
 		return silence, nil

@@ -185,3 +185,34 @@ func TestTimersRunInOrder(t *testing.T) {
 		t.Errorf("%d ran, in order: %v", len(ran), slices.IsSorted(ran))
 	}
 }
+
+// Of a cluster the devices of one station come back, each once, at the others or there;
+// a drain bounds what arrives, and a balancer keeps the stations equal.
+func TestAStationOfAClusterRestarts(t *testing.T) {
+	for _, drain := range []float64{0, 50} {
+		for _, way := range ways {
+			f := small(t, "-stations", "5", "-endpoints", "5", "-fleet", "300", "-capacity", "100")
+			f.Drain = drain
+			way.change(&f)
+			all := f.run(manners[0])
+			held := 0
+			for i, n := range all.nms {
+				held += n.held
+				if i > 0 {
+					held -= f.Devices
+				}
+			}
+			if held != f.Devices || len(all.count.away) != f.Devices {
+				t.Errorf("%s, drain %v: %d devices are held and %d were away, of %d", way.name, drain, held, len(all.count.away), f.Devices)
+			}
+			if peak := all.count.peak(); f.Balanced && drain > 0 && peak > 2*int(drain) {
+				t.Errorf("%s, drain %v: %d arrivals in a second", way.name, drain, peak)
+			}
+			for _, n := range all.nms[2:] {
+				if diff := n.held - all.nms[1].held; f.Balanced && (diff < -1 || diff > 1) {
+					t.Errorf("%s, drain %v: stations differ by %d devices", way.name, drain, diff)
+				}
+			}
+		}
+	}
+}
