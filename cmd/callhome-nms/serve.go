@@ -112,7 +112,7 @@ func serve(c *cli.Context) error {
 	}
 	b.RegistryRead(change, nil)
 	daemon.Notify(log, sddaemon.SdNotifyReady)
-	log.Info("ready", "version", version, "listening", b.listening, "socket", c.String("socket"), "devices", len(config.Registry.Entries()))
+	log.Info("ready", "version", version, "listening", b.listening, "socket", c.String("socket"), "devices", config.Registry.Len())
 	err = b.run(c.Context, socket, access, sockets)
 	log.Info("stopped")
 	return err
@@ -243,7 +243,7 @@ func (d *backend) reportRegistry(c registry.Change, err error) {
 		return
 	}
 	if len(c.Added)+len(c.Changed)+len(c.Removed) > 0 || c.Revoked {
-		d.log.Info("registry read", "devices", len(d.registry.Entries()), "added", len(c.Added), "changed", len(c.Changed), "removed", len(c.Removed), "revocations-changed", c.Revoked)
+		d.log.Info("registry read", "devices", d.registry.Len(), "added", len(c.Added), "changed", len(c.Changed), "removed", len(c.Removed), "revocations-changed", c.Revoked)
 	}
 	for _, p := range c.Problems {
 		d.Publish(nmsproto.Event{Event: nmsproto.EventRegistry, Cause: p.File + ": " + p.Error})

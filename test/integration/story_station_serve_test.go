@@ -258,6 +258,20 @@ func TestAnUnknownDeviceIsAdopted(t *testing.T) {
 	if list := s.List(); len(list.Unknown) != 0 {
 		t.Errorf("unknown still: %+v", list.Unknown)
 	}
+	contains(t, "remove", s.Run("devices", "remove", "edge7"), `removed "edge7"`)
+	contains(t, "the end", s.AwaitEvent("down", "edge7").Cause, "the registry has no entry with its host key any more")
+	d.Call(s.addr)
+	s.AwaitEvent("unknown", "")
+	s.Run("devices", "forget", e.HostKey)
+	contains(t, "forget once more", s.Fails(68, "devices", "forget", e.HostKey), "no unknown device has called")
+	s.Know("edge7", d.hostKey, fmt.Sprintf(", \"user\": %q", netop))
+	d.Call(s.addr)
+	s.AwaitEvent("up", "edge7")
+	contains(t, "revoke", s.Run("devices", "revoke", "edge7"), "revoked "+e.HostKey, `closed the connection of "edge7"`)
+	contains(t, "the end", s.AwaitEvent("down", "edge7").Cause, "is revoked")
+	contains(t, "the list", readFile(t, filepath.Join(s.registry, "revoked_keys")), publicKey(t, d.hostKey)+" edge7\n")
+	d.Call(s.addr)
+	contains(t, "the refusal", s.AwaitEvent("refused", "").Cause, "is revoked")
 }
 
 // A device that calls again while its old connection hangs gets in; one that

@@ -179,10 +179,7 @@ func (m *Mirror) Remove(id string) (registry.Change, error) {
 		return fail(err)
 	case v.Revision == 0:
 		// A file that only this station has, or none.
-		if err := m.registry.Remove(id); err != nil {
-			return registry.Change{}, err
-		}
-		return m.registry.Reload()
+		return m.registry.Remove(id)
 	}
 	if err := entries.Delete(ctx, keyOf(id), v.Revision); err != nil {
 		return fail(err)

@@ -239,7 +239,7 @@ func (m *Mirror) Foreign() []registry.Problem {
 // own brings a change of this station in force at once, before the watch shows it.
 func (m *Mirror) own(name string, v buckets.Value) (registry.Change, error) {
 	m.write(name, v)
-	return m.registry.Reload()
+	return m.registry.Read(name)
 }
 
 func (m *Mirror) write(name string, v buckets.Value) {

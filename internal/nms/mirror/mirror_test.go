@@ -115,6 +115,9 @@ func TestAChangeIsAtEveryStation(t *testing.T) {
 		t.Fatalf("adding a device: %+v, %v", change, err)
 	}
 	await(t, "the device is at the other station", func() bool { return b.has("edge7.example.net") })
+	if change, err := b.registry.Reload(); err != nil || len(change.Added) != 1 {
+		t.Fatalf("reading it there: %+v, %v", change, err)
+	}
 	if _, err := b.Add(entry("other", key)); err == nil || !strings.Contains(err.Error(), "belongs to device edge7.example.net") {
 		t.Fatalf("a second device with the same host key: %v", err)
 	}

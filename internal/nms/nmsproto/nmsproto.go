@@ -282,18 +282,18 @@ type EventList struct {
 
 // Event is what happened to a device, a call home or the registry.
 type Event struct {
+	Time time.Time `json:"time"`
 	// Sequence grows by one with each event. A later run of the daemon begins with a
 	// higher one: the first is the daemon's start, in microseconds since 1970.
-	Sequence    uint64    `json:"sequence,omitempty"`
-	Time        time.Time `json:"time"`
-	Event       string    `json:"event"`
-	Station     string    `json:"station,omitempty"` // of the cluster, where it happened
-	Device      string    `json:"device,omitempty"`
-	Address     string    `json:"address,omitempty"`
-	Software    string    `json:"software,omitempty"`
-	HostKey     string    `json:"host-key,omitempty"` // fingerprint
-	Certificate string    `json:"certificate,omitempty"`
-	Cause       string    `json:"cause,omitempty"`
+	Sequence    uint64 `json:"sequence,omitempty"`
+	Event       string `json:"event"`
+	Station     string `json:"station,omitempty"` // of the cluster, where it happened
+	Device      string `json:"device,omitempty"`
+	Address     string `json:"address,omitempty"`
+	Software    string `json:"software,omitempty"`
+	HostKey     string `json:"host-key,omitempty"` // fingerprint
+	Certificate string `json:"certificate,omitempty"`
+	Cause       string `json:"cause,omitempty"`
 	// Unsaid is how many events the rate limit dropped before this one: of the same
 	// kind, or for up, down and replaced of the same device.
 	Unsaid int `json:"unsaid,omitempty"`

@@ -2,6 +2,7 @@ package registry
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -27,6 +28,8 @@ type Entry struct {
 	Labels       map[string]string
 	// Duplicate is the policy for a duplicate; "" for the station's own.
 	Duplicate Duplicate
+
+	sum [sha256.Size]byte // of the text that Parse had
 }
 
 // Duplicate is the policy for a second live connection of a device.
@@ -91,7 +94,7 @@ func Parse(text []byte) (*Entry, error) {
 		return nil, fmt.Errorf("line 1: the file has %d bytes, the maximum is %d", len(text), maxFile)
 	}
 	d := json.NewDecoder(bytes.NewReader(text))
-	e := new(Entry)
+	e := &Entry{sum: sha256.Sum256(text)}
 	if err := e.members(d); err != nil {
 		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
 			err = errors.New("the file ends in the middle")

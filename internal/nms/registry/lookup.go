@@ -25,11 +25,12 @@ func (r *Registry) Lookup(key ssh.PublicKey, now time.Time) (*Entry, error) {
 	if r.revoked == nil {
 		return nil, fmt.Errorf("%s cannot be read, every key counts as revoked", RevokedFile)
 	}
-	if r.revoked[ssh.FingerprintSHA256(plain)] {
-		return nil, fmt.Errorf("host key %s is revoked", ssh.FingerprintSHA256(plain))
+	fingerprint := ssh.FingerprintSHA256(plain)
+	if r.revoked[fingerprint] {
+		return nil, fmt.Errorf("host key %s is revoked", fingerprint)
 	}
 	// A key in an entry is enough, even if a certificate comes with it.
-	if id := r.byKey[string(plain.Marshal())]; id != "" {
+	if id := r.byKey[fingerprint]; id != "" {
 		return r.entries[id], nil
 	}
 	if !isCert {
@@ -43,19 +44,12 @@ func (r *Registry) Lookup(key ssh.PublicKey, now time.Time) (*Entry, error) {
 func (r *Registry) Owner(fingerprint string) string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for id, e := range r.entries {
-		for _, key := range e.HostKeys {
-			if ssh.FingerprintSHA256(key) == fingerprint {
-				return id
-			}
-		}
-	}
-	return ""
+	return r.byKey[fingerprint]
 }
 
 func (r *Registry) certified(cert *ssh.Certificate, now time.Time) (*Entry, error) {
 	ca := string(cert.SignatureKey.Marshal())
-	if !r.cas[ca] {
+	if r.cas[ca] == 0 {
 		return nil, ErrUnknown
 	}
 	fail := func(why string) error {

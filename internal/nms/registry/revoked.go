@@ -18,15 +18,6 @@ import (
 // certificates.
 const RevokedFile = "revoked_keys"
 
-// readRevoked reads the list's fingerprints; no file is an empty list.
-func readRevoked(path string) (map[string]bool, error) {
-	text, err := os.ReadFile(path)
-	if err != nil && !errors.Is(err, os.ErrNotExist) {
-		return nil, err
-	}
-	return parseRevoked(text)
-}
-
 // parseRevoked returns the list's fingerprints. A line that cannot be parsed makes the
 // whole list an error: any key can be the one it revokes.
 func parseRevoked(text []byte) (map[string]bool, error) {
@@ -59,45 +50,33 @@ func Fingerprint(line string) (string, error) {
 	return ssh.FingerprintSHA256(k), nil
 }
 
-// Revoke adds lines to the list of revoked keys, less those whose key is on it. The
-// next Reload brings it in force. A list that is not valid stays as it is: a new line
-// in it would have no effect.
-func (r *Registry) Revoke(lines ...string) error {
-	r.revoking.Lock()
-	defer r.revoking.Unlock()
-	path := filepath.Join(r.dir, RevokedFile)
-	fail := func(err error) error { return fmt.Errorf("adding to %s: %w", RevokedFile, err) }
+// Revoke adds lines to the list of revoked keys, less those whose key is on it, and
+// brings it in force. A list that is not valid stays as it is: a new line in it would
+// have no effect.
+func (r *Registry) Revoke(lines ...string) (Change, error) {
+	r.reading.Lock()
+	defer r.reading.Unlock()
+	if err := revoke(filepath.Join(r.dir, RevokedFile), lines); err != nil {
+		return Change{}, fmt.Errorf("adding to %s: %w", RevokedFile, err)
+	}
+	return r.update([]string{RevokedFile}, true)
+}
+
+func revoke(path string, lines []string) error {
 	text, err := os.ReadFile(path)
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
-		return fail(err)
-	}
-	listed, err := parseRevoked(text)
-	if err != nil {
-		return fail(fmt.Errorf("%w; correct that line first", err))
+		return err
 	}
 	mode := os.FileMode(0o640)
 	if info, err := os.Stat(path); err == nil {
 		mode = info.Mode().Perm()
 	}
-	if len(text) > 0 && !bytes.HasSuffix(text, []byte("\n")) {
-		text = append(text, '\n')
-	}
-	was := len(listed)
-	for _, line := range lines {
-		fingerprint, err := Fingerprint(line)
-		if err != nil {
-			return fail(err)
-		}
-		if !listed[fingerprint] {
-			listed[fingerprint] = true
-			text = append(text, line+"\n"...)
-		}
-	}
-	if len(listed) == was {
+	next, err := AddRevoked(text, lines...)
+	switch {
+	case err != nil:
+		return fmt.Errorf("%w; correct that line first", err)
+	case bytes.Equal(next, text):
 		return nil
 	}
-	if err := atomicfile.Write(path, text, atomicfile.Options{Mode: mode, Sync: true}); err != nil {
-		return fail(err)
-	}
-	return nil
+	return atomicfile.Write(path, next, atomicfile.Options{Mode: mode, Sync: true})
 }

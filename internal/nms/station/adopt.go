@@ -3,8 +3,7 @@ package station
 import (
 	"errors"
 	"fmt"
-	"slices"
-	"time"
+	"maps"
 
 	"callhome/internal/nms/nmsproto"
 	"callhome/internal/nms/registry"
@@ -41,19 +40,13 @@ func (s *Station) Adopt(p nmsproto.AdoptParams, root bool) (nmsproto.Adopted, er
 	if err := registry.CheckID(p.ID); err != nil {
 		return bad(err)
 	}
-	owner := s.config.Registry.Owner(p.HostKey)
 	s.mu.Lock()
 	u := s.unknown[p.HostKey]
-	for id, d := range s.devices { // one that is known by its certificate
-		if owner == "" && d.seen.HostKey == p.HostKey {
-			owner = id
-		}
-	}
 	s.mu.Unlock()
-	if u == nil && p.HostKey != "" && owner != "" {
-		return nmsproto.Adopted{}, proto.NewError(proto.CodeBadType, fmt.Sprintf("the host key %.80s is that of device %s already", p.HostKey, owner))
-	}
 	if u == nil {
+		if owner := s.owner(p.HostKey); owner != "" {
+			return nmsproto.Adopted{}, proto.NewError(proto.CodeBadType, fmt.Sprintf("the host key %.80s is that of device %s already", p.HostKey, owner))
+		}
 		return nmsproto.Adopted{}, notCalled(p.HostKey)
 	}
 	key, err := registry.ParseKey(u.Key)
@@ -61,28 +54,11 @@ func (s *Station) Adopt(p nmsproto.AdoptParams, root bool) (nmsproto.Adopted, er
 		return bad(err)
 	}
 	e := &registry.Entry{ID: p.ID, HostKeys: []ssh.PublicKey{key}, User: p.User, KeyFile: p.KeyFile, PasswordFile: p.PasswordFile, Labels: p.Labels}
-	r := s.config.Registry
-	if err := r.Add(e); err != nil {
-		return bad(err)
-	}
-	change, err := r.Reload()
+	change, err := s.config.Registry.Add(e)
 	if err != nil {
-		err = errors.Join(err, r.Remove(p.ID))
-		return nmsproto.Adopted{}, proto.NewError(proto.CodeOS, err.Error())
-	}
-	problem := r.Problem(p.ID)
-	change.Problems = slices.DeleteFunc(change.Problems, func(q registry.Problem) bool { return problem != "" && q.Error == problem })
-	// An operator may have changed the directory too, and only the Reload that
-	// reads a change first returns it.
-	s.RegistryRead(change, nil)
-	if problem != "" {
-		err := errors.Join(errors.New(problem), r.Remove(p.ID))
-		s.RegistryRead(r.Reload())
 		return bad(err)
 	}
-	if r.Entry(p.ID) == nil {
-		return bad(fmt.Errorf("the file of %s was removed in the meantime", p.ID))
-	}
+	s.RegistryRead(change, nil)
 	s.mu.Lock()
 	delete(s.unknown, p.HostKey)
 	s.mu.Unlock()
@@ -91,11 +67,27 @@ func (s *Station) Adopt(p nmsproto.AdoptParams, root bool) (nmsproto.Adopted, er
 	return nmsproto.Adopted{Device: info, Called: u.Unknown}, nil
 }
 
-// RegistryRead must be called after each Reload of the registry: it rechecks the
-// connections and passes the change to Config.RegistryRead.
+// owner returns the device that has a key in its entry, or had it at its last login, as
+// one with a certificate; "" where there is none.
+func (s *Station) owner(fingerprint string) string {
+	if id := s.config.Registry.Owner(fingerprint); id != "" || fingerprint == "" {
+		return id
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for id, d := range s.devices {
+		if d.seen.HostKey == fingerprint {
+			return id
+		}
+	}
+	return ""
+}
+
+// RegistryRead must be called with each change of the registry: it rechecks the
+// connections that the change concerns, and passes it to Config.RegistryRead.
 func (s *Station) RegistryRead(c registry.Change, err error) {
 	if err == nil {
-		s.recheck()
+		s.recheck(c)
 		s.mu.Lock()
 		for _, id := range c.Removed {
 			delete(s.history.devices, id)
@@ -109,28 +101,21 @@ func (s *Station) RegistryRead(c registry.Change, err error) {
 
 // recheck ends the connections whose host key is not that device's any more, and
 // removes unknown devices that have an entry now.
-func (s *Station) recheck() {
+func (s *Station) recheck(c registry.Change) {
 	s.mu.Lock()
-	var all []*connection
-	for _, d := range s.devices {
-		if d.connection != nil {
-			all = append(all, d.connection)
+	var concerned []*connection
+	for id := range c.Devices(maps.Keys(s.devices)) {
+		if d := s.devices[id]; d != nil && d.connection != nil && c.Concerns(id, d.seen.HostKey, d.connection.key) {
+			concerned = append(concerned, d.connection)
 		}
 	}
-	known := s.unknown.list()
+	for _, k := range c.Keys() {
+		delete(s.unknown, k)
+	}
 	s.mu.Unlock()
-	for _, h := range all {
+	for _, h := range concerned {
 		if cause := s.disowned(h); cause != "" {
 			h.end(cause, wire.HostKeyNotVerified)
-		}
-	}
-	for _, u := range known {
-		if key, err := registry.ParseKey(u.Key); err == nil {
-			if _, err := s.config.Registry.Lookup(key, time.Now()); !errors.Is(err, registry.ErrUnknown) {
-				s.mu.Lock()
-				delete(s.unknown, u.HostKey)
-				s.mu.Unlock()
-			}
 		}
 	}
 }

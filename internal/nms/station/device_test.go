@@ -102,12 +102,20 @@ func (s *site) write(id, text string) {
 	if err := os.WriteFile(filepath.Join(s.dir, id+".json"), []byte(text), 0o600); err != nil {
 		s.t.Fatal(err)
 	}
-	if _, err := s.config.Registry.Reload(); err != nil {
-		s.t.Fatal(err)
-	}
+	s.reload()
 	if p := s.config.Registry.Problems(); len(p) > 0 {
 		s.t.Fatal(p)
 	}
+}
+
+// reload brings files in force that the test has changed.
+func (s *site) reload() {
+	s.t.Helper()
+	c, err := s.config.Registry.Reload()
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.RegistryRead(c, err)
 }
 
 // from is a connection whose remote address is a given one.

@@ -135,9 +135,7 @@ func revoke(s *site, k ssh.PublicKey) {
 	if err := os.WriteFile(filepath.Join(s.dir, registry.RevokedFile), []byte(sshtest.Line(k)), 0o600); err != nil {
 		s.t.Fatal(err)
 	}
-	if _, err := s.config.Registry.Reload(); err != nil {
-		s.t.Fatal(err)
-	}
+	s.reload()
 }
 
 func TestAnUnknownDeviceIsAdopted(t *testing.T) {
@@ -171,34 +169,6 @@ func TestAnUnknownDeviceIsAdopted(t *testing.T) {
 		s.mustBe("edge7", nmsproto.Connected, "")
 		if list := s.Unknown(); len(list) != 0 {
 			t.Errorf("unknown %+v", list)
-		}
-	})
-}
-
-// Only the first to read the directory sees what an operator changed in it, so
-// Adopt reports that too.
-func TestAdoptReportsOtherChangesOfTheRegistry(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		s, d, unknownDevice := newSite(t, nil), newStandIn(t), newStandIn(t)
-		s.know("edge7", d, "")
-		var changes []registry.Change
-		s.config.RegistryRead = func(c registry.Change, _ error) { changes = append(changes, c) }
-		s.call("192.0.2.1:1", d.serve)
-		s.await(nmsproto.EventUp)
-		s.call("192.0.2.1:2", unknownDevice.serve)
-		s.await(nmsproto.EventUnknown)
-		list := filepath.Join(s.dir, registry.RevokedFile)
-		if err := os.WriteFile(list, []byte(sshtest.Line(d.host.PublicKey())), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := s.adopt(nmsproto.AdoptParams{HostKey: s.Unknown()[0].HostKey, ID: "edge8"}); err != nil {
-			t.Fatal(err)
-		}
-		if e := s.await(nmsproto.EventDown); e.Device != "edge7" || !strings.Contains(e.Cause, "is revoked") {
-			t.Errorf("got %+v", e)
-		}
-		if len(changes) != 1 || !changes[0].Revoked || len(changes[0].Added) != 1 {
-			t.Errorf("changes %+v", changes)
 		}
 	})
 }
@@ -248,6 +218,9 @@ func TestAFailedAdoptLeavesNothing(t *testing.T) {
 		s.await(nmsproto.EventUnknown)
 		text := fmt.Sprintf(`{"id": "a", "host-keys": [%q]}`, sshtest.Line(d.host.PublicKey()))
 		if err := os.WriteFile(filepath.Join(s.dir, "a.json"), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.config.Registry.Reload(); err != nil {
 			t.Fatal(err)
 		}
 		s.config.RegistryRead = func(c registry.Change, err error) {
@@ -351,10 +324,7 @@ func TestAConnectionDoesNotOutliveItsEntry(t *testing.T) {
 				s.call("192.0.2.1:1", d.serve)
 				s.await(nmsproto.EventUp)
 				tt.change(s, d)
-				if _, err := s.config.Registry.Reload(); err != nil {
-					t.Fatal(err)
-				}
-				s.recheck()
+				s.reload()
 				if tt.cause == "" {
 					synctest.Wait()
 					s.mustBe("edge7", nmsproto.Connected, "")

@@ -20,15 +20,14 @@ func (s *Station) Remove(p nmsproto.RemoveParams) error {
 	if err := registry.CheckID(p.Device); err != nil {
 		return proto.NewError(proto.CodeBadType, err.Error())
 	}
-	switch err := s.config.Registry.Remove(p.Device); {
-	case errors.Is(err, os.ErrNotExist) && s.config.Registry.Entry(p.Device) == nil:
+	change, err := s.config.Registry.Remove(p.Device)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
 		return noDevice(p.Device)
-	case err != nil && !errors.Is(err, os.ErrNotExist):
+	case err != nil:
 		return proto.NewError(proto.CodeOS, err.Error())
 	}
-	if err := s.reload(); err != nil {
-		return err
-	}
+	s.RegistryRead(change, nil)
 	s.Publish(nmsproto.Event{Event: nmsproto.EventRemoved, Device: p.Device})
 	return nil
 }
@@ -55,12 +54,11 @@ func (s *Station) Revoke(p nmsproto.RevokeParams) (nmsproto.Revoked, error) {
 		}
 	}
 	out.Devices = s.connectedWith(out.HostKeys)
-	if err := s.config.Registry.Revoke(lines...); err != nil {
+	change, err := s.config.Registry.Revoke(lines...)
+	if err != nil {
 		return nmsproto.Revoked{}, proto.NewError(proto.CodeOS, err.Error())
 	}
-	if err := s.reload(); err != nil {
-		return nmsproto.Revoked{}, err
-	}
+	s.RegistryRead(change, nil)
 	for _, fingerprint := range out.HostKeys {
 		s.Publish(nmsproto.Event{Event: nmsproto.EventRevoked, Device: device, HostKey: fingerprint})
 	}
@@ -123,16 +121,6 @@ func (s *Station) Forget(p nmsproto.ForgetParams) error {
 		return notCalled(p.HostKey)
 	}
 	delete(s.unknown, p.HostKey)
-	return nil
-}
-
-// reload reads the registry after the station has changed it.
-func (s *Station) reload() error {
-	c, err := s.config.Registry.Reload()
-	s.RegistryRead(c, err)
-	if err != nil {
-		return proto.NewError(proto.CodeOS, err.Error())
-	}
 	return nil
 }
 
