@@ -23,6 +23,7 @@ var crowds = map[string]func(crowd) error{
 	"versions": crowd.versions,
 	"keys":     crowd.keys,
 	"flood":    crowd.flood,
+	"fleet":    crowd.fleet,
 }
 
 // crowd is a number of peers, each with an address of its own.
@@ -51,6 +52,8 @@ func beCrowd(kind string, args []string) error {
 	}
 	return f(c)
 }
+
+func randFloat() float64 { return rand.Float64() }
 
 // hostKey is the host key of device i, the same in each process.
 func hostKey(i int) (ssh.Signer, error) {

@@ -18,15 +18,16 @@ import (
 )
 
 var (
-	rounds = flag.Int("rounds", 100, "rounds of each way")
-	held   = flag.Int("held", 500, "sessions held for memory and idle CPU")
-	idle   = flag.Duration("idle", 30*time.Second, "time for which the idle daemon is measured")
-	bin    = flag.String("bin", "bin", "directory of the programs")
-	beside = flag.String("beside", "", "directory of the programs of another build, to measure in the same rounds")
-	step   = flag.String("step", "", "run only this measurement: banner, hello, throughput, holding, together, station or storm")
-	only   = flag.Int("storm", -1, "of the step storm, run only the storm with this number")
-	people = flag.String("crowd", "", "run as the peers of a storm, of this kind")
-	give   = flag.String("give", "", "run as ssh's ProxyCommand: pass the descriptor from this socket to ssh")
+	rounds  = flag.Int("rounds", 100, "rounds of each way")
+	held    = flag.Int("held", 500, "sessions held for memory and idle CPU")
+	idle    = flag.Duration("idle", 30*time.Second, "time for which the idle daemon is measured")
+	bin     = flag.String("bin", "bin", "directory of the programs")
+	beside  = flag.String("beside", "", "directory of the programs of another build, to measure in the same rounds")
+	step    = flag.String("step", "", "run only this measurement: banner, hello, throughput, holding, together, station, storm or fleet")
+	devices = flag.Int("n", 10000, "devices of the step fleet, which runs only by its name")
+	only    = flag.Int("storm", -1, "of the step storm, run only the storm with this number")
+	people  = flag.String("crowd", "", "run as the peers of a storm, of this kind")
+	give    = flag.String("give", "", "run as ssh's ProxyCommand: pass the descriptor from this socket to ssh")
 )
 
 func main() {
@@ -55,7 +56,7 @@ func measureAll() error {
 	}
 	defer f.end()
 	for _, s := range steps {
-		if *step != "" && *step != s.name {
+		if *step != s.name && (*step != "" || s.name == "fleet") {
 			continue
 		}
 		if err := s.run(f); err != nil {
@@ -70,7 +71,7 @@ func measureAll() error {
 var steps = []struct {
 	name string
 	run  func(*fixture) error
-}{{"banner", banner}, {"hello", hello}, {"throughput", throughput}, {"holding", holding}, {"together", together}, {"station", manyDevices}, {"storm", stormyStation}}
+}{{"banner", banner}, {"hello", hello}, {"throughput", throughput}, {"holding", holding}, {"together", together}, {"station", manyDevices}, {"storm", stormyStation}, {"fleet", fleet}}
 
 // furnished says that we are in a mount namespace of our own.
 const furnished = "CALLHOME_BENCH_FURNISHED"

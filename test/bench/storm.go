@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"callhome/internal/nms/nmsproto"
-	"callhome/internal/nms/sshtest"
 
 	"golang.org/x/sys/unix"
 )
@@ -48,18 +47,8 @@ var storms = []struct {
 // a session on a held device takes.
 func stormyStation(f *fixture) error {
 	dir := f.path("storm")
-	if err := os.Mkdir(dir, 0o700); err != nil {
+	if err := writeRegistry(dir, heldBefore+most+hostileFloods); err != nil {
 		return err
-	}
-	for i := range heldBefore + 10000 + 4 {
-		host, err := hostKey(i)
-		if err != nil {
-			return err
-		}
-		entry := fmt.Sprintf(`{"id": "d%d", "host-keys": [%q]}`, i, sshtest.Line(host.PublicKey()))
-		if err := os.WriteFile(filepath.Join(dir, fmt.Sprintf("d%d.json", i)), []byte(entry), 0o600); err != nil {
-			return err
-		}
 	}
 	fmt.Printf("%-48s %9s %9s %9s %9s %9s %9s\n", "management station, sessions on 50 held devices", "logins", "all s", "sessions", "failed", "p50 ms", "p99 ms")
 	for i, s := range storms {
@@ -74,7 +63,7 @@ func stormyStation(f *fixture) error {
 }
 
 func (f *fixture) storm(dir, name string, others []string, devices int, limit time.Duration) error {
-	st, err := f.startStation(dir)
+	st, err := f.startStation(dir, "127.0.0.1:0")
 	if err != nil {
 		return err
 	}
@@ -129,6 +118,7 @@ func (f *fixture) storm(dir, name string, others []string, devices int, limit ti
 // stormStation is a station and the crowds around it.
 type stormStation struct {
 	f      *fixture
+	dir    string // its registry
 	cmd    *exec.Cmd
 	doors  string
 	addr   string
@@ -136,10 +126,10 @@ type stormStation struct {
 	crowds []*exec.Cmd
 }
 
-func (f *fixture) startStation(dir string) (*stormStation, error) {
+func (f *fixture) startStation(dir, listen string) (*stormStation, error) {
 	socket, doors := f.path("nms-storm"), f.path("doors-storm")
-	s := &stormStation{f: f, doors: doors}
-	s.cmd = exec.Command(program("callhome-nms"), "serve", "--listen", "127.0.0.1:0", "--registry", dir, "--socket", socket, "--device-sockets", doors,
+	s := &stormStation{f: f, dir: dir, doors: doors}
+	s.cmd = exec.Command(program("callhome-nms"), "serve", "--listen", listen, "--metrics", "unix:"+f.path("metrics-storm"), "--registry", dir, "--socket", socket, "--device-sockets", doors,
 		"--group", "", "--user", "root", "--key-file", f.path("user_key"), "--log-level", "error")
 	s.cmd.Stderr = f.log
 	s.cmd.SysProcAttr = &unix.SysProcAttr{Pdeathsig: unix.SIGKILL}
@@ -166,18 +156,31 @@ func (s *stormStation) end() {
 	}
 	_ = os.RemoveAll(s.doors)
 	_ = os.Remove(s.f.path("nms-storm"))
+	_ = os.Remove(s.f.path("metrics-storm"))
 }
 
 // crowd starts peers first to first+n, in a process of that niceness: on other
 // machines they would take no processor time from the station.
 func (s *stormStation) crowd(nice int, kind string, first, n int) error {
-	self, err := os.Executable()
+	c, err := s.crowdCommand(nice, kind, first, n)
 	if err != nil {
 		return err
+	}
+	return s.startCrowd(c)
+}
+
+func (s *stormStation) crowdCommand(nice int, kind string, first, n int) (*exec.Cmd, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return nil, err
 	}
 	c := exec.Command("nice", "-n", strconv.Itoa(nice), self, "-crowd", kind, s.addr, strconv.Itoa(first), strconv.Itoa(n), s.f.path("user_key.pub"))
 	c.Stderr = os.Stderr
 	c.SysProcAttr = &unix.SysProcAttr{Pdeathsig: unix.SIGKILL}
+	return c, nil
+}
+
+func (s *stormStation) startCrowd(c *exec.Cmd) error {
 	if err := c.Start(); err != nil {
 		return err
 	}

@@ -1,0 +1,410 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"callhome/internal/device/schedule"
+	"callhome/internal/nms/sshtest"
+	"callhome/internal/proto"
+
+	"golang.org/x/crypto/ssh"
+	"golang.org/x/sys/unix"
+)
+
+// Sizes of the hostile crowd of a fleet.
+const (
+	hostileVersions = 1024
+	hostileKeys     = 64
+	hostileFloods   = 4
+)
+
+// settleTime is how long a fleet is left alone before the idle station is measured, for
+// idleTime: one round of keepalives.
+const settleTime, idleTime = 10 * time.Second, 30 * time.Second
+
+// fleet measures a station with -n devices: their first calls at once, the idle station,
+// its restart, its kill in a hostile crowd, and a drain.
+func fleet(f *fixture) error {
+	n := *devices
+	if err := enoughDescriptors(uint64(n + 500)); err != nil {
+		return err
+	}
+	dir := f.path("fleet")
+	if err := writeRegistry(dir, heldBefore+n+hostileFloods); err != nil {
+		return err
+	}
+	st, err := f.startStation(dir, "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	defer st.end()
+	if err := st.crowd(0, "devices", 0, heldBefore); err != nil {
+		return err
+	}
+	if _, err := st.await(heldBefore, time.Minute); err != nil {
+		return err
+	}
+	for i := range heldBefore {
+		if err := st.open(i); err != nil {
+			return err
+		}
+	}
+	g, err := st.fleet(heldBefore, n)
+	if err != nil {
+		return err
+	}
+	kernel := unix.Utsname{}
+	_ = unix.Uname(&kernel)
+	fmt.Printf("%d devices, %s, %d processors, Linux %s, %s\n\n", n, time.Now().UTC().Format(time.DateOnly), runtime.NumCPU(), unix.ByteSliceToString(kernel.Release[:]), runtime.Version())
+	fmt.Println("| phase | half, 99 %, all logged in after | failed calls | station: processor time a login | sessions, failed | p50, p99 |")
+	fmt.Println("|---|---|---|---|---|---|")
+
+	before, _ := memory(st.cmd.Process.Pid)
+	if err := st.phase("all call at once", g, n, func() error { return g.begin() }); err != nil {
+		return err
+	}
+	held, _ := memory(st.cmd.Process.Pid)
+	time.Sleep(settleTime)
+	ticks := cpu(st.cmd.Process.Pid)
+	time.Sleep(idleTime)
+	idle := float64(cpu(st.cmd.Process.Pid)-ticks) * 10 / float64(idleTime.Milliseconds()) * 100
+	settled, _ := memory(st.cmd.Process.Pid)
+	figures, err := st.metrics()
+	if err != nil {
+		return err
+	}
+
+	var stopped, started time.Duration
+	if err := st.phase("the station is restarted", g, n, func() (err error) {
+		stopped, started, err = st.restart(unix.SIGTERM)
+		return err
+	}); err != nil {
+		return err
+	}
+	for _, c := range []struct {
+		kind string
+		n    int
+	}{{"versions", hostileVersions}, {"keys", hostileKeys}, {"flood", hostileFloods}} {
+		if err := st.crowd(15, c.kind, heldBefore+n, c.n); err != nil {
+			return err
+		}
+	}
+	time.Sleep(25 * time.Second) // schedule calls at once only after a session of that length
+	if err := st.phase("the station is killed and started in a hostile crowd", g, n, func() error {
+		_, _, err := st.restart(unix.SIGKILL)
+		return err
+	}); err != nil {
+		return err
+	}
+	drained, err := st.drain(n / 10)
+	if err != nil {
+		return err
+	}
+
+	fmt.Printf("\n| the station | |\n|---|---|\n")
+	for _, r := range []struct{ name, value string }{
+		{"resident memory a device, after the storm", fmt.Sprintf("%.1f KiB", float64(held-before)/float64(n))},
+		{fmt.Sprintf("… after %v", settleTime+idleTime), fmt.Sprintf("%.1f KiB", float64(settled-before)/float64(n))},
+		{"heap in use, stacks in use, a device", fmt.Sprintf("%.1f, %.1f KiB", figures["go_memstats_heap_inuse_bytes"]/1024/float64(n), figures["go_memstats_stack_inuse_bytes"]/1024/float64(n))},
+		{"goroutines, descriptors a device", fmt.Sprintf("%.2f, %.2f", figures["go_goroutines"]/float64(n), figures["process_open_fds"]/float64(n))},
+		{"idle, with keepalives every 30 s", fmt.Sprintf("%.1f %% of a processor", idle)},
+		{"SIGTERM until it has ended", fmt.Sprintf("%.1f s", stopped.Seconds())},
+		{"start until it accepts calls", fmt.Sprintf("%.1f s", started.Seconds())},
+		{fmt.Sprintf("`drain --rate %d`", n/10), fmt.Sprintf("%.1f s", drained.Seconds())},
+	} {
+		fmt.Printf("| %s | %s |\n", r.name, r.value)
+	}
+	return nil
+}
+
+// enoughDescriptors raises the limit of descriptors to that many, if it is lower. The
+// station takes one for each device.
+func enoughDescriptors(n uint64) error {
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		return err
+	}
+	if limit.Cur >= n {
+		return nil
+	}
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: n, Max: max(n, limit.Max)}); err != nil {
+		return fmt.Errorf("raising the limit of %d descriptors to %d: %w", limit.Cur, n, err)
+	}
+	return nil
+}
+
+// writeRegistry writes an entry for each of n devices.
+func writeRegistry(dir string, n int) error {
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return err
+	}
+	for i := range n {
+		host, err := hostKey(i)
+		if err != nil {
+			return err
+		}
+		entry := fmt.Sprintf(`{"id": "d%d", "host-keys": [%q]}`, i, sshtest.Line(host.PublicKey()))
+		if err := os.WriteFile(filepath.Join(dir, fmt.Sprintf("d%d.json", i)), []byte(entry), 0o600); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// phaseLimit bounds how long all devices may take to log in.
+const phaseLimit = 90 * time.Second
+
+// phase does something that makes n devices log in, and prints a row.
+func (s *stormStation) phase(name string, g *generator, n int, do func() error) error {
+	logins, failed := g.counts()
+	probed := s.probe()
+	begun := time.Now()
+	if err := do(); err != nil {
+		return err
+	}
+	ticks := 0
+	if time.Since(begun) < 100*time.Millisecond { // else the process is a new one
+		ticks = cpu(s.cmd.Process.Pid)
+	}
+	marks := []struct {
+		devices int
+		after   time.Duration
+	}{{n / 2, 0}, {n * 99 / 100, 0}, {n, 0}}
+	all := &marks[len(marks)-1].after
+	for *all == 0 && time.Since(begun) < phaseLimit {
+		time.Sleep(20 * time.Millisecond)
+		now, _ := g.counts()
+		for i, m := range marks {
+			if m.after == 0 && now-logins >= m.devices {
+				marks[i].after = time.Since(begun)
+			}
+		}
+	}
+	took := cpu(s.cmd.Process.Pid) - ticks
+	p := probed()
+	now, failedNow := g.counts()
+	allText := fmt.Sprintf("%.1f s", all.Seconds())
+	if *all == 0 {
+		allText = fmt.Sprintf("%d of %d", now-logins, n)
+	}
+	fmt.Printf("| %s | %.1f, %.1f, %s | %d | %.2f ms | %d, %d | %.1f, %.1f ms |\n", name, marks[0].after.Seconds(), marks[1].after.Seconds(), allText, failedNow-failed,
+		float64(took)*10/float64(max(1, now-logins)), len(p.times), p.failed, ms(p.times[len(p.times)/2]), ms(p.times[len(p.times)*99/100]))
+	figures, err := s.metrics()
+	if err != nil {
+		return err
+	}
+	for name, n := range figures {
+		if strings.HasPrefix(name, "callhome_nms_calls_finished_total") && n > 0 {
+			fmt.Fprintln(os.Stderr, name, n)
+		}
+	}
+	return nil
+}
+
+// restart ends the station with a signal, and starts it again at the same address.
+func (s *stormStation) restart(with unix.Signal) (stopped, started time.Duration, err error) {
+	begun := time.Now()
+	if err := s.cmd.Process.Signal(with); err != nil {
+		return 0, 0, err
+	}
+	_ = s.cmd.Wait()
+	stopped = time.Since(begun)
+	again, err := s.f.startStation(s.dir, s.addr)
+	if err != nil {
+		return 0, 0, err
+	}
+	s.cmd, s.status = again.cmd, again.status
+	return stopped, time.Since(begun) - stopped, nil
+}
+
+// drain empties the station, and returns how long that took.
+func (s *stormStation) drain(rate int) (time.Duration, error) {
+	begun := time.Now()
+	cmd := exec.Command(program("callhome-nms"), "drain", "--socket", s.f.path("nms-storm"), "--rate", strconv.Itoa(max(1, rate)), "--session-time", "0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return 0, fmt.Errorf("draining: %w: %s", err, out)
+	}
+	return time.Since(begun), nil
+}
+
+// metrics returns the station's figures by name, with their labels.
+func (s *stormStation) metrics() (map[string]float64, error) {
+	client := http.Client{Transport: &http.Transport{DialContext: func(context.Context, string, string) (net.Conn, error) {
+		return net.Dial("unix", s.f.path("metrics-storm"))
+	}}}
+	answer, err := client.Get("http://callhome/metrics")
+	if err != nil {
+		return nil, err
+	}
+	defer answer.Body.Close()
+	out := make(map[string]float64)
+	for lines := bufio.NewScanner(answer.Body); lines.Scan(); {
+		name, value, _ := strings.Cut(lines.Text(), " ")
+		if n, err := strconv.ParseFloat(value, 64); err == nil {
+			out[name] = n
+		}
+	}
+	return out, nil
+}
+
+// perProcess bounds the devices of one process.
+const perProcess = 5000
+
+// generator is the devices of a fleet, in processes of their own as on other machines.
+type generator struct {
+	start []io.Writer
+
+	mu             sync.Mutex // guards the fields that follow
+	logins, failed []int      // of each process, so far
+}
+
+// fleet makes devices first to first+n. They call from begin on.
+func (s *stormStation) fleet(first, n int) (*generator, error) {
+	g := &generator{}
+	for ; n > 0; first, n = first+perProcess, n-perProcess {
+		c, err := s.crowdCommand(15, "fleet", first, min(n, perProcess))
+		if err != nil {
+			return nil, err
+		}
+		start, err := c.StdinPipe()
+		if err != nil {
+			return nil, err
+		}
+		out, err := c.StdoutPipe()
+		if err != nil {
+			return nil, err
+		}
+		if err := s.startCrowd(c); err != nil {
+			return nil, err
+		}
+		lines := bufio.NewScanner(out)
+		if !lines.Scan() || lines.Text() != "ready" {
+			return nil, fmt.Errorf("the devices were not made: %q", lines.Text())
+		}
+		i := len(g.start)
+		g.start, g.logins, g.failed = append(g.start, start), append(g.logins, 0), append(g.failed, 0)
+		defer func() { go g.read(i, lines) }()
+	}
+	return g, nil
+}
+
+// read takes the counts of process i from its output.
+func (g *generator) read(i int, lines *bufio.Scanner) {
+	for lines.Scan() {
+		var logins, failed int
+		if _, err := fmt.Sscan(lines.Text(), &logins, &failed); err == nil {
+			g.mu.Lock()
+			g.logins[i], g.failed[i] = logins, failed
+			g.mu.Unlock()
+		}
+	}
+}
+
+func (g *generator) begin() error {
+	for _, w := range g.start {
+		if _, err := io.WriteString(w, "begin\n"); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// counts are the logins so far, and the calls that were connected and did not log in.
+func (g *generator) counts() (logins, failed int) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for i := range g.logins {
+		logins, failed = logins+g.logins[i], failed+g.failed[i]
+	}
+	return logins, failed
+}
+
+// fleet is devices with callhome-mgr's own schedule. They begin with a line on standard
+// input, and report their counts on standard output.
+func (c crowd) fleet() error {
+	hosts := make([]ssh.Signer, c.n)
+	for i := range hosts {
+		var err error
+		if hosts[i], err = hostKey(c.first + i); err != nil {
+			return err
+		}
+	}
+	fmt.Println("ready")
+	if _, err := bufio.NewReader(os.Stdin).ReadString('\n'); err != nil {
+		return err
+	}
+	var logins, failed atomic.Int64
+	for i, host := range hosts {
+		d := &fleetDevice{crowd: c, i: c.first + i, host: host, logins: &logins, failed: &failed}
+		go d.run()
+	}
+	for {
+		time.Sleep(20 * time.Millisecond)
+		fmt.Println(logins.Load(), failed.Load())
+	}
+}
+
+// fleetDevice is one device of a fleet.
+type fleetDevice struct {
+	crowd
+	i              int
+	host           ssh.Signer
+	logins, failed *atomic.Int64
+	state          schedule.State
+}
+
+// policy is that of a client without options.
+var policy = &schedule.Policy{Endpoints: 1, MaxAttempts: 3, Pause: schedule.DefaultPause}
+
+// run calls home for ever.
+func (d *fleetDevice) run() {
+	do := d.step(schedule.Event{Kind: schedule.Begin}, time.Now())
+	for {
+		for !do.Call {
+			time.Sleep(time.Until(d.state.At))
+			do = d.step(schedule.Event{Kind: schedule.Tick}, time.Now())
+		}
+		do = d.step(d.call(), time.Now())
+	}
+}
+
+func (d *fleetDevice) step(e schedule.Event, now time.Time) (do schedule.Do) {
+	d.state, do = policy.Step(d.state, e, now, randFloat())
+	return do
+}
+
+// call makes one call home and returns how it ended.
+func (d *fleetDevice) call() schedule.Event {
+	conn, err := d.dial(d.i, false)
+	if err != nil {
+		return schedule.Event{Kind: schedule.Failed, Stage: proto.StageTCP}
+	}
+	d.step(schedule.Event{Kind: schedule.Connected}, time.Now())
+	at := make(chan time.Time, 1)
+	(&sshtest.Server{Config: sshtest.LetIn(d.host, d.user), Netconf: greet, LoggedIn: func(ssh.Conn) {
+		d.logins.Add(1)
+		at <- time.Now()
+	}}).Serve(conn)
+	select {
+	case login := <-at:
+		d.step(schedule.Event{Kind: schedule.LoggedIn}, login)
+		return schedule.Event{Kind: schedule.Ended, Stage: proto.StageSession}
+	default:
+		d.failed.Add(1)
+		return schedule.Event{Kind: schedule.Ended, Stage: proto.StageSSH}
+	}
+}
