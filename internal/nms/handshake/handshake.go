@@ -6,20 +6,26 @@
 // ClientConfig first, and reads User from the copy after the key exchange (client.go,
 // client_auth.go in v0.58). So no callback can set it. A second key exchange on the same
 // connection would keep the user of the first. Therefore the library runs twice over one
-// key exchange:
+// key exchange, and computes its result once:
 //
 //	first run   version, KEXINIT, KEX_INIT ──▶ device
 //	            ◀── version, KEXINIT, KEX_REPLY with host key and signature
-//	            Identify finds the login; the run ends here, before NEWKEYS
+//	            the run ends here, before the library has seen KEX_REPLY.
+//	            User finds the user name for the key that the device claims to have
 //	second run  the same bytes, without sending them: each write is compared with
 //	            the first run's, each read returns the first run's bytes;
+//	            the library verifies the signature, so the device has proven the key.
+//	            Identify finds the login, which must have that user name;
 //	            then NEWKEYS and the login go to the device
 //
-// The second run gets the random numbers of the first, and so makes the same key
-// exchange. Each number is sent once, and only the second run uses the shared secret.
-// Both verify the signature over the exchange. A key exchange can run twice only if its
-// secrets come from ssh.Config.Rand. If a later version of the library draws one from
-// elsewhere, the comparison fails, and so does the login.
+// The user name leaves the station after the proof, in the encrypted login. A device that
+// claims a key which it does not have learns nothing: its signature fails.
+//
+// The second run gets the random numbers of the first, and so makes the same key pair.
+// Each number is sent once, and only the second run computes the shared secret. A key
+// exchange can begin twice only if its secrets come from ssh.Config.Rand. If a later
+// version of the library draws one from elsewhere, the comparison fails, and so does the
+// login.
 package handshake
 
 import (
@@ -53,8 +59,12 @@ const oldKeyExchange = ssh.KeyExchangeDH14SHA256
 // Login is how to log in to a device.
 type Login struct {
 	User string
-	Auth []ssh.AuthMethod
+	Auth []wire.Method
 }
+
+// User returns the user name for the device that claims that host key, "" if no device has
+// it. Nothing is proven: it must have no effect.
+type User func(claimed ssh.PublicKey) string
 
 // Identify returns the login for the device with that host key, or an error. The peer
 // has proven that it holds the key; the fields of a certificate are not checked.
@@ -108,7 +118,7 @@ type Options struct {
 
 // Do logs in until the deadline. It closes the connection on error; otherwise it
 // removes the deadline. Errors are *Error.
-func Do(conn net.Conn, deadline time.Time, o Options, identify Identify) (*Conn, error) {
+func Do(conn net.Conn, deadline time.Time, o Options, user User, identify Identify) (*Conn, error) {
 	if err := conn.SetDeadline(deadline); err != nil {
 		conn.Close()
 		return nil, &Error{StageVersion, "", err}
@@ -116,15 +126,16 @@ func Do(conn net.Conn, deadline time.Time, o Options, identify Identify) (*Conn,
 	under := wire.NewConn(conn)
 	under.GotVersion = o.GotVersion
 	r := &recording{Conn: under, deadline: deadline}
-	login, key, failed := firstRun(r, o, identify)
+	claimed, failed := firstRun(r, o)
 	if failed != nil {
-		if failed.Stage == StageIdentity && o.Disconnect != nil {
-			wire.Refuse(conn, o.Disconnect(failed)) // nothing is encrypted yet
-		}
 		conn.Close()
 		return nil, failed
 	}
-	out, failed := secondRun(r, o, login, key)
+	name := ""
+	if claimed != nil {
+		name = user(claimed)
+	}
+	out, failed := secondRun(r, o, claimed, name, identify)
 	if failed != nil {
 		conn.Close()
 		return nil, failed
@@ -132,40 +143,78 @@ func Do(conn net.Conn, deadline time.Time, o Options, identify Identify) (*Conn,
 	return out, nil
 }
 
-func secondRun(r *recording, o Options, login *Login, key ssh.PublicKey) (*Conn, *Error) {
+// errChanged ends a login whose user is another one than that for the claimed key.
+var errChanged = errors.New("the device's entry was changed during its login")
+
+func secondRun(r *recording, o Options, claimed ssh.PublicKey, user string, identify Identify) (*Conn, *Error) {
 	if err := r.stop(); err != nil {
 		return nil, &Error{StageExchange, r.version(), err}
 	}
 	config := config(o, &repeating{first: r.random.Bytes()})
-	config.User, config.Auth, config.HostKeyCallback = login.User, login.Auth, onlyKey(key, o.Rekey)
+	config.User = user
 	watched := wire.Watch(config)
+	k := &keys{claimed: claimed, rekey: o.Rekey, identify: func(key ssh.PublicKey) error {
+		login, err := identify(key)
+		switch {
+		case err != nil:
+			return err
+		case login.User != user:
+			return errChanged
+		}
+		watched.Use(login.Auth)
+		return nil
+	}}
+	config.HostKeyCallback = k.check
 	r.Hold(true)
 	conn, channels, requests, err := ssh.NewClientConn(&replay{Conn: r.Conn, in: r.in, out: r.out}, "", config)
 	r.Hold(false)
-	if err != nil {
-		failed := &Error{StageLogin, r.version(), &plainError{wire.LoginError(err), err}}
+	watched.Use(nil) // the library keeps the configuration, but needs no credential any more
+	if err == nil {
+		err = r.SetDeadline(time.Time{})
+	}
+	switch {
+	case err == nil:
+		return &Conn{conn, channels, requests, wire.NewKeepalive(conn, r.Conn)}, nil
+	case k.refused != nil:
+		failed := &Error{StageIdentity, r.version(), k.refused}
 		if o.Disconnect != nil {
-			watched.Refuse(r.Conn, o.Disconnect(failed))
+			wire.Refuse(r.Conn, o.Disconnect(failed)) // nothing is encrypted yet
 		}
 		return nil, failed
+	case !k.proven:
+		return nil, &Error{StageExchange, r.version(), plain(err)}
 	}
-	if err := r.SetDeadline(time.Time{}); err != nil {
-		return nil, &Error{StageLogin, r.version(), err}
+	failed := &Error{StageLogin, r.version(), &plainError{wire.LoginError(err), err}}
+	if o.Disconnect != nil {
+		watched.Refuse(r.Conn, o.Disconnect(failed))
 	}
-	return &Conn{conn, channels, requests, wire.NewKeepalive(conn, r.Conn)}, nil
+	return nil, failed
 }
 
-// onlyKey accepts that key alone, and from the second key exchange on asks rekey, too. The
-// library makes one key exchange at a time.
-func onlyKey(key ssh.PublicKey, rekey func() error) ssh.HostKeyCallback {
-	same, again := ssh.FixedHostKey(key), false
-	return func(name string, from net.Addr, k ssh.PublicKey) error {
-		if err := same(name, from, k); err != nil || !again || rekey == nil {
-			again = true
-			return err
-		}
-		return rekey()
+// keys decides about the host key of each key exchange on a connection. The library makes
+// one at a time, and calls check when it has verified the signature.
+type keys struct {
+	claimed  ssh.PublicKey
+	identify func(ssh.PublicKey) error // nil after the first key exchange
+	rekey    func() error              // unless nil, for each later one
+	proven   bool                      // the device has proven the claimed key
+	refused  error                     // by identify
+}
+
+func (k *keys) check(name string, from net.Addr, key ssh.PublicKey) error {
+	if err := ssh.FixedHostKey(k.claimed)(name, from, key); err != nil {
+		return err
 	}
+	if !k.proven {
+		k.proven = true
+		k.refused = k.identify(key)
+		k.identify = nil
+		return k.refused
+	}
+	if k.rekey == nil {
+		return nil
+	}
+	return k.rekey()
 }
 
 func config(o Options, random io.Reader) *ssh.ClientConfig {
@@ -180,27 +229,22 @@ func config(o Options, random io.Reader) *ssh.ClientConfig {
 	}
 }
 
-// errIdentified ends the first run.
-var errIdentified = errors.New("identified")
+// errClaimed ends the first run.
+var errClaimed = errors.New("the host key has come")
 
-func firstRun(r *recording, o Options, identify Identify) (login *Login, key ssh.PublicKey, failed *Error) {
+// firstRun returns the host key that the peer claims, nil if it is malformed.
+func firstRun(r *recording, o Options) (claimed ssh.PublicKey, failed *Error) {
 	config := config(o, io.TeeReader(rand.Reader, &r.random))
-	var refused error
-	config.HostKeyCallback = func(_ string, _ net.Addr, k ssh.PublicKey) error {
-		key = k
-		login, refused = identify(k)
-		return errIdentified
-	}
+	config.HostKeyCallback = func(string, net.Addr, ssh.PublicKey) error { return errClaimed } // it is not called
 	_, _, _, err := ssh.NewClientConn(r, "", config)
 	switch {
-	case refused != nil:
-		return nil, nil, &Error{StageIdentity, r.version(), refused}
-	case login != nil:
-		return login, key, nil
+	case r.packets.replied && r.begun:
+		claimed, _ = ssh.ParsePublicKey(r.packets.hostKey) // the second run has the error
+		return claimed, nil
 	case !r.IsSSH():
-		return nil, nil, &Error{StageVersion, r.version(), plain(err)}
+		return nil, &Error{StageVersion, r.version(), plain(err)}
 	}
-	return nil, nil, &Error{StageExchange, r.version(), plain(err)}
+	return nil, &Error{StageExchange, r.version(), plain(err)}
 }
 
 // plain returns err with a text that lacks the library's prefixes.
@@ -220,6 +264,10 @@ func (e *plainError) Unwrap() error { return e.err }
 // between.
 const maxExchange = 32 << 10
 
+// errEarly ends the first run: with its reply before KEX_INIT a peer would end the run
+// while it writes.
+var errEarly = errors.New("the reply of the key exchange came before its begin")
+
 // recording is the connection of the first run.
 type recording struct {
 	*wire.Conn
@@ -230,6 +278,7 @@ type recording struct {
 	mu      sync.Mutex // guards the fields that follow
 	in, out []byte
 	packets packets
+	begun   bool // KEX_INIT was sent
 	closed  bool
 }
 
@@ -246,6 +295,12 @@ func (r *recording) Read(p []byte) (int, error) {
 	if err := r.packets.check(r.in); err != nil {
 		return 0, err
 	}
+	switch {
+	case r.packets.replied && r.begun:
+		return 0, errClaimed
+	case r.packets.replied:
+		return 0, errEarly
+	}
 	return n, err
 }
 
@@ -257,6 +312,7 @@ func (r *recording) Write(p []byte) (int, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.out = append(r.out, p[:n]...)
+	r.begun = r.begun || n > 5 && p[5] == msgKexInit
 	return n, err
 }
 
@@ -346,6 +402,8 @@ func (r *repeating) Read(p []byte) (int, error) {
 	}
 	n := copy(p, r.first)
 	clear(r.first[:n])
-	r.first = r.first[n:]
+	if r.first = r.first[n:]; len(r.first) == 0 {
+		r.first = nil
+	}
 	return n, nil
 }

@@ -72,6 +72,9 @@ func device(conn net.Conn, host ssh.Signer, kex, user, password string) <-chan e
 	return done
 }
 
+// userU is the user "u" for each key.
+func userU(ssh.PublicKey) string { return "u" }
+
 func soon() time.Time { return time.Now().Add(20 * time.Second) }
 
 // Every key exchange can run twice, and the host key determines the user.
@@ -83,11 +86,17 @@ func TestTheHostKeyDeterminesTheUser(t *testing.T) {
 				station, other := pair(t)
 				served := device(other, host, kex, user, "secret of "+user)
 				versions := 0
-				c, err := Do(station, soon(), Options{OldKeyExchange: kex == oldKeyExchange, GotVersion: func() { versions++ }}, func(key ssh.PublicKey) (*Login, error) {
+				of := func(key ssh.PublicKey) string {
 					for name, s := range hosts {
 						if bytes.Equal(key.Marshal(), s.PublicKey().Marshal()) {
-							return &Login{User: name, Auth: []ssh.AuthMethod{ssh.Password("secret of " + name)}}, nil
+							return name
 						}
+					}
+					return ""
+				}
+				c, err := Do(station, soon(), Options{OldKeyExchange: kex == oldKeyExchange, GotVersion: func() { versions++ }}, of, func(key ssh.PublicKey) (*Login, error) {
+					if name := of(key); name != "" {
+						return &Login{User: name, Auth: []wire.Method{{Name: "password", AuthMethod: ssh.Password("secret of " + name)}}}, nil
 					}
 					return nil, errors.New("unknown")
 				})
@@ -117,7 +126,7 @@ func TestAPeerCannotChooseAnExpensiveKeyExchange(t *testing.T) {
 	}{{oldKeyExchange, false}, {ssh.KeyExchangeDH16SHA512, true}, {ssh.KeyExchangeDHGEXSHA256, true}} {
 		station, other := pair(t)
 		device(other, sshtest.NewSigner(t), tt.kex, "u", "p")
-		_, err := Do(station, soon(), Options{OldKeyExchange: tt.old}, func(ssh.PublicKey) (*Login, error) {
+		_, err := Do(station, soon(), Options{OldKeyExchange: tt.old}, userU, func(ssh.PublicKey) (*Login, error) {
 			t.Errorf("%s was used", tt.kex)
 			return nil, errors.New("used")
 		})
@@ -132,7 +141,7 @@ func TestAFailureNamesItsStage(t *testing.T) {
 	host := sshtest.NewSigner(t)
 	unknown := errors.New("unknown key")
 	login := func(ssh.PublicKey) (*Login, error) {
-		return &Login{User: "u", Auth: []ssh.AuthMethod{ssh.Password("p")}}, nil
+		return &Login{User: "u", Auth: []wire.Method{{Name: "password", AuthMethod: ssh.Password("p")}}}, nil
 	}
 	send := func(text string) func(net.Conn) {
 		return func(c net.Conn) {
@@ -162,7 +171,7 @@ func TestAFailureNamesItsStage(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			station, other := pair(t)
 			go tt.device(other)
-			c, err := Do(station, soon(), Options{}, tt.identify)
+			c, err := Do(station, soon(), Options{}, userU, tt.identify)
 			var e *Error
 			if c != nil || !errors.As(err, &e) {
 				t.Fatalf("got %v", err)
@@ -211,7 +220,7 @@ func TestOnlyAWholeVersionCounts(t *testing.T) {
 func TestASilentPeerFailsAtTheDeadline(t *testing.T) {
 	station, _ := pair(t)
 	begun := time.Now()
-	_, err := Do(station, begun.Add(50*time.Millisecond), Options{}, nil)
+	_, err := Do(station, begun.Add(50*time.Millisecond), Options{}, nil, nil)
 	var e *Error
 	if !errors.As(err, &e) || e.Stage != StageVersion {
 		t.Errorf("got %v", err)
@@ -263,7 +272,7 @@ func FuzzPeer(f *testing.F) {
 			_ = other.(*net.TCPConn).CloseWrite()
 			_, _ = io.Copy(io.Discard, other)
 		}()
-		c, err := Do(station, soon(), Options{}, func(ssh.PublicKey) (*Login, error) { return nil, errors.New("unknown") })
+		c, err := Do(station, soon(), Options{}, userU, func(ssh.PublicKey) (*Login, error) { return nil, errors.New("unknown") })
 		if c != nil || err == nil {
 			t.Fatal("logged in to an unknown device")
 		}
@@ -280,6 +289,7 @@ func TestALargeExchangeIsRefusedAtOnce(t *testing.T) {
 		{"a packet that is announced", "SSH-2.0-x\r\n\x00\x03\xff\xff", "a packet of 262143 bytes, the maximum is 32768"},
 		{"after a line", "I am edge7\r\nSSH-2.0-x\r\n\x00\x03\xff\xff\x04", "a packet of 262143 bytes"},
 		{"the second one", "SSH-2.0-x\r\n" + kexInit(t) + "\xff\xff\xff\xff", "a packet of 4294967295 bytes"},
+		{"a reply before its question", "SSH-2.0-x\r\n" + string(packetOf(msgKexReply, 100)), "came before its begin"},
 		{"packets without end", "SSH-2.0-x\r\n" + strings.Repeat(ignore, maxExchange/len(ignore)+1), "more than the maximum of 32768 bytes"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -289,7 +299,7 @@ func TestALargeExchangeIsRefusedAtOnce(t *testing.T) {
 				_, _ = io.Copy(io.Discard, other)
 			}()
 			begun := time.Now()
-			_, err := Do(station, soon(), Options{}, nil)
+			_, err := Do(station, soon(), Options{}, nil, nil)
 			if err == nil || !strings.Contains(err.Error(), tt.text) {
 				t.Errorf("got %v, want %q", err, tt.text)
 			}
@@ -323,15 +333,20 @@ func kexInit(t *testing.T) string {
 	return string(packet)
 }
 
-// Lengths are read up to the last packet in the clear, in pieces of any size.
+// packetOf is a packet of zeros.
+func packetOf(kind byte, length int) []byte {
+	p := make([]byte, 4+length)
+	binary.BigEndian.PutUint32(p, uint32(length))
+	p[5] = kind
+	return p
+}
+
+// Lengths are read up to the last packet in the clear, in pieces of any size, and the host
+// key is found.
 func TestPacketsAreFollowedToTheLastInTheClear(t *testing.T) {
-	packet := func(kind byte, length int) []byte {
-		p := make([]byte, 4+length)
-		binary.BigEndian.PutUint32(p, uint32(length))
-		p[5] = kind
-		return p
-	}
-	in := slices.Concat([]byte("SSH-2.0-x\r\n"), packet(20, 1000), packet(31, 3000), packet(msgNewKeys, 12), bytes.Repeat([]byte{0xff}, 100))
+	reply := packetOf(msgKexReply, 3000)
+	copy(reply[6:], "\x00\x00\x00\x03key")
+	in := slices.Concat([]byte("SSH-2.0-x\r\n"), packetOf(20, 1000), reply, packetOf(msgNewKeys, 12), bytes.Repeat([]byte{0xff}, 100))
 	for _, step := range []int{1, 7, 4096, len(in)} {
 		var p packets
 		for n := 0; n < len(in); {
@@ -341,9 +356,93 @@ func TestPacketsAreFollowedToTheLastInTheClear(t *testing.T) {
 				break
 			}
 		}
-		if !p.encrypted {
-			t.Errorf("in steps of %d: the last packet was not found", step)
+		if !p.encrypted || !p.replied || string(p.hostKey) != "key" {
+			t.Errorf("in steps of %d: the last packet was not found, or host key %q", step, p.hostKey)
 		}
+	}
+	for _, length := range []string{"\x00\x00\x0b\xb8", "\xff\xff\xff\xff"} {
+		copy(reply[6:], length)
+		p := packets{version: true}
+		if err := p.check(reply); err != nil || !p.replied || p.hostKey != nil {
+			t.Errorf("a host key of length %q: %v, %q", length, err, p.hostKey)
+		}
+	}
+}
+
+// liar shows the key of another device, and signs with its own.
+type liar struct {
+	ssh.Signer
+	claims ssh.PublicKey
+}
+
+func (l liar) PublicKey() ssh.PublicKey { return l.claims }
+
+// A peer that claims the key of a device and does not have it has no effect, and is not
+// told the user.
+func TestAClaimIsNoProof(t *testing.T) {
+	station, other := pair(t)
+	device, liar := sshtest.NewSigner(t), liar{Signer: sshtest.NewSigner(t)}
+	liar.claims = device.PublicKey()
+	var heard bytes.Buffer
+	served := func() <-chan error {
+		config := &ssh.ServerConfig{PasswordCallback: func(c ssh.ConnMetadata, _ []byte) (*ssh.Permissions, error) {
+			t.Errorf("it was told the user %q", c.User())
+			return nil, nil
+		}}
+		config.AddHostKey(liar)
+		done := make(chan error, 1)
+		go func() {
+			_, _, _, err := ssh.NewServerConn(hearing{other, &heard}, config)
+			done <- err
+		}()
+		return done
+	}()
+	claims := 0
+	_, err := Do(station, soon(), Options{}, func(k ssh.PublicKey) string {
+		if !bytes.Equal(k.Marshal(), device.PublicKey().Marshal()) {
+			t.Errorf("it claimed %v", k)
+		}
+		claims++
+		return "u-of-the-device"
+	}, func(ssh.PublicKey) (*Login, error) {
+		t.Error("it was identified")
+		return nil, errors.New("identified")
+	})
+	var e *Error
+	if !errors.As(err, &e) || e.Stage != StageExchange || claims != 1 {
+		t.Errorf("got %v after %d claims", err, claims)
+	}
+	<-served
+	if strings.Contains(heard.String(), "u-of-the-device") {
+		t.Error("the peer got the user")
+	}
+}
+
+// hearing keeps what is read.
+type hearing struct {
+	net.Conn
+	to *bytes.Buffer
+}
+
+func (h hearing) Read(p []byte) (int, error) {
+	n, err := h.Conn.Read(p)
+	h.to.Write(p[:n])
+	return n, err
+}
+
+// The user belongs to the claim, and the credential to the proof: where the registry was
+// changed between them there is no login.
+func TestADeviceWhoseEntryChangesIsNotLoggedIn(t *testing.T) {
+	station, other := pair(t)
+	served := device(other, sshtest.NewSigner(t), "", "u", "p")
+	_, err := Do(station, soon(), Options{}, userU, func(ssh.PublicKey) (*Login, error) {
+		return &Login{User: "v", Auth: []wire.Method{{Name: "password", AuthMethod: ssh.Password("p")}}}, nil
+	})
+	if !errors.Is(err, errChanged) {
+		t.Errorf("got %v", err)
+	}
+	if err := <-served; err == nil {
+		t.Error("the device has let it in")
 	}
 }
 
@@ -373,7 +472,7 @@ func TestALargeExchangeFits(t *testing.T) {
 		t.Fatal(err)
 	}
 	o := Options{HostKeys: []string{ssh.CertAlgoRSASHA512v01}}
-	_, key, failed := firstRun(r, o, func(ssh.PublicKey) (*Login, error) { return &Login{User: "u"}, nil })
+	key, failed := firstRun(r, o)
 	if failed != nil || key.Type() != ssh.CertAlgoRSAv01 {
 		t.Fatalf("got %v, %v", key, failed)
 	}

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"syscall"
 
+	"callhome/internal/nms/wire"
 	"callhome/internal/printable"
 	"callhome/internal/sysexits"
 
@@ -41,13 +42,13 @@ const maxSecret = 64 << 10
 
 // Methods returns the ways to log in, in ssh's order: keys, then passwords. The caller
 // must close the closer, the connection to ssh-agent, after the login.
-func (c Credentials) Methods(user string) ([]ssh.AuthMethod, io.Closer, error) {
+func (c Credentials) Methods(user string) ([]wire.Method, io.Closer, error) {
 	closer := io.Closer(io.NopCloser(nil))
 	signers, err := c.fileSigners()
 	if err != nil {
 		return nil, nil, err
 	}
-	var methods []ssh.AuthMethod
+	var methods []wire.Method
 	var keys agent.ExtendedAgent
 	if c.AgentSocket != "" && len(c.KeyFiles) == 0 {
 		// As with ssh, an agent that does not answer is no error.
@@ -56,7 +57,7 @@ func (c Credentials) Methods(user string) ([]ssh.AuthMethod, io.Closer, error) {
 		}
 	}
 	if keys != nil || len(signers) > 0 {
-		methods = append(methods, ssh.PublicKeysCallback(func() ([]ssh.Signer, error) {
+		methods = append(methods, wire.Method{Name: "publickey", AuthMethod: ssh.PublicKeysCallback(func() ([]ssh.Signer, error) {
 			if keys == nil {
 				return signers, nil
 			}
@@ -65,7 +66,7 @@ func (c Credentials) Methods(user string) ([]ssh.AuthMethod, io.Closer, error) {
 				return nil, fmt.Errorf("asking ssh-agent: %w", err)
 			}
 			return append(held, signers...), nil
-		}))
+		})})
 	}
 	ask, err := c.password(user)
 	if err != nil {
@@ -73,7 +74,8 @@ func (c Credentials) Methods(user string) ([]ssh.AuthMethod, io.Closer, error) {
 		return nil, nil, err
 	}
 	if ask != nil {
-		methods = append(methods, ssh.PasswordCallback(ask), ssh.KeyboardInteractive(answer(ask)))
+		methods = append(methods, wire.Method{Name: "password", AuthMethod: ssh.PasswordCallback(ask)},
+			wire.Method{Name: "keyboard-interactive", AuthMethod: ssh.KeyboardInteractive(answer(ask))})
 	}
 	if len(methods) == 0 {
 		return nil, nil, sysexits.New(sysexits.NoInput, "give --privKeyFile or --password-file, or start ssh-agent",

@@ -69,20 +69,19 @@ func (c *Client) leave(d wire.Disconnect) { c.leaving.Do(func() { wire.Leave(c.C
 // Do logs in over conn, which it owns. It closes conn on an error, and when ctx ends
 // before the login. Its error for a peer that is not the device is a
 // *knownhosts.Refusal, that for a refused login an *Error.
-func Do(ctx context.Context, conn net.Conn, device *knownhosts.Device, user string, auth []ssh.AuthMethod) (*Client, error) {
+func Do(ctx context.Context, conn net.Conn, device *knownhosts.Device, user string, auth []wire.Method) (*Client, error) {
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
 	under := wire.NewConn(conn)
 	var known identity
 	config := &ssh.ClientConfig{
 		User:              user,
-		Auth:              auth,
 		ClientVersion:     wire.ClientVersion,
 		HostKeyAlgorithms: device.Algorithms(),
 		HostKeyCallback: func(_ string, _ net.Addr, k ssh.PublicKey) error {
 			return known.set(k, device.Check(k))
 		},
 	}
-	watched := wire.Watch(config)
+	watched := wire.Watch(config, auth...)
 	under.Hold(true)
 	c, channels, requests, err := ssh.NewClientConn(under, "", config)
 	under.Hold(false)

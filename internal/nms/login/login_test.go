@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"callhome/internal/nms/knownhosts"
+	"callhome/internal/nms/wire"
 	"callhome/internal/sysexits"
 
 	"golang.org/x/crypto/ssh"
@@ -159,7 +160,7 @@ func know(t *testing.T, keys ...ssh.PublicKey) *knownhosts.Device {
 	return d
 }
 
-func methods(t *testing.T, c Credentials) []ssh.AuthMethod {
+func methods(t *testing.T, c Credentials) []wire.Method {
 	t.Helper()
 	m, closer, err := c.Methods("op")
 	if err != nil {

@@ -47,7 +47,7 @@ func (c *call) run() {
 		HostKeys: s.config.Registry.Algorithms(), OldKeyExchange: s.config.OldKeyExchange,
 		GotVersion: func() { _ = c.reached(admission.SentVersion) }, Disconnect: c.disconnect,
 		Rekey: func() error { return c.budget.spend(rekeys, time.Now()) },
-	}, c.identify)
+	}, c.user, c.identify)
 	c.conn.loggedIn()
 	if err != nil {
 		evicted := c.leave()
@@ -153,6 +153,15 @@ func (c *call) leave() (evicted bool) {
 	evicted = !s.unauthenticated.Leave(c.place)
 	wake.Up(s.freed)
 	return evicted
+}
+
+// user returns the user for the device that claims this host key.
+func (c *call) user(claimed ssh.PublicKey) string {
+	e, err := c.station.config.Registry.Lookup(claimed, time.Now())
+	if err != nil {
+		return ""
+	}
+	return c.station.config.Credential.userFor(e)
 }
 
 // identify returns the login for the device that has this host key. Package

@@ -1,6 +1,7 @@
 package station
 
 import (
+	"cmp"
 	"fmt"
 
 	"callhome/internal/nms/handshake"
@@ -13,13 +14,13 @@ type Credential struct {
 	User, KeyFile, PasswordFile string
 }
 
+// userFor returns the user for an entry.
+func (c Credential) userFor(e *registry.Entry) string { return cmp.Or(e.User, c.User) }
+
 // loginFor reads the credential for an entry. It reads the files at each login, so that
 // a new credential needs no restart, and no secret stays in memory.
 func (c Credential) loginFor(e *registry.Entry) (*handshake.Login, error) {
-	user, keyFile, passwordFile := e.User, e.KeyFile, e.PasswordFile
-	if user == "" {
-		user = c.User
-	}
+	user, keyFile, passwordFile := c.userFor(e), e.KeyFile, e.PasswordFile
 	if keyFile == "" && passwordFile == "" {
 		keyFile, passwordFile = c.KeyFile, c.PasswordFile
 	}

@@ -100,8 +100,7 @@ func TestADrainedStationTakesNoDevice(t *testing.T) {
 		if err := <-told; err == nil || err.Error() != `ssh: disconnect, reason 7: "`+draining+`"` {
 			t.Errorf("the device got %v", err)
 		}
-		if e := s.await(nmsproto.EventRefused); e.Cause != draining {
-			t.Errorf("got %+v", e)
+		for s.await(nmsproto.EventRefused).Cause != draining { // it may be that of the slow one first
 		}
 		time.Sleep(10 * time.Second)
 		if st := s.Stats(); st.Outcomes[LoggedIn] != 0 || st.Outcomes[Draining] != 1 {

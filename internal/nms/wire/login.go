@@ -12,11 +12,16 @@ import (
 	"golang.org/x/crypto/ssh"
 )
 
-// Login observes a login of the library.
-type Login struct {
-	auth []ssh.AuthMethod
+// Method is a way to log in, with its name in SSH (RFC 4252).
+type Method struct {
+	Name string
+	ssh.AuthMethod
+}
 
-	mu   sync.Mutex // guards conn
+// Login observes a login of the library, and selects its methods.
+type Login struct {
+	mu   sync.Mutex // guards the fields that follow
+	auth []Method
 	conn ssh.ConnMetadata
 }
 
@@ -29,37 +34,47 @@ const (
 // maxBanners bounds the banners of one login that the library cannot parse.
 const maxBanners = 16
 
-// Watch sets the callback of a configuration with its methods, and returns the Login
-// that observes it.
+// Watch sets the callback of a configuration without methods, and returns the Login that
+// observes it. The methods, in order of preference, may also come later, by Use.
 //
 // A banner with bytes after its last field ends the library's request "none" with an
 // error, before it reads the answer to that request (v0.58: handleBannerResponse).
 // OpenSSH's client ignores such bytes, and so does the library from v0.59 on: with it
 // skipBanners has nothing to do, and can be removed. Servers send their banner with the
 // first answer, so it is here that the callback reads up to that answer.
-func Watch(config *ssh.ClientConfig) *Login {
-	l := &Login{auth: config.Auth}
+func Watch(config *ssh.ClientConfig, auth ...Method) *Login {
+	l := &Login{auth: auth}
 	config.AuthCallback = l.next
 	return l
 }
 
-// next is called before each method. It returns nil for the library's own choice. While
-// the library does not know which methods the server allows, they are tried in order.
+// Use sets the methods. It must be called before the library asks for the first, such as
+// in the callback for the host key.
+func (l *Login) Use(auth []Method) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.auth = auth
+}
+
+// next is called before each method, and returns the first that has not failed and that
+// the server allows, as the library does with those of a configuration; nil if there is
+// none. While the library does not know what the server allows, each is tried.
 func (l *Login) next(ctx *ssh.ClientAuthContext) (ssh.AuthMethod, error) {
 	l.mu.Lock()
 	l.conn = ctx.Metadata
+	auth := l.auth
 	l.mu.Unlock()
-	if ctx.AllowedMethods != nil || len(l.auth) == 0 {
-		return nil, nil
-	}
-	if slices.Equal(ctx.TriedMethods, []string{"none"}) {
+	if ctx.AllowedMethods == nil && len(auth) > 0 && slices.Equal(ctx.TriedMethods, []string{"none"}) {
 		if err := skipBanners(ctx.Metadata); err != nil {
 			return nil, err
 		}
 	}
-	method := l.auth[0]
-	l.auth = l.auth[1:]
-	return method, nil
+	for _, m := range auth {
+		if !slices.Contains(ctx.TriedMethods, m.Name) && (ctx.AllowedMethods == nil || slices.Contains(ctx.AllowedMethods, m.Name)) {
+			return m.AuthMethod, nil
+		}
+	}
+	return nil, nil
 }
 
 // skipBanners reads up to the answer to a request.

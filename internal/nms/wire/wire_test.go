@@ -107,10 +107,10 @@ func device(conn net.Conn, s *sshtest.Server) <-chan error {
 }
 
 // client logs in over conn.
-func client(t *testing.T, conn net.Conn, user ssh.Signer, auth ...ssh.AuthMethod) (ssh.Conn, *wire.Conn, *wire.Login, error) {
+func client(t *testing.T, conn net.Conn, user ssh.Signer, auth ...wire.Method) (ssh.Conn, *wire.Conn, *wire.Login, error) {
 	t.Helper()
-	config := &ssh.ClientConfig{User: "op", Auth: append([]ssh.AuthMethod{ssh.PublicKeys(user)}, auth...), HostKeyCallback: ssh.InsecureIgnoreHostKey()}
-	login := wire.Watch(config)
+	config := &ssh.ClientConfig{User: "op", HostKeyCallback: ssh.InsecureIgnoreHostKey()}
+	login := wire.Watch(config, append([]wire.Method{{Name: "publickey", AuthMethod: ssh.PublicKeys(user)}}, auth...)...)
 	under := wire.NewConn(conn)
 	under.Hold(true)
 	c, channels, requests, err := ssh.NewClientConn(under, "", config)
@@ -206,13 +206,15 @@ func TestABannerWithTrailingBytes(t *testing.T) {
 	for _, row := range []struct {
 		name    string
 		banners int
-		auth    func(user ssh.Signer) []ssh.AuthMethod
+		auth    func(user ssh.Signer) []wire.Method
 		err     string
 	}{
 		{"key", 1, nil, ""},
 		{"several banners", 5, nil, ""},
-		{"password after a refused key", 1, func(ssh.Signer) []ssh.AuthMethod { return []ssh.AuthMethod{ssh.Password("sesame")} }, ""},
-		{"refused", 1, func(ssh.Signer) []ssh.AuthMethod { return nil }, "unable to authenticate"},
+		{"password after a refused key", 1, func(ssh.Signer) []wire.Method {
+			return []wire.Method{{Name: "password", AuthMethod: ssh.Password("sesame")}}
+		}, ""},
+		{"refused", 1, func(ssh.Signer) []wire.Method { return nil }, "unable to authenticate"},
 		{"banners without end", 100, nil, "too many banners"}, // v0.59 logs in
 	} {
 		t.Run(row.name, func(t *testing.T) {
@@ -235,7 +237,7 @@ func TestABannerWithTrailingBytes(t *testing.T) {
 			}
 			station, other := pair(t)
 			device(other, &sshtest.Server{Config: config})
-			var auth []ssh.AuthMethod
+			var auth []wire.Method
 			if row.auth != nil {
 				auth = row.auth(user)
 				user = sshtest.NewSigner(t) // another key
@@ -320,7 +322,7 @@ func TestLoginErrorsAreInWords(t *testing.T) {
 	}
 	station, other := pair(t)
 	device(other, &sshtest.Server{Config: config})
-	_, _, _, err := client(t, station, user, ssh.KeyboardInteractive(func(string, string, []string, []bool) ([]string, error) { return nil, nil }))
+	_, _, _, err := client(t, station, user, wire.Method{Name: "keyboard-interactive", AuthMethod: ssh.KeyboardInteractive(func(string, string, []string, []bool) ([]string, error) { return nil, nil })})
 	if err == nil || wire.LoginError(err) != "the device refused the password: it ended keyboard-interactive without a prompt" {
 		t.Errorf("got %v", err)
 	}
