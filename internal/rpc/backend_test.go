@@ -4,8 +4,6 @@ import (
 	"context"
 
 	"callhome/internal/proto"
-
-	"github.com/creachadair/jrpc2"
 	"github.com/hashicorp/go-hclog"
 )
 
@@ -19,7 +17,7 @@ func newServer(b *backend, a Access, log hclog.Logger) *Server {
 }
 
 func (b *backend) methods(c *Conn) map[string]Method {
-	table := map[string]jrpc2.Handler{
+	table := map[string]Handler{
 		proto.MethodCallHome: Typed(b.Call),
 		proto.MethodUserSessions: Plain(func(context.Context) (proto.SessionList, error) {
 			return proto.SessionList{Sessions: b.Sessions()}, nil

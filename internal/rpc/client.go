@@ -10,14 +10,11 @@ import (
 	"net"
 	"os"
 	"sync"
-	"sync/atomic"
 	"syscall"
 	"time"
 
 	"callhome/internal/proto"
 	"callhome/internal/sysexits"
-
-	"github.com/creachadair/jrpc2"
 )
 
 // maxAnswer bounds an answer, in bytes: the largest number of sessions, each with
@@ -27,76 +24,27 @@ const maxAnswer = 64 << 20
 // Client is a connection to a daemon that calls its methods and receives its
 // events, which are of type E. Its methods may be called by several goroutines.
 type Client[E any] struct {
-	rpc  *jrpc2.Client
-	line *eventLine[E]
+	line   *line
+	events chan E        // closed at the end of the connection
+	closed chan struct{} // with the Client; events are then dropped
+	close  sync.Once     // closes closed
+
+	mu      sync.Mutex // guards the fields that follow
+	last    int        // the id of the last request
+	waiting map[int]chan<- message
+	err     error // why the connection has ended
+}
+
+// message is what a daemon sends: an answer or an event.
+type message struct {
+	ID     *int
+	Result json.RawMessage
+	Error  *proto.Error
 }
 
 // Daemon describes a daemon in errors: its name, the command that starts it, and
 // the group whose members may connect.
 type Daemon struct{ Name, Start, Group string }
-
-// eventLine takes the events out of the messages in their order: jrpc2 delivers
-// notifications in any order.
-type eventLine[E any] struct {
-	*line
-	events chan E        // closed at the end of the connection
-	ended  sync.Once     // closes events
-	recv   sync.Mutex    // held by Recv, which sends to events
-	closed chan struct{} // with the Client; events are then dropped
-	came   atomic.Int64  // answers received whose Call has not returned
-}
-
-// deliveryTime bounds awaitDelivery.
-const deliveryTime = time.Second
-
-// awaitDelivery waits until the answers received have reached their calls: jrpc2
-// lets the end of the connection overtake them.
-func (l *eventLine[E]) awaitDelivery() {
-	for end := time.Now().Add(deliveryTime); l.came.Load() > 0 && time.Now().Before(end); {
-		time.Sleep(time.Millisecond)
-	}
-}
-
-// endEvents closes events.
-func (l *eventLine[E]) endEvents() { l.ended.Do(func() { close(l.events) }) }
-
-// stop ends the events when jrpc2 stops: after a message that is not JSON-RPC it does
-// not call Recv again.
-func (l *eventLine[E]) stop(*jrpc2.Client, error) {
-	close(l.closed)
-	go func() {
-		l.recv.Lock()
-		defer l.recv.Unlock()
-		l.endEvents()
-	}()
-}
-
-// Recv returns the next answer.
-func (l *eventLine[E]) Recv() ([]byte, error) {
-	l.recv.Lock()
-	defer l.recv.Unlock()
-	for {
-		message, err := l.line.Recv()
-		if err != nil {
-			l.awaitDelivery()
-			l.endEvents()
-			return nil, err
-		}
-		if !bytes.HasPrefix(message, notification) {
-			l.came.Add(1)
-			return message, nil
-		}
-		var n struct{ Params E }
-		if err := json.Unmarshal(message, &n); err != nil {
-			l.endEvents()
-			return nil, fmt.Errorf("reading an event: %w", err)
-		}
-		select {
-		case l.events <- n.Params:
-		case <-l.closed:
-		}
-	}
-}
 
 // How long a full queue of connections is waited for, and how often it is tried:
 // the kernel reports a full queue, and not when it no longer is.
@@ -130,36 +78,145 @@ func Dial[E any](path string, d Daemon) (*Client[E], error) {
 	case err != nil:
 		return nil, sysexits.New(sysexits.OSErr, "", fmt.Errorf("connecting to %s at %q: %w", d.Name, path, err))
 	}
-	l := &eventLine[E]{line: newLine(conn, maxAnswer), events: make(chan E, 64), closed: make(chan struct{})}
-	return &Client[E]{jrpc2.NewClient(l, &jrpc2.ClientOptions{OnStop: l.stop}), l}, nil
+	c := &Client[E]{line: newLine(conn, maxAnswer), events: make(chan E, 64), closed: make(chan struct{}), waiting: make(map[int]chan<- message)}
+	go c.read()
+	return c, nil
 }
 
 // Close ends the connection.
-func (c *Client[E]) Close() error { return c.rpc.Close() }
+func (c *Client[E]) Close() error {
+	c.close.Do(func() { close(c.closed) })
+	return c.line.Close()
+}
 
 // Pass sends f with the next call and then closes it.
 func (c *Client[E]) Pass(f *os.File) { c.line.pass.Store(f) }
 
+// read takes messages until the connection ends.
+func (c *Client[E]) read() {
+	err := c.receive()
+	c.line.Close()
+	c.mu.Lock()
+	c.err = err
+	for _, to := range c.waiting {
+		close(to)
+	}
+	c.waiting = nil
+	c.mu.Unlock()
+	close(c.events)
+}
+
+func (c *Client[E]) receive() error {
+	for {
+		text, err := c.line.Recv()
+		if err != nil {
+			return err
+		}
+		if bytes.HasPrefix(text, notification) {
+			err = c.event(text)
+		} else {
+			err = c.answer(text)
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+func (c *Client[E]) event(text []byte) error {
+	var n struct{ Params E }
+	if err := json.Unmarshal(text, &n); err != nil {
+		return fmt.Errorf("reading an event: %w", err)
+	}
+	select {
+	case c.events <- n.Params:
+	case <-c.closed:
+	}
+	return nil
+}
+
+// answer passes an answer on to the call that waits for it. One without an id is to a
+// message that the daemon could not read, and so to all.
+func (c *Client[E]) answer(text []byte) error {
+	var m message
+	if err := json.Unmarshal(text, &m); err != nil {
+		return fmt.Errorf("reading an answer: %w", err)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for id, to := range c.waiting {
+		if m.ID == nil || *m.ID == id {
+			to <- m // it has room for one
+			delete(c.waiting, id)
+		}
+	}
+	return nil
+}
+
+// begin returns the id of a new request and where its answer comes.
+func (c *Client[E]) begin() (id int, answer <-chan message, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.err != nil {
+		return 0, nil, c.err
+	}
+	c.last++
+	to := make(chan message, 1)
+	c.waiting[c.last] = to
+	return c.last, to, nil
+}
+
 // Call calls a method and waits for its result, which may be nil. An error that
 // the daemon answers is a *proto.Error.
 func (c *Client[E]) Call(ctx context.Context, method string, params, result any) error {
-	r, err := c.rpc.Call(ctx, method, params)
-	c.line.came.Add(-1)
-	if err != nil {
-		var e *jrpc2.Error
-		if !errors.As(err, &e) {
-			return fmt.Errorf("calling %s: %w", method, err)
-		}
-		out := &proto.Error{Code: proto.Code(e.Code), Message: e.Message}
-		_ = json.Unmarshal(e.Data, &out.Data) // an error of JSON-RPC itself has none
-		return out
-	}
-	if result == nil {
+	m, err := c.ask(ctx, method, params)
+	switch {
+	case err != nil:
+		return fmt.Errorf("calling %s: %w", method, err)
+	case m.Error != nil:
+		return m.Error
+	case result == nil:
 		return nil
 	}
-	return r.UnmarshalResult(result)
+	return json.Unmarshal(m.Result, result)
+}
+
+func (c *Client[E]) ask(ctx context.Context, method string, params any) (m message, err error) {
+	id, answer, err := c.begin()
+	if err != nil {
+		return m, err
+	}
+	text, err := json.Marshal(struct {
+		Version string `json:"jsonrpc"`
+		ID      int    `json:"id"`
+		Method  string `json:"method"`
+		Params  any    `json:"params,omitempty"`
+	}{version, id, method, params})
+	if err == nil {
+		err = c.line.Send(text)
+	}
+	if err != nil {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		delete(c.waiting, id)
+		return m, err
+	}
+	select {
+	case m, ok := <-answer:
+		if !ok {
+			c.mu.Lock()
+			defer c.mu.Unlock()
+			return m, c.err
+		}
+		return m, nil
+	case <-ctx.Done():
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		delete(c.waiting, id)
+		return m, ctx.Err()
+	}
 }
 
 // Events returns the events that follow a subscribe; it is closed at the end of
 // the connection. Answers wait behind unread events.
-func (c *Client[E]) Events() <-chan E { return c.line.events }
+func (c *Client[E]) Events() <-chan E { return c.events }

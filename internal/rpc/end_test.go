@@ -16,7 +16,6 @@ import (
 
 	"callhome/internal/proto"
 
-	"github.com/creachadair/jrpc2"
 	"github.com/hashicorp/go-hclog"
 )
 
@@ -136,7 +135,7 @@ func TestTheEndIsBounded(t *testing.T) {
 	release := make(chan struct{})
 	defer close(release)
 	methods := func(*Conn) map[string]Method {
-		return map[string]Method{"hang": {func(context.Context, *jrpc2.Request) (any, error) {
+		return map[string]Method{"hang": {func(context.Context, *Request) (any, error) {
 			close(begun)
 			<-release
 			return nil, nil
@@ -203,9 +202,9 @@ func TestServeRetriesWhenDescriptorsAreUsedUp(t *testing.T) {
 func TestRefusalsAreRateLimitedInTheLog(t *testing.T) {
 	var log bytes.Buffer
 	s := newServer(&backend{}, Access{}, hclog.New(&hclog.LoggerOptions{Output: &log, DisableTime: true}))
-	h := s.guard(proto.MethodStop, Method{Handle: func(context.Context, *jrpc2.Request) (any, error) { return nil, nil }}, Peer{UID: 5, PID: 6})
+	h := s.guard(proto.MethodStop, Method{Handle: func(context.Context, *Request) (any, error) { return nil, nil }}, Peer{UID: 5, PID: 6})
 	for range 1000 {
-		if _, err := h(t.Context(), &jrpc2.Request{}); err == nil {
+		if _, err := h(t.Context(), &Request{}); err == nil {
 			t.Fatal("it was let through")
 		}
 	}

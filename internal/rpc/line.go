@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"os"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -25,7 +26,8 @@ type line struct {
 	read int64 // bytes of all messages that next returned
 	cut  bool  // after errTooLong: the message continues
 
-	pass atomic.Pointer[os.File] // sent with the next message and then closed
+	sending sync.Mutex              // held by Send
+	pass    atomic.Pointer[os.File] // sent with the next message and then closed
 }
 
 func newLine(c *net.UnixConn, most int) *line {
@@ -77,11 +79,10 @@ func (l *line) Recv() ([]byte, error) {
 	return message, err
 }
 
-// notification is how a message begins that answers no request.
-var notification = []byte(`{"jsonrpc":"2.0","method":`)
-
 // Send writes one message. It closes the connection of a peer that does not read.
 func (l *line) Send(message []byte) error {
+	l.sending.Lock()
+	defer l.sending.Unlock()
 	if err := l.conn.SetWriteDeadline(time.Now().Add(messageTime)); err != nil {
 		return err
 	}

@@ -21,7 +21,7 @@ func repeatedMember(message []byte) string {
 	for {
 		token, err := d.Token()
 		if err != nil {
-			return "" // the end, or no JSON, which jrpc2 answers
+			return "" // the end, or no JSON, which notJSON has found
 		}
 		inObject := len(objects) > 0 && objects[len(objects)-1] != nil
 		switch token := token.(type) {

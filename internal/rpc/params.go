@@ -12,17 +12,15 @@ import (
 
 	"callhome/internal/printable"
 	"callhome/internal/proto"
-
-	"github.com/creachadair/jrpc2"
 )
 
 // Typed makes a handler of a function with parameters. The members of P are known by
 // their json tags: one without omitempty is required, and a tag min is the least value
 // of a number. What P does not have is refused, and errors name the member.
-func Typed[P, R any](f func(context.Context, P) (R, error)) jrpc2.Handler {
-	return func(ctx context.Context, r *jrpc2.Request) (any, error) {
+func Typed[P, R any](f func(context.Context, P) (R, error)) Handler {
+	return func(ctx context.Context, r *Request) (any, error) {
 		var p P
-		if err := decode(r.Method(), []byte(r.ParamString()), reflect.ValueOf(&p).Elem()); err != nil {
+		if err := decode(r.Method, r.Params, reflect.ValueOf(&p).Elem()); err != nil {
 			return nil, err
 		}
 		return f(ctx, p)
@@ -30,7 +28,7 @@ func Typed[P, R any](f func(context.Context, P) (R, error)) jrpc2.Handler {
 }
 
 // Plain makes a handler of a function without parameters.
-func Plain[R any](f func(context.Context) (R, error)) jrpc2.Handler {
+func Plain[R any](f func(context.Context) (R, error)) Handler {
 	return Typed(func(ctx context.Context, _ struct{}) (R, error) { return f(ctx) })
 }
 
@@ -136,5 +134,5 @@ func shown(raw []byte) string {
 
 // invalid returns JSON-RPC's error for parameters of a wrong type.
 func invalid(format string, args ...any) error {
-	return standardError(jrpc2.InvalidParams, fmt.Sprintf(format, args...))
+	return standardError(invalidParams, fmt.Sprintf(format, args...))
 }

@@ -11,8 +11,6 @@ import (
 	"testing"
 
 	"callhome/internal/proto"
-
-	"github.com/creachadair/jrpc2"
 )
 
 // sample has each kind of member.
@@ -28,35 +26,35 @@ type sample struct {
 // missing member and a number out of range are wrong values (9), another type is
 // JSON-RPC's own error.
 func TestErrorsOfParameters(t *testing.T) {
-	const wrongType, wrongValue = jrpc2.InvalidParams, proto.CodeBadType
+	const wrongType, wrongValue = invalidParams, proto.CodeBadType
 	long := strings.Repeat("x", 100)
 	for _, tt := range []struct {
 		params, want string
-		code         int
+		code         proto.Code
 	}{
 		{`{"name":"n","number":7,"port":830,"labels":{"a":"b"},"kind":"ssh"}`, "", 0},
 		{`{"name":"n","number":null,"port":null,"labels":null}`, "", 0},
-		{`{}`, `parameter "name" is missing; expected a string`, int(wrongValue)},
-		{``, `parameter "name" is missing; expected a string`, int(wrongValue)},
-		{`[]`, `parameter "name" is missing; expected a string`, int(wrongValue)},
-		{`{"name":null}`, `parameter "name" is missing; expected a string`, int(wrongValue)},
-		{`{"name":5}`, `parameter "name": found 5; expected a string`, int(wrongType)},
-		{`{"name":["a"]}`, `parameter "name": found ["a"]; expected a string`, int(wrongType)},
-		{`{"name":true}`, `parameter "name": found true; expected a string`, int(wrongType)},
-		{`{"name":"n","port":0}`, `parameter "port": found 0; expected a whole number from 1 to 65535`, int(wrongValue)},
-		{`{"name":"n","port":-1}`, `parameter "port": found -1; expected a whole number from 1 to 65535`, int(wrongValue)},
-		{`{"name":"n","port":65536}`, `parameter "port": found 65536; expected a whole number from 1 to 65535`, int(wrongValue)},
-		{`{"name":"n","port":830.5}`, `parameter "port": found 830.5; expected a whole number from 1 to 65535`, int(wrongValue)},
-		{`{"name":"n","port":"830"}`, `parameter "port": found "830"; expected a whole number from 1 to 65535`, int(wrongType)},
-		{`{"name":"n","number":0}`, `parameter "number": found 0; expected a whole number from 1`, int(wrongValue)},
-		{`{"name":"n","number":1e99}`, `parameter "number": found 1e99; expected a whole number from 1`, int(wrongValue)},
-		{`{"name":"n","number":99999999999999999999}`, `parameter "number": found 99999999999999999999; expected a whole number from 1`, int(wrongValue)},
-		{`{"name":"n","labels":{"a":1}}`, `parameter "labels": found {"a":1}; expected an object whose members are strings`, int(wrongType)},
-		{`{"name":"n","kind":1}`, `parameter "kind": found 1; expected a string`, int(wrongType)},
-		{`{"name":"n","Port":830}`, `unknown parameter "Port"; expected name, number, port, labels, kind`, int(wrongType)},
-		{`{"name":"n","\u001b[2J":1}`, `unknown parameter "?[2J"; expected name, number, port, labels, kind`, int(wrongType)},
-		{`["n"]`, `params: found ["n"]; expected an object with name, number, port, labels, kind`, int(wrongType)},
-		{`{"name":{"a": "` + long + `"}}`, `parameter "name": found {"a":"` + long[:54] + `...; expected a string`, int(wrongType)},
+		{`{}`, `parameter "name" is missing; expected a string`, wrongValue},
+		{``, `parameter "name" is missing; expected a string`, wrongValue},
+		{`[]`, `parameter "name" is missing; expected a string`, wrongValue},
+		{`{"name":null}`, `parameter "name" is missing; expected a string`, wrongValue},
+		{`{"name":5}`, `parameter "name": found 5; expected a string`, wrongType},
+		{`{"name":["a"]}`, `parameter "name": found ["a"]; expected a string`, wrongType},
+		{`{"name":true}`, `parameter "name": found true; expected a string`, wrongType},
+		{`{"name":"n","port":0}`, `parameter "port": found 0; expected a whole number from 1 to 65535`, wrongValue},
+		{`{"name":"n","port":-1}`, `parameter "port": found -1; expected a whole number from 1 to 65535`, wrongValue},
+		{`{"name":"n","port":65536}`, `parameter "port": found 65536; expected a whole number from 1 to 65535`, wrongValue},
+		{`{"name":"n","port":830.5}`, `parameter "port": found 830.5; expected a whole number from 1 to 65535`, wrongValue},
+		{`{"name":"n","port":"830"}`, `parameter "port": found "830"; expected a whole number from 1 to 65535`, wrongType},
+		{`{"name":"n","number":0}`, `parameter "number": found 0; expected a whole number from 1`, wrongValue},
+		{`{"name":"n","number":1e99}`, `parameter "number": found 1e99; expected a whole number from 1`, wrongValue},
+		{`{"name":"n","number":99999999999999999999}`, `parameter "number": found 99999999999999999999; expected a whole number from 1`, wrongValue},
+		{`{"name":"n","labels":{"a":1}}`, `parameter "labels": found {"a":1}; expected an object whose members are strings`, wrongType},
+		{`{"name":"n","kind":1}`, `parameter "kind": found 1; expected a string`, wrongType},
+		{`{"name":"n","Port":830}`, `unknown parameter "Port"; expected name, number, port, labels, kind`, wrongType},
+		{`{"name":"n","\u001b[2J":1}`, `unknown parameter "?[2J"; expected name, number, port, labels, kind`, wrongType},
+		{`["n"]`, `params: found ["n"]; expected an object with name, number, port, labels, kind`, wrongType},
+		{`{"name":{"a": "` + long + `"}}`, `parameter "name": found {"a":"` + long[:54] + `...; expected a string`, wrongType},
 	} {
 		var got sample
 		err := decode("method", []byte(tt.params), reflect.ValueOf(&got).Elem())
@@ -66,14 +64,10 @@ func TestErrorsOfParameters(t *testing.T) {
 			}
 			continue
 		}
-		var own *jrpc2.Error
-		var value *proto.Error
-		code := 0
-		switch {
-		case errors.As(err, &value):
-			code = int(value.Code)
-		case errors.As(err, &own):
-			code, err = int(own.Code), errors.New(own.Message)
+		var e *proto.Error
+		var code proto.Code
+		if errors.As(err, &e) {
+			code = e.Code
 		}
 		if code != tt.code || err == nil || err.Error() != tt.want {
 			t.Errorf("%s: code %d, %v\nwant %d, %s", tt.params, code, err, tt.code, tt.want)
@@ -155,11 +149,7 @@ func TestALineThatIsTooLongIsAnswered(t *testing.T) {
 func TestHandlersGetTheContext(t *testing.T) {
 	type key struct{}
 	ctx := context.WithValue(t.Context(), key{}, "v")
-	requests, err := jrpc2.ParseRequests([]byte(status))
-	if err != nil {
-		t.Fatal(err)
-	}
-	got, err := Plain(func(ctx context.Context) (any, error) { return ctx.Value(key{}), nil })(ctx, requests[0].ToRequest())
+	got, err := Plain(func(ctx context.Context) (any, error) { return ctx.Value(key{}), nil })(ctx, &Request{Method: "m"})
 	if err != nil || got != "v" {
 		t.Errorf("got %v, %v", got, err)
 	}

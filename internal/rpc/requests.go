@@ -3,6 +3,7 @@ package rpc
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -10,99 +11,196 @@ import (
 	"os"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"callhome/internal/fdpass"
 
-	"github.com/creachadair/jrpc2"
 	"golang.org/x/sys/unix"
 )
 
 // concurrency is how many requests of one connection are carried out at a time.
 const concurrency = 32
 
-// requests is the daemon's side of a line and the channel of jrpc2. It passes on
-// messages that get exactly one answer, and at most as many as are carried out at
-// a time: jrpc2 itself queues without a limit.
+// requests is the daemon's side of a line. It carries out as many requests at a time
+// as there are places, and reads no further message without one.
 type requests struct {
 	*line
-	open atomic.Int64 // requests without an answer yet; a batch counts as concurrency
+	places  chan struct{}  // one for each request; a batch has all
+	running sync.WaitGroup // messages that are being carried out
 
-	mu     sync.Mutex          // guards passed
+	mu     sync.Mutex          // guards the fields that follow
+	open   map[string]bool     // the ids of requests that are being carried out
 	passed map[string]*os.File // the descriptors that came, by the request's id; nil after Close
 }
 
-func newRequests(l *line) *requests { return &requests{line: l, passed: make(map[string]*os.File)} }
+func newRequests(l *line) *requests {
+	return &requests{line: l, places: make(chan struct{}, concurrency), open: make(map[string]bool), passed: make(map[string]*os.File)}
+}
 
-// pollTime is how often a connection with too many requests is checked.
+// pollTime is how often a connection that is not read is checked.
 const pollTime = 10 * time.Millisecond
 
-// Recv returns the next message that will be answered.
-func (q *requests) Recv() ([]byte, error) {
+// requestKey is the context key of the request that a handler carries out.
+type requestKey struct{}
+
+// serve answers messages until the connection ends. Requests can then be running.
+func (q *requests) serve(ctx context.Context, handle Handler) error {
 	for {
-		for q.open.Load() >= concurrency {
-			if q.gone() {
-				return nil, io.EOF
-			}
-			time.Sleep(pollTime)
+		if !q.occupy(1) {
+			return io.EOF
 		}
 		message, f, err := q.next()
 		switch {
 		case errors.Is(err, io.EOF):
+			q.vacate(1)
 			q.awaitAnswers()
 		case errors.Is(err, errTooLong):
 			q.discard()
-			_ = q.line.Send(refusal(jrpc2.InvalidRequest, fmt.Sprintf("a message is longer than %d bytes", q.most)))
+			_ = q.Send(refusal(invalidRequest, fmt.Sprintf("a message is longer than %d bytes", q.most)))
 		}
 		if err != nil {
-			return nil, err
+			return err
 		}
 		if f == nil && len(bytes.TrimSpace(message)) == 0 {
+			q.vacate(1)
 			continue // a blank line
 		}
-		weight, id, refused := judge(message)
-		q.open.Add(weight)
+		list, batch, refused := judge(message)
+		q.begin(list)
 		if f != nil {
-			q.keep(id, f)
+			q.keep(list, batch, f)
 		}
-		if refused == nil {
-			return message, nil
+		if refused != nil {
+			// No message is read before this is written: a peer that never reads
+			// makes no queue of answers.
+			if err := q.Send(refused); err != nil {
+				return err
+			}
+			q.vacate(1)
+			continue
 		}
-		// No message is read before this is written: a peer that never reads
-		// makes no queue of answers.
-		if err := q.Send(refused); err != nil {
-			return nil, err
+		places := 1
+		if batch {
+			places = concurrency
+			if !q.occupy(concurrency - 1) {
+				return io.EOF
+			}
+		}
+		q.running.Go(func() {
+			defer q.vacate(places)
+			_ = q.Send(q.answer(ctx, handle, list, batch)) // one that fails ends the connection
+		})
+	}
+}
+
+// occupy waits for n places. false: the peer has closed its socket.
+func (q *requests) occupy(n int) bool {
+	for range n {
+		for taken := false; !taken; {
+			select {
+			case q.places <- struct{}{}:
+				taken = true
+				continue
+			default:
+			}
+			select {
+			case q.places <- struct{}{}:
+				taken = true
+			case <-time.After(pollTime):
+				if q.gone() {
+					return false
+				}
+			}
+		}
+	}
+	return true
+}
+
+func (q *requests) vacate(n int) {
+	for range n {
+		<-q.places
+	}
+}
+
+// answer carries out the requests of a message and returns its answer.
+func (q *requests) answer(ctx context.Context, handle Handler, list []*Request, batch bool) []byte {
+	if !batch {
+		return q.carryOut(ctx, handle, list[0])
+	}
+	answers := make([][]byte, len(list))
+	var all sync.WaitGroup
+	for i, r := range list {
+		all.Go(func() { answers[i] = q.carryOut(ctx, handle, r) })
+	}
+	all.Wait()
+	return slices.Concat([]byte("["), bytes.Join(answers, []byte(",")), []byte("]"))
+}
+
+// begin marks requests as being carried out. One whose id is in use is at fault.
+func (q *requests) begin(list []*Request) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for _, r := range list {
+		switch {
+		case r.fault != "":
+		case q.open[r.id]:
+			r.fault = "a request with this id is being carried out"
+		default:
+			q.open[r.id] = true
 		}
 	}
 }
 
-// judge returns how many requests a message counts as, the id of a single
-// request, and the answer to a message that is refused or nil. jrpc2 answers messages
-// that are JSON and not JSON-RPC.
-func judge(message []byte) (weight int64, id string, refused []byte) {
-	refuse := func(why string) (int64, string, []byte) { return 1, "", refusal(jrpc2.InvalidRequest, why) }
+// carryOut carries out one request and returns its answer.
+func (q *requests) carryOut(ctx context.Context, handle Handler, r *Request) []byte {
+	if r.fault != "" {
+		return answerTo(r.id, nil, standardError(invalidRequest, r.fault))
+	}
+	defer func() {
+		q.forget(r.id)
+		q.mu.Lock()
+		delete(q.open, r.id)
+		q.mu.Unlock()
+	}()
+	result, err := handle(context.WithValue(ctx, requestKey{}, r), r)
+	return answerTo(r.id, result, err)
+}
+
+// notify sends a notification.
+func (q *requests) notify(method string, params any) error {
+	message, err := notice(method, params)
+	if err != nil {
+		return err
+	}
+	return q.Send(message)
+}
+
+// stop ends the connection.
+func (q *requests) stop() { fdpass.Close(q.conn) }
+
+// judge returns the requests of a message, or the answer to one that is refused.
+func judge(message []byte) (list []*Request, batch bool, refused []byte) {
 	if why := notJSON(message); why != "" {
-		return 1, "", refusal(jrpc2.ParseError, why)
+		return nil, false, refusal(parseError, why)
 	}
-	if why := repeatedMember(message); why != "" {
-		return refuse(why)
+	why := repeatedMember(message)
+	if why == "" {
+		list, batch = parse(message)
 	}
-	parsed, err := jrpc2.ParseRequests(message)
 	switch {
-	case err != nil || len(parsed) == 0:
-		return 1, "", nil
-	case len(parsed) > concurrency:
-		return refuse("too many requests in one message")
-	case slices.ContainsFunc(parsed, func(r *jrpc2.ParsedRequest) bool { return r.ID == "" && r.Error == nil }):
+	case why != "":
+	case len(list) == 0:
+		why = "a batch has at least one request"
+	case len(list) > concurrency:
+		why = "too many requests in one message"
+	case slices.ContainsFunc(list, func(r *Request) bool { return r.id == "" }):
 		// Without an id there is no answer, so its failure would stay unseen.
-		return refuse("a request needs an id")
-	case parsed[0].Batch:
-		return concurrency, "", nil
-	case parsed[0].Error != nil || parsed[0].Method == "":
-		return 1, "", nil
+		why = list[slices.IndexFunc(list, func(r *Request) bool { return r.id == "" })].fault
 	}
-	return 1, parsed[0].ID, nil
+	if why != "" {
+		return nil, false, refusal(invalidRequest, why)
+	}
+	return list, batch, nil
 }
 
 // notJSON returns why a line is no JSON, or "". Programs that print JSON for people
@@ -132,44 +230,16 @@ func (q *requests) discard() {
 	}
 }
 
-// refusal is the answer to a refused message. Its id is null (JSON-RPC 2.0).
-func refusal(code jrpc2.Code, why string) []byte {
-	answer, _ := json.Marshal(struct { // nothing in it can fail
-		Version string `json:"jsonrpc"`
-		ID      any    `json:"id"`
-		Error   error  `json:"error"`
-	}{jrpc2.Version, nil, standardError(code, why)})
-	return answer
-}
-
-// Send writes one message, and takes the requests that it answers off the count.
-func (q *requests) Send(message []byte) error {
-	weight := int64(1)
-	switch {
-	case bytes.HasPrefix(message, notification):
-		weight = 0
-	case message[0] == '[':
-		weight = concurrency
-	}
-	err := q.line.Send(message)
-	q.open.Add(-weight)
-	return err
-}
-
-// keep stores the descriptor of a single request until take, and closes that of
-// another message. A later request with the same id replaces it; jrpc2 refuses
-// such a request while the former one is carried out.
-func (q *requests) keep(id string, f *os.File) {
+// keep stores the descriptor of a single request until take, and closes that of another
+// message.
+func (q *requests) keep(list []*Request, batch bool, f *os.File) {
 	q.mu.Lock()
-	former := f
-	if id != "" && q.passed != nil {
-		former = q.passed[id]
-		q.passed[id] = f
+	defer q.mu.Unlock()
+	if len(list) != 1 || batch || list[0].fault != "" || q.passed == nil {
+		fdpass.Close(f)
+		return
 	}
-	q.mu.Unlock()
-	if former != nil {
-		fdpass.Close(former)
-	}
+	q.passed[list[0].id] = f
 }
 
 // take returns the descriptor that came with a request, or nil. The caller then
@@ -206,12 +276,19 @@ func (q *requests) Close() error {
 const answerTime = 2 * time.Minute
 
 // awaitAnswers delays the end of a connection whose peer has closed its sending
-// half (`echo … | socat`): jrpc2 would drop its requests. It returns when all are
-// answered or the peer has closed the socket.
+// half (`echo … | socat`). It returns when all requests are answered or the peer has
+// closed the socket.
 func (q *requests) awaitAnswers() {
-	for end := time.Now().Add(answerTime); q.open.Load() > 0 && time.Now().Before(end); time.Sleep(pollTime) {
-		if q.gone() {
+	answered := make(chan struct{})
+	go func() {
+		q.running.Wait()
+		close(answered)
+	}()
+	for end := time.Now().Add(answerTime); time.Now().Before(end) && !q.gone(); {
+		select {
+		case <-answered:
 			return
+		case <-time.After(pollTime):
 		}
 	}
 }

@@ -8,6 +8,7 @@ package rpc
 import (
 	"context"
 	"errors"
+	"io"
 	"net"
 	"os"
 	"sync"
@@ -19,7 +20,6 @@ import (
 	"callhome/internal/proto"
 	"callhome/internal/ratelimit"
 
-	"github.com/creachadair/jrpc2"
 	"github.com/hashicorp/go-hclog"
 )
 
@@ -84,7 +84,11 @@ func (c *Conn) Full() bool {
 // Take returns the descriptor that came with the request of ctx, or nil. The
 // caller owns and closes it.
 func (c *Conn) Take(ctx context.Context) *os.File {
-	return c.line.take(jrpc2.InboundRequest(ctx).ID())
+	r, _ := ctx.Value(requestKey{}).(*Request)
+	if r == nil {
+		return nil
+	}
+	return c.line.take(r.id)
 }
 
 // NewServer returns a server that serves on each connection the methods that
@@ -243,12 +247,11 @@ func (s *Server) closeAll() {
 func (s *Server) serve(c *net.UnixConn, p Peer) {
 	l := newRequests(newLine(c, proto.MaxLine))
 	ctx, cancel := context.WithCancel(context.Background())
-	defer cancel()
-	server := jrpc2.NewServer(s.assign(&Conn{Context: ctx, Peer: p, server: s, line: l}), &jrpc2.ServerOptions{
-		AllowPush: true, DisableBuiltin: true, Concurrency: concurrency,
-		NewContext: func() context.Context { return ctx },
-	}).Start(l)
-	if err := server.Wait(); err != nil {
+	err := l.serve(ctx, s.assign(&Conn{Context: ctx, Peer: p, server: s, line: l}))
+	cancel()
+	l.running.Wait()
+	_ = l.Close()
+	if !errors.Is(err, io.EOF) {
 		s.log.Debug("connection ended", "peer", p.String(), "error", err)
 	}
 }

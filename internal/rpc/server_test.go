@@ -20,7 +20,6 @@ import (
 	"callhome/internal/proto"
 	"callhome/internal/wake"
 
-	"github.com/creachadair/jrpc2"
 	"github.com/hashicorp/go-hclog"
 	"golang.org/x/sys/unix"
 )
@@ -207,9 +206,9 @@ func TestAccessDecidesWhichMethodsAPeerMayCall(t *testing.T) {
 		s.access = tt.access
 		for _, m := range methods {
 			called := false
-			handle := func(context.Context, *jrpc2.Request) (any, error) { called = true; return nil, nil }
+			handle := func(context.Context, *Request) (any, error) { called = true; return nil, nil }
 			h := s.guard(m, Method{handle, proto.ReadOnly(m)}, tt.peer)
-			_, err := h(t.Context(), &jrpc2.Request{})
+			_, err := h(t.Context(), &Request{})
 			may := tt.full || tt.read && proto.ReadOnly(m)
 			if called != may || (err == nil) != may {
 				t.Errorf("%s, %s: called %v with %v, expected %v", tt.name, m, called, err, may)
@@ -509,7 +508,7 @@ func TestARefusalNamesTheDaemonsOwnGroup(t *testing.T) {
 	} {
 		s := newServer(&backend{}, Access{Group: group}, hclog.NewNullLogger())
 		_, err := s.guard("m", Method{}, Peer{UID: 1000})(t.Context(), nil)
-		if refused, ok := err.(*jrpc2.Error); !ok || refused.Message != want {
+		if refused, ok := err.(*proto.Error); !ok || refused.Message != want {
 			t.Errorf("with the group %q: %v, want %q", group, err, want)
 		}
 	}

@@ -11,7 +11,6 @@ import (
 	"callhome/internal/proto"
 	"callhome/internal/rpc"
 
-	"github.com/creachadair/jrpc2"
 	"github.com/hashicorp/go-hclog"
 )
 
@@ -42,7 +41,7 @@ func NewServer(b Backend, a rpc.Access, log hclog.Logger) *rpc.Server {
 // methods returns the method table for one connection.
 func methods(b Backend, c *rpc.Conn) map[string]rpc.Method {
 	call := func(ctx context.Context, q proto.CallParams) (proto.SessionInfo, error) { return b.Call(ctx, q) }
-	table := map[string]jrpc2.Handler{
+	table := map[string]rpc.Handler{
 		proto.MethodCallHome:       rpc.Typed(call),
 		proto.MethodCallHomeOpaque: rpc.Typed(call),
 		proto.MethodUserSessions: rpc.Plain(func(context.Context) (proto.SessionList, error) {

@@ -18,7 +18,6 @@ import (
 	"callhome/internal/proto"
 	"callhome/internal/rpc"
 
-	"github.com/creachadair/jrpc2"
 	"github.com/hashicorp/go-hclog"
 	"golang.org/x/sys/unix"
 )
@@ -90,7 +89,7 @@ func methods(b Backend, c *rpc.Conn) map[string]rpc.Method {
 	}
 }
 
-func connect(b Backend, c *rpc.Conn) jrpc2.Handler {
+func connect(b Backend, c *rpc.Conn) rpc.Handler {
 	return rpc.Typed(func(ctx context.Context, p nmsproto.ConnectParams) (nmsproto.ConnectResult, error) {
 		f := c.Take(ctx)
 		if f == nil {

@@ -18,7 +18,6 @@ import (
 	"callhome/internal/proto"
 	"callhome/internal/rpc"
 
-	"github.com/creachadair/jrpc2"
 	"github.com/hashicorp/go-hclog"
 )
 
@@ -272,11 +271,7 @@ func (broken) Write([]byte) (int, error) { return 0, io.ErrClosedPipe }
 func TestTheStationKnowsWhetherRootAdopts(t *testing.T) {
 	for uid, want := range map[uint32]string{0: "root: true", 5: "root: false"} {
 		adopt := methods(&backend{}, &rpc.Conn{Context: t.Context(), Peer: rpc.Peer{UID: uid}})[nmsproto.MethodAdopt].Handle
-		requests, err := jrpc2.ParseRequests([]byte(`{"jsonrpc":"2.0","id":1,"method":"adopt","params":{"id":"edge9","host-key":"SHA256:x"}}`))
-		if err != nil {
-			t.Fatal(err)
-		}
-		got, err := adopt(t.Context(), requests[0].ToRequest())
+		got, err := adopt(t.Context(), &rpc.Request{Method: nmsproto.MethodAdopt, Params: []byte(`{"id":"edge9","host-key":"SHA256:x"}`)})
 		if device, ok := got.(nmsproto.Adopted); !ok || err != nil || device.Address != want {
 			t.Errorf("user %d: %+v, %v, want %s", uid, got, err, want)
 		}
