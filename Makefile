@@ -1,8 +1,7 @@
 # callhome: build, test, measure. `make help` lists the targets.
 
 GO        ?= go
-# No cgo: the programs are static. HTTP/2 is left out: metrics are served without TLS,
-# and scrapers use HTTP/2 only with TLS.
+# No cgo: the programs are static. net/http has no HTTP/2.
 TAGS      := nethttpomithttp2
 VERSION   := $(shell packaging/version)
 LDFLAGS   := -s -w -X main.version=$(VERSION)

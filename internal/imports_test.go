@@ -115,9 +115,9 @@ var arrows = []struct{ from, to, reason string }{
 	{"internal/device/manager", "internal/pubsub", "publishes events"},
 	{"internal/device/manager", "internal/sysexits", "why a call home failed"},
 
+	{"internal/device/metrics", "internal/metric", "counters, histograms and their text"},
 	{"internal/device/metrics", "internal/hook", "counts how the hook's runs ended"},
 	{"internal/device/metrics", "internal/proto", "events are what it counts"},
-	{"internal/device/metrics", "internal/scrape", "answers a scrape"},
 
 	{"internal/device/preflight", "internal/device/connect", "checks the source of a call home"},
 	{"internal/device/preflight", "internal/device/hostsaccess", "finds what refuses every NETCONF client"},
@@ -226,6 +226,7 @@ var arrows = []struct{ from, to, reason string }{
 	{"internal/nms/login", "internal/printable", "the SSH library's errors"},
 	{"internal/nms/login", "internal/sysexits", "each failure has its exit status"},
 
+	{"internal/nms/metrics", "internal/metric", "counters, histograms and their text"},
 	{"internal/nms/metrics", "internal/hook", "counts how the hook's runs ended"},
 	{"internal/nms/metrics", "internal/nms/nmsproto", "counts events and states"},
 	{"internal/nms/metrics", "internal/nms/station", "the station's counters"},
@@ -309,13 +310,12 @@ type thirdParty struct {
 // modules are all that others wrote, with who may use them and what for.
 var modules = []thirdParty{
 	{"golang.org/x/sys", "system calls", []string{"cmd/callhome-mgr", "cmd/callhome-nms", "internal/atomicfile", "internal/daemon", "internal/device/connect", "internal/device/dial", "internal/device/preflight", "internal/device/process", "internal/device/resolve", "internal/device/session", "internal/device/settings", "internal/device/subsystem", "internal/device/sysevents", "internal/device/trigger", "internal/fdpass", "internal/hook", "internal/inotify", "internal/nms/announce", "internal/nms/control", "internal/nms/knownhosts", "internal/nms/listen", "internal/nms/registry", "internal/nms/mirror", "internal/nms/peering", "internal/rpc", "internal/sshdexec"}},
-	{"golang.org/x/net", "SOCKS5, and a bound on connections", []string{"internal/device/proxy", "internal/scrape"}},
+	{"golang.org/x/net", "SOCKS5", []string{"internal/device/proxy"}},
 	{"golang.org/x/crypto", "SSH's forms of keys and certificates; and the SSH client of the management side: on a device SSH is sshd's", []string{"internal/device/config", "internal/device/session", "internal/nms/handshake", "internal/nms/hostkey", "internal/nms/knownhosts", "internal/nms/login", "internal/nms/mirror", "internal/nms/registry", "internal/nms/sshtest", "internal/nms/station", "internal/nms/wire"}},
 	{"github.com/xrash/smetrics", "which option or command a misspelt one is near", []string{"internal/cmdline"}},
-	{"github.com/hashicorp/go-hclog", "logging", []string{"cmd/callhome-mgr", "cmd/callhome-nms", "internal/cmdline", "internal/daemon", "internal/device/api", "internal/device/metrics", "internal/device/reconnect", "internal/device/rollout", "internal/device/trigger", "internal/hook", "internal/logging", "internal/nms/buckets", "internal/nms/control", "internal/nms/devsock", "internal/nms/mirror", "internal/nms/peering", "internal/ratelimit", "internal/rpc", "internal/scrape"}},
+	{"github.com/hashicorp/go-hclog", "logging", []string{"cmd/callhome-mgr", "cmd/callhome-nms", "internal/cmdline", "internal/daemon", "internal/device/api", "internal/device/reconnect", "internal/device/rollout", "internal/device/trigger", "internal/hook", "internal/logging", "internal/nms/buckets", "internal/nms/control", "internal/nms/devsock", "internal/nms/mirror", "internal/nms/peering", "internal/ratelimit", "internal/rpc", "internal/scrape"}},
 	{"github.com/coreos/go-systemd/v22", "reports readiness and state to systemd; takes its sockets", []string{"cmd/callhome-mgr", "cmd/callhome-nms", "internal/daemon"}},
 	{"github.com/vishvananda/netlink", "rtnetlink", []string{"internal/device/sysevents"}},
-	{"github.com/prometheus/client_golang", "metrics in Prometheus' format", []string{"internal/device/metrics", "internal/nms/metrics", "internal/scrape"}},
 	{"golang.org/x/term", "passwords without echo, the console's lines with history, and the width of tables", []string{"cmd/callhome-nms", "internal/cmdline"}},
 	{"github.com/nats-io/nats.go", "the key-value buckets and the stream of a cluster", []string{"internal/nms/buckets"}},
 	{"github.com/nats-io/nats-server/v2", "real servers in tests; no program has it", []string{"internal/nms/natstest"}},

@@ -16,6 +16,9 @@ import (
 	"github.com/hashicorp/go-hclog"
 )
 
+// figures are the metrics.
+func figures() []byte { return []byte("g 0\n") }
+
 // pipes is a listener without a network, so that time can be ours.
 type pipes struct {
 	conns  chan net.Conn
@@ -45,11 +48,11 @@ func (p *pipes) dial() net.Conn {
 
 // serve starts a server for the test, in its bubble. The result of Serve comes
 // on the channel.
-func serve(h http.Handler) (p *pipes, end context.CancelFunc, result <-chan error) {
+func serve(page func() []byte) (p *pipes, end context.CancelFunc, result <-chan error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	p = newPipes()
 	c := make(chan error, 1)
-	go func() { c <- Serve(ctx, p, h, hclog.NewNullLogger()) }()
+	go func() { c <- Serve(ctx, p, page, hclog.NewNullLogger()) }()
 	return p, cancel, c
 }
 
@@ -67,7 +70,7 @@ func get(t *testing.T, c net.Conn, path string) *http.Response {
 
 func TestServe(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p, end, result := serve(Handler(registry(), hclog.NewNullLogger()))
+		p, end, result := serve(figures)
 		c, idle := p.dial(), p.dial()
 		r := get(t, c, "/metrics")
 		text, err := io.ReadAll(r.Body)
@@ -107,7 +110,7 @@ func TestServeEndsConnections(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				p, end, result := serve(Handler(registry(), hclog.NewNullLogger()))
+				p, end, result := serve(figures)
 				c := p.dial()
 				if _, err := io.WriteString(c, tt.send); err != nil {
 					t.Fatal(err)
@@ -126,7 +129,7 @@ func TestServeEndsConnections(t *testing.T) {
 	}
 	t.Run("taking no answer", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
-			p, end, result := serve(Handler(registry(), hclog.NewNullLogger()))
+			p, end, result := serve(figures)
 			c := p.dial()
 			if _, err := io.WriteString(c, "GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n"); err != nil {
 				t.Fatal(err)
@@ -147,8 +150,9 @@ func TestServeEndsConnections(t *testing.T) {
 
 func TestServeEndsInTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		hangs := http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
-		p, end, result := serve(hangs)
+		letGo := make(chan struct{})
+		defer close(letGo)
+		p, end, result := serve(func() []byte { <-letGo; return nil })
 		c := p.dial()
 		if _, err := io.WriteString(c, "GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n"); err != nil {
 			t.Fatal(err)
@@ -167,7 +171,7 @@ func TestServeEndsInTime(t *testing.T) {
 
 func TestServeConnectionsAtATime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p, end, result := serve(http.NotFoundHandler())
+		p, end, result := serve(figures)
 		var conns []net.Conn
 		for range maxConns {
 			conns = append(conns, p.dial())
@@ -196,7 +200,7 @@ func TestServeSaysWhatFails(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(context.Background())
 		defer cancel()
-		if err := Serve(ctx, brokenListener{newPipes()}, http.NotFoundHandler(), hclog.NewNullLogger()); !errors.Is(err, errBroken) {
+		if err := Serve(ctx, brokenListener{newPipes()}, figures, hclog.NewNullLogger()); !errors.Is(err, errBroken) {
 			t.Errorf("got %v, want %v", err, errBroken)
 		}
 	})
@@ -215,7 +219,7 @@ func TestServeSeesOutALackOfDescriptors(t *testing.T) {
 		var log strings.Builder
 		result := make(chan error, 1)
 		go func() {
-			result <- Serve(ctx, l, http.NotFoundHandler(), hclog.New(&hclog.LoggerOptions{Output: &log}))
+			result <- Serve(ctx, l, figures, hclog.New(&hclog.LoggerOptions{Output: &log}))
 		}()
 		if r := get(t, l.dial(), "/"); r.StatusCode != http.StatusNotFound {
 			t.Errorf("got status %d", r.StatusCode)

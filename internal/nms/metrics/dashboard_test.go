@@ -1,6 +1,7 @@
 package metrics
 
 import (
+	"bytes"
 	"encoding/json"
 	"os"
 	"regexp"
@@ -9,6 +10,9 @@ import (
 
 	"callhome/internal/hook"
 	"callhome/internal/nms/station"
+
+	"github.com/prometheus/common/expfmt"
+	"github.com/prometheus/common/model"
 )
 
 // shipped returns the dashboard and the alerts, as text.
@@ -30,7 +34,8 @@ func shipped(t *testing.T) (dashboard, alerts string) {
 func TestDashboardAndAlertsNameWhatExists(t *testing.T) {
 	m := New(func() station.Stats { return station.Stats{} }, "v1")
 	m.AddHook(func() hook.Counts { return hook.Counts{} })
-	families, err := m.Registry.Gather()
+	parser := expfmt.NewTextParser(model.LegacyValidation)
+	families, err := parser.TextToMetricFamilies(bytes.NewReader(m.Text()))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -5,69 +5,51 @@
 package metrics
 
 import (
-	"runtime"
 	"time"
 
 	"callhome/internal/hook"
+	"callhome/internal/metric"
 	"callhome/internal/nms/nmsproto"
 	"callhome/internal/nms/station"
-
-	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/collectors"
 )
 
 // Metrics are all metrics of a station.
 type Metrics struct {
-	Registry *prometheus.Registry
+	metric.Registry
 
 	stats  func() station.Stats
-	logins prometheus.Histogram
-	events *prometheus.CounterVec
+	logins *metric.Histograms
+	events *metric.Counters
 }
-
-func desc(name, help string, labels ...string) *prometheus.Desc {
-	return prometheus.NewDesc("callhome_nms_"+name, help, labels, nil)
-}
-
-var (
-	devices     = desc("devices", "Devices of the registry, by state.", "state")
-	outcomes    = desc("calls_finished_total", "Calls home by outcome.", "outcome")
-	sessionsNow = desc("sessions", "Netconf channels that are open.")
-)
 
 // single are the figures without a label.
 var single = []struct {
-	desc *prometheus.Desc
-	kind prometheus.ValueType
-	of   func(station.Stats) float64
+	name, help string
+	kind       metric.Kind
+	of         func(station.Stats) float64
 }{
-	{desc("calls_total", "Connections accepted."), prometheus.CounterValue, func(s station.Stats) float64 { return float64(s.Calls) }},
-	{desc("unauthenticated", "Connections before their login."), prometheus.GaugeValue, func(s station.Stats) float64 { return float64(s.Unauthenticated) }},
-	{desc("unknown_keys", "Host keys on the list of unknown devices."), prometheus.GaugeValue, func(s station.Stats) float64 { return float64(s.Unknown) }},
-	{sessionsNow, prometheus.GaugeValue, func(s station.Stats) float64 { return float64(s.SessionsNow) }},
-	{desc("sessions_total", "Netconf channels opened."), prometheus.CounterValue, func(s station.Stats) float64 { return float64(s.Sessions) }},
-	{desc("sessions_failed_total", "Netconf channels that could not be opened."), prometheus.CounterValue, func(s station.Stats) float64 { return float64(s.SessionsFailed) }},
-	{desc("sent_bytes_total", "Bytes of ended sessions to devices."), prometheus.CounterValue, func(s station.Stats) float64 { return float64(s.Sent) }},
-	{desc("received_bytes_total", "Bytes of ended sessions from devices."), prometheus.CounterValue, func(s station.Stats) float64 { return float64(s.Received) }},
+	{"calls_total", "Connections accepted.", metric.Counter, func(s station.Stats) float64 { return float64(s.Calls) }},
+	{"unauthenticated", "Connections before their login.", metric.Gauge, func(s station.Stats) float64 { return float64(s.Unauthenticated) }},
+	{"unknown_keys", "Host keys on the list of unknown devices.", metric.Gauge, func(s station.Stats) float64 { return float64(s.Unknown) }},
+	{"sessions", "Netconf channels that are open.", metric.Gauge, func(s station.Stats) float64 { return float64(s.SessionsNow) }},
+	{"sessions_total", "Netconf channels opened.", metric.Counter, func(s station.Stats) float64 { return float64(s.Sessions) }},
+	{"sessions_failed_total", "Netconf channels that could not be opened.", metric.Counter, func(s station.Stats) float64 { return float64(s.SessionsFailed) }},
+	{"sent_bytes_total", "Bytes of ended sessions to devices.", metric.Counter, func(s station.Stats) float64 { return float64(s.Sent) }},
+	{"received_bytes_total", "Bytes of ended sessions from devices.", metric.Counter, func(s station.Stats) float64 { return float64(s.Received) }},
 }
 
 // New returns the metrics of a station of that version.
 func New(stats func() station.Stats, version string) *Metrics {
-	m := &Metrics{Registry: prometheus.NewRegistry(), stats: stats}
-	m.logins = prometheus.NewHistogram(prometheus.HistogramOpts{
-		Name: "callhome_nms_login_duration_seconds", Help: "Time from accept to login, of calls that logged in.",
-		Buckets: []float64{.01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30},
-	})
-	m.events = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "callhome_nms_events_total", Help: "Published events."}, []string{"event"})
-	for _, e := range nmsproto.Events {
-		m.events.WithLabelValues(e)
+	m := &Metrics{
+		stats: stats,
+		logins: metric.NewHistograms("callhome_nms_login_duration_seconds", "Time from accept to login, of calls that logged in.",
+			[]float64{.01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30}),
+		events: metric.NewCounters("callhome_nms_events_total", "Published events.", "event"),
 	}
-	build := prometheus.NewGauge(prometheus.GaugeOpts{
-		Name: "callhome_nms_build_info", Help: "Always 1; the labels say which callhome-nms runs.",
-		ConstLabels: prometheus.Labels{"version": version, "goversion": runtime.Version()},
-	})
-	build.Set(1)
-	m.Registry.MustRegister(m, m.logins, m.events, build, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	for _, e := range nmsproto.Events {
+		m.events.Show(e)
+	}
+	m.Add(m, m.logins, m.events, metric.BuildInfo("callhome_nms_build_info", "Always 1; the labels say which callhome-nms runs.", version), metric.Process)
 	return m
 }
 
@@ -75,42 +57,33 @@ func New(stats func() station.Stats, version string) *Metrics {
 func (m *Metrics) LoggedIn(took time.Duration) { m.logins.Observe(took.Seconds()) }
 
 // Handle counts an event.
-func (m *Metrics) Handle(e nmsproto.Event) { m.events.WithLabelValues(e.Event).Inc() }
+func (m *Metrics) Handle(e nmsproto.Event) { m.events.Inc(e.Event) }
 
-// Describe implements prometheus.Collector.
-func (m *Metrics) Describe(to chan<- *prometheus.Desc) {
-	to <- devices
-	to <- outcomes
-	for _, s := range single {
-		to <- s.desc
-	}
-}
-
-// Collect implements prometheus.Collector.
-func (m *Metrics) Collect(to chan<- prometheus.Metric) {
+// Collect implements metric.Collector.
+func (m *Metrics) Collect(to *metric.Text) {
 	stats := m.stats()
+	to.Metric("callhome_nms_devices", "Devices of the registry, by state.", metric.Gauge)
 	for _, state := range nmsproto.States {
-		to <- prometheus.MustNewConstMetric(devices, prometheus.GaugeValue, float64(stats.Devices[state]), string(state))
+		to.Sample(float64(stats.Devices[state]), "state", string(state))
 	}
+	to.Metric("callhome_nms_calls_finished_total", "Calls home by outcome.", metric.Counter)
 	for _, o := range station.Outcomes {
-		to <- prometheus.MustNewConstMetric(outcomes, prometheus.CounterValue, float64(stats.Outcomes[o]), string(o))
+		to.Sample(float64(stats.Outcomes[o]), "outcome", string(o))
 	}
 	for _, s := range single {
-		to <- prometheus.MustNewConstMetric(s.desc, s.kind, s.of(stats))
+		to.Single("callhome_nms_"+s.name, s.help, s.kind, s.of(stats))
 	}
 }
 
 // AddHook adds the hook's counters, which count returns at each scrape.
 func (m *Metrics) AddHook(count func() hook.Counts) {
-	for outcome, of := range map[string]func(hook.Counts) uint64{
-		"ok":      func(c hook.Counts) uint64 { return c.OK },
-		"failed":  func(c hook.Counts) uint64 { return c.Failed },
-		"timeout": func(c hook.Counts) uint64 { return c.TimedOut },
-		"stopped": func(c hook.Counts) uint64 { return c.Stopped },
-		"dropped": func(c hook.Counts) uint64 { return c.Dropped },
-	} {
-		m.Registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{
-			Name: "callhome_nms_hook_runs_total", Help: "Runs of the hook, by how they ended; dropped ones did not begin.", ConstLabels: prometheus.Labels{"outcome": outcome},
-		}, func() float64 { return float64(of(count())) }))
-	}
+	m.Add(metric.Func(func(to *metric.Text) {
+		c := count()
+		to.Metric("callhome_nms_hook_runs_total", "Runs of the hook, by how they ended; dropped ones did not begin.", metric.Counter)
+		to.Sample(float64(c.OK), "outcome", "ok")
+		to.Sample(float64(c.Failed), "outcome", "failed")
+		to.Sample(float64(c.TimedOut), "outcome", "timeout")
+		to.Sample(float64(c.Stopped), "outcome", "stopped")
+		to.Sample(float64(c.Dropped), "outcome", "dropped")
+	}))
 }
