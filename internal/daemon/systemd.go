@@ -3,13 +3,13 @@ package daemon
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net"
+	"os"
+	"strconv"
 	"time"
 
 	"callhome/internal/sysexits"
 
-	"github.com/coreos/go-systemd/v22/activation"
 	sddaemon "github.com/coreos/go-systemd/v22/daemon"
 	"github.com/hashicorp/go-hclog"
 )
@@ -31,10 +31,7 @@ type Sockets struct {
 // PassedSockets returns the sockets that systemd passed. The caller owns and
 // closes them; on an error they are closed.
 func PassedSockets() (s Sockets, err error) {
-	passed, err := activation.Listeners()
-	if err != nil {
-		return s, fmt.Errorf("taking the sockets of the systemd socket unit: %w", err)
-	}
+	passed := passedListeners()
 	for _, l := range passed {
 		switch l := l.(type) {
 		case *net.TCPListener:
@@ -55,6 +52,32 @@ func PassedSockets() (s Sockets, err error) {
 			errors.New("taking the sockets of the systemd socket unit: expected listening TCP sockets and at most one Unix socket"))
 	}
 	return s, nil
+}
+
+// firstPassed is the first descriptor that systemd passes.
+const firstPassed = 3
+
+// passedListeners returns what systemd passed; nil for what is no listening socket. The
+// library's package for this imports crypto/tls.
+func passedListeners() (out []net.Listener) {
+	pid, _ := strconv.Atoi(os.Getenv("LISTEN_PID"))
+	n, _ := strconv.Atoi(os.Getenv("LISTEN_FDS"))
+	for _, name := range []string{"LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"} {
+		os.Unsetenv(name) // not for hooks and sessions
+	}
+	if pid != os.Getpid() {
+		return nil
+	}
+	for fd := firstPassed; fd < firstPassed+n; fd++ {
+		f := os.NewFile(uintptr(fd), "socket "+strconv.Itoa(fd))
+		l, err := net.FileListener(f) // with a descriptor of its own
+		f.Close()
+		if err != nil {
+			l = nil
+		}
+		out = append(out, l)
+	}
+	return out
 }
 
 // Watchdog notifies systemd's watchdog as long as alive returns. It ends with ctx,
