@@ -87,11 +87,18 @@ fuzz: ## each fuzz target for FUZZTIME
 	done
 
 .PHONY: bench
-bench: build ## what a call home costs, beside bare sshd in the same run (root)
+bench: bench-programs ## what a call home costs, beside bare sshd in the same run (root)
+	bin/bench
+
+.PHONY: bench-steps
+bench-steps: bench-programs ## where the milliseconds of one login go, packet by packet (root)
+	bin/bench -step steps
+
+.PHONY: bench-programs
+bench-programs: build
 	$(CC) -O2 -Wall -o bin/cfloor test/bench/cfloor/cfloor.c
 	$(BUILD) -o bin/gofloor ./test/bench/gofloor
 	$(BUILD) -o bin/bench ./test/bench
-	bin/bench
 
 .PHONY: simulate
 simulate: ## what a fleet does to an NMS that was away, in virtual time; flags in ARGS

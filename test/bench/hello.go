@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"callhome/internal/fdpass"
@@ -25,20 +26,10 @@ func hello(f *fixture) error {
 		return err
 	}
 	defer l.Close()
-	port := strconv.Itoa(l.Addr().(*net.TCPAddr).Port)
 	for _, kex := range []string{"curve25519-sha256", "sntrup761x25519-sha512@openssh.com"} {
-		made := func(name string, call func() error) *way {
-			return &way{name: name, once: func() (time.Duration, error) { return f.login(l, kex, call) }}
-		}
-		ways := []*way{
-			made("C program, connect and exec", func() error { return f.spawn(append([]string{program("cfloor"), port}, f.command.Args()...)) }),
-		}
-		for _, b := range f.builds {
-			trigger := []string{b.trigger, "127.0.0.1", port}
-			ways = append(ways,
-				made("callhome-trigger, exec"+b.name, func() error { return f.spawn(trigger) }),
-				made("callhome-trigger, detach"+b.name, func() error { return f.spawn(trigger, "CALLHOME_HANDOVER=detach") }),
-				made("callhome-mgr"+b.name, func() error { return b.manager.call(l, proto.WaitNone) }))
+		var ways []*way
+		for _, c := range f.callers(l) {
+			ways = append(ways, &way{name: c.name, once: func() (time.Duration, error) { return f.login(l, kex, c.call, nil) }})
 		}
 		n := max(*rounds/4, 1)
 		if err := interleave(n, ways); err != nil {
@@ -47,6 +38,26 @@ func hello(f *fixture) error {
 		report(fmt.Sprintf("accept to NETCONF hello, stock ssh, %s, %d rounds, interleaved", kex, n), ways)
 	}
 	return nil
+}
+
+// caller is one manner of making a call home to a listener.
+type caller struct {
+	name string
+	call func() error
+}
+
+// callers are all of them; the first one is the floor.
+func (f *fixture) callers(l *net.TCPListener) []caller {
+	port := strconv.Itoa(l.Addr().(*net.TCPAddr).Port)
+	all := []caller{{"C program, connect and exec", func() error { return f.spawn(append([]string{program("cfloor"), port}, f.command.Args()...)) }}}
+	for _, b := range f.builds {
+		trigger := []string{b.trigger, "127.0.0.1", port}
+		all = append(all,
+			caller{"callhome-trigger, exec" + b.name, func() error { return f.spawn(trigger) }},
+			caller{"callhome-trigger, detach" + b.name, func() error { return f.spawn(trigger, "CALLHOME_HANDOVER=detach") }},
+			caller{"callhome-mgr" + b.name, func() error { return b.manager.call(l, proto.WaitNone) }})
+	}
+	return all
 }
 
 // spawn starts a program that makes the call home, and does not wait for it.
@@ -60,9 +71,10 @@ func (f *fixture) spawn(argv []string, env ...string) error {
 	return nil
 }
 
-// login has ssh wait for the socket, makes the call, and takes the time until
-// ssh prints the hello.
-func (f *fixture) login(l *net.TCPListener, kex string, call func() error) (time.Duration, error) {
+// login has ssh wait for the socket, makes the call, and takes the time from the accept
+// until ssh prints the hello. Where steps is set, ssh reports each packet of the login,
+// and steps gets the time of each line.
+func (f *fixture) login(l *net.TCPListener, kex string, call func() error, steps func(line string, since time.Duration)) (time.Duration, error) {
 	socket := f.path("give")
 	defer os.Remove(socket)
 	proxies, err := net.ListenUnix("unix", &net.UnixAddr{Name: socket, Net: "unix"})
@@ -74,15 +86,24 @@ func (f *fixture) login(l *net.TCPListener, kex string, call func() error) (time
 	if err != nil {
 		return 0, err
 	}
+	level := "ERROR"
+	if steps != nil {
+		level = "DEBUG2"
+	}
 	args := []string{"-F", "none", "-s"}
 	for _, o := range []string{
 		"ProxyUseFdpass=yes", "ProxyCommand=" + self + " -give " + socket, "IdentityFile=" + f.path("user_key"), "IdentitiesOnly=yes",
-		"StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "LogLevel=ERROR", "BatchMode=yes", "KexAlgorithms=" + kex,
+		"StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "LogLevel=" + level, "BatchMode=yes", "KexAlgorithms=" + kex,
 	} {
 		args = append(args, "-o", o)
 	}
 	ssh := exec.Command("ssh", append(args, "root@device", "netconf")...)
-	ssh.Stderr = f.log
+	var reported io.ReadCloser
+	if steps == nil {
+		ssh.Stderr = f.log
+	} else if reported, err = ssh.StderrPipe(); err != nil {
+		return 0, err
+	}
 	stdin, err := ssh.StdinPipe()
 	if err != nil {
 		return 0, err
@@ -108,6 +129,15 @@ func (f *fixture) login(l *net.TCPListener, kex string, call func() error) (time
 		return 0, err
 	}
 	begin := time.Now()
+	var read sync.WaitGroup
+	if steps != nil {
+		read.Go(func() {
+			for lines := bufio.NewScanner(reported); lines.Scan(); {
+				steps(lines.Text(), time.Since(begin))
+			}
+		})
+		defer func() { stdin.Close(); read.Wait() }()
+	}
 	sock, err := peer.File()
 	peer.Close()
 	if err != nil {

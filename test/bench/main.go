@@ -23,7 +23,7 @@ var (
 	idle    = flag.Duration("idle", 30*time.Second, "time for which the idle daemon is measured")
 	bin     = flag.String("bin", "bin", "directory of the programs")
 	beside  = flag.String("beside", "", "directory of the programs of another build, to measure in the same rounds")
-	step    = flag.String("step", "", "run only this measurement: banner, hello, throughput, holding, together, station, storm or fleet")
+	step    = flag.String("step", "", "run only this measurement: banner, hello, steps, throughput, holding, together, station, storm or fleet")
 	devices = flag.Int("n", 10000, "devices of the step fleet, which runs only by its name")
 	only    = flag.Int("storm", -1, "of the step storm, run only the storm with this number")
 	people  = flag.String("crowd", "", "run as the peers of a storm, of this kind")
@@ -71,7 +71,7 @@ func measureAll() error {
 var steps = []struct {
 	name string
 	run  func(*fixture) error
-}{{"banner", banner}, {"hello", hello}, {"throughput", throughput}, {"holding", holding}, {"together", together}, {"station", manyDevices}, {"storm", stormyStation}, {"fleet", fleet}}
+}{{"banner", banner}, {"hello", hello}, {"steps", loginSteps}, {"throughput", throughput}, {"holding", holding}, {"together", together}, {"station", manyDevices}, {"storm", stormyStation}, {"fleet", fleet}}
 
 // furnished says that we are in a mount namespace of our own.
 const furnished = "CALLHOME_BENCH_FURNISHED"
@@ -119,9 +119,11 @@ type way struct {
 	times []time.Duration
 }
 
+// warmup is how many rounds are run before those that count.
+const warmup = 3
+
 // interleave runs all ways n times.
 func interleave(n int, ways []*way) error {
-	const warmup = 3
 	for i := range n + warmup {
 		for _, k := range rand.Perm(len(ways)) {
 			took, err := ways[k].once()
