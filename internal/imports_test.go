@@ -169,7 +169,6 @@ var arrows = []struct{ from, to, reason string }{
 	{"internal/device/session", "internal/ratelimit", "rate-limits a session's events"},
 	{"internal/device/session", "internal/sshdexec", "starts sshd"},
 	{"internal/device/session", "internal/sysexits", "an sshd that cannot start has an exit status"},
-	{"internal/device/session", "internal/wake", "wakes a session's reader"},
 
 	{"internal/device/settings", "internal/device/dial", "options of the connection"},
 	{"internal/device/settings", "internal/proto", "the bounds and built-in values that the API has too"},

@@ -124,12 +124,7 @@ func (f *fixture) startManagerOf(dir, name string, env ...string) (*daemon, erro
 
 // end ends the daemon and every session it has.
 func (d *daemon) end() {
-	var l proto.SessionList
-	if d.client.Call(context.Background(), proto.MethodUserSessions, nil, &l) == nil {
-		for _, s := range l.Sessions {
-			_ = d.client.Call(context.Background(), proto.MethodKillUserSession, proto.SessionParams{Session: s.Session}, nil)
-		}
-	}
+	d.endSessions()
 	d.client.Close()
 	_ = d.cmd.Process.Signal(unix.SIGTERM)
 	_ = d.cmd.Wait()

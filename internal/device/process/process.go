@@ -147,26 +147,35 @@ func (id Identity) Runs() bool {
 // readable when the process has ended. The caller owns it. The error is unix.ESRCH
 // where the process has ended, also if its PID is in use again.
 func (id Identity) Open() (*os.File, error) {
-	fd, err := unix.PidfdOpen(id.PID, 0)
+	fd, err := id.pidfd()
 	if err != nil {
-		return nil, fmt.Errorf("opening process %d: %w", id.PID, err)
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), "pidfd:"+strconv.Itoa(id.PID)), nil
+}
+
+// pidfd is Open for a caller that needs no file.
+func (id Identity) pidfd() (fd int, err error) {
+	fd, err = unix.PidfdOpen(id.PID, 0)
+	if err != nil {
+		return -1, fmt.Errorf("opening process %d: %w", id.PID, err)
 	}
 	// PIDFD_NONBLOCK would be refused before Linux 5.10, and is lost by qemu-user 7.2 on
 	// MIPS, where Go then cannot wait for it, and AwaitExit fails at once.
-	if err := unix.SetNonblock(fd, true); err != nil {
-		unix.Close(fd)
-		return nil, fmt.Errorf("opening process %d: %w", id.PID, err)
-	}
-	// Compare only now: what has the identity afterwards has had the PID all along.
-	now, err := Identify(id.PID)
-	if errors.Is(err, fs.ErrNotExist) || err == nil && now != id {
-		err = unix.ESRCH
+	err = unix.SetNonblock(fd, true)
+	if err == nil {
+		// Compare only now: what has the identity afterwards has had the PID all along.
+		var now Identity
+		now, err = Identify(id.PID)
+		if errors.Is(err, fs.ErrNotExist) || err == nil && now != id {
+			err = unix.ESRCH
+		}
 	}
 	if err != nil {
 		unix.Close(fd)
-		return nil, fmt.Errorf("opening process %d: %w", id.PID, err)
+		return -1, fmt.Errorf("opening process %d: %w", id.PID, err)
 	}
-	return os.NewFile(uintptr(fd), "pidfd:"+strconv.Itoa(id.PID)), nil
+	return fd, nil
 }
 
 // Ended reports whether the process is known to have ended, also where its parent

@@ -11,7 +11,6 @@ import (
 	"callhome/internal/device/process"
 	"callhome/internal/device/subsystem"
 	"callhome/internal/proto"
-	"callhome/internal/wake"
 
 	"golang.org/x/sys/unix"
 )
@@ -38,7 +37,7 @@ func TestTheWatchKeepsTheOrder(t *testing.T) {
 	} {
 		t.Run(events, func(t *testing.T) {
 			env, _ := newEnv(t)
-			env.Watch.add(7, wake.New())
+			env.Watch.add(7, func() {})
 			path := func(name string) string { return env.Dir + "/" + name }
 			var held *os.File
 			for _, event := range strings.Fields(events) {

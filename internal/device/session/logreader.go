@@ -8,10 +8,9 @@ import (
 	"callhome/internal/device/sshdlog"
 	"callhome/internal/proto"
 	"callhome/internal/ratelimit"
-	"callhome/internal/wake"
 )
 
-// logReader processes a session's log. Only the session's goroutine uses it.
+// logReader processes a session's log. Only the session's supervisor uses it.
 type logReader struct {
 	s       *Session
 	log     logFile
@@ -139,45 +138,4 @@ func (r *logReader) publish(name, line string) {
 		r.s.publish(proto.EventLog, fmt.Sprintf("events %q dropped here by the rate limit: %d", name, dropped))
 	}
 	r.s.publish(name, line)
-}
-
-// run reads the log until sshd has exited, and then the rest of it. In between it
-// looks for the evidence of a login and of the subsystem.
-func (s *Session) run(exited <-chan int) {
-	grown := wake.New()
-	s.env.Watch.add(s.id(), grown)
-	defer s.env.Watch.drop(s.id())
-	r := &logReader{s: s, log: logFile{offset: s.rec.Offset, punched: s.rec.Offset}}
-	defer r.close()
-	proof := &prover{s: s}
-	if s.endedUnseen() {
-		s.env.Watch.end(s.id())
-	}
-	again := time.NewTimer(0) // reads what the log has already
-	defer again.Stop()
-	for {
-		select {
-		case <-grown:
-		case <-again.C:
-		case <-s.reported:
-			s.save() // a later manager must know the process that reported
-		case exit := <-exited:
-			s.readLog(r, false)
-			proof.look() // a report may have come just before the end
-			if exit < 0 {
-				s.sweep()
-			}
-			s.readLog(r, true)
-			proof.end()
-			s.exited(exit)
-			return
-		}
-		next := s.readLog(r, false)
-		if look := proof.look(); look > 0 && (next == 0 || look < next) {
-			next = look
-		}
-		if next > 0 {
-			again.Reset(next)
-		}
-	}
 }

@@ -37,7 +37,7 @@ const (
 	lastLook  = 250 * time.Millisecond
 )
 
-// prover looks for evidence. Only the session's goroutine uses it.
+// prover looks for evidence. Only the session's supervisor uses it.
 type prover struct {
 	s      *Session
 	since  time.Time // when the current search began; zero: no search

@@ -14,7 +14,6 @@ import (
 	"callhome/internal/device/sshdlog"
 	"callhome/internal/device/subsystem"
 	"callhome/internal/proto"
-	"callhome/internal/wake"
 
 	"golang.org/x/crypto/ssh"
 )
@@ -66,7 +65,7 @@ func TestALoginIsFoundWithoutTheLog(t *testing.T) {
 	s.mu.Lock()
 	s.rec.Subsystem, s.rec.Started = s.rec.Process, true
 	s.mu.Unlock()
-	wake.Up(s.reported)
+	s.supervisor.stir()
 	if info, err := s.Await(t.Context(), proto.StateServing); err != nil || info.User != "netconf" || info.Method != "" || info.Key != "" {
 		t.Errorf("got %+v, %v", info, err)
 	}

@@ -16,7 +16,6 @@ import (
 	"callhome/internal/lazyregexp"
 	"callhome/internal/proto"
 	"callhome/internal/ratelimit"
-	"callhome/internal/wake"
 
 	"golang.org/x/crypto/ssh"
 	"golang.org/x/sys/unix"
@@ -70,7 +69,8 @@ func (s *Session) Report(r subsystem.Report) (*os.File, error) {
 		agreed = s.rec.firstReport(r)
 	}
 	s.mu.Unlock()
-	wake.Up(s.reported)
+	s.supervisor.reported.Store(true)
+	s.supervisor.stir()
 	if !agreed {
 		s.publish(proto.EventTrouble, disagreement)
 	}

@@ -84,16 +84,14 @@ func restore(env *Env, id int) (s *Session, known bool, err error) {
 			rec.Process, rec.PID = found.Process, found.PID
 		}
 	}
-	pidfd, openErr := rec.Process.Open()
-	if openErr != nil && !errors.Is(openErr, unix.ESRCH) {
-		return nil, false, errors.Join(err, openErr)
-	}
 	s = newSession(env, *rec)
-	exited := make(chan int, 1)
-	if openErr != nil {
-		exited <- -1
-		s.run(exited) // reads the rest of the log, publishes the end, removes the files
+	waitErr := env.Watch.exits.Await(rec.Process, func() { s.supervisor.exited(-1) })
+	switch {
+	case errors.Is(waitErr, unix.ESRCH):
+		s.supervisor.finish(-1) // reads the rest of the log, publishes the end, removes the files
 		return nil, true, err
+	case waitErr != nil:
+		return nil, false, errors.Join(err, waitErr)
 	}
 	s.takeSocket(rec.Process)
 	if !slices.Contains(beforeLogin, rec.State) {
@@ -102,12 +100,7 @@ func restore(env *Env, id int) (s *Session, known bool, err error) {
 	s.rec.Stats = stats(s.sock)
 	s.publish(proto.EventRestored, "")
 	s.save()
-	go func() {
-		defer pidfd.Close()
-		_ = process.AwaitExit(pidfd)
-		exited <- -1
-	}()
-	go s.run(exited)
+	s.supervisor.begin()
 	return s, true, err
 }
 

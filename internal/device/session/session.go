@@ -7,7 +7,8 @@
 //	New ──▶ Start, Execute ──▶ events … ──▶ Done
 //	Restore ─────────────────────┘
 //
-// One goroutine owns a running session's state; others read copies of it.
+// One goroutine at a time, the supervisor's, changes a running session's state; others
+// read copies of it. An idle session has no goroutine.
 package session
 
 import (
@@ -21,7 +22,6 @@ import (
 	"callhome/internal/device/process"
 	"callhome/internal/proto"
 	"callhome/internal/ratelimit"
-	"callhome/internal/wake"
 )
 
 // Env is shared by all sessions.
@@ -52,7 +52,7 @@ type Session struct {
 	begin     sync.Mutex // held while sshd is started, or a session without sshd ended; taken before mu
 	finishing sync.Once  // the end is published once
 
-	reported chan struct{} // wakes the log's reader
+	supervisor *supervisor
 
 	mu      sync.Mutex // guards the fields that follow
 	rec     record
@@ -87,7 +87,8 @@ func New(env *Env, id int, p proto.CallParams, via proto.Via, owner Owner) *Sess
 
 // newSession returns the session of a record.
 func newSession(env *Env, r record) *Session {
-	s := &Session{env: env, rec: r, changed: make(chan struct{}), reported: wake.New(), reports: reportLimit}
+	s := &Session{env: env, rec: r, changed: make(chan struct{}), reports: reportLimit}
+	s.supervisor = newSupervisor(s)
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	return s
 }

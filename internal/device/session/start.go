@@ -17,6 +17,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// starts bounds how many sshds are started at once: each start blocks a thread, which
+// Go keeps, with 48 KiB of stacks.
+var starts = make(chan struct{}, 4)
+
 // Start hands the connection to sshd and supervises it. The session owns the
 // socket of conn from here on, also on error; after an error the session has ended.
 func (s *Session) Start(cmd sshdexec.Command, conn *dial.Conn) error {
@@ -26,6 +30,8 @@ func (s *Session) Start(cmd sshdexec.Command, conn *dial.Conn) error {
 		conn.File.Close()
 		return ErrEnded
 	}
+	starts <- struct{}{}
+	defer func() { <-starts }()
 	log, err := s.openLog()
 	if err != nil {
 		conn.File.Close()
@@ -158,21 +164,18 @@ func (s *Session) supervise(p *os.Process, sock *os.File) error {
 	if sock != nil {
 		s.publishState(proto.EventConnected, "")
 	}
-	exited := make(chan int, 1)
-	go func() {
-		// Wait alone would block a thread for the session's whole lifetime.
-		if pidfd, err := id.Open(); err == nil {
-			_ = process.AwaitExit(pidfd)
-			pidfd.Close()
-		}
+	reap := func() {
 		state, err := p.Wait()
 		if err != nil {
-			exited <- -1
+			s.supervisor.exited(-1)
 			return
 		}
-		exited <- state.ExitCode()
-	}()
-	go s.run(exited)
+		s.supervisor.exited(state.ExitCode())
+	}
+	if s.env.Watch.exits.Await(id, reap) != nil { // for example no free descriptors
+		go reap() // blocks a thread until sshd exits
+	}
+	s.supervisor.begin()
 	return nil
 }
 

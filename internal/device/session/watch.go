@@ -1,24 +1,27 @@
 package session
 
 import (
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
 	"sync"
 
+	"callhome/internal/device/process"
 	"callhome/internal/inotify"
-	"callhome/internal/wake"
 
 	"golang.org/x/sys/unix"
 )
 
-// Watch reports to the sessions what happens to their files, with one inotify
-// instance for all sessions: that a log has grown, and that the subsystem has closed
+// Watch reports to the sessions what happens to their files and processes, with one
+// inotify instance and one epoll instance for all sessions: that a process has ended,
+// that a log has grown, and that the subsystem has closed
 // its descriptor of a session's end file. The kernel's queue has these events in the
 // order in which they happened (inotify(7)), however late they are read: that order
 // shows an orderly end.
 type Watch struct {
-	dir *inotify.Dir
+	dir   *inotify.Dir
+	exits *process.Exits
 
 	mu       sync.Mutex // held while events are read and applied, which keeps their order; guards what follows
 	sessions map[int]*watched
@@ -27,7 +30,7 @@ type Watch struct {
 // watched is a session's part of the Watch.
 type watched struct {
 	happened
-	wake chan<- struct{}
+	stir func() // never blocks
 }
 
 // happened is what happened to a session's files since take.
@@ -47,7 +50,12 @@ func NewWatch(dir string) (*Watch, error) {
 	if err != nil {
 		return nil, fmt.Errorf("watching the sessions' logs: %w", err)
 	}
-	w := &Watch{dir: d, sessions: make(map[int]*watched)}
+	exits, err := process.NewExits()
+	if err != nil {
+		d.Close()
+		return nil, err
+	}
+	w := &Watch{dir: d, exits: exits, sessions: make(map[int]*watched)}
 	go d.Wait(func() {
 		w.mu.Lock()
 		defer w.mu.Unlock()
@@ -56,8 +64,8 @@ func NewWatch(dir string) (*Watch, error) {
 	return w, nil
 }
 
-// Close closes the inotify instance.
-func (w *Watch) Close() error { return w.dir.Close() }
+// Close ends all reports.
+func (w *Watch) Close() error { return errors.Join(w.exits.Close(), w.dir.Close()) }
 
 // apply applies one event to the session of the file that it names. The caller holds
 // w.mu.
@@ -65,7 +73,7 @@ func (w *Watch) apply(e inotify.Event) {
 	if e.Overflow() { // every session reads its log
 		for _, s := range w.sessions {
 			s.grown = true
-			wake.Up(s.wake)
+			s.stir()
 		}
 		return
 	}
@@ -76,18 +84,18 @@ func (w *Watch) apply(e inotify.Event) {
 	case s == nil:
 	case kind == logSuffix && e.Mask&unix.IN_MODIFY != 0:
 		s.grown = true
-		wake.Up(s.wake)
+		s.stir()
 	case kind == endSuffix && e.Mask&unix.IN_CLOSE_NOWRITE != 0:
 		s.ended, s.after = true, s.grown
-		wake.Up(s.wake)
+		s.stir()
 	}
 }
 
-// add begins the reports on a session's files; each wakes c.
-func (w *Watch) add(id int, c chan<- struct{}) {
+// add begins the reports on a session's files; each calls stir, which must not block.
+func (w *Watch) add(id int, stir func()) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.sessions[id] = &watched{wake: c}
+	w.sessions[id] = &watched{stir: stir}
 }
 
 func (w *Watch) drop(id int) {
@@ -114,6 +122,6 @@ func (w *Watch) end(id int) {
 	defer w.mu.Unlock()
 	if s := w.sessions[id]; s != nil {
 		s.ended, s.after = true, true
-		wake.Up(s.wake)
+		s.stir()
 	}
 }
