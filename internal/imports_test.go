@@ -53,6 +53,8 @@ var arrows = []struct{ from, to, reason string }{
 	{"cmd/callhome-nms", "internal/hook", "wires it to the station's events"},
 	{"cmd/callhome-nms", "internal/logging", "makes the logger that all share"},
 	{"cmd/callhome-nms", "internal/nms/announce", "accept --device"},
+	{"cmd/callhome-nms", "internal/nms/buckets", "creates the buckets of a cluster"},
+	{"cmd/callhome-nms", "internal/nms/cluster", "joins the station to its cluster"},
 	{"cmd/callhome-nms", "internal/nms/console", "the operations of the console"},
 	{"cmd/callhome-nms", "internal/nms/control", "serves the station's API, and calls a running station"},
 	{"cmd/callhome-nms", "internal/nms/devsock", "keeps the device sockets"},
@@ -196,6 +198,19 @@ var arrows = []struct{ from, to, reason string }{
 
 	{"internal/nms/claims", "internal/nms/nmsproto", "a claim has the state of a device"},
 
+	{"internal/nms/cluster", "internal/nms/buckets", "reads and writes the cluster's buckets"},
+	{"internal/nms/cluster", "internal/nms/claims", "decides about claims"},
+	{"internal/nms/cluster", "internal/nms/mirror", "runs the copy of the registry"},
+	{"internal/nms/cluster", "internal/nms/nmsproto", "devices, stations and events of the API"},
+	{"internal/nms/cluster", "internal/nms/peering", "asks other stations, and opens sessions there"},
+	{"internal/nms/cluster", "internal/nms/registry", "whose a host key is"},
+	{"internal/nms/cluster", "internal/nms/station", "a session's socket, and the station's counters"},
+	{"internal/nms/cluster", "internal/printable", "text of other stations"},
+	{"internal/nms/cluster", "internal/proto", "errors of the API"},
+	{"internal/nms/cluster", "internal/pubsub", "publishes changes of devices"},
+	{"internal/nms/cluster", "internal/ratelimit", "rate-limits warnings"},
+	{"internal/nms/cluster", "internal/rpc", "for whom a session is"},
+
 	{"internal/nms/console", "internal/lazyregexp", "names of elements"},
 	{"internal/nms/console", "internal/nms/netconf", "sends its requests in a session"},
 	{"internal/nms/console", "internal/sysexits", "a usage error, and an rpc-error, has its exit status"},
@@ -308,11 +323,11 @@ type thirdParty struct {
 
 // modules are all that others wrote, with who may use them and what for.
 var modules = []thirdParty{
-	{"golang.org/x/sys", "system calls", []string{"cmd/callhome-mgr", "cmd/callhome-nms", "internal/atomicfile", "internal/daemon", "internal/device/connect", "internal/device/dial", "internal/device/preflight", "internal/device/process", "internal/device/resolve", "internal/device/session", "internal/device/settings", "internal/device/subsystem", "internal/device/sysevents", "internal/device/trigger", "internal/fdpass", "internal/hook", "internal/inotify", "internal/nms/announce", "internal/nms/control", "internal/nms/knownhosts", "internal/nms/listen", "internal/nms/registry", "internal/nms/mirror", "internal/nms/peering", "internal/rpc", "internal/sshdexec"}},
+	{"golang.org/x/sys", "system calls", []string{"cmd/callhome-mgr", "cmd/callhome-nms", "internal/atomicfile", "internal/daemon", "internal/device/connect", "internal/device/dial", "internal/device/preflight", "internal/device/process", "internal/device/resolve", "internal/device/session", "internal/device/settings", "internal/device/subsystem", "internal/device/sysevents", "internal/device/trigger", "internal/fdpass", "internal/hook", "internal/inotify", "internal/nms/announce", "internal/nms/cluster", "internal/nms/control", "internal/nms/knownhosts", "internal/nms/listen", "internal/nms/mirror", "internal/nms/peering", "internal/nms/registry", "internal/rpc", "internal/sshdexec"}},
 	{"golang.org/x/net", "SOCKS5", []string{"internal/device/proxy"}},
 	{"golang.org/x/crypto", "SSH's forms of keys and certificates; and the SSH client of the management side: on a device SSH is sshd's", []string{"internal/device/config", "internal/device/session", "internal/nms/handshake", "internal/nms/hostkey", "internal/nms/knownhosts", "internal/nms/login", "internal/nms/mirror", "internal/nms/registry", "internal/nms/sshtest", "internal/nms/station", "internal/nms/wire"}},
 	{"github.com/xrash/smetrics", "which option or command a misspelt one is near", []string{"internal/cmdline"}},
-	{"github.com/hashicorp/go-hclog", "logging", []string{"cmd/callhome-mgr", "cmd/callhome-nms", "internal/cmdline", "internal/daemon", "internal/device/api", "internal/device/reconnect", "internal/device/rollout", "internal/device/trigger", "internal/hook", "internal/logging", "internal/nms/buckets", "internal/nms/control", "internal/nms/devsock", "internal/nms/mirror", "internal/nms/peering", "internal/ratelimit", "internal/rpc", "internal/scrape"}},
+	{"github.com/hashicorp/go-hclog", "logging", []string{"cmd/callhome-mgr", "cmd/callhome-nms", "internal/cmdline", "internal/daemon", "internal/device/api", "internal/device/reconnect", "internal/device/rollout", "internal/device/trigger", "internal/hook", "internal/logging", "internal/nms/buckets", "internal/nms/cluster", "internal/nms/control", "internal/nms/devsock", "internal/nms/mirror", "internal/nms/peering", "internal/ratelimit", "internal/rpc", "internal/scrape"}},
 	{"github.com/coreos/go-systemd/v22", "reports readiness and state to systemd; takes its sockets", []string{"cmd/callhome-mgr", "cmd/callhome-nms", "internal/daemon"}},
 	{"github.com/vishvananda/netlink", "rtnetlink", []string{"internal/device/sysevents"}},
 	{"golang.org/x/term", "passwords without echo, the console's lines with history, and the width of tables", []string{"cmd/callhome-nms", "internal/cmdline"}},

@@ -19,6 +19,7 @@ func clusterCommand() *cli.Command {
 			&cli.IntFlag{Name: "days", Value: 365, Usage: "make certificates of stations that are valid for `NUMBER` days"},
 			&cli.BoolFlag{Name: "renew", Usage: "make a new certificate also for a station that has one"},
 		}},
+		bucketsCommand(),
 	}}
 }
 

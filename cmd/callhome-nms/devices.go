@@ -30,7 +30,7 @@ func devicesCommand() *cli.Command {
 	return &cli.Command{
 		Name: "devices", Usage: "list the devices and the unknown devices that called", Action: devices,
 		Flags: []cli.Flag{socketFlag(), jsonFlag, cmdline.WatchFlag(), cmdline.LongFlag()},
-		Subcommands: []*cli.Command{
+		Subcommands: append([]*cli.Command{
 			{Name: "adopt", Usage: "register an unknown device that called", ArgsUsage: "HOST-KEY", Action: adopt, Flags: []cli.Flag{
 				socketFlag(), jsonFlag,
 				&cli.StringFlag{Name: "id", Usage: "register the device as `ID`"},
@@ -48,7 +48,7 @@ func devicesCommand() *cli.Command {
 				&cli.StringFlag{Name: "account", Usage: "give all users the uid and gid of `USER` (default: those of this command)"},
 				&cli.StringFlag{Name: "output", Usage: "write them to `FILE`, which is replaced whole or, after an error, left as it was"},
 			}},
-		},
+		}, transferCommands()...),
 	}
 }
 
@@ -105,7 +105,7 @@ func devices(c *cli.Context) error {
 
 func deviceTable(w io.Writer, l nmsproto.DeviceList, width int) {
 	t := cmdline.NewTable(cmdline.Column{Title: "DEVICE"}, cmdline.Column{Title: "STATE", Whole: true}, cmdline.Column{Title: "FOR", Whole: true},
-		cmdline.Column{Title: "ADDRESS"}, cmdline.Column{Title: "SESSIONS", Rank: 1}, cmdline.Column{Title: "SOFTWARE", Rank: 3},
+		cmdline.Column{Title: "ADDRESS"}, cmdline.Column{Title: "STATION", Optional: true}, cmdline.Column{Title: "SESSIONS", Rank: 1}, cmdline.Column{Title: "SOFTWARE", Rank: 3},
 		cmdline.Column{Title: "HOST KEY", Rank: 4}, cmdline.Column{Title: "LABELS", Rank: 2}, cmdline.Column{Title: "LAST ERROR", KeepEnd: true})
 	for _, d := range l.Devices {
 		since, lastError := "", printable.Quoted(d.LastError)
@@ -115,7 +115,7 @@ func deviceTable(w io.Writer, l nmsproto.DeviceList, width int) {
 		if d.ErrorTime != nil {
 			lastError += " (" + cmdline.Age(*d.ErrorTime) + " ago)"
 		}
-		t.Row(d.ID, d.State, since, d.Address, d.Sessions, printable.Quoted(d.Software), d.HostKey, labels(d.Labels), lastError)
+		t.Row(d.ID, d.State, since, d.Address, d.Station, d.Sessions, printable.Quoted(d.Software), d.HostKey, labels(d.Labels), lastError)
 	}
 	if len(l.Devices) == 0 {
 		fmt.Fprintln(w, "no devices")
@@ -124,10 +124,10 @@ func deviceTable(w io.Writer, l nmsproto.DeviceList, width int) {
 	}
 	if len(l.Unknown) > 0 {
 		fmt.Fprintln(w, "\nunknown devices; `callhome-nms devices adopt HOST-KEY --id ID` registers one:")
-		t := cmdline.NewTable(cmdline.Column{Title: "HOST KEY", Whole: true}, cmdline.Column{Title: "ADDRESS"}, cmdline.Column{Title: "SOFTWARE", Rank: 3},
+		t := cmdline.NewTable(cmdline.Column{Title: "HOST KEY", Whole: true}, cmdline.Column{Title: "ADDRESS"}, cmdline.Column{Title: "STATION", Optional: true}, cmdline.Column{Title: "SOFTWARE", Rank: 3},
 			cmdline.Column{Title: "CALLS", Rank: 2}, cmdline.Column{Title: "LAST", Rank: 1}, cmdline.Column{Title: "CERTIFICATE", Rank: 4})
 		for _, u := range l.Unknown {
-			t.Row(u.HostKey, u.Address, printable.Quoted(u.Software), u.Calls, cmdline.Age(u.Last)+" ago", printable.Quoted(u.Certificate))
+			t.Row(u.HostKey, u.Address, u.Station, printable.Quoted(u.Software), u.Calls, cmdline.Age(u.Last)+" ago", printable.Quoted(u.Certificate))
 		}
 		t.Print(w, width)
 	}
@@ -371,7 +371,7 @@ func events(c *cli.Context) error {
 
 func printEvent(w io.Writer, e nmsproto.Event) {
 	fmt.Fprintf(w, "%s %s", cmdline.Time(e.Time), e.Event)
-	for _, text := range []string{e.Device, e.Address, e.Software, e.HostKey, e.Certificate} {
+	for _, text := range []string{e.Station, e.Device, e.Address, e.Software, e.HostKey, e.Certificate} {
 		if text != "" {
 			fmt.Fprint(w, " ", printable.Quoted(text))
 		}
@@ -385,6 +385,32 @@ func printEvent(w io.Writer, e nmsproto.Event) {
 	fmt.Fprintln(w)
 }
 
+// stationTable prints the stations of a cluster, if there is one.
+func stationTable(w io.Writer, s nmsproto.Status) {
+	if s.Station == "" {
+		return
+	}
+	if s.ClusterError != "" {
+		fmt.Fprintf(w, "station %s is not part of its cluster now: %s\n", s.Station, printable.Quoted(s.ClusterError))
+	}
+	t := cmdline.NewTable(cmdline.Column{Title: "STATION"}, cmdline.Column{Title: "STATE", Whole: true}, cmdline.Column{Title: "SEEN", Whole: true},
+		cmdline.Column{Title: "DEVICES"}, cmdline.Column{Title: "SESSIONS"}, cmdline.Column{Title: "ADDRESS"}, cmdline.Column{Title: "VERSION", Rank: 1})
+	for _, m := range s.Stations {
+		name, state := m.Name, "silent"
+		if m.Name == s.Station {
+			name += " (this one)"
+		}
+		if m.Alive {
+			state = "alive"
+		}
+		t.Row(printable.Quoted(name), state, cmdline.Age(m.Seen)+" ago", m.Connected, m.Sessions, printable.Quoted(m.Address), printable.Quoted(m.Version))
+	}
+	if len(s.Stations) > 0 {
+		fmt.Fprintln(w)
+		t.Print(w, 0)
+	}
+}
+
 func status(c *cli.Context) error {
 	return ask(c, func(m *control.Client) error {
 		var s nmsproto.Status
@@ -395,6 +421,7 @@ func status(c *cli.Context) error {
 			fmt.Fprintf(w, "callhome-nms %s, PID %d, running for %s, listening on %s\n", s.Version, s.PID, cmdline.Age(s.Since), strings.Join(s.Listening, ", "))
 			fmt.Fprintf(w, "%s connected, %d lost, %d never seen; %s\n", cmdline.Count(s.Devices[nmsproto.Connected], "device"), s.Devices[nmsproto.Lost], s.Devices[nmsproto.NeverSeen], cmdline.Count(s.Sessions, "session"))
 			fmt.Fprintf(w, "%s, %d unauthenticated, %s\n", cmdline.Count(int(s.Calls), "call"), s.Unauthenticated, cmdline.Count(s.Unknown, "unknown host key"))
+			stationTable(w, s)
 			if s.Drain != nil {
 				fmt.Fprintf(w, "draining for %s: %s\n", cmdline.Age(s.Drain.Since), left(s.Drain))
 			}

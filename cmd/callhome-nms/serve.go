@@ -21,6 +21,7 @@ import (
 	"callhome/internal/nms/listen"
 	"callhome/internal/nms/metrics"
 	"callhome/internal/nms/nmsproto"
+	"callhome/internal/nms/peering"
 	"callhome/internal/nms/registry"
 	"callhome/internal/nms/station"
 	"callhome/internal/proto"
@@ -53,7 +54,7 @@ func serveCommand() *cli.Command {
 		cmdline.DurationFlag("keepalive", d.KeepaliveEvery, "send a keepalive to each device every `TIME`"),
 		cmdline.DurationFlag("keepalive-time", d.KeepaliveTime, "close a connection whose keepalive has no answer after `TIME`"),
 		cmdline.DurationFlag("probe-time", d.ProbeTime, "when a connected device calls again, close its old connection unless it answers within `TIME`"),
-	}, cmdline.LogFlags(), []cli.Flag{cmdline.MetricsFlag()}, cmdline.HookFlags(defaultHookEvents))}
+	}, clusterFlags(), cmdline.LogFlags(), []cli.Flag{cmdline.MetricsFlag()}, cmdline.HookFlags(defaultHookEvents))}
 }
 
 func socketFlag() cli.Flag {
@@ -63,6 +64,7 @@ func socketFlag() cli.Flag {
 // backend is the control.Backend: the station, and what only the process knows.
 type backend struct {
 	*station.Station
+	cluster   *member // nil without one
 	registry  *registry.Registry
 	calls     *listen.Listener
 	listening []string
@@ -96,7 +98,11 @@ func serve(c *cli.Context) error {
 	calls.Unprepared = func(from netip.AddrPort, err error) {
 		warnings.Warn("a call continues without an option of its connection", "address", from, "error", err)
 	}
-	b, m, err := newBackend(config, log, calls)
+	cluster, err := joinCluster(c, config.Registry, log)
+	if err != nil {
+		return err
+	}
+	b, m, err := newBackend(config, cluster, log, calls)
 	if err != nil {
 		return err
 	}
@@ -106,7 +112,7 @@ func serve(c *cli.Context) error {
 		return err
 	}
 	defer f.End()
-	sockets, err := openDeviceSockets(c, b.Station, access, log)
+	sockets, err := openDeviceSockets(c, b.see(), access, log)
 	if err != nil {
 		return err
 	}
@@ -119,13 +125,19 @@ func serve(c *cli.Context) error {
 }
 
 // newBackend makes the station, and the metrics that it feeds.
-func newBackend(config station.Config, log *logging.Logger, calls *listen.Listener) (*backend, *metrics.Metrics, error) {
-	b := &backend{registry: config.Registry, calls: calls, begun: time.Now().UTC(), log: log}
+func newBackend(config station.Config, cluster *member, log *logging.Logger, calls *listen.Listener) (*backend, *metrics.Metrics, error) {
+	b := &backend{cluster: cluster, registry: config.Registry, calls: calls, begun: time.Now().UTC(), log: log}
 	m := metrics.New(func() station.Stats { return b.Stats() }, version)
 	config.LoggedIn, config.RegistryRead = m.LoggedIn, b.reportRegistry
+	if cluster != nil {
+		config.Name, config.Cluster, config.Editor = cluster.name, cluster, cluster.Editor()
+	}
 	var err error
 	if b.Station, err = station.New(config); err != nil {
 		return nil, nil, program.Usage(err)
+	}
+	if cluster != nil {
+		cluster.Attach(b.Station)
 	}
 	for _, a := range calls.Addrs() {
 		b.listening = append(b.listening, a.String())
@@ -153,6 +165,11 @@ func (d *backend) run(ctx context.Context, socket *net.UnixListener, access rpc.
 	wg.Go(func() { daemon.Watchdog(ctx, d.log, func() { _ = d.Status() }) })
 	if sockets != nil {
 		wg.Go(func() { sockets.Run(ctx) })
+	}
+	if d.cluster != nil {
+		wg.Go(func() { d.cluster.Run(ctx) })
+		server := peering.NewServer(d.cluster.identity, d.Station, nil, d.log.Named("peers"))
+		attempt(func() error { return server.Serve(ctx, d.cluster.listener) })
 	}
 	hup := make(chan os.Signal, 1)
 	signal.Notify(hup, unix.SIGHUP)
@@ -229,7 +246,7 @@ func openSockets(c *cli.Context) (*listen.Listener, *net.UnixListener, error) {
 	return calls, socket, nil
 }
 
-func openDeviceSockets(c *cli.Context, s *station.Station, access rpc.Access, log *logging.Logger) (*devsock.Sockets, error) {
+func openDeviceSockets(c *cli.Context, s view, access rpc.Access, log *logging.Logger) (*devsock.Sockets, error) {
 	if c.String("device-sockets") == "" {
 		return nil, nil
 	}
@@ -244,6 +261,9 @@ func (d *backend) reportRegistry(c registry.Change, err error) {
 	}
 	if len(c.Added)+len(c.Changed)+len(c.Removed) > 0 || c.Revoked {
 		d.log.Info("registry read", "devices", d.registry.Len(), "added", len(c.Added), "changed", len(c.Changed), "removed", len(c.Removed), "revocations-changed", c.Revoked)
+	}
+	if d.cluster != nil {
+		d.cluster.Removed(c.Removed)
 	}
 	for _, p := range c.Problems {
 		d.Publish(nmsproto.Event{Event: nmsproto.EventRegistry, Cause: p.File + ": " + p.Error})
@@ -273,8 +293,15 @@ func (d *backend) Drain(p nmsproto.DrainParams) (nmsproto.Drain, error) {
 
 // List is every device, unknown device and problem.
 func (d *backend) List() nmsproto.DeviceList {
-	out := nmsproto.DeviceList{Devices: d.Devices(), Unknown: d.Unknown(), Problems: []nmsproto.Problem{}}
-	for _, p := range d.registry.Problems() {
+	out := nmsproto.DeviceList{Devices: d.see().Devices(), Problems: []nmsproto.Problem{}}
+	problems := d.registry.Problems()
+	if d.cluster == nil {
+		out.Unknown = d.Unknown()
+	} else {
+		out.Unknown = d.cluster.Callers()
+		problems = append(problems, d.cluster.Editor().Foreign()...)
+	}
+	for _, p := range problems {
 		out.Problems = append(out.Problems, nmsproto.Problem(p))
 	}
 	return out
@@ -283,10 +310,14 @@ func (d *backend) List() nmsproto.DeviceList {
 // Status is the daemon's own.
 func (d *backend) Status() nmsproto.Status {
 	s := d.Stats()
-	return nmsproto.Status{
+	out := nmsproto.Status{
 		Version: version, PID: os.Getpid(), Since: d.begun, Listening: d.listening, Group: d.group, Devices: s.Devices, Sessions: s.SessionsNow,
 		Unauthenticated: s.Unauthenticated, Unknown: s.Unknown, Calls: s.Calls, Drain: s.Drain,
 	}
+	if d.cluster != nil {
+		d.cluster.status(&out, d.see().Devices())
+	}
+	return out
 }
 
 var _ control.Backend = (*backend)(nil)

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"unicode/utf8"
 
@@ -49,6 +50,8 @@ type Column struct {
 	Whole bool
 	// KeepEnd has a cell cut at its beginning: the last words of an error say most.
 	KeepEnd bool
+	// Optional columns are left out where no row has a cell in them.
+	Optional bool
 }
 
 // Table aligns cells in columns.
@@ -104,6 +107,10 @@ func (t *Table) fit(width int) []int {
 	for i := range t.columns {
 		for _, row := range t.rows {
 			sizes[i] = max(sizes[i], utf8.RuneCountInString(row[i]))
+		}
+		if t.columns[i].Optional && !slices.ContainsFunc(t.rows[1:], func(row []string) bool { return row[i] != "" }) {
+			sizes[i] = 0
+			continue
 		}
 		total += sizes[i] + gap
 	}

@@ -38,7 +38,7 @@ func (s *Server) guard(name string, m Method, p Peer) Handler {
 			s.warnings.Warn("call refused", "method", name, "uid", p.UID, "pid", p.PID)
 			return nil, proto.NewError(proto.CodeAccessDenied, name+s.access.needs())
 		}
-		ctx, cancel := context.WithCancelCause(ctx)
+		ctx, cancel := context.WithCancelCause(WithPeer(ctx, p))
 		defer cancel(nil)
 		defer context.AfterFunc(s.ctx, func() { cancel(context.Cause(s.ctx)) })()
 		out, err := m.Handle(ctx, r)

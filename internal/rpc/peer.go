@@ -1,6 +1,7 @@
 package rpc
 
 import (
+	"context"
 	"fmt"
 	"net"
 	"unsafe"
@@ -17,6 +18,20 @@ type Peer struct {
 }
 
 func (p Peer) String() string { return fmt.Sprintf("uid %d pid %d", p.UID, p.PID) }
+
+// peerKey is the key of a context's peer.
+type peerKey struct{}
+
+// WithPeer returns a context that says for whom a call is made.
+func WithPeer(ctx context.Context, p Peer) context.Context {
+	return context.WithValue(ctx, peerKey{}, p)
+}
+
+// PeerFrom returns for whom a call is made; the context of a method's handler says it.
+func PeerFrom(ctx context.Context) (Peer, bool) {
+	p, ok := ctx.Value(peerKey{}).(Peer)
+	return p, ok
+}
 
 // maxGroups is the kernel's NGROUPS_MAX.
 const maxGroups = 65536

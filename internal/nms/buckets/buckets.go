@@ -69,10 +69,10 @@ func Connect(o Options, log hclog.Logger) (*Conn, error) {
 		// A write must not be sent later than its caller waits for it.
 		nats.ReconnectBufSize(-1),
 		nats.Timeout(callTime), nats.PingInterval(2 * time.Second), nats.MaxPingsOutstanding(2),
-		nats.ConnectHandler(func(*nats.Conn) { c.connected() }), nats.ReconnectHandler(func(*nats.Conn) { c.connected() }),
-		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) { c.failed("disconnected", err) }),
-		nats.ReconnectErrHandler(func(_ *nats.Conn, err error) { c.failed("cannot connect", err) }),
-		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) { c.failed("", err) }),
+		nats.ConnectHandler(c.connected), nats.ReconnectHandler(c.connected),
+		nats.DisconnectErrHandler(func(nc *nats.Conn, err error) { c.failed(nc, "disconnected", err) }),
+		nats.ReconnectErrHandler(func(nc *nats.Conn, err error) { c.failed(nc, "cannot connect", err) }),
+		nats.ErrorHandler(func(nc *nats.Conn, _ *nats.Subscription, err error) { c.failed(nc, "", err) }),
 	}
 	if o.Credentials != "" {
 		options = append(options, nats.UserCredentials(o.Credentials))
@@ -104,21 +104,21 @@ func (c *Conn) OnChange(f func()) {
 	c.changed = f
 }
 
-func (c *Conn) connected() {
+func (c *Conn) connected(nc *nats.Conn) {
 	c.mu.Lock()
 	close(c.renewed)
 	c.renewed, c.lastError = make(chan struct{}), nil
 	f := c.changed
 	c.mu.Unlock()
-	c.log.Info("connected to NATS", "server", c.nc.ConnectedUrlRedacted())
+	c.log.Info("connected to NATS", "server", nc.ConnectedUrlRedacted())
 	if f != nil {
 		f()
 	}
 }
 
 // failed records an error. The log gets the first of a row.
-func (c *Conn) failed(what string, err error) {
-	if err == nil || c.nc != nil && c.nc.IsClosed() {
+func (c *Conn) failed(nc *nats.Conn, what string, err error) {
+	if err == nil || nc.IsClosed() {
 		return
 	}
 	c.mu.Lock()
@@ -127,7 +127,7 @@ func (c *Conn) failed(what string, err error) {
 	f := c.changed
 	c.mu.Unlock()
 	if first {
-		c.log.Warn("NATS: "+printable.Line(strings.TrimPrefix(what+": "+err.Error(), ": ")), "connected", c.Up() == nil)
+		c.log.Warn("NATS: "+printable.Line(strings.TrimPrefix(what+": "+err.Error(), ": ")), "connected", nc.IsConnected())
 	}
 	if f != nil {
 		f()
@@ -136,7 +136,7 @@ func (c *Conn) failed(what string, err error) {
 
 // Up returns why NATS cannot be used now, nil if it can.
 func (c *Conn) Up() error {
-	if c.nc == nil || c.nc.IsConnected() {
+	if c.nc.IsConnected() {
 		return nil
 	}
 	c.mu.Lock()
@@ -192,6 +192,13 @@ func (c *Conn) Open(ctx context.Context, name string) (*Bucket, error) {
 	}
 	return &Bucket{conn: c, name: name, kv: kv, TTL: status.TTL(), Created: s.StreamInfo().Created}, nil
 }
+
+// KeyOf returns the key of a device: its id, with slashes for dots, which separate the
+// parts of a key.
+func KeyOf(id string) string { return strings.ReplaceAll(id, ".", "/") }
+
+// IDOf returns the id of the device whose key that is.
+func IDOf(key string) string { return strings.ReplaceAll(key, "/", ".") }
 
 // Value is what a bucket has for a key.
 type Value struct {
@@ -296,7 +303,7 @@ func (b *Bucket) Watch(ctx context.Context, keys string, w Watcher) {
 			pause = time.Second
 			continue
 		}
-		b.conn.failed("", b.fail("watching", keys, err))
+		b.conn.failed(b.conn.nc, "", b.fail("watching", keys, err))
 		select {
 		case <-ctx.Done():
 		case <-renewed:

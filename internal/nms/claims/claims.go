@@ -122,9 +122,11 @@ func Decide(self Self, held *Held, c Claim, alive func(incarnation string) bool)
 	return table[w].connected
 }
 
-// Believes reports whether a station may believe that it holds a device with that claim.
+// Believes reports whether a station may believe that it holds a device with that claim:
+// one of this very connection. A station that has ended a connection for another station
+// must not believe in a new one by the claim of the former.
 func (self Self) Believes(held *Held, c Claim, leaseValid bool) bool {
-	return leaseValid && held != nil && self.of(c, func(string) bool { return true }) == mine
+	return leaseValid && held != nil && self.of(c, func(string) bool { return true }) == mine && sameTime(c.Device.Since, held.Since)
 }
 
 func sameTime(a *time.Time, b time.Time) bool { return a != nil && a.Equal(b) }
@@ -138,7 +140,11 @@ type Lease struct {
 	epoch uint64
 	sent  Instant // of the last acknowledged heartbeat
 	valid bool    // a heartbeat of this epoch was acknowledged
+	begun bool    // one of any epoch was
 }
+
+// Begun reports whether a heartbeat was ever acknowledged.
+func (l *Lease) Begun() bool { return l.begun }
 
 // Incarnation changes each time the lease has lapsed.
 func (l *Lease) Incarnation() string { return fmt.Sprintf("%s.%d", l.Process, l.epoch) }
@@ -161,6 +167,7 @@ func (l *Lease) Fence() { l.epoch, l.valid = l.epoch+1, false }
 // Acknowledged records that a heartbeat of that incarnation, sent then, was acknowledged.
 // It changes nothing where the lease lapsed meanwhile.
 func (l *Lease) Acknowledged(incarnation string, sent, now Instant) {
+	l.begun = true
 	if incarnation != l.Incarnation() || l.Lapse(now) {
 		return
 	}

@@ -31,7 +31,9 @@ type Backend interface {
 	Remove(nmsproto.RemoveParams) error
 	Revoke(nmsproto.RevokeParams) (nmsproto.Revoked, error)
 	Forget(nmsproto.ForgetParams) error
-	// Connect owns the socket.
+	Import(p nmsproto.ImportParams, root bool) (nmsproto.Imported, error)
+	Export(nmsproto.ExportParams) nmsproto.Exported
+	// Connect owns the socket; rpc.PeerFrom says for whom it is.
 	Connect(ctx context.Context, device string, sock station.Duplex) (nmsproto.ConnectResult, error)
 	Subscribe() (last []nmsproto.Event, events <-chan nmsproto.Event, cancel func())
 	Status() nmsproto.Status
@@ -78,6 +80,12 @@ func methods(b Backend, c *rpc.Conn) map[string]rpc.Method {
 		})},
 		nmsproto.MethodForget: {Handle: rpc.Typed(func(_ context.Context, p nmsproto.ForgetParams) (nmsproto.Nothing, error) {
 			return nmsproto.Nothing{}, b.Forget(p)
+		})},
+		nmsproto.MethodImport: {Handle: rpc.Typed(func(_ context.Context, p nmsproto.ImportParams) (nmsproto.Imported, error) {
+			return b.Import(p, c.Peer.UID == 0)
+		})},
+		nmsproto.MethodExport: {Handle: rpc.Typed(func(_ context.Context, p nmsproto.ExportParams) (nmsproto.Exported, error) {
+			return b.Export(p), nil
 		})},
 		nmsproto.MethodReload: {Handle: rpc.Plain(func(context.Context) (nmsproto.Nothing, error) {
 			return nmsproto.Nothing{}, b.Reload()

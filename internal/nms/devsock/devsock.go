@@ -167,7 +167,7 @@ func (d *Sockets) serve(ctx context.Context, id string, l *net.UnixListener) {
 		}
 		d.wg.Go(func() {
 			defer func() { <-places }()
-			out, err := d.station.Connect(ctx, id, c)
+			out, err := d.station.Connect(rpc.WithPeer(ctx, peer), id, c)
 			d.log.Info("session ended", "device", id, "peer", peer.String(), "sent", out.Sent, "received", out.Received, "error", err)
 		})
 	}

@@ -111,7 +111,7 @@ func hasMark(ctx context.Context, entries *buckets.Bucket, id, mark string) (boo
 	if registry.CheckID(id) != nil {
 		return false, nil
 	}
-	v, err := entries.Get(ctx, keyOf(id))
+	v, err := entries.Get(ctx, buckets.KeyOf(id))
 	if err != nil || v.Revision == 0 {
 		return false, err
 	}
@@ -148,7 +148,7 @@ func (m *Mirror) Add(e *registry.Entry) (registry.Change, error) {
 	if err != nil {
 		return fail(err)
 	}
-	revision, err := entries.Put(ctx, keyOf(e.ID), text, 0)
+	revision, err := entries.Put(ctx, buckets.KeyOf(e.ID), text, 0)
 	if err != nil {
 		if errors.Is(err, buckets.ErrConflict) {
 			err = os.ErrExist
@@ -173,7 +173,7 @@ func (m *Mirror) Remove(id string) (registry.Change, error) {
 		return fail(err)
 	}
 	defer cancel()
-	v, err := entries.Get(ctx, keyOf(id))
+	v, err := entries.Get(ctx, buckets.KeyOf(id))
 	switch {
 	case err != nil:
 		return fail(err)
@@ -181,7 +181,7 @@ func (m *Mirror) Remove(id string) (registry.Change, error) {
 		// A file that only this station has, or none.
 		return m.registry.Remove(id)
 	}
-	if err := entries.Delete(ctx, keyOf(id), v.Revision); err != nil {
+	if err := entries.Delete(ctx, buckets.KeyOf(id), v.Revision); err != nil {
 		return fail(err)
 	}
 	if e, err := registry.Parse(v.Data); err == nil {
@@ -214,18 +214,15 @@ const (
 )
 
 // Import adds an entry to the cluster's registry, or changes it.
-func (m *Mirror) Import(text []byte) (Outcome, error) {
-	e, err := registry.Parse(text)
-	if err != nil {
-		return 0, err
-	}
+func (m *Mirror) Import(e *registry.Entry) (Outcome, error) {
+	text := e.Format()
 	fail := func(err error) (Outcome, error) { return 0, fmt.Errorf("importing device %s: %w", e.ID, err) }
 	entries, keys, ctx, cancel, err := m.begin()
 	if err != nil {
 		return fail(err)
 	}
 	defer cancel()
-	v, err := entries.Get(ctx, keyOf(e.ID))
+	v, err := entries.Get(ctx, buckets.KeyOf(e.ID))
 	if err != nil {
 		return fail(err)
 	}
@@ -236,7 +233,7 @@ func (m *Mirror) Import(text []byte) (Outcome, error) {
 	if err != nil {
 		return fail(err)
 	}
-	revision, err := entries.Put(ctx, keyOf(e.ID), text, v.Revision)
+	revision, err := entries.Put(ctx, buckets.KeyOf(e.ID), text, v.Revision)
 	if err != nil {
 		if errors.Is(err, buckets.ErrConflict) {
 			unmark(ctx, keys, fresh)

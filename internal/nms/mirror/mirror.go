@@ -27,17 +27,13 @@ import (
 // with a letter or digit.
 const revokedKey = "/revoked_keys"
 
-// keyOf returns the key of an entry: its id, with slashes for dots, which separate the
-// parts of a key.
-func keyOf(id string) string { return strings.ReplaceAll(id, ".", "/") }
-
 // fileOf returns the file for a key, false for a key that this program does not write.
 func fileOf(key string) (string, bool) {
 	if key == revokedKey {
 		return registry.RevokedFile, true
 	}
-	id := strings.ReplaceAll(key, "/", ".")
-	return registry.FileName(id), registry.CheckID(id) == nil && keyOf(id) == key
+	id := buckets.IDOf(key)
+	return registry.FileName(id), registry.CheckID(id) == nil && buckets.KeyOf(id) == key
 }
 
 // maxList bounds the list of revoked keys, in bytes. NATS has messages up to 1 MiB.

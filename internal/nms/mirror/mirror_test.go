@@ -197,10 +197,10 @@ func TestLocalFilesStay(t *testing.T) {
 	if f := a.Foreign(); len(f) != 1 || f[0].File != "local.json" || b.has("local") {
 		t.Fatalf("files that only a has: %v", f)
 	}
-	if o, err := a.Import(local.Format()); err != nil || o != Added {
+	if o, err := a.Import(local); err != nil || o != Added {
 		t.Fatalf("importing it: %v, %v", o, err)
 	}
-	if o, err := a.Import(local.Format()); err != nil || o != Unchanged {
+	if o, err := a.Import(local); err != nil || o != Unchanged {
 		t.Fatalf("importing it again: %v, %v", o, err)
 	}
 	await(t, "it is at the other station", func() bool { return b.has("local") })

@@ -60,6 +60,8 @@ func freePort(t testing.TB) int {
 	return l.Addr().(*net.TCPAddr).Port
 }
 
+func portText(port int) string { return fmt.Sprint(port) }
+
 // Start starts a server that was stopped.
 func (s *Servers) Start(i int) {
 	s.t.Helper()

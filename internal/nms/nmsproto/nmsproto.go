@@ -12,7 +12,10 @@
 //	  ◀──  {"result":{"exit-status":0,…}}\n    when the channel has ended
 package nmsproto
 
-import "time"
+import (
+	"encoding/json"
+	"time"
+)
 
 // DefaultSocket is the default path of the socket.
 const DefaultSocket = "/run/callhome-nms/nms.sock"
@@ -26,6 +29,8 @@ const (
 	MethodRemove    = "remove"    // RemoveParams -> Nothing
 	MethodRevoke    = "revoke"    // RevokeParams -> Revoked
 	MethodForget    = "forget"    // ForgetParams -> Nothing
+	MethodImport    = "import"    // ImportParams -> Imported
+	MethodExport    = "export"    // ExportParams -> Exported
 	MethodConnect   = "connect"   // ConnectParams and a socket -> ConnectResult, at the end
 	MethodSubscribe = "subscribe" // nothing -> EventList, then events
 	MethodStatus    = "status"    // nothing -> Status
@@ -186,6 +191,39 @@ type Revoked struct {
 	// Devices are the ids of the devices that were connected with one of the keys.
 	// Their connections are ended.
 	Devices []string `json:"devices"`
+}
+
+// ImportParams are entries and revoked keys for the registry of a cluster.
+type ImportParams struct {
+	Entries []json.RawMessage `json:"entries,omitempty"` // each the object in its file
+	Revoked []string          `json:"revoked,omitempty"` // lines of the list of revoked keys
+}
+
+// Imported is what became of them.
+type Imported struct {
+	Added     int `json:"added"`
+	Changed   int `json:"changed"`
+	Unchanged int `json:"unchanged"`
+	// Errors are by the number of the entry in ImportParams.
+	Errors map[int]string `json:"errors,omitempty"`
+}
+
+// ExportParams name the entry after which the entries are wanted; "" for the first ones.
+type ExportParams struct {
+	After string `json:"after,omitempty"`
+}
+
+// Exported is a part of the registry.
+type Exported struct {
+	Entries []EntryText `json:"entries"`           // by id
+	Revoked []string    `json:"revoked,omitempty"` // fingerprints, with the first part
+	More    bool        `json:"more,omitempty"`    // there are further entries
+}
+
+// EntryText is an entry as in its file.
+type EntryText struct {
+	ID   string `json:"id"`
+	Text string `json:"text"`
 }
 
 // ForgetParams name an unknown device by the fingerprint of its host key.

@@ -1,9 +1,20 @@
 package registry
 
-import "bytes"
+import (
+	"bytes"
+	"maps"
+	"slices"
+)
 
 // FileName returns the name of the file of an entry.
 func FileName(id string) string { return id + suffix }
+
+// Revoked returns the fingerprints of the revoked keys.
+func (r *Registry) Revoked() []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Sorted(maps.Keys(r.revoked))
+}
 
 // AddRevoked returns a list of revoked keys with those lines added, less those whose key
 // is on it. A list that is not valid is an error: a new line in it would have no effect.

@@ -40,9 +40,7 @@ func (s *Station) Adopt(p nmsproto.AdoptParams, root bool) (nmsproto.Adopted, er
 	if err := registry.CheckID(p.ID); err != nil {
 		return bad(err)
 	}
-	s.mu.Lock()
-	u := s.unknown[p.HostKey]
-	s.mu.Unlock()
+	u := s.caller(p.HostKey)
 	if u == nil {
 		if owner := s.owner(p.HostKey); owner != "" {
 			return nmsproto.Adopted{}, proto.NewError(proto.CodeBadType, fmt.Sprintf("the host key %.80s is that of device %s already", p.HostKey, owner))
@@ -54,7 +52,7 @@ func (s *Station) Adopt(p nmsproto.AdoptParams, root bool) (nmsproto.Adopted, er
 		return bad(err)
 	}
 	e := &registry.Entry{ID: p.ID, HostKeys: []ssh.PublicKey{key}, User: p.User, KeyFile: p.KeyFile, PasswordFile: p.PasswordFile, Labels: p.Labels}
-	change, err := s.config.Registry.Add(e)
+	change, err := s.config.Editor.Add(e)
 	if err != nil {
 		return bad(err)
 	}
@@ -64,7 +62,23 @@ func (s *Station) Adopt(p nmsproto.AdoptParams, root bool) (nmsproto.Adopted, er
 	s.mu.Unlock()
 	s.Publish(nmsproto.Event{Event: nmsproto.EventAdopted, Device: p.ID, HostKey: p.HostKey, Address: u.Address})
 	info, _ := s.Device(p.ID)
-	return nmsproto.Adopted{Device: info, Called: u.Unknown}, nil
+	return nmsproto.Adopted{Device: info, Called: *u}, nil
+}
+
+// caller returns an unknown device that called this station or another one of the
+// cluster, nil where none has.
+func (s *Station) caller(fingerprint string) *nmsproto.Unknown {
+	s.mu.Lock()
+	if u := s.unknown[fingerprint]; u != nil {
+		out := u.Unknown
+		s.mu.Unlock()
+		return &out
+	}
+	s.mu.Unlock()
+	if s.config.Cluster == nil {
+		return nil
+	}
+	return s.config.Cluster.Unknown(fingerprint)
 }
 
 // owner returns the device that has a key in its entry, or had it at its last login, as

@@ -19,6 +19,13 @@ type Cluster interface {
 	Unknown(fingerprint string) *nmsproto.Unknown
 }
 
+// Editor changes the registry, and brings the change in force.
+type Editor interface {
+	Add(*registry.Entry) (registry.Change, error)
+	Remove(id string) (registry.Change, error)
+	Revoke(lines ...string) (registry.Change, error)
+}
+
 // elsewhere returns the station that makes a connection of the device a duplicate, ""
 // for none. Where the policy is to replace, the other connection is ended after the login.
 func (s *Station) elsewhere(e *registry.Entry) string {

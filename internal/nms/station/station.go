@@ -46,8 +46,10 @@ type Config struct {
 
 	// Name is the station's in a cluster, and in its events; "" without one.
 	Name string
-	// Cluster is the other stations; nil without a cluster.
+	// Cluster is the other stations, and Editor changes the registry of all; nil without
+	// a cluster.
 	Cluster Cluster
+	Editor  Editor
 
 	// LoggedIn, unless nil, is called with how long each login took.
 	LoggedIn func(time.Duration)
@@ -124,6 +126,9 @@ func New(c Config) (*Station, error) {
 		config: c, refusing: make(chan struct{}, maxRefusing), turns: newTurns(), freed: wake.New(), devices: make(map[string]*device),
 		unauthenticated: admission.New(admission.Limits{Total: c.MaxUnauthenticated, PerSource: c.MaxPerSource}),
 		unknown:         make(unknownDevices), stats: Stats{Outcomes: make(map[Outcome]uint64)},
+	}
+	if s.config.Editor == nil {
+		s.config.Editor = c.Registry
 	}
 	s.history = newHistory()
 	s.events = newPublisher(&s.mu, c.Name, s.history.note)

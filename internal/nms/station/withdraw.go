@@ -20,7 +20,7 @@ func (s *Station) Remove(p nmsproto.RemoveParams) error {
 	if err := registry.CheckID(p.Device); err != nil {
 		return proto.NewError(proto.CodeBadType, err.Error())
 	}
-	change, err := s.config.Registry.Remove(p.Device)
+	change, err := s.config.Editor.Remove(p.Device)
 	switch {
 	case errors.Is(err, os.ErrNotExist):
 		return noDevice(p.Device)
@@ -54,7 +54,7 @@ func (s *Station) Revoke(p nmsproto.RevokeParams) (nmsproto.Revoked, error) {
 		}
 	}
 	out.Devices = s.connectedWith(out.HostKeys)
-	change, err := s.config.Registry.Revoke(lines...)
+	change, err := s.config.Editor.Revoke(lines...)
 	if err != nil {
 		return nmsproto.Revoked{}, proto.NewError(proto.CodeOS, err.Error())
 	}
@@ -116,12 +116,18 @@ func (s *Station) connectedWith(fingerprints []string) []string {
 // Errors are *proto.Error.
 func (s *Station) Forget(p nmsproto.ForgetParams) error {
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.unknown[p.HostKey] == nil {
-		return notCalled(p.HostKey)
-	}
+	called := s.unknown[p.HostKey] != nil
 	delete(s.unknown, p.HostKey)
-	return nil
+	s.mu.Unlock()
+	if called {
+		return nil
+	}
+	if s.config.Cluster != nil {
+		if u := s.config.Cluster.Unknown(p.HostKey); u != nil {
+			return proto.NewError(proto.CodeNoExists, fmt.Sprintf("%.80s has called station %s: `callhome-nms devices forget` there removes it", p.HostKey, printable.Line(u.Station)))
+		}
+	}
+	return notCalled(p.HostKey)
 }
 
 func noDevice(id string) error {

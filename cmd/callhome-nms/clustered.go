@@ -1,0 +1,248 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"callhome/internal/cli"
+	"callhome/internal/cmdline"
+	"callhome/internal/logging"
+	"callhome/internal/nms/buckets"
+	"callhome/internal/nms/cluster"
+	"callhome/internal/nms/nmsproto"
+	"callhome/internal/nms/peering"
+	"callhome/internal/nms/registry"
+	"callhome/internal/nms/station"
+	"callhome/internal/proto"
+	"callhome/internal/ratelimit"
+	"callhome/internal/sysexits"
+)
+
+// natsFlags say how NATS is reached.
+func natsFlags(usage string) []cli.Flag {
+	return []cli.Flag{
+		&cli.StringFlag{Name: "cluster", Usage: usage},
+		&cli.StringFlag{Name: "cluster-credentials", Usage: "log in to NATS with the user's JWT and seed in `FILE`"},
+		&cli.StringFlag{Name: "cluster-ca", Usage: "trust NATS servers with a certificate of the CA in `FILE`"},
+		&cli.StringFlag{Name: "cluster-cert", Usage: "show NATS the certificate in `FILE`, with --cluster-key"},
+		&cli.StringFlag{Name: "cluster-key", Usage: "use the private key in `FILE` for --cluster-cert"},
+	}
+}
+
+func clusterFlags() []cli.Flag {
+	return append(natsFlags("join the cluster of stations whose NATS servers are at `URLS`, nats://HOST[:PORT] with commas between"),
+		&cli.StringFlag{Name: "station", Usage: "have the name `NAME` in the cluster (default: the host's)"},
+		&cli.StringFlag{Name: "peer-listen", Value: ":" + strconv.Itoa(peering.DefaultPort), Usage: "listen on `ADDRESS` for the other stations of the cluster"},
+		&cli.StringFlag{Name: "peer-address", Usage: "be reached by other stations at `HOST:PORT` (default: the host's name and the port of --peer-listen)"},
+		&cli.StringFlag{Name: "peer-directory", Value: "/etc/callhome-nms/cluster", Usage: "use the certificate, key and CA in `DIR`, which callhome-nms cluster init makes"},
+	)
+}
+
+func natsOptions(c *cli.Context, name string) buckets.Options {
+	return buckets.Options{
+		URLs: strings.Split(c.String("cluster"), ","), Credentials: c.String("cluster-credentials"), CA: c.String("cluster-ca"),
+		Certificate: c.String("cluster-cert"), Key: c.String("cluster-key"), Name: name,
+	}
+}
+
+// bucketsCommand creates what stations write to: their own accounts need not.
+func bucketsCommand() *cli.Command {
+	return &cli.Command{Name: "buckets", Usage: "create the buckets of a cluster in NATS, or change them", Action: createBuckets, Flags: append(
+		natsFlags("create them in the NATS servers at `URLS`, nats://HOST[:PORT] with commas between"),
+		&cli.IntFlag{Name: "replicas", Value: 1, Usage: "keep each on `NUMBER` servers: 1, 3 or 5"},
+		cmdline.DurationFlag("lease", 10*time.Second, "count a station as dead when it was silent for `TIME`"),
+	)}
+}
+
+func createBuckets(c *cli.Context) error {
+	if c.String("cluster") == "" || c.NArg() > 0 {
+		return program.Usage(errors.New("expected --cluster and no argument"))
+	}
+	if c.Duration("lease") < time.Second || c.Int("replicas") < 1 {
+		return program.Usage(errors.New("expected a --lease of 1s or more, and --replicas above 0"))
+	}
+	log, err := logging.New(logging.Options{Name: "callhome-nms", Level: "error"})
+	if err != nil {
+		return err
+	}
+	conn, err := buckets.Connect(natsOptions(c, "operator"), log)
+	if err != nil {
+		return program.Usage(err)
+	}
+	defer conn.Close()
+	ctx, cancel := context.WithTimeout(c.Context, 30*time.Second)
+	defer cancel()
+	if err := conn.AwaitUp(ctx); err != nil {
+		return sysexits.New(sysexits.Unavailable, "", err)
+	}
+	names, err := conn.Create(ctx, buckets.Layout{Replicas: c.Int("replicas"), Lease: c.Duration("lease")})
+	for _, n := range names {
+		fmt.Println(n)
+	}
+	return err
+}
+
+// member is the station's part in a cluster.
+type member struct {
+	*cluster.Cluster
+	identity *peering.Identity
+	listener net.Listener
+	name     string
+}
+
+// joinCluster prepares what the command line says about a cluster; nil without one. The
+// caller runs it.
+func joinCluster(c *cli.Context, r *registry.Registry, log *logging.Logger) (*member, error) {
+	if c.String("cluster") == "" {
+		return nil, nil
+	}
+	host, err := os.Hostname()
+	if err != nil {
+		return nil, err
+	}
+	label, _, _ := strings.Cut(strings.ToLower(host), ".")
+	m := &member{name: cmp.Or(c.String("station"), label)}
+	warnings := ratelimit.NewWarnings(log)
+	m.identity, err = peering.Load(m.name, c.String("peer-directory"), func(err error) {
+		warnings.Warn("the station's certificate cannot be renewed; the former one is used", "error", err)
+	})
+	if err != nil {
+		return nil, sysexits.New(sysexits.NoInput, "callhome-nms cluster init makes the files of --peer-directory", err)
+	}
+	if m.listener, err = peering.Listen(c.Context, c.String("peer-listen")); err != nil {
+		return nil, sysexits.New(sysexits.Unavailable, "free the address, or name another with --peer-listen", fmt.Errorf("listening for other stations: %w", err))
+	}
+	_, port, err := net.SplitHostPort(m.listener.Addr().String())
+	if err != nil {
+		return nil, err
+	}
+	dir, err := filepath.Abs(c.String("registry"))
+	if err != nil {
+		return nil, err
+	}
+	m.Cluster, err = cluster.New(cluster.Config{
+		NATS: natsOptions(c, m.name), Address: cmp.Or(c.String("peer-address"), net.JoinHostPort(host, port)), Version: version,
+		Registry: r, Dir: dir, Peers: peering.NewClient(m.identity), Log: log.Named("cluster"),
+	})
+	if err != nil {
+		m.listener.Close()
+		return nil, program.Usage(err)
+	}
+	return m, nil
+}
+
+// view is how devices are seen and used: by a station alone, or by its cluster.
+type view interface {
+	Changes() (ids <-chan string, cancel func())
+	Devices() []nmsproto.Device
+	Device(id string) (nmsproto.Device, bool)
+	Connect(ctx context.Context, id string, sock station.Duplex) (nmsproto.ConnectResult, error)
+}
+
+// see returns the view of the cluster, or of the station alone.
+func (d *backend) see() view {
+	if d.cluster != nil {
+		return d.cluster
+	}
+	return d.Station
+}
+
+// Connect opens a session with a device, wherever it is connected.
+func (d *backend) Connect(ctx context.Context, id string, sock station.Duplex) (nmsproto.ConnectResult, error) {
+	return d.see().Connect(ctx, id, sock)
+}
+
+// Detail is a device as the cluster knows it, with its history at this station.
+func (d *backend) Detail(id string) (nmsproto.DeviceDetail, error) {
+	out, err := d.Station.Detail(id)
+	if err == nil {
+		out.Device, _ = d.see().Device(id)
+	}
+	return out, err
+}
+
+// status adds what the cluster knows.
+func (m *member) status(s *nmsproto.Status, devices []nmsproto.Device) {
+	s.Station, s.Stations = m.name, m.Stations()
+	s.Devices = make(map[nmsproto.State]int)
+	for _, state := range nmsproto.States {
+		s.Devices[state] = 0
+	}
+	for _, info := range devices {
+		s.Devices[info.State]++
+	}
+	s.Unknown = len(m.Callers())
+	if err := m.Problem(); err != nil {
+		s.ClusterError = err.Error()
+	}
+}
+
+// Import adds entries and revoked keys to the registry of the cluster.
+func (d *backend) Import(p nmsproto.ImportParams, root bool) (out nmsproto.Imported, err error) {
+	switch {
+	case !root:
+		return out, proto.NewError(proto.CodeAccessDenied, "import needs root: an entry may name a file with a credential")
+	case d.cluster == nil:
+		return out, proto.NewError(proto.CodeUnavailable, "the station has no cluster: its registry is its directory, put the files there")
+	}
+	out.Errors = make(map[int]string)
+	for i, text := range p.Entries {
+		e, err := registry.Parse(text)
+		var o int
+		if err == nil {
+			o, err = d.importEntry(e)
+		}
+		if err != nil {
+			out.Errors[i] = err.Error()
+			continue
+		}
+		for n, count := range []*int{&out.Unchanged, &out.Added, &out.Changed} {
+			if n == o {
+				*count++
+			}
+		}
+	}
+	if len(p.Revoked) > 0 {
+		change, err := d.cluster.Editor().Revoke(p.Revoked...)
+		if err != nil {
+			return out, proto.NewError(proto.CodeOS, err.Error())
+		}
+		d.RegistryRead(change, nil)
+	}
+	return out, nil
+}
+
+func (d *backend) importEntry(e *registry.Entry) (int, error) {
+	o, err := d.cluster.Editor().Import(e)
+	return int(o), err
+}
+
+// exportPart bounds the entries of one answer.
+const exportPart = 500
+
+// Export is a part of the registry.
+func (d *backend) Export(p nmsproto.ExportParams) (out nmsproto.Exported) {
+	out.Entries = []nmsproto.EntryText{}
+	if p.After == "" {
+		out.Revoked = d.registry.Revoked()
+	}
+	for _, e := range d.registry.Entries() {
+		switch {
+		case e.ID <= p.After:
+		case len(out.Entries) == exportPart:
+			out.More = true
+			return out
+		default:
+			out.Entries = append(out.Entries, nmsproto.EntryText{ID: e.ID, Text: string(e.Format())})
+		}
+	}
+	return out
+}

@@ -1,0 +1,173 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"callhome/internal/atomicfile"
+	"callhome/internal/cli"
+	"callhome/internal/nms/control"
+	"callhome/internal/nms/nmsproto"
+	"callhome/internal/nms/registry"
+	"callhome/internal/sysexits"
+)
+
+func transferCommands() []*cli.Command {
+	return []*cli.Command{
+		{Name: "import", Usage: "put the entries in the files of a directory into the cluster's registry", ArgsUsage: "DIRECTORY", Action: importDevices, Flags: []cli.Flag{socketFlag()}},
+		{Name: "export", Usage: "write the registry to files in a directory", ArgsUsage: "DIRECTORY", Action: exportDevices, Flags: []cli.Flag{socketFlag()}},
+	}
+}
+
+// importPart bounds the entries of one request, in bytes: proto.MaxLine less the rest.
+const importPart = 48 << 10
+
+// importDevices sends each entry whose file can be read, and reports the others.
+func importDevices(c *cli.Context) error {
+	if c.NArg() != 1 {
+		return program.Usage(errors.New("expected one DIRECTORY with files of entries"))
+	}
+	dir := c.Args().First()
+	files, err := os.ReadDir(dir)
+	if err != nil {
+		return sysexits.New(sysexits.NoInput, "", err)
+	}
+	var total nmsproto.Imported
+	failed := 0
+	fail := func(name string, why any) {
+		failed++
+		fmt.Fprintf(os.Stderr, "callhome-nms: %s: %v\n", filepath.Join(dir, name), why)
+	}
+	err = ask(c, func(m *control.Client) error {
+		var part nmsproto.ImportParams
+		var names []string
+		size := 0
+		send := func() error {
+			var r nmsproto.Imported
+			if err := m.Call(c.Context, nmsproto.MethodImport, part, &r); err != nil {
+				return err
+			}
+			total.Added, total.Changed, total.Unchanged = total.Added+r.Added, total.Changed+r.Changed, total.Unchanged+r.Unchanged
+			for _, i := range slices.Sorted(maps.Keys(r.Errors)) {
+				fail(names[i], r.Errors[i])
+			}
+			part, names, size = nmsproto.ImportParams{}, nil, 0
+			return nil
+		}
+		for _, f := range files {
+			entry, revoked, err := readForImport(filepath.Join(dir, f.Name()))
+			if err != nil {
+				fail(f.Name(), err)
+				continue
+			}
+			n := len(entry) + len(strings.Join(revoked, "\",\""))
+			if size > 0 && size+n > importPart {
+				if err := send(); err != nil {
+					return err
+				}
+			}
+			if entry != nil {
+				part.Entries, names = append(part.Entries, entry), append(names, f.Name())
+			}
+			part.Revoked = append(part.Revoked, revoked...)
+			size += n
+		}
+		if size == 0 {
+			return nil
+		}
+		return send()
+	})
+	if err != nil {
+		return err
+	}
+	fmt.Printf("%d entries added, %d changed, %d unchanged\n", total.Added, total.Changed, total.Unchanged)
+	if failed > 0 {
+		return sysexits.New(sysexits.NoInput, "", fmt.Errorf("%d files were not imported", failed))
+	}
+	return nil
+}
+
+// readForImport reads an entry, or the list of revoked keys. Other files have neither.
+func readForImport(path string) (entry json.RawMessage, revoked []string, err error) {
+	name := filepath.Base(path)
+	if name == registry.RevokedFile {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			return nil, nil, err
+		}
+		for line := range strings.Lines(string(text)) {
+			if line = strings.TrimSpace(line); line != "" && line[0] != '#' {
+				revoked = append(revoked, line)
+			}
+		}
+		return nil, revoked, nil
+	}
+	if strings.HasPrefix(name, ".") || !strings.HasSuffix(name, registry.FileName("")) {
+		return nil, nil, nil
+	}
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return nil, nil, err
+	}
+	e, err := registry.Parse(text)
+	if err != nil {
+		return nil, nil, err
+	}
+	var compact bytes.Buffer
+	if err := json.Compact(&compact, e.Format()); err != nil {
+		return nil, nil, err
+	}
+	if compact.Len() > importPart {
+		return nil, nil, fmt.Errorf("it has %d bytes, the maximum for an import is %d", compact.Len(), importPart)
+	}
+	return compact.Bytes(), nil, nil
+}
+
+// exportDevices writes the files, and removes none.
+func exportDevices(c *cli.Context) error {
+	if c.NArg() != 1 {
+		return program.Usage(errors.New("expected one DIRECTORY"))
+	}
+	dir := c.Args().First()
+	if err := os.MkdirAll(dir, 0o750); err != nil {
+		return sysexits.New(sysexits.NoPerm, "", err)
+	}
+	n := 0
+	err := ask(c, func(m *control.Client) error {
+		for after := ""; ; {
+			var part nmsproto.Exported
+			if err := m.Call(c.Context, nmsproto.MethodExport, nmsproto.ExportParams{After: after}, &part); err != nil {
+				return err
+			}
+			for _, e := range part.Entries {
+				if err := registry.CheckID(e.ID); err != nil {
+					return err
+				}
+				if err := atomicfile.Write(filepath.Join(dir, registry.FileName(e.ID)), []byte(e.Text), atomicfile.Options{Mode: 0o640}); err != nil {
+					return err
+				}
+				after = e.ID
+				n++
+			}
+			if len(part.Revoked) > 0 {
+				if err := atomicfile.Write(filepath.Join(dir, registry.RevokedFile), []byte(strings.Join(part.Revoked, "\n")+"\n"), atomicfile.Options{Mode: 0o640}); err != nil {
+					return err
+				}
+			}
+			if !part.More {
+				return nil
+			}
+		}
+	})
+	if err == nil {
+		fmt.Printf("%d entries written to %s\n", n, dir)
+	}
+	return err
+}

@@ -1,0 +1,267 @@
+package cluster
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"callhome/internal/nms/nmsproto"
+)
+
+func TestADevicesHolderIsKnownEverywhere(t *testing.T) {
+	w := newWorld(t, 1, 2*time.Second)
+	a, b := w.start("a", 0), w.start("b", 0)
+	if !a.call("edge7.example.net") {
+		t.Fatal("the device is refused")
+	}
+	await(t, "a believes", func() bool { return a.Believes("edge7.example.net") })
+	await(t, "b knows the holder", func() bool {
+		d, _ := b.Cluster.Device("edge7.example.net")
+		return d.State == nmsproto.Connected && d.Station == "a"
+	})
+	if b.call("edge7.example.net") {
+		t.Fatal("a duplicate was taken while the first connection answers")
+	}
+	a.vanish("edge7.example.net")
+	if !b.call("edge7.example.net") {
+		t.Fatal("the device is refused at another station though its connection is dead")
+	}
+	await(t, "b believes", func() bool { return b.Believes("edge7.example.net") })
+	await(t, "a knows the holder", func() bool {
+		d, _ := a.Cluster.Device("edge7.example.net")
+		return d.State == nmsproto.Connected && d.Station == "b" && !a.Believes("edge7.example.net")
+	})
+	b.hangUp("edge7.example.net")
+	await(t, "a knows that it is lost", func() bool {
+		d, _ := a.Cluster.Device("edge7.example.net")
+		return d.State == nmsproto.Lost
+	})
+}
+
+// TestClaimsFallWithTheLease: a station that was killed, one that ends, and one that is
+// started again at once.
+func TestClaimsFallWithTheLease(t *testing.T) {
+	w := newWorld(t, 1, 2*time.Second)
+	a, b, c := w.start("a", 0), w.start("b", 0), w.start("c", 0)
+	for _, id := range []string{"1", "2", "3"} {
+		a.call(id)
+		await(t, "a believes", func() bool { return a.Believes(id) })
+	}
+	await(t, "b knows them", func() bool { d, _ := b.Cluster.Device("3"); return d.State == nmsproto.Connected })
+	a.kill()
+	killed := time.Now()
+	if !b.call("1") {
+		t.Fatal("a device of a dead station is refused")
+	}
+	await(t, "b believes", func() bool { return b.Believes("1") })
+	if took := time.Since(killed); took < w.lease/2 || took > 3*w.lease {
+		t.Errorf("the claim fell after %v, the lease is %v", took, w.lease)
+	}
+	await(t, "c knows that the others are lost", func() bool { d, _ := c.Cluster.Device("2"); return d.State == nmsproto.Lost })
+	// Another process of a takes the former one's place at once.
+	a = w.start("a", 0)
+	begun := time.Now()
+	a.call("3")
+	await(t, "a believes again", func() bool { return a.Believes("3") })
+	t.Logf("after a restart the station believed after %v", time.Since(begun))
+	// An orderly end gives the lease up.
+	begun = time.Now()
+	b.cancel()
+	<-b.done
+	c.call("1")
+	await(t, "c believes", func() bool { return c.Believes("1") })
+	if took := time.Since(begun); took > w.lease/2 {
+		t.Errorf("the claims of a station that ended fell after %v", took)
+	}
+}
+
+func TestUnknownDevicesAreListedEverywhere(t *testing.T) {
+	w := newWorld(t, 1, 2*time.Second)
+	a, b := w.start("a", 0), w.start("b", 0)
+	a.mu.Lock()
+	a.calls = []nmsproto.Unknown{{HostKey: "SHA256:x", Calls: 1, Last: time.Now()}}
+	a.mu.Unlock()
+	await(t, "b lists it", func() bool { u := b.Cluster.Unknown("SHA256:x"); return u != nil && u.Station == "a" })
+	if all := b.Callers(); len(all) != 1 || all[0].Station != "a" {
+		t.Errorf("b lists %+v", all)
+	}
+	await(t, "both stations are alive", func() bool {
+		s := b.Stations()
+		return len(s) == 2 && s[0].Alive && s[1].Alive && s[0].Name == "a"
+	})
+}
+
+// TestASecondProcessWithTheNameIsNoticed: the one that begins later has the name, and the
+// other stops believing.
+func TestASecondProcessWithTheNameIsNoticed(t *testing.T) {
+	w := newWorld(t, 1, time.Second)
+	first := w.start("a", 0)
+	await(t, "the first has its lease", func() bool { return first.Problem() == nil })
+	second := w.start("a", 0)
+	await(t, "the second has its lease", func() bool { return second.Problem() == nil })
+	await(t, "the first knows", func() bool { return first.Problem() != nil })
+	second.kill()
+	await(t, "the first has its lease again", func() bool { return first.Problem() == nil })
+}
+
+// TestNeverTwoHolders plays random events at three stations: devices call, vanish and
+// hang up, stations lose NATS or each other, are killed and started again. At no time do
+// two stations believe that they hold a device, and at the end each connected device has
+// exactly one.
+func TestNeverTwoHolders(t *testing.T) {
+	length, seed := 5*time.Second, uint64(time.Now().UnixNano())
+	if s, err := strconv.Atoi(os.Getenv("CALLHOME_CLAIMS_SECONDS")); err == nil {
+		length = time.Duration(s) * time.Second
+	}
+	if s, err := strconv.ParseUint(os.Getenv("CALLHOME_CLAIMS_SEED"), 10, 64); err == nil {
+		seed = s
+	}
+	t.Logf("seed %d", seed)
+	r := rand.New(rand.NewPCG(seed, 0))
+	w := newWorld(t, 1, time.Second)
+	names := []string{"a", "b", "c"}
+	var mu sync.Mutex // guards stations
+	stations := make(map[string]*standIn)
+	for _, n := range names {
+		stations[n] = w.start(n, 0)
+	}
+	station := func(n string) *standIn { mu.Lock(); defer mu.Unlock(); return stations[n] }
+	var ids []string
+	for i := range 6 {
+		ids = append(ids, fmt.Sprint("d", i))
+	}
+	var counts [9]int
+	stop := make(chan struct{})
+	var samples, believed atomic.Int64
+	var sampling sync.WaitGroup
+	sampling.Go(func() {
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			for _, id := range ids {
+				samples.Add(1)
+				for i, n := range names {
+					x := station(n)
+					if !x.Believes(id) {
+						continue
+					}
+					believed.Add(1)
+					for _, m := range names[i+1:] {
+						// Both at one moment: x before and after y.
+						if y := station(m); y.Believes(id) && x.Believes(id) {
+							t.Errorf("%s and %s both believe that they hold %s", n, m, id)
+						}
+					}
+				}
+			}
+			time.Sleep(200 * time.Microsecond)
+		}
+	})
+	var later sync.WaitGroup
+	after := func(f func()) {
+		d := rand.N(2 * w.lease)
+		later.Go(func() { time.Sleep(d); f() })
+	}
+	cut := make(map[string]bool)
+	for end := time.Now().Add(length); time.Now().Before(end); time.Sleep(time.Duration(r.IntN(30)) * time.Millisecond) {
+		n, m, id := names[r.IntN(3)], names[r.IntN(3)], ids[r.IntN(len(ids))]
+		s := station(n)
+		e := r.IntN(100)
+		switch {
+		case e < 45: // a device moves: its former connections are dead
+			counts[0]++
+			for _, o := range names {
+				station(o).vanish(id)
+			}
+			s.call(id)
+		case e < 60: // a device calls though it is connected
+			counts[1]++
+			s.call(id)
+		case e < 75:
+			counts[2]++
+			s.hangUp(id)
+		case e < 85:
+			counts[3]++
+			p := s.proxy
+			p.Cut(r.IntN(2) == 0)
+			after(p.Heal)
+		case e < 92:
+			counts[4]++
+			pair := [2]string{min(n, m), max(n, m)}
+			w.mu.Lock()
+			w.severed[pair] = true
+			w.mu.Unlock()
+			after(func() { w.mu.Lock(); delete(w.severed, pair); w.mu.Unlock() })
+		case e < 94 && !cut[n]:
+			counts[5]++
+			s.kill()
+			fresh := w.start(n, 0)
+			mu.Lock()
+			stations[n] = fresh
+			mu.Unlock()
+		case e < 95:
+			counts[6]++
+			w.servers.Stop(0)
+			time.Sleep(time.Duration(r.IntN(int(w.lease))))
+			w.servers.Start(0)
+		}
+	}
+	later.Wait()
+	for _, n := range names {
+		station(n).proxy.Heal()
+	}
+	agree := func() string {
+		for _, id := range ids {
+			var connected, believing []string
+			for _, n := range names {
+				if s := station(n); s.has(id) {
+					connected = append(connected, n)
+					if s.Believes(id) {
+						believing = append(believing, n)
+					}
+				}
+			}
+			if len(connected) > 1 || len(connected) != len(believing) {
+				return fmt.Sprintf("%s is connected to %v, and %v believe that they hold it", id, connected, believing)
+			}
+			for _, n := range names {
+				d, _ := station(n).Cluster.Device(id)
+				if is := d.State == nmsproto.Connected; is != (len(connected) == 1) || is && d.Station != connected[0] {
+					return fmt.Sprintf("%s is connected to %v, and %s says %s at %q", id, connected, n, d.State, d.Station)
+				}
+			}
+		}
+		return ""
+	}
+	// Connections that are dead without the station's knowledge end by keepalives.
+	for _, n := range names {
+		s := station(n)
+		s.mu.Lock()
+		for id, c := range s.devices {
+			if !c.alive {
+				s.drop(id)
+			}
+		}
+		s.mu.Unlock()
+	}
+	var why string
+	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+		if why = agree(); why == "" {
+			break
+		}
+	}
+	if why != "" {
+		t.Error("after everything has healed: " + why)
+	}
+	close(stop)
+	sampling.Wait()
+	t.Logf("events %v, %d samples, %d with a holder", counts[:7], samples.Load(), believed.Load())
+}

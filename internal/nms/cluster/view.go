@@ -1,0 +1,299 @@
+package cluster
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os/user"
+	"slices"
+	"strconv"
+	"time"
+
+	"callhome/internal/nms/buckets"
+	"callhome/internal/nms/nmsproto"
+	"callhome/internal/nms/peering"
+	"callhome/internal/nms/station"
+	"callhome/internal/printable"
+	"callhome/internal/proto"
+	"callhome/internal/rpc"
+)
+
+// Changes returns a channel of the ids of devices whose state in the cluster changes from
+// now on. It is closed by cancel, when the cluster ends, or when its reader is too slow.
+func (c *Cluster) Changes() (ids <-chan string, cancel func()) {
+	_, ids, cancel = c.changed.Subscribe()
+	return ids, cancel
+}
+
+// Devices returns every device of the registry, by id, as the cluster knows it.
+func (c *Cluster) Devices() []nmsproto.Device {
+	out := c.holder.Devices()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for i := range out {
+		out[i] = c.merge(out[i])
+	}
+	return out
+}
+
+// Device returns one device as the cluster knows it; ok is false where the registry has
+// no entry for it.
+func (c *Cluster) Device(id string) (info nmsproto.Device, ok bool) {
+	info, ok = c.holder.Device(id)
+	if !ok {
+		return info, false
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.merge(info), true
+}
+
+// merge returns a device with what its claim says, unless it is connected to this
+// station. The caller holds mu.
+func (c *Cluster) merge(info nmsproto.Device) nmsproto.Device {
+	if info.State != nmsproto.NeverSeen {
+		info.Station = c.name()
+	}
+	claim := c.claimed[info.ID]
+	their := claim.Device
+	if info.State == nmsproto.Connected || claim.Revision == 0 || claim.Station == c.name() && info.State != nmsproto.NeverSeen {
+		return info
+	}
+	if their.State != nmsproto.Connected && info.Since != nil && their.Since != nil && info.Since.After(*their.Since) {
+		return info // lost here after it was lost there
+	}
+	out := their
+	out.ID, out.Labels, out.Station, out.Calls = info.ID, info.Labels, printable.Line(claim.Station), info.Calls+their.Calls
+	out.Software, out.Certificate, out.LastError = printable.Line(out.Software), printable.Line(out.Certificate), printable.Line(out.LastError)
+	if out.State == nmsproto.Connected && !c.reachable(claim.Station, claim.Incarnation) {
+		out.State, out.Since, out.ErrorTime = nmsproto.Lost, nil, nil
+		out.LastError = fmt.Sprintf("station %s, which had it, has ended or does not answer", out.Station)
+		if b, ok := c.known[claim.Station]; ok {
+			seen := b.Seen
+			out.Since, out.ErrorTime = &seen, &seen
+		}
+	}
+	return out
+}
+
+// reachable reports whether the claim of an incarnation counts. The caller holds mu.
+func (c *Cluster) reachable(name, incarnation string) bool {
+	return name != c.name() && c.peers.Alive(incarnation)
+}
+
+// Connect opens a netconf channel to a device, at the station that holds it, and relays
+// between it and sock, which it owns, until one of them ends or ctx does. Errors are
+// *proto.Error.
+func (c *Cluster) Connect(ctx context.Context, id string, sock station.Duplex) (nmsproto.ConnectResult, error) {
+	var last error
+	for range 2 { // a device may change its station meanwhile
+		info, ok := c.holder.Device(id)
+		if !ok || info.State == nmsproto.Connected {
+			return c.holder.Connect(ctx, id, sock)
+		}
+		c.mu.Lock()
+		claim := c.claimed[id]
+		remote := claim.Revision != 0 && claim.Device.State == nmsproto.Connected && c.reachable(claim.Station, claim.Incarnation)
+		merged := c.merge(info)
+		c.mu.Unlock()
+		if !remote {
+			if last == nil {
+				last = notConnected(merged)
+			}
+			break
+		}
+		s, err := c.config.Peers.Open(ctx, peering.Peer{Station: claim.Station, Address: claim.Address}, id, callerOf(ctx))
+		if err == nil {
+			c.mu.Lock()
+			c.relayed++
+			c.mu.Unlock()
+			return s.Relay(ctx, sock)
+		}
+		last = err
+		if !c.moved(ctx, id, claim.Revision) {
+			break
+		}
+	}
+	sock.Close()
+	return nmsproto.ConnectResult{}, last
+}
+
+// movedTime is how long a session waits for a device that changes its station.
+const movedTime = time.Second
+
+// moved waits a moment for another claim of a device than that revision.
+func (c *Cluster) moved(ctx context.Context, id string, revision uint64) bool {
+	ctx, cancel := context.WithTimeout(ctx, movedTime)
+	defer cancel()
+	changes, end := c.Changes()
+	defer end()
+	for {
+		c.mu.Lock()
+		other := c.claimed[id].Revision != revision
+		c.mu.Unlock()
+		if info, _ := c.holder.Device(id); other || info.State == nmsproto.Connected {
+			return true
+		}
+		select {
+		case <-ctx.Done():
+			return false
+		case _, ok := <-changes:
+			if !ok {
+				return false
+			}
+		}
+	}
+}
+
+// notConnected is the error for a device that no station has, as that of a station alone.
+func notConnected(d nmsproto.Device) error {
+	seen := "it has not called home yet"
+	if d.LastError != "" {
+		seen = d.LastError
+	}
+	return proto.StageError(proto.StageSession, fmt.Sprintf("device %s is not connected: %s", d.ID, seen), proto.ErrorData{Reason: seen})
+}
+
+// callerOf returns who uses a device, for the log of the station that holds it.
+func callerOf(ctx context.Context) (who peering.Caller) {
+	p, ok := rpc.PeerFrom(ctx)
+	if !ok {
+		return who
+	}
+	who.UID = p.UID
+	if u, err := user.LookupId(strconv.FormatUint(uint64(p.UID), 10)); err == nil {
+		who.User = u.Username
+	}
+	return who
+}
+
+// Unknown implements station.Cluster.
+func (c *Cluster) Unknown(fingerprint string) *nmsproto.Unknown {
+	for _, u := range c.others() {
+		if u.HostKey == fingerprint {
+			return &u
+		}
+	}
+	return nil
+}
+
+// others returns the unknown devices that called other stations.
+func (c *Cluster) others() (out []nmsproto.Unknown) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for name, list := range c.unknown {
+		if name == c.name() {
+			continue
+		}
+		for _, u := range list {
+			u.Station = name
+			if c.config.Registry.Owner(u.HostKey) == "" { // their station will drop it soon
+				out = append(out, u)
+			}
+		}
+	}
+	return out
+}
+
+// Callers returns the unknown devices of all stations, the one that called last first.
+// One that called several stations is listed once.
+func (c *Cluster) Callers() []nmsproto.Unknown {
+	byKey := make(map[string]nmsproto.Unknown)
+	own := c.holder.Unknown()
+	for i := range own {
+		own[i].Station = c.name()
+	}
+	for _, u := range append(own, c.others()...) {
+		if was, ok := byKey[u.HostKey]; ok {
+			u.Calls += was.Calls
+			if was.Last.After(u.Last) {
+				calls := u.Calls
+				u = was
+				u.Calls = calls
+			}
+		}
+		byKey[u.HostKey] = u
+	}
+	out := []nmsproto.Unknown{}
+	for _, u := range byKey {
+		out = append(out, u)
+	}
+	slices.SortFunc(out, func(a, b nmsproto.Unknown) int {
+		if d := b.Last.Compare(a.Last); d != 0 {
+			return d
+		}
+		return compare(a.HostKey, b.HostKey)
+	})
+	return out
+}
+
+// callersEvery is how often changes of the list of unknown devices are written, and
+// callersAgain how often it is written without a change: the bucket forgets.
+const (
+	callersEvery = time.Second
+	callersAgain = 20 * time.Minute
+)
+
+// publishCallers writes this station's unknown devices until ctx ends.
+func (c *Cluster) publishCallers(ctx context.Context) {
+	tick := time.NewTicker(callersEvery)
+	defer tick.Stop()
+	var revision uint64
+	written, at := "[]", time.Now()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		text := string(mustJSON(c.holder.Unknown()))
+		if text == "null" {
+			text = "[]"
+		}
+		if text == written && (text == "[]" || time.Since(at) < callersAgain) || c.conn.Up() != nil {
+			continue
+		}
+		next, err := c.callers.Put(ctx, c.name(), []byte(text), revision)
+		if err != nil {
+			v, read := c.callers.Get(ctx, c.name())
+			if read == nil {
+				revision = v.Revision // that of a former process, or none by now
+				next, err = c.callers.Put(ctx, c.name(), []byte(text), revision)
+			}
+		}
+		if err != nil {
+			if ctx.Err() == nil {
+				c.warn.Warn("the unknown devices are not written; temporary, retry", "error", err)
+			}
+			continue
+		}
+		revision, written, at = next, text, time.Now()
+	}
+}
+
+// callersWatch is the cluster as a buckets.Watcher of unknown devices.
+type callersWatch struct{ *Cluster }
+
+// Begin implements buckets.Watcher.
+func (w *callersWatch) Begin() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	clear(w.unknown)
+}
+
+// Value implements buckets.Watcher.
+func (w *callersWatch) Value(key string, v buckets.Value) {
+	var list []nmsproto.Unknown
+	if !v.Deleted && json.Unmarshal(v.Data, &list) != nil {
+		return
+	}
+	for i, u := range list {
+		list[i].Software, list[i].Certificate = printable.Line(u.Software), printable.Line(u.Certificate)
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.unknown[key] = list
+}
+
+// Complete implements buckets.Watcher.
+func (w *callersWatch) Complete() {}
