@@ -27,7 +27,8 @@ const (
 )
 
 // streams are the configurations of all buckets and of the stream of events. Buckets have
-// the form that nats.go gives them, less direct reads.
+// the form that nats.go gives them, less direct reads, and less rollups: with one a
+// station could remove all messages.
 func (l Layout) streams() []jetstream.StreamConfig {
 	bucket := func(name, text string, ttl time.Duration) jetstream.StreamConfig {
 		duplicates := 2 * time.Minute
@@ -36,7 +37,7 @@ func (l Layout) streams() []jetstream.StreamConfig {
 		}
 		return jetstream.StreamConfig{
 			Name: "KV_" + name, Description: text, Subjects: []string{"$KV." + name + ".>"}, MaxMsgsPerSubject: 1, MaxAge: ttl, Duplicates: duplicates,
-			MaxMsgs: -1, MaxBytes: -1, MaxConsumers: -1, MaxMsgSize: -1, AllowRollup: true, DenyDelete: true, Discard: jetstream.DiscardNew,
+			MaxMsgs: -1, MaxBytes: -1, MaxConsumers: -1, MaxMsgSize: -1, DenyDelete: true, Discard: jetstream.DiscardNew,
 			Storage: jetstream.FileStorage, Replicas: l.Replicas,
 		}
 	}

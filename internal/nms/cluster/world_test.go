@@ -25,6 +25,7 @@ type world struct {
 	t       testing.TB
 	servers *natstest.Servers
 	lease   time.Duration
+	login   func(name, address string) string // adds a user to an address; may be nil
 
 	mu       sync.Mutex
 	stations map[string]*standIn // by address
@@ -83,12 +84,16 @@ func (w *world) start(name string, i int) *standIn {
 	if err != nil {
 		w.t.Fatal(err)
 	}
+	address := s.proxy.URL()
+	if w.login != nil {
+		address = w.login(name, address)
+	}
 	log := hclog.NewNullLogger()
 	if os.Getenv("CALLHOME_TEST_LOG") != "" {
 		log = hclog.New(&hclog.LoggerOptions{Name: name, Level: hclog.Debug, TimeFormat: "05.000"})
 	}
 	s.Cluster, err = New(Config{
-		NATS: buckets.Options{URLs: []string{s.proxy.URL()}, Name: name}, Address: name + ":1", Version: "test", Registry: r, Dir: dir, Log: log,
+		NATS: buckets.Options{URLs: []string{address}, Name: name}, Address: name + ":1", Version: "test", Registry: r, Dir: dir, Log: log,
 		Peers: &link{w, name},
 	})
 	if err != nil {

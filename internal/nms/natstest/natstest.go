@@ -23,6 +23,12 @@ type Servers struct {
 // Start starts n servers, which end with the test.
 func Start(t testing.TB, n int) *Servers {
 	t.Helper()
+	return StartWith(t, n, func(*server.Options) {})
+}
+
+// StartWith starts n servers with other options.
+func StartWith(t testing.TB, n int, change func(*server.Options)) *Servers {
+	t.Helper()
 	s := &Servers{t: t, running: make([]*server.Server, n)}
 	var routes []*url.URL
 	dir := t.TempDir()
@@ -34,6 +40,7 @@ func Start(t testing.TB, n int) *Servers {
 			o.Cluster = server.ClusterOpts{Name: "test", Host: "127.0.0.1", Port: freePort(t)}
 			routes = append(routes, &url.URL{Scheme: "nats", Host: fmt.Sprintf("127.0.0.1:%d", o.Cluster.Port)})
 		}
+		change(o)
 		s.options = append(s.options, o)
 	}
 	for i, o := range s.options {
