@@ -1,8 +1,10 @@
 # callhome: build, test, measure. `make help` lists the targets.
 
 GO        ?= go
-# No cgo: the programs are static. net/http has no HTTP/2.
-TAGS      := nethttpomithttp2
+# No cgo: the programs are static. urfave/cli's documentation generator and
+# spelling suggestions are left out; they cost space and start-up time. So is
+# net/http's HTTP/2.
+TAGS      := urfave_cli_no_docs,urfave_cli_no_suggest,nethttpomithttp2
 VERSION   := $(shell packaging/version)
 LDFLAGS   := -s -w -X main.version=$(VERSION)
 BUILD     := CGO_ENABLED=0 $(GO) build -trimpath -tags $(TAGS) -ldflags '$(LDFLAGS)'

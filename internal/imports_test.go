@@ -20,7 +20,6 @@ import (
 // needs to know that much, then add a row.
 var arrows = []struct{ from, to, reason string }{
 	// Commands.
-	{"cmd/callhome-mgr", "internal/cli", "the grammar of its command line"},
 	{"cmd/callhome-mgr", "internal/cmdline", "what its commands share with callhome-nms's"},
 	{"cmd/callhome-mgr", "internal/pubsub", "follows the manager's events: log, hook, metrics"},
 	{"cmd/callhome-mgr", "internal/daemon", "opens its sockets and notifies systemd"},
@@ -42,10 +41,8 @@ var arrows = []struct{ from, to, reason string }{
 	{"cmd/callhome-mgr", "internal/sshdexec", "asks sshd what a configuration may want of it"},
 	{"cmd/callhome-mgr", "internal/sysexits", "its exit status"},
 
-	{"cmd/callhome-trigger", "internal/cli", "the grammar of its command line"},
 	{"cmd/callhome-trigger", "internal/cmdline", "what its command line shares with the other programs'"},
 	{"cmd/callhome-nms", "internal/atomicfile", "replaces the file of accounts"},
-	{"cmd/callhome-nms", "internal/cli", "the grammar of its command line"},
 	{"cmd/callhome-nms", "internal/cmdline", "what its commands share with callhome-mgr's"},
 	{"cmd/callhome-nms", "internal/pubsub", "follows the station's events: log, hook, metrics"},
 	{"cmd/callhome-nms", "internal/daemon", "opens its sockets and notifies systemd"},
@@ -283,7 +280,6 @@ var arrows = []struct{ from, to, reason string }{
 	{"internal/nms/wire", "internal/printable", "a reason on one line, and the SSH library's errors"},
 
 	// Shared rooms.
-	{"internal/cmdline", "internal/cli", "a command line that was read is run"},
 	{"internal/cmdline", "internal/hook", "runs the hook that the flags name"},
 	{"internal/cmdline", "internal/lazyregexp", "placeholders of usages"},
 	{"internal/cmdline", "internal/printable", "a candidate of a completion is a line"},
@@ -326,6 +322,7 @@ var modules = []thirdParty{
 	{"golang.org/x/sys", "system calls", []string{"cmd/callhome-mgr", "cmd/callhome-nms", "internal/atomicfile", "internal/daemon", "internal/device/connect", "internal/device/dial", "internal/device/preflight", "internal/device/process", "internal/device/resolve", "internal/device/session", "internal/device/settings", "internal/device/subsystem", "internal/device/sysevents", "internal/device/trigger", "internal/fdpass", "internal/hook", "internal/inotify", "internal/nms/announce", "internal/nms/cluster", "internal/nms/control", "internal/nms/knownhosts", "internal/nms/listen", "internal/nms/mirror", "internal/nms/peering", "internal/nms/registry", "internal/rpc", "internal/sshdexec"}},
 	{"golang.org/x/net", "SOCKS5", []string{"internal/device/proxy"}},
 	{"golang.org/x/crypto", "SSH's forms of keys and certificates; and the SSH client of the management side: on a device SSH is sshd's", []string{"internal/device/config", "internal/device/session", "internal/nms/handshake", "internal/nms/hostkey", "internal/nms/knownhosts", "internal/nms/login", "internal/nms/mirror", "internal/nms/registry", "internal/nms/sshtest", "internal/nms/station", "internal/nms/wire"}},
+	{"github.com/urfave/cli/v2", "describes commands and options; nothing below main knows them", []string{"cmd/callhome-mgr", "cmd/callhome-nms", "cmd/callhome-trigger", "internal/cmdline"}},
 	{"github.com/xrash/smetrics", "which option or command a misspelt one is near", []string{"internal/cmdline"}},
 	{"github.com/hashicorp/go-hclog", "logging", []string{"cmd/callhome-mgr", "cmd/callhome-nms", "internal/cmdline", "internal/daemon", "internal/device/api", "internal/device/reconnect", "internal/device/rollout", "internal/device/trigger", "internal/hook", "internal/logging", "internal/nms/buckets", "internal/nms/cluster", "internal/nms/control", "internal/nms/devsock", "internal/nms/mirror", "internal/nms/peering", "internal/ratelimit", "internal/rpc", "internal/scrape"}},
 	{"github.com/coreos/go-systemd/v22", "reports readiness and state to systemd; takes its sockets", []string{"cmd/callhome-mgr", "cmd/callhome-nms", "internal/daemon"}},

@@ -11,12 +11,13 @@ import (
 	"strings"
 	"time"
 
-	"callhome/internal/cli"
 	"callhome/internal/cmdline"
 	"callhome/internal/device/api"
 	"callhome/internal/device/settings"
 	"callhome/internal/printable"
 	"callhome/internal/proto"
+
+	"github.com/urfave/cli/v2"
 )
 
 func call(c *cli.Context) error {

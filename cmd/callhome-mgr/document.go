@@ -12,7 +12,6 @@ import (
 	"sync"
 	"time"
 
-	"callhome/internal/cli"
 	"callhome/internal/cmdline"
 	"callhome/internal/device/api"
 	"callhome/internal/device/config"
@@ -22,6 +21,8 @@ import (
 	"callhome/internal/printable"
 	"callhome/internal/proto"
 	"callhome/internal/sysexits"
+
+	"github.com/urfave/cli/v2"
 )
 
 // check is callhome-mgr check: with FILE that document, without it the machine

@@ -1,13 +1,13 @@
 package main
 
 import (
-	"callhome/internal/cli"
 	"callhome/internal/cmdline"
 	"callhome/internal/device/rollout"
 	"callhome/internal/proto"
 	"callhome/internal/pubsub"
 
 	"github.com/hashicorp/go-hclog"
+	"github.com/urfave/cli/v2"
 )
 
 // followers follow the manager's events.

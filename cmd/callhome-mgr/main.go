@@ -10,12 +10,12 @@ import (
 	"os"
 	"os/signal"
 
-	"callhome/internal/cli"
 	"callhome/internal/cmdline"
 	"callhome/internal/device/api"
 	"callhome/internal/proto"
 	"callhome/internal/sysexits"
 
+	"github.com/urfave/cli/v2"
 	"golang.org/x/sys/unix"
 )
 
@@ -44,15 +44,15 @@ func run(ctx context.Context, args []string) int {
 	return exitCode(err)
 }
 
-func newApp() *cli.Command {
-	return &cli.Command{
+func newApp() *cli.App {
+	return &cli.App{
 		Name:    "callhome-mgr",
 		Usage:   "make and supervise NETCONF SSH call homes (RFC 8071)",
 		Version: version,
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "socket", Value: proto.DefaultSocket, EnvVars: []string{"CALLHOME_MANAGER_SOCKET"}, Usage: "connect to the manager at `SOCKET`"},
 		},
-		Subcommands: commands(),
+		Commands: commands(),
 	}
 }
 

@@ -5,13 +5,13 @@ package main
 import (
 	"context"
 
-	"callhome/internal/cli"
 	"callhome/internal/cmdline"
 	"callhome/internal/device/metrics"
 	"callhome/internal/hook"
 	"callhome/internal/scrape"
 
 	"github.com/hashicorp/go-hclog"
+	"github.com/urfave/cli/v2"
 )
 
 func metricsFlag() cli.Flag { return cmdline.MetricsFlag() }

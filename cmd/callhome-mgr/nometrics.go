@@ -5,11 +5,11 @@ package main
 import (
 	"fmt"
 
-	"callhome/internal/cli"
 	"callhome/internal/hook"
 	"callhome/internal/sysexits"
 
 	"github.com/hashicorp/go-hclog"
+	"github.com/urfave/cli/v2"
 )
 
 // metricsFlag keeps the option of the build with metrics, so that a unit file with

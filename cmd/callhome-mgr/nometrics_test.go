@@ -3,26 +3,27 @@
 package main
 
 import (
+	"flag"
 	"testing"
 
-	"callhome/internal/cli"
 	"callhome/internal/sysexits"
+
+	"github.com/urfave/cli/v2"
 )
 
 func TestABuildWithoutMetricsSaysSo(t *testing.T) {
-	for _, tt := range []struct {
-		args []string
-		want int
-	}{
-		{nil, sysexits.OK},
-		{[]string{"--metrics", "127.0.0.1:9434"}, sysexits.Config},
-	} {
-		c, err := (&cli.Command{Flags: []cli.Flag{metricsFlag()}}).Parse(tt.args)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := startMetrics(c, nil, nil, nil, nil); sysexits.Code(err) != tt.want {
-			t.Errorf("%q: %v, exit status %d, expected %d", tt.args, err, sysexits.Code(err), tt.want)
-		}
+	flags := flag.NewFlagSet("run", flag.ContinueOnError)
+	if err := metricsFlag().Apply(flags); err != nil {
+		t.Fatal(err)
+	}
+	c := cli.NewContext(nil, flags, nil)
+	if err := startMetrics(c, nil, nil, nil, nil); err != nil {
+		t.Errorf("without --metrics: %v", err)
+	}
+	if err := flags.Parse([]string{"--metrics", "127.0.0.1:9434"}); err != nil {
+		t.Fatal(err)
+	}
+	if err := startMetrics(c, nil, nil, nil, nil); sysexits.Code(err) != sysexits.Config {
+		t.Errorf("with --metrics: %v, exit status %d, expected %d", err, sysexits.Code(err), sysexits.Config)
 	}
 }

@@ -12,7 +12,6 @@ import (
 	"strings"
 	"sync"
 
-	"callhome/internal/cli"
 	"callhome/internal/cmdline"
 	"callhome/internal/daemon"
 	"callhome/internal/device/api"
@@ -29,6 +28,7 @@ import (
 
 	sddaemon "github.com/coreos/go-systemd/v22/daemon"
 	"github.com/hashicorp/go-hclog"
+	"github.com/urfave/cli/v2"
 	"golang.org/x/sys/unix"
 )
 

@@ -9,13 +9,14 @@ import (
 	"os"
 	"time"
 
-	"callhome/internal/cli"
 	"callhome/internal/cmdline"
 	"callhome/internal/fdpass"
 	"callhome/internal/nms/announce"
 	"callhome/internal/nms/knownhosts"
 	"callhome/internal/nms/listen"
 	"callhome/internal/sysexits"
+
+	"github.com/urfave/cli/v2"
 )
 
 // announceTime is how long a peer may take to send its SSH version string, and how

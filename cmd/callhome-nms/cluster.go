@@ -7,9 +7,10 @@ import (
 	"strings"
 	"time"
 
-	"callhome/internal/cli"
 	"callhome/internal/nms/peering"
 	"callhome/internal/sysexits"
+
+	"github.com/urfave/cli/v2"
 )
 
 func clusterCommand() *cli.Command {
@@ -29,7 +30,7 @@ func clusterInit(c *cli.Context) error {
 	if c.NArg() == 0 || days < 1 {
 		return program.Usage(errors.New("expected the names of stations, and --days above 0"))
 	}
-	for _, arg := range c.Args() {
+	for _, arg := range c.Args().Slice() {
 		station, hosts := stationHosts(arg)
 		if err := peering.CheckNames(station, hosts); err != nil {
 			return program.Usage(err)
@@ -45,7 +46,7 @@ func clusterInit(c *cli.Context) error {
 		state = "made"
 	}
 	fmt.Printf("CA: %s %s, valid until %s\n", filepath.Join(dir, peering.CAFile), state, day(ca.Expires()))
-	for _, arg := range c.Args() {
+	for _, arg := range c.Args().Slice() {
 		station, hosts := stationHosts(arg)
 		files := filepath.Join(dir, station)
 		if expires, ok := peering.Issued(files); ok && !c.Bool("renew") {

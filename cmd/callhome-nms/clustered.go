@@ -12,7 +12,6 @@ import (
 	"strings"
 	"time"
 
-	"callhome/internal/cli"
 	"callhome/internal/cmdline"
 	"callhome/internal/logging"
 	"callhome/internal/nms/buckets"
@@ -24,6 +23,8 @@ import (
 	"callhome/internal/proto"
 	"callhome/internal/ratelimit"
 	"callhome/internal/sysexits"
+
+	"github.com/urfave/cli/v2"
 )
 
 // natsFlags say how NATS is reached.

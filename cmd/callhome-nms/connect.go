@@ -8,13 +8,14 @@ import (
 	"os"
 	"strings"
 
-	"callhome/internal/cli"
 	"callhome/internal/nms/console"
 	"callhome/internal/nms/control"
 	"callhome/internal/nms/nmsproto"
 	"callhome/internal/nms/registry"
 	"callhome/internal/printable"
 	"callhome/internal/sysexits"
+
+	"github.com/urfave/cli/v2"
 )
 
 func connectCommand() *cli.Command {

@@ -3,27 +3,33 @@ package main
 import (
 	"bytes"
 	"context"
+	"flag"
 	"fmt"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
-	"callhome/internal/cli"
 	"callhome/internal/nms/nmsproto"
 	"callhome/internal/sysexits"
 
 	"github.com/hashicorp/go-hclog"
+	"github.com/urfave/cli/v2"
 )
 
 // connectContext returns the context of the command connect with these arguments.
 func connectContext(t *testing.T, args ...string) *cli.Context {
 	t.Helper()
-	c, err := connectCommand().Parse(args)
-	if err != nil {
+	set := flag.NewFlagSet("connect", flag.ContinueOnError)
+	for _, f := range connectCommand().Flags {
+		if err := f.Apply(set); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := set.Parse(args); err != nil {
 		t.Fatal(err)
 	}
-	return c
+	return cli.NewContext(cli.NewApp(), set, nil)
 }
 
 // The login name is text from outside: it is used only if its end is a valid id.

@@ -11,13 +11,13 @@ import (
 	"slices"
 	"strings"
 
-	"callhome/internal/cli"
 	"callhome/internal/cmdline"
 	"callhome/internal/nms/console"
 	"callhome/internal/nms/netconf"
 	"callhome/internal/proto"
 	"callhome/internal/sysexits"
 
+	"github.com/urfave/cli/v2"
 	"golang.org/x/term"
 )
 

@@ -16,13 +16,14 @@ import (
 	"time"
 
 	"callhome/internal/atomicfile"
-	"callhome/internal/cli"
 	"callhome/internal/cmdline"
 	"callhome/internal/nms/control"
 	"callhome/internal/nms/nmsproto"
 	"callhome/internal/printable"
 	"callhome/internal/proto"
 	"callhome/internal/sysexits"
+
+	"github.com/urfave/cli/v2"
 )
 
 func devicesCommand() *cli.Command {

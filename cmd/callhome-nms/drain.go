@@ -7,10 +7,11 @@ import (
 	"os"
 	"time"
 
-	"callhome/internal/cli"
 	"callhome/internal/cmdline"
 	"callhome/internal/nms/control"
 	"callhome/internal/nms/nmsproto"
+
+	"github.com/urfave/cli/v2"
 )
 
 func drainCommand() *cli.Command {

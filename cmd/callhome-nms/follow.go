@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 
-	"callhome/internal/cli"
 	"callhome/internal/cmdline"
 	"callhome/internal/hook"
 	"callhome/internal/nms/metrics"
@@ -12,6 +11,7 @@ import (
 	"callhome/internal/scrape"
 
 	"github.com/hashicorp/go-hclog"
+	"github.com/urfave/cli/v2"
 )
 
 // followers follow the station's events.

@@ -11,12 +11,12 @@ import (
 	"os"
 	"os/signal"
 
-	"callhome/internal/cli"
 	"callhome/internal/cmdline"
 	"callhome/internal/nms/console"
 	"callhome/internal/nms/nmsproto"
 	"callhome/internal/sysexits"
 
+	"github.com/urfave/cli/v2"
 	"golang.org/x/sys/unix"
 )
 
@@ -62,12 +62,12 @@ func run(ctx context.Context, args []string) int {
 	return sysexits.Code(err)
 }
 
-func newApp() *cli.Command {
-	return &cli.Command{
-		Name:        "callhome-nms",
-		Usage:       "accept NETCONF SSH call homes (RFC 8071)",
-		Version:     version,
-		Subcommands: commands(),
+func newApp() *cli.App {
+	return &cli.App{
+		Name:     "callhome-nms",
+		Usage:    "accept NETCONF SSH call homes (RFC 8071)",
+		Version:  version,
+		Commands: commands(),
 	}
 }
 

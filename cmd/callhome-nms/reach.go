@@ -14,7 +14,6 @@ import (
 	"sync"
 	"time"
 
-	"callhome/internal/cli"
 	"callhome/internal/cmdline"
 	"callhome/internal/nms/knownhosts"
 	"callhome/internal/nms/listen"
@@ -22,6 +21,7 @@ import (
 	"callhome/internal/nms/nmsproto"
 	"callhome/internal/sysexits"
 
+	"github.com/urfave/cli/v2"
 	"golang.org/x/term"
 )
 

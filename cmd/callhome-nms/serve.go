@@ -12,7 +12,6 @@ import (
 	"sync"
 	"time"
 
-	"callhome/internal/cli"
 	"callhome/internal/cmdline"
 	"callhome/internal/daemon"
 	"callhome/internal/logging"
@@ -30,6 +29,7 @@ import (
 	"callhome/internal/sysexits"
 
 	sddaemon "github.com/coreos/go-systemd/v22/daemon"
+	"github.com/urfave/cli/v2"
 	"golang.org/x/sys/unix"
 )
 

@@ -12,11 +12,12 @@ import (
 	"strings"
 
 	"callhome/internal/atomicfile"
-	"callhome/internal/cli"
 	"callhome/internal/nms/control"
 	"callhome/internal/nms/nmsproto"
 	"callhome/internal/nms/registry"
 	"callhome/internal/sysexits"
+
+	"github.com/urfave/cli/v2"
 )
 
 func transferCommands() []*cli.Command {

@@ -11,13 +11,14 @@ import (
 	"slices"
 	"strings"
 
-	"callhome/internal/cli"
 	"callhome/internal/cmdline"
 	"callhome/internal/device/preflight"
 	"callhome/internal/device/settings"
 	"callhome/internal/device/subsystem"
 	"callhome/internal/device/trigger"
 	"callhome/internal/sysexits"
+
+	"github.com/urfave/cli/v2"
 )
 
 // version is set by the linker (Makefile).
@@ -80,7 +81,7 @@ func interfaces(cmdline.Line) []string {
 
 func run(args []string) int {
 	status := sysexits.OK
-	app := &cli.Command{
+	app := &cli.App{
 		Name:      "callhome-trigger",
 		Usage:     "open a NETCONF SSH call-home connection (RFC 8071) and hand it to sshd -i",
 		UsageText: "callhome-trigger [options] HOST [PORT [OPAQUE]]",
@@ -89,9 +90,8 @@ func run(args []string) int {
 			"--local-address is CALLHOME_LOCAL_ADDRESS, and so on. An option has precedence over the environment, " +
 			"the environment over the file. Separate several values in one variable with " + settings.Separator + ". " +
 			"Options must come before HOST; later arguments are data.",
-		Version:      version,
-		OptionsFirst: true,
-		Flags:        flags(),
+		Version: version,
+		Flags:   flags(),
 		Action: func(c *cli.Context) (err error) {
 			status, err = act(c)
 			return err
@@ -102,6 +102,16 @@ func run(args []string) int {
 	}
 	return status
 }
+
+// optionFlag has the values that completion lists. Package settings checks them: they
+// may come from the environment, too.
+type optionFlag struct {
+	*cli.StringFlag
+	values []string
+}
+
+// Choices returns them.
+func (f optionFlag) Choices() []string { return f.values }
 
 // flags returns the options of the settings table.
 func flags() []cli.Flag {
@@ -120,7 +130,7 @@ func flags() []cli.Flag {
 		case o.Repeat:
 			out = append(out, &cli.StringSliceFlag{Name: o.Name, Usage: usage})
 		default:
-			out = append(out, &cli.StringFlag{Name: o.Name, DefaultText: o.Default, Usage: usage, Choices: o.Values})
+			out = append(out, optionFlag{&cli.StringFlag{Name: o.Name, DefaultText: o.Default, Usage: usage}, o.Values})
 		}
 	}
 	return out

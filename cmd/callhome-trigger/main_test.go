@@ -446,7 +446,7 @@ func TestFlagsMirrorTheTable(t *testing.T) {
 	}
 	var got []string
 	for _, f := range flags() {
-		got = append(got, f.Describe().Names...)
+		got = append(got, f.Names()...)
 	}
 	if !slices.Equal(got, names) {
 		t.Errorf("flags are %q, want %q", got, names)

@@ -12,10 +12,10 @@ import (
 	"os"
 	"strings"
 
-	"callhome/internal/cli"
 	"callhome/internal/proto"
 	"callhome/internal/sysexits"
 
+	"github.com/urfave/cli/v2"
 	"github.com/xrash/smetrics"
 )
 
@@ -29,30 +29,33 @@ type Program struct {
 }
 
 // Run runs the command that args name; args[0] is the program.
-func (p Program) Run(ctx context.Context, app *cli.Command, args []string) error {
+func (p Program) Run(ctx context.Context, app *cli.App, args []string) error {
 	if len(args) > 1 && args[1] == completeCommand {
 		return p.complete(os.Stdout, app, args[2:])
 	}
-	c, err := app.Parse(args[1:])
+	line, err := parse(app, args[1:])
 	if err != nil {
-		return p.faulty(c.Command, err)
+		return p.faulty(line.command(), err)
 	}
-	switch c.Asked {
-	case cli.Help:
-		printHelp(writer(app), c)
+	switch line.asked {
+	case help:
+		printHelp(writer(app), line)
 		return nil
-	case cli.Version:
-		return PrintVersion(c)
+	case version:
+		return printVersion(app)
 	}
-	if err := p.arguments(c); err != nil {
+	c, err := line.context(ctx)
+	if err != nil {
+		return p.Usage(err)
+	}
+	if err := p.arguments(c, line); err != nil {
 		return err
 	}
-	c.Context = ctx
 	return c.Command.Action(c)
 }
 
 // writer returns where help and version are printed.
-func writer(app *cli.Command) io.Writer {
+func writer(app *cli.App) io.Writer {
 	if app.Writer != nil {
 		return app.Writer
 	}
@@ -60,18 +63,19 @@ func writer(app *cli.Command) io.Writer {
 }
 
 // PrintVersion prints the program's version.
-func PrintVersion(c *cli.Context) error {
-	app := c.Path()[0]
+func PrintVersion(c *cli.Context) error { return printVersion(c.App) }
+
+func printVersion(app *cli.App) error {
 	_, err := fmt.Fprintf(writer(app), "%s version %s\n", app.Name, app.Version)
 	return err
 }
 
 // arguments refuses those of a command that takes none, where an unknown command is
 // one, and a command that has no action of its own.
-func (p Program) arguments(c *cli.Context) error {
+func (p Program) arguments(c *cli.Context, line *parsed) error {
 	command, first := c.Command, c.Args().First()
 	of, known := " of "+command.Name, names(command.Subcommands)
-	if len(c.Path()) == 1 {
+	if len(line.path) == 1 {
 		of, known = "", append(known, "help")
 	}
 	switch {
@@ -88,9 +92,9 @@ func (p Program) arguments(c *cli.Context) error {
 
 // faulty is the usage error of a command's option.
 func (p Program) faulty(command *cli.Command, err error) error {
-	var e *cli.UnknownOption
+	var e *unknownOption
 	if errors.As(err, &e) {
-		return p.unknown(optionNames(command.Flags), e.Option, err)
+		return p.unknown(optionNames(command.Flags), e.option, err)
 	}
 	return p.Usage(err)
 }
@@ -156,8 +160,8 @@ func names(commands []*cli.Command) []string {
 func optionNames(flags []cli.Flag) []string {
 	var out []string
 	for _, f := range flags {
-		for _, name := range f.Describe().Names {
-			if !f.Describe().Hidden {
+		for _, name := range f.Names() {
+			if !isHidden(f) {
 				out = append(out, withDashes(name))
 			}
 		}

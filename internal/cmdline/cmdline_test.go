@@ -14,17 +14,18 @@ import (
 	"time"
 	"unicode/utf8"
 
-	"callhome/internal/cli"
 	"callhome/internal/sysexits"
+
+	"github.com/urfave/cli/v2"
 )
 
 // sample is a program with all that the package understands.
-func sample(action func(*cli.Context)) *cli.Command {
+func sample(action func(*cli.Context)) *cli.App {
 	do := func(c *cli.Context) error { action(c); return nil }
-	return &cli.Command{
+	return &cli.App{
 		Name: "p", Usage: "be a sample with a text that is longer than one line of a terminal, which is wrapped at its words", Version: "1",
 		Flags: []cli.Flag{&cli.StringFlag{Name: "socket", Usage: "call the daemon at `SOCKET`", EnvVars: []string{"P_SOCKET"}, Value: "/run/p/p.sock"}},
-		Subcommands: []*cli.Command{
+		Commands: []*cli.Command{
 			{Name: "show", ArgsUsage: "DEVICE [FILE]", Usage: "show a device", Action: do, Flags: []cli.Flag{
 				DurationFlag("time", 3*time.Second, "wait for `TIME`"),
 				ChoiceFlag("style", "plain", "print in `STYLE` plain or pretty, which is one of the two styles that there are", "plain", "pretty"),
@@ -228,7 +229,7 @@ func TestWatchWritesNoEscapeSequencesToAPipe(t *testing.T) {
 			os.Stdout = file
 			ctx, cancel := context.WithCancel(t.Context())
 			n := 0
-			app := &cli.Command{Name: "p", Flags: []cli.Flag{JSONFlag(), WatchFlag()}, Action: func(c *cli.Context) error {
+			app := &cli.App{Name: "p", Flags: []cli.Flag{JSONFlag(), WatchFlag()}, Action: func(c *cli.Context) error {
 				return Watch(c, func() (any, func(io.Writer), error) {
 					if n++; n == 2 {
 						cancel()

@@ -7,8 +7,9 @@ import (
 	"strings"
 	"time"
 
-	"callhome/internal/cli"
 	"callhome/internal/printable"
+
+	"github.com/urfave/cli/v2"
 )
 
 // completeCommand is the first argument with which the shells' completions run a
@@ -32,7 +33,7 @@ func (l Line) Option(name, otherwise string) string {
 	for i, w := range l.words {
 		option, value, ok := strings.Cut(w, "=")
 		switch {
-		case strings.TrimLeft(option, "-") != name || !cli.IsOption(option):
+		case strings.TrimLeft(option, "-") != name || !isOption(option):
 		case ok:
 			return value
 		case i+1 < len(l.words):
@@ -46,7 +47,7 @@ func (l Line) Option(name, otherwise string) string {
 var fileNouns = []string{"FILE", "DIR", "PATH", "SOCKET", "PROGRAM", "NAME=FILE"}
 
 // complete prints what may stand in place of the last of words.
-func (p Program) complete(w io.Writer, app *cli.Command, words []string) error {
+func (p Program) complete(w io.Writer, app *cli.App, words []string) error {
 	if len(words) == 0 {
 		return nil
 	}
@@ -58,17 +59,17 @@ func (p Program) complete(w io.Writer, app *cli.Command, words []string) error {
 	return nil
 }
 
-func (p Program) candidates(app *cli.Command, before []string, current string) []string {
+func (p Program) candidates(app *cli.App, before []string, current string) []string {
 	line := Line{slices.Concat(before, []string{current})}
 	args := append([]string{app.Name}, before...)
 	at, command := lastCommand(app, args)
-	if option, _, ok := strings.Cut(current, "="); ok && cli.IsOption(option) {
-		return prefixed(option+"=", p.values(command.Flag(strings.TrimLeft(option, "-")), line))
+	if option, _, ok := strings.Cut(current, "="); ok && isOption(option) {
+		return prefixed(option+"=", p.values(flagNamed(command.Flags, strings.TrimLeft(option, "-")), line))
 	}
-	if len(before) > 0 && cli.IsOption(before[len(before)-1]) && !slices.Contains(before, "--") {
-		f := command.Flag(strings.TrimLeft(before[len(before)-1], "-"))
+	if len(before) > 0 && isOption(before[len(before)-1]) && !slices.Contains(before, "--") {
+		f := flagNamed(command.Flags, strings.TrimLeft(before[len(before)-1], "-"))
 		// The value of an option that can do without one may be the next option instead.
-		if values := p.values(f, line); f != nil && (!f.Describe().Switch || len(values) > 0 && !strings.HasPrefix(current, "-")) {
+		if values := p.values(f, line); f != nil && (!isSwitch(f) || len(values) > 0 && !strings.HasPrefix(current, "-")) {
 			return values
 		}
 	}
@@ -95,14 +96,18 @@ func prefixed(prefix string, values []string) []string {
 
 // values are those of an option.
 func (p Program) values(f cli.Flag, line Line) []string {
-	if f == nil {
+	d, ok := f.(cli.DocGenerationFlag)
+	if !ok {
 		return nil
 	}
-	d := f.Describe()
-	if len(d.Choices) > 0 {
-		return d.Choices
+	var from any = f
+	if g, ok := f.(*cli.GenericFlag); ok {
+		from = g.Value
 	}
-	noun, _ := Placeholder(d.Usage)
+	if c, ok := from.(interface{ Choices() []string }); ok && len(c.Choices()) > 0 {
+		return c.Choices()
+	}
+	noun, _ := Placeholder(d.GetUsage())
 	return p.noun(noun, line)
 }
 
@@ -124,7 +129,7 @@ func argumentNoun(command *cli.Command, args []string) string {
 	n := 0
 	for len(args) > 0 {
 		took := 1
-		if cli.IsOption(args[0]) {
+		if isOption(args[0]) {
 			took = length(command, args)
 		} else {
 			n++
@@ -139,14 +144,14 @@ func argumentNoun(command *cli.Command, args []string) string {
 
 // lastCommand returns the innermost command that args name, whose first is the
 // program, and the index after its name. Options may stand before each name.
-func lastCommand(app *cli.Command, args []string) (after int, command *cli.Command) {
-	after, command = 1, app
+func lastCommand(app *cli.App, args []string) (after int, command *cli.Command) {
+	after, command = 1, program(app)
 	for at := 1; at < len(args) && args[at] != "--"; {
-		if cli.IsOption(args[at]) {
+		if isOption(args[at]) {
 			at += length(command, args[at:])
 			continue
 		}
-		next := command.Named(args[at])
+		next := named(command.Subcommands, args[at])
 		if next == nil {
 			break
 		}
@@ -159,7 +164,7 @@ func lastCommand(app *cli.Command, args []string) (after int, command *cli.Comma
 // length returns how many of args, which begin with an option, belong to it: 2 where
 // its value is an argument of its own.
 func length(command *cli.Command, args []string) int {
-	if f := command.Flag(strings.TrimLeft(args[0], "-")); f != nil && !f.Describe().Switch {
+	if f := flagNamed(command.Flags, strings.TrimLeft(args[0], "-")); f != nil && !isSwitch(f) {
 		return min(2, len(args))
 	}
 	return 1

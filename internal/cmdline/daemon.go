@@ -4,19 +4,19 @@ import (
 	"context"
 	"errors"
 
-	"callhome/internal/cli"
 	"callhome/internal/hook"
 	"callhome/internal/pubsub"
 	"callhome/internal/sysexits"
 
 	"github.com/hashicorp/go-hclog"
+	"github.com/urfave/cli/v2"
 )
 
 // HookFlags are the options of a daemon's hook; events are the default events.
 func HookFlags(events []string) []cli.Flag {
 	return []cli.Flag{
 		&cli.StringFlag{Name: "hook", Usage: "run `PROGRAM` on events, with the event as a line of JSON on its standard input"},
-		&cli.StringSliceFlag{Name: "hook-event", Value: events, Usage: "run the hook on `EVENT`; repeatable"},
+		&cli.StringSliceFlag{Name: "hook-event", Value: cli.NewStringSlice(events...), Usage: "run the hook on `EVENT`; repeatable"},
 		DurationFlag("hook-timeout", hook.DefaultTimeout, "kill the hook after `TIME`"),
 	}
 }

@@ -6,7 +6,7 @@ import (
 	"strings"
 	"time"
 
-	"callhome/internal/cli"
+	"github.com/urfave/cli/v2"
 )
 
 // DurationFlag is an option with a time, which context.Duration returns. A number

@@ -8,8 +8,9 @@ import (
 	"slices"
 	"strings"
 
-	"callhome/internal/cli"
 	"callhome/internal/lazyregexp"
+
+	"github.com/urfave/cli/v2"
 )
 
 // The widths of help: what it has where it is no terminal, and the bounds where it
@@ -21,24 +22,26 @@ const (
 )
 
 // printHelp prints the help of a program or command.
-func printHelp(w io.Writer, c *cli.Context) {
+func printHelp(w io.Writer, line *parsed) {
 	h := helper{w: w, width: widthOf(w)}
-	x, name := c.Command, c.FullName()
+	x, name := line.command(), line.name()
 	h.section("NAME", name+" - "+x.Usage)
 	title, usage := "OPTIONS", name+" [options] "+x.ArgsUsage
 	flags := append(slices.Clone(x.Flags), &cli.BoolFlag{Name: "help", Aliases: []string{"h"}, Usage: "show help"})
-	program := len(c.Path()) == 1
+	isProgram := len(line.path) == 1
 	switch {
-	case program && len(x.Subcommands) > 0:
+	case isProgram && len(x.Subcommands) > 0:
 		title, usage = "GLOBAL OPTIONS", name+" [global options] COMMAND [options]"
 	case len(x.Subcommands) > 0:
 		usage = name + " [options] [COMMAND]"
 	}
-	if program {
+	if isProgram {
 		flags = append(flags, &cli.BoolFlag{Name: "version", Aliases: []string{"v"}, Usage: "print the version"})
 	}
 	h.section("USAGE", cmp.Or(x.UsageText, strings.TrimSpace(usage)))
-	h.section("VERSION", x.Version)
+	if isProgram {
+		h.section("VERSION", line.app.Version)
+	}
 	h.section("DESCRIPTION", x.Description)
 	h.commands(x.Subcommands)
 	h.options(title, flags)
@@ -95,15 +98,17 @@ func (h *helper) options(title string, flags []cli.Flag) {
 	var categories []string
 	of := make(map[string][][2]string)
 	for _, f := range flags {
-		d := f.Describe()
-		if d.Hidden {
+		if isHidden(f) {
 			continue
 		}
-		c := d.Category
+		c := ""
+		if f, ok := f.(cli.CategorizableFlag); ok {
+			c = f.GetCategory()
+		}
 		if !slices.Contains(categories, c) {
 			categories = append(categories, c)
 		}
-		of[c] = append(of[c], optionRow(d))
+		of[c] = append(of[c], optionRow(f))
 	}
 	slices.SortStableFunc(categories, func(a, b string) int { return min(len(a), 1) - min(len(b), 1) })
 	for i, c := range categories {
@@ -144,7 +149,7 @@ func printList(w io.Writer, indent, width int, list [][2]string) {
 	}
 }
 
-// placeholder is how a usage names the value: in backquotes.
+// placeholder is how a usage names the value: in backquotes, as the library has it.
 // One before a colon stands for the value only, and is not printed.
 var placeholder = lazyregexp.New("`([^`]*)`(: )?")
 
@@ -169,23 +174,27 @@ func inner(noun string) string {
 	return noun
 }
 
-func optionRow(d cli.Description) [2]string {
+func optionRow(f cli.Flag) [2]string {
 	var all []string
-	for _, name := range d.Names {
+	for _, name := range f.Names() {
 		all = append(all, withDashes(name))
 	}
-	noun, text := Placeholder(d.Usage)
 	name := strings.Join(all, ", ")
+	d, ok := f.(cli.DocGenerationFlag)
+	if !ok {
+		return [2]string{name, ""}
+	}
+	noun, text := Placeholder(d.GetUsage())
 	if noun != "" {
 		name += " " + noun
 	}
-	if d.List && !strings.Contains(text, "repeatable") {
+	if s, ok := f.(cli.DocGenerationSliceFlag); ok && s.IsSliceFlag() && !strings.Contains(text, "repeatable") {
 		text += "; repeatable"
 	}
-	if d.Default != "" && d.Default != "0s" && !d.Switch {
-		text += " (default: " + d.Default + ")"
+	if value := d.GetDefaultText(); value != "" && value != "0s" && !isSwitch(f) && d.TakesValue() {
+		text += " (default: " + strings.ReplaceAll(value, `"`, "") + ")"
 	}
-	for _, env := range d.EnvVars {
+	for _, env := range d.GetEnvVars() {
 		text += " [$" + env + "]"
 	}
 	return [2]string{name, text}

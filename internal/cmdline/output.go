@@ -9,8 +9,9 @@ import (
 	"os"
 	"time"
 
-	"callhome/internal/cli"
 	"callhome/internal/sysexits"
+
+	"github.com/urfave/cli/v2"
 )
 
 // JSONFlag is --json, which Show reads.

@@ -8,9 +8,8 @@ import (
 	"strings"
 	"unicode/utf8"
 
+	"github.com/urfave/cli/v2"
 	"golang.org/x/term"
-
-	"callhome/internal/cli"
 )
 
 // LongFlag is --long, which TableWidth reads.

@@ -17,7 +17,7 @@ CALLHOME_LICENSE_FILES = LICENSE
 CALLHOME_GOMOD = callhome
 CALLHOME_BUILD_TARGETS = cmd/callhome-trigger cmd/callhome-mgr
 CALLHOME_INSTALL_BINS = callhome-trigger callhome-mgr
-CALLHOME_TAGS = nethttpomithttp2
+CALLHOME_TAGS = urfave_cli_no_docs urfave_cli_no_suggest nethttpomithttp2
 CALLHOME_LDFLAGS = -X main.version=$(CALLHOME_VERSION)
 CALLHOME_GO_ENV = CGO_ENABLED=0
 

@@ -21,7 +21,7 @@ inherit go-mod systemd useradd update-rc.d
 # Metrics cost 0.2 MB of flash: PACKAGECONFIG:append = " metrics".
 PACKAGECONFIG ??= ""
 PACKAGECONFIG[metrics] = ",,,"
-CALLHOME_TAGS = "nethttpomithttp2"
+CALLHOME_TAGS = "urfave_cli_no_docs,urfave_cli_no_suggest,nethttpomithttp2"
 CALLHOME_TAGS:append = "${@bb.utils.contains('PACKAGECONFIG', 'metrics', '', ',nometrics', d)}"
 
 CGO_ENABLED = "0"

@@ -97,7 +97,7 @@ func build(ctx context.Context, dir string) error {
 	if bin := os.Getenv("CALLHOME_BIN_DIR"); bin != "" {
 		steps = append(steps, []string{"cp", filepath.Join(bin, "callhome-mgr"), dir})
 	} else {
-		steps = append(steps, []string{"go", "build", "-o", dir + "/", "callhome/cmd/callhome-mgr"})
+		steps = append(steps, []string{"go", "build", "-tags", "urfave_cli_no_docs,urfave_cli_no_suggest", "-o", dir + "/", "callhome/cmd/callhome-mgr"})
 	}
 	for _, s := range steps {
 		cmd := exec.CommandContext(ctx, s[0], s[1:]...)

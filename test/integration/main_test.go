@@ -77,7 +77,7 @@ func build(dir string) error {
 		}
 	}
 	for _, p := range packages {
-		cmd := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", dir, p)
+		cmd := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-tags", "urfave_cli_no_docs", "-o", dir, p)
 		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 		if out, err := cmd.CombinedOutput(); err != nil {
 			return fmt.Errorf("building %s: %w\n%s", p, err, out)

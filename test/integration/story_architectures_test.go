@@ -85,7 +85,7 @@ func buildEmulated(results string) *sync.WaitGroup {
 		for _, a := range list {
 			result := ""
 			if _, err := exec.LookPath(emulators[a.name]); err == nil {
-				cmd := exec.Command("nice", "-n", "19", "go", "build", "-trimpath", "-ldflags=-s -w", "-tags", "nethttpomithttp2",
+				cmd := exec.Command("nice", "-n", "19", "go", "build", "-trimpath", "-ldflags=-s -w", "-tags", "urfave_cli_no_docs,urfave_cli_no_suggest,nethttpomithttp2",
 					"-o", filepath.Join(results, a.name+".programs")+"/", "callhome/cmd/callhome-trigger", "callhome/cmd/callhome-mgr")
 				cmd.Env = append(append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux"), a.env...)
 				if out, err := cmd.CombinedOutput(); err != nil {

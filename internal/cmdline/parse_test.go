@@ -1,27 +1,30 @@
-package cli
+package cmdline
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/urfave/cli/v2"
 )
 
-// sample is a program with all that the package understands. What Set of its options
-// is given goes to log.
-func sample(log *[]string) *Command {
-	json := &BoolFlag{Name: "json", Aliases: []string{"j"}}
-	return &Command{
+// tree is a program with all kinds of options. What Set of its generic options is given
+// goes to log.
+func tree(log *[]string) *cli.App {
+	json := &cli.BoolFlag{Name: "json", Aliases: []string{"j"}}
+	return &cli.App{
 		Name: "m", Version: "1",
-		Flags: []Flag{&StringFlag{Name: "socket", EnvVars: []string{"CLI_TEST_SOCKET"}, Value: "default"}},
-		Subcommands: []*Command{
-			{Name: "call", ArgsUsage: "HOST [PORT]", Flags: []Flag{
-				&StringFlag{Name: "opaque"}, &StringSliceFlag{Name: "to", Value: []string{"a", "b"}}, &IntFlag{Name: "number", Value: 3, EnvVars: []string{"CLI_TEST_NUMBER"}},
-				&Uint64Flag{Name: "size", Value: 4}, &GenericFlag{Name: "wait", Value: &logged{log, "wait", "1m0s"}}, &GenericFlag{Name: "way", Value: &way{logged{log, "way", ""}}}, json,
+		Flags: []cli.Flag{&cli.StringFlag{Name: "socket", EnvVars: []string{"CMDLINE_TEST_SOCKET"}, Value: "default"}},
+		Commands: []*cli.Command{
+			{Name: "call", ArgsUsage: "HOST [PORT]", Flags: []cli.Flag{
+				&cli.StringFlag{Name: "opaque"}, &cli.StringSliceFlag{Name: "to", Value: cli.NewStringSlice("a", "b")}, &cli.IntFlag{Name: "number", Value: 3, EnvVars: []string{"CMDLINE_TEST_NUMBER"}},
+				&cli.Uint64Flag{Name: "size", Value: 4}, &cli.GenericFlag{Name: "wait", Value: &logged{log, "wait", "1m0s"}}, &cli.GenericFlag{Name: "way", Value: &way{logged{log, "way", ""}}}, json,
 			}},
-			{Name: "list", Flags: []Flag{json}, Subcommands: []*Command{{Name: "adopt", ArgsUsage: "KEY", Flags: []Flag{&BoolFlag{Name: "version"}}}}},
+			{Name: "list", Flags: []cli.Flag{json}, Subcommands: []*cli.Command{{Name: "adopt", ArgsUsage: "KEY", Flags: []cli.Flag{&cli.BoolFlag{Name: "version"}}}}},
 			{Name: "stop"},
 		},
 	}
@@ -50,26 +53,35 @@ type way struct{ logged }
 func (*way) IsBoolFlag() bool  { return true }
 func (*way) Choices() []string { return []string{"x"} }
 
-// parsed describes a command line that was read: the command, the options, the
-// arguments.
-func parsed(line string) string {
+// read describes a command line that was read: the command, the options, the arguments.
+func read(line string) string {
 	var log []string
-	c, err := sample(&log).Parse(strings.Fields(line))
+	p, err := parse(tree(&log), strings.Fields(line))
 	if err != nil {
 		return err.Error()
 	}
-	switch c.Asked {
-	case Help:
-		return "help of " + c.FullName()
-	case Version:
+	switch p.asked {
+	case help:
+		return "help of " + p.name()
+	case version:
 		return "version"
 	}
-	out := []string{c.FullName()}
-	for _, command := range c.Path() {
+	c, err := p.context(context.Background())
+	if err != nil {
+		return err.Error()
+	}
+	out := []string{p.name()}
+	for _, command := range p.path {
 		for _, f := range command.Flags {
-			if name := f.Describe().Names[0]; f.IsSet() {
-				out = append(out, fmt.Sprintf("%s=%v", name, c.flag(name).get()))
+			name := f.Names()[0]
+			if !c.IsSet(name) {
+				continue
 			}
+			value := fmt.Sprint(c.Value(name))
+			if _, list := f.(*cli.StringSliceFlag); list {
+				value = fmt.Sprint(c.StringSlice(name))
+			}
+			out = append(out, name+"="+value)
 		}
 	}
 	return strings.Join(append(out, fmt.Sprintf("%q", c.Args().Slice())), " ")
@@ -117,7 +129,7 @@ func TestParse(t *testing.T) {
 		"--socket":                           "--socket needs a value",
 		"--=x":                               `unknown option "--"`,
 	} {
-		if got := parsed(line); got != want {
+		if got := read(line); got != want {
 			t.Errorf("%s: got %s\nwant %s", line, got, want)
 		}
 	}
@@ -125,20 +137,16 @@ func TestParse(t *testing.T) {
 
 func TestValuesAreSetInTheOrderOfTheLine(t *testing.T) {
 	var log []string
-	c, err := sample(&log).Parse(strings.Fields("call --way --wait 3s nms --way=x --wait 5s"))
+	p, err := parse(tree(&log), strings.Fields("call --way --wait 3s nms --way=x --wait 5s"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := p.context(t.Context())
 	if want := []string{"way=true", "wait=3s", "way=x", "wait=5s"}; err != nil || !slices.Equal(log, want) {
-		t.Errorf("%v, %q, want %q", err, log, want)
+		t.Fatalf("%v, %q, want %q", err, log, want)
 	}
 	if c.Duration("wait") != 5*time.Second || c.String("wait") != "5s" || c.Args().First() != "nms" || c.NArg() != 1 {
 		t.Errorf("got %v, %q", c.Duration("wait"), c.Args())
-	}
-}
-
-func TestNothingIsSetWhereHelpIsAskedFor(t *testing.T) {
-	var log []string
-	app := sample(&log)
-	if c, err := app.Parse(strings.Fields("call --wait 3s --help")); err != nil || c.Asked != Help || log != nil {
-		t.Errorf("%v, %v, %q", err, c.Asked, log)
 	}
 }
 
@@ -146,7 +154,11 @@ func TestDefaultsAndTheEnvironment(t *testing.T) {
 	var log []string
 	check := func(want string, args ...string) {
 		t.Helper()
-		c, err := sample(&log).Parse(append([]string{"call"}, args...))
+		p, err := parse(tree(&log), append([]string{"call"}, args...))
+		if err != nil {
+			t.Fatal(err)
+		}
+		c, err := p.context(t.Context())
 		got := fmt.Sprint(err)
 		if err == nil {
 			got = fmt.Sprintf("%s %v %q %d %d %v %v %q", c.String("socket"), c.IsSet("socket"), c.StringSlice("to"), c.Int("number"), c.Uint64("size"), c.Duration("wait"), c.Bool("json"), c.String("none"))
@@ -156,19 +168,17 @@ func TestDefaultsAndTheEnvironment(t *testing.T) {
 		}
 	}
 	check(`default false ["a" "b"] 3 4 1m0s false ""`)
-	t.Setenv("CLI_TEST_SOCKET", "")
-	check(`default false ["a" "b"] 3 4 1m0s false ""`)
-	t.Setenv("CLI_TEST_SOCKET", "s")
-	t.Setenv("CLI_TEST_NUMBER", "8")
+	t.Setenv("CMDLINE_TEST_SOCKET", "s")
+	t.Setenv("CMDLINE_TEST_NUMBER", "8")
 	check(`s true ["a" "b"] 8 4 1m0s false ""`)
-	check(`x true ["a" "b"] 8 4 1m0s false ""`, "--socket", "x")
-	t.Setenv("CLI_TEST_NUMBER", "y")
-	check(`CLI_TEST_NUMBER "y": expected a number`)
+	check(`x true ["c,d" "e"] 8 4 1m0s true ""`, "--socket", "x", "-j", "--to", "c,d", "--to=e")
 	check(`s true ["a" "b"] 5 4 1m0s false ""`, "--number", "5")
+	t.Setenv("CMDLINE_TEST_NUMBER", "y")
+	check(`could not parse "y" as int value from environment variable "CMDLINE_TEST_NUMBER" for flag number: strconv.ParseInt: parsing "y": invalid syntax`)
 }
 
 // A program without commands, as callhome-trigger: after the first argument all is data.
-func TestOptionsFirst(t *testing.T) {
+func TestAProgramWithoutCommands(t *testing.T) {
 	for line, want := range map[string]string{
 		"--opaque x nms 4334 --opaque -- --help": `x ["nms" "4334" "--opaque" "--" "--help"]`,
 		"help":                                   "help",
@@ -177,34 +187,23 @@ func TestOptionsFirst(t *testing.T) {
 		"--bad nms --help":                       `unknown option "--bad"`,
 		"-- --help":                              ` ["--help"]`,
 	} {
-		app := &Command{Name: "p", ArgsUsage: "HOST", OptionsFirst: true, Flags: []Flag{&StringFlag{Name: "opaque"}}}
-		c, err := app.Parse(strings.Fields(line))
+		p, err := parse(&cli.App{Name: "p", ArgsUsage: "HOST", Flags: []cli.Flag{&cli.StringFlag{Name: "opaque"}}}, strings.Fields(line))
 		got := ""
 		switch {
 		case err != nil:
 			got = err.Error()
-		case c.Asked == Help:
+		case p.asked == help:
 			got = "help"
 		default:
-			got = fmt.Sprintf("%s %q", c.String("opaque"), c.Args())
+			c, err := p.context(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			got = fmt.Sprintf("%s %q", c.String("opaque"), c.Args().Slice())
 		}
 		if got != want {
 			t.Errorf("%s: got %s, want %s", line, got, want)
 		}
-	}
-}
-
-func TestDescribe(t *testing.T) {
-	var log []string
-	var got []string
-	for _, f := range sample(&log).Named("call").Flags {
-		d := f.Describe()
-		got = append(got, fmt.Sprintf("%s %q %v %v %s", strings.Join(d.Names, "/"), d.Default, d.Switch, d.List, d.Choices))
-	}
-	want := []string{`opaque "" false false []`, `to "a, b" false true []`, `number "3" false false []`, `size "4" false false []`,
-		`wait "1m0s" false false []`, `way "" true false [x]`, `json/j "" true false []`}
-	if !slices.Equal(got, want) {
-		t.Errorf("got %q\nwant %q", got, want)
 	}
 }
 
@@ -215,9 +214,12 @@ func FuzzParse(f *testing.F) {
 	f.Fuzz(func(t *testing.T, line string) {
 		var log []string
 		args := strings.Split(line, " ")
-		c, err := sample(&log).Parse(args)
-		if c == nil || err == nil && len(c.Args()) > len(args) {
-			t.Errorf("%q: %v, %v", args, c, err)
+		p, err := parse(tree(&log), args)
+		if err != nil || p.asked != action {
+			return
+		}
+		if c, err := p.context(t.Context()); err == nil && c.NArg() > len(args) {
+			t.Errorf("%q: %q", args, c.Args().Slice())
 		}
 	})
 }
