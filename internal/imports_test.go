@@ -239,6 +239,7 @@ var arrows = []struct{ from, to, reason string }{
 
 	{"internal/nms/metrics", "internal/metric", "counters, histograms and their text"},
 	{"internal/nms/metrics", "internal/hook", "counts how the hook's runs ended"},
+	{"internal/nms/metrics", "internal/nms/cluster", "how the station stands in its cluster"},
 	{"internal/nms/metrics", "internal/nms/nmsproto", "counts events and states"},
 	{"internal/nms/metrics", "internal/nms/station", "the station's counters"},
 

@@ -170,6 +170,15 @@ func (d *backend) Detail(id string) (nmsproto.DeviceDetail, error) {
 	return out, err
 }
 
+// counted is what the metrics show.
+func (d *backend) counted() station.Stats {
+	s := d.Stats()
+	if d.cluster != nil {
+		s.Devices = d.cluster.Share()
+	}
+	return s
+}
+
 // status adds what the cluster knows.
 func (m *member) status(s *nmsproto.Status, devices []nmsproto.Device) {
 	s.Station, s.Stations = m.name, m.Stations()

@@ -127,7 +127,7 @@ func serve(c *cli.Context) error {
 // newBackend makes the station, and the metrics that it feeds.
 func newBackend(config station.Config, cluster *member, log *logging.Logger, calls *listen.Listener) (*backend, *metrics.Metrics, error) {
 	b := &backend{cluster: cluster, registry: config.Registry, calls: calls, begun: time.Now().UTC(), log: log}
-	m := metrics.New(func() station.Stats { return b.Stats() }, version)
+	m := metrics.New(b.counted, version)
 	config.LoggedIn, config.RegistryRead = m.LoggedIn, b.reportRegistry
 	if cluster != nil {
 		config.Name, config.Cluster, config.Editor = cluster.name, cluster, cluster.Editor()
@@ -138,6 +138,7 @@ func newBackend(config station.Config, cluster *member, log *logging.Logger, cal
 	}
 	if cluster != nil {
 		cluster.Attach(b.Station)
+		m.AddCluster(cluster.Figures)
 	}
 	for _, a := range calls.Addrs() {
 		b.listening = append(b.listening, a.String())

@@ -47,12 +47,26 @@ func TestADevicesHolderIsKnownEverywhere(t *testing.T) {
 // started again at once.
 func TestClaimsFallWithTheLease(t *testing.T) {
 	w := newWorld(t, 1, 2*time.Second)
+	w.registered = []string{"1", "2", "3", "never"}
 	a, b, c := w.start("a", 0), w.start("b", 0), w.start("c", 0)
+	counted := func(connected, lost int, by ...*standIn) {
+		t.Helper()
+		await(t, "each device is counted once", func() bool {
+			sum := make(map[nmsproto.State]int)
+			for _, s := range by {
+				for state, n := range s.Share() {
+					sum[state] += n
+				}
+			}
+			return sum[nmsproto.Connected] == connected && sum[nmsproto.Lost] == lost && sum[nmsproto.NeverSeen] == 1
+		})
+	}
 	for _, id := range []string{"1", "2", "3"} {
 		a.call(id)
 		await(t, "a believes", func() bool { return a.Believes(id) })
 	}
 	await(t, "b knows them", func() bool { d, _ := b.Cluster.Device("3"); return d.State == nmsproto.Connected })
+	counted(3, 0, a, b, c)
 	a.kill()
 	killed := time.Now()
 	if !b.call("1") {
@@ -63,6 +77,7 @@ func TestClaimsFallWithTheLease(t *testing.T) {
 		t.Errorf("the claim fell after %v, the lease is %v", took, w.lease)
 	}
 	await(t, "c knows that the others are lost", func() bool { d, _ := c.Cluster.Device("2"); return d.State == nmsproto.Lost })
+	counted(1, 2, b, c)
 	// Another process of a takes the former one's place at once.
 	a = w.start("a", 0)
 	begun := time.Now()

@@ -48,6 +48,35 @@ func (c *Cluster) Device(id string) (info nmsproto.Device, ok bool) {
 	return c.merge(info), true
 }
 
+// Share returns how many devices of the cluster are in which state, as far as this
+// station counts them: those that it holds or held last, and for the first station by
+// name those that no living station holds or held. The sum over all stations is the
+// cluster's.
+func (c *Cluster) Share() map[nmsproto.State]int {
+	out := make(map[nmsproto.State]int)
+	for _, s := range nmsproto.States {
+		out[s] = 0
+	}
+	devices := c.Devices()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	alive, first := make(map[string]bool), ""
+	for _, s := range c.stationsNow() {
+		if s.Alive {
+			alive[s.Name] = true
+			if first == "" {
+				first = s.Name
+			}
+		}
+	}
+	for _, d := range devices {
+		if d.Station == c.name() || !alive[d.Station] && (first == c.name() || first == "") {
+			out[d.State]++
+		}
+	}
+	return out
+}
+
 // merge returns a device with what its claim says, unless it is connected to this
 // station. The caller holds mu.
 func (c *Cluster) merge(info nmsproto.Device) nmsproto.Device {

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -26,6 +28,8 @@ type world struct {
 	servers *natstest.Servers
 	lease   time.Duration
 	login   func(name, address string) string // adds a user to an address; may be nil
+
+	registered []string // devices that never call, too
 
 	mu       sync.Mutex
 	stations map[string]*standIn // by address
@@ -244,7 +248,9 @@ func (s *standIn) device(id string) nmsproto.Device {
 func (s *standIn) Devices() (out []nmsproto.Device) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for id := range s.devices {
+	ids := slices.AppendSeq(slices.Clone(s.world.registered), maps.Keys(s.devices))
+	slices.Sort(ids)
+	for _, id := range slices.Compact(ids) {
 		out = append(out, s.device(id))
 	}
 	return out

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"callhome/internal/hook"
+	"callhome/internal/nms/cluster"
 	"callhome/internal/nms/station"
 
 	"github.com/prometheus/common/expfmt"
@@ -34,6 +35,7 @@ func shipped(t *testing.T) (dashboard, alerts string) {
 func TestDashboardAndAlertsNameWhatExists(t *testing.T) {
 	m := New(func() station.Stats { return station.Stats{} }, "v1")
 	m.AddHook(func() hook.Counts { return hook.Counts{} })
+	m.AddCluster(func() cluster.Figures { return cluster.Figures{} })
 	parser := expfmt.NewTextParser(model.LegacyValidation)
 	families, err := parser.TextToMetricFamilies(bytes.NewReader(m.Text()))
 	if err != nil {

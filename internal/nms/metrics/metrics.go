@@ -9,6 +9,7 @@ import (
 
 	"callhome/internal/hook"
 	"callhome/internal/metric"
+	"callhome/internal/nms/cluster"
 	"callhome/internal/nms/nmsproto"
 	"callhome/internal/nms/station"
 )
@@ -62,7 +63,7 @@ func (m *Metrics) Handle(e nmsproto.Event) { m.events.Inc(e.Event) }
 // Collect implements metric.Collector.
 func (m *Metrics) Collect(to *metric.Text) {
 	stats := m.stats()
-	to.Metric("callhome_nms_devices", "Devices of the registry, by state.", metric.Gauge)
+	to.Metric("callhome_nms_devices", "Devices of the registry, by state. In a cluster each device is counted at one station.", metric.Gauge)
 	for _, state := range nmsproto.States {
 		to.Sample(float64(stats.Devices[state]), "state", string(state))
 	}
@@ -85,5 +86,24 @@ func (m *Metrics) AddHook(count func() hook.Counts) {
 		to.Sample(float64(c.TimedOut), "outcome", "timeout")
 		to.Sample(float64(c.Stopped), "outcome", "stopped")
 		to.Sample(float64(c.Dropped), "outcome", "dropped")
+	}))
+}
+
+// AddCluster adds how the station stands in its cluster, which figures returns at each
+// scrape.
+func (m *Metrics) AddCluster(figures func() cluster.Figures) {
+	number := func(b bool) float64 {
+		if b {
+			return 1
+		}
+		return 0
+	}
+	m.Add(metric.Func(func(to *metric.Text) {
+		f := figures()
+		to.Single("callhome_nms_cluster_connected", "1 while NATS is reached.", metric.Gauge, number(f.Connected))
+		to.Single("callhome_nms_cluster_leased", "1 while the station has its lease in the cluster.", metric.Gauge, number(f.Leased))
+		to.Single("callhome_nms_cluster_stations", "Stations that are alive, as this one knows it.", metric.Gauge, float64(f.Alive))
+		to.Single("callhome_nms_cluster_unconfirmed", "Devices that are connected here and not claimed in the cluster.", metric.Gauge, float64(f.Unconfirmed))
+		to.Single("callhome_nms_cluster_relayed_total", "Netconf channels to devices of other stations.", metric.Counter, float64(f.Relayed))
 	}))
 }

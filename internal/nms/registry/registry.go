@@ -31,7 +31,7 @@ const suffix = ".json"
 const temporary = ".new-"
 
 // maxEntries bounds a registry.
-const maxEntries = 1 << 16
+const maxEntries = 1 << 17
 
 // ErrUnknown is Lookup's error for a key that no entry has.
 var ErrUnknown = errors.New("unknown host key")
