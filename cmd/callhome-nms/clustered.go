@@ -10,12 +10,14 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"callhome/internal/cmdline"
 	"callhome/internal/logging"
 	"callhome/internal/nms/buckets"
 	"callhome/internal/nms/cluster"
+	"callhome/internal/nms/mirror"
 	"callhome/internal/nms/nmsproto"
 	"callhome/internal/nms/peering"
 	"callhome/internal/nms/registry"
@@ -204,22 +206,33 @@ func (d *backend) Import(p nmsproto.ImportParams, root bool) (out nmsproto.Impor
 		return out, proto.NewError(proto.CodeUnavailable, "the station has no cluster: its registry is its directory, put the files there")
 	}
 	out.Errors = make(map[int]string)
+	var mu sync.Mutex // guards out
+	var wg sync.WaitGroup
+	places := make(chan struct{}, importing)
 	for i, text := range p.Entries {
-		e, err := registry.Parse(text)
-		var o int
-		if err == nil {
-			o, err = d.importEntry(e)
-		}
-		if err != nil {
-			out.Errors[i] = err.Error()
-			continue
-		}
-		for n, count := range []*int{&out.Unchanged, &out.Added, &out.Changed} {
-			if n == o {
-				*count++
+		places <- struct{}{}
+		wg.Go(func() {
+			defer func() { <-places }()
+			e, err := registry.Parse(text)
+			var o mirror.Outcome
+			if err == nil {
+				o, err = d.cluster.Editor().Import(e)
 			}
-		}
+			mu.Lock()
+			defer mu.Unlock()
+			switch {
+			case err != nil:
+				out.Errors[i] = err.Error()
+			case o == mirror.Added:
+				out.Added++
+			case o == mirror.Changed:
+				out.Changed++
+			default:
+				out.Unchanged++
+			}
+		})
 	}
+	wg.Wait()
 	if len(p.Revoked) > 0 {
 		change, err := d.cluster.Editor().Revoke(p.Revoked...)
 		if err != nil {
@@ -230,10 +243,8 @@ func (d *backend) Import(p nmsproto.ImportParams, root bool) (out nmsproto.Impor
 	return out, nil
 }
 
-func (d *backend) importEntry(e *registry.Entry) (int, error) {
-	o, err := d.cluster.Editor().Import(e)
-	return int(o), err
-}
+// importing is how many entries are written at a time.
+const importing = 16
 
 // exportPart bounds the entries of one answer.
 const exportPart = 500

@@ -55,7 +55,7 @@ type Holder interface {
 	Devices() []nmsproto.Device
 	Device(id string) (nmsproto.Device, bool)
 	Unknown() []nmsproto.Unknown
-	Stats() station.Stats
+	Load() (sessions, unauthenticated int)
 	Subscribe() (last []nmsproto.Event, events <-chan nmsproto.Event, cancel func())
 	Connect(ctx context.Context, id string, sock station.Duplex) (nmsproto.ConnectResult, error)
 	End(id string, since time.Time, cause string)
@@ -92,6 +92,8 @@ type Cluster struct {
 	tasks    map[string]task
 	unknown  map[string][]nmsproto.Unknown // by station
 	relayed  uint64                        // sessions with devices of other stations
+	lines    map[string]*line              // to other stations, by address
+	texts    map[string]string             // of claims, each once
 }
 
 // bucketOf is a bucket that is opened by Run.
@@ -115,6 +117,7 @@ func New(c Config) (*Cluster, error) {
 		lease:   claims.Lease{Process: fmt.Sprintf("%016x", rand.Uint64())}, peers: claims.NewPeers(time.Hour),
 		sent: make(map[uint64]claims.Instant), known: make(map[string]heartbeat), claimed: make(map[string]claims.Claim), living: make(map[string]bool),
 		held: make(map[string]*claims.Held), tasks: make(map[string]task), unknown: make(map[string][]nmsproto.Unknown),
+		lines: make(map[string]*line), texts: make(map[string]string),
 	}
 	return out, nil
 }

@@ -167,15 +167,58 @@ func (c *Cluster) settle(ctx context.Context, id string) error {
 	return ctx.Err()
 }
 
+// line is the way to another station. When that has lost its power, no question gets an
+// answer for seconds: a fleet of its devices that calls here must not wait for each.
+type line struct {
+	asking chan struct{} // has a value for each question under way
+	down   time.Time     // until then no question is asked
+	why    error
+}
+
+const (
+	maxAsking = 64              // questions under way to one station
+	askTurn   = time.Second     // a further one waits so long for its turn
+	downTime  = 3 * time.Second // how long a station counts as out of reach
+)
+
+// lineTo returns the way to a station, or why it is out of reach now.
+func (c *Cluster) lineTo(address string) (*line, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	l := c.lines[address]
+	if l == nil {
+		l = &line{asking: make(chan struct{}, maxAsking)}
+		c.lines[address] = l
+	}
+	if time.Now().Before(l.down) {
+		return nil, l.why
+	}
+	return l, nil
+}
+
 // ask asks the station of a claim whether its connection of the device is alive.
 func (c *Cluster) ask(ctx context.Context, id string, claim claims.Claim) (kept bool, err error) {
+	l, err := c.lineTo(claim.Address)
+	if err != nil {
+		return false, err
+	}
+	select {
+	case l.asking <- struct{}{}:
+	case <-time.After(askTurn):
+		return false, fmt.Errorf("station %s has not answered %d questions yet", claim.Station, maxAsking)
+	}
+	defer func() { <-l.asking }()
 	ctx, cancel := context.WithTimeout(ctx, settleTime)
 	defer cancel()
 	kept, cause, err := c.config.Peers.Settle(ctx, peering.Peer{Station: claim.Station, Address: claim.Address}, id)
-	if err == nil {
-		c.config.Log.Info("the device called here while another station had it", "device", id, "station", claim.Station, "kept", kept, "cause", printable.Line(cause))
+	if err != nil {
+		c.mu.Lock()
+		l.down, l.why = time.Now().Add(downTime), err
+		c.mu.Unlock()
+		return false, err
 	}
-	return kept, err
+	c.config.Log.Info("the device called here while another station had it", "device", id, "station", claim.Station, "kept", kept, "cause", printable.Line(cause))
+	return kept, nil
 }
 
 // write writes the device's state as this station's claim. A claim that another station
@@ -233,6 +276,21 @@ func parseClaim(v buckets.Value) (claim claims.Claim) {
 	return claim
 }
 
+// share has equal texts of claims in memory once: of 100,000 claims, few stations and
+// kinds of software have most. The caller holds mu.
+func (c *Cluster) share(claim *claims.Claim) {
+	for _, text := range []*string{&claim.Station, &claim.Incarnation, &claim.Address, &claim.Device.Station, &claim.Device.Software, &claim.Device.User} {
+		if one, ok := c.texts[*text]; ok {
+			*text = one
+		} else if len(c.texts) < maxTexts {
+			c.texts[*text] = *text
+		}
+	}
+}
+
+// maxTexts bounds them.
+const maxTexts = 4096
+
 // claimsWatch is the cluster as a buckets.Watcher of claims.
 type claimsWatch struct{ *Cluster }
 
@@ -250,6 +308,7 @@ func (w *claimsWatch) Value(key string, v buckets.Value) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	former := w.claimed[id]
+	w.share(&claim)
 	if w.snapshot != nil {
 		w.snapshot[id] = true
 	} else if claim.Revision <= former.Revision {

@@ -103,7 +103,7 @@ func (c *Cluster) conflict(ctx context.Context, expected uint64) (uint64, error)
 
 // beat writes a heartbeat.
 func (c *Cluster) beat(ctx context.Context, expected uint64, over bool) (revision uint64, err error) {
-	stats := c.holder.Stats()
+	sessions, unauthenticated := c.holder.Load()
 	now := c.now()
 	c.mu.Lock()
 	c.lease.Lapse(now)
@@ -113,7 +113,7 @@ func (c *Cluster) beat(ctx context.Context, expected uint64, over bool) (revisio
 	b := heartbeat{
 		Station: nmsproto.Station{
 			Name: c.name(), Address: c.config.Address, Version: c.config.Version, Since: c.begun, Seen: time.Now().UTC(), Alive: true,
-			Connected: stats.Devices[nmsproto.Connected], Sessions: stats.SessionsNow, Unauthenticated: stats.Unauthenticated,
+			Connected: len(c.held), Sessions: sessions, Unauthenticated: unauthenticated,
 		},
 		Incarnation: c.lease.Incarnation(), Beat: c.beats, Over: over,
 	}

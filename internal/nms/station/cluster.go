@@ -74,3 +74,10 @@ func (s *Station) End(id string, since time.Time, cause string) {
 		s.lost(h)
 	}
 }
+
+// Load returns how many sessions and unauthenticated connections there are.
+func (s *Station) Load() (sessions, unauthenticated int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.stats.SessionsNow, s.unauthenticated.Len()
+}
