@@ -395,7 +395,9 @@ func (d *fleetDevice) call() schedule.Event {
 	}
 	d.step(schedule.Event{Kind: schedule.Connected}, time.Now())
 	at := make(chan time.Time, 1)
-	(&sshtest.Server{Config: sshtest.LetIn(d.host, d.user), Netconf: greet, LoggedIn: func(ssh.Conn) {
+	config := sshtest.LetIn(d.host, d.user)
+	config.ServerVersion = "SSH-2.0-OpenSSH_9.2" // so it is sent the keepalives of such a device
+	(&sshtest.Server{Config: config, Netconf: greet, LoggedIn: func(ssh.Conn) {
 		d.logins.Add(1)
 		at <- time.Now()
 	}}).Serve(conn)

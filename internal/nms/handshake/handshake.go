@@ -207,7 +207,7 @@ func (k *keys) check(name string, from net.Addr, key ssh.PublicKey) error {
 	}
 	if !k.proven {
 		k.proven = true
-		k.refused = k.identify(key)
+		k.refused = k.identify(k.claimed) // which is the same, and shares no packet's memory
 		k.identify = nil
 		return k.refused
 	}
@@ -239,7 +239,8 @@ func firstRun(r *recording, o Options) (claimed ssh.PublicKey, failed *Error) {
 	_, _, _, err := ssh.NewClientConn(r, "", config)
 	switch {
 	case r.packets.replied && r.begun:
-		claimed, _ = ssh.ParsePublicKey(r.packets.hostKey) // the second run has the error
+		// A key shares the bytes that it is parsed from. The second run has the error.
+		claimed, _ = ssh.ParsePublicKey(bytes.Clone(r.packets.hostKey))
 		return claimed, nil
 	case !r.IsSSH():
 		return nil, &Error{StageVersion, r.version(), plain(err)}

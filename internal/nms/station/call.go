@@ -59,23 +59,23 @@ func (c *call) run() {
 	if s.config.LoggedIn != nil {
 		s.config.LoggedIn(time.Since(begun))
 	}
-	served := make(chan struct{})
-	go func() {
-		defer close(served)
+	settled := make(chan bool, 1)
+	// The connection's own goroutine has a small stack, which this one has not any more.
+	s.wg.Go(func() {
 		h.serve(s.config.KeepaliveEvery, s.config.KeepaliveTime)
-	}()
-	settled := s.settle(h, c.entry, c.old)
+		if <-settled {
+			s.lost(h)
+		}
+	})
+	held := s.settle(h, c.entry, c.old)
 	c.leave()
-	if settled {
+	if held {
 		// The registry may have changed since the look-up.
 		if cause := s.disowned(h); cause != "" {
 			h.end(cause, wire.HostKeyNotVerified)
 		}
 	}
-	<-served
-	if settled {
-		s.lost(h)
-	}
+	settled <- held
 }
 
 // pastBalancer reads the PROXY header where the connection comes from a

@@ -31,7 +31,7 @@ type connection struct {
 	// unanswered counts channels that the station has closed and the device has not.
 	unanswered atomic.Int64
 	opening    atomic.Int64 // open requests that the device has not answered
-	replies    chan func() error
+	replies    replies
 	idleBytes  int // read without a session and not spent yet; its reader's alone
 
 	endOnce sync.Once
@@ -42,7 +42,7 @@ type connection struct {
 func newConnection(id string, conn *handshake.Conn, key ssh.PublicKey, from netip.AddrPort, b *budget) *connection {
 	return &connection{
 		id: id, conn: conn, key: key, address: from, since: time.Now().UTC(), budget: b,
-		replies: make(chan func() error, maxReplies), done: make(chan struct{}),
+		done: make(chan struct{}),
 	}
 }
 
@@ -81,8 +81,8 @@ func (h *connection) alive(limit time.Duration) bool {
 // serve answers the device's requests and sends it keepalives, each to be answered
 // within patience, until the connection ends.
 func (h *connection) serve(every, patience time.Duration) {
-	go h.sendReplies()
-	answered := make(chan error, 1)
+	var round *wire.Round // the keepalive that waits for its answer
+	var due time.Time     // of the keepalive after it
 	timer := time.NewTimer(jitter(every))
 	defer timer.Stop()
 	channels, asked := h.conn.Channels, h.conn.Requests
@@ -104,13 +104,25 @@ func (h *connection) serve(every, patience time.Duration) {
 			if h.spend(requests) {
 				h.refuse(r)
 			}
-		case err := <-answered:
-			if errors.Is(err, wire.ErrSilent) {
+		case <-timer.C:
+			if round == nil {
+				round, due = h.conn.Keepalive.Begin(patience), time.Now().Add(jitter(every))
+			}
+			send, wait, err := round.Next()
+			if send != nil {
+				h.reply(send)
+			}
+			if err != nil {
 				h.end(fmt.Sprintf("%v within %v", err, patience), wire.ConnectionLost)
 			}
-			timer.Reset(jitter(every)) // after another error the channels are closed
-		case <-timer.C:
-			go func() { answered <- h.conn.Keepalive.Ask(patience) }()
+			next := max(0, time.Until(due))
+			switch {
+			case wait == 0:
+				round = nil
+			case next == 0 || wait < next: // an answer that is late holds up the next one
+				next = wait
+			}
+			timer.Reset(next)
 		}
 	}
 	h.end(causeOf(h.conn.Wait()), 0)

@@ -2,35 +2,58 @@ package station
 
 import (
 	"fmt"
+	"sync"
 
 	"callhome/internal/nms/wire"
 
 	"golang.org/x/crypto/ssh"
 )
 
-// maxReplies bounds the replies that wait until the device reads. sshd sends at most a
-// request a second, and all of some outage at once.
+// maxReplies bounds what waits to be sent until the device reads: replies, and a
+// keepalive. sshd sends at most a request a second, and all of some outage at once.
 const maxReplies = 64
 
-// reply queues a reply to the device. Sending blocks while the device does not read, and
-// its callers watch sessions and keepalives, which must end then, too.
+// replies are what waits to be sent.
+type replies struct {
+	mu      sync.Mutex // guards the fields that follow
+	waiting []func() error
+	sending bool // a goroutine sends them
+}
+
+// reply queues what is to be sent to the device. Sending blocks while the device does not
+// read, and the callers watch sessions and keepalives, which must end then, too.
 func (h *connection) reply(send func() error) {
-	select {
-	case h.replies <- send:
-	default:
+	q := &h.replies
+	q.mu.Lock()
+	full := len(q.waiting) >= maxReplies
+	if !full {
+		q.waiting = append(q.waiting, send)
+	}
+	begin := !full && !q.sending
+	q.sending = q.sending || begin
+	q.mu.Unlock()
+	switch {
+	case full:
 		h.end(fmt.Sprintf("the device does not read: %d replies to it wait", maxReplies), wire.ByApplication)
+	case begin:
+		go h.sendReplies()
 	}
 }
 
-// sendReplies sends the queued replies until the connection ends.
+// sendReplies sends what waits. At the end of the connection each send returns an error.
 func (h *connection) sendReplies() {
+	q := &h.replies
 	for {
-		select {
-		case send := <-h.replies:
-			_ = send() // an error ends the connection
-		case <-h.done:
+		q.mu.Lock()
+		if len(q.waiting) == 0 {
+			q.waiting, q.sending = nil, false
+			q.mu.Unlock()
 			return
 		}
+		send := q.waiting[0]
+		q.waiting = q.waiting[1:]
+		q.mu.Unlock()
+		_ = send() // an error ends the connection
 	}
 }
 

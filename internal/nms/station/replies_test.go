@@ -65,7 +65,6 @@ func TestRepliesBlockNoCaller(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := &line{}
 		h := newConnection("edge7", &handshake.Conn{Conn: l}, nil, netip.AddrPort{}, newBudget())
-		go h.sendReplies()
 		gone, sent := make(chan struct{}), 0
 		blocks := func() error { <-gone; sent++; return nil }
 		for range 1 + maxReplies {

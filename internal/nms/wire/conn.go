@@ -12,6 +12,7 @@ import (
 	"net"
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
 // ClientVersion is the SSH version string of callhome-nms.
@@ -45,10 +46,14 @@ type Conn struct {
 
 	held atomic.Bool // Close leaves the connection open
 
-	mu       sync.Mutex // guards the fields that follow
-	kept     []byte     // the version string as far as it came, or else the first line
-	whole    bool       // kept is a whole line
-	received uint64     // reads with at least one byte
+	mu        sync.Mutex    // guards the fields that follow
+	kept      []byte        // the version string as far as it came, or else the first line
+	whole     bool          // kept is a whole line
+	received  uint64        // reads with at least one byte
+	ended     error         // of a read
+	heard     chan struct{} // closed by the next read that ends; nil while no one waits
+	asked     time.Time     // the last keepalive, until a read returns bytes; else zero
+	roundTrip time.Duration // from the keepalive before it to the next read with bytes
 }
 
 // NewConn returns conn, which it owns, without the lines before the version string.
@@ -73,6 +78,24 @@ func (c *Conn) Received() uint64 {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.received
+}
+
+// next returns a channel that is closed when the next read ends, and what came so far: the
+// reads that returned bytes, and the error of one.
+func (c *Conn) next() (heard <-chan struct{}, received uint64, ended error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.heard == nil {
+		c.heard = make(chan struct{})
+	}
+	return c.heard, c.received, c.ended
+}
+
+// ask records that a keepalive is sent now.
+func (c *Conn) ask() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.asked = time.Now()
 }
 
 // Hold makes Close leave the connection open, or not. The library closes a connection
@@ -106,16 +129,26 @@ func (c *Conn) Read(p []byte) (int, error) {
 	} else {
 		n, err = c.Conn.Read(p)
 	}
-	c.note(p[:n])
+	c.note(p[:n], err)
 	return n, err
 }
 
-// note keeps the version string, and counts.
-func (c *Conn) note(p []byte) {
+// note keeps the version string, counts, and wakes those that wait for a read.
+func (c *Conn) note(p []byte, err error) {
 	c.mu.Lock()
 	got := false
+	if err != nil {
+		c.ended = err
+	}
+	if c.heard != nil {
+		close(c.heard)
+		c.heard = nil
+	}
 	if len(p) > 0 {
 		c.received++
+		if !c.asked.IsZero() {
+			c.asked, c.roundTrip = time.Time{}, time.Since(c.asked)
+		}
 	}
 	if !c.whole {
 		line, _, whole := bytes.Cut(p, []byte("\n"))

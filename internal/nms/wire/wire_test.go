@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"runtime"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -266,6 +267,8 @@ func TestKeepalive(t *testing.T) {
 		busy   bool // sends requests of its own
 		want   error
 	}{
+		{"OpenSSH", sshtest.Server{Config: &ssh.ServerConfig{ServerVersion: "SSH-2.0-OpenSSH_9.2"}}, false, nil},
+		{"OpenSSH that answers nothing", sshtest.Server{Config: &ssh.ServerConfig{ServerVersion: "SSH-2.0-OpenSSH_9.2"}, Mute: true}, false, wire.ErrSilent},
 		{"answers", sshtest.Server{}, false, nil},
 		{"answers a global request with SSH_MSG_UNIMPLEMENTED", sshtest.Server{Unimplemented: true}, false, nil},
 		{"answers nothing and sends", sshtest.Server{Mute: true}, true, nil},
@@ -276,7 +279,11 @@ func TestKeepalive(t *testing.T) {
 			host, user := sshtest.NewSigner(t), sshtest.NewSigner(t)
 			synctest.Test(t, func(t *testing.T) {
 				station, other := sshtest.Pipe()
-				row.device.Config = sshtest.LetIn(host, user.PublicKey())
+				config := sshtest.LetIn(host, user.PublicKey())
+				if row.device.Config != nil {
+					config.ServerVersion = row.device.Config.ServerVersion
+				}
+				row.device.Config = config
 				gone := make(chan struct{})
 				row.device.LoggedIn = func(c ssh.Conn) {
 					defer close(gone)
@@ -311,6 +318,37 @@ func TestKeepalive(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A keepalive to OpenSSH costs no goroutine that waits for the answer.
+func TestAKeepaliveLeavesNoGoroutine(t *testing.T) {
+	host, user := sshtest.NewSigner(t), sshtest.NewSigner(t)
+	synctest.Test(t, func(t *testing.T) {
+		station, other := sshtest.Pipe()
+		config := sshtest.LetIn(host, user.PublicKey())
+		config.ServerVersion = "SSH-2.0-OpenSSH_9.2"
+		go (&sshtest.Server{Config: config, Mute: true}).Serve(other)
+		c, under, _, err := client(t, station, user)
+		if err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		k, before := wire.NewKeepalive(c, under), runtime.NumGoroutine()
+		for range 20 {
+			send, wait, err := k.Begin(time.Minute).Next()
+			if send == nil || wait != time.Minute || err != nil {
+				t.Fatalf("got %v, %v", wait, err)
+			}
+			if err := send(); err != nil {
+				t.Error(err)
+			}
+		}
+		synctest.Wait()
+		if n := runtime.NumGoroutine(); n > before {
+			t.Errorf("%d goroutines more", n-before)
+		}
+		c.Close()
+	})
 }
 
 func TestLoginErrorsAreInWords(t *testing.T) {
