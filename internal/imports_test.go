@@ -26,6 +26,8 @@ var arrows = []struct{ from, to, reason string }{
 	{"cmd/callhome-mgr", "internal/device/api", "serves the API and calls a running manager"},
 	{"cmd/callhome-mgr", "internal/device/config", "reads the standing connections"},
 	{"cmd/callhome-mgr", "internal/device/manager", "runs it"},
+	{"cmd/callhome-mgr", "internal/device/triggercmd", "is callhome-trigger under that name"},
+	{"cmd/callhome-trigger", "internal/device/triggercmd", "all of it"},
 	{"cmd/callhome-mgr", "internal/device/metrics", "counts the manager's events"},
 	{"cmd/callhome-mgr", "internal/device/preflight", "check"},
 	{"cmd/callhome-mgr", "internal/device/reconnect", "runs it"},
@@ -41,7 +43,7 @@ var arrows = []struct{ from, to, reason string }{
 	{"cmd/callhome-mgr", "internal/sshdexec", "asks sshd what a configuration may want of it"},
 	{"cmd/callhome-mgr", "internal/sysexits", "its exit status"},
 
-	{"cmd/callhome-trigger", "internal/cmdline", "what its command line shares with the other programs'"},
+	{"internal/device/triggercmd", "internal/cmdline", "what its command line shares with the other programs'"},
 	{"cmd/callhome-nms", "internal/atomicfile", "replaces the file of accounts"},
 	{"cmd/callhome-nms", "internal/cmdline", "what its commands share with callhome-mgr's"},
 	{"cmd/callhome-nms", "internal/pubsub", "follows the station's events: log, hook, metrics"},
@@ -72,12 +74,12 @@ var arrows = []struct{ from, to, reason string }{
 	{"cmd/callhome-nms", "internal/scrape", "serves the metrics"},
 	{"cmd/callhome-nms", "internal/sysexits", "its exit status"},
 
-	{"cmd/callhome-trigger", "internal/device/preflight", "--check"},
-	{"cmd/callhome-trigger", "internal/device/settings", "its options are that table"},
-	{"cmd/callhome-trigger", "internal/device/subsystem", "is the helper, too"},
-	{"cmd/callhome-trigger", "internal/device/trigger", "makes the call"},
-	{"cmd/callhome-trigger", "internal/logging", "a failure is logged once, here"},
-	{"cmd/callhome-trigger", "internal/sysexits", "its exit status"},
+	{"internal/device/triggercmd", "internal/device/preflight", "--check"},
+	{"internal/device/triggercmd", "internal/device/settings", "its options are that table"},
+	{"internal/device/triggercmd", "internal/device/subsystem", "is the helper, too"},
+	{"internal/device/triggercmd", "internal/device/trigger", "makes the call"},
+	{"internal/device/triggercmd", "internal/logging", "a failure is logged once, here"},
+	{"internal/device/triggercmd", "internal/sysexits", "its exit status"},
 
 	{"test/simulate", "internal/device/schedule", "what it plays is the daemon's own"},
 	{"test/simulate", "internal/proto", "at which stage a call failed"},
@@ -321,10 +323,10 @@ type thirdParty struct {
 
 // modules are all that others wrote, with who may use them and what for.
 var modules = []thirdParty{
-	{"golang.org/x/sys", "system calls", []string{"cmd/callhome-mgr", "cmd/callhome-nms", "internal/atomicfile", "internal/daemon", "internal/device/connect", "internal/device/dial", "internal/device/preflight", "internal/device/process", "internal/device/resolve", "internal/device/session", "internal/device/settings", "internal/device/subsystem", "internal/device/sysevents", "internal/device/trigger", "internal/fdpass", "internal/hook", "internal/inotify", "internal/nms/announce", "internal/nms/cluster", "internal/nms/control", "internal/nms/knownhosts", "internal/nms/listen", "internal/nms/mirror", "internal/nms/peering", "internal/nms/registry", "internal/rpc", "internal/sshdexec"}},
+	{"golang.org/x/sys", "system calls", []string{"cmd/callhome-mgr", "cmd/callhome-nms", "internal/atomicfile", "internal/daemon", "internal/device/connect", "internal/device/dial", "internal/device/preflight", "internal/device/process", "internal/device/resolve", "internal/device/session", "internal/device/settings", "internal/device/subsystem", "internal/device/sysevents", "internal/device/trigger", "internal/device/triggercmd", "internal/fdpass", "internal/hook", "internal/inotify", "internal/nms/announce", "internal/nms/cluster", "internal/nms/control", "internal/nms/knownhosts", "internal/nms/listen", "internal/nms/mirror", "internal/nms/peering", "internal/nms/registry", "internal/rpc", "internal/sshdexec"}},
 	{"golang.org/x/net", "SOCKS5", []string{"internal/device/proxy"}},
 	{"golang.org/x/crypto", "SSH's forms of keys and certificates; and the SSH client of the management side: on a device SSH is sshd's", []string{"internal/device/config", "internal/device/session", "internal/nms/handshake", "internal/nms/hostkey", "internal/nms/knownhosts", "internal/nms/login", "internal/nms/mirror", "internal/nms/registry", "internal/nms/sshtest", "internal/nms/station", "internal/nms/wire"}},
-	{"github.com/urfave/cli/v2", "describes commands and options; nothing below main knows them", []string{"cmd/callhome-mgr", "cmd/callhome-nms", "cmd/callhome-trigger", "internal/cmdline"}},
+	{"github.com/urfave/cli/v2", "describes commands and options; nothing below main knows them", []string{"cmd/callhome-mgr", "cmd/callhome-nms", "internal/cmdline", "internal/device/triggercmd"}},
 	{"github.com/xrash/smetrics", "which option or command a misspelt one is near", []string{"internal/cmdline"}},
 	{"github.com/hashicorp/go-hclog", "logging", []string{"cmd/callhome-mgr", "cmd/callhome-nms", "internal/cmdline", "internal/daemon", "internal/device/api", "internal/device/reconnect", "internal/device/rollout", "internal/device/trigger", "internal/hook", "internal/logging", "internal/nms/buckets", "internal/nms/cluster", "internal/nms/control", "internal/nms/devsock", "internal/nms/mirror", "internal/nms/peering", "internal/ratelimit", "internal/rpc", "internal/scrape"}},
 	{"github.com/coreos/go-systemd/v22", "reports readiness and state to systemd; takes its sockets", []string{"cmd/callhome-mgr", "cmd/callhome-nms", "internal/daemon"}},

@@ -1,5 +1,6 @@
 // callhome-mgr is the daemon that makes and supervises NETCONF call homes, and the
-// commands that call its API. This file owns the command table. The daemon's work
+// commands that call its API. Under the name callhome-trigger it is that program, so that
+// a device needs one file for both. This file owns the command table. The daemon's work
 // is package manager's, its API package api's.
 package main
 
@@ -12,6 +13,7 @@ import (
 
 	"callhome/internal/cmdline"
 	"callhome/internal/device/api"
+	"callhome/internal/device/triggercmd"
 	"callhome/internal/proto"
 	"callhome/internal/sysexits"
 
@@ -23,6 +25,9 @@ import (
 var version = "unknown"
 
 func main() {
+	if triggercmd.Called(os.Args) {
+		os.Exit(triggercmd.Main(version, os.Args))
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM)
 	defer stop()
 	os.Exit(run(ctx, os.Args))

@@ -15,8 +15,9 @@ CALLHOME_LICENSE = Apache-2.0
 CALLHOME_LICENSE_FILES = LICENSE
 
 CALLHOME_GOMOD = callhome
-CALLHOME_BUILD_TARGETS = cmd/callhome-trigger cmd/callhome-mgr
-CALLHOME_INSTALL_BINS = callhome-trigger callhome-mgr
+# callhome-trigger is the same program under that name.
+CALLHOME_BUILD_TARGETS = cmd/callhome-mgr
+CALLHOME_INSTALL_BINS = callhome-mgr
 CALLHOME_TAGS = urfave_cli_no_docs urfave_cli_no_suggest nethttpomithttp2
 CALLHOME_LDFLAGS = -X main.version=$(CALLHOME_VERSION)
 CALLHOME_GO_ENV = CGO_ENABLED=0
@@ -30,6 +31,7 @@ define CALLHOME_INSTALL_TARGET_CMDS
 	$(foreach b,$(CALLHOME_INSTALL_BINS),\
 		$(INSTALL) -D -m 0755 $(@D)/bin/$(b) $(TARGET_DIR)/usr/sbin/$(b)
 	)
+	ln -sf callhome-mgr $(TARGET_DIR)/usr/sbin/callhome-trigger
 	$(INSTALL) -D -m 0644 $(@D)/packaging/sshd_config $(TARGET_DIR)/etc/callhome/sshd_config
 	$(INSTALL) -D -m 0644 $(@D)/packaging/trigger.conf $(TARGET_DIR)/etc/callhome/trigger.conf
 	$(INSTALL) -D -m 0644 $(@D)/packaging/mgr.conf $(TARGET_DIR)/etc/callhome/mgr.conf

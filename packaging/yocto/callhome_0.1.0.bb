@@ -14,7 +14,8 @@ SRC_URI = "file://callhome-${PV}.tar.gz;subdir=src"
 S = "${WORKDIR}/callhome-${PV}"
 
 GO_IMPORT = "callhome"
-GO_INSTALL = "${GO_IMPORT}/cmd/callhome-trigger ${GO_IMPORT}/cmd/callhome-mgr"
+# callhome-trigger is the same program under that name.
+GO_INSTALL = "${GO_IMPORT}/cmd/callhome-mgr"
 
 inherit go-mod systemd useradd update-rc.d
 
@@ -41,7 +42,8 @@ place_source() {
 do_install:append() {
     source=${S}/src/callhome/packaging
     install -d ${D}${sbindir}
-    mv ${D}${bindir}/callhome-trigger ${D}${bindir}/callhome-mgr ${D}${sbindir}/
+    mv ${D}${bindir}/callhome-mgr ${D}${sbindir}/
+    ln -s callhome-mgr ${D}${sbindir}/callhome-trigger
     rmdir --ignore-fail-on-non-empty ${D}${bindir}
     install -d ${D}${sysconfdir}/callhome ${D}${localstatedir}/lib/callhome
     install -m 0644 $source/sshd_config $source/trigger.conf $source/mgr.conf ${D}${sysconfdir}/callhome/

@@ -50,7 +50,7 @@ func TestUnits(t *testing.T) {
 }
 
 func TestAppArmorProfiles(t *testing.T) {
-	for _, name := range []string{"callhome-trigger", "callhome-mgr"} {
+	for _, name := range []string{"callhome-mgr"} {
 		profile := "../../packaging/apparmor/usr.sbin." + name
 		say(t, "apparmor_parser", "--skip-kernel-load", "--skip-cache", profile)
 		names := say(t, "apparmor_parser", "--names", profile)

@@ -1,9 +1,10 @@
-package main
+package triggercmd
 
 import (
 	"bufio"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"os"
@@ -27,10 +28,39 @@ const playEnv = "CALLHOME_TEST_PLAY"
 
 func TestMain(m *testing.M) {
 	if os.Getenv(playEnv) != "" {
-		main()
-		return
+		if os.Getenv(playEnv) == "called" {
+			fmt.Println(Called(os.Args))
+			return
+		}
+		os.Exit(Main("unknown", os.Args))
 	}
 	os.Exit(m.Run())
+}
+
+// The name under which a program is started is that of the file, whatever args[0] is.
+func TestCalled(t *testing.T) {
+	own, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		file, arg string
+		want      bool
+	}{
+		{Name, "/usr/sbin/" + Name, true}, {Name, Name, true}, {Name, "-netconf", true}, {Name, "", true},
+		{"callhome-mgr", "/usr/sbin/" + Name, true}, // as a user-mode emulator starts it
+		{"callhome-mgr", "callhome-mgr", false}, {"callhome-trig", "callhome-trig", false},
+	} {
+		link := filepath.Join(t.TempDir(), tt.file)
+		if err := os.Symlink(own, link); err != nil {
+			t.Fatal(err)
+		}
+		cmd := &exec.Cmd{Path: link, Args: []string{tt.arg}, Env: []string{playEnv + "=called", "GOCOVERDIR=" + t.TempDir()}}
+		out, err := cmd.Output()
+		if got := strings.TrimSpace(string(out)); err != nil || got != fmt.Sprint(tt.want) {
+			t.Errorf("%s as %q: %s, %v, want %v", tt.file, tt.arg, got, err, tt.want)
+		}
+	}
 }
 
 // called returns the program, ready to run with words. Its environment holds
