@@ -22,7 +22,7 @@ func Parse(doc []byte, f Features, d Defaults) (*Config, Errors) {
 		return nil, Errors{*fault}
 	}
 	var w walker
-	w.node(root, &schema, "")
+	w.node(root, schema(), "")
 	b := &builder{walker: w, features: f, keyDir: cmp.Or(d.KeyDir, DefaultKeyDir), used: make(map[*node]bool)}
 	b.keystore = index(root.child("ietf-keystore:keystore", "asymmetric-keys"), "asymmetric-key")
 	b.truststore = index(root.child("ietf-truststore:truststore", "public-key-bags"), "public-key-bag")

@@ -249,5 +249,5 @@ func TestEachRefusedNodeHasItsMessage(t *testing.T) {
 			rows(r.in)
 		}
 	}
-	rows(schema.in)
+	rows(schema().in)
 }

@@ -70,7 +70,7 @@ func TestDefaultsAreThoseOfTheModels(t *testing.T) {
 			}
 			byWalker, _ := read(doc)
 			var w walker
-			w.node(byWalker, &schema, "")
+			w.node(byWalker, schema(), "")
 			if len(w.errs) > 0 {
 				t.Fatal(w.errs)
 			}
@@ -101,7 +101,7 @@ func TestSchemaHasTheModuleCallhome(t *testing.T) {
 			collect(r.in, qualified || within)
 		}
 	}
-	collect(schema.in, false)
+	collect(schema().in, false)
 	n := 0
 	depth, state := 0, -1
 	for _, line := range strings.Split(string(text), "\n") {

@@ -11,6 +11,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync"
 
 	"callhome/internal/lazyregexp"
 )
@@ -102,58 +103,60 @@ func pattern(s string) func() *regexp.Regexp { return lazyregexp.New("^(?:" + s 
 // rules are tried in this order: the more specific first. The client chooses the
 // user's name, which may contain spaces and the text of another line; so every
 // pattern anchors it on both sides, greedily.
-var rules = []rule{
-	{"Connection from ", pattern(`Connection from (?P<remote>` + peer + `) on (?P<local>` + peer + `).*`), Connected, ""},
+var rules = sync.OnceValue(func() []rule {
+	return []rule{
+		{"Connection from ", pattern(`Connection from (?P<remote>` + peer + `) on (?P<local>` + peer + `).*`), Connected, ""},
 
-	{"Accepted key ", nil, Attempted, ""},
-	{"Accepted certificate ID ", nil, Attempted, ""},
-	{"Accepted ", pattern(`Accepted (?P<method>\S+) for (?P<user>.*) from (?P<remote>` + peer + `) ssh2: (?P<type>\S+-CERT) (?P<fp>\S+) ID (?P<cert>.*) \(serial (?P<serial>\d+)\) CA \S+ (?P<ca>\S+)`), Authenticated, ""},
-	{"Accepted ", pattern(`Accepted (?P<method>\S+) for (?P<user>.*) from (?P<remote>` + peer + `) ssh2: (?P<type>\S+) (?P<fp>\S+)`), Authenticated, ""},
-	{"Accepted ", pattern(`Accepted (?P<method>\S+) for (?P<user>.*) from (?P<remote>` + peer + `) ssh2`), Authenticated, ""},
-	{"Postponed ", nil, Attempted, ""},
-	{"Failed ", pattern(`Failed (?P<method>\S+) for (?:invalid user )?(?P<user>.*) from ` + peer + ` ssh2(?:: (?P<type>\S+) (?P<fp>\S+).*)?`), Refused, ""},
-	{"Invalid user ", pattern(`Invalid user (?P<user>.*) from ` + peer), Refused, ""},
-	{"User ", pattern(`User (?P<user>.*) from \S+ not allowed because .*`), Refused, ""},
-	{"User ", pattern(`User (?P<user>.*) not allowed because .*`), Refused, ""},
-	{"ROOT LOGIN REFUSED ", nil, Refused, ""},
-	{"Authentication refused: ", nil, Refused, ""},
-	{"Certificate invalid: ", nil, Refused, ""},
-	{"Refusing certificate ID ", nil, Refused, ""},
-	{"Access denied for user ", pattern(`Access denied for user (?P<user>.*) by PAM account configuration`), Refused, ""},
+		{"Accepted key ", nil, Attempted, ""},
+		{"Accepted certificate ID ", nil, Attempted, ""},
+		{"Accepted ", pattern(`Accepted (?P<method>\S+) for (?P<user>.*) from (?P<remote>` + peer + `) ssh2: (?P<type>\S+-CERT) (?P<fp>\S+) ID (?P<cert>.*) \(serial (?P<serial>\d+)\) CA \S+ (?P<ca>\S+)`), Authenticated, ""},
+		{"Accepted ", pattern(`Accepted (?P<method>\S+) for (?P<user>.*) from (?P<remote>` + peer + `) ssh2: (?P<type>\S+) (?P<fp>\S+)`), Authenticated, ""},
+		{"Accepted ", pattern(`Accepted (?P<method>\S+) for (?P<user>.*) from (?P<remote>` + peer + `) ssh2`), Authenticated, ""},
+		{"Postponed ", nil, Attempted, ""},
+		{"Failed ", pattern(`Failed (?P<method>\S+) for (?:invalid user )?(?P<user>.*) from ` + peer + ` ssh2(?:: (?P<type>\S+) (?P<fp>\S+).*)?`), Refused, ""},
+		{"Invalid user ", pattern(`Invalid user (?P<user>.*) from ` + peer), Refused, ""},
+		{"User ", pattern(`User (?P<user>.*) from \S+ not allowed because .*`), Refused, ""},
+		{"User ", pattern(`User (?P<user>.*) not allowed because .*`), Refused, ""},
+		{"ROOT LOGIN REFUSED ", nil, Refused, ""},
+		{"Authentication refused: ", nil, Refused, ""},
+		{"Certificate invalid: ", nil, Refused, ""},
+		{"Refusing certificate ID ", nil, Refused, ""},
+		{"Access denied for user ", pattern(`Access denied for user (?P<user>.*) by PAM account configuration`), Refused, ""},
 
-	{"Starting session: ", pattern(`Starting session: (?:subsystem '.*'|forced-command \(.*\) '.*') for (?P<user>.*) from ` + peer + ` id \d+`), Subsystem, ""},
-	{"subsystem request for ", nil, NoSubsystem, ""},
+		{"Starting session: ", pattern(`Starting session: (?:subsystem '.*'|forced-command \(.*\) '.*') for (?P<user>.*) from ` + peer + ` id \d+`), Subsystem, ""},
+		{"subsystem request for ", nil, NoSubsystem, ""},
 
-	{"Close session: ", pattern(`Close session: user (?P<user>.*) from ` + peer + ` id \d+`), Finished, ""},
+		{"Close session: ", pattern(`Close session: user (?P<user>.*) from ` + peer + ` id \d+`), Finished, ""},
 
-	{"Timeout, client not responding from ", pattern(`Timeout, client not responding from user (?P<user>.*) ` + peer), Closed, Timeout},
-	{"terminating inactive connection from ", pattern(`terminating inactive connection from user (?P<user>.*) ` + peer), Closed, Idle},
-	{"Timeout before authentication for ", nil, Closed, LoginTimeout},
-	{"Received disconnect from ", pattern(`Received disconnect from ` + peer + `:(?P<code>\d+): (?P<reason>.*)`), Closed, ByClient},
-	{"Disconnected from ", pattern(`Disconnected from (?:(?:authenticating |invalid )?user (?P<user>.*) )?` + peer), Closed, ByClient},
-	{"Disconnecting ", pattern(`Disconnecting (?:(?:authenticating |invalid )user (?P<user>.*) )?` + peer + `: Too many authentication failures.*`), Closed, TooManyTries},
-	{"administratively prohibited connection ", nil, Closed, Prohibited},
-	{"Unable to negotiate with ", pattern(`Unable to negotiate with ` + peer + `: (?P<detail>.*)`), Closed, NoAlgorithm},
-	{"Unable to negotiate with ", nil, Closed, NoAlgorithm},
-	{"kex_exchange_identification: client sent invalid ", pattern(`kex_exchange_identification: (?P<detail>.*)`), Closed, NotSSH},
-	{"banner exchange: ", pattern(`banner exchange: Connection from ` + peer + `: (?P<detail>.*)`), Closed, NotSSH},
-	{"banner exchange: ", nil, Closed, NotSSH},
-	{"Read error from remote host ", pattern(`Read error from remote host ` + peer + `: Connection reset by peer`), Closed, Reset},
-	{"Read error from remote host ", pattern(`Read error from remote host ` + peer + `: (?:Connection timed out|No route to host|Host is unreachable)`), Closed, Timeout},
-	{"Connection reset by ", pattern(`Connection reset by (?:(?:authenticating |invalid )user (?P<user>.*) )?` + peer), Closed, Reset},
-	{"Connection closed by ", pattern(`Connection closed by (?:authenticating |invalid )user (?P<user>.*) ` + peer), Closed, NotAuthorized},
-	{"Connection closed by ", pattern(`Connection closed by ` + peer), Closed, ClientClosed},
-	{"Closing connection to ", nil, Closed, ClientClosed},
-	// Errors that end the connection, with or without a function's name first.
-	{"", pattern(fatal + ` timed out`), Closed, Timeout},
-	{"", pattern(fatal + `: (?:Connection timed out|No route to host|Host is unreachable)`), Closed, Timeout},
-	{"", pattern(fatal + `: (?:Broken pipe|Connection reset by peer)`), Closed, Reset},
-	{"", pattern(fatal + `: (?P<detail>.*)`), Closed, Corrupt},
+		{"Timeout, client not responding from ", pattern(`Timeout, client not responding from user (?P<user>.*) ` + peer), Closed, Timeout},
+		{"terminating inactive connection from ", pattern(`terminating inactive connection from user (?P<user>.*) ` + peer), Closed, Idle},
+		{"Timeout before authentication for ", nil, Closed, LoginTimeout},
+		{"Received disconnect from ", pattern(`Received disconnect from ` + peer + `:(?P<code>\d+): (?P<reason>.*)`), Closed, ByClient},
+		{"Disconnected from ", pattern(`Disconnected from (?:(?:authenticating |invalid )?user (?P<user>.*) )?` + peer), Closed, ByClient},
+		{"Disconnecting ", pattern(`Disconnecting (?:(?:authenticating |invalid )user (?P<user>.*) )?` + peer + `: Too many authentication failures.*`), Closed, TooManyTries},
+		{"administratively prohibited connection ", nil, Closed, Prohibited},
+		{"Unable to negotiate with ", pattern(`Unable to negotiate with ` + peer + `: (?P<detail>.*)`), Closed, NoAlgorithm},
+		{"Unable to negotiate with ", nil, Closed, NoAlgorithm},
+		{"kex_exchange_identification: client sent invalid ", pattern(`kex_exchange_identification: (?P<detail>.*)`), Closed, NotSSH},
+		{"banner exchange: ", pattern(`banner exchange: Connection from ` + peer + `: (?P<detail>.*)`), Closed, NotSSH},
+		{"banner exchange: ", nil, Closed, NotSSH},
+		{"Read error from remote host ", pattern(`Read error from remote host ` + peer + `: Connection reset by peer`), Closed, Reset},
+		{"Read error from remote host ", pattern(`Read error from remote host ` + peer + `: (?:Connection timed out|No route to host|Host is unreachable)`), Closed, Timeout},
+		{"Connection reset by ", pattern(`Connection reset by (?:(?:authenticating |invalid )user (?P<user>.*) )?` + peer), Closed, Reset},
+		{"Connection closed by ", pattern(`Connection closed by (?:authenticating |invalid )user (?P<user>.*) ` + peer), Closed, NotAuthorized},
+		{"Connection closed by ", pattern(`Connection closed by ` + peer), Closed, ClientClosed},
+		{"Closing connection to ", nil, Closed, ClientClosed},
+		// Errors that end the connection, with or without a function's name first.
+		{"", pattern(fatal + ` timed out`), Closed, Timeout},
+		{"", pattern(fatal + `: (?:Connection timed out|No route to host|Host is unreachable)`), Closed, Timeout},
+		{"", pattern(fatal + `: (?:Broken pipe|Connection reset by peer)`), Closed, Reset},
+		{"", pattern(fatal + `: (?P<detail>.*)`), Closed, Corrupt},
 
-	{"sshd: no hostkeys available", nil, Broken, ""},
-	{"Missing privilege separation directory: ", nil, Broken, ""},
-	{"command-line: line 0: Bad configuration option: ", nil, Broken, ""},
-}
+		{"sshd: no hostkeys available", nil, Broken, ""},
+		{"Missing privilege separation directory: ", nil, Broken, ""},
+		{"command-line: line 0: Bad configuration option: ", nil, Broken, ""},
+	}
+})
 
 // brokenEnds are the ends of Broken lines that begin with a file's name.
 var brokenEnds = []string{
@@ -166,8 +169,9 @@ func Parse(raw string) Line {
 	text := strings.TrimRight(raw, "\r\n")
 	text, preauth := strings.CutSuffix(text, " [preauth]")
 	line := Line{Preauth: preauth, Text: text}
-	for i := range rules {
-		r := &rules[i]
+	all := rules()
+	for i := range all {
+		r := &all[i]
 		if !strings.HasPrefix(text, r.prefix) {
 			continue
 		}
