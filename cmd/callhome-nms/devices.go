@@ -397,14 +397,14 @@ func stationTable(w io.Writer, s nmsproto.Status) {
 	t := cmdline.NewTable(cmdline.Column{Title: "STATION"}, cmdline.Column{Title: "STATE", Whole: true}, cmdline.Column{Title: "SEEN", Whole: true},
 		cmdline.Column{Title: "DEVICES"}, cmdline.Column{Title: "SESSIONS"}, cmdline.Column{Title: "ADDRESS"}, cmdline.Column{Title: "VERSION", Rank: 1})
 	for _, m := range s.Stations {
-		name, state := m.Name, "silent"
+		name, state, held, sessions := m.Name, "silent", "", ""
 		if m.Name == s.Station {
 			name += " (this one)"
 		}
 		if m.Alive {
-			state = "alive"
+			state, held, sessions = "alive", strconv.Itoa(m.Connected), strconv.Itoa(m.Sessions)
 		}
-		t.Row(printable.Quoted(name), state, cmdline.Age(m.Seen)+" ago", m.Connected, m.Sessions, printable.Quoted(m.Address), printable.Quoted(m.Version))
+		t.Row(printable.Quoted(name), state, cmdline.Age(m.Seen)+" ago", held, sessions, printable.Quoted(m.Address), printable.Quoted(m.Version))
 	}
 	if len(s.Stations) > 0 {
 		fmt.Fprintln(w)

@@ -193,6 +193,9 @@ func (c *Conn) Open(ctx context.Context, name string) (*Bucket, error) {
 	return &Bucket{conn: c, name: name, kv: kv, TTL: status.TTL(), Created: s.StreamInfo().Created}, nil
 }
 
+// Up returns why NATS cannot be used now, nil if it can.
+func (b *Bucket) Up() error { return b.conn.Up() }
+
 // KeyOf returns the key of a device: its id, with slashes for dots, which separate the
 // parts of a key.
 func KeyOf(id string) string { return strings.ReplaceAll(id, ".", "/") }

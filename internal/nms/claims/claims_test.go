@@ -94,7 +94,10 @@ func TestSilenceNeedsAnEcho(t *testing.T) {
 		t.Fatal("10 s after the first echo: expected b and never dead, c alive")
 	}
 	p.Restart()
-	if !p.Alive("b.0") {
+	if p.Alive("b.0") {
+		t.Fatal("a dead incarnation lives again")
+	}
+	if !p.Alive("another") {
 		t.Fatal("dead after the watch began anew, without an echo")
 	}
 	p.Echo(15 * time.Second)

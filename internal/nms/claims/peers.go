@@ -1,7 +1,5 @@
 package claims
 
-import "maps"
-
 // Peers are which incarnations of other stations may still believe their claims, as far
 // as the watch of heartbeats shows it.
 type Peers struct {
@@ -11,7 +9,9 @@ type Peers struct {
 	echo, first Instant
 	started     bool
 	heard       map[string]Instant // incarnation -> when its last heartbeat was received
-	over        map[string]bool    // incarnations that have said that they end
+	// over are incarnations that have ended or died. They never believe again: a station
+	// whose lease has lapsed begins a new one.
+	over map[string]bool
 }
 
 // NewPeers returns peers with that lease, of which no heartbeat was heard.
@@ -25,7 +25,7 @@ func (p *Peers) Restart() { p.started = false }
 // Heard records the receipt of a heartbeat.
 func (p *Peers) Heard(incarnation string, now Instant) { p.heard[incarnation] = now }
 
-// Over records that an incarnation does not believe its claims any more.
+// Over records that an incarnation has ended, or was found dead.
 func (p *Peers) Over(incarnation string) {
 	delete(p.heard, incarnation)
 	p.over[incarnation] = true
@@ -37,9 +37,10 @@ func (p *Peers) Echo(sent Instant) {
 		p.started, p.first = true, sent
 	}
 	p.echo = max(p.echo, sent)
-	if p.echo-p.first >= p.lease { // all that is not heard is dead, so it need not be kept
-		maps.DeleteFunc(p.heard, func(incarnation string, _ Instant) bool { return !p.Alive(incarnation) })
-		clear(p.over)
+	for incarnation := range p.heard {
+		if !p.Alive(incarnation) {
+			p.Over(incarnation)
+		}
 	}
 }
 

@@ -193,6 +193,7 @@ func (c *Cluster) bury() {
 		if is := c.peers.Alive(incarnation) || process(incarnation) == c.lease.Process; was != is {
 			c.living[incarnation] = is
 			if !is {
+				c.peers.Over(incarnation)
 				dead = append(dead, incarnation)
 			}
 		}

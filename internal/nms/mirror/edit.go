@@ -27,7 +27,10 @@ func (m *Mirror) begin() (entries, keys *buckets.Bucket, ctx context.Context, ca
 	entries, keys = m.entries, m.keys
 	m.mu.Unlock()
 	if entries == nil {
-		return nil, nil, nil, nil, errors.New("the registry cannot be changed now: NATS was not reached since the station's start")
+		return nil, nil, nil, nil, fmt.Errorf("%w: NATS was not reached since the station's start", registry.ErrNotNow)
+	}
+	if err := entries.Up(); err != nil {
+		return nil, nil, nil, nil, fmt.Errorf("%w: %w", registry.ErrNotNow, err)
 	}
 	ctx, cancel = context.WithTimeout(context.Background(), editTime)
 	return entries, keys, ctx, cancel, nil

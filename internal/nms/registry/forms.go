@@ -2,9 +2,14 @@ package registry
 
 import (
 	"bytes"
+	"errors"
 	"maps"
 	"slices"
 )
+
+// ErrNotNow is the error for a change of a cluster's registry while its buckets are out
+// of reach.
+var ErrNotNow = errors.New("the cluster's registry cannot be changed now")
 
 // FileName returns the name of the file of an entry.
 func FileName(id string) string { return id + suffix }

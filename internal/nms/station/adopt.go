@@ -54,7 +54,7 @@ func (s *Station) Adopt(p nmsproto.AdoptParams, root bool) (nmsproto.Adopted, er
 	e := &registry.Entry{ID: p.ID, HostKeys: []ssh.PublicKey{key}, User: p.User, KeyFile: p.KeyFile, PasswordFile: p.PasswordFile, Labels: p.Labels}
 	change, err := s.config.Editor.Add(e)
 	if err != nil {
-		return bad(err)
+		return nmsproto.Adopted{}, notChanged(err, proto.CodeBadType)
 	}
 	s.RegistryRead(change, nil)
 	s.mu.Lock()

@@ -2,12 +2,14 @@ package station
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
 	"callhome/internal/nms/nmsproto"
 	"callhome/internal/nms/registry"
 	"callhome/internal/nms/wire"
+	"callhome/internal/proto"
 )
 
 // Cluster is what a station asks of the other stations of its cluster.
@@ -24,6 +26,14 @@ type Editor interface {
 	Add(*registry.Entry) (registry.Change, error)
 	Remove(id string) (registry.Change, error)
 	Revoke(lines ...string) (registry.Change, error)
+}
+
+// notChanged is the error of the API for a change of the registry that failed.
+func notChanged(err error, code proto.Code) error {
+	if errors.Is(err, registry.ErrNotNow) {
+		code = proto.CodeBusy
+	}
+	return proto.NewError(code, err.Error())
 }
 
 // elsewhere returns the station that makes a connection of the device a duplicate, ""

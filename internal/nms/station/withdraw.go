@@ -25,7 +25,7 @@ func (s *Station) Remove(p nmsproto.RemoveParams) error {
 	case errors.Is(err, os.ErrNotExist):
 		return noDevice(p.Device)
 	case err != nil:
-		return proto.NewError(proto.CodeOS, err.Error())
+		return notChanged(err, proto.CodeOS)
 	}
 	s.RegistryRead(change, nil)
 	s.Publish(nmsproto.Event{Event: nmsproto.EventRemoved, Device: p.Device})
@@ -56,7 +56,7 @@ func (s *Station) Revoke(p nmsproto.RevokeParams) (nmsproto.Revoked, error) {
 	out.Devices = s.connectedWith(out.HostKeys)
 	change, err := s.config.Editor.Revoke(lines...)
 	if err != nil {
-		return nmsproto.Revoked{}, proto.NewError(proto.CodeOS, err.Error())
+		return nmsproto.Revoked{}, notChanged(err, proto.CodeOS)
 	}
 	s.RegistryRead(change, nil)
 	for _, fingerprint := range out.HostKeys {
