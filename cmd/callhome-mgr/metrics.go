@@ -31,6 +31,6 @@ func startMetrics(c *cli.Context, f *followers, source metrics.Source, h *hook.H
 	}
 	f.Follow("metrics", m.Missed, m.Handle)
 	log = log.Named("metrics")
-	f.Feed(func(ctx context.Context) { scrape.Run(ctx, l, m.Text, log) })
+	f.Feed(func(ctx context.Context) { scrape.Run(ctx, l, scrape.Handler(m.Text), log) })
 	return nil
 }

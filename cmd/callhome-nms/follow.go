@@ -59,6 +59,6 @@ func startMetrics(c *cli.Context, f *followers, m *metrics.Metrics, h *hook.Hook
 	}
 	f.Follow("metrics", func() {}, m.Handle)
 	log = log.Named("metrics")
-	f.Feed(func(ctx context.Context) { scrape.Run(ctx, l, m.Text, log) })
+	f.Feed(func(ctx context.Context) { scrape.Run(ctx, l, scrape.Handler(m.Text), log) })
 	return nil
 }

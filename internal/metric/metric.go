@@ -3,8 +3,10 @@
 // process. Both packages metrics count with it, and package scrape serves its text. It
 // never knows what is counted.
 //
-// The client library of Prometheus describes metrics with protocol buffers: 3 MB of
-// callhome-mgr, and 0.7 ms at the start of each command.
+// The client library of Prometheus describes metrics with protocol buffers: 2 MB of
+// callhome-mgr, and 0.7 ms at the start of each command. That of VictoriaMetrics, which is
+// light, writes no help (ExposeMetadata in v1.45), and names its series by strings that
+// have labels and values in them.
 package metric
 
 import (

@@ -16,9 +16,6 @@ import (
 	"github.com/hashicorp/go-hclog"
 )
 
-// figures are the metrics.
-func figures() []byte { return []byte("g 0\n") }
-
 // pipes is a listener without a network, so that time can be ours.
 type pipes struct {
 	conns  chan net.Conn
@@ -48,11 +45,11 @@ func (p *pipes) dial() net.Conn {
 
 // serve starts a server for the test, in its bubble. The result of Serve comes
 // on the channel.
-func serve(page func() []byte) (p *pipes, end context.CancelFunc, result <-chan error) {
+func serve(h http.Handler) (p *pipes, end context.CancelFunc, result <-chan error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	p = newPipes()
 	c := make(chan error, 1)
-	go func() { c <- Serve(ctx, p, page, hclog.NewNullLogger()) }()
+	go func() { c <- Serve(ctx, p, h, hclog.NewNullLogger()) }()
 	return p, cancel, c
 }
 
@@ -70,7 +67,7 @@ func get(t *testing.T, c net.Conn, path string) *http.Response {
 
 func TestServe(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p, end, result := serve(figures)
+		p, end, result := serve(Handler(figures))
 		c, idle := p.dial(), p.dial()
 		r := get(t, c, "/metrics")
 		text, err := io.ReadAll(r.Body)
@@ -110,7 +107,7 @@ func TestServeEndsConnections(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				p, end, result := serve(figures)
+				p, end, result := serve(Handler(figures))
 				c := p.dial()
 				if _, err := io.WriteString(c, tt.send); err != nil {
 					t.Fatal(err)
@@ -129,7 +126,7 @@ func TestServeEndsConnections(t *testing.T) {
 	}
 	t.Run("taking no answer", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
-			p, end, result := serve(figures)
+			p, end, result := serve(Handler(figures))
 			c := p.dial()
 			if _, err := io.WriteString(c, "GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n"); err != nil {
 				t.Fatal(err)
@@ -150,9 +147,8 @@ func TestServeEndsConnections(t *testing.T) {
 
 func TestServeEndsInTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		letGo := make(chan struct{})
-		defer close(letGo)
-		p, end, result := serve(func() []byte { <-letGo; return nil })
+		hangs := http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
+		p, end, result := serve(hangs)
 		c := p.dial()
 		if _, err := io.WriteString(c, "GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n"); err != nil {
 			t.Fatal(err)
@@ -171,7 +167,7 @@ func TestServeEndsInTime(t *testing.T) {
 
 func TestServeConnectionsAtATime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p, end, result := serve(figures)
+		p, end, result := serve(http.NotFoundHandler())
 		var conns []net.Conn
 		for range maxConns {
 			conns = append(conns, p.dial())
@@ -200,7 +196,7 @@ func TestServeSaysWhatFails(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(context.Background())
 		defer cancel()
-		if err := Serve(ctx, brokenListener{newPipes()}, figures, hclog.NewNullLogger()); !errors.Is(err, errBroken) {
+		if err := Serve(ctx, brokenListener{newPipes()}, http.NotFoundHandler(), hclog.NewNullLogger()); !errors.Is(err, errBroken) {
 			t.Errorf("got %v, want %v", err, errBroken)
 		}
 	})
@@ -219,7 +215,7 @@ func TestServeSeesOutALackOfDescriptors(t *testing.T) {
 		var log strings.Builder
 		result := make(chan error, 1)
 		go func() {
-			result <- Serve(ctx, l, figures, hclog.New(&hclog.LoggerOptions{Output: &log}))
+			result <- Serve(ctx, l, http.NotFoundHandler(), hclog.New(&hclog.LoggerOptions{Output: &log}))
 		}()
 		if r := get(t, l.dial(), "/"); r.StatusCode != http.StatusNotFound {
 			t.Errorf("got status %d", r.StatusCode)

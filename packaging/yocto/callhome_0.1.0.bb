@@ -19,7 +19,7 @@ GO_INSTALL = "${GO_IMPORT}/cmd/callhome-mgr"
 
 inherit go-mod systemd useradd update-rc.d
 
-# Metrics cost 0.2 MB of flash: PACKAGECONFIG:append = " metrics".
+# Metrics cost 2 MB of flash: PACKAGECONFIG:append = " metrics".
 PACKAGECONFIG ??= ""
 PACKAGECONFIG[metrics] = ",,,"
 CALLHOME_TAGS = "urfave_cli_no_docs,urfave_cli_no_suggest,nethttpomithttp2"
