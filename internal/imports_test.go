@@ -294,6 +294,7 @@ var arrows = []struct{ from, to, reason string }{
 	{"internal/daemon", "internal/sysexits", "a socket that cannot be used has an exit status"},
 	{"internal/device/sshdlog", "internal/lazyregexp", "the rules of lines"},
 
+	{"internal/pubsub", "internal/wake", "wakes the subscribers that wait"},
 	{"internal/hook", "internal/printable", "a program's output in the log"},
 	{"internal/hook", "internal/ratelimit", "warns of events that it was not run for"},
 

@@ -15,7 +15,7 @@ type followers = pubsub.Followers[proto.Event]
 
 // eventSource is the daemon, as far as followers ask it.
 type eventSource interface {
-	Subscribe() (events <-chan proto.Event, cancel func())
+	Follow() pubsub.Source[proto.Event]
 	Sessions() []proto.SessionInfo
 	Clients() []proto.ClientStatus
 }
@@ -27,9 +27,12 @@ var defaultHookEvents = []string{proto.EventConnected, proto.EventAuthenticated,
 // follow starts the log and what the command line asks for. All have subscribed
 // when it returns.
 func follow(c *cli.Context, source eventSource, log hclog.Logger) (*followers, error) {
-	f := pubsub.NewFollowers(source.Subscribe, cmdline.LogLost(log))
+	f := pubsub.NewFollowers(source.Follow, cmdline.LogLost(log))
 	f.Follow("log", func() {}, func(e proto.Event) { logEvent(log, e) })
-	h, err := cmdline.StartHook(c, f, log, proto.Events, rollout.Event)
+	all := kept{source.Follow()}
+	h, err := cmdline.StartHook(c, f, log, cmdline.HookEvents[proto.Event]{
+		Known: proto.Events, Convert: rollout.Event, After: func(uint64) pubsub.Source[proto.Event] { return all },
+	})
 	if err == nil {
 		err = startMetrics(c, f, source, h, log)
 	}
@@ -39,3 +42,10 @@ func follow(c *cli.Context, source eventSource, log hclog.Logger) (*followers, e
 	}
 	return f, nil
 }
+
+// kept is a subscription that stays where its reader has closed it: what happens
+// before the program of --hook-stream is started again is passed to the next one.
+type kept struct{ pubsub.Source[proto.Event] }
+
+// Close does nothing.
+func (kept) Close() {}

@@ -54,7 +54,9 @@ func devicesCommand() *cli.Command {
 }
 
 func eventsCommand() *cli.Command {
-	return &cli.Command{Name: "events", Usage: "print the last events", Action: events, Flags: append(cmdline.EventFlags(), socketFlag())}
+	return &cli.Command{Name: "events", Usage: "print the last events", Action: events, Flags: append(cmdline.EventFlags(),
+		&cli.Uint64Flag{Name: "after", Usage: "begin after the event with this `SEQUENCE`, or with the state of each device where that is no longer kept", DefaultText: "with the last events"},
+		socketFlag())}
 }
 
 func statusCommand() *cli.Command {
@@ -363,7 +365,7 @@ func groupOf(u *user.User, name string) (gid, doubt string) {
 func events(c *cli.Context) error {
 	return ask(c, func(m *control.Client) error {
 		var last nmsproto.EventList
-		if err := m.Call(c.Context, nmsproto.MethodSubscribe, nil, &last); err != nil {
+		if err := m.Call(c.Context, nmsproto.MethodSubscribe, nmsproto.SubscribeParams{After: c.Uint64("after")}, &last); err != nil {
 			return err
 		}
 		return cmdline.Events(c, "callhome-nms serve", last.Events, m.Events(), printEvent)

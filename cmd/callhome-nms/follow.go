@@ -29,12 +29,12 @@ func hookEvent(e nmsproto.Event) hook.Event {
 // follow starts the log and what the command line asks for. All have subscribed
 // when it returns.
 func follow(c *cli.Context, b *backend, m *metrics.Metrics) (*followers, error) {
-	f := pubsub.NewFollowers(func() (<-chan nmsproto.Event, func()) {
-		_, events, cancel := b.Subscribe()
-		return events, cancel
-	}, cmdline.LogLost(b.log))
-	f.Follow("log", func() {}, func(e nmsproto.Event) { logEvent(b.log, e) })
-	h, err := cmdline.StartHook(c, f, b.log, nmsproto.Events, hookEvent)
+	f := pubsub.NewFollowers(func() pubsub.Source[nmsproto.Event] { return b.Follow() }, cmdline.LogLost(b.log))
+	f.Follow("log", func() {}, onlyNew(func(e nmsproto.Event) { logEvent(b.log, e) }))
+	h, err := cmdline.StartHook(c, f, b.log, cmdline.HookEvents[nmsproto.Event]{
+		Known: nmsproto.Events, Convert: hookEvent, Waiting: func() int { return 2 * b.registry.Len() },
+		After: func(sequence uint64) pubsub.Source[nmsproto.Event] { return b.FollowAfter(sequence) },
+	})
 	if err == nil {
 		err = startMetrics(c, f, m, h, b.log)
 	}
@@ -43,6 +43,15 @@ func follow(c *cli.Context, b *backend, m *metrics.Metrics) (*followers, error) 
 		return nil, err
 	}
 	return f, nil
+}
+
+// onlyNew leaves out the states of devices in a resync: they are no new events.
+func onlyNew(handle func(nmsproto.Event)) func(nmsproto.Event) {
+	return func(e nmsproto.Event) {
+		if !e.Resync {
+			handle(e)
+		}
+	}
 }
 
 // startMetrics serves metrics where the command line says; h may be nil.
@@ -57,7 +66,7 @@ func startMetrics(c *cli.Context, f *followers, m *metrics.Metrics, h *hook.Hook
 	if h != nil {
 		m.AddHook(h.Counts)
 	}
-	f.Follow("metrics", func() {}, m.Handle)
+	f.Follow("metrics", func() {}, onlyNew(m.Handle))
 	log = log.Named("metrics")
 	f.Feed(func(ctx context.Context) { scrape.Run(ctx, l, scrape.Handler(m.Text), log) })
 	return nil

@@ -12,7 +12,7 @@ import (
 // levels are the levels of events that are not logged at info.
 var levels = map[string]hclog.Level{
 	nmsproto.EventDown: hclog.Warn, nmsproto.EventDuplicate: hclog.Warn, nmsproto.EventRefused: hclog.Warn,
-	nmsproto.EventUnknown: hclog.Warn, nmsproto.EventRegistry: hclog.Error, nmsproto.EventDraining: hclog.Warn,
+	nmsproto.EventUnknown: hclog.Warn, nmsproto.EventRegistry: hclog.Error, nmsproto.EventResync: hclog.Warn, nmsproto.EventDraining: hclog.Warn,
 }
 
 func logEvent(log hclog.Logger, e nmsproto.Event) {

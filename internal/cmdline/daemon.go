@@ -18,12 +18,30 @@ func HookFlags(events []string) []cli.Flag {
 		&cli.StringFlag{Name: "hook", Usage: "run `PROGRAM` on events, with the event as a line of JSON on its standard input"},
 		&cli.StringSliceFlag{Name: "hook-event", Value: cli.NewStringSlice(events...), Usage: "run the hook on `EVENT`; repeatable"},
 		DurationFlag("hook-timeout", hook.DefaultTimeout, "kill the hook after `TIME`"),
+		&cli.StringFlag{Name: "hook-stream", Usage: "run `PROGRAM` all the time, with each event as a line of JSON on its standard input"},
 	}
 }
 
-// StartHook starts the hook of the flags, or returns nil where they set none. known
-// are the names of all events; convert turns an event into the hook's.
-func StartHook[E any](c *cli.Context, f *pubsub.Followers[E], log hclog.Logger, known []string, convert func(E) hook.Event) (*hook.Hook, error) {
+// HookEvents are the events of a daemon, as its hooks take them.
+type HookEvents[E any] struct {
+	Known   []string           // the names of all
+	Convert func(E) hook.Event // for --hook
+	// After returns the events after a sequence, for --hook-stream: 0 for none known.
+	After func(sequence uint64) pubsub.Source[E]
+	// Waiting returns how many events may wait for --hook; nil for the hook's own bound.
+	Waiting func() int
+}
+
+// StartHook starts the hooks of the flags. It returns that of --hook, nil without one.
+func StartHook[E any](c *cli.Context, f *pubsub.Followers[E], log hclog.Logger, e HookEvents[E]) (*hook.Hook, error) {
+	log = log.Named("hook")
+	if c.IsSet("hook-stream") {
+		s, err := hook.NewStream(c.String("hook-stream"), func(after uint64) hook.Lines { return lines[E]{e.After(after)} }, log)
+		if err != nil {
+			return nil, sysexits.New(sysexits.Config, "", err)
+		}
+		f.Run(s.Run)
+	}
 	if !c.IsSet("hook") {
 		if c.IsSet("hook-event") || c.IsSet("hook-timeout") {
 			return nil, sysexits.New(sysexits.Usage, "add --hook PROGRAM", errors.New("--hook-event and --hook-timeout need a --hook"))
@@ -31,17 +49,25 @@ func StartHook[E any](c *cli.Context, f *pubsub.Followers[E], log hclog.Logger, 
 		return nil, nil
 	}
 	h, err := hook.New(hook.Config{
-		Program: c.String("hook"), Events: c.StringSlice("hook-event"), Known: known, Timeout: c.Duration("hook-timeout"),
-	}, log.Named("hook"))
+		Program: c.String("hook"), Events: c.StringSlice("hook-event"), Known: e.Known, Timeout: c.Duration("hook-timeout"), Waiting: e.Waiting,
+	}, log)
 	if err != nil {
 		return nil, sysexits.New(sysexits.Config, "", err)
 	}
-	f.Follow("hook", func() {}, func(e E) { h.Handle(convert(e)) })
+	f.Follow("hook", func() {}, func(one E) { h.Handle(e.Convert(one)) })
 	f.Feed(func(ctx context.Context) {
 		<-ctx.Done()
 		h.Close()
 	})
 	return h, nil
+}
+
+// lines are events as a hook.Stream takes them.
+type lines[E any] struct{ pubsub.Source[E] }
+
+// Next implements hook.Lines.
+func (l lines[E]) Next(ctx context.Context) (line any, missed, ok bool) {
+	return l.Source.Next(ctx)
 }
 
 // LogLost returns what a daemon's followers do about lost events: a line in its log.

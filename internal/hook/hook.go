@@ -1,6 +1,7 @@
 // Package hook runs the operator's program on chosen events, with the event as
-// one line of JSON on its standard input. It owns when the program runs, how many
-// run at a time, and that each run ends. Both daemons feed it their events. It
+// one line of JSON on its standard input: a Hook once for each event, a Stream one
+// program for all. It owns when the program runs, how many run at a time, and that
+// each run ends. Both daemons feed it their events. It
 // never changes anything in a daemon, never passes text from outside as an
 // argument or in the environment, and never makes the publisher wait.
 package hook
@@ -34,6 +35,8 @@ type Config struct {
 	Events  []string // the names of the events to run it on
 	Known   []string // the names that Events may hold
 	Timeout time.Duration
+	// Waiting returns how many events may wait for a run; nil for maxWaiting.
+	Waiting func() int
 }
 
 // Check returns why the hook cannot run, or must not.
@@ -46,20 +49,25 @@ func (c *Config) Check() error {
 	if c.Timeout <= 0 {
 		return fmt.Errorf("hook timeout %s: expected a time above 0", c.Timeout)
 	}
-	if !filepath.IsAbs(c.Program) {
-		return fmt.Errorf("hook %q is not an absolute path", c.Program)
+	return check(c.Program)
+}
+
+// check returns why a program cannot run, or must not.
+func check(program string) error {
+	if !filepath.IsAbs(program) {
+		return fmt.Errorf("hook %q is not an absolute path", program)
 	}
-	info, err := os.Stat(c.Program)
+	info, err := os.Stat(program)
 	switch {
 	case err != nil:
 		return fmt.Errorf("checking the hook: %w", err)
 	case !info.Mode().IsRegular():
-		return fmt.Errorf("hook %q is not a file", c.Program)
+		return fmt.Errorf("hook %q is not a file", program)
 	case info.Mode()&0o002 != 0:
-		return fmt.Errorf("hook %q can be written by every user of this machine; remove that permission (chmod o-w)", c.Program)
+		return fmt.Errorf("hook %q can be written by every user of this machine; remove that permission (chmod o-w)", program)
 	}
-	if err := unix.Access(c.Program, unix.X_OK); err != nil {
-		return fmt.Errorf("hook %q cannot be executed: %w", c.Program, &fs.PathError{Op: "access", Path: c.Program, Err: err})
+	if err := unix.Access(program, unix.X_OK); err != nil {
+		return fmt.Errorf("hook %q cannot be executed: %w", program, &fs.PathError{Op: "access", Path: program, Err: err})
 	}
 	return nil
 }
@@ -117,13 +125,17 @@ func (h *Hook) Handle(e Event) {
 // take starts a run, queues the event or drops it. It returns how many dropped
 // events to log now.
 func (h *Hook) take(e Event) (dropped int) {
+	most := maxWaiting
+	if h.config.Waiting != nil {
+		most = max(most, h.config.Waiting())
+	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.closed {
 		h.counts.Dropped++
 		return 0
 	}
-	switch h.queue.offer(e) {
+	switch h.queue.offer(e, most) {
 	case start:
 		h.wg.Go(func() { h.work(e) })
 	case drop:

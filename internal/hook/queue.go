@@ -21,14 +21,14 @@ type queue struct {
 	waiting []Event
 }
 
-// offer adds an event. After start the caller runs it, and calls next when the run
+// offer adds an event, of which at most so many may wait. After start the caller runs it, and calls next when the run
 // has ended.
-func (q *queue) offer(e Event) verdict {
+func (q *queue) offer(e Event, most int) verdict {
 	switch {
 	case q.running < maxRunning:
 		q.running++
 		return start
-	case len(q.waiting) < maxWaiting:
+	case len(q.waiting) < most:
 		q.waiting = append(q.waiting, e)
 		return wait
 	}

@@ -27,7 +27,7 @@ func TestQueue(t *testing.T) {
 		t.Helper()
 		for range times {
 			n++
-			if got := q.offer(Event{Name: proto.EventConnected, Value: n}); got != want {
+			if got := q.offer(Event{Name: proto.EventConnected, Value: n}, maxWaiting); got != want {
 				t.Fatalf("event %d: got %s, want %s", n, got, want)
 			}
 		}

@@ -8,8 +8,8 @@ import (
 // Followers handle a daemon's events and change nothing in it: its log, its metrics
 // and its hook.
 type Followers[E any] struct {
-	subscribe func() (events <-chan E, cancel func())
-	lost      func(follower string)
+	follow func() Source[E]
+	lost   func(follower string)
 
 	// ctx ends the followers; served ends what they feed, after them.
 	ctx    context.Context
@@ -23,8 +23,8 @@ type Followers[E any] struct {
 
 // NewFollowers returns an empty set of followers. It calls lost with the name of each
 // that was too slow. End ends them.
-func NewFollowers[E any](subscribe func() (<-chan E, func()), lost func(follower string)) *Followers[E] {
-	f := &Followers[E]{subscribe: subscribe, lost: lost}
+func NewFollowers[E any](follow func() Source[E], lost func(follower string)) *Followers[E] {
+	f := &Followers[E]{follow: follow, lost: lost}
 	f.ctx, f.cancel = context.WithCancel(context.Background())
 	f.served, f.close = context.WithCancel(context.Background())
 	return f
@@ -36,11 +36,18 @@ func (f *Followers[E]) Context() context.Context { return f.ctx }
 // Follow passes all events from now on to handle, until the publisher closes or
 // End is called. It calls missed where events were lost.
 func (f *Followers[E]) Follow(name string, missed func(), handle func(E)) {
-	f.wg.Go(Follow(f.ctx, f.subscribe, func() {
-		f.lost(name)
-		missed()
-	}, handle))
+	from := f.follow()
+	f.wg.Go(func() {
+		Follow(f.ctx, from, func() {
+			f.lost(name)
+			missed()
+		}, handle)
+	})
 }
+
+// Run runs a follower that takes its events itself. Its context ends when End is
+// called.
+func (f *Followers[E]) Run(run func(context.Context)) { f.wg.Go(func() { run(f.ctx) }) }
 
 // Feed runs what the followers feed. Its context ends when they have handled all
 // events.

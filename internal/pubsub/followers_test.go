@@ -1,95 +1,49 @@
 package pubsub
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"testing"
 	"testing/synctest"
 )
 
-// source is a manager whose subscriptions the test ends.
-type source struct {
-	subscriptions []chan int
-	stopped       bool
-}
-
-func (s *source) Subscribe() (<-chan int, func()) {
-	c := make(chan int, 10)
-	if s.stopped {
-		close(c)
-		return c, func() {}
-	}
-	s.subscriptions = append(s.subscriptions, c)
-	open := true
-	return c, func() {
-		if open {
-			open = false
-			close(c)
-		}
-	}
-}
-
-func (s *source) add(n int) {
-	s.subscriptions[len(s.subscriptions)-1] <- n
-}
-
-func (s *source) drop() { close(s.subscriptions[len(s.subscriptions)-1]) }
-
-// following returns what a follower of s gets, and the names that are lost.
-func following(s *source) (w *Followers[int], got *[]string, lost *[]string) {
-	lost = new([]string)
-	w = NewFollowers(s.Subscribe, func(follower string) { *lost = append(*lost, follower) })
-	got = new([]string)
+// following returns what a follower of h gets, and the names that are lost.
+func following(h *Hub[int]) (w *Followers[int], got, lost *[]string) {
+	lost, got = new([]string), new([]string)
+	w = NewFollowers(func() Source[int] { return h.Follow() }, func(follower string) { *lost = append(*lost, follower) })
 	w.Follow("test", func() { *got = append(*got, "missed") }, func(e int) { *got = append(*got, fmt.Sprint(e)) })
 	return w, got, lost
 }
 
 func TestFollow(t *testing.T) {
 	for _, tt := range []struct {
-		name  string
-		story func(s *source)
-		want  []string
+		name   string
+		events []int // 0: the follower has time
+		want   []string
 	}{
-		{"the manager stops", func(s *source) {
-			s.add(1)
-			s.add(2)
-			s.stopped = true
-			s.drop()
-		}, []string{"1", "2"}},
-		{"the manager stops before anything happens", func(s *source) {
-			s.stopped = true
-			s.drop()
-		}, nil},
-		{"too slow once", func(s *source) {
-			s.add(1)
-			s.drop()
-			synctest.Wait()
-			s.add(2)
-			s.stopped = true
-			s.drop()
-		}, []string{"1", "missed", "2"}},
-		{"too slow twice", func(s *source) {
-			for n := range 2 {
-				s.add(n)
-				s.drop()
-				synctest.Wait()
-			}
-			s.add(2)
-			s.stopped = true
-			s.drop()
-		}, []string{"0", "missed", "1", "missed", "2"}},
+		{"the manager stops", []int{1, 2}, []string{"1", "2"}},
+		{"the manager stops before anything happens", nil, nil},
+		{"too slow once", []int{1, 0, 2, 3, 4, 5, 6, 0, 7}, []string{"1", "missed", "5", "6", "7"}},
+		{"too slow twice", []int{1, 2, 3, 0, 4, 5, 6}, []string{"missed", "2", "3", "missed", "5", "6"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				s := &source{}
-				w, got, lost := following(s)
-				tt.story(s)
+				h := &Hub[int]{Backlog: func() int { return 2 }}
+				w, got, lost := following(h)
+				for _, n := range tt.events {
+					if n == 0 {
+						synctest.Wait()
+					} else {
+						h.Publish(n)
+					}
+				}
+				h.Close()
 				w.wg.Wait() // by itself
 				if !slices.Equal(*got, tt.want) {
 					t.Errorf("got %v, want %v", *got, tt.want)
 				}
-				missed := slices.Contains(tt.want, "missed")
-				if slices.Contains(*lost, "test") != missed {
+				if missed := slices.Contains(tt.want, "missed"); slices.Contains(*lost, "test") != missed {
 					t.Errorf("lost: %q", *lost)
 				}
 				w.End()
@@ -101,12 +55,17 @@ func TestFollow(t *testing.T) {
 // A daemon can end while its publisher still runs: when its API fails.
 func TestFollowersEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := &source{}
-		w, got, lost := following(s)
-		s.add(1)
+		h := new(Hub[int])
+		w, got, lost := following(h)
+		ended := false
+		w.Run(func(ctx context.Context) {
+			<-ctx.Done()
+			ended = true
+		})
+		h.Publish(1)
 		w.End()
-		if want := []string{"1"}; !slices.Equal(*got, want) || len(*lost) > 0 {
-			t.Errorf("got %v, want %v, and lost %q", *got, want, *lost)
+		if want := []string{"1"}; !slices.Equal(*got, want) || len(*lost) > 0 || !ended {
+			t.Errorf("got %v, want %v, lost %q, the other has ended: %v", *got, want, *lost, ended)
 		}
 	})
 }
@@ -115,15 +74,15 @@ func TestFollowersEnd(t *testing.T) {
 // closed.
 func TestTheHookGetsTheLastEvents(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := &source{}
-		w, got, _ := following(s)
+		h := new(Hub[int])
+		w, got, _ := following(h)
 		var seen []string
 		w.fed.Go(func() {
 			<-w.served.Done()
 			seen = slices.Clone(*got)
 		})
 		for n := range 5 {
-			s.add(n)
+			h.Publish(n)
 		}
 		w.End()
 		if want := []string{"0", "1", "2", "3", "4"}; !slices.Equal(seen, want) {

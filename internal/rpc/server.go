@@ -27,8 +27,8 @@ import (
 // root.
 type Limits struct{ All, PerUser int }
 
-// Limits on subscriptions, root's included: each can keep pubsub.Backlog events
-// that its peer does not read.
+// Limits on subscriptions, root's included: each has a goroutine that waits for its
+// peer to read.
 const (
 	maxSubscribers        = 128
 	maxSubscribersPerUser = 64

@@ -128,7 +128,7 @@ func TestAStoppingManagerKeepsNothing(t *testing.T) {
 
 func TestPublishReachesTheSubscribers(t *testing.T) {
 	m := newManager(t)
-	events, cancel := m.Subscribe()
+	_, events, cancel := m.SubscribeSince()
 	defer cancel()
 	m.Publish(proto.Event{Event: proto.EventConfigApplied, Text: "2 clients"})
 	if e := <-events; e.Event != proto.EventConfigApplied || e.Text != "2 clients" {

@@ -220,14 +220,11 @@ func (m *Manager) publish(e proto.Event) {
 	m.hub.Publish(e)
 }
 
-// Subscribe returns a channel of all events from now on. It is closed by cancel, at
-// Close, or when the subscriber reads too slowly.
-func (m *Manager) Subscribe() (events <-chan proto.Event, cancel func()) {
-	_, events, cancel = m.hub.Subscribe()
-	return events, cancel
-}
+// Follow returns a subscription to all events from now on, until Close.
+func (m *Manager) Follow() pubsub.Source[proto.Event] { return m.hub.Follow() }
 
-// SubscribeSince is Subscribe that also returns the latest events before it.
+// SubscribeSince returns the latest events, and a channel of those that follow. It is
+// closed after cancel, at Close, or when the subscriber reads too slowly.
 func (m *Manager) SubscribeSince() (last []proto.Event, events <-chan proto.Event, cancel func()) {
 	return m.hub.Subscribe()
 }

@@ -92,7 +92,7 @@ func TestAStoppingManagerRefusesCalls(t *testing.T) {
 // Between Stop and Close sessions still end, and their events are published.
 func TestEventsArePublishedUntilClose(t *testing.T) {
 	m := newManager(t)
-	events, cancel := m.Subscribe()
+	_, events, cancel := m.SubscribeSince()
 	defer cancel()
 	m.Stop()
 	m.publish(proto.Event{Event: proto.EventClosed})

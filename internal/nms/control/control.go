@@ -36,6 +36,7 @@ type Backend interface {
 	// Connect owns the socket; rpc.PeerFrom says for whom it is.
 	Connect(ctx context.Context, device string, sock station.Duplex) (nmsproto.ConnectResult, error)
 	Subscribe() (last []nmsproto.Event, events <-chan nmsproto.Event, cancel func())
+	SubscribeAfter(sequence uint64) (last []nmsproto.Event, events <-chan nmsproto.Event, cancel func())
 	Status() nmsproto.Status
 	Reload() error
 	Drain(nmsproto.DrainParams) (nmsproto.Drain, error)
@@ -65,8 +66,12 @@ func methods(b Backend, c *rpc.Conn) map[string]rpc.Method {
 			}
 			return s, nil
 		})},
-		nmsproto.MethodSubscribe: {Reading: true, Handle: rpc.Plain(func(ctx context.Context) (nmsproto.EventList, error) {
-			last, err := rpc.Subscribe(ctx, c, b.Subscribe)
+		nmsproto.MethodSubscribe: {Reading: true, Handle: rpc.Typed(func(ctx context.Context, p nmsproto.SubscribeParams) (nmsproto.EventList, error) {
+			since := b.Subscribe
+			if p.After > 0 {
+				since = func() ([]nmsproto.Event, <-chan nmsproto.Event, func()) { return b.SubscribeAfter(p.After) }
+			}
+			last, err := rpc.Subscribe(ctx, c, since)
 			return nmsproto.EventList{Events: last}, err
 		})},
 		nmsproto.MethodAdopt: {Handle: rpc.Typed(func(_ context.Context, p nmsproto.AdoptParams) (nmsproto.Adopted, error) {

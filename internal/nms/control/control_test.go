@@ -103,6 +103,10 @@ func (*backend) Detail(device string) (nmsproto.DeviceDetail, error) {
 func (*backend) History() nmsproto.History {
 	return nmsproto.History{Minutes: make([]nmsproto.Count, 1)}
 }
+func (*backend) SubscribeAfter(sequence uint64) ([]nmsproto.Event, <-chan nmsproto.Event, func()) {
+	return []nmsproto.Event{{Event: "after", Sequence: sequence}}, make(chan nmsproto.Event), func() {}
+}
+
 func (*backend) Status() nmsproto.Status { return nmsproto.Status{PID: 5} }
 func (*backend) Reload() error           { return nil }
 

@@ -32,7 +32,7 @@ const (
 	MethodImport    = "import"    // ImportParams -> Imported
 	MethodExport    = "export"    // ExportParams -> Exported
 	MethodConnect   = "connect"   // ConnectParams and a socket -> ConnectResult, at the end
-	MethodSubscribe = "subscribe" // nothing -> EventList, then events
+	MethodSubscribe = "subscribe" // SubscribeParams -> EventList, then events
 	MethodStatus    = "status"    // nothing -> Status
 	MethodReload    = "reload"    // nothing -> Nothing
 	MethodDrain     = "drain"     // DrainParams -> Drain, at once
@@ -313,6 +313,12 @@ const (
 // Nothing is the result of a method without a result.
 type Nothing struct{}
 
+// SubscribeParams say which events are wanted first: without After the last ones, else
+// those after that sequence number, or a resync where not all are kept.
+type SubscribeParams struct {
+	After uint64 `json:"after,omitempty"`
+}
+
 // EventList is the last events, the newest at the end.
 type EventList struct {
 	Events []Event `json:"events"`
@@ -335,6 +341,12 @@ type Event struct {
 	// Unsaid is how many events the rate limit dropped before this one: of the same
 	// kind, or for up, down and replaced of the same device.
 	Unsaid int `json:"unsaid,omitempty"`
+	// Missed is how many events before this one the follower does not get, because it
+	// was too slow. Without a resync, all of them are of unauthenticated peers.
+	Missed uint64 `json:"missed,omitempty"`
+	// Resync is set for the events between resync and in-sync. They are the present
+	// states of the devices, and have no sequence.
+	Resync bool `json:"resync,omitempty"`
 }
 
 // The events.
@@ -353,5 +365,13 @@ const (
 	EventDrained   = "drained"   // the last of these connections has ended
 )
 
+// The events of one follower, and of no other: it was too slow, or asks for events that
+// are no longer kept. Between the two come the states of the devices as up and down, of
+// each that was connected since the daemon's start.
+const (
+	EventResync = "resync"  // all that it knows of devices may be wrong
+	EventInSync = "in-sync" // each device has its state; the next events follow this one's sequence
+)
+
 // Events are all events.
-var Events = []string{EventUp, EventDown, EventReplaced, EventDuplicate, EventRefused, EventUnknown, EventAdopted, EventRemoved, EventRevoked, EventRegistry, EventDraining, EventDrained}
+var Events = []string{EventUp, EventDown, EventReplaced, EventDuplicate, EventRefused, EventUnknown, EventAdopted, EventRemoved, EventRevoked, EventRegistry, EventDraining, EventDrained, EventResync, EventInSync}

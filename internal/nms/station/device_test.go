@@ -86,7 +86,8 @@ func newSite(t testing.TB, change func(*Config)) *site {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, events, _ := s.Subscribe()
+	_, events, cancel := s.Subscribe()
+	t.Cleanup(cancel)
 	t.Cleanup(s.stop)
 	return &site{t, s, dir, events}
 }

@@ -35,10 +35,11 @@ type publisher struct {
 	kinds   map[string]*ratelimit.Limit // of peerEvents
 	devices map[string]*deviceEvents    // by device
 	mu      sync.Locker                 // the station's, for events that a timer publishes
-	// sequence is that of the last event.
-	sequence uint64
-	station  string               // of each event; "" without a cluster
-	note     func(nmsproto.Event) // called with each event, also one that is dropped
+	// sequence is that of the last event, and before that of the last one of an earlier
+	// run. The number of an event in hub is the difference.
+	sequence, before uint64
+	station          string               // of each event; "" without a cluster
+	note             func(nmsproto.Event) // called with each event, also one that is dropped
 }
 
 // deviceEvents are the stateEvents of one device. The last one is always
@@ -50,7 +51,9 @@ type deviceEvents struct {
 }
 
 func newPublisher(mu sync.Locker, station string, note func(nmsproto.Event)) *publisher {
-	p := &publisher{kinds: make(map[string]*ratelimit.Limit), devices: make(map[string]*deviceEvents), mu: mu, station: station, note: note, sequence: uint64(time.Now().UnixMicro()) - 1}
+	p := &publisher{kinds: make(map[string]*ratelimit.Limit), devices: make(map[string]*deviceEvents), mu: mu, station: station, note: note}
+	p.before = uint64(time.Now().UnixMicro()) - 1
+	p.sequence = p.before
 	p.hub.Spare = func(e nmsproto.Event) bool { return peerEvents[e.Event] }
 	return p
 }

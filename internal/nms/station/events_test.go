@@ -1,6 +1,7 @@
 package station
 
 import (
+	"context"
 	"strconv"
 	"sync"
 	"testing"
@@ -97,8 +98,7 @@ func TestEachStateEventIsPublishedOrCounted(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				var mu sync.Mutex
 				p := newPublisher(&mu, "", func(nmsproto.Event) {})
-				_, changed, _ := p.changed.Subscribe()
-				_, events, _ := p.hub.Subscribe()
+				changed, events := p.changed.Follow(), p.hub.Follow()
 				for i := range 100 {
 					mu.Lock()
 					p.publish(nmsproto.Event{Event: nmsproto.EventUp, Device: "edge7", Address: strconv.Itoa(i)})
@@ -109,8 +109,13 @@ func TestEachStateEventIsPublishedOrCounted(t *testing.T) {
 				time.Sleep(every)
 				synctest.Wait()
 				published, dropped, last := 0, 0, ""
-				for len(events) > 0 {
-					e := <-events
+				now, cancel := context.WithCancel(t.Context())
+				cancel()
+				for {
+					e, _, ok := events.Next(now)
+					if !ok {
+						break
+					}
 					published++
 					dropped += e.Unsaid
 					if n, _ := strconv.Atoi(e.Address); last != "" && n <= mustAtoi(t, last) {
@@ -121,8 +126,8 @@ func TestEachStateEventIsPublishedOrCounted(t *testing.T) {
 				if published != tt.want || published+dropped != 100 || last != "99" {
 					t.Errorf("%d published, want %d; %d counted; the last is %s", published, tt.want, dropped, last)
 				}
-				if len(changed) != 100 {
-					t.Errorf("%d changes were passed on, want all", len(changed))
+				if n := changed.Skip(); n != 100 {
+					t.Errorf("%d changes were passed on, want all", n)
 				}
 				mu.Lock()
 				p.close()

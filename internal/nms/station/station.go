@@ -132,6 +132,8 @@ func New(c Config) (*Station, error) {
 	}
 	s.history = newHistory()
 	s.events = newPublisher(&s.mu, c.Name, s.history.note)
+	s.events.hub.Backlog = s.backlog
+	s.events.changed.Backlog = s.backlog
 	return s, nil
 }
 
@@ -306,11 +308,6 @@ func (s *Station) refused(o Outcome, e nmsproto.Event) {
 func (s *Station) Changes() (ids <-chan string, cancel func()) {
 	_, ids, cancel = s.events.changed.Subscribe()
 	return ids, cancel
-}
-
-// Subscribe returns the last events and a channel of those that follow.
-func (s *Station) Subscribe() ([]nmsproto.Event, <-chan nmsproto.Event, func()) {
-	return s.events.hub.Subscribe()
 }
 
 // Devices returns every device of the registry, by id.
