@@ -3,6 +3,7 @@
 package integration
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -11,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -573,6 +575,69 @@ func TestServePublishesToHookAndPrometheus(t *testing.T) {
 	awaitFile(t, output, "down\n{\"time\":")
 	if strings.Contains(string(text), "edge7") {
 		t.Error("a device's name is a label")
+	}
+}
+
+// Devices that come all at once, and go with the station: the followers get the event of
+// each of them, however long a hook takes.
+func TestAStormLosesNoEvent(t *testing.T) {
+	const devices = 1500 // CALLHOME_STORM has another number
+	many := devices
+	if n, err := strconv.Atoi(os.Getenv("CALLHOME_STORM")); err == nil {
+		many = n
+	}
+	n := newNMS(t)
+	dir := tempDir(t)
+	once, stream := filepath.Join(dir, "once"), filepath.Join(dir, "stream")
+	hook := writeFile(t, filepath.Join(dir, "hook"), "#!/bin/sh\nexec cat >> "+once+"\n", 0o755)
+	// The program is killed in the middle: the next one has the rest.
+	program := writeFile(t, filepath.Join(dir, "program"), `#!/bin/sh
+if ! [ -e `+stream+` ]; then
+	head -n 40 > `+stream+`
+	exit 1
+fi
+exec cat >> `+stream+"\n", 0o755)
+	s := startStation(n, "--hook", hook, "--hook-event", "up", "--hook-stream", program)
+	standIns := newStandIns(t, many, n)
+	for i, key := range standIns.keys {
+		s.write(fmt.Sprintf("stand%d", i), fmt.Sprintf(`{"id": "stand%d", "host-keys": [%q]}`, i, key))
+	}
+	s.awaitEntry(fmt.Sprintf("stand%d", many-1))
+	follow := start(t, "events --follow", s.Command("events", "--follow", "--json"))
+	standIns.KeepCalling(s.addr)
+	soFar := func(path string) func() string {
+		return func() string {
+			text, _ := os.ReadFile(path) // it may not be there yet
+			return string(text)
+		}
+	}
+	counts := func(text string, event string) (n int) {
+		seen := make(map[string]bool)
+		for _, line := range strings.Split(text, "\n") {
+			var e nmsproto.Event
+			if json.Unmarshal([]byte(line), &e) == nil && e.Event == event && !seen[e.Device] {
+				seen[e.Device] = true
+				n++
+			}
+		}
+		return n
+	}
+	for name, text := range map[string]func() string{
+		"the hook": soFar(once), "the stream": soFar(stream), "events --follow": follow.Stdout,
+	} {
+		sandbox.Await(t, 6*patience, name, func() error {
+			if got := counts(text(), nmsproto.EventUp); got != many {
+				return fmt.Errorf("%d devices of %d are up", got, many)
+			}
+			return nil
+		})
+	}
+	if strings.Contains(follow.Stdout(), nmsproto.EventResync) {
+		t.Error("events --follow fell behind")
+	}
+	s.Stop()
+	if got := counts(readFile(t, stream), nmsproto.EventDown); got != many {
+		t.Errorf("the stream has %d of %d ends", got, many)
 	}
 }
 
