@@ -462,6 +462,27 @@ await listening
 callhome-trigger --device-id edge7 --handover detach nms.example.net
 await said /run/station '<hello'
 `,
+	"docs/cluster.md two-stations": `
+install_all
+echo CALLHOME_NETCONF_SERVER=yuma >> /etc/callhome/trigger.conf
+netconfd --port=830 --superuser=netconf --log=/var/log/netconfd.log > /dev/null 2>&1 &
+await netconfd_answers
+mkdir /run/try && cd /run/try
+@1
+await callhome-nms status --socket south/nms.sock > /dev/null
+both() { callhome-nms status --socket south/nms.sock > /run/status && [ "$(grep -c alive /run/status)" = 2 ]; }
+await both
+cat id_ed25519.pub > ~netconf/.ssh/authorized_keys
+callhome-trigger --handover detach nms.example.net
+key=$(ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub | cut -d' ' -f2)
+listed() { callhome-nms devices --socket south/nms.sock > /run/devices && said /run/devices "$key.* north "; }
+await listed
+@2
+callhome-trigger --handover detach nms.example.net
+connected() { callhome-nms devices --socket south/nms.sock > /run/devices && said /run/devices '^edge7 *connected.* north '; }
+await connected
+@3
+`,
 	"docs/nms-serve.md serve": `
 install_all
 groupadd -r callhome-nms

@@ -59,6 +59,7 @@ type Holder interface {
 	Subscribe() (last []nmsproto.Event, events <-chan nmsproto.Event, cancel func())
 	Connect(ctx context.Context, id string, sock station.Duplex) (nmsproto.ConnectResult, error)
 	End(id string, since time.Time, cause string)
+	RegistryRead(registry.Change, error)
 }
 
 // Cluster is a station's view of its cluster. Its methods may be called by several
@@ -106,18 +107,18 @@ func New(c Config) (*Cluster, error) {
 	if err != nil {
 		return nil, err
 	}
-	m, err := mirror.New(c.Dir, c.Registry, c.Log)
-	if err != nil {
-		conn.Close()
-		return nil, err
-	}
 	out := &Cluster{
-		config: c, conn: conn, mirror: m, now: sinceBoot, begun: time.Now().UTC(), warn: ratelimit.NewWarnings(c.Log), work: make(chan struct{}, 1),
+		config: c, conn: conn, now: sinceBoot, begun: time.Now().UTC(), warn: ratelimit.NewWarnings(c.Log), work: make(chan struct{}, 1),
 		problem: errors.New("the station has not reached NATS since its start"),
 		lease:   claims.Lease{Process: fmt.Sprintf("%016x", rand.Uint64())}, peers: claims.NewPeers(time.Hour),
 		sent: make(map[uint64]claims.Instant), known: make(map[string]heartbeat), claimed: make(map[string]claims.Claim), living: make(map[string]bool),
 		held: make(map[string]*claims.Held), tasks: make(map[string]task), unknown: make(map[string][]nmsproto.Unknown),
 		lines: make(map[string]*line), texts: make(map[string]string),
+	}
+	out.mirror, err = mirror.New(c.Dir, c.Registry, func(change registry.Change, err error) { out.holder.RegistryRead(change, err) }, c.Log)
+	if err != nil {
+		conn.Close()
+		return nil, err
 	}
 	return out, nil
 }

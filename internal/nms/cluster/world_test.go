@@ -262,6 +262,8 @@ func (s *standIn) Unknown() []nmsproto.Unknown {
 	return append([]nmsproto.Unknown{}, s.calls...)
 }
 
+func (s *standIn) RegistryRead(registry.Change, error) {}
+
 func (s *standIn) Load() (sessions, unauthenticated int) { return 0, 0 }
 
 func (s *standIn) Connect(context.Context, string, station.Duplex) (nmsproto.ConnectResult, error) {

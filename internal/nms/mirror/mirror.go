@@ -19,6 +19,7 @@ import (
 	"callhome/internal/atomicfile"
 	"callhome/internal/nms/buckets"
 	"callhome/internal/nms/registry"
+	"callhome/internal/printable"
 
 	"github.com/hashicorp/go-hclog"
 )
@@ -45,6 +46,8 @@ type Mirror struct {
 	dir      string
 	registry *registry.Registry
 	log      hclog.Logger
+	// changed is called with each change of another station that was brought in force.
+	changed func(registry.Change, error)
 
 	// mu guards the fields that follow, and is held while files are written.
 	mu            sync.Mutex
@@ -56,13 +59,14 @@ type Mirror struct {
 	foreign       []registry.Problem
 }
 
-// New returns the mirror of the registry in dir.
-func New(dir string, r *registry.Registry, log hclog.Logger) (*Mirror, error) {
+// New returns the mirror of the registry in dir. changed is called with each change of
+// another station that was brought in force.
+func New(dir string, r *registry.Registry, changed func(registry.Change, error), log hclog.Logger) (*Mirror, error) {
 	state, err := openState(filepath.Join(dir, stateName))
 	if err != nil {
 		return nil, fmt.Errorf("reading which files of the registry are copies: %w", err)
 	}
-	return &Mirror{dir: dir, registry: r, log: log, state: state, revisions: make(map[string]uint64)}, nil
+	return &Mirror{dir: dir, registry: r, changed: changed, log: log, state: state, revisions: make(map[string]uint64)}, nil
 }
 
 // Run copies the bucket until ctx ends. keys has who has which host key.
@@ -92,18 +96,26 @@ func (f *follower) Begin() {
 // Value implements buckets.Watcher.
 func (f *follower) Value(key string, v buckets.Value) {
 	m := (*Mirror)(f)
-	m.mu.Lock()
-	defer m.mu.Unlock()
 	name, ok := fileOf(key)
 	if !ok {
-		m.log.Warn("the bucket of the registry has a key that no device can have", "key", key)
+		m.log.Warn("the bucket of the registry has a key that no device can have", "key", printable.Line(key))
 		return
 	}
+	m.mu.Lock()
 	if !m.complete {
 		m.snapshot[name] = v
+		m.mu.Unlock()
 		return
 	}
-	m.update(name, v)
+	written := m.update(name, v)
+	m.mu.Unlock()
+	if !written {
+		return
+	}
+	// The registry would see the new file too, a tenth of a second later.
+	if c, err := m.registry.Read(name); err != nil || c.Any() {
+		m.changed(c, err)
+	}
 }
 
 // Complete implements buckets.Watcher.
@@ -170,10 +182,12 @@ func lines(text []byte) (out []string) {
 }
 
 // update applies a change, unless the file has it already. The caller holds mu.
-func (m *Mirror) update(name string, v buckets.Value) {
-	if v.Revision == 0 || v.Revision > m.revisions[name] {
-		m.apply(name, v, true)
+func (m *Mirror) update(name string, v buckets.Value) (written bool) {
+	if v.Revision != 0 && v.Revision <= m.revisions[name] {
+		return false
 	}
+	m.apply(name, v, true)
+	return true
 }
 
 // apply writes or removes a file. The caller holds mu.
