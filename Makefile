@@ -102,6 +102,12 @@ bench-programs: build
 	$(BUILD) -o bin/gofloor ./test/bench/gofloor
 	$(BUILD) -o bin/bench ./test/bench
 
+N ?= 10000
+.PHONY: fleet
+fleet: build ## a station with N devices: storm, restart, hostile crowd, drain (root, minutes, up to 2 GB of memory)
+	$(BUILD) -o bin/bench ./test/bench
+	bin/bench -step fleet -n $(N)
+
 .PHONY: simulate
 simulate: ## what a fleet does to an NMS that was away, in virtual time; flags in ARGS
 	@mkdir -p bin

@@ -128,7 +128,13 @@ func serve(c *cli.Context) error {
 func newBackend(config station.Config, cluster *member, log *logging.Logger, calls *listen.Listener) (*backend, *metrics.Metrics, error) {
 	b := &backend{cluster: cluster, registry: config.Registry, calls: calls, begun: time.Now().UTC(), log: log}
 	m := metrics.New(b.counted, version)
-	config.LoggedIn, config.RegistryRead = m.LoggedIn, b.reportRegistry
+	limitGarbage()
+	storms := newStorms(freeMemory)
+	config.LoggedIn = func(took time.Duration) {
+		m.LoggedIn(took)
+		storms.loggedIn()
+	}
+	config.RegistryRead = b.reportRegistry
 	if cluster != nil {
 		config.Name, config.Cluster, config.Editor = cluster.name, cluster, cluster.Editor()
 	}

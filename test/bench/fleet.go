@@ -34,7 +34,7 @@ const (
 
 // settleTime is how long a fleet is left alone before the idle station is measured, for
 // idleTime: one round of keepalives.
-const settleTime, idleTime = 10 * time.Second, 30 * time.Second
+const settleTime, idleTime = 20 * time.Second, 30 * time.Second
 
 // fleet measures a station with -n devices: their first calls at once, the idle station,
 // its restart, its kill in a hostile crowd, and a drain.

@@ -83,7 +83,7 @@ func (h *connection) alive(limit time.Duration) bool {
 func (h *connection) serve(every, patience time.Duration) {
 	var round *wire.Round // the keepalive that waits for its answer
 	var due time.Time     // of the keepalive after it
-	timer := time.NewTimer(jitter(every))
+	timer := time.NewTimer(together(jitter(every)))
 	defer timer.Stop()
 	channels, asked := h.conn.Channels, h.conn.Requests
 	for channels != nil || asked != nil {
@@ -122,10 +122,24 @@ func (h *connection) serve(every, patience time.Duration) {
 			case next == 0 || wait < next: // an answer that is late holds up the next one
 				next = wait
 			}
-			timer.Reset(next)
+			timer.Reset(together(next))
 		}
 	}
 	h.end(causeOf(h.conn.Wait()), 0)
+}
+
+// slot is the time within which the keepalives of all devices are sent together: the
+// process wakes once for many.
+const slot = 250 * time.Millisecond
+
+// together returns d, longer by less than a slot, so that it ends between two slots. A
+// short time stays as it is.
+func together(d time.Duration) time.Duration {
+	if d < 16*slot {
+		return d
+	}
+	end := time.Now().Add(d)
+	return d + end.Truncate(slot).Add(slot).Sub(end)
 }
 
 // jitter spreads the keepalives of devices that connected at the same time.

@@ -143,3 +143,25 @@ func TestTooManyOpensAreBusy(t *testing.T) {
 		t.Errorf("got %v, %d are being opened", err, h.opening.Load())
 	}
 }
+
+// Times that end in one slot end at one time, at most a slot later; short ones stay.
+func TestKeepalivesAreSentTogether(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ends := make(map[time.Duration]bool)
+		begun := time.Now()
+		for d := 30 * time.Second; d < 31*time.Second; d += 10 * time.Millisecond {
+			got := together(d)
+			if got < d || got > d+slot {
+				t.Errorf("%v became %v", d, got)
+			}
+			ends[time.Now().Add(got).Sub(begun)] = true
+			time.Sleep(time.Millisecond)
+		}
+		if len(ends) > 6 {
+			t.Errorf("they end at %d times", len(ends))
+		}
+		if got := together(time.Second); got != time.Second {
+			t.Errorf("a second became %v", got)
+		}
+	})
+}
