@@ -98,7 +98,7 @@ bench-steps: bench-programs ## where the milliseconds of one login go, packet by
 
 .PHONY: bench-programs
 bench-programs: build
-	$(CC) -O2 -Wall -o bin/cfloor test/bench/cfloor/cfloor.c
+	$(CC) -O2 -Wall -static -o bin/cfloor test/bench/cfloor/cfloor.c
 	$(BUILD) -o bin/gofloor ./test/bench/gofloor
 	$(BUILD) -o bin/bench ./test/bench
 

@@ -68,7 +68,7 @@ func bare(l *net.TCPListener, args []string, f *fixture) (time.Duration, error) 
 		return 0, err
 	}
 	defer sock.Close()
-	cmd := exec.Command(args[0], args[1:]...)
+	cmd := f.inTree(exec.Command(args[0], args[1:]...))
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = sock, sock, f.log
 	begin := time.Now()
 	if err := cmd.Start(); err != nil {
@@ -81,7 +81,7 @@ func bare(l *net.TCPListener, args []string, f *fixture) (time.Duration, error) 
 }
 
 func spawned(l *net.TCPListener, f *fixture, argv []string) (time.Duration, error) {
-	cmd := exec.Command(argv[0], argv[1:]...)
+	cmd := f.inTree(exec.Command(argv[0], argv[1:]...))
 	cmd.Env, cmd.Stderr = f.env, f.log
 	begin := time.Now()
 	if err := cmd.Start(); err != nil {

@@ -24,6 +24,7 @@ import (
 // a manager.
 type fixture struct {
 	dir     string
+	root    string           // of the tree in which the device's programs run; "" for none
 	command sshdexec.Command // what callhome starts, and the floors start too
 	env     []string         // the same for our programs
 	log     *os.File
@@ -39,7 +40,7 @@ type build struct {
 	manager *daemon
 }
 
-func newFixture() (*fixture, error) {
+func newFixture(o openssh) (f *fixture, err error) {
 	// On tmpfs, as /run is where the manager has its files.
 	dir, err := os.MkdirTemp("/dev/shm", "callhome-bench-")
 	if errors.Is(err, fs.ErrNotExist) {
@@ -48,7 +49,21 @@ func newFixture() (*fixture, error) {
 	if err != nil {
 		return nil, err
 	}
-	f := &fixture{dir: dir}
+	f = &fixture{dir: dir}
+	defer func() {
+		if err != nil {
+			f.end()
+		}
+	}()
+	if o.tree != "" {
+		if err := f.mount(o.tree); err != nil {
+			return f, err
+		}
+	}
+	config, err := filepath.Abs("packaging/sshd_config")
+	if err != nil {
+		return f, err
+	}
 	for _, key := range []string{"host_key", "user_key"} {
 		if out, err := exec.Command("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", f.path(key)).CombinedOutput(); err != nil {
 			return f, fmt.Errorf("making a key: %w: %s", err, out)
@@ -60,10 +75,10 @@ func newFixture() (*fixture, error) {
 		return f, err
 	}
 	f.command = sshdexec.Command{
-		Sshd: "/usr/sbin/sshd", Config: "packaging/sshd_config", HostKeys: []string{f.path("host_key")}, Subsystem: subsystem,
+		Sshd: "/usr/sbin/sshd", Config: config, HostKeys: []string{f.path("host_key")}, Subsystem: subsystem,
 		Options: []string{"AuthorizedKeysFile=" + f.path("user_key.pub"), "StrictModes=no", "PermitRootLogin=yes"},
 	}
-	f.env = append(os.Environ(), "CALLHOME_DEFAULTS=/dev/null", "CALLHOME_SSHD_CONFIG=packaging/sshd_config",
+	f.env = append(os.Environ(), "CALLHOME_DEFAULTS=/dev/null", "CALLHOME_SSHD_CONFIG="+config,
 		"CALLHOME_HOST_KEY="+f.path("host_key"), "CALLHOME_SUBSYSTEM="+subsystem,
 		"CALLHOME_SSHD_OPTION="+strings.Join(f.command.Options, ";"), "CALLHOME_MANAGER_SOCKET="+f.path("none"))
 	if err := sshdexec.MakePrivsepDir(); err != nil {
@@ -92,6 +107,7 @@ func (f *fixture) end() {
 	for _, b := range f.builds {
 		b.manager.end()
 	}
+	f.unmount()
 	os.RemoveAll(f.dir)
 }
 
@@ -110,6 +126,7 @@ func (f *fixture) startManagerOf(dir, name string, env ...string) (*daemon, erro
 	d := &daemon{cmd: exec.Command(programIn(dir, "callhome-mgr"), "--socket", f.path(name), "run", "--state-dir", f.path(name+".state"), "--state-size", "0", "--log-level", "error")}
 	d.cmd.Env, d.cmd.Stderr = append(append([]string(nil), f.env...), env...), f.log
 	d.cmd.SysProcAttr = &unix.SysProcAttr{Pdeathsig: unix.SIGKILL}
+	f.inTree(d.cmd)
 	if err := d.cmd.Start(); err != nil {
 		return nil, err
 	}

@@ -32,9 +32,9 @@ const (
 	hostileFloods   = 4
 )
 
-// settleTime is how long a fleet is left alone before the idle station is measured, for
-// idleTime: one round of keepalives.
-const settleTime, idleTime = 20 * time.Second, 30 * time.Second
+// fleetSettles is how long a fleet is left alone before the idle station is measured,
+// for idleTime: one round of keepalives.
+const fleetSettles, idleTime = 20 * time.Second, 30 * time.Second
 
 // fleet measures a station with -n devices: their first calls at once, the idle station,
 // its restart, its kill in a hostile crowd, and a drain.
@@ -78,7 +78,7 @@ func fleet(f *fixture) error {
 		return err
 	}
 	held, _ := memory(st.cmd.Process.Pid)
-	time.Sleep(settleTime)
+	time.Sleep(fleetSettles)
 	ticks := cpu(st.cmd.Process.Pid)
 	time.Sleep(idleTime)
 	idle := float64(cpu(st.cmd.Process.Pid)-ticks) * 10 / float64(idleTime.Milliseconds()) * 100
@@ -118,7 +118,7 @@ func fleet(f *fixture) error {
 	fmt.Printf("\n| the station | |\n|---|---|\n")
 	for _, r := range []struct{ name, value string }{
 		{"resident memory a device, after the storm", fmt.Sprintf("%.1f KiB", float64(held-before)/float64(n))},
-		{fmt.Sprintf("… after %v", settleTime+idleTime), fmt.Sprintf("%.1f KiB", float64(settled-before)/float64(n))},
+		{fmt.Sprintf("… after %v", fleetSettles+idleTime), fmt.Sprintf("%.1f KiB", float64(settled-before)/float64(n))},
 		{"heap in use, stacks in use, a device", fmt.Sprintf("%.1f, %.1f KiB", figures["go_memstats_heap_inuse_bytes"]/1024/float64(n), figures["go_memstats_stack_inuse_bytes"]/1024/float64(n))},
 		{"goroutines, descriptors a device", fmt.Sprintf("%.2f, %.2f", figures["go_goroutines"]/float64(n), figures["process_open_fds"]/float64(n))},
 		{"idle, with keepalives every 30 s", fmt.Sprintf("%.1f %% of a processor", idle)},

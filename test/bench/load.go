@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -103,6 +104,9 @@ func drain(l *net.TCPListener) {
 	}
 }
 
+// settleTime is how long a daemon is left alone before its memory is measured.
+const settleTime = 5 * time.Second
+
 // holding measures the daemon's memory by sessions held, and its CPU when
 // nothing happens; sshd's own memory is stated beside it.
 func holding(f *fixture) error {
@@ -114,11 +118,14 @@ func holding(f *fixture) error {
 	fmt.Printf("%-34s %10s %10s\n", "callhome-mgr holds", "RSS KiB", "anon KiB")
 	var first int
 	for have, n := 0, 0; ; n = min(n*5+100, *held) {
-		for ; have < n; have++ {
-			if err := d.call(l, proto.WaitNetconf); err != nil {
+		for have < n {
+			some := min(20, n-have)
+			if err := atOnce(some, func() error { return d.call(l, proto.WaitNetconf) }); err != nil {
 				return err
 			}
+			have += some
 		}
+		time.Sleep(settleTime)
 		rss, anon := memory(d.cmd.Process.Pid)
 		fmt.Printf("%-34s %10d %10d\n", strconv.Itoa(n)+" sessions", rss, anon)
 		if n == 0 {
@@ -133,6 +140,19 @@ func holding(f *fixture) error {
 	time.Sleep(*idle)
 	fmt.Printf("idle with %d sessions for %v: %d ms of CPU\n", *held, *idle, (cpu(d.cmd.Process.Pid)-before)*10)
 	return f.sshdMemory()
+}
+
+// atOnce runs f n times at once and returns one of the errors.
+func atOnce(n int, f func() error) error {
+	failed := make(chan error, n)
+	for range n {
+		go func() { failed <- f() }()
+	}
+	var err error
+	for range n {
+		err = cmp.Or(<-failed, err)
+	}
+	return err
 }
 
 // sshdMemory measures what ten real sessions take, sshd and subsystem.

@@ -19,8 +19,8 @@ import (
 
 var (
 	rounds  = flag.Int("rounds", 100, "rounds of each way")
-	held    = flag.Int("held", 500, "sessions held for memory and idle CPU")
-	idle    = flag.Duration("idle", 30*time.Second, "time for which the idle daemon is measured")
+	held    = flag.Int("held", 200, "sessions held for memory and idle CPU")
+	idle    = flag.Duration("idle", 20*time.Second, "time for which the idle daemon is measured")
 	bin     = flag.String("bin", "bin", "directory of the programs")
 	beside  = flag.String("beside", "", "directory of the programs of another build, to measure in the same rounds")
 	step    = flag.String("step", "", "run only this measurement: banner, hello, steps, throughput, holding, together, station, storm or fleet")
@@ -49,29 +49,55 @@ func main() {
 	}
 }
 
+// measureAll runs the measurements of each OpenSSH, and then the others with the
+// machine's own.
 func measureAll() error {
-	f, err := newFixture()
+	for _, o := range opensshs() {
+		if err := measure(o, true); err != nil {
+			return err
+		}
+	}
+	return measure(openssh{}, false)
+}
+
+// measure runs the measurements that are of each OpenSSH, or those that are not.
+func measure(o openssh, each bool) error {
+	wanted := func(name string, ofEach bool) bool {
+		return ofEach == each && (*step == name || *step == "" && name != "fleet")
+	}
+	if !slices.ContainsFunc(steps, func(s measurement) bool { return wanted(s.name, s.each) }) {
+		return nil
+	}
+	f, err := newFixture(o)
 	if err != nil {
 		return err
 	}
 	defer f.end()
+	fmt.Printf("%s\n\n", f.version())
 	for _, s := range steps {
-		if *step != s.name && (*step != "" || s.name == "fleet") {
+		if !wanted(s.name, s.each) {
 			continue
 		}
 		if err := s.run(f); err != nil {
-			return err
+			return fmt.Errorf("%s: %w", s.name, err)
 		}
 		fmt.Println()
 	}
 	return nil
 }
 
-// steps are all measurements, in their order.
-var steps = []struct {
+type measurement struct {
 	name string
 	run  func(*fixture) error
-}{{"banner", banner}, {"hello", hello}, {"steps", loginSteps}, {"throughput", throughput}, {"holding", holding}, {"together", together}, {"station", manyDevices}, {"storm", stormyStation}, {"fleet", fleet}}
+	each bool // of each OpenSSH
+}
+
+// steps are all measurements, in their order.
+var steps = []measurement{
+	{"banner", banner, true}, {"hello", hello, true}, {"steps", loginSteps, true},
+	{"throughput", throughput, false}, {"holding", holding, false}, {"together", together, false},
+	{"station", manyDevices, false}, {"storm", stormyStation, false}, {"fleet", fleet, false},
+}
 
 // furnished says that we are in a mount namespace of our own.
 const furnished = "CALLHOME_BENCH_FURNISHED"

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"strconv"
-	"sync"
 	"time"
 
 	"callhome/internal/proto"
@@ -21,23 +20,20 @@ func together(f *fixture) error {
 	}
 	defer l.Close()
 	go drain(l)
-	const sessions, settleTime = 50, 5 * time.Second
+	const sessions = 50
 	fmt.Printf("%-46s %10s %10s %10s %10s\n", strconv.Itoa(sessions)+" sessions begun", "threads", "RSS KiB", "without", "a session")
 	for _, way := range []struct {
 		name string
-		each func(call func())
+		each func(call func() error) error
 	}{
-		{"at once", func(call func()) {
-			var wg sync.WaitGroup
+		{"at once", func(call func() error) error { return atOnce(sessions, call) }},
+		{"one after another", func(call func() error) error {
 			for range sessions {
-				wg.Go(call)
+				if err := call(); err != nil {
+					return err
+				}
 			}
-			wg.Wait()
-		}},
-		{"one after another", func(call func()) {
-			for range sessions {
-				call()
-			}
+			return nil
 		}},
 	} {
 		for i, dir := range []string{*bin, *beside} {
@@ -56,14 +52,7 @@ func together(f *fixture) error {
 			time.Sleep(settleTime)
 			pid := d.cmd.Process.Pid
 			before, _ := memory(pid)
-			failed := make(chan error, sessions)
-			way.each(func() { failed <- d.call(l, proto.WaitNone) })
-			for range sessions {
-				if callErr := <-failed; callErr != nil {
-					err = callErr
-				}
-			}
-			if err != nil {
+			if err := way.each(func() error { return d.call(l, proto.WaitNone) }); err != nil {
 				d.end()
 				return err
 			}
