@@ -24,6 +24,7 @@ import (
 	"callhome/internal/nms/registry"
 	"callhome/internal/nms/station"
 	"callhome/internal/proto"
+	"callhome/internal/pubsub"
 	"callhome/internal/ratelimit"
 	"callhome/internal/rpc"
 	"callhome/internal/sysexits"
@@ -143,7 +144,7 @@ func newBackend(config station.Config, cluster *member, log *logging.Logger, cal
 		return nil, nil, program.Usage(err)
 	}
 	if cluster != nil {
-		cluster.Attach(b.Station)
+		cluster.Attach(b.Station, func() pubsub.Source[nmsproto.Event] { return b.Follow() })
 		m.AddCluster(cluster.Figures)
 	}
 	for _, a := range calls.Addrs() {

@@ -351,11 +351,16 @@ func (b *Bucket) watch(ctx context.Context, keys string, w Watcher, renewed <-ch
 	}
 }
 
-// Publish adds a message to the stream of events. id makes it one, should it be sent twice.
+// Publish adds a message to the stream of events. An id makes it one, should it be sent
+// twice; it may be "".
 func (c *Conn) Publish(ctx context.Context, subject, id string, data []byte) error {
 	ctx, cancel := context.WithTimeout(ctx, callTime)
 	defer cancel()
-	if _, err := c.js.Publish(ctx, subject, data, jetstream.WithMsgID(id)); err != nil {
+	var options []jetstream.PublishOpt
+	if id != "" {
+		options = append(options, jetstream.WithMsgID(id))
+	}
+	if _, err := c.js.Publish(ctx, subject, data, options...); err != nil {
 		return fmt.Errorf("publishing to %s: %w", subject, err)
 	}
 	return nil

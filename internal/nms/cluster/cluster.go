@@ -56,7 +56,6 @@ type Holder interface {
 	Device(id string) (nmsproto.Device, bool)
 	Unknown() []nmsproto.Unknown
 	Load() (sessions, unauthenticated int)
-	Subscribe() (last []nmsproto.Event, events <-chan nmsproto.Event, cancel func())
 	Connect(ctx context.Context, id string, sock station.Duplex) (nmsproto.ConnectResult, error)
 	End(id string, since time.Time, cause string)
 	RegistryRead(registry.Change, error)
@@ -66,7 +65,8 @@ type Holder interface {
 // goroutines.
 type Cluster struct {
 	config Config
-	holder Holder // set by Attach
+	holder Holder // set by Attach, as is follow
+	follow func() pubsub.Source[nmsproto.Event]
 	conn   *buckets.Conn
 	mirror *mirror.Mirror
 	now    func() claims.Instant
@@ -137,9 +137,11 @@ func (c *Cluster) name() string { return c.config.NATS.Name }
 // Editor changes the cluster's registry.
 func (c *Cluster) Editor() *mirror.Mirror { return c.mirror }
 
-// Attach says which station it is. It is called before all other methods, save those
-// of station.Cluster while no connection was taken.
-func (c *Cluster) Attach(h Holder) { c.holder = h }
+// Attach says which station it is, and where its events are. It is called before all
+// other methods, save those of station.Cluster while no connection was taken.
+func (c *Cluster) Attach(h Holder, follow func() pubsub.Source[nmsproto.Event]) {
+	c.holder, c.follow = h, follow
+}
 
 // Run takes part in the cluster until ctx ends, and then gives up the station's lease.
 func (c *Cluster) Run(ctx context.Context) {

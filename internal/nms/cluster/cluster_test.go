@@ -125,10 +125,16 @@ func TestASecondProcessWithTheNameIsNoticed(t *testing.T) {
 }
 
 // TestNeverTwoHolders plays random events at three stations: devices call, vanish and
-// hang up, stations lose NATS or each other, are killed and started again. At no time do
-// two stations believe that they hold a device, and at the end each connected device has
-// exactly one.
+// hang up, stations lose NATS or each other, are killed and started again, servers are
+// stopped. At no time do two stations believe that they hold a device, and at the end each
+// connected device has exactly one. With three servers each station knows one of them.
 func TestNeverTwoHolders(t *testing.T) {
+	for _, servers := range []int{1, 3} {
+		t.Run(fmt.Sprint(servers, " servers"), func(t *testing.T) { neverTwoHolders(t, servers) })
+	}
+}
+
+func neverTwoHolders(t *testing.T, servers int) {
 	length, seed := 5*time.Second, uint64(time.Now().UnixNano())
 	if s, err := strconv.Atoi(os.Getenv("CALLHOME_CLAIMS_SECONDS")); err == nil {
 		length = time.Duration(s) * time.Second
@@ -138,12 +144,13 @@ func TestNeverTwoHolders(t *testing.T) {
 	}
 	t.Logf("seed %d", seed)
 	r := rand.New(rand.NewPCG(seed, 0))
-	w := newWorld(t, 1, time.Second)
+	w := newWorld(t, servers, time.Second)
 	names := []string{"a", "b", "c"}
+	server := func(name string) int { return int(name[0]-'a') % servers }
 	var mu sync.Mutex // guards stations
 	stations := make(map[string]*standIn)
 	for _, n := range names {
-		stations[n] = w.start(n, 0)
+		stations[n] = w.start(n, server(n))
 	}
 	station := func(n string) *standIn { mu.Lock(); defer mu.Unlock(); return stations[n] }
 	var ids []string
@@ -218,15 +225,16 @@ func TestNeverTwoHolders(t *testing.T) {
 		case e < 94 && !cut[n]:
 			counts[5]++
 			s.kill()
-			fresh := w.start(n, 0)
+			fresh := w.start(n, server(n))
 			mu.Lock()
 			stations[n] = fresh
 			mu.Unlock()
 		case e < 95:
 			counts[6]++
-			w.servers.Stop(0)
+			i := r.IntN(servers)
+			w.servers.Stop(i)
 			time.Sleep(time.Duration(r.IntN(int(w.lease))))
-			w.servers.Start(0)
+			w.servers.Start(i)
 		}
 	}
 	later.Wait()

@@ -9,76 +9,46 @@ import (
 	"callhome/internal/nms/nmsproto"
 )
 
-// maxEvents bounds the events that wait for NATS.
-const maxEvents = 1 << 14
+// lastEventsTime is for the events of a station that ends.
+const lastEventsTime = 2 * time.Second
 
-// publishEvents publishes the station's events to the stream until ctx ends. Consumers
-// see by the sequence where some are missing.
+// publishEvents publishes the station's events to the stream until ctx ends. While NATS
+// is away, the station keeps as many as for each of its followers; where some are
+// missing, a resync has the states of its devices.
 func (c *Cluster) publishEvents(ctx context.Context) {
-	waiting := make(chan nmsproto.Event, maxEvents)
-	go c.collectEvents(ctx, waiting)
-	for {
-		select {
-		case <-ctx.Done():
+	final, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	stop := context.AfterFunc(ctx, func() { time.AfterFunc(lastEventsTime, cancel) })
+	defer stop()
+	from := c.follow()
+	defer from.Close()
+	for final.Err() == nil {
+		e, _, ok := from.Next(ctx)
+		if !ok {
 			return
-		case e := <-waiting:
-			c.publishEvent(ctx, e)
 		}
+		c.publishEvent(final, e)
 	}
 }
 
 // publishEvent publishes an event, as often as it takes.
 func (c *Cluster) publishEvent(ctx context.Context, e nmsproto.Event) {
+	id := "" // the states of a resync have no sequence
+	if e.Sequence != 0 && e.Event != nmsproto.EventInSync {
+		id = fmt.Sprintf("%s-%d", c.name(), e.Sequence)
+	}
 	for ctx.Err() == nil {
-		if err := c.conn.AwaitUp(ctx); err != nil {
-			return
-		}
-		err := c.conn.Publish(ctx, buckets.EventSubject+"."+c.name(), fmt.Sprintf("%s-%d", c.name(), e.Sequence), mustJSON(e))
+		err := c.conn.AwaitUp(ctx)
 		if err == nil {
+			err = c.conn.Publish(ctx, buckets.EventSubject+"."+c.name(), id, mustJSON(e))
+		}
+		if err == nil || ctx.Err() != nil {
 			return
 		}
 		c.warn.Warn("an event is not in the cluster's stream; temporary, retry", "event", e.Event, "error", err)
 		select {
 		case <-ctx.Done():
 		case <-time.After(time.Second):
-		}
-	}
-}
-
-// collectEvents passes the station's events on, the oldest dropped when too many wait.
-func (c *Cluster) collectEvents(ctx context.Context, to chan nmsproto.Event) {
-	var sequence uint64
-	for ctx.Err() == nil {
-		last, events, cancel := c.holder.Subscribe()
-		stop := context.AfterFunc(ctx, cancel)
-		pass := func(e nmsproto.Event) {
-			if e.Sequence <= sequence {
-				return
-			}
-			sequence = e.Sequence
-			for {
-				select {
-				case to <- e:
-					return
-				default:
-				}
-				select {
-				case <-to:
-				default:
-				}
-			}
-		}
-		for _, e := range last {
-			pass(e)
-		}
-		n := 0
-		for e := range events {
-			n++
-			pass(e)
-		}
-		stop()
-		if n == 0 {
-			return // the station has stopped
 		}
 	}
 }

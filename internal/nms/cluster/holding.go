@@ -351,7 +351,7 @@ func (c *Cluster) followHolder(ctx context.Context) {
 		n := 0
 		for _, d := range c.holder.Devices() {
 			if d.State == nmsproto.Connected {
-				c.follow(d.ID)
+				c.touched(d.ID)
 			}
 		}
 		c.mu.Lock()
@@ -361,7 +361,7 @@ func (c *Cluster) followHolder(ctx context.Context) {
 		c.mu.Unlock()
 		for id := range changes {
 			n++
-			c.follow(id)
+			c.touched(id)
 		}
 		stop()
 		if n == 0 {
@@ -370,7 +370,8 @@ func (c *Cluster) followHolder(ctx context.Context) {
 	}
 }
 
-func (c *Cluster) follow(id string) {
+// touched is called with a device of this station whose state has changed.
+func (c *Cluster) touched(id string) {
 	c.changed.Publish(id)
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -106,7 +106,7 @@ func (w *world) start(name string, i int) *standIn {
 	w.mu.Lock()
 	w.stations[name+":1"] = s
 	w.mu.Unlock()
-	s.Attach(s)
+	s.Attach(s, func() pubsub.Source[nmsproto.Event] { return s.events.Follow() })
 	ctx, cancel := context.WithCancel(context.Background())
 	s.cancel = cancel
 	go func() {
@@ -220,10 +220,6 @@ func (s *standIn) has(id string) bool {
 func (s *standIn) Changes() (<-chan string, func()) {
 	_, ids, cancel := s.changes.Subscribe()
 	return ids, cancel
-}
-
-func (s *standIn) Subscribe() ([]nmsproto.Event, <-chan nmsproto.Event, func()) {
-	return s.events.Subscribe()
 }
 
 func (s *standIn) Device(id string) (nmsproto.Device, bool) {

@@ -37,7 +37,8 @@ func StartWith(t testing.TB, n int, change func(*server.Options)) *Servers {
 			Host: "127.0.0.1", Port: freePort(t), ServerName: fmt.Sprint("nats-", i), JetStream: true, StoreDir: filepath.Join(dir, fmt.Sprint(i)), NoLog: true, NoSigs: true,
 		}
 		if n > 1 {
-			o.Cluster = server.ClusterOpts{Name: "test", Host: "127.0.0.1", Port: freePort(t)}
+			// A client knows the servers that it was given, and no other.
+			o.Cluster = server.ClusterOpts{Name: "test", Host: "127.0.0.1", Port: freePort(t), NoAdvertise: true}
 			routes = append(routes, &url.URL{Scheme: "nats", Host: fmt.Sprintf("127.0.0.1:%d", o.Cluster.Port)})
 		}
 		change(o)
