@@ -95,6 +95,39 @@ func TestClaimsFallWithTheLease(t *testing.T) {
 	}
 }
 
+// TestTheClaimOfARemovedDeviceIsRemoved: a device that is registered again under that id
+// is no known one.
+func TestTheClaimOfARemovedDeviceIsRemoved(t *testing.T) {
+	w := newWorld(t, 1, 2*time.Second)
+	a, b := w.start("a", 0), w.start("b", 0)
+	for _, id := range []string{"connected", "lost"} {
+		a.call(id)
+		await(t, "a believes", func() bool { return a.Believes(id) })
+	}
+	a.hangUp("lost")
+	await(t, "b knows both", func() bool {
+		c, _ := b.Cluster.Device("connected")
+		l, _ := b.Cluster.Device("lost")
+		return c.State == nmsproto.Connected && l.State == nmsproto.Lost
+	})
+	for _, s := range []*standIn{b, a} {
+		s.mu.Lock()
+		s.removed = map[string]bool{"connected": true, "lost": true}
+		s.mu.Unlock()
+		s.Removed([]string{"connected", "lost"})
+	}
+	a.hangUp("connected")
+	await(t, "no claim is left", func() bool {
+		left := 0
+		for _, id := range []string{"connected", "lost"} {
+			if v, err := b.claims.Get(t.Context(), id); err != nil || v.Revision != 0 {
+				left++
+			}
+		}
+		return left == 0
+	})
+}
+
 func TestUnknownDevicesAreListedEverywhere(t *testing.T) {
 	w := newWorld(t, 1, 2*time.Second)
 	a, b := w.start("a", 0), w.start("b", 0)

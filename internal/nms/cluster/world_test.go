@@ -52,6 +52,7 @@ type standIn struct {
 	devices map[string]*connection
 	lost    map[string]nmsproto.Device
 	calls   []nmsproto.Unknown
+	removed map[string]bool // from the registry
 }
 
 // connection is that of a device.
@@ -225,6 +226,9 @@ func (s *standIn) Changes() (<-chan string, func()) {
 func (s *standIn) Device(id string) (nmsproto.Device, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.removed[id] {
+		return nmsproto.Device{}, false
+	}
 	return s.device(id), true
 }
 
