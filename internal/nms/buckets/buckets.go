@@ -85,7 +85,7 @@ func Connect(o Options, log hclog.Logger) (*Conn, error) {
 	}
 	var err error
 	if c.nc, err = nats.Connect(strings.Join(o.URLs, ","), options...); err != nil {
-		return nil, fmt.Errorf("connecting to NATS at %s: %w", strings.Join(o.URLs, ","), err)
+		return nil, fmt.Errorf("connecting to NATS: %w", err) // an address may have a password
 	}
 	if c.js, err = jetstream.New(c.nc, jetstream.WithDefaultTimeout(callTime)); err != nil {
 		c.nc.Close()

@@ -84,13 +84,13 @@ const (
 
 // of returns whose a claim is. A former process of this station is over: no other can
 // listen at its address.
-func (self Self) of(c Claim, alive func(incarnation string) bool) whose {
+func (s Self) of(c Claim, alive func(incarnation string) bool) whose {
 	switch {
 	case c.Revision == 0 || c.Device.State != nmsproto.Connected:
 		return nobody
-	case c.Station == self.Station && c.Incarnation == self.Incarnation:
+	case c.Station == s.Station && c.Incarnation == s.Incarnation:
 		return mine
-	case c.Station == self.Station && c.Address == self.Address:
+	case c.Station == s.Station && c.Address == s.Address:
 		return formers
 	case !alive(c.Incarnation):
 		return nobody
@@ -125,8 +125,8 @@ func Decide(self Self, held *Held, c Claim, alive func(incarnation string) bool)
 // Believes reports whether a station may believe that it holds a device with that claim:
 // one of this very connection. A station that has ended a connection for another station
 // must not believe in a new one by the claim of the former.
-func (self Self) Believes(held *Held, c Claim, leaseValid bool) bool {
-	return leaseValid && held != nil && self.of(c, func(string) bool { return true }) == mine && sameTime(c.Device.Since, held.Since)
+func (s Self) Believes(held *Held, c Claim, leaseValid bool) bool {
+	return leaseValid && held != nil && s.of(c, func(string) bool { return true }) == mine && sameTime(c.Device.Since, held.Since)
 }
 
 func sameTime(a *time.Time, b time.Time) bool { return a != nil && a.Equal(b) }

@@ -63,6 +63,10 @@ func TestMeasure(t *testing.T) {
 	c := w.start("c", 0)
 	before := heap()
 	begin := time.Now()
-	await(t, "c knows them", func() bool { c.Cluster.mu.Lock(); defer c.Cluster.mu.Unlock(); return len(c.claimed) >= n && c.snapshot == nil })
+	await(t, "c knows them", func() bool {
+		c.Cluster.mu.Lock()
+		defer c.Cluster.mu.Unlock()
+		return len(c.claimed) >= n && c.snapshot == nil
+	})
 	t.Logf("a station that starts knows %d claims after %v, and %d bytes of memory each", n, time.Since(begin).Round(time.Millisecond), (heap()-before)/uint64(n))
 }
