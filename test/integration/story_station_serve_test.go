@@ -505,6 +505,21 @@ func TestServeTakesSystemdsSockets(t *testing.T) {
 	call.Running()
 	ask := exec.Command(binDir+"/callhome-nms", "status", "--socket", filepath.Join(dir, "s"))
 	contains(t, "the status", readToTheEnd(t, ask), "listening on "+calls.Addr().String(), "1 device connected")
+	// A drain cannot close what systemd has open, so the station refuses each call.
+	contains(t, "drain", readToTheEnd(t, exec.Command(binDir+"/callhome-nms", "drain", "--socket", filepath.Join(dir, "s"))), "no device is connected any more")
+	refused, err := net.Dial("tcp", calls.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer refused.Close()
+	answer := make([]byte, 1000)
+	for n := 0; !strings.Contains(string(answer[:n]), "the station is being drained"); {
+		more, err := refused.Read(answer[n:])
+		if err != nil {
+			t.Fatalf("a call during a drain got %q, %v", answer[:n], err)
+		}
+		n += more
+	}
 	p.Signal(unix.SIGTERM)
 	p.MustExit(0)
 	if _, err := os.Lstat(filepath.Join(dir, "s")); err != nil {
