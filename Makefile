@@ -49,7 +49,7 @@ unit: ## unit tests, with the race detector; no root, no network
 .PHONY: integration
 integration: deps build ## stories with the real sshd, ssh, netconfd, ncclient, libnetconf2 (root)
 	@list=$$(mktemp); \
-	CALLHOME_SKIP_LIST=$$list CALLHOME_BIN_DIR="$(CURDIR)/bin" CGO_ENABLED=1 $(GO) test -race -count=1 -v -tags integration -timeout 40m -p 1 ./test/integration/ ./test/clients/ ./test/docs/; \
+	CALLHOME_SKIP_LIST=$$list CALLHOME_BIN_DIR="$(CURDIR)/bin" CGO_ENABLED=1 $(GO) test -race -count=1 -v -tags integration -timeout 40m -p 1 ./test/integration/ ./test/clients/ ./test/docs/ ./test/web/; \
 	status=$$?; \
 	echo "skipped in all: $$(wc -l < $$list)"; sed 's/^/  /' $$list; rm -f $$list; exit $$status
 

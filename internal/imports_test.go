@@ -67,6 +67,7 @@ var arrows = []struct{ from, to, reason string }{
 	{"cmd/callhome-nms", "internal/nms/peering", "makes the stations' certificates"},
 	{"cmd/callhome-nms", "internal/nms/registry", "opens it for the station"},
 	{"cmd/callhome-nms", "internal/nms/station", "runs it"},
+	{"cmd/callhome-nms", "internal/nms/web", "serves the page"},
 	{"cmd/callhome-nms", "internal/printable", "text from devices on terminals"},
 	{"cmd/callhome-nms", "internal/proto", "the exit status of an API error"},
 	{"cmd/callhome-nms", "internal/ratelimit", "rate-limits warnings of accept(2)"},
@@ -281,6 +282,15 @@ var arrows = []struct{ from, to, reason string }{
 	{"internal/nms/station", "internal/ratelimit", "rate-limits events"},
 	{"internal/nms/station", "internal/wake", "wakes the connection that waits for a place"},
 
+	{"internal/nms/web", "internal/daemon", "accepts connections"},
+	{"internal/nms/web", "internal/nms/control", "calls the daemon"},
+	{"internal/nms/web", "internal/nms/netconf", "reads a device's capabilities and configuration"},
+	{"internal/nms/web", "internal/nms/nmsproto", "shows the API's types"},
+	{"internal/nms/web", "internal/printable", "errors in the log"},
+	{"internal/nms/web", "internal/proto", "the HTTP status of an API error"},
+	{"internal/nms/web", "internal/ratelimit", "rate-limits warnings of accept(2)"},
+	{"internal/nms/web", "internal/wake", "wakes the reader of the fleet"},
+
 	{"internal/nms/wire", "internal/printable", "a reason on one line, and the SSH library's errors"},
 
 	// Shared rooms.
@@ -325,11 +335,11 @@ type thirdParty struct {
 // modules are all that others wrote, with who may use them and what for.
 var modules = []thirdParty{
 	{"golang.org/x/sys", "system calls", []string{"cmd/callhome-mgr", "cmd/callhome-nms", "internal/atomicfile", "internal/daemon", "internal/device/connect", "internal/device/dial", "internal/device/preflight", "internal/device/process", "internal/device/resolve", "internal/device/session", "internal/device/settings", "internal/device/subsystem", "internal/device/sysevents", "internal/device/trigger", "internal/device/triggercmd", "internal/fdpass", "internal/hook", "internal/inotify", "internal/nms/announce", "internal/nms/cluster", "internal/nms/control", "internal/nms/knownhosts", "internal/nms/listen", "internal/nms/mirror", "internal/nms/peering", "internal/nms/registry", "internal/rpc", "internal/sshdexec"}},
-	{"golang.org/x/net", "SOCKS5, and a bound on connections", []string{"internal/device/proxy", "internal/scrape"}},
+	{"golang.org/x/net", "SOCKS5, and a bound on connections", []string{"internal/device/proxy", "internal/nms/web", "internal/scrape"}},
 	{"golang.org/x/crypto", "SSH's forms of keys and certificates; and the SSH client of the management side: on a device SSH is sshd's", []string{"internal/device/config", "internal/device/session", "internal/nms/handshake", "internal/nms/hostkey", "internal/nms/knownhosts", "internal/nms/login", "internal/nms/mirror", "internal/nms/registry", "internal/nms/sshtest", "internal/nms/station", "internal/nms/wire"}},
 	{"github.com/urfave/cli/v2", "describes commands and options; nothing below main knows them", []string{"cmd/callhome-mgr", "cmd/callhome-nms", "internal/cmdline", "internal/device/triggercmd"}},
 	{"github.com/xrash/smetrics", "which option or command a misspelt one is near", []string{"internal/cmdline"}},
-	{"github.com/hashicorp/go-hclog", "logging", []string{"cmd/callhome-mgr", "cmd/callhome-nms", "internal/cmdline", "internal/daemon", "internal/device/api", "internal/device/reconnect", "internal/device/rollout", "internal/device/trigger", "internal/hook", "internal/logging", "internal/nms/buckets", "internal/nms/cluster", "internal/nms/control", "internal/nms/devsock", "internal/nms/mirror", "internal/nms/peering", "internal/ratelimit", "internal/rpc", "internal/scrape"}},
+	{"github.com/hashicorp/go-hclog", "logging", []string{"cmd/callhome-mgr", "cmd/callhome-nms", "internal/cmdline", "internal/daemon", "internal/device/api", "internal/device/reconnect", "internal/device/rollout", "internal/device/trigger", "internal/hook", "internal/logging", "internal/nms/buckets", "internal/nms/cluster", "internal/nms/control", "internal/nms/devsock", "internal/nms/mirror", "internal/nms/peering", "internal/nms/web", "internal/ratelimit", "internal/rpc", "internal/scrape"}},
 	{"github.com/coreos/go-systemd/v22", "reports readiness and state to systemd; takes its sockets", []string{"cmd/callhome-mgr", "cmd/callhome-nms", "internal/daemon"}},
 	{"github.com/vishvananda/netlink", "rtnetlink", []string{"internal/device/sysevents"}},
 	{"golang.org/x/term", "passwords without echo, the console's lines with history, and the width of tables", []string{"cmd/callhome-nms", "internal/cmdline"}},

@@ -82,6 +82,7 @@ func commands() []*cli.Command {
 		statusCommand(),
 		drainCommand(),
 		clusterCommand(),
+		webCommand(),
 		{Name: "version", Usage: "print the version", Action: func(*cli.Context) error {
 			fmt.Println("callhome-nms", version)
 			return nil

@@ -118,9 +118,11 @@ type SessionRecord struct {
 
 // History is how many logins, losses and refused calls there were.
 type History struct {
-	End      time.Time `json:"end"`      // of the last minute, which has not ended
-	Minutes  []Count   `json:"minutes"`  // of the last hour, the oldest first
-	Quarters []Count   `json:"quarters"` // quarters of an hour of the last day, the oldest first
+	End     time.Time `json:"end"`     // of the last minute, which has not ended
+	Minutes []Count   `json:"minutes"` // of the last hour, the oldest first
+	// Quarters are of the last day, each from a full quarter of an hour on, the oldest
+	// first. The last one has not ended.
+	Quarters []Count `json:"quarters"`
 }
 
 // Count is how many there were in a time.

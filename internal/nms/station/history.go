@@ -116,7 +116,11 @@ func (h *history) timeline(now time.Time) nmsproto.History {
 		if age < lastMinutes {
 			out.Minutes[lastMinutes-1-age] = m.Count
 		}
-		q := &out.Quarters[len(out.Quarters)-1-int(age)/perQuarter]
+		at := len(out.Quarters) - 1 - int(last/perQuarter-m.n/perQuarter)
+		if at < 0 {
+			continue // of the same quarter of an hour yesterday
+		}
+		q := &out.Quarters[at]
 		q.Logins += m.Logins
 		q.Losses += m.Losses
 		q.Refused += m.Refused

@@ -62,8 +62,9 @@ func TestTheTimelineCountsByMinuteAndQuarter(t *testing.T) {
 		ago   time.Duration
 		event string
 	}{
-		{25 * time.Hour, nmsproto.EventUp}, // its minute is used again
-		{23*time.Hour + 59*time.Minute, nmsproto.EventUp},
+		{25 * time.Hour, nmsproto.EventUp},                // its minute is used again
+		{23*time.Hour + 59*time.Minute, nmsproto.EventUp}, // of the same quarter of an hour as now
+		{23*time.Hour + 31*time.Minute, nmsproto.EventUp},
 		{time.Hour, nmsproto.EventDown}, {59 * time.Minute, nmsproto.EventDown}, {time.Minute, nmsproto.EventReplaced},
 		{0, nmsproto.EventUp}, {0, nmsproto.EventUnknown}, {0, nmsproto.EventRefused}, {0, nmsproto.EventDuplicate}, {0, nmsproto.EventAdopted},
 	} {
@@ -80,9 +81,9 @@ func TestTheTimelineCountsByMinuteAndQuarter(t *testing.T) {
 		"this minute":       {got.Minutes[59], count(1, 0, 3)},
 		"the minute before": {got.Minutes[58], count(1, 0, 0)},
 		"the first minute":  {got.Minutes[0], count(0, 1, 0)},
-		"this quarter":      {got.Quarters[95], count(2, 0, 3)},
-		"an hour ago":       {got.Quarters[91], count(0, 1, 0)},
-		"59 minutes ago":    {got.Quarters[92], count(0, 1, 0)},
+		"this quarter":      {got.Quarters[95], count(1, 0, 3)},
+		"a minute ago":      {got.Quarters[94], count(1, 0, 0)},
+		"an hour ago":       {got.Quarters[91], count(0, 2, 0)},
 		"the first quarter": {got.Quarters[0], count(1, 0, 0)},
 	} {
 		if tt.got != tt.want {

@@ -1,0 +1,87 @@
+package web
+
+import (
+	"bytes"
+	"html"
+	"slices"
+)
+
+// node is a part of a page. nil is nothing.
+type node interface{ write(*bytes.Buffer) }
+
+type (
+	// plain is text. Everything that is not a constant of this package is plain or the
+	// value of an attribute: both are escaped.
+	plain string
+	// markup is a constant with HTML.
+	markup string
+	// list is several nodes.
+	list []node
+)
+
+type element struct {
+	name  string
+	parts list // attributes and content
+}
+
+type attribute struct{ name, value string }
+
+// void are the elements without content.
+var void = []string{"input", "link", "meta"}
+
+func el(name string, parts ...node) node { return &element{name, parts} }
+func attr(name, value string) node       { return attribute{name, value} }
+func class(name string) node             { return attribute{"class", name} }
+func anchor(value string) node           { return attribute{"id", value} }
+func aria(name, value string) node       { return attribute{"aria-" + name, value} }
+func (p plain) write(out *bytes.Buffer)  { out.WriteString(html.EscapeString(string(p))) }
+func (m markup) write(out *bytes.Buffer) { out.WriteString(string(m)) }
+func (attribute) write(*bytes.Buffer)    {} // its element writes it
+
+func (l list) write(out *bytes.Buffer) {
+	for _, n := range l {
+		if n != nil {
+			n.write(out)
+		}
+	}
+}
+
+func (e *element) write(out *bytes.Buffer) {
+	out.WriteString("<" + e.name)
+	e.parts.attributes(out)
+	out.WriteString(">")
+	if !slices.Contains(void, e.name) {
+		e.parts.write(out)
+		out.WriteString("</" + e.name + ">")
+	}
+}
+
+func (l list) attributes(out *bytes.Buffer) {
+	for _, n := range l {
+		switch n := n.(type) {
+		case attribute:
+			if n.value != "" || n.name == "value" {
+				out.WriteString(" " + n.name + `="` + html.EscapeString(n.value) + `"`)
+			}
+		case list:
+			n.attributes(out)
+		}
+	}
+}
+
+// when is a node on a condition.
+func when(is bool, n node) node {
+	if is {
+		return n
+	}
+	return nil
+}
+
+// each is a node for each of all.
+func each[T any](all []T, of func(T) node) list {
+	var out list
+	for _, a := range all {
+		out = append(out, of(a))
+	}
+	return out
+}
