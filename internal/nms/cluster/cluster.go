@@ -84,7 +84,8 @@ type Cluster struct {
 	peers    *claims.Peers
 	sent     map[uint64]claims.Instant // the last own heartbeats, by number
 	beats    uint64
-	known    map[string]heartbeat // stations
+	known    map[string]heartbeat      // stations
+	heard    map[string]claims.Instant // when the last heartbeat of a station was received
 	claimed  map[string]claims.Claim
 	snapshot map[string]bool // ids since the claims' watch began anew; nil once it is complete
 	living   map[string]bool // incarnations that have claims, and whether they are alive
@@ -111,7 +112,7 @@ func New(c Config) (*Cluster, error) {
 		config: c, conn: conn, now: sinceBoot, begun: time.Now().UTC(), warn: ratelimit.NewWarnings(c.Log), work: make(chan struct{}, 1),
 		problem: errors.New("the station has not reached NATS since its start"),
 		lease:   claims.Lease{Process: fmt.Sprintf("%016x", rand.Uint64())}, peers: claims.NewPeers(time.Hour),
-		sent: make(map[uint64]claims.Instant), known: make(map[string]heartbeat), claimed: make(map[string]claims.Claim), living: make(map[string]bool),
+		sent: make(map[uint64]claims.Instant), known: make(map[string]heartbeat), heard: make(map[string]claims.Instant), claimed: make(map[string]claims.Claim), living: make(map[string]bool),
 		held: make(map[string]*claims.Held), tasks: make(map[string]task), unknown: make(map[string][]nmsproto.Unknown),
 		lines: make(map[string]*line), texts: make(map[string]string),
 	}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -93,6 +94,30 @@ func TestClaimsFallWithTheLease(t *testing.T) {
 	if took := time.Since(begun); took > w.lease/2 {
 		t.Errorf("the claims of a station that ended fell after %v", took)
 	}
+}
+
+// TestASilentHoldersDevicesAreSoughtElsewhere: until a killed station's claims fall, its
+// devices are at other stations already.
+func TestASilentHoldersDevicesAreSoughtElsewhere(t *testing.T) {
+	w := newWorld(t, 1, 4*time.Second)
+	a, b, c := w.start("a", 0), w.start("b", 0), w.start("c", 0)
+	a.call("1")
+	ways := func(s *standIn) (names []string) {
+		s.Cluster.mu.Lock()
+		defer s.Cluster.mu.Unlock()
+		for _, p := range s.ways("1") {
+			names = append(names, p.Station)
+		}
+		return names
+	}
+	await(t, "c knows the way", func() bool { return slices.Equal(ways(c), []string{"a"}) })
+	await(t, "all know each other", func() bool { return len(b.Stations()) == 3 && len(c.Stations()) == 3 })
+	a.kill()
+	b.call("1")
+	await(t, "c looks elsewhere first", func() bool { return slices.Equal(ways(c), []string{"b", "a"}) })
+	await(t, "b believes, and c knows the way", func() bool { return b.Believes("1") && slices.Equal(ways(c), []string{"b"}) })
+	b.hangUp("1")
+	await(t, "there is no way", func() bool { return ways(c) == nil })
 }
 
 // TestTheClaimOfARemovedDeviceIsRemoved: a device that is registered again under that id

@@ -162,7 +162,7 @@ func (w *stationsWatch) Value(key string, v buckets.Value) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	former := w.known[key]
-	w.known[key] = b
+	w.known[key], w.heard[key] = b, w.now()
 	switch own := key == w.name() && process(b.Incarnation) == w.lease.Process; {
 	case own:
 		if sent, ok := w.sent[b.Beat]; ok {

@@ -1,8 +1,10 @@
 package cluster
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os/user"
 	"slices"
@@ -114,37 +116,59 @@ func (c *Cluster) reachable(name, incarnation string) bool {
 // between it and sock, which it owns, until one of them ends or ctx does. Errors are
 // *proto.Error.
 func (c *Cluster) Connect(ctx context.Context, id string, sock station.Duplex) (nmsproto.ConnectResult, error) {
-	var last error
+	var failed error
 	for range 2 { // a device may change its station meanwhile
 		info, ok := c.holder.Device(id)
 		if !ok || info.State == nmsproto.Connected {
 			return c.holder.Connect(ctx, id, sock)
 		}
 		c.mu.Lock()
-		claim := c.claimed[id]
-		remote := claim.Revision != 0 && claim.Device.State == nmsproto.Connected && c.reachable(claim.Station, claim.Incarnation)
-		merged := c.merge(info)
+		claim, merged, ways := c.claimed[id], c.merge(info), c.ways(id)
 		c.mu.Unlock()
-		if !remote {
-			if last == nil {
-				last = notConnected(merged)
-			}
+		if len(ways) == 0 {
+			failed = cmp.Or(failed, notConnected(merged))
 			break
 		}
-		s, err := c.config.Peers.Open(ctx, peering.Peer{Station: claim.Station, Address: claim.Address}, id, callerOf(ctx))
-		if err == nil {
-			c.mu.Lock()
-			c.relayed++
-			c.mu.Unlock()
-			return s.Relay(ctx, sock)
+		for _, p := range ways {
+			s, err := c.config.Peers.Open(ctx, p, id, callerOf(ctx))
+			if err == nil {
+				c.mu.Lock()
+				c.relayed++
+				c.mu.Unlock()
+				return s.Relay(ctx, sock)
+			}
+			failed = err // the last one is the holder's
 		}
-		last = err
-		if !c.moved(ctx, id, claim.Revision) {
+		var e *proto.Error
+		if !errors.As(failed, &e) || e.Code != proto.CodeUnavailable || !c.moved(ctx, id, claim.Revision) {
 			break
 		}
 	}
 	sock.Close()
-	return nmsproto.ConnectResult{}, last
+	return nmsproto.ConnectResult{}, failed
+}
+
+// ways are the stations at which a session with a device is tried, in order; none where
+// no station has it. The caller holds mu. While the holder is silent, and not yet dead,
+// the device may have called another station, whose claim has to wait.
+func (c *Cluster) ways(id string) (out []peering.Peer) {
+	claim := c.claimed[id]
+	if claim.Revision == 0 || claim.Device.State != nmsproto.Connected || !c.reachable(claim.Station, claim.Incarnation) {
+		return nil
+	}
+	if c.silent(claim.Station) {
+		for _, s := range c.stationsNow() {
+			if s.Alive && s.Name != claim.Station && s.Name != c.name() && !c.silent(s.Name) {
+				out = append(out, peering.Peer{Station: s.Name, Address: s.Address})
+			}
+		}
+	}
+	return append(out, peering.Peer{Station: claim.Station, Address: claim.Address})
+}
+
+// silent reports whether heartbeats of a station are overdue. The caller holds mu.
+func (c *Cluster) silent(name string) bool {
+	return c.now()-c.heard[name] > c.lease.Length/beatsPerLease*3/2
 }
 
 // movedTime is how long a session waits for a device that changes its station.
