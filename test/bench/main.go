@@ -21,7 +21,7 @@ var (
 	rounds  = flag.Int("rounds", 100, "rounds of each way")
 	held    = flag.Int("held", 200, "sessions held for memory and idle CPU")
 	idle    = flag.Duration("idle", 20*time.Second, "time for which the idle daemon is measured")
-	bin     = flag.String("bin", "bin", "directory of the programs")
+	bin     = flag.String("bin", "bin/installed", "directory of the programs")
 	beside  = flag.String("beside", "", "directory of the programs of another build, to measure in the same rounds")
 	step    = flag.String("step", "", "run only this measurement: banner, hello, steps, throughput, holding, together, station, storm or fleet")
 	devices = flag.Int("n", 10000, "devices of the step fleet, which runs only by its name")
