@@ -16,6 +16,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -41,10 +42,31 @@ func Run(args []string) error {
 	}
 	socket, nonce, command := args[0], args[1], args[2:]
 	_ = report(socket, nonce) // the session continues without a manager
+	if argv := withoutShell(command); argv != nil {
+		_ = unix.Exec(argv[0], argv, os.Environ()) // on error the shell reports it
+	}
 	if err := unix.Exec(command[0], command, os.Environ()); err != nil {
 		return fmt.Errorf("executing %q: %w", command[0], err)
 	}
 	return nil
+}
+
+// withoutShell returns the arguments of the program that the shell command would
+// execute, nil where only a shell can tell. A shell takes 0.6 ms to start.
+func withoutShell(command []string) []string {
+	if len(command) != 3 || command[0] != "/bin/sh" || command[1] != "-c" {
+		return nil
+	}
+	program, ok := strings.CutPrefix(command[2], "exec /")
+	if !ok || strings.ContainsFunc(program, needsShell) {
+		return nil
+	}
+	return strings.Fields("/" + program)
+}
+
+// needsShell reports whether a character can mean something to a shell.
+func needsShell(c rune) bool {
+	return !(c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || strings.ContainsRune(" /.,:_+-=@", c))
 }
 
 // report connects, sends, and receives a descriptor. It is not close-on-exec, so the

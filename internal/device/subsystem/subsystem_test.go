@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -248,5 +249,31 @@ func TestASessionsHelperIsAdmitted(t *testing.T) {
 	}
 	for range n {
 		l.leave(1000)
+	}
+}
+
+func TestAPlainCommandNeedsNoShell(t *testing.T) {
+	shell := func(command string) []string { return []string{"/bin/sh", "-c", command} }
+	for _, tt := range []struct {
+		command []string
+		want    []string
+	}{
+		{shell("exec /usr/sbin/netconf-subsystem"), []string{"/usr/sbin/netconf-subsystem"}},
+		{shell("exec /opt/a/b --port=830  -v  x@y:1,2"), []string{"/opt/a/b", "--port=830", "-v", "x@y:1,2"}},
+		{shell("exec netconf-subsystem"), nil},
+		{shell("exec /bin/a 'b c'"), nil},
+		{shell("exec /bin/a $HOME"), nil},
+		{shell("exec /bin/a; /bin/b"), nil},
+		{shell("exec /bin/a*"), nil},
+		{shell("exec /bin/a ~"), nil},
+		{shell("exec /bin/a\n/bin/b"), nil},
+		{shell("exec X=1 /bin/a"), nil},
+		{shell("exec /bin/\u00e4"), nil},
+		{[]string{"/bin/cat", "-c", "exec /bin/a"}, nil},
+		{[]string{"/bin/sh", "-c", "exec /bin/a", "x"}, nil},
+	} {
+		if got := withoutShell(tt.command); !slices.Equal(got, tt.want) {
+			t.Errorf("%q: %q, want %q", tt.command, got, tt.want)
+		}
 	}
 }
