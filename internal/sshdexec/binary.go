@@ -49,7 +49,7 @@ func inspect(path string) (byOption, isProgram bool) {
 // inspectBinary is inspect without memory. To ask the program (-T) takes 5 ms, and to
 // search the whole file 0.4 ms: it searches the constants only (measured: 0.1 ms).
 func inspectBinary(path string) (byOption, isProgram bool) {
-	f, err := os.Open(path)
+	f, err := Open(path, os.O_RDONLY, 0)
 	if err != nil {
 		return false, false
 	}

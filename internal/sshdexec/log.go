@@ -127,7 +127,7 @@ func newLogFile(dir string, now time.Time) (*os.File, error) {
 	prune(dir)
 	for {
 		name := now.UTC().Format("20060102T150405.000000Z") + "-" + strconv.Itoa(os.Getpid()) + ".log"
-		f, err := os.OpenFile(filepath.Join(dir, name), os.O_RDWR|os.O_APPEND|os.O_CREATE|os.O_EXCL, 0o640)
+		f, err := Open(filepath.Join(dir, name), os.O_RDWR|os.O_APPEND|os.O_CREATE|os.O_EXCL, 0o640)
 		if err != nil {
 			return nil, err
 		}
@@ -180,7 +180,7 @@ func isFilled(dir string) bool {
 // not keep a device from calling home.
 func prune(dir string) {
 	full := func() bool { return dir == LogDir && isMount(dir) && isFilled(dir) }
-	d, err := os.Open(dir)
+	d, err := Open(dir, os.O_RDONLY, 0)
 	if err != nil {
 		return
 	}
@@ -202,7 +202,7 @@ func prune(dir string) {
 }
 
 func removeEnded(path string) bool {
-	f, err := os.Open(path)
+	f, err := Open(path, os.O_RDONLY, 0)
 	if err != nil {
 		return false
 	}

@@ -37,7 +37,7 @@ func (c *Command) findPAM(file string, wrappers []string) (how PAM, why string) 
 	}
 	var config []byte
 	if c.Config != "" {
-		config, _ = os.ReadFile(c.Config) // sshd reports an error
+		config, _ = ReadFile(c.Config) // sshd reports an error
 	}
 	set := func(keyword string) string { return setting(c.Options, string(config), keyword) }
 	if strings.EqualFold(set("UsePAM"), "no") {
@@ -84,7 +84,7 @@ func setting(options []string, config, keyword string) string {
 
 // hasRules reports whether a table of libwrap has a line that is no comment.
 func hasRules(table string) bool {
-	data, err := os.ReadFile(table)
+	data, err := ReadFile(table)
 	if err != nil {
 		return false
 	}

@@ -4,9 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"strings"
 
+	"callhome/internal/sshdexec"
 	"callhome/internal/sysexits"
 )
 
@@ -31,7 +31,7 @@ func loadDefaults(getenv func(string) (string, bool)) (*defaults, error) {
 	if named = named && name != ""; !named {
 		name = DefaultsFile
 	}
-	data, err := os.ReadFile(name)
+	data, err := sshdexec.ReadFile(name)
 	switch {
 	case errors.Is(err, fs.ErrNotExist) && !named:
 		return &defaults{path: name}, nil
