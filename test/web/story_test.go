@@ -141,7 +141,7 @@ func TestUnknownDevicesAreRefusedAndForgotten(t *testing.T) {
 	s.awaitUnknown(2)
 	b := newBrowser(t)
 	b.open(s.page())
-	b.await("Unknown devices", true)
+	b.await("Last events", true)
 	b.do(click(`a[href="/unknown"]`))
 	for _, step := range []struct {
 		d      *device
