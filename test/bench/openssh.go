@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"fmt"
 	"os"
 	"os/exec"
@@ -18,22 +19,37 @@ type openssh struct {
 	tree string // "" for the machine's own
 }
 
-// opensshs returns the machine's own OpenSSH and those of all trees that there are.
+// opensshs returns the machine's own OpenSSH and those of all trees that have another
+// one.
 func opensshs() []openssh {
 	cache := os.Getenv("CALLHOME_TREES")
 	if cache == "" {
 		cache = "/var/cache/callhome-test"
 	}
 	all := []openssh{{}}
-	found, _ := filepath.Glob(cache + "/*/usr/sbin/sshd")
-	slices.Sort(found)
-	for _, sshd := range found {
-		// Half a tree has a name with a suffix.
-		if tree := filepath.Clean(sshd + "/../../.."); filepath.Ext(tree) == "" {
+	var seen [][]byte
+	for _, tree := range append([]string{""}, treesIn(cache)...) {
+		sshd, err := os.ReadFile(tree + "/usr/sbin/sshd")
+		if err != nil || slices.ContainsFunc(seen, func(s []byte) bool { return bytes.Equal(s, sshd) }) {
+			continue
+		}
+		seen = append(seen, sshd)
+		if tree != "" {
 			all = append(all, openssh{tree})
 		}
 	}
 	return all
+}
+
+// treesIn returns the trees below dir. Half a tree has a name with a suffix.
+func treesIn(dir string) (trees []string) {
+	entries, _ := os.ReadDir(dir) // by name
+	for _, e := range entries {
+		if filepath.Ext(e.Name()) == "" {
+			trees = append(trees, filepath.Join(dir, e.Name()))
+		}
+	}
+	return trees
 }
 
 var versionOf = regexp.MustCompile(`OpenSSH_[^,\n]*`)
