@@ -43,11 +43,12 @@ func fleet(f *fixture) error {
 	if err := enoughDescriptors(uint64(n + 500)); err != nil {
 		return err
 	}
+	doors := enoughDescriptors(uint64(2*n+500)) == nil
 	dir := f.path("fleet")
 	if err := writeRegistry(dir, heldBefore+n+hostileFloods); err != nil {
 		return err
 	}
-	st, err := f.startStation(dir, "127.0.0.1:0")
+	st, err := f.startStation(dir, "127.0.0.1:0", doors)
 	if err != nil {
 		return err
 	}
@@ -69,7 +70,11 @@ func fleet(f *fixture) error {
 	}
 	kernel := unix.Utsname{}
 	_ = unix.Uname(&kernel)
-	fmt.Printf("%d devices, %s, %d processors, Linux %s, %s\n\n", n, time.Now().UTC().Format(time.DateOnly), runtime.NumCPU(), unix.ByteSliceToString(kernel.Release[:]), runtime.Version())
+	without := ""
+	if !doors {
+		without = ", without device sockets"
+	}
+	fmt.Printf("%d devices%s, %s, %d processors, Linux %s, %s\n\n", n, without, time.Now().UTC().Format(time.DateOnly), runtime.NumCPU(), unix.ByteSliceToString(kernel.Release[:]), runtime.Version())
 	fmt.Println("| phase | half, 99 %, all logged in after | failed calls | station: processor time a login | sessions, failed | p50, p99 |")
 	fmt.Println("|---|---|---|---|---|---|")
 
@@ -132,7 +137,7 @@ func fleet(f *fixture) error {
 }
 
 // enoughDescriptors raises the limit of descriptors to that many, if it is lower. The
-// station takes one for each device.
+// station takes one for each device, and one for each device socket.
 func enoughDescriptors(n uint64) error {
 	var limit unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
@@ -203,15 +208,6 @@ func (s *stormStation) phase(name string, g *generator, n int, do func() error) 
 	}
 	fmt.Printf("| %s | %.1f, %.1f, %s | %d | %.2f ms | %d, %d | %.1f, %.1f ms |\n", name, marks[0].after.Seconds(), marks[1].after.Seconds(), allText, failedNow-failed,
 		float64(took)*10/float64(max(1, now-logins)), len(p.times), p.failed, ms(p.times[len(p.times)/2]), ms(p.times[len(p.times)*99/100]))
-	figures, err := s.metrics()
-	if err != nil {
-		return err
-	}
-	for name, n := range figures {
-		if strings.HasPrefix(name, "callhome_nms_calls_finished_total") && n > 0 {
-			fmt.Fprintln(os.Stderr, name, n)
-		}
-	}
 	return nil
 }
 
@@ -223,7 +219,7 @@ func (s *stormStation) restart(with unix.Signal) (stopped, started time.Duration
 	}
 	_ = s.cmd.Wait()
 	stopped = time.Since(begun)
-	again, err := s.f.startStation(s.dir, s.addr)
+	again, err := s.f.startStation(s.dir, s.addr, s.doors != "")
 	if err != nil {
 		return 0, 0, err
 	}

@@ -1,9 +1,11 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -12,6 +14,7 @@ import (
 	"sync"
 	"time"
 
+	"callhome/internal/nms/control"
 	"callhome/internal/nms/nmsproto"
 
 	"golang.org/x/sys/unix"
@@ -63,7 +66,7 @@ func stormyStation(f *fixture) error {
 }
 
 func (f *fixture) storm(dir, name string, others []string, devices int, limit time.Duration) error {
-	st, err := f.startStation(dir, "127.0.0.1:0")
+	st, err := f.startStation(dir, "127.0.0.1:0", true)
 	if err != nil {
 		return err
 	}
@@ -126,8 +129,11 @@ type stormStation struct {
 	crowds []*exec.Cmd
 }
 
-func (f *fixture) startStation(dir, listen string) (*stormStation, error) {
-	socket, doors := f.path("nms-storm"), f.path("doors-storm")
+func (f *fixture) startStation(dir, listen string, withDoors bool) (*stormStation, error) {
+	socket, doors := f.path("nms-storm"), ""
+	if withDoors {
+		doors = f.path("doors-storm")
+	}
 	s := &stormStation{f: f, dir: dir, doors: doors}
 	s.cmd = exec.Command(program("callhome-nms"), "serve", "--listen", listen, "--metrics", "unix:"+f.path("metrics-storm"), "--registry", dir, "--socket", socket, "--device-sockets", doors,
 		"--group", "", "--user", "root", "--key-file", f.path("user_key"), "--log-level", "error")
@@ -154,7 +160,7 @@ func (s *stormStation) end() {
 		_ = c.Process.Kill()
 		_ = c.Wait()
 	}
-	_ = os.RemoveAll(s.doors)
+	_ = os.RemoveAll(s.f.path("doors-storm"))
 	_ = os.Remove(s.f.path("nms-storm"))
 	_ = os.Remove(s.f.path("metrics-storm"))
 }
@@ -252,7 +258,14 @@ func (s *stormStation) probe() func() probes {
 
 // open opens a session with a device and reads its hello.
 func (s *stormStation) open(i int) error {
-	conn, err := dialDoor(filepath.Join(s.doors, fmt.Sprintf("d%d.sock", i)))
+	id := fmt.Sprintf("d%d", i)
+	var conn net.Conn
+	var err error
+	if s.doors == "" {
+		conn, err = control.Open(context.Background(), s.f.path("nms-storm"), id)
+	} else {
+		conn, err = dialDoor(filepath.Join(s.doors, id+".sock"))
+	}
 	if err != nil {
 		return err
 	}
