@@ -77,6 +77,7 @@ func commands() []*cli.Command {
 		consoleCommand(),
 		serveCommand(),
 		devicesCommand(),
+		deviceCommand(),
 		connectCommand(),
 		eventsCommand(),
 		statusCommand(),

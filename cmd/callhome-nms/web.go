@@ -19,6 +19,8 @@ import (
 	"callhome/internal/cmdline"
 	"callhome/internal/daemon"
 	"callhome/internal/logging"
+	"callhome/internal/nms/control"
+	"callhome/internal/nms/nmsproto"
 	"callhome/internal/nms/web"
 	"callhome/internal/ratelimit"
 	"callhome/internal/rpc"
@@ -50,6 +52,13 @@ func serveWeb(c *cli.Context) error {
 	o, err := webOptions(c, log)
 	if err != nil {
 		return err
+	}
+	var status nmsproto.Status
+	switch err := ask(c, func(m *control.Client) error { return m.Call(c.Context, nmsproto.MethodStatus, nil, &status) }); {
+	case sysexits.Code(err) == sysexits.NoPerm:
+		return err
+	case err != nil: // the page shows it, and when the daemon answers again
+		report(cmdline.OneLine(err))
 	}
 	l, err := listenWeb(c, log)
 	if err != nil {

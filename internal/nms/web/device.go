@@ -23,7 +23,7 @@ const (
 	maxAsked    = 4 // at a time
 	netconfTime = 30 * time.Second
 	closeTime   = 2 * time.Second
-	maxReply    = 8 << 20
+	maxReply    = 4 << 20
 	maxShown    = 1 << 20 // bytes of a reply on the page
 )
 

@@ -24,6 +24,10 @@ func (s *Server) overview(w http.ResponseWriter, r *http.Request, u *user) {
 func overview(f *snapshot) node {
 	hour := newChart("hour", "Last hour, by minute", f.History.Minutes, f.History.End, time.Minute, 10*time.Minute)
 	day := newChart("day", "Last day, by quarter of an hour", f.History.Quarters, f.History.End.Add(quarter-1).Truncate(quarter), quarter, 4*time.Hour)
+	lines := "Logins and losses"
+	if f.Status.Station != "" {
+		lines += " at " + f.Status.Station
+	}
 	var tiles list
 	for _, state := range []nmsproto.State{nmsproto.Connected, nmsproto.Lost, nmsproto.NeverSeen} {
 		tiles = append(tiles, tile(string(state), query{State: string(state), Sort: "id"}.URL(), marks[state], stateName(state), f.Status.Devices[state]))
@@ -32,7 +36,7 @@ func overview(f *snapshot) node {
 	return list{
 		el("h1", plain("Overview")), trouble(f),
 		el("ul", class("tiles"), tiles),
-		section("lines", "Logins and losses",
+		section("lines", lines,
 			el("p", class("legend"), el("span", class("key logins")), plain(" logins, above the line"), el("span", class("key losses")), plain(" losses, below the line")),
 			el("div", class("charts"), hour.node(), day.node())),
 		stations(f.Status.Stations), longestLost(f), lastEvents(f), problems(f.Problems),

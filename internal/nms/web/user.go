@@ -215,7 +215,12 @@ var errReadOnly = errors.New("you may only read")
 
 // log logs what a user did or tried.
 func (s *Server) log(u *user, action string, err error, fields ...any) {
-	fields = append([]any{"user", u.Name, "action", action}, fields...)
+	for i, f := range fields {
+		if text, ok := f.(string); ok {
+			fields[i] = printable.Line(text)
+		}
+	}
+	fields = append([]any{"user", printable.Quoted(u.Name), "action", action}, fields...)
 	if err != nil {
 		fields = append(fields, "error", printable.Line(err.Error()))
 	}
