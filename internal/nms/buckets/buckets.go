@@ -9,6 +9,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"strings"
 	"sync"
 	"time"
@@ -209,6 +210,9 @@ type Value struct {
 	Revision uint64 // 0: there is none
 	Deleted  bool
 	Created  time.Time
+	// Pending is how many further values a watch has for its Watcher: 0 where this one
+	// is the last of the bucket.
+	Pending uint64
 }
 
 // Get reads a key from the leader of the bucket's stream.
@@ -292,26 +296,38 @@ type Watcher interface {
 	Complete()
 }
 
-// rewatch is how often a watch begins anew without a reconnection, should one have
-// stopped without an error.
-const rewatch = 10 * time.Minute
+const (
+	// rewatch is how often a watch begins anew without a reason.
+	rewatch = 10 * time.Minute
+	// probeTime is how often a watch is compared with its bucket. A server that is lost
+	// takes the watches along that it served, also those of clients of other servers.
+	probeTime = 2 * time.Second
+	// beginTime is for the beginning of a watch. It has no answer where the servers
+	// place it on one that is lost, so the next attempt comes soon.
+	beginTime = time.Second
+)
+
+// errStalled is the error of a watch that shows less than its bucket has.
+var errStalled = errors.New("the watch has stalled, as after the loss of a server; it begins anew")
 
 // Watch watches keys until ctx ends. A watch begins anew after each reconnection:
 // messages may be missing, and a bucket may be another one.
 func (b *Bucket) Watch(ctx context.Context, keys string, w Watcher) {
-	for pause := time.Second; ctx.Err() == nil; {
+	for ctx.Err() == nil {
 		renewed := b.conn.renewal()
 		err := b.watch(ctx, keys, w, renewed)
 		if err == nil {
-			pause = time.Second
 			continue
 		}
 		b.conn.failed(b.conn.nc, "", b.fail("watching", keys, err))
+		pause := rand.N(beginTime / 2)
+		if b.conn.Up() != nil {
+			pause = time.Minute // it is renewed before
+		}
 		select {
 		case <-ctx.Done():
 		case <-renewed:
 		case <-time.After(pause):
-			pause = min(2*pause, 30*time.Second)
 		}
 	}
 }
@@ -322,14 +338,25 @@ func (b *Bucket) watch(ctx context.Context, keys string, w Watcher, renewed <-ch
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	base, err := b.last(ctx)
+	if err != nil {
+		return err
+	}
+	limit := time.AfterFunc(beginTime, cancel)
 	watch, err := b.kv.Watch(ctx, keys)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = watch.Stop() }()
+	if !limit.Stop() {
+		return context.DeadlineExceeded
+	}
 	w.Begin()
-	again := time.NewTimer(rewatch)
+	again, probe := time.NewTimer(rewatch), time.NewTicker(probeTime)
 	defer again.Stop()
+	defer probe.Stop()
+	probed := make(chan uint64, 1)
+	var seen, due uint64 // last revision shown, and what the bucket had at the last probe
 	for {
 		select {
 		case <-ctx.Done():
@@ -338,17 +365,50 @@ func (b *Bucket) watch(ctx context.Context, keys string, w Watcher, renewed <-ch
 			return nil
 		case <-again.C:
 			return nil
+		case <-probe.C:
+			go func() {
+				if last, err := b.last(ctx); err == nil {
+					select {
+					case probed <- last:
+					default:
+					}
+				}
+			}()
+		case last := <-probed:
+			if due > seen {
+				return errStalled // what was due a probe ago was not shown
+			}
+			due = last
 		case e, ok := <-watch.Updates():
 			switch {
 			case !ok:
 				return errors.New("the watch has ended")
 			case e == nil:
+				seen = max(seen, base)
 				w.Complete()
 			default:
-				w.Value(e.Key(), Value{Data: e.Value(), Revision: e.Revision(), Deleted: e.Operation() != jetstream.KeyValuePut, Created: e.Created()})
+				seen = e.Revision()
+				w.Value(e.Key(), Value{
+					Data: e.Value(), Revision: e.Revision(), Deleted: e.Operation() != jetstream.KeyValuePut, Created: e.Created(), Pending: e.Delta(),
+				})
 			}
 		}
 	}
+}
+
+// last returns the revision of the last write to the bucket.
+func (b *Bucket) last(ctx context.Context) (uint64, error) {
+	ctx, cancel := context.WithTimeout(ctx, beginTime)
+	defer cancel()
+	status, err := b.kv.Status(ctx)
+	if err != nil {
+		return 0, err
+	}
+	s, ok := status.(*jetstream.KeyValueBucketStatus)
+	if !ok {
+		return 0, fmt.Errorf("its status has the type %T", status)
+	}
+	return s.StreamInfo().State.LastSeq, nil
 }
 
 // Publish adds a message to the stream of events. An id makes it one, should it be sent

@@ -31,7 +31,8 @@ func (p *Peers) Over(incarnation string) {
 	p.over[incarnation] = true
 }
 
-// Echo records that the watch has shown this station's own heartbeat.
+// Echo records that the watch has shown this station's own heartbeat, and the last one of
+// each other station from before it.
 func (p *Peers) Echo(sent Instant) {
 	if !p.started {
 		p.started, p.first = true, sent

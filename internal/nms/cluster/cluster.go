@@ -84,6 +84,7 @@ type Cluster struct {
 	peers    *claims.Peers
 	sent     map[uint64]claims.Instant // the last own heartbeats, by number
 	beats    uint64
+	echo     claims.Instant            // of the last own heartbeat that came back; 0 once all is known up to it
 	known    map[string]heartbeat      // stations
 	heard    map[string]claims.Instant // when the last heartbeat of a station was received
 	claimed  map[string]claims.Claim

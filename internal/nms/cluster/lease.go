@@ -56,6 +56,7 @@ func (c *Cluster) keepLease(ctx context.Context) {
 		case err == nil:
 			revision = next
 			c.setProblem(nil)
+			timer.Reset(every)
 		case errors.Is(err, buckets.ErrConflict):
 			if revision, err = c.conflict(ctx, revision); err == nil {
 				timer.Reset(0)
@@ -67,13 +68,13 @@ func (c *Cluster) keepLease(ctx context.Context) {
 				c.setProblem(err)
 				c.warn.Warn("cannot renew the station's lease; temporary, retry", "error", err)
 			}
+			timer.Reset(every / beatsPerLease)
 		}
 		c.mu.Lock()
 		if c.lease.Lapse(c.now()) {
 			c.config.Log.Warn("the station's lease has lapsed: its claims are written anew")
 		}
 		c.mu.Unlock()
-		timer.Reset(every)
 	}
 }
 
@@ -118,7 +119,10 @@ func (c *Cluster) beat(ctx context.Context, expected uint64, over bool) (revisio
 		Incarnation: c.lease.Incarnation(), Beat: c.beats, Over: over,
 	}
 	c.mu.Unlock()
-	revision, err = c.stations.Put(ctx, c.name(), mustJSON(b), expected)
+	// While the servers elect a leader a request has no answer, so the next one is soon.
+	limited, cancel := context.WithTimeout(ctx, c.lease.Length/(2*beatsPerLease))
+	defer cancel()
+	revision, err = c.stations.Put(limited, c.name(), mustJSON(b), expected)
 	if err != nil || over {
 		return expected, err
 	}
@@ -144,6 +148,7 @@ func (w *stationsWatch) Begin() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.peers.Restart()
+	w.echo = 0
 }
 
 // Complete implements buckets.Watcher.
@@ -161,14 +166,20 @@ func (w *stationsWatch) Value(key string, v buckets.Value) {
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	// A watch that has fallen behind shows the last heartbeat of each station, in their
+	// order, and not those before: only with the last one all stations have been heard.
+	defer func() {
+		if w.echo != 0 && v.Pending == 0 {
+			w.peers.Echo(w.echo)
+			w.echo = 0
+			w.bury()
+		}
+	}()
 	former := w.known[key]
 	w.known[key], w.heard[key] = b, w.now()
 	switch own := key == w.name() && process(b.Incarnation) == w.lease.Process; {
 	case own:
-		if sent, ok := w.sent[b.Beat]; ok {
-			w.peers.Echo(sent)
-			w.bury()
-		}
+		w.echo = max(w.echo, w.sent[b.Beat])
 		return
 	case b.Over:
 		w.peers.Over(b.Incarnation)

@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"callhome/internal/atomicfile"
 	"callhome/internal/nms/buckets"
@@ -57,7 +58,11 @@ type Mirror struct {
 	snapshot      map[string]buckets.Value
 	complete      bool
 	foreign       []registry.Problem
+	last          time.Time // of the last change by another station
 }
+
+// alone is how long after another change one comes that is brought in force by itself.
+const alone = 200 * time.Millisecond
 
 // New returns the mirror of the registry in dir. changed is called with each change of
 // another station that was brought in force.
@@ -108,11 +113,13 @@ func (f *follower) Value(key string, v buckets.Value) {
 		return
 	}
 	written := m.update(name, v)
+	one := time.Since(m.last) > alone
+	m.last = time.Now()
 	m.mu.Unlock()
-	if !written {
-		return
+	if !written || !one {
+		return // the registry sees the files of many changes, and reads them together
 	}
-	// The registry would see the new file too, a tenth of a second later.
+	// It would see this one too, a tenth of a second later.
 	if c, err := m.registry.Read(name); err != nil || c.Any() {
 		m.changed(c, err)
 	}

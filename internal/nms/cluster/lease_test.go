@@ -1,0 +1,58 @@
+package cluster
+
+import (
+	"testing"
+	"time"
+
+	"callhome/internal/nms/buckets"
+	"callhome/internal/nms/claims"
+	"callhome/internal/nms/nmsproto"
+	"callhome/internal/nms/registry"
+
+	"github.com/hashicorp/go-hclog"
+)
+
+// TestAWatchThatCatchesUpBuriesNoLivingStation: after a stall it shows the last heartbeat
+// of each station in their order, and those before are gone. This station's own may be
+// older than another's, and is then no proof that the other was silent.
+func TestAWatchThatCatchesUpBuriesNoLivingStation(t *testing.T) {
+	dir := t.TempDir()
+	r, _, err := registry.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := New(Config{NATS: buckets.Options{URLs: []string{"nats://127.0.0.1:1"}, Name: "a"}, Registry: r, Dir: dir, Log: hclog.NewNullLogger()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.conn.Close()
+	var now claims.Instant
+	c.now = func() claims.Instant { return now }
+	c.lease.Length, c.peers = 10*time.Second, claims.NewPeers(10*time.Second)
+	c.note("device", claims.Claim{Station: "b", Incarnation: "b1.0", Revision: 1, Device: nmsproto.Device{State: nmsproto.Connected}})
+	w := &stationsWatch{c}
+	shown := func(station, incarnation string, beat, pending uint64) {
+		w.Value(station, buckets.Value{Data: mustJSON(heartbeat{Station: nmsproto.Station{Name: station}, Incarnation: incarnation, Beat: beat}), Pending: pending})
+	}
+	own := func(beat uint64, sent claims.Instant, pending uint64) {
+		c.sent[beat] = sent
+		shown("a", c.lease.Incarnation(), beat, pending)
+	}
+	w.Begin()
+	own(1, 0, 0)
+	shown("b", "b1.0", 1, 0)
+	now = 15 * time.Second // the watch has stalled
+	own(5, 12*time.Second, 1)
+	if !c.peers.Alive("b1.0") {
+		t.Fatal("b is dead before its heartbeat was shown")
+	}
+	shown("b", "b1.0", 6, 0)
+	if !c.peers.Alive("b1.0") || !c.living["b1.0"] {
+		t.Fatal("b is dead, and its heartbeat was shown")
+	}
+	now = 30 * time.Second
+	own(9, 28*time.Second, 0)
+	if c.peers.Alive("b1.0") || c.living["b1.0"] {
+		t.Fatal("b lives after 13 s of silence")
+	}
+}
