@@ -20,6 +20,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -49,6 +50,10 @@ func TestMain(m *testing.M) {
 				return 1
 			}
 			defer os.RemoveAll(dir)
+			if err := os.Chmod(dir, 0o755); err != nil { // another user runs it, too
+				fmt.Println(err)
+				return 1
+			}
 			if program, err = build(dir); err != nil {
 				fmt.Println(err)
 				return 1
@@ -76,12 +81,13 @@ type station struct {
 	addr     string
 	socket   string
 	registry string
-	user     ssh.PublicKey // whose key it logs in with
-	web      int           // the PID of its page
+	user     ssh.PublicKey       // whose key it logs in with
+	web      int                 // the PID of its page
+	as       *syscall.Credential // of the page; nil: the test's
 }
 
 // newStation starts a daemon whose registry is filled before.
-func newStation(t *testing.T, fill func(registry string)) *station {
+func newStation(t *testing.T, fill func(registry string), args ...string) *station {
 	t.Helper()
 	dir := t.TempDir()
 	s := &station{t: t, socket: filepath.Join(dir, "s"), registry: filepath.Join(dir, "devices"), addr: freeAddr(t)}
@@ -106,7 +112,7 @@ func newStation(t *testing.T, fill func(registry string)) *station {
 	if s.user, err = ssh.NewPublicKey(public); err != nil {
 		t.Fatal(err)
 	}
-	start(t, "serve", "--listen", s.addr, "--registry", s.registry, "--socket", s.socket, "--device-sockets", "", "--group", "", "--user", "netconf", "--key-file", key)
+	start(t, append([]string{"serve", "--listen", s.addr, "--registry", s.registry, "--socket", s.socket, "--device-sockets", "", "--group", "", "--user", "netconf", "--key-file", key}, args...)...)
 	sandbox.Await(t, patience, "the daemon", func() error { return s.call(nmsproto.MethodStatus, nil, nil) })
 	return s
 }
@@ -114,7 +120,14 @@ func newStation(t *testing.T, fill func(registry string)) *station {
 // start starts callhome-nms, and ends it with the test. It returns its PID and output.
 func start(t *testing.T, args ...string) (pid int, out io.Reader) {
 	t.Helper()
+	return startAs(t, nil, args...)
+}
+
+// startAs is start as another user.
+func startAs(t *testing.T, user *syscall.Credential, args ...string) (pid int, out io.Reader) {
+	t.Helper()
 	cmd := exec.Command(program, args...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: user}
 	log, err := os.Create(filepath.Join(t.TempDir(), "log"))
 	if err != nil {
 		t.Fatal(err)
@@ -274,7 +287,7 @@ func answer(c io.ReadWriter) {
 // page is callhome-nms web, and a link to it.
 func (s *station) page(args ...string) (link string) {
 	s.t.Helper()
-	pid, printed := start(s.t, append([]string{"web", "--socket", s.socket}, args...)...)
+	pid, printed := startAs(s.t, s.as, append([]string{"web", "--socket", s.socket}, args...)...)
 	s.web = pid
 	out := bufio.NewScanner(printed)
 	if !out.Scan() {

@@ -208,7 +208,7 @@ type look struct {
 	dark   bool
 }
 
-var looks = []look{{"light", 1180, 760, false}, {"dark", 1180, 760, true}, {"narrow", 390, 780, false}}
+var looks = []look{{"light", 1180, 700, false}, {"dark", 1180, 700, true}, {"narrow", 390, 780, false}}
 
 func (b *browser) as(l look) {
 	b.t.Helper()
@@ -300,7 +300,7 @@ func (b *browser) picture(l look, page string) {
 	}
 }
 
-// small returns a picture with its 128 most frequent colours, in a third of the bytes.
+// small returns a picture with its 255 most frequent colours, in a third of the bytes.
 func small(t *testing.T, data []byte) []byte {
 	t.Helper()
 	full, err := png.Decode(bytes.NewReader(data))
@@ -315,7 +315,7 @@ func small(t *testing.T, data []byte) []byte {
 		}
 	}
 	colours := slices.SortedFunc(maps.Keys(times), func(a, b color.Color) int { return times[b] - times[a] })
-	out := image.NewPaletted(area, colours[:min(len(colours), 128)])
+	out := image.NewPaletted(area, colours[:min(len(colours), 255)])
 	draw.Draw(out, area, full, area.Min, draw.Src)
 	var b bytes.Buffer
 	if err := (&png.Encoder{CompressionLevel: png.BestCompression}).Encode(&b, out); err != nil {

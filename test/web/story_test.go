@@ -10,13 +10,17 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"os/user"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 
 	"callhome/internal/nms/sshtest"
 	"callhome/test/sandbox"
+	"callhome/test/skips"
 
 	"github.com/chromedp/cdproto/emulation"
 	"github.com/chromedp/chromedp"
@@ -186,13 +190,49 @@ func TestAReaderHasNoButtons(t *testing.T) {
 	b.open(reader + "/unknown")
 	b.await("bob may only read", true)
 	status := evaluate[int](b, fmt.Sprintf(`fetch("/unknown/forget", {method: "POST", headers: {"Content-Type": "application/x-www-form-urlencoded"},
-		body: new URLSearchParams({token: document.querySelector("[name=token]").value, key: %q})}).then(r => r.status)`, stranger.fingerprint()))
+		body: new URLSearchParams({token: "x", key: %q})}).then(r => r.status)`, stranger.fingerprint()))
 	if status != http.StatusForbidden || len(s.list().Unknown) != 1 {
 		t.Errorf("the request is answered with %d, %d devices are left", status, len(s.list().Unknown))
 	}
 	// It follows the station through the proxy, too.
 	edge7.hangUp()
 	b.await("Live: follows the station.", true)
+}
+
+// Whoever runs the page may do there what the daemon lets that user do.
+func TestAMemberOfTheReadGroupMayOnlyRead(t *testing.T) {
+	if os.Getuid() != 0 {
+		skips.Story(t, "only root can run the page as another user")
+	}
+	const nobody = 65534
+	group, err := user.LookupGroupId(strconv.Itoa(nobody))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := newStation(t, nil, "--read-group", group.Name)
+	s.as = &syscall.Credential{Uid: nobody, Gid: nobody}
+	for dir := filepath.Dir(s.socket); dir != os.TempDir() && dir != "/"; dir = filepath.Dir(dir) {
+		if err := os.Chmod(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	stranger := newDevice(t)
+	stranger.calls(s)
+	s.awaitUnknown(1)
+	b := newBrowser(t)
+	link := s.page()
+	b.open(link)
+	b.await("may only read", true)
+	b.open(root(link) + "/unknown")
+	b.await(stranger.fingerprint(), true)
+	if n := evaluate[int](b, `document.querySelectorAll("main button, main a.button").length`); n > 0 {
+		t.Errorf("the page has %d buttons", n)
+	}
+	status := evaluate[int](b, fmt.Sprintf(`fetch("/unknown/forget", {method: "POST", headers: {"Content-Type": "application/x-www-form-urlencoded"},
+		body: new URLSearchParams({token: document.querySelector("[name=token]").value, key: %q})}).then(r => r.status)`, stranger.fingerprint()))
+	if status != http.StatusForbidden || len(s.list().Unknown) != 1 {
+		t.Errorf("the request is answered with %d, %d devices are left", status, len(s.list().Unknown))
+	}
 }
 
 func TestARequestOfAnotherSiteIsRefused(t *testing.T) {

@@ -72,7 +72,7 @@ func deviceList(s *snapshot, f found) node {
 	var head list
 	for _, c := range []struct{ key, name, class string }{
 		{"id", "Device", ""}, {"state", "State", ""}, {"since", "For", ""}, {"address", "Address", "m"}, {"sessions", "Sessions", "n m"}, {"error", "Last error", "m"},
-		{"software", "Software", "l"}, {"station", "Station", "m"}, {"", "Labels", "l"},
+		{"software", "Software", "l"}, {"station", "Station", "m"}, {"", "Labels", "w"},
 	} {
 		switch order := q.sorted(c.key); {
 		case c.key == "station" && !many:
@@ -89,7 +89,7 @@ func deviceList(s *snapshot, f found) node {
 			lasts = since(*d.Since)
 		}
 		rows = append(rows, el("tr", rowHead(deviceLink(d.ID)), el("td", stateMark(d.State)), cell("time", lasts), cell("m", d.Address), cell("n m", number(d.Sessions)), cell("m error", d.LastError), cell("l", strings.TrimPrefix(d.Software, sshPrefix)),
-			when(many, cell("m", d.Station)), el("td", class("l"), labelList(d.Labels))))
+			when(many, cell("m", d.Station)), el("td", class("w"), labelList(d.Labels))))
 	}
 	out = append(out, el("div", class("scroll"), attr("tabindex", "0"), attr("role", "region"), aria("label", "Devices"), el("table", el("thead", el("tr", head)), el("tbody", rows))))
 	if f.Pages > 1 {

@@ -164,7 +164,7 @@ func top(v view) node {
 	return el("header", class("top"), items, el("nav", aria("label", "Pages"), nav),
 		el("div", class("user"),
 			el("span", class("name"), plain(u.Name), when(!u.May, note("may only read"))),
-			form(u, "/logout", el("button", class("plain"), plain("Log out")))))
+			when(u.Link, form(u, "/logout", el("button", class("plain"), plain("Log out"))))))
 }
 
 const logo = `<svg viewBox="0 0 32 32" width="22" height="22" aria-hidden="true"><path class="logo" d="M6 26V14l10-8 10 8v12h-7v-7h-6v7z"/></svg>`

@@ -32,6 +32,7 @@ type user struct {
 	Name  string
 	May   bool              // change something, and open NETCONF sessions
 	Token string            // that each form must send
+	Link  bool              // logged in by a link, and can log out
 	fleet *snapshot         // as it was when the request came
 	key   [sha256.Size]byte // of the session's cookie
 }
@@ -131,7 +132,7 @@ func (v *users) of(r *http.Request, now time.Time) *user {
 		return &user{Name: name, May: slices.Contains(v.options.Operators, name), Token: v.token("user", name)}
 	}
 	for _, c := range r.CookiesNamed(v.cookie()) {
-		u := &user{Name: v.options.User, May: true, key: sha256.Sum256([]byte(c.Value)), Token: v.token("session", c.Value)}
+		u := &user{Name: v.options.User, May: true, Link: true, key: sha256.Sum256([]byte(c.Value)), Token: v.token("session", c.Value)}
 		if v.valid(u, now) {
 			return u
 		}

@@ -47,7 +47,7 @@ const (
 	headerTime = 5 * time.Second
 	readTime   = 20 * time.Second
 	answerTime = time.Minute // longer than a device may take (netconfTime)
-	idleTime   = 2 * time.Minute
+	idleTime   = 30 * time.Second
 	endTime    = time.Second
 )
 
