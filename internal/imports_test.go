@@ -216,6 +216,8 @@ var arrows = []struct{ from, to, reason string }{
 	{"internal/nms/console", "internal/nms/netconf", "sends its requests in a session"},
 	{"internal/nms/console", "internal/sysexits", "a usage error, and an rpc-error, has its exit status"},
 
+	{"internal/nms/control", "internal/daemon", "sessions get none of the last descriptors"},
+	{"internal/nms/control", "internal/fdpass", "closes the socket of a session that is refused"},
 	{"internal/nms/control", "internal/nms/nmsproto", "the methods and their types"},
 	{"internal/nms/control", "internal/nms/station", "passes a session's socket to it"},
 	{"internal/nms/control", "internal/proto", "errors of the API"},
@@ -334,7 +336,7 @@ type thirdParty struct {
 
 // modules are all that others wrote, with who may use them and what for.
 var modules = []thirdParty{
-	{"golang.org/x/sys", "system calls", []string{"cmd/callhome-mgr", "cmd/callhome-nms", "internal/atomicfile", "internal/daemon", "internal/device/connect", "internal/device/dial", "internal/device/preflight", "internal/device/process", "internal/device/resolve", "internal/device/session", "internal/device/settings", "internal/device/subsystem", "internal/device/sysevents", "internal/device/trigger", "internal/device/triggercmd", "internal/fdpass", "internal/hook", "internal/inotify", "internal/nms/announce", "internal/nms/cluster", "internal/nms/control", "internal/nms/knownhosts", "internal/nms/listen", "internal/nms/mirror", "internal/nms/peering", "internal/nms/registry", "internal/rpc", "internal/sshdexec"}},
+	{"golang.org/x/sys", "system calls", []string{"cmd/callhome-mgr", "cmd/callhome-nms", "internal/atomicfile", "internal/daemon", "internal/device/connect", "internal/device/dial", "internal/device/preflight", "internal/device/process", "internal/device/resolve", "internal/device/session", "internal/device/settings", "internal/device/subsystem", "internal/device/sysevents", "internal/device/trigger", "internal/device/triggercmd", "internal/fdpass", "internal/hook", "internal/inotify", "internal/nms/announce", "internal/nms/cluster", "internal/nms/control", "internal/nms/devsock", "internal/nms/knownhosts", "internal/nms/listen", "internal/nms/mirror", "internal/nms/peering", "internal/nms/registry", "internal/rpc", "internal/sshdexec"}},
 	{"golang.org/x/net", "SOCKS5, and a bound on connections", []string{"internal/device/proxy", "internal/nms/web", "internal/scrape"}},
 	{"golang.org/x/crypto", "SSH's forms of keys and certificates; and the SSH client of the management side: on a device SSH is sshd's", []string{"internal/device/config", "internal/device/session", "internal/nms/handshake", "internal/nms/hostkey", "internal/nms/knownhosts", "internal/nms/login", "internal/nms/mirror", "internal/nms/registry", "internal/nms/sshtest", "internal/nms/station", "internal/nms/wire"}},
 	{"github.com/urfave/cli/v2", "describes commands and options; nothing below main knows them", []string{"cmd/callhome-mgr", "cmd/callhome-nms", "internal/cmdline", "internal/device/triggercmd"}},

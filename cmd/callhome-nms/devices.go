@@ -75,6 +75,24 @@ func ask(c *cli.Context, f func(*control.Client) error) error {
 	return withExit(f(client))
 }
 
+// How long the daemon may take to answer: it may be overloaded, or have no descriptor left
+// for the connection.
+const (
+	statusTime  = 10 * time.Second
+	devicesTime = time.Minute // of the list, which has MiB
+)
+
+// within bounds a call of the daemon.
+func within(ctx context.Context, limit time.Duration, call func(context.Context) error) error {
+	bounded, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	err := call(bounded)
+	if err != nil && bounded.Err() != nil && ctx.Err() == nil {
+		return sysexits.New(sysexits.Unavailable, "journalctl -u callhome-nms shows its log", fmt.Errorf("callhome-nms serve has not answered within %v", limit))
+	}
+	return err
+}
+
 // exits are the exit statuses and hints of the daemon's errors.
 var exits = map[proto.Code]struct {
 	code int
@@ -100,7 +118,7 @@ func devices(c *cli.Context) error {
 	return ask(c, func(m *control.Client) error {
 		return cmdline.Watch(c, func() (any, func(io.Writer), error) {
 			var l nmsproto.DeviceList
-			err := m.Call(c.Context, nmsproto.MethodDevices, nil, &l)
+			err := within(c.Context, devicesTime, func(ctx context.Context) error { return m.Call(ctx, nmsproto.MethodDevices, nil, &l) })
 			return l, func(w io.Writer) { deviceTable(w, l, cmdline.TableWidth(c)) }, err
 		})
 	})
@@ -417,7 +435,7 @@ func stationTable(w io.Writer, s nmsproto.Status) {
 func status(c *cli.Context) error {
 	return ask(c, func(m *control.Client) error {
 		var s nmsproto.Status
-		if err := m.Call(c.Context, nmsproto.MethodStatus, nil, &s); err != nil {
+		if err := within(c.Context, statusTime, func(ctx context.Context) error { return m.Call(ctx, nmsproto.MethodStatus, nil, &s) }); err != nil {
 			return err
 		}
 		return cmdline.Show(c, s, func(w io.Writer) {

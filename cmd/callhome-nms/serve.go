@@ -72,6 +72,10 @@ type backend struct {
 	group     string // may call every method; "" for root alone
 	begun     time.Time
 	log       *logging.Logger
+
+	descriptors sync.Mutex // guards the next two
+	demand      demand
+	short       bool // the limit of descriptors does not suffice
 }
 
 func serve(c *cli.Context) error {
@@ -117,7 +121,12 @@ func serve(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
+	b.demand = demand{each: 1, unauthenticated: config.MaxUnauthenticated}
+	if sockets != nil {
+		b.demand.each = 2
+	}
 	b.RegistryRead(change, nil)
+	b.checkDescriptors()
 	daemon.Notify(log, sddaemon.SdNotifyReady)
 	log.Info("ready", "version", version, "listening", b.listening, "socket", c.String("socket"), "devices", config.Registry.Len())
 	err = b.run(c.Context, socket, access, sockets)
@@ -135,7 +144,7 @@ func newBackend(config station.Config, cluster *member, log *logging.Logger, cal
 		m.LoggedIn(took)
 		storms.loggedIn()
 	}
-	config.RegistryRead = b.reportRegistry
+	config.RegistryRead, config.Scarce = b.reportRegistry, scarce
 	if cluster != nil {
 		config.Name, config.Cluster, config.Editor = cluster.name, cluster, cluster.Editor()
 	}
@@ -269,6 +278,9 @@ func (d *backend) reportRegistry(c registry.Change, err error) {
 	}
 	if len(c.Added)+len(c.Changed)+len(c.Removed) > 0 || c.Revoked {
 		d.log.Info("registry read", "devices", d.registry.Len(), "added", len(c.Added), "changed", len(c.Changed), "removed", len(c.Removed), "revocations-changed", c.Revoked)
+	}
+	if len(c.Added) > 0 {
+		d.checkDescriptors()
 	}
 	if d.cluster != nil {
 		d.cluster.Removed(c.Removed)

@@ -70,6 +70,7 @@ type Server struct {
 type Conn struct {
 	context.Context // ends with the connection
 	Peer            Peer
+	Kept            bool // it has one of the descriptors that the daemon keeps (daemon.Kept)
 	server          *Server
 	line            *requests
 	subscribed      atomic.Bool
@@ -147,6 +148,7 @@ var (
 	errFull          = errors.New("too many connections of all users")
 	errUserFull      = errors.New("too many connections of this user")
 	errWithoutAccess = errors.New("too many connections of users without access")
+	errNoDescriptor  = errors.New("the last file descriptors are for root")
 )
 
 // enter counts a connection, or returns why it is refused. A peer without access
@@ -157,6 +159,8 @@ func (s *Server) enter(c *net.UnixConn, p Peer) error {
 	defer s.mu.Unlock()
 	switch {
 	case p.UID == 0:
+	case daemon.IsKept(c, daemon.KeptForRoot):
+		return errNoDescriptor
 	case !allowed && s.withoutAccess >= maxWithoutAccess:
 		return errWithoutAccess
 	case allowed && len(s.conns)-s.withoutAccess >= s.limits.All:
@@ -247,7 +251,7 @@ func (s *Server) closeAll() {
 func (s *Server) serve(c *net.UnixConn, p Peer) {
 	l := newRequests(newLine(c, proto.MaxLine))
 	ctx, cancel := context.WithCancel(context.Background())
-	err := l.serve(ctx, s.assign(&Conn{Context: ctx, Peer: p, server: s, line: l}))
+	err := l.serve(ctx, s.assign(&Conn{Context: ctx, Peer: p, Kept: daemon.IsKept(c, daemon.Kept), server: s, line: l}))
 	cancel()
 	l.running.Wait()
 	_ = l.Close()

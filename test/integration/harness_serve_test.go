@@ -34,6 +34,7 @@ type served struct {
 	sockets  string
 	addr     string
 	args     []string
+	limit    int // of file descriptors; 0 for the story's own
 	client   *control.Client
 
 	mu   sync.Mutex
@@ -60,6 +61,9 @@ func (s *served) begin() {
 	s.t.Helper()
 	argv := append([]string{binDir + "/callhome-nms", "serve", "--listen", s.addr, "--registry", s.registry, "--socket", s.socket, "--device-sockets", s.sockets,
 		"--group", "root", "--user", s.nms.user, "--key-file", s.nms.key, "--log-level", "debug"}, s.args...)
+	if s.limit > 0 {
+		argv = append([]string{"prlimit", fmt.Sprintf("--nofile=%d", s.limit)}, argv...)
+	}
 	s.process = start(s.t, "callhome-nms", s.nms.here(argv...))
 	sandbox.Await(s.t, patience, "callhome-nms answering", func() (err error) {
 		if s.over(0) {

@@ -593,6 +593,43 @@ func TestServePublishesToHookAndPrometheus(t *testing.T) {
 	}
 }
 
+// A station without descriptors left holds what it can, and its commands work.
+func TestTheLastDescriptorsAreForCommands(t *testing.T) {
+	t.Parallel()
+	const devices, limit, kept = 60, 160, 64
+	n := newNMS(t)
+	s := startStation(n)
+	s.Stop()
+	standIns := newStandIns(t, devices, n)
+	for i, key := range standIns.keys {
+		s.write(fmt.Sprintf("stand%d", i), fmt.Sprintf(`{"id": "stand%d", "host-keys": [%q]}`, i, key))
+	}
+	s.limit = limit
+	s.begin()
+	contains(t, "the log", s.Stderr(), "too few file descriptors for all registered devices", "limit=160", "needed=1208")
+	standIns.KeepCalling(s.addr)
+	contains(t, "the refusal", s.AwaitEvent("refused", "no file descriptor").Cause, "raise the limit")
+	connected := ""
+	sandbox.Await(t, patience, "as many devices as there are descriptors for", func() error {
+		files, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", s.pid))
+		held := 0
+		for _, d := range s.List().Devices {
+			if d.State == nmsproto.Connected {
+				held++
+				connected = d.ID
+			}
+		}
+		if err != nil || len(files) < limit-kept-3 || len(files) > limit-kept+10 || held < 30 {
+			return fmt.Errorf("%d devices with %d descriptors, %w", held, len(files), err)
+		}
+		return nil
+	})
+	contains(t, "the status", s.Run("status"), "devices connected")
+	contains(t, "a session", s.Fails(69, "connect", connected), "no file descriptor left for a session")
+	s.Stop()
+	contains(t, "the log", s.Stderr(), "stopped")
+}
+
 // Devices that come all at once, and go with the station: the followers get the event of
 // each of them, however long a hook takes.
 func TestAStormLosesNoEvent(t *testing.T) {

@@ -159,6 +159,20 @@ func (s *Set) Enter(from netip.Addr, now time.Time, coin float64, leave func()) 
 	return a
 }
 
+// Evict returns the function that closes a connection that is overdue, nil for none, and
+// counts it as left.
+func (s *Set) Evict(now time.Time) (leave func()) {
+	for _, recent := range []bool{false, true} {
+		if e := s.overdue[recent].Front(); e != nil {
+			late := e.Value.(*Place)
+			s.Leave(late)
+			s.fail(late.networks, now)
+			return late.leave
+		}
+	}
+	return nil
+}
+
 // Move counts a connection without an address for the one that its load balancer
 // names. Without a place in the answer the connection must end.
 func (s *Set) Move(p *Place, to netip.Addr, now time.Time) Answer {

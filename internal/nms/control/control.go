@@ -13,6 +13,8 @@ import (
 	"net"
 	"os"
 
+	"callhome/internal/daemon"
+	"callhome/internal/fdpass"
 	"callhome/internal/nms/nmsproto"
 	"callhome/internal/nms/station"
 	"callhome/internal/proto"
@@ -107,6 +109,10 @@ func connect(b Backend, c *rpc.Conn) rpc.Handler {
 		f := c.Take(ctx)
 		if f == nil {
 			return nmsproto.ConnectResult{}, proto.NewError(proto.CodeBadType, "the message has no socket with it")
+		}
+		if c.Kept || daemon.IsKept(f, daemon.Kept) {
+			fdpass.Close(f)
+			return nmsproto.ConnectResult{}, proto.NewError(proto.CodeBusy, "the station has no file descriptor left for a session: raise its limit (LimitNOFILE=)")
 		}
 		sock, err := duplex(f)
 		if err != nil {

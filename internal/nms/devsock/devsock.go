@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"time"
 
 	"callhome/internal/daemon"
 	"callhome/internal/nms/nmsproto"
@@ -21,6 +22,7 @@ import (
 	"callhome/internal/rpc"
 
 	"github.com/hashicorp/go-hclog"
+	"golang.org/x/sys/unix"
 )
 
 // Suffix follows the device's id in a socket's name.
@@ -28,6 +30,9 @@ const Suffix = ".sock"
 
 // maxConns bounds the connections to one device socket.
 const maxConns = 64
+
+// acceptPause is the time between two tries, in which descriptors may be closed.
+const acceptPause = 100 * time.Millisecond
 
 // Station has the devices, and opens the sessions with them.
 type Station interface {
@@ -45,7 +50,8 @@ type Sockets struct {
 	log     hclog.Logger
 	// warnings are rate-limited: every local user can cause them.
 	warnings *ratelimit.Warnings
-	open     map[string]*net.UnixListener // only Run's goroutine uses it
+	open     *listening
+	missing  map[string]bool // devices without a socket for want of a descriptor; only Run's goroutine uses it
 	wg       sync.WaitGroup
 }
 
@@ -66,31 +72,41 @@ func New(dir string, s Station, a rpc.Access, log hclog.Logger) (*Sockets, error
 			}
 		}
 	}
-	return &Sockets{dir: dir, station: s, access: a, log: log, warnings: ratelimit.NewWarnings(log), open: make(map[string]*net.UnixListener)}, nil
+	open, err := newListening()
+	if err != nil {
+		return nil, fmt.Errorf("preparing device sockets: %w", err)
+	}
+	return &Sockets{dir: dir, station: s, access: a, log: log, warnings: ratelimit.NewWarnings(log), open: open, missing: make(map[string]bool)}, nil
 }
 
 // Run opens and closes sockets as devices connect and disconnect, until ctx ends.
 func (d *Sockets) Run(ctx context.Context) {
 	defer d.warnings.Rest()
 	defer d.wg.Wait()
-	defer d.closeAll()
+	defer d.open.end()
+	d.wg.Go(func() {
+		d.open.serve(func(s *socket, c *net.UnixConn) { d.accepted(ctx, s, c) }, func(s *socket, err error) {
+			d.warnings.Warn("cannot accept connections to a device socket; temporary, retry", "device", s.id, "error", err)
+			time.Sleep(acceptPause)
+		})
+	})
 	for ctx.Err() == nil {
 		changes, cancel := d.station.Changes()
 		stop := context.AfterFunc(ctx, cancel)
 		connected := make(map[string]bool)
 		for _, device := range d.station.Devices() {
 			connected[device.ID] = true
-			d.sync(ctx, device.ID)
+			d.sync(device.ID)
 		}
-		for id := range d.open {
+		for _, id := range d.open.ids() {
 			if !connected[id] {
-				d.sync(ctx, id) // it is not in the registry any more
+				d.sync(id) // it is not in the registry any more
 			}
 		}
 		n := 0
 		for id := range changes {
 			n++
-			d.sync(ctx, id)
+			d.sync(id)
 		}
 		stop()
 		if n == 0 {
@@ -100,75 +116,54 @@ func (d *Sockets) Run(ctx context.Context) {
 }
 
 // sync opens the socket of a connected device, and closes that of any other.
-func (d *Sockets) sync(ctx context.Context, id string) {
+func (d *Sockets) sync(id string) {
 	info, _ := d.station.Device(id)
-	l := d.open[id]
+	connected, has := info.State == nmsproto.Connected, d.open.has(id)
+	delete(d.missing, id)
 	switch {
-	case info.State == nmsproto.Connected && l == nil:
-		path := filepath.Join(d.dir, id+Suffix)
-		l, err := listen(path)
-		if err != nil {
-			d.log.Error("cannot open a device socket", "device", id, "error", err)
-			return
+	case connected && !has:
+		d.openOne(id)
+	case !connected && has:
+		d.open.shut(id)
+		for other := range d.missing { // its descriptor is free
+			d.sync(other)
+			break
 		}
-		d.open[id] = l
-		d.wg.Go(func() { d.serve(ctx, id, l) })
-	case info.State != nmsproto.Connected && l != nil:
-		l.Close()
-		delete(d.open, id)
 	}
 }
 
-func listen(path string) (*net.UnixListener, error) {
-	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
-	if err != nil {
-		return nil, err
-	}
-	// Every user may connect: SO_PEERCRED decides who may use the device.
-	if err := os.Chmod(path, 0o666); err != nil {
-		l.Close()
-		return nil, err
-	}
-	return l, nil
-}
-
-func (d *Sockets) closeAll() {
-	for id, l := range d.open {
-		l.Close()
-		delete(d.open, id)
+func (d *Sockets) openOne(id string) {
+	switch err := d.open.open(d.dir, id); {
+	case errors.Is(err, errKept), errors.Is(err, unix.EMFILE), errors.Is(err, unix.ENFILE):
+		d.missing[id] = true
+		d.warnings.Warn("cannot open a device socket", "device", id, "error", err)
+	case err != nil:
+		d.log.Error("cannot open a device socket", "device", id, "error", err)
 	}
 }
 
-// serve accepts connections until the socket is closed.
-func (d *Sockets) serve(ctx context.Context, id string, l *net.UnixListener) {
-	places := make(chan struct{}, maxConns)
-	for {
-		c, err := daemon.Accept(l.AcceptUnix, func(err error) {
-			d.warnings.Warn("cannot accept connections to a device socket; temporary, retry", "device", id, "error", err)
-		})
-		if err != nil {
-			if !errors.Is(err, net.ErrClosed) {
-				d.log.Error("a device socket failed", "device", id, "error", err)
-			}
-			return
-		}
-		peer, err := rpc.PeerOf(c)
-		if full, _ := d.access.Allows(peer); err != nil || !full {
-			d.warnings.Warn("connection refused", "device", id, "peer", peer.String(), "error", err)
-			c.Close()
-			continue
-		}
-		select {
-		case places <- struct{}{}:
-		default:
-			d.warnings.Warn("connection refused: too many connections to this device socket", "device", id, "peer", peer.String())
-			c.Close()
-			continue
-		}
-		d.wg.Go(func() {
-			defer func() { <-places }()
-			out, err := d.station.Connect(rpc.WithPeer(ctx, peer), id, c)
-			d.log.Info("session ended", "device", id, "peer", peer.String(), "sent", out.Sent, "received", out.Received, "error", err)
-		})
+// accepted serves a connection, which it owns.
+func (d *Sockets) accepted(ctx context.Context, s *socket, c *net.UnixConn) {
+	refuse := func(why string, fields ...any) {
+		d.warnings.Warn("connection refused"+why, append([]any{"device", s.id}, fields...)...)
+		c.Close()
 	}
+	peer, err := rpc.PeerOf(c)
+	full, _ := d.access.Allows(peer)
+	switch {
+	case err != nil || !full:
+		refuse("", "peer", peer.String(), "error", err)
+		return
+	case daemon.IsKept(c, daemon.Kept):
+		refuse(": no file descriptor is left for it", "peer", peer.String())
+		return
+	case !d.open.enter(s):
+		refuse(": too many connections to this device socket", "peer", peer.String())
+		return
+	}
+	d.wg.Go(func() {
+		defer d.open.leave(s)
+		out, err := d.station.Connect(rpc.WithPeer(ctx, peer), s.id, c)
+		d.log.Info("session ended", "device", s.id, "peer", peer.String(), "sent", out.Sent, "received", out.Received, "error", err)
+	})
 }

@@ -51,6 +51,10 @@ type Config struct {
 	Cluster Cluster
 	Editor  Editor
 
+	// Scarce, unless nil, reports whether a connection has one of the last file
+	// descriptors, which are for other things.
+	Scarce func(net.Conn) bool
+
 	// LoggedIn, unless nil, is called with how long each login took.
 	LoggedIn func(time.Duration)
 	// RegistryRead, unless nil, is called with each change of the registry, after
@@ -199,6 +203,10 @@ func (s *Station) Take(ctx context.Context, conn net.Conn) {
 	s.mu.Lock()
 	s.stats.Calls++
 	s.mu.Unlock()
+	if s.config.Scarce != nil && s.config.Scarce(conn) {
+		s.noDescriptor(c)
+		return
+	}
 	outcome, refused := s.admit(ctx, c)
 	if c.place == nil {
 		if refused == "" {
@@ -215,6 +223,19 @@ func (s *Station) Take(ctx context.Context, conn net.Conn) {
 	}
 	c.conn.setPriority(c.place.Priority())
 	s.wg.Go(c.run)
+}
+
+// noDescriptor closes a connection that has one of the last descriptors, and one that is
+// overdue. A device that calls again can have the latter's place.
+func (s *Station) noDescriptor(c *call) {
+	s.mu.Lock()
+	leave := s.unauthenticated.Evict(time.Now())
+	s.mu.Unlock()
+	if leave != nil {
+		leave()
+	}
+	c.conn.Close()
+	s.refused(OverLimit, nmsproto.Event{Address: c.from.String(), Cause: "no file descriptor is left for it: raise the limit (LimitNOFILE=)"})
 }
 
 // maxRefusing bounds the refused connections that get the reason at a time.

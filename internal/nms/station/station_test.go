@@ -537,6 +537,32 @@ func TestALoginIsNotEvicted(t *testing.T) {
 }
 
 // A connection that waits for a place ends with the station.
+// A connection with one of the last descriptors is closed, and one that is overdue with it.
+func TestTheLastDescriptorsAreNoDevices(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		scarce := false
+		s, d := newSite(t, func(c *Config) { c.Scarce = func(net.Conn) bool { return scarce } }), newStandIn(t)
+		s.know("edge7", d, "")
+		s.call("192.0.2.9:1", quietly)
+		time.Sleep(10 * time.Second) // it is overdue
+		scarce = true
+		s.call("192.0.2.1:1", d.serve)
+		if e := s.await(nmsproto.EventRefused); e.Address != "192.0.2.1:1" || !strings.Contains(e.Cause, "no file descriptor is left") {
+			t.Errorf("got %+v", e)
+		}
+		if e := s.await(nmsproto.EventRefused); e.Address != "192.0.2.9:1" || !strings.Contains(e.Cause, "evicted") {
+			t.Errorf("got %+v", e)
+		}
+		synctest.Wait()
+		if st := s.Stats(); st.Unauthenticated != 0 {
+			t.Errorf("%d are unauthenticated", st.Unauthenticated)
+		}
+		scarce = false
+		s.call("192.0.2.1:2", d.serve)
+		s.await(nmsproto.EventUp)
+	})
+}
+
 func TestAStoppingStationTakesNoConnection(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSite(t, func(c *Config) { c.MaxUnauthenticated = 1 })
