@@ -13,8 +13,9 @@
 //   - A station's lease ends a time L after it sent its last heartbeat that was
 //     acknowledged; it stops believing a tenth earlier. Others count it dead L after they
 //     received that heartbeat, and only if a heartbeat of their own, sent that much later,
-//     has come back to them in the same order of messages with none of that station
-//     before it. So neither a slow watch nor a lost server makes a station dead.
+//     has come back to them in the same order of messages, with none of that station
+//     before it and no message behind it. So neither a slow watch nor a lost server makes
+//     a station dead.
 //   - A lease that has lapsed is never valid again: the station begins a new incarnation,
 //     and writes each of its claims anew.
 //
@@ -24,6 +25,8 @@ package claims
 
 import (
 	"fmt"
+	"strconv"
+	"strings"
 	"time"
 
 	"callhome/internal/nms/nmsproto"
@@ -148,6 +151,15 @@ func (l *Lease) Begun() bool { return l.begun }
 
 // Incarnation changes each time the lease has lapsed.
 func (l *Lease) Incarnation() string { return fmt.Sprintf("%s.%d", l.Process, l.epoch) }
+
+// Later reports whether an incarnation is a later one than another of the same process.
+func Later(a, b string) bool {
+	p, n, _ := strings.Cut(a, ".")
+	q, m, _ := strings.Cut(b, ".")
+	later, err := strconv.ParseUint(n, 10, 64)
+	earlier, err2 := strconv.ParseUint(m, 10, 64)
+	return p == q && err == nil && err2 == nil && later > earlier
+}
 
 // Valid reports whether the station may believe its claims now.
 func (l *Lease) Valid(now Instant) bool { return l.valid && now < l.sent+l.Length*9/10 }

@@ -76,7 +76,7 @@ type Cluster struct {
 	changed pubsub.Hub[string]
 	work    chan struct{} // has a value when the queue has a device
 
-	stations, claims, callers *bucketOf
+	stations, claims, callers *buckets.Bucket // set by join
 
 	mu       sync.Mutex // guards the fields that follow; no request to NATS is made with it
 	problem  error      // why the station is not part of the cluster now
@@ -99,9 +99,6 @@ type Cluster struct {
 	texts    map[string]string             // of claims, each once
 }
 
-// bucketOf is a bucket that is opened by Run.
-type bucketOf struct{ *buckets.Bucket }
-
 // New returns a station's view of its cluster, of which nothing is known yet. An error is
 // one of the configuration: NATS may be away.
 func New(c Config) (*Cluster, error) {
@@ -117,6 +114,8 @@ func New(c Config) (*Cluster, error) {
 		held: make(map[string]*claims.Held), tasks: make(map[string]task), unknown: make(map[string][]nmsproto.Unknown),
 		lines: make(map[string]*line), texts: make(map[string]string),
 	}
+	// A station that is lost changes each of its devices.
+	out.changed.Backlog = func() int { return pubsub.Backlog + 2*c.Registry.Len() }
 	out.mirror, err = mirror.New(c.Dir, c.Registry, func(change registry.Change, err error) { out.holder.RegistryRead(change, err) }, c.Log)
 	if err != nil {
 		conn.Close()
@@ -180,7 +179,7 @@ func (c *Cluster) join(ctx context.Context) (entries, keys *buckets.Bucket, ok b
 			c.mu.Lock()
 			c.problem, c.lease.Length, c.peers = nil, all[0].TTL, claims.NewPeers(all[0].TTL)
 			c.mu.Unlock()
-			c.stations, c.claims, c.callers = &bucketOf{all[0]}, &bucketOf{all[1]}, &bucketOf{all[2]}
+			c.stations, c.claims, c.callers = all[0], all[1], all[2]
 			return all[3], all[4], true
 		}
 		if ctx.Err() != nil {

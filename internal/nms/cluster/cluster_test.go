@@ -237,7 +237,7 @@ func neverTwoHolders(t *testing.T, servers int) {
 					for _, m := range names[i+1:] {
 						// Both at one moment: x before and after y.
 						if y := station(m); y.Believes(id) && x.Believes(id) {
-							t.Errorf("%s and %s both believe that they hold %s", n, m, id)
+							t.Errorf("%s and %s both believe that they hold %s: %s, %s", n, m, id, x.sees(id, y), y.sees(id, x))
 						}
 					}
 				}

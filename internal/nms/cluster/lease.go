@@ -176,6 +176,9 @@ func (w *stationsWatch) Value(key string, v buckets.Value) {
 		}
 	}()
 	former := w.known[key]
+	if claims.Later(former.Incarnation, b.Incarnation) {
+		return // a watch that begins anew may be that of a server that is behind
+	}
 	w.known[key], w.heard[key] = b, w.now()
 	switch own := key == w.name() && process(b.Incarnation) == w.lease.Process; {
 	case own:
@@ -187,7 +190,7 @@ func (w *stationsWatch) Value(key string, v buckets.Value) {
 	default:
 		w.peers.Heard(b.Incarnation, w.now())
 	}
-	if former.Incarnation != "" && former.Incarnation != b.Incarnation && process(former.Incarnation) == process(b.Incarnation) {
+	if claims.Later(b.Incarnation, former.Incarnation) {
 		w.peers.Over(former.Incarnation)
 	}
 	if former.Incarnation != b.Incarnation || b.Over {

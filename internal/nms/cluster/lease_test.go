@@ -50,9 +50,15 @@ func TestAWatchThatCatchesUpBuriesNoLivingStation(t *testing.T) {
 	if !c.peers.Alive("b1.0") || !c.living["b1.0"] {
 		t.Fatal("b is dead, and its heartbeat was shown")
 	}
+	shown("b", "b1.1", 7, 0)
+	shown("b", "b1.0", 6, 0)
+	if !c.peers.Alive("b1.1") || c.peers.Alive("b1.0") {
+		t.Fatal("an older heartbeat, of a server that is behind, has ended the present incarnation")
+	}
+	c.note("device", claims.Claim{Station: "b", Incarnation: "b1.1", Revision: 2, Device: nmsproto.Device{State: nmsproto.Connected}})
 	now = 30 * time.Second
 	own(9, 28*time.Second, 0)
-	if c.peers.Alive("b1.0") || c.living["b1.0"] {
+	if c.peers.Alive("b1.1") || c.living["b1.1"] {
 		t.Fatal("b lives after 13 s of silence")
 	}
 }

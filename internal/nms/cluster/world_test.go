@@ -286,3 +286,14 @@ func await(t testing.TB, what string, ok func() bool) {
 		}
 	}
 }
+
+// sees says what a station knows of a device's claim, and of another station.
+func (s *standIn) sees(id string, other *standIn) string {
+	other.Cluster.mu.Lock()
+	theirs := other.lease.Incarnation()
+	other.Cluster.mu.Unlock()
+	s.Cluster.mu.Lock()
+	defer s.Cluster.mu.Unlock()
+	claim := s.claimed[id]
+	return fmt.Sprintf("%s as %s sees claim %d of %s, and %s alive: %v", s.name, s.lease.Incarnation(), claim.Revision, claim.Incarnation, theirs, s.peers.Alive(theirs))
+}

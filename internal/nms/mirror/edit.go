@@ -243,7 +243,7 @@ func (m *Mirror) Import(e *registry.Entry) (Outcome, error) {
 		}
 		return fail(err)
 	}
-	m.write(registry.FileName(e.ID), buckets.Value{Data: text, Revision: revision})
+	m.write(registry.FileName(e.ID), buckets.Value{Data: text, Revision: revision}, false)
 	if v.Revision == 0 {
 		return Added, nil
 	}

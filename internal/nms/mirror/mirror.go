@@ -59,6 +59,7 @@ type Mirror struct {
 	complete      bool
 	foreign       []registry.Problem
 	last          time.Time // of the last change by another station
+	flush         *time.Timer
 }
 
 // alone is how long after another change one comes that is brought in force by itself.
@@ -112,9 +113,9 @@ func (f *follower) Value(key string, v buckets.Value) {
 		m.mu.Unlock()
 		return
 	}
-	written := m.update(name, v)
 	one := time.Since(m.last) > alone
 	m.last = time.Now()
+	written := m.update(name, v, one)
 	m.mu.Unlock()
 	if !written || !one {
 		return // the registry sees the files of many changes, and reads them together
@@ -140,7 +141,10 @@ func (f *follower) Complete() {
 		if !v.Deleted && name != registry.RevokedFile {
 			entries++
 		}
-		m.apply(name, v, false)
+		// Since the start, files are written here alone.
+		if had, ok := m.revisions[name]; !ok || had != v.Revision {
+			m.apply(name, v, false)
+		}
 	}
 	for _, name := range m.state.names() {
 		if _, ok := m.snapshot[name]; !ok && entries > 0 { // an empty bucket is not what an operator wants
@@ -149,9 +153,7 @@ func (f *follower) Complete() {
 	}
 	m.snapshot = nil
 	m.findForeign()
-	if err := syncDirectory(m.dir); err != nil {
-		m.log.Error("cannot write the copy of the registry to the disk", "error", err)
-	}
+	m.syncAll()
 	m.log.Info("the registry is copied from the cluster", "devices", entries, "only-here", len(m.foreign))
 }
 
@@ -188,13 +190,28 @@ func lines(text []byte) (out []string) {
 	return out
 }
 
-// update applies a change, unless the file has it already. The caller holds mu.
-func (m *Mirror) update(name string, v buckets.Value) (written bool) {
+// update applies a change, unless the file has it already. With sync it is on the disk
+// then, otherwise soon, with further ones. The caller holds mu.
+func (m *Mirror) update(name string, v buckets.Value, sync bool) (written bool) {
 	if v.Revision != 0 && v.Revision <= m.revisions[name] {
 		return false
 	}
-	m.apply(name, v, true)
+	m.apply(name, v, sync)
+	if !sync && m.flush == nil {
+		m.flush = time.AfterFunc(time.Second, func() {
+			m.mu.Lock()
+			m.flush = nil
+			m.mu.Unlock()
+			m.syncAll()
+		})
+	}
 	return true
+}
+
+func (m *Mirror) syncAll() {
+	if err := syncDirectory(m.dir); err != nil {
+		m.log.Error("cannot write the copy of the registry to the disk", "error", err)
+	}
 }
 
 // apply writes or removes a file. The caller holds mu.
@@ -255,15 +272,15 @@ func (m *Mirror) Foreign() []registry.Problem {
 
 // own brings a change of this station in force at once, before the watch shows it.
 func (m *Mirror) own(name string, v buckets.Value) (registry.Change, error) {
-	m.write(name, v)
+	m.write(name, v, true)
 	return m.registry.Read(name)
 }
 
-func (m *Mirror) write(name string, v buckets.Value) {
+func (m *Mirror) write(name string, v buckets.Value, sync bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.complete {
-		m.update(name, v)
+		m.update(name, v, sync)
 	}
 	m.foreign = slices.DeleteFunc(m.foreign, func(p registry.Problem) bool { return p.File == name })
 }

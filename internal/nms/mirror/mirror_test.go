@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -289,4 +290,51 @@ func write(t testing.TB, path string, text []byte) {
 	if err := os.WriteFile(path, text, 0o640); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// TestMeasure prints what an import and a station's first copy cost: CALLHOME_MEASURE has
+// the number of entries.
+func TestMeasure(t *testing.T) {
+	n, _ := strconv.Atoi(os.Getenv("CALLHOME_MEASURE"))
+	if n == 0 {
+		t.Skip("set CALLHOME_MEASURE to a number of entries to measure")
+	}
+	servers := natstest.Start(t, 1)
+	a := join(t, servers, t.TempDir())
+	begin := time.Now()
+	var wg sync.WaitGroup
+	next := make(chan int)
+	for range 16 {
+		wg.Go(func() {
+			for i := range next {
+				if _, err := a.Import(entry(fmt.Sprint("device-", i), newKey(t))); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	for i := range n {
+		next <- i
+	}
+	close(next)
+	wg.Wait()
+	t.Logf("%d entries imported in %v", n, time.Since(begin).Round(time.Millisecond))
+	begin = time.Now()
+	dir := t.TempDir()
+	b := join(t, servers, dir)
+	t.Logf("another station has a copy after %v", time.Since(begin).Round(time.Millisecond))
+	if _, err := b.registry.Reload(); err != nil {
+		t.Fatal(err)
+	}
+	begin = time.Now()
+	if _, err := a.Add(entry("one-more", newKey(t))); err != nil {
+		t.Fatal(err)
+	}
+	added := time.Since(begin)
+	await(t, "it is in force at the other station", func() bool { return b.registry.Entry("one-more") != nil })
+	t.Logf("one more is added in %v, and in force at the other station after %v", added.Round(time.Microsecond), time.Since(begin).Round(time.Microsecond))
+	b.leave()
+	begin = time.Now()
+	join(t, servers, dir)
+	t.Logf("started again, the other station has compared its copy after %v", time.Since(begin).Round(time.Millisecond))
 }
