@@ -1,6 +1,7 @@
 package session
 
 import (
+	"bytes"
 	"crypto/ed25519"
 	"crypto/rand"
 	"fmt"
@@ -9,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"callhome/internal/device/process"
 	"callhome/internal/device/sshdlog"
@@ -251,6 +253,10 @@ func TestTheProgramOfASessionIsFound(t *testing.T) {
 	id, err := process.Identify(sshd.Process.Pid)
 	if err != nil {
 		t.Fatal(err)
+	}
+	var title []byte
+	for end := time.Now().Add(10 * time.Second); !bytes.HasPrefix(title, []byte("sleep")) && time.Now().Before(end); {
+		title, _ = process.System.Read(child, "cmdline") // a look during its exec proves nothing
 	}
 	program, ok := (&Env{}).serves(id, os.Getuid())
 	if !ok || program.PID != child || !program.Runs() {

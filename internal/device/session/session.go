@@ -174,7 +174,7 @@ func (s *Session) hasSent() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	info := tcpInfo(s.sock)
-	return info != nil && info.Bytes_sent > s.sent
+	return info != nil && info.Bytes_sent-info.Bytes_retrans > s.sent
 }
 
 // ErrEnded says that a session ended before it reached the awaited state.

@@ -42,7 +42,7 @@ func (s *Session) Start(cmd sshdexec.Command, conn *dial.Conn) error {
 	s.mu.Lock()
 	s.rec.Remote, s.rec.Local = conn.Remote.String(), conn.Local.String()
 	if info := tcpInfo(conn.File); info != nil {
-		s.sent = info.Bytes_sent
+		s.sent = info.Bytes_sent - info.Bytes_retrans
 	}
 	cmd.Opaque = s.rec.Opaque
 	if s.env.Helper != "" && cmd.Subsystem != "" {

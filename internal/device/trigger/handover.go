@@ -96,12 +96,14 @@ func detach(cmd *sshdexec.Command, c *dial.Conn, log *sshdexec.Log) error {
 	return sysexits.New(sysexits.OSErr, "callhome-trigger --check shows what is missing", fmt.Errorf("sshd took longer than %v to start and was ended", startTime))
 }
 
+// bytesSent returns how many bytes the kernel has sent, each counted once: an
+// announcement before sshd's start can be sent again after it.
 func bytesSent(sock *os.File) uint64 {
 	info, err := unix.GetsockoptTCPInfo(int(sock.Fd()), unix.IPPROTO_TCP, unix.TCP_INFO)
 	if err != nil {
 		return 0
 	}
-	return info.Bytes_sent
+	return info.Bytes_sent - info.Bytes_retrans
 }
 
 // missingOutput says where sshd's output is when the log has none.
