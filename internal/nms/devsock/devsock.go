@@ -90,7 +90,8 @@ func (d *Sockets) Run(ctx context.Context) {
 			time.Sleep(acceptPause)
 		})
 	})
-	for ctx.Err() == nil {
+	// Without a change, the station has stopped, or this was slow before the first one.
+	for empty := 0; empty < 2 && ctx.Err() == nil; {
 		changes, cancel := d.station.Changes()
 		stop := context.AfterFunc(ctx, cancel)
 		connected := make(map[string]bool)
@@ -103,15 +104,12 @@ func (d *Sockets) Run(ctx context.Context) {
 				d.sync(id) // it is not in the registry any more
 			}
 		}
-		n := 0
+		empty++
 		for id := range changes {
-			n++
+			empty = 0
 			d.sync(id)
 		}
 		stop()
-		if n == 0 {
-			return // the station has stopped
-		}
 	}
 }
 

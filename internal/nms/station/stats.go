@@ -39,7 +39,6 @@ type Stats struct {
 
 // Stats returns a copy.
 func (s *Station) Stats() Stats {
-	devices := s.Devices()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	out := s.stats
@@ -53,8 +52,12 @@ func (s *Station) Stats() Stats {
 	for _, state := range nmsproto.States {
 		out.Devices[state] = 0
 	}
-	for _, d := range devices {
-		out.Devices[d.State]++
+	out.Devices[nmsproto.NeverSeen] = s.config.Registry.Len()
+	for id, d := range s.devices {
+		if d.seen.State != "" && d.seen.State != nmsproto.NeverSeen && s.config.Registry.Entry(id) != nil {
+			out.Devices[d.seen.State]++
+			out.Devices[nmsproto.NeverSeen]--
+		}
 	}
 	return out
 }
