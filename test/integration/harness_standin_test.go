@@ -42,6 +42,10 @@ func newStandIns(t *testing.T, many int, n *nms) *standIns {
 func (s *standIns) KeepCalling(addr string) {
 	ctx, cancel := context.WithCancel(context.Background())
 	s.t.Cleanup(cancel)
+	s.keepCalling(ctx, addr)
+}
+
+func (s *standIns) keepCalling(ctx context.Context, addr string) {
 	for i, server := range s.servers {
 		go func() {
 			for wait := time.Duration(i) * 5 * time.Millisecond; ; wait = 500 * time.Millisecond {
