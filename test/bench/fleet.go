@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -74,7 +75,11 @@ func fleet(f *fixture) error {
 	if !doors {
 		without = ", without device sockets"
 	}
-	fmt.Printf("%d devices%s, %s, %d processors, Linux %s, %s\n\n", n, without, time.Now().UTC().Format(time.DateOnly), runtime.NumCPU(), unix.ByteSliceToString(kernel.Release[:]), runtime.Version())
+	queue, err := os.ReadFile("/proc/sys/net/core/somaxconn")
+	if err != nil {
+		return err
+	}
+	fmt.Printf("%d devices%s, net.core.somaxconn %s, %s, %d processors, Linux %s, %s\n\n", n, without, bytes.TrimSpace(queue), time.Now().UTC().Format(time.DateOnly), runtime.NumCPU(), unix.ByteSliceToString(kernel.Release[:]), runtime.Version())
 	fmt.Println("| what happens | half, 99 %, all logged in after | calls without a login | processor time a login: station, devices | sessions, failed | p50, p99 |")
 	fmt.Println("|---|---|---|---|---|---|")
 
