@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"io/fs"
+	"math/rand/v2"
 	"net"
 	"net/netip"
 	"os"
@@ -47,11 +48,20 @@ func listen(t *testing.T) (net.Listener, settings.Target) {
 	return l, settings.Target{Host: "127.0.0.1", Port: netip.MustParseAddrPort(l.Addr().String()).Port()}
 }
 
+// refused returns an address without a listener. Its port is below those that Linux gives
+// to connections of other tests (ip_local_port_range), so it stays free.
 func refused(t *testing.T) settings.Target {
 	t.Helper()
-	l, target := listen(t)
-	l.Close()
-	return target
+	for range 100 {
+		port := uint16(20000 + rand.IntN(12000))
+		l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(int(port))))
+		if err == nil {
+			l.Close()
+			return settings.Target{Host: "127.0.0.1", Port: port}
+		}
+	}
+	t.Fatal("no port is free")
+	return settings.Target{}
 }
 
 func accept(t *testing.T, l net.Listener) net.Conn {
