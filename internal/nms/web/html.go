@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"html"
 	"slices"
+	"strings"
 )
 
 // node is a part of a page. nil is nothing.
@@ -26,8 +27,22 @@ type element struct {
 
 type attribute struct{ name, value string }
 
-// void are the elements without content.
-var void = []string{"input", "link", "meta"}
+var (
+	// void are the elements without content.
+	void = []string{"input", "link", "meta"}
+	// addresses are the attributes that a browser, or the script, loads something by.
+	addresses = []string{"href", "src", "action", "data-part"}
+)
+
+// own reports whether an address is one of the page. Another one could be of a scheme
+// such as javascript. Browsers remove line ends and tabs, and take \ for /.
+func own(address string) bool {
+	path, _, _ := strings.Cut(address, "?")
+	if strings.ContainsFunc(path, func(c rune) bool { return c <= ' ' || c == '\\' }) {
+		return false
+	}
+	return strings.HasPrefix(path, "#") || strings.HasPrefix(path, "/") && !strings.HasPrefix(path, "//")
+}
 
 func el(name string, parts ...node) node { return &element{name, parts} }
 func attr(name, value string) node       { return attribute{name, value} }
@@ -60,6 +75,9 @@ func (l list) attributes(out *bytes.Buffer) {
 	for _, n := range l {
 		switch n := n.(type) {
 		case attribute:
+			if n.value != "" && slices.Contains(addresses, n.name) && !own(n.value) {
+				n.value = "#"
+			}
 			if n.value != "" || n.name == "value" {
 				out.WriteString(" " + n.name + `="` + html.EscapeString(n.value) + `"`)
 			}

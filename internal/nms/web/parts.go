@@ -7,8 +7,7 @@ import (
 	"callhome/internal/nms/nmsproto"
 )
 
-// Parts that several pages have. Text of devices is in g.Text and in attributes alone,
-// which escape it; g.Raw is for constants.
+// Parts that several pages have.
 
 func link(to, text string) node { return el("a", attr("href", to), plain(text)) }
 

@@ -14,6 +14,10 @@ import (
 // pageRows is how many devices a page lists.
 const pageRows = 100
 
+// maxText is how much of a search is used, in bytes: each word is looked for in the text
+// of each device.
+const maxText = 256
+
 // query says which devices are listed, and in which order.
 type query struct {
 	Text, State, Label, Station, Software string
@@ -50,7 +54,7 @@ func timeOf(t *time.Time) time.Time {
 // readQuery reads a query from the parameters of a page; what it does not know it
 // leaves out.
 func readQuery(v url.Values) query {
-	q := query{Text: v.Get("q"), State: v.Get("state"), Label: v.Get("label"), Station: v.Get("station"), Software: v.Get("software"), Sort: v.Get("sort"), Down: v.Get("order") == "down"}
+	q := query{Text: strings.ToValidUTF8(v.Get("q")[:min(len(v.Get("q")), maxText)], ""), State: v.Get("state"), Label: v.Get("label"), Station: v.Get("station"), Software: v.Get("software"), Sort: v.Get("sort"), Down: v.Get("order") == "down"}
 	if orders[q.Sort] == nil {
 		q.Sort = "id"
 	}

@@ -5,10 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
+	"unicode/utf8"
 
 	"callhome/internal/nms/nmsproto"
 )
@@ -154,4 +156,11 @@ func TestTheDaemonIsAskedWhileABrowserShowsThePage(t *testing.T) {
 		close(events)
 		<-ended
 	})
+}
+
+func TestALongSearchIsCut(t *testing.T) {
+	q := readQuery(url.Values{"q": {strings.Repeat("ä ", 10_000)}})
+	if len(q.Text) > maxText || !utf8.ValidString(q.Text) {
+		t.Errorf("%d bytes: %q", len(q.Text), q.Text)
+	}
 }

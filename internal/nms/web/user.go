@@ -7,6 +7,7 @@ import (
 	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/base64"
+	"encoding/hex"
 	"errors"
 	"net/http"
 	"slices"
@@ -42,6 +43,7 @@ type user struct {
 type users struct {
 	options Options
 	secret  []byte // of the tokens
+	cookie  string // the name of the cookie
 
 	mu       sync.Mutex // guards the fields that follow
 	link     [sha256.Size]byte
@@ -50,7 +52,14 @@ type users struct {
 }
 
 func newUsers(o Options) *users {
-	return &users{options: o, secret: random(), sessions: make(map[[sha256.Size]byte]time.Time)}
+	v := &users{options: o, secret: random(), sessions: make(map[[sha256.Size]byte]time.Time)}
+	// Browsers share cookies between the ports of an address. With a name of its own the
+	// page of another station, forwarded to another port, does not replace the cookie.
+	v.cookie = cookieName + "-" + hex.EncodeToString(random()[:4])
+	if v.secure() {
+		v.cookie = "__Host-" + v.cookie
+	}
+	return v
 }
 
 func random() []byte {
@@ -131,7 +140,7 @@ func (v *users) of(r *http.Request, now time.Time) *user {
 		}
 		return &user{Name: name, May: slices.Contains(v.options.Operators, name), Token: v.token("user", name)}
 	}
-	for _, c := range r.CookiesNamed(v.cookie()) {
+	for _, c := range r.CookiesNamed(v.cookie) {
 		u := &user{Name: v.options.User, May: true, Link: true, key: sha256.Sum256([]byte(c.Value)), Token: v.token("session", c.Value)}
 		if v.valid(u, now) {
 			return u
@@ -141,13 +150,14 @@ func (v *users) of(r *http.Request, now time.Time) *user {
 }
 
 // named returns the user whom the proxy names, "" where it names none. A second header
-// may be the browser's own.
+// may be the browser's own. A name is compared as it is: net/http has removed spaces and
+// tabs around it, and with other white space it is another user's.
 func (v *users) named(r *http.Request) string {
 	all := r.Header.Values(v.options.Header)
 	if len(all) != 1 {
 		return ""
 	}
-	name := strings.TrimSpace(all[0])
+	name := all[0]
 	if len(name) > maxName || strings.ContainsFunc(name, func(c rune) bool { return !unicode.IsPrint(c) || c == ',' }) {
 		return ""
 	}
@@ -161,18 +171,13 @@ func (v *users) token(kind, of string) string {
 	return base64.RawURLEncoding.EncodeToString(mac.Sum(nil))
 }
 
-// cookie is the cookie's name. Browsers share cookies between the ports of an address.
-func (v *users) cookie() string {
-	if v.options.URL != nil && v.options.URL.Scheme == "https" {
-		return "__Host-" + cookieName
-	}
-	return cookieName
-}
+// secure reports whether browsers use https.
+func (v *users) secure() bool { return v.options.URL != nil && v.options.URL.Scheme == "https" }
 
 func (v *users) setCookie(w http.ResponseWriter, value string, age time.Duration) {
 	http.SetCookie(w, &http.Cookie{
-		Name: v.cookie(), Value: value, Path: "/", MaxAge: cmp.Or(int(age/time.Second), -1), HttpOnly: true, SameSite: http.SameSiteStrictMode,
-		Secure: strings.HasPrefix(v.cookie(), "__Host-"),
+		Name: v.cookie, Value: value, Path: "/", MaxAge: cmp.Or(int(age/time.Second), -1), HttpOnly: true, SameSite: http.SameSiteStrictMode,
+		Secure: v.secure(),
 	})
 }
 
@@ -204,7 +209,7 @@ const anotherLink = "Send SIGUSR1 to the command for another link."
 func (s *Server) operator(handle func(http.ResponseWriter, *http.Request, *user)) func(http.ResponseWriter, *http.Request, *user) {
 	return func(w http.ResponseWriter, r *http.Request, u *user) {
 		if !u.May {
-			s.log(u, "refused", errReadOnly, "request", r.Method+" "+r.URL.Path)
+			s.warnings.Warn("the request of a user who may only read was refused", "user", printable.Quoted(u.Name), "request", printable.Line(r.Method+" "+r.URL.Path))
 			s.failed(w, u, http.StatusForbidden, errReadOnly)
 			return
 		}
@@ -233,7 +238,8 @@ func (s *Server) log(u *user, action string, err error, fields ...any) {
 // cookie along.
 func (s *Server) login(w http.ResponseWriter, r *http.Request) {
 	cookie, ok := "", false
-	if s.options.Header == "" {
+	// Programs that preview links send HEAD.
+	if s.options.Header == "" && r.Method == http.MethodGet {
 		cookie, ok = s.users.enter(r.URL.Query().Get("link"), time.Now())
 	}
 	if !ok {

@@ -146,6 +146,8 @@ var headers = map[string]string{
 	"Permissions-Policy": "camera=(), geolocation=(), microphone=()", "Cache-Control": "no-store",
 }
 
+const otherSite = "The request came from another site."
+
 func (s *Server) routes() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /static/{version}/{name}", s.static)
@@ -171,7 +173,7 @@ func (s *Server) routes() http.Handler {
 		_ = crossOrigin.AddTrustedOrigin(u.Scheme + "://" + u.Host) // the command has checked it
 	}
 	crossOrigin.SetDenyHandler(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		s.refused(w, http.StatusForbidden, "The request came from another site.")
+		s.refused(w, http.StatusForbidden, otherSite)
 	}))
 	checked := crossOrigin.Handler(mux)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -182,6 +184,10 @@ func (s *Server) routes() http.Handler {
 			s.refused(w, http.StatusMisdirectedRequest, "The page has another address than the one that was asked for.")
 			return
 		}
+		if foreign(r.Header) {
+			s.refused(w, http.StatusForbidden, otherSite)
+			return
+		}
 		r.Body = http.MaxBytesReader(w, r.Body, maxBody)
 		checked.ServeHTTP(w, r)
 	})
@@ -189,18 +195,30 @@ func (s *Server) routes() http.Handler {
 
 // knownHost reports whether a request was sent to an address of the page. A site whose
 // name is made to resolve to the page's address is another one (DNS rebinding). A
-// loopback address and localhost cannot be made so. A proxy checks names itself.
+// loopback address and localhost cannot be made so. A proxy checks names itself, and may
+// leave the port away.
 func (s *Server) knownHost(host string) bool {
-	if s.options.URL != nil {
-		return strings.EqualFold(host, s.options.URL.Host)
-	}
-	if s.options.Header != "" {
-		return true
-	}
 	name, _, err := net.SplitHostPort(host)
 	if err != nil {
 		name = strings.Trim(host, "[]")
 	}
+	if s.options.URL != nil {
+		return strings.EqualFold(name, s.options.URL.Hostname())
+	}
+	if s.options.Header != "" {
+		return true
+	}
 	a, err := netip.ParseAddr(name)
 	return err == nil && a.IsLoopback() || strings.EqualFold(name, "localhost")
+}
+
+// foreign reports whether a document of another site has the browser load this as a part
+// of itself. It cannot read the answer, but could measure how long a search takes, or
+// use up a user's streams. Links to the page work.
+func foreign(h http.Header) bool {
+	switch h.Get("Sec-Fetch-Site") {
+	case "", "same-origin", "none":
+		return false
+	}
+	return h.Get("Sec-Fetch-Mode") != "navigate" || h.Get("Sec-Fetch-Dest") != "document"
 }

@@ -276,6 +276,17 @@ func TestALinkWorksOnceAndExpires(t *testing.T) {
 	if status, _ := s.get(path); status != http.StatusForbidden {
 		t.Errorf("the same link again: %d", status)
 	}
+	link, _ = s.page.Link("h")
+	_, path, _ = strings.Cut(link, "http://h")
+	if status, _, _ := s.do(s.request(http.MethodHead, path, nil)); status != http.StatusForbidden {
+		t.Errorf("HEAD: %d", status)
+	}
+	if status, _ := s.get(path); status != http.StatusOK {
+		t.Errorf("the link after HEAD: %d", status)
+	}
+	if other := newUsers(s.page.options); other.cookie == s.page.users.cookie {
+		t.Errorf("two pages have the cookie %s", other.cookie)
+	}
 	now := time.Now()
 	secret, until := s.page.users.newLink(now)
 	if _, ok := s.page.users.enter(secret, until); ok {
@@ -288,7 +299,7 @@ func TestALinkWorksOnceAndExpires(t *testing.T) {
 	}
 	cookieValue, ok := s.page.users.enter(secret, now)
 	r := s.request(http.MethodGet, "/", nil)
-	r.AddCookie(&http.Cookie{Name: "callhome-nms", Value: cookieValue})
+	r.AddCookie(&http.Cookie{Name: s.page.users.cookie, Value: cookieValue})
 	if !ok || s.page.users.of(r, now) == nil || s.page.users.of(r, now.Add(sessionTime)) != nil {
 		t.Error("a session does not end in time")
 	}
@@ -358,6 +369,27 @@ func TestARequestOfAnotherSiteIsRefused(t *testing.T) {
 	}
 	if calls := s.called(); len(calls) > 0 {
 		t.Errorf("the daemon was called: %v", calls)
+	}
+	for _, tt := range []struct {
+		site, mode, dest string
+		status           int
+	}{
+		{"cross-site", "no-cors", "image", http.StatusForbidden}, {"same-site", "cors", "empty", http.StatusForbidden}, {"cross-site", "navigate", "iframe", http.StatusForbidden},
+		{"cross-site", "navigate", "document", http.StatusOK}, {"same-origin", "cors", "empty", http.StatusOK}, {"none", "navigate", "document", http.StatusOK},
+	} {
+		r := s.request(http.MethodGet, "/devices?q=x", nil)
+		for name, value := range map[string]string{"Sec-Fetch-Site": tt.site, "Sec-Fetch-Mode": tt.mode, "Sec-Fetch-Dest": tt.dest} {
+			r.Header.Set(name, value)
+		}
+		if status, _, _ := s.do(r); status != tt.status {
+			t.Errorf("%+v: %d", tt, status)
+		}
+	}
+	proxied := &Server{options: Options{URL: &url.URL{Scheme: "https", Host: "nms.example:8443"}}}
+	for host, want := range map[string]bool{"nms.example": true, "NMS.example:8443": true, "127.0.0.1": false, "nms.example.evil": false, "": false} {
+		if got := proxied.knownHost(host); got != want {
+			t.Errorf("%q for %v: %v", host, proxied.options.URL, got)
+		}
 	}
 	for _, host := range []string{"127.0.0.1:1", "localhost:8334", "[::1]:1", "127.3.4.5", "LOCALHOST"} {
 		if !s.page.knownHost(host) {
@@ -435,7 +467,7 @@ func TestAReaderHasNoButtonsAndMayNotAct(t *testing.T) {
 	if status, _ := s.get("/"); status != http.StatusForbidden {
 		t.Errorf("without the header: %d", status)
 	}
-	for _, bad := range []string{"a,ann", "a\tb", strings.Repeat("x", 200)} {
+	for _, bad := range []string{"a,ann", "a\tb", "ann\u00a0", "\u3000ann", "\u202eann", strings.Repeat("x", 200)} {
 		as(bad)
 		if status, _ := s.get("/"); status != http.StatusForbidden {
 			t.Errorf("the user %q: %d", bad, status)
