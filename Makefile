@@ -109,8 +109,7 @@ bench-programs: build
 
 N ?= 10000
 .PHONY: fleet
-fleet: build ## a station with N devices: storm, restart, hostile crowd, drain (root, minutes, up to 2 GB of memory)
-	$(BUILD) -o bin/bench ./test/bench
+fleet: bench-programs ## a station with N devices: storm, restart, hostile crowd, drain (root, minutes, up to 2 GB of memory)
 	bin/bench -step fleet -n $(N)
 
 .PHONY: simulate
