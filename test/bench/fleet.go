@@ -270,6 +270,10 @@ func (s *stormStation) metrics() (map[string]float64, error) {
 	return out, nil
 }
 
+// fleetNice is the niceness of the devices. On other machines they would take no processor
+// time from the station; but devices that get none for seconds are evicted.
+const fleetNice = 5
+
 // perProcess bounds the devices of one process.
 const perProcess = 5000
 
@@ -285,7 +289,7 @@ type generator struct {
 func (s *stormStation) fleet(first, n int) (*generator, error) {
 	g := &generator{}
 	for ; n > 0; first, n = first+perProcess, n-perProcess {
-		c, err := s.crowdCommand(15, "fleet", first, min(n, perProcess))
+		c, err := s.crowdCommand(fleetNice, "fleet", first, min(n, perProcess))
 		if err != nil {
 			return nil, err
 		}
