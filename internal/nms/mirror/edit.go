@@ -63,7 +63,8 @@ func marks(e *registry.Entry) (keys []string, what map[string]string) {
 // change that another station makes now.
 const abandoned = time.Minute
 
-// mark makes the marks of an entry, and returns those that are new. On error none is new.
+// mark makes the marks of an entry, and returns those that are new. One may be another
+// station's, which adds the same device now, so none is removed on error.
 func (m *Mirror) mark(ctx context.Context, entries, keys *buckets.Bucket, e *registry.Entry) (fresh map[string]uint64, err error) {
 	fresh = make(map[string]uint64)
 	all, what := marks(e)
@@ -73,7 +74,6 @@ func (m *Mirror) mark(ctx context.Context, entries, keys *buckets.Bucket, e *reg
 			revision, err = m.takeMark(ctx, entries, keys, key, what[key], e.ID)
 		}
 		if err != nil {
-			unmark(ctx, keys, fresh)
 			return nil, err
 		}
 		if revision != 0 {
@@ -126,10 +126,13 @@ func hasMark(ctx context.Context, entries *buckets.Bucket, id, mark string) (boo
 	return what[mark] != "", nil
 }
 
-// unmark removes marks. One that stays is taken over later, as its entry does not need it.
-func unmark(ctx context.Context, keys *buckets.Bucket, all map[string]uint64) {
+// unmark removes marks that the entry of a device, which another station has written,
+// does not need. One that stays is taken over later.
+func unmark(ctx context.Context, entries, keys *buckets.Bucket, id string, all map[string]uint64) {
 	for key, revision := range all {
-		_ = keys.Delete(ctx, key, revision)
+		if has, err := hasMark(ctx, entries, id, key); err == nil && !has {
+			_ = keys.Delete(ctx, key, revision)
+		}
 	}
 }
 
@@ -155,7 +158,7 @@ func (m *Mirror) Add(e *registry.Entry) (registry.Change, error) {
 	if err != nil {
 		if errors.Is(err, buckets.ErrConflict) {
 			err = os.ErrExist
-			unmark(ctx, keys, fresh)
+			unmark(ctx, entries, keys, e.ID, fresh)
 		} // else the entry may be written yet
 		return fail(err)
 	}
@@ -190,7 +193,8 @@ func (m *Mirror) Remove(id string) (registry.Change, error) {
 	if e, err := registry.Parse(v.Data); err == nil {
 		unmarkOf(ctx, keys, e, nil)
 	}
-	return m.own(registry.FileName(id), buckets.Value{Deleted: true})
+	// The deletion has a later revision. A watch that is behind may show the entry yet.
+	return m.own(registry.FileName(id), buckets.Value{Deleted: true, Revision: v.Revision + 1})
 }
 
 // unmarkOf removes the marks of an entry that is gone, less those that keep has.
@@ -239,7 +243,7 @@ func (m *Mirror) Import(e *registry.Entry) (Outcome, error) {
 	revision, err := entries.Put(ctx, buckets.KeyOf(e.ID), text, v.Revision)
 	if err != nil {
 		if errors.Is(err, buckets.ErrConflict) {
-			unmark(ctx, keys, fresh)
+			unmark(ctx, entries, keys, e.ID, fresh)
 		}
 		return fail(err)
 	}

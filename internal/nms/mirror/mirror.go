@@ -137,42 +137,74 @@ func (f *follower) Complete() {
 	m.complete = true
 	m.revoke()
 	entries := 0
+	var behind []string
 	for name, v := range m.snapshot {
 		if !v.Deleted && name != registry.RevokedFile {
 			entries++
 		}
 		// Since the start, files are written here alone.
-		if had, ok := m.revisions[name]; !ok || had != v.Revision {
+		if had, ok := m.revisions[name]; ok && had > v.Revision {
+			behind = append(behind, name)
+		} else if !ok || had != v.Revision {
 			m.apply(name, v, false)
 		}
 	}
 	for _, name := range m.state.names() {
 		if _, ok := m.snapshot[name]; !ok && entries > 0 { // an empty bucket is not what an operator wants
-			m.apply(name, buckets.Value{Deleted: true}, false)
+			behind = append(behind, name)
 		}
 	}
+	m.applyLeaders(behind)
 	m.snapshot = nil
 	m.findForeign()
 	m.syncAll()
 	m.log.Info("the registry is copied from the cluster", "devices", entries, "only-here", len(m.foreign))
 }
 
+// applyLeaders applies what the leader has of files of which the watch has shown less
+// than is here: the server of a watch may be behind. The caller holds mu.
+func (m *Mirror) applyLeaders(names []string) {
+	for _, name := range names {
+		key := revokedKey
+		if id, isEntry := strings.CutSuffix(name, registry.FileName("")); isEntry {
+			key = buckets.KeyOf(id)
+		}
+		v, err := m.entries.Get(context.Background(), key)
+		if err != nil {
+			m.log.Error("cannot compare files of the registry with the cluster; they stay until it is copied again", "first", name, "error", err)
+			return
+		}
+		v.Deleted = v.Revision == 0
+		m.apply(name, v, false)
+	}
+}
+
 // revoke adds the revoked keys that only this station has to the bucket's: a revocation
 // is never lost because a station joins. The caller holds mu.
 func (m *Mirror) revoke() {
 	v, ok := m.snapshot[registry.RevokedFile]
-	if !ok || v.Deleted || m.state.has(registry.RevokedFile) {
+	if ok && !v.Deleted && m.state.has(registry.RevokedFile) {
 		return
 	}
 	text, err := os.ReadFile(filepath.Join(m.dir, registry.RevokedFile))
 	if err != nil {
 		return // there is none, or the registry reports it
 	}
+	expected := v.Revision
+	if v.Deleted {
+		v.Data, expected = nil, 0
+	}
 	merged, err := registry.AddRevoked(v.Data, lines(text)...)
-	if err != nil || bytes.Equal(merged, v.Data) {
+	if err == nil && bytes.Equal(merged, v.Data) {
 		return
 	}
-	revision, err := m.entries.Put(context.Background(), revokedKey, merged, v.Revision)
+	if err == nil && len(merged) > maxList {
+		err = fmt.Errorf("the list would have %d bytes, the maximum is %d", len(merged), maxList)
+	}
+	var revision uint64
+	if err == nil {
+		revision, err = m.entries.Put(context.Background(), revokedKey, merged, expected)
+	}
 	if err != nil {
 		m.log.Error("cannot add this station's revoked keys to the cluster's", "error", err)
 		delete(m.snapshot, registry.RevokedFile) // the local list stays
@@ -218,6 +250,14 @@ func (m *Mirror) syncAll() {
 func (m *Mirror) apply(name string, v buckets.Value, sync bool) {
 	path := filepath.Join(m.dir, name)
 	var err error
+	if name == registry.RevokedFile {
+		// No list would accept each key, and one that cannot be read would refuse each.
+		if _, err := registry.AddRevoked(v.Data); err != nil || v.Deleted {
+			m.log.Error("the cluster's list of revoked keys cannot be used; the copy of this station stays in force", "removed", v.Deleted, "error", err)
+			m.revisions[name] = v.Revision
+			return
+		}
+	}
 	if v.Deleted {
 		if m.state.has(name) {
 			if err = os.Remove(path); errors.Is(err, os.ErrNotExist) {

@@ -285,6 +285,138 @@ func TestAnEmptiedBucketRemovesNothing(t *testing.T) {
 	}
 }
 
+func (s *station) revoked(key ssh.PublicKey) bool {
+	text, _ := os.ReadFile(filepath.Join(s.dir, registry.RevokedFile))
+	return strings.Contains(string(text), strings.TrimSpace(string(ssh.MarshalAuthorizedKey(key)))) || strings.Contains(string(text), ssh.FingerprintSHA256(key))
+}
+
+// TestNoRevocationIsLost: the bucket has no list when a station joins that has one, a
+// list in it is removed, or is replaced by one that cannot be read.
+func TestNoRevocationIsLost(t *testing.T) {
+	servers := natstest.Start(t, 1)
+	dir, key, later := t.TempDir(), newKey(t), newKey(t)
+	write(t, filepath.Join(dir, registry.RevokedFile), ssh.MarshalAuthorizedKey(key))
+	a, b := join(t, servers, dir), join(t, servers, t.TempDir())
+	if _, err := b.Revoke(ssh.FingerprintSHA256(later)); err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range []*station{a, b} {
+		await(t, "each station has both revocations", func() bool { return s.revoked(key) && s.revoked(later) })
+	}
+	v, err := b.entries.Get(t.Context(), revokedKey)
+	if err == nil {
+		_, err = b.entries.Put(t.Context(), revokedKey, []byte("garbage\n"), v.Revision)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	passed := func(id string) { // what was written before is known everywhere
+		t.Helper()
+		if _, err := b.Add(entry(id, newKey(t))); err != nil {
+			t.Fatal(err)
+		}
+		await(t, "a further entry is at the other station", func() bool { return a.has(id) })
+	}
+	passed("one")
+	if !a.revoked(key) || !b.revoked(later) {
+		t.Error("a list that cannot be read has replaced one that can")
+	}
+	if v, err = b.entries.Get(t.Context(), revokedKey); err == nil {
+		err = b.entries.Delete(t.Context(), revokedKey, v.Revision)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	passed("two")
+	if !a.revoked(key) || !b.revoked(later) {
+		t.Error("a list that was removed from the bucket is removed here")
+	}
+	a.leave()
+	a = join(t, servers, dir)
+	c := join(t, servers, t.TempDir())
+	if !a.revoked(key) || !c.revoked(key) || !c.revoked(later) {
+		t.Error("the next station that joins does not bring the list back")
+	}
+}
+
+// TestTheSameDeviceTwice: of two stations that register one device at the same time, the
+// one that fails leaves the host key to the other.
+func TestTheSameDeviceTwice(t *testing.T) {
+	servers := natstest.Start(t, 1)
+	a, b := join(t, servers, t.TempDir()), join(t, servers, t.TempDir())
+	key := newKey(t)
+	if _, err := a.Add(entry("d", key)); err != nil {
+		t.Fatal(err)
+	}
+	second := entry("d", key)
+	second.User = "root"
+	if _, err := b.Add(second); !errors.Is(err, os.ErrExist) {
+		t.Fatalf("the same device at another station: %v", err)
+	}
+	if _, err := b.Add(entry("other", key)); err == nil || !strings.Contains(err.Error(), "belongs to device d") {
+		t.Fatalf("its host key as that of another device: %v", err)
+	}
+}
+
+// TestAWatchThatIsBehindRemovesNothing: a watch begins at a server that has not got the
+// last writes yet.
+func TestAWatchThatIsBehindRemovesNothing(t *testing.T) {
+	servers := natstest.Start(t, 1)
+	a := join(t, servers, t.TempDir())
+	for _, id := range []string{"one", "two"} {
+		if _, err := a.Add(entry(id, newKey(t))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	v, err := a.entries.Get(t.Context(), buckets.KeyOf("one"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	changed := &registry.Entry{ID: "one", HostKeys: []ssh.PublicKey{newKey(t)}, User: "changed"}
+	if o, err := a.Import(changed); err != nil || o != Changed {
+		t.Fatalf("%v, %v", o, err)
+	}
+	f := (*follower)(a.Mirror)
+	f.Begin()
+	f.Value(buckets.KeyOf("one"), v) // the former entry, and nothing of two
+	f.Complete()
+	text, _ := os.ReadFile(filepath.Join(a.dir, "one.json"))
+	if string(text) != string(changed.Format()) {
+		t.Errorf("one is as it was before:\n%s", text)
+	}
+	if !a.has("two") {
+		t.Error("two is removed")
+	}
+}
+
+// TestTheStateSurvivesAFullDisk: a line of the state could not be written, or only a part.
+func TestTheStateSurvivesAFullDisk(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, stateName)
+	s, err := openState(path)
+	if err == nil {
+		err = errors.Join(s.reset("bucket"), s.add("one.json"))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	whole, _ := os.ReadFile(path)
+	if err := os.Remove(path); err != nil { // so that an append fails
+		t.Fatal(err)
+	}
+	if err := s.add("two.json"); err == nil || s.has("two.json") {
+		t.Fatalf("a file is a copy that is not recorded as one: %v", err)
+	}
+	write(t, path, append(whole, "+tw"...))
+	if err := s.add("two.json"); err != nil {
+		t.Fatal(err)
+	}
+	again, err := openState(path)
+	if err != nil || !again.has("one.json") || !again.has("two.json") || len(again.names()) != 2 {
+		t.Fatalf("read again, the copies are %v, %v", again.names(), err)
+	}
+}
+
 func write(t testing.TB, path string, text []byte) {
 	t.Helper()
 	if err := os.WriteFile(path, text, 0o640); err != nil {

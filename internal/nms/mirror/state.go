@@ -24,6 +24,7 @@ type stateFile struct {
 	bucket string // creation of the bucket
 	copies map[string]bool
 	lines  int
+	torn   bool // an append failed: the file may end in the middle of a line
 }
 
 func openState(path string) (*stateFile, error) {
@@ -73,16 +74,25 @@ func (s *stateFile) add(name string) error {
 		return nil
 	}
 	s.copies[name] = true
-	return s.append("+" + name)
+	err := s.append("+" + name)
+	if err != nil {
+		delete(s.copies, name) // it is tried again
+	}
+	return err
 }
 
 func (s *stateFile) remove(name string) error {
 	delete(s.copies, name)
-	return s.append("-" + name)
+	err := s.append("-" + name)
+	if err != nil {
+		s.copies[name] = true
+	}
+	return err
 }
 
-func (s *stateFile) append(line string) error {
-	if s.lines++; s.lines > 2*len(s.copies)+1024 {
+func (s *stateFile) append(line string) (err error) {
+	defer func() { s.torn = err != nil }()
+	if s.lines++; s.torn || s.lines > 2*len(s.copies)+1024 {
 		return s.compact()
 	}
 	f, err := os.OpenFile(s.path, os.O_WRONLY|os.O_APPEND|unix.O_NOFOLLOW, 0)
