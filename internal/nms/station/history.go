@@ -19,6 +19,7 @@ const (
 // and how many logins, losses and refused calls there were in each minute of the last
 // day. The station calls its methods with its mu held.
 type history struct {
+	known   func(id string) bool // whether the registry has a device
 	devices map[string]*deviceHistory
 	minutes [maxMinutes]minute // of minute n at n modulo maxMinutes
 }
@@ -46,12 +47,15 @@ type record struct {
 // identity is what a device showed; records share it.
 type identity struct{ software, hostKey, certificate string }
 
-func newHistory() *history { return &history{devices: make(map[string]*deviceHistory)} }
+func newHistory(known func(id string) bool) *history {
+	return &history{known: known, devices: make(map[string]*deviceHistory)}
+}
 
 // note records an event, also one that a rate limit does not publish.
 func (h *history) note(e nmsproto.Event) {
 	h.count(e)
-	if e.Device == "" || e.Event == nmsproto.EventRemoved {
+	// The connection of a device that was removed ends after that.
+	if e.Device == "" || !h.known(e.Device) {
 		return
 	}
 	d := h.of(e.Device)
@@ -74,6 +78,9 @@ func (h *history) note(e nmsproto.Event) {
 
 // session records a session that has ended.
 func (h *history) session(device string, s nmsproto.SessionRecord) {
+	if !h.known(device) {
+		return
+	}
 	d := h.of(device)
 	d.sessions = appendBounded(d.sessions, s, maxSessions)
 }

@@ -9,7 +9,10 @@ import (
 	"time"
 
 	"callhome/internal/nms/nmsproto"
+	"callhome/internal/printable"
 )
+
+func anyDevice(string) bool { return true }
 
 func detail(t *testing.T, h *history, id string) nmsproto.DeviceDetail {
 	t.Helper()
@@ -19,7 +22,7 @@ func detail(t *testing.T, h *history, id string) nmsproto.DeviceDetail {
 }
 
 func TestADevicesHistoryIsBoundedAndTheNewestIsFirst(t *testing.T) {
-	h := newHistory()
+	h := newHistory(anyDevice)
 	begin := time.Date(2026, 11, 29, 12, 0, 0, 0, time.UTC)
 	for i := range maxRecords + 5 {
 		h.note(nmsproto.Event{Time: begin.Add(time.Duration(i) * time.Second), Event: nmsproto.EventDown, Device: "edge7", Address: "192.0.2.1:1", Cause: fmt.Sprint(i)})
@@ -40,7 +43,7 @@ func TestADevicesHistoryIsBoundedAndTheNewestIsFirst(t *testing.T) {
 }
 
 func TestEqualEventsInARowAreOneRecord(t *testing.T) {
-	h := newHistory()
+	h := newHistory(anyDevice)
 	begin := time.Date(2026, 11, 29, 12, 0, 0, 0, time.UTC)
 	fails := nmsproto.Event{Event: nmsproto.EventRefused, Device: "edge7", Software: "SSH-2.0-x", Cause: "login failed"}
 	for i := range 100 {
@@ -56,7 +59,7 @@ func TestEqualEventsInARowAreOneRecord(t *testing.T) {
 }
 
 func TestTheTimelineCountsByMinuteAndQuarter(t *testing.T) {
-	h := newHistory()
+	h := newHistory(anyDevice)
 	now := time.Date(2026, 11, 29, 12, 0, 30, 0, time.UTC)
 	for _, e := range []struct {
 		ago   time.Duration
@@ -129,20 +132,38 @@ func TestTheStationRemembersWhatHappenedToADevice(t *testing.T) {
 }
 
 func BenchmarkHistoryOf20000Devices(b *testing.B) {
-	for b.Loop() {
-		var before, after runtime.MemStats
-		runtime.GC()
-		runtime.ReadMemStats(&before)
-		h := newHistory()
-		for i := range 20000 {
-			for n := range maxRecords {
-				h.note(nmsproto.Event{Time: time.Unix(int64(n), 0), Event: []string{nmsproto.EventUp, nmsproto.EventDown}[n%2], Device: fmt.Sprintf("edge%d", i),
-					Address: fmt.Sprintf("192.0.2.1:%d", n), Software: "SSH-2.0-OpenSSH_9.2", HostKey: strings.Repeat("x", 50), Cause: "the device closed the connection"})
+	long := func(i, n int) string { return fmt.Sprintf("%06d %02d", i, n) + strings.Repeat("x", printable.Most) }
+	usual := func(_, n int, e *nmsproto.Event) {
+		e.Event = []string{nmsproto.EventUp, nmsproto.EventDown}[n%2]
+		e.Software, e.Cause = "SSH-2.0-OpenSSH_9.2", "the device closed the connection"
+	}
+	for _, row := range []struct {
+		name string
+		fill func(i, n int, e *nmsproto.Event)
+	}{
+		{"usual", usual},
+		{"another version, certificate and cause each time", func(i, n int, e *nmsproto.Event) {
+			e.Event, e.Software, e.Certificate, e.Cause = nmsproto.EventRefused, long(i, n)[:255], long(i, n), "login failed: "+long(i, n)
+		}},
+	} {
+		b.Run(row.name, func(b *testing.B) {
+			for b.Loop() {
+				var before, after runtime.MemStats
+				runtime.GC()
+				runtime.ReadMemStats(&before)
+				h := newHistory(anyDevice)
+				for i := range 20000 {
+					for n := range maxRecords {
+						e := nmsproto.Event{Time: time.Unix(int64(n), 0), Device: fmt.Sprintf("edge%d", i), Address: fmt.Sprintf("192.0.2.1:%d", n), HostKey: strings.Repeat("x", 50)}
+						row.fill(i, n, &e)
+						h.note(e)
+					}
+				}
+				runtime.GC()
+				runtime.ReadMemStats(&after)
+				b.ReportMetric(float64(after.HeapAlloc-before.HeapAlloc)/20000, "bytes/device")
+				runtime.KeepAlive(h)
 			}
-		}
-		runtime.GC()
-		runtime.ReadMemStats(&after)
-		b.ReportMetric(float64(after.HeapAlloc-before.HeapAlloc)/20000, "bytes/device")
-		runtime.KeepAlive(h)
+		})
 	}
 }

@@ -134,7 +134,7 @@ func New(c Config) (*Station, error) {
 	if s.config.Editor == nil {
 		s.config.Editor = c.Registry
 	}
-	s.history = newHistory()
+	s.history = newHistory(func(id string) bool { return s.config.Registry.Entry(id) != nil })
 	s.events = newPublisher(&s.mu, c.Name, s.history.note)
 	s.events.hub.Backlog = s.backlog
 	s.events.changed.Backlog = s.backlog

@@ -55,6 +55,9 @@ func TestARemovedDeviceIsUnknown(t *testing.T) {
 		if _, err := os.Stat(filepath.Join(s.dir, "edge7.json")); !errors.Is(err, os.ErrNotExist) {
 			t.Errorf("its file: %v", err)
 		}
+		if n := len(s.history.devices); n != 0 {
+			t.Errorf("%d devices have a history", n)
+		}
 		s.call("192.0.2.1:2", d.serve)
 		s.await(nmsproto.EventUnknown)
 	})
