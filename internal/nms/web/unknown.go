@@ -41,7 +41,7 @@ func unknown(u *user) node {
 	}
 	for _, d := range u.fleet.Unknown {
 		out = append(out, el("article", class("card"), aria("labelledby", "k-"+d.HostKey),
-			el("h2", anchor("k-"+d.HostKey), class("key"), plain(d.HostKey)), called(d), when(u.May, decisions(u, d.HostKey))))
+			el("h2", anchor("k-"+d.HostKey), class("key"), plain(d.HostKey)), called(d), when(u.May, decisions(u, d))))
 	}
 	return out
 }
@@ -58,14 +58,16 @@ func called(d nmsproto.Unknown) node {
 }
 
 // decisions are what an operator can do with an unknown device.
-func decisions(u *user, key string) node {
+func decisions(u *user, d nmsproto.Unknown) node {
+	key := d.HostKey
 	decide := func(action, title, text, button, kind string) node {
 		return el("details", anchor(action+"-"+key), el("summary", plain(title)), form(u, "/unknown/"+action, hidden("key", key), el("p", plain(text)), el("button", class(kind), plain(button))))
 	}
 	return el("div", class("actions"),
 		el("a", class("button"), attr("href", "/unknown/adopt?"+url.Values{"key": {key}}.Encode()), plain("Adopt…")),
 		decide("refuse", "Refuse…", "Revokes the host key. Every call with it is refused until an administrator removes its line from revoked_keys.", "Refuse this host key", "danger"),
-		decide("forget", "Forget…", "Takes it off this list. If it calls again, it is back on it.", "Forget these calls", ""))
+		// Each station has its own list.
+		when(d.Station == u.fleet.Status.Station, decide("forget", "Forget…", "Takes it off this list. If it calls again, it is back on it.", "Forget these calls", "")))
 }
 
 // unknownOf returns the unknown device with that host key.
@@ -161,8 +163,9 @@ func (s *Server) forget(w http.ResponseWriter, r *http.Request, u *user) {
 // withdraw calls a method with the host key of an unknown device.
 func (s *Server) withdraw(w http.ResponseWriter, r *http.Request, u *user, action, notice, method string, params func(key string) any) {
 	key := r.PostFormValue("key")
-	// The daemon takes a device's id, too.
-	if _, ok := u.fleet.unknownOf(key); !ok {
+	// The daemon takes a device's id, too, and the key of a device that another operator
+	// has adopted since.
+	if _, ok := s.fleet.fresh(r.Context()).unknownOf(key); !ok {
 		s.failed(w, u, http.StatusNotFound, errNotUnknown)
 		return
 	}

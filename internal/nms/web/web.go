@@ -8,6 +8,7 @@ package web
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/http"
 	"net/netip"
@@ -17,6 +18,7 @@ import (
 
 	"callhome/internal/daemon"
 	"callhome/internal/nms/control"
+	"callhome/internal/printable"
 	"callhome/internal/ratelimit"
 
 	"github.com/hashicorp/go-hclog"
@@ -177,6 +179,7 @@ func (s *Server) routes() http.Handler {
 	}))
 	checked := crossOrigin.Handler(mux)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		defer s.panicked(r)
 		for name, value := range headers {
 			w.Header().Set(name, value)
 		}
@@ -191,6 +194,14 @@ func (s *Server) routes() http.Handler {
 		r.Body = http.MaxBytesReader(w, r.Body, maxBody)
 		checked.ServeHTTP(w, r)
 	})
+}
+
+// panicked logs a fault of this program, which net/http would log for debugging alone.
+func (s *Server) panicked(r *http.Request) {
+	if p := recover(); p != nil {
+		s.options.Log.Error("a page failed: report this as a fault of callhome-nms", "request", printable.Line(r.Method+" "+r.URL.Path), "error", printable.Line(fmt.Sprint(p)), "stack", hclog.Stacktrace())
+		panic(http.ErrAbortHandler) // closes the connection
+	}
 }
 
 // knownHost reports whether a request was sent to an address of the page. A site whose

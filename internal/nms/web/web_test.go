@@ -1,6 +1,7 @@
 package web
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -610,5 +611,47 @@ func TestADaemonThatEndsIsShown(t *testing.T) {
 	}
 	if status, body := s.get("/devices/edge7"); status != http.StatusBadGateway || !strings.Contains(body, "does not run") {
 		t.Errorf("%d\n%s", status, body)
+	}
+}
+
+func TestADeviceThatWasAdoptedIsNotRefused(t *testing.T) {
+	s := newSite(t, nil).login()
+	_, body := s.get("/unknown")
+	s.set(func(b *daemonStub) { b.list.Unknown = nil })
+	form := url.Values{"key": {strange.HostKey}, "token": {tokens.FindStringSubmatch(body)[1]}}
+	if status, _, _ := s.do(s.request(http.MethodPost, "/unknown/refuse", form)); status != http.StatusNotFound || len(s.called()) > 0 {
+		t.Errorf("got %d, calls %v", status, s.called())
+	}
+}
+
+// Each station of a cluster has its own list of unknown devices.
+func TestADeviceIsForgottenWhereItCalled(t *testing.T) {
+	u := &user{May: true, fleet: &snapshot{Status: nmsproto.Status{Station: "nms-a"}}}
+	for station, want := range map[string]bool{"nms-a": true, "nms-b": false} {
+		d := strange
+		d.Station = station
+		u.fleet.Unknown = []nmsproto.Unknown{d}
+		if got := strings.Contains(written(unknown(u)), "/unknown/forget"); got != want {
+			t.Errorf("%s: %v", station, got)
+		}
+	}
+}
+
+func TestAPanicIsLogged(t *testing.T) {
+	var log bytes.Buffer
+	s := New(Options{Log: hclog.New(&hclog.LoggerOptions{Output: &log, Level: hclog.Info}), Header: "X-User"})
+	s.fleet = nil
+	func() {
+		defer func() {
+			if p := recover(); p != http.ErrAbortHandler {
+				t.Errorf("the panic is %v", p)
+			}
+		}()
+		r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/devices", nil)
+		r.Header.Set("X-User", "ann")
+		s.handler.ServeHTTP(httptest.NewRecorder(), r)
+	}()
+	if !strings.Contains(log.String(), `request="GET /devices"`) || !strings.Contains(log.String(), "user.go") {
+		t.Errorf("logged %s", log.String())
 	}
 }
