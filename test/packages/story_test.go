@@ -161,6 +161,12 @@ func TestDevice(t *testing.T) {
 			d.file(t, "/tmp/now.deb", theOne(t, workshop(dirNow, "callhome_*.deb")))
 			d.file(t, "/tmp/nms_key.pub", dir+"/key.pub")
 
+			// A former package had a profile for callhome-trigger alone.
+			d.run(t, `dpkg-deb -R /tmp/formerly.deb /tmp/formerly
+				echo '# a profile' > /tmp/formerly/etc/apparmor.d/usr.sbin.callhome-trigger
+				echo /etc/apparmor.d/usr.sbin.callhome-trigger >> /tmp/formerly/DEBIAN/conffiles
+				dpkg-deb -b /tmp/formerly /tmp/formerly.deb; rm -r /tmp/formerly`)
+
 			out := d.run(t, "dpkg -i /tmp/formerly.deb")
 			expect(t, "the installation", out, "there is no /etc/callhome/callhome.json", "callhome-trigger --check")
 			expect(t, "callhome-mgr --version", d.run(t, "callhome-mgr --version"), formerly)
@@ -192,6 +198,7 @@ func TestDevice(t *testing.T) {
 			if strings.Contains(out, "there is no /etc/callhome/callhome.json") {
 				t.Errorf("the upgrade says what is for a first installation:\n%s", out)
 			}
+			d.run(t, "test ! -e /etc/apparmor.d/usr.sbin.callhome-trigger; test -L /usr/sbin/callhome-trigger")
 			nms.echo(t, "the program is replaced")
 			d.run(t, "callhome-mgr stop")
 			startDaemon(t, d, now)
