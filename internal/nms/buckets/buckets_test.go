@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -175,6 +176,28 @@ func TestMissingBucketsAreNamed(t *testing.T) {
 		t.Fatal("a bucket that does not exist was opened")
 	} else {
 		t.Log(err)
+	}
+}
+
+// TestTheLeaseOfRunningStationsStays: of two leases, the station with the shorter one
+// would bury the other.
+func TestTheLeaseOfRunningStationsStays(t *testing.T) {
+	c := connect(t, natstest.Start(t, 1), time.Second, 1)
+	create := func(lease time.Duration) error {
+		_, err := c.Create(t.Context(), Layout{Replicas: 1, Lease: lease})
+		return err
+	}
+	if err := errors.Join(create(time.Minute), create(time.Hour)); err != nil {
+		t.Fatalf("while no station runs: %v", err)
+	}
+	if _, err := open(t, c, Stations).Put(t.Context(), "north", []byte("{}"), 0); err != nil {
+		t.Fatal(err)
+	}
+	if err := create(time.Minute); err == nil || !strings.Contains(err.Error(), "1h0m0s") {
+		t.Errorf("another lease: %v", err)
+	}
+	if err := create(time.Hour); err != nil {
+		t.Errorf("the same lease: %v", err)
 	}
 }
 

@@ -56,8 +56,15 @@ func (l Layout) streams() []jetstream.StreamConfig {
 }
 
 // Create creates what is missing of the buckets and the stream of events, and gives
-// those that exist this layout. It returns their names.
+// those that exist this layout. It returns their names. The lease is not changed while
+// stations run: each reads it once, and one with a shorter lease would count a living
+// station with a longer one as dead.
 func (c *Conn) Create(ctx context.Context, l Layout) (names []string, err error) {
+	if s, err := c.js.Stream(ctx, "KV_"+Stations); err == nil {
+		if info := s.CachedInfo(); info.Config.MaxAge != l.Lease && info.State.Msgs > 0 {
+			return nil, fmt.Errorf("the lease is %v, and stations run with it: stop them and wait that long to change it", info.Config.MaxAge)
+		}
+	}
 	for _, s := range l.streams() {
 		if _, err := c.js.CreateOrUpdateStream(ctx, s); err != nil {
 			if errors.Is(err, jetstream.ErrJetStreamNotEnabled) || errors.Is(err, jetstream.ErrJetStreamNotEnabledForAccount) {

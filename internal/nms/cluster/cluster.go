@@ -109,7 +109,7 @@ func New(c Config) (*Cluster, error) {
 	out := &Cluster{
 		config: c, conn: conn, now: sinceBoot, begun: time.Now().UTC(), warn: ratelimit.NewWarnings(c.Log), work: make(chan struct{}, 1),
 		problem: errors.New("the station has not reached NATS since its start"),
-		lease:   claims.Lease{Process: fmt.Sprintf("%016x", rand.Uint64())}, peers: claims.NewPeers(time.Hour),
+		lease:   claims.Lease{Process: fmt.Sprintf("%s/%016x", c.NATS.Name, rand.Uint64())}, peers: claims.NewPeers(time.Hour),
 		sent: make(map[uint64]claims.Instant), known: make(map[string]heartbeat), heard: make(map[string]claims.Instant), claimed: make(map[string]claims.Claim), living: make(map[string]bool),
 		held: make(map[string]*claims.Held), tasks: make(map[string]task), unknown: make(map[string][]nmsproto.Unknown),
 		lines: make(map[string]*line), texts: make(map[string]string),

@@ -1,16 +1,20 @@
 package cluster
 
 import (
+	"encoding/json"
 	"fmt"
 	"math/rand/v2"
 	"os"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"callhome/internal/nms/buckets"
+	"callhome/internal/nms/claims"
 	"callhome/internal/nms/nmsproto"
 )
 
@@ -345,4 +349,37 @@ func neverTwoHolders(t *testing.T, servers int) {
 	close(stop)
 	sampling.Wait()
 	t.Logf("events %v, %d samples, %d with a holder", counts[:7], samples.Load(), believed.Load())
+}
+
+// TestOnlyWhatStationsWriteIsTaken: another station's account may have written it.
+func TestOnlyWhatStationsWriteIsTaken(t *testing.T) {
+	since := time.Now().UTC()
+	for _, tt := range []struct {
+		name   string
+		device nmsproto.Device
+		taken  bool
+	}{
+		{"connected", nmsproto.Device{State: nmsproto.Connected, Since: &since}, true},
+		{"lost", nmsproto.Device{State: nmsproto.Lost, Since: &since}, true},
+		{"a state that there is not", nmsproto.Device{State: "on fire", Since: &since}, false},
+		{"lost, by a station that has not seen it", nmsproto.Device{State: nmsproto.Lost}, true},
+		{"without a time", nmsproto.Device{State: nmsproto.Connected}, false},
+	} {
+		c := parseClaim(buckets.Value{Data: mustJSON(claims.Claim{Station: "b", Device: tt.device}), Revision: 7})
+		if taken := c.Station == "b"; taken != tt.taken || c.Revision != 7 {
+			t.Errorf("%s: %+v", tt.name, c)
+		}
+	}
+	list := make([]nmsproto.Unknown, 256)
+	for i := range list {
+		list[i] = nmsproto.Unknown{HostKey: fmt.Sprint(i), Key: strings.Repeat("k", 4096)}
+	}
+	text := callersText(list)
+	var got []nmsproto.Unknown
+	if err := json.Unmarshal([]byte(text), &got); err != nil || len(text) > maxCallers || len(got) == 0 || got[0].HostKey != "0" {
+		t.Errorf("a long list of unknown devices: %d bytes, %d devices, %v", len(text), len(got), err)
+	}
+	if text := callersText(nil); text != "[]" {
+		t.Errorf("none is %q", text)
+	}
 }

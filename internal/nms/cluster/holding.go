@@ -12,6 +12,7 @@ import (
 	"callhome/internal/nms/claims"
 	"callhome/internal/nms/nmsproto"
 	"callhome/internal/nms/peering"
+	"callhome/internal/nms/registry"
 	"callhome/internal/printable"
 )
 
@@ -269,7 +270,8 @@ func (c *Cluster) drop(ctx context.Context, id string, expected uint64) error {
 // parseClaim returns the claim of a value; one that cannot be understood is one of
 // nobody, which is overwritten.
 func parseClaim(v buckets.Value) (claim claims.Claim) {
-	if v.Deleted || json.Unmarshal(v.Data, &claim) != nil {
+	broken := v.Deleted || json.Unmarshal(v.Data, &claim) != nil
+	if s := claim.Device.State; broken || s != nmsproto.Lost && (s != nmsproto.Connected || claim.Device.Since == nil) {
 		claim = claims.Claim{}
 	}
 	claim.Revision = v.Revision
@@ -304,6 +306,9 @@ func (w *claimsWatch) Begin() {
 // Value implements buckets.Watcher.
 func (w *claimsWatch) Value(key string, v buckets.Value) {
 	id := buckets.IDOf(key)
+	if registry.CheckID(id) != nil {
+		return // no station writes such a claim
+	}
 	claim := parseClaim(v)
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -16,6 +16,8 @@ import (
 // heartbeat is what a station writes to show that it is alive, by its name.
 type heartbeat struct {
 	nmsproto.Station
+	// Incarnation begins with the station's name and a slash: NATS lets a station write
+	// its own heartbeat alone, so none can end the incarnation of another.
 	Incarnation string `json:"incarnation"`
 	Beat        uint64 `json:"beat"` // its number
 	Over        bool   `json:"over,omitempty"`
@@ -160,7 +162,7 @@ func (w *stationsWatch) Value(key string, v buckets.Value) {
 	if v.Deleted {
 		return
 	}
-	if err := json.Unmarshal(v.Data, &b); err != nil || b.Name != key {
+	if err := json.Unmarshal(v.Data, &b); err != nil || b.Name != key || !strings.HasPrefix(b.Incarnation, key+"/") {
 		w.warn.Warn("a heartbeat cannot be understood", "station", printable.Line(key), "error", err)
 		return
 	}

@@ -29,7 +29,7 @@ func TestAWatchThatCatchesUpBuriesNoLivingStation(t *testing.T) {
 	var now claims.Instant
 	c.now = func() claims.Instant { return now }
 	c.lease.Length, c.peers = 10*time.Second, claims.NewPeers(10*time.Second)
-	c.note("device", claims.Claim{Station: "b", Incarnation: "b1.0", Revision: 1, Device: nmsproto.Device{State: nmsproto.Connected}})
+	c.note("device", claims.Claim{Station: "b", Incarnation: "b/1.0", Revision: 1, Device: nmsproto.Device{State: nmsproto.Connected}})
 	w := &stationsWatch{c}
 	shown := func(station, incarnation string, beat, pending uint64) {
 		w.Value(station, buckets.Value{Data: mustJSON(heartbeat{Station: nmsproto.Station{Name: station}, Incarnation: incarnation, Beat: beat}), Pending: pending})
@@ -40,25 +40,29 @@ func TestAWatchThatCatchesUpBuriesNoLivingStation(t *testing.T) {
 	}
 	w.Begin()
 	own(1, 0, 0)
-	shown("b", "b1.0", 1, 0)
+	shown("b", "b/1.0", 1, 0)
 	now = 15 * time.Second // the watch has stalled
 	own(5, 12*time.Second, 1)
-	if !c.peers.Alive("b1.0") {
+	if !c.peers.Alive("b/1.0") {
 		t.Fatal("b is dead before its heartbeat was shown")
 	}
-	shown("b", "b1.0", 6, 0)
-	if !c.peers.Alive("b1.0") || !c.living["b1.0"] {
+	shown("b", "b/1.0", 6, 0)
+	if !c.peers.Alive("b/1.0") || !c.living["b/1.0"] {
 		t.Fatal("b is dead, and its heartbeat was shown")
 	}
-	shown("b", "b1.1", 7, 0)
-	shown("b", "b1.0", 6, 0)
-	if !c.peers.Alive("b1.1") || c.peers.Alive("b1.0") {
+	w.Value("evil", buckets.Value{Data: mustJSON(heartbeat{Station: nmsproto.Station{Name: "evil"}, Incarnation: "b/1.0", Beat: 1, Over: true})})
+	if !c.peers.Alive("b/1.0") {
+		t.Fatal("another station's heartbeat has ended the incarnation of b")
+	}
+	shown("b", "b/1.1", 7, 0)
+	shown("b", "b/1.0", 6, 0)
+	if !c.peers.Alive("b/1.1") || c.peers.Alive("b/1.0") {
 		t.Fatal("an older heartbeat, of a server that is behind, has ended the present incarnation")
 	}
-	c.note("device", claims.Claim{Station: "b", Incarnation: "b1.1", Revision: 2, Device: nmsproto.Device{State: nmsproto.Connected}})
+	c.note("device", claims.Claim{Station: "b", Incarnation: "b/1.1", Revision: 2, Device: nmsproto.Device{State: nmsproto.Connected}})
 	now = 30 * time.Second
 	own(9, 28*time.Second, 0)
-	if c.peers.Alive("b1.1") || c.living["b1.1"] {
+	if c.peers.Alive("b/1.1") || c.living["b/1.1"] {
 		t.Fatal("b lives after 13 s of silence")
 	}
 }

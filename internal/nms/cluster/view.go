@@ -95,7 +95,9 @@ func (c *Cluster) merge(info nmsproto.Device) nmsproto.Device {
 	}
 	out := their
 	out.ID, out.Labels, out.Station, out.Calls = info.ID, info.Labels, printable.Line(claim.Station), info.Calls+their.Calls
-	out.Software, out.Certificate, out.LastError = printable.Line(out.Software), printable.Line(out.Certificate), printable.Line(out.LastError)
+	for _, text := range []*string{&out.Address, &out.Software, &out.HostKey, &out.Certificate, &out.User, &out.LastError} {
+		*text = printable.Line(*text)
+	}
 	if out.State == nmsproto.Connected && !c.reachable(claim.Station, claim.Incarnation) {
 		out.State, out.Since, out.ErrorTime = nmsproto.Lost, nil, nil
 		out.LastError = fmt.Sprintf("station %s, which had it, has ended or does not answer", out.Station)
@@ -299,10 +301,7 @@ func (c *Cluster) publishCallers(ctx context.Context) {
 			return
 		case <-tick.C:
 		}
-		text := string(mustJSON(c.holder.Unknown()))
-		if text == "null" {
-			text = "[]"
-		}
+		text := callersText(c.holder.Unknown())
 		if text == written && (text == "[]" || time.Since(at) < callersAgain) || c.conn.Up() != nil {
 			continue
 		}
@@ -324,6 +323,23 @@ func (c *Cluster) publishCallers(ctx context.Context) {
 	}
 }
 
+// maxCallers bounds the list of unknown devices in the bucket: any peer can call with
+// large keys, as often as it likes.
+const maxCallers = 128 << 10
+
+// callersText returns the list as it is in the bucket, without those that called longest
+// ago where it is too long.
+func callersText(list []nmsproto.Unknown) string {
+	out := append([]nmsproto.Unknown{}, list...)
+	for {
+		text := mustJSON(out)
+		if len(text) <= maxCallers {
+			return string(text)
+		}
+		out = out[:len(out)*3/4]
+	}
+}
+
 // callersWatch is the cluster as a buckets.Watcher of unknown devices.
 type callersWatch struct{ *Cluster }
 
@@ -341,7 +357,10 @@ func (w *callersWatch) Value(key string, v buckets.Value) {
 		return
 	}
 	for i, u := range list {
-		list[i].Software, list[i].Certificate = printable.Line(u.Software), printable.Line(u.Certificate)
+		for _, text := range []*string{&u.HostKey, &u.Key, &u.Certificate, &u.Address, &u.Software} {
+			*text = printable.Line(*text)
+		}
+		list[i] = u
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -51,6 +51,9 @@ func (s *Station) Adopt(p nmsproto.AdoptParams, root bool) (nmsproto.Adopted, er
 	if err != nil {
 		return bad(err)
 	}
+	if ssh.FingerprintSHA256(key) != p.HostKey { // another station wrote both
+		return bad(fmt.Errorf("the key of the unknown device %.80s has the fingerprint %s", p.HostKey, ssh.FingerprintSHA256(key)))
+	}
 	e := &registry.Entry{ID: p.ID, HostKeys: []ssh.PublicKey{key}, User: p.User, KeyFile: p.KeyFile, PasswordFile: p.PasswordFile, Labels: p.Labels}
 	change, err := s.config.Editor.Add(e)
 	if err != nil {

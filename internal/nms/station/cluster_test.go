@@ -7,13 +7,37 @@ import (
 	"time"
 
 	"callhome/internal/nms/nmsproto"
+	"callhome/internal/nms/sshtest"
+
+	"golang.org/x/crypto/ssh"
 )
 
 // others are the other stations of a cluster, one of which may hold each device.
-type others struct{ holder string }
+type others struct {
+	holder  string
+	unknown *nmsproto.Unknown
+}
 
 func (o others) Elsewhere(string) string          { return o.holder }
-func (o others) Unknown(string) *nmsproto.Unknown { return nil }
+func (o others) Unknown(string) *nmsproto.Unknown { return o.unknown }
+
+// TestAnotherStationsUnknownDeviceHasTheKeyOfItsFingerprint: an operator compares the
+// fingerprint, and another station has written it.
+func TestAnotherStationsUnknownDeviceHasTheKeyOfItsFingerprint(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		shown, hidden := newStandIn(t).host.PublicKey(), newStandIn(t).host.PublicKey()
+		u := &nmsproto.Unknown{HostKey: ssh.FingerprintSHA256(shown), Key: sshtest.Line(hidden)}
+		s := newSite(t, func(c *Config) { c.Name, c.Cluster = "a", others{"", u} })
+		p := nmsproto.AdoptParams{HostKey: u.HostKey, ID: "edge7"}
+		if _, err := s.adopt(p); err == nil || !strings.Contains(err.Error(), ssh.FingerprintSHA256(hidden)) {
+			t.Errorf("adopting it: %v", err)
+		}
+		u.Key = sshtest.Line(shown)
+		if _, err := s.adopt(p); err != nil {
+			t.Errorf("adopting one whose key is right: %v", err)
+		}
+	})
+}
 
 func TestADuplicateOfAConnectionElsewhereIsRefusedBeforeItsLogin(t *testing.T) {
 	for _, tt := range []struct{ policy, event string }{
@@ -21,7 +45,7 @@ func TestADuplicateOfAConnectionElsewhereIsRefusedBeforeItsLogin(t *testing.T) {
 		{`, "duplicate": "replace"`, nmsproto.EventUp},
 	} {
 		synctest.Test(t, func(t *testing.T) {
-			s, d := newSite(t, func(c *Config) { c.Name, c.Cluster = "a", others{"b"} }), newStandIn(t)
+			s, d := newSite(t, func(c *Config) { c.Name, c.Cluster = "a", others{"b", nil} }), newStandIn(t)
 			s.know("edge7", d, tt.policy)
 			s.call("192.0.2.1:1", d.serve)
 			e := s.await(tt.event)
