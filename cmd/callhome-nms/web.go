@@ -205,7 +205,11 @@ func (l *proxyListener) Accept() (net.Conn, error) {
 		if err == nil && slices.Contains(l.uids, peer.UID) {
 			return conn, nil
 		}
-		l.warnings.Warn("connection refused: not the reverse proxy's user", "peer", peer.String(), "error", err)
+		fields := []any{"peer", peer.String()}
+		if err != nil {
+			fields = []any{"error", err}
+		}
+		l.warnings.Warn("connection refused: not the reverse proxy's user", fields...)
 		conn.Close()
 	}
 }

@@ -68,7 +68,7 @@ func answered(path string) bool {
 
 // lock makes this process the only daemon at path until it ends.
 func lock(path, what string) error {
-	fd, err := unix.Open(path+".lock", unix.O_RDWR|unix.O_CREAT|unix.O_CLOEXEC, 0o600)
+	fd, err := unix.Open(path+".lock", unix.O_RDWR|unix.O_CREAT|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
 	if err != nil {
 		return fmt.Errorf("locking the %s socket %q: %w", what, path, err)
 	}

@@ -65,3 +65,19 @@ func TestListenUnixReplacesOnlyALeftSocket(t *testing.T) {
 		})
 	}
 }
+
+// In a directory that others may write to, such as /tmp, a link could name any file.
+func TestListenUnixFollowsNoLinkForItsLock(t *testing.T) {
+	dir := t.TempDir()
+	path, other := filepath.Join(dir, "s"), filepath.Join(dir, "other")
+	if err := os.Symlink(other, path+".lock"); err != nil {
+		t.Fatal(err)
+	}
+	if l, err := ListenUnix(path, "test"); err == nil {
+		l.Close()
+		t.Error("the link was followed")
+	}
+	if _, err := os.Lstat(other); !os.IsNotExist(err) {
+		t.Errorf("the file of the link was made: %v", err)
+	}
+}
