@@ -53,6 +53,10 @@ integration: deps build ## stories with the real sshd, ssh, netconfd, ncclient, 
 	status=$$?; \
 	echo "skipped in all: $$(wc -l < $$list)"; sed 's/^/  /' $$list; rm -f $$list; exit $$status
 
+.PHONY: cluster-proof
+cluster-proof: deps build ## the stories of a cluster with N devices (3000), one after another; prints their tables (root)
+	CALLHOME_BIN_DIR="$(CURDIR)/bin" CALLHOME_CLUSTER_DEVICES=$(or $(N),3000) $(GO) test -count=1 -v -parallel 1 -tags integration -timeout 30m -run 'TestACluster|TestADeviceCallsAnother|TestStationsAreRestarted' ./test/integration/
+
 .PHONY: packages-test
 packages-test: deps ## build, install, upgrade, remove, purge the packages in Debian trees (root)
 	@list=$$(mktemp); \

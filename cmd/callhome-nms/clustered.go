@@ -98,8 +98,12 @@ type member struct {
 	*cluster.Cluster
 	identity *peering.Identity
 	listener net.Listener
+	peers    *peering.Server
 	name     string
 }
+
+// expiresSoon is how long before the expiry of its certificate a station warns.
+const expiresSoon = 30 * 24 * time.Hour
 
 // joinCluster prepares what the command line says about a cluster; nil without one. The
 // caller runs it.
@@ -119,6 +123,9 @@ func joinCluster(c *cli.Context, r *registry.Registry, log *logging.Logger) (*me
 	})
 	if err != nil {
 		return nil, sysexits.New(sysexits.NoInput, "callhome-nms cluster init makes the files of --peer-directory", err)
+	}
+	if expires := m.identity.Expires(); time.Until(expires) < expiresSoon {
+		log.Warn("the station's certificate expires soon: callhome-nms cluster init --renew makes another", "expires", day(expires))
 	}
 	if m.listener, err = peering.Listen(c.Context, c.String("peer-listen")); err != nil {
 		return nil, sysexits.New(sysexits.Unavailable, "free the address, or name another with --peer-listen", fmt.Errorf("listening for other stations: %w", err))

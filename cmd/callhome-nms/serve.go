@@ -153,6 +153,7 @@ func newBackend(config station.Config, cluster *member, log *logging.Logger, cal
 		return nil, nil, program.Usage(err)
 	}
 	if cluster != nil {
+		cluster.peers = peering.NewServer(cluster.identity, b.Station, cluster.Knows, log.Named("peers"))
 		cluster.Attach(b.Station, func() pubsub.Source[nmsproto.Event] { return b.Follow() })
 		m.AddCluster(cluster.Figures)
 	}
@@ -185,8 +186,7 @@ func (d *backend) run(ctx context.Context, socket *net.UnixListener, access rpc.
 	}
 	if d.cluster != nil {
 		wg.Go(func() { d.cluster.Run(ctx) })
-		server := peering.NewServer(d.cluster.identity, d.Station, nil, d.log.Named("peers"))
-		attempt(func() error { return server.Serve(ctx, d.cluster.listener) })
+		attempt(func() error { return d.cluster.peers.Serve(ctx, d.cluster.listener) })
 	}
 	hup := make(chan os.Signal, 1)
 	signal.Notify(hup, unix.SIGHUP)
@@ -199,6 +199,9 @@ func (d *backend) run(ctx context.Context, socket *net.UnixListener, access rpc.
 				return
 			case <-hup:
 				_ = d.Reload() // which logs errors
+				if d.cluster != nil {
+					d.cluster.peers.Recheck()
+				}
 			}
 		}
 	})

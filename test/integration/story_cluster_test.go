@@ -7,7 +7,9 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -20,10 +22,12 @@ import (
 	"callhome/internal/device/schedule"
 	"callhome/internal/nms/control"
 	"callhome/internal/nms/nmsproto"
+	"callhome/internal/nms/peering"
 	"callhome/internal/nms/sshtest"
 	"callhome/internal/proto"
 
 	"golang.org/x/crypto/ssh"
+	"golang.org/x/sys/unix"
 )
 
 // fleetSize is how many stand-ins the stories of a cluster have. `make cluster-proof` has
@@ -252,7 +256,9 @@ func TestAClusterIsOneStation(t *testing.T) {
 	}
 	f.of("south").AwaitStderr("session of another station begins: device=" + id + " station=north user=root uid=0")
 
+	f.strangers()
 	f.sessionTimes()
+	f.loginTimes()
 	f.adoption()
 	f.realDevices()
 }
@@ -269,6 +275,46 @@ func (f *fleet) Import(at, id, hostKey string) {
 		}
 		return err
 	})
+}
+
+// strangers are a certificate of the CA that is of no station, and one of a station that
+// is denied. The command is docs/cluster.md's.
+func (f *fleet) strangers() {
+	t := f.t
+	operator, err := peering.Load("operator", filepath.Join(f.ca, "operator"), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, _, err = peering.NewClient(operator).Settle(t.Context(), peering.Peer{Station: "north", Address: net.JoinHostPort(f.of("north").ip, peerPort)}, "d0")
+	if err == nil || !strings.Contains(err.Error(), `station north knows no station "operator"`) {
+		t.Errorf("the operator's certificate: %v", err)
+	}
+	sandbox.Need(t, "openssl")
+	id := f.heldBy("south")[0]
+	k, err := f.of("north").open(id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer k.Close()
+	out := readToTheEnd(t, exec.Command("openssl", "x509", "-noout", "-fingerprint", "-sha256", "-in", filepath.Join(f.ca, "north", "station.crt")))
+	denied := writeFile(t, filepath.Join(f.ca, "south", "denied"), out, 0o644)
+	f.of("south").Signal(unix.SIGHUP)
+	if _, err := k.Wait(); err == nil || !strings.Contains(err.Error(), "device "+id+" is connected to station south: it closed the stream before the result") {
+		t.Errorf("a session by a certificate that is denied: %v", err)
+	}
+	if _, err := f.of("north").open(id); err == nil || !strings.Contains(err.Error(), "it refuses the certificate of this station") {
+		t.Errorf("a certificate that is denied: %v", err)
+	}
+	if err := os.Remove(denied); err != nil {
+		t.Fatal(err)
+	}
+	k, err = f.of("north").open(id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := k.leave(); err != nil {
+		t.Error(err)
+	}
 }
 
 // sessionTimes compares a session at the holder and one hop away.
@@ -297,6 +343,73 @@ func (f *fleet) sessionTimes() {
 	slices.Sort(took[true])
 	here, there := took[false][times/2], took[true][times/2]
 	t.Logf("| a session to its first answer, at the holder / one hop away | %v | %v | %.2f |", here.Round(10*time.Microsecond), there.Round(10*time.Microsecond), float64(there)/float64(here))
+}
+
+// loginTimes compares logins at a station of the cluster and at one without a cluster: from
+// dial to the login, and the station's processor time until all stations know it.
+func (f *fleet) loginTimes() {
+	t := f.t
+	const times = 100
+	alone := startStation(f.nms, "--log-level", "info")
+	callers := newStandIns(t, times, f.nms)
+	dir := tempDir(t)
+	for i, key := range callers.keys {
+		id := fmt.Sprintf("login%d", i)
+		writeFile(t, filepath.Join(dir, id+".json"), fmt.Sprintf(`{"id": %q, "host-keys": [%q]}`, id, key), 0o644)
+		alone.write(id, fmt.Sprintf(`{"id": %q, "host-keys": [%q]}`, id, key))
+	}
+	north := f.of("north")
+	known := len(north.List().Devices)
+	north.Run("devices", "import", dir)
+	for _, m := range f.members {
+		m.AwaitKnown(known + times)
+	}
+	alone.awaitEntry(fmt.Sprintf("login%d", times-1))
+	took := make(map[string][]time.Duration)
+	before := map[string]time.Duration{alone.addr: processorTime(t, alone.pid), north.addr: processorTime(t, north.pid)}
+	for i, one := range callers.servers {
+		order := []string{alone.addr, north.addr}
+		if i%2 == 1 {
+			slices.Reverse(order)
+		}
+		for _, addr := range order {
+			server, in := *one, make(chan time.Time, 1)
+			server.LoggedIn = func(ssh.Conn) { in <- time.Now() }
+			begin := time.Now()
+			conn, err := net.Dial("tcp", addr)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			go server.Serve(conn)
+			select {
+			case at := <-in:
+				took[addr] = append(took[addr], at.Sub(begin))
+			case <-time.After(patience):
+				t.Fatalf("no login at %s", addr)
+			}
+		}
+	}
+	f.AwaitHeld(patience, f.many+times)
+	cost := func(addr string, pid int) time.Duration { return (processorTime(t, pid) - before[addr]) / times }
+	slices.Sort(took[alone.addr])
+	slices.Sort(took[north.addr])
+	a, b := took[alone.addr][times/2], took[north.addr][times/2]
+	t.Logf("| a login, without a cluster / with | %v | %v | %.2f |", a.Round(10*time.Microsecond), b.Round(10*time.Microsecond), float64(b)/float64(a))
+	cpuA, cpuB := cost(alone.addr, alone.pid), cost(north.addr, north.pid)
+	t.Logf("| the station's processor time for it, without / with a claim that all know | %v | %v | %.2f |", cpuA, cpuB, float64(cpuB)/float64(cpuA))
+	for i := range times {
+		f.of("south").Run("devices", "remove", fmt.Sprintf("login%d", i))
+	}
+	alone.Stop()
+}
+
+// processorTime is what a process has used.
+func processorTime(t *testing.T, pid int) time.Duration {
+	t.Helper()
+	_, rest, _ := strings.Cut(readFile(t, fmt.Sprintf("/proc/%d/stat", pid)), ") ")
+	f := strings.Fields(rest)
+	return time.Duration(atoi(t, f[11])+atoi(t, f[12])) * 10 * time.Millisecond
 }
 
 // adoption has an unknown device call one station, adopts it at another, and wants that

@@ -81,12 +81,13 @@ func (c *Conn) Create(ctx context.Context, l Layout) (names []string, err error)
 func (c *Conn) AwaitUp(ctx context.Context) error {
 	for {
 		renewed := c.renewal()
-		if c.Up() == nil {
+		err := c.Up()
+		if err == nil {
 			return nil
 		}
 		select {
 		case <-ctx.Done():
-			return c.Up() // with the cause of the last attempt
+			return err
 		case <-renewed:
 		}
 	}
