@@ -162,7 +162,11 @@ func (w *stationsWatch) Value(key string, v buckets.Value) {
 	if v.Deleted {
 		return
 	}
-	if err := json.Unmarshal(v.Data, &b); err != nil || b.Name != key || !strings.HasPrefix(b.Incarnation, key+"/") {
+	err := json.Unmarshal(v.Data, &b)
+	if err == nil && (b.Name != key || !strings.HasPrefix(b.Incarnation, key+"/")) {
+		err = errors.New("its name or incarnation is another station's")
+	}
+	if err != nil {
 		w.warn.Warn("a heartbeat cannot be understood", "station", printable.Line(key), "error", err)
 		return
 	}

@@ -586,6 +586,24 @@ func TestFilesAreReadAgain(t *testing.T) {
 	}
 }
 
+// TestAStationWithAnExpiredCertificateStarts: it serves its own devices, and its requests
+// are refused.
+func TestAStationWithAnExpiredCertificateStarts(t *testing.T) {
+	c := newCluster(t)
+	h := serve(t, c.identity("b"), backend{connect: echo}, nil)
+	dir := c.issue("a")
+	if _, err := c.ca.Issue(dir, "a", nil, -time.Minute); err != nil {
+		t.Fatal(err)
+	}
+	i := load(t, "a", dir)
+	if time.Until(i.Expires()) > 0 {
+		t.Error("it has not expired")
+	}
+	if _, _, err := NewClient(i).Settle(t.Context(), h.Peer, "d"); err == nil || !strings.Contains(err.Error(), "expired") {
+		t.Errorf("its request: %v", err)
+	}
+}
+
 // writeFile writes a file whose time of change differs from the former one's.
 func writeFile(t *testing.T, path string, data []byte) {
 	t.Helper()
