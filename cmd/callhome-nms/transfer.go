@@ -30,6 +30,36 @@ func transferCommands() []*cli.Command {
 // importPart bounds the entries of one request, in bytes: proto.MaxLine less the rest.
 const importPart = 48 << 10
 
+// importRequest is a part of an import, with the file of each entry.
+type importRequest struct {
+	nmsproto.ImportParams
+	files []string
+	size  int
+}
+
+// importRequests are requests that have a part each of what is to be imported.
+type importRequests []*importRequest
+
+// next returns the request that takes n further bytes.
+func (r *importRequests) next(n int) *importRequest {
+	last := len(*r) - 1
+	if last < 0 || (*r)[last].size+n > importPart {
+		*r, last = append(*r, new(importRequest)), last+1
+	}
+	(*r)[last].size += n
+	return (*r)[last]
+}
+
+func (r *importRequests) entry(file string, text json.RawMessage) {
+	to := r.next(len(text))
+	to.Entries, to.files = append(to.Entries, text), append(to.files, file)
+}
+
+func (r *importRequests) revoked(line string) {
+	to := r.next(len(line) + len(`"",`))
+	to.Revoked = append(to.Revoked, line)
+}
+
 // importDevices sends each entry whose file can be read, and reports the others.
 func importDevices(c *cli.Context) error {
 	if c.NArg() != 1 {
@@ -40,50 +70,38 @@ func importDevices(c *cli.Context) error {
 	if err != nil {
 		return sysexits.New(sysexits.NoInput, "", err)
 	}
-	var total nmsproto.Imported
 	failed := 0
 	fail := func(name string, why any) {
 		failed++
 		fmt.Fprintf(os.Stderr, "callhome-nms: %s: %v\n", filepath.Join(dir, name), why)
 	}
+	var requests importRequests
+	for _, f := range files {
+		entry, revoked, err := readForImport(filepath.Join(dir, f.Name()))
+		if err != nil {
+			fail(f.Name(), err)
+			continue
+		}
+		if entry != nil {
+			requests.entry(f.Name(), entry)
+		}
+		for _, line := range revoked {
+			requests.revoked(line)
+		}
+	}
+	var total nmsproto.Imported
 	err = ask(c, func(m *control.Client) error {
-		var part nmsproto.ImportParams
-		var names []string
-		size := 0
-		send := func() error {
+		for _, part := range requests {
 			var r nmsproto.Imported
-			if err := m.Call(c.Context, nmsproto.MethodImport, part, &r); err != nil {
+			if err := m.Call(c.Context, nmsproto.MethodImport, part.ImportParams, &r); err != nil {
 				return err
 			}
 			total.Added, total.Changed, total.Unchanged = total.Added+r.Added, total.Changed+r.Changed, total.Unchanged+r.Unchanged
 			for _, i := range slices.Sorted(maps.Keys(r.Errors)) {
-				fail(names[i], r.Errors[i])
+				fail(part.files[i], r.Errors[i])
 			}
-			part, names, size = nmsproto.ImportParams{}, nil, 0
-			return nil
 		}
-		for _, f := range files {
-			entry, revoked, err := readForImport(filepath.Join(dir, f.Name()))
-			if err != nil {
-				fail(f.Name(), err)
-				continue
-			}
-			n := len(entry) + len(strings.Join(revoked, "\",\""))
-			if size > 0 && size+n > importPart {
-				if err := send(); err != nil {
-					return err
-				}
-			}
-			if entry != nil {
-				part.Entries, names = append(part.Entries, entry), append(names, f.Name())
-			}
-			part.Revoked = append(part.Revoked, revoked...)
-			size += n
-		}
-		if size == 0 {
-			return nil
-		}
-		return send()
+		return nil
 	})
 	if err != nil {
 		return err

@@ -34,8 +34,10 @@ const (
 // ErrConflict is the error for a write whose key has another revision than expected.
 var ErrConflict = errors.New("another station has changed it meanwhile")
 
-// callTime bounds one request to NATS.
-const callTime = 3 * time.Second
+const (
+	callTime = 5 * time.Second // bounds what a caller without a limit of its own waits
+	tryTime  = time.Second     // bounds one request to NATS
+)
 
 // Options say how NATS is reached.
 type Options struct {
@@ -56,7 +58,6 @@ type Conn struct {
 
 	mu        sync.Mutex // guards the fields that follow
 	renewed   chan struct{}
-	changed   func()
 	lastError error
 }
 
@@ -69,7 +70,7 @@ func Connect(o Options, log hclog.Logger) (*Conn, error) {
 		nats.MaxReconnects(-1), nats.RetryOnFailedConnect(true), nats.ReconnectWait(time.Second), nats.ReconnectJitter(time.Second, time.Second),
 		// A write must not be sent later than its caller waits for it.
 		nats.ReconnectBufSize(-1),
-		nats.Timeout(callTime), nats.PingInterval(2 * time.Second), nats.MaxPingsOutstanding(2),
+		nats.Timeout(3 * time.Second), nats.PingInterval(2 * time.Second), nats.MaxPingsOutstanding(2),
 		nats.ConnectHandler(c.connected), nats.ReconnectHandler(c.connected),
 		nats.DisconnectErrHandler(func(nc *nats.Conn, err error) { c.failed(nc, "disconnected", err) }),
 		nats.ReconnectErrHandler(func(nc *nats.Conn, err error) { c.failed(nc, "cannot connect", err) }),
@@ -98,23 +99,12 @@ func Connect(o Options, log hclog.Logger) (*Conn, error) {
 // Close closes the connection.
 func (c *Conn) Close() { c.nc.Close() }
 
-// OnChange has f called when the connection is made or lost.
-func (c *Conn) OnChange(f func()) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.changed = f
-}
-
 func (c *Conn) connected(nc *nats.Conn) {
 	c.mu.Lock()
 	close(c.renewed)
 	c.renewed, c.lastError = make(chan struct{}), nil
-	f := c.changed
 	c.mu.Unlock()
 	c.log.Info("connected to NATS", "server", nc.ConnectedUrlRedacted())
-	if f != nil {
-		f()
-	}
 }
 
 // failed records an error. The log gets the first of a row.
@@ -125,13 +115,9 @@ func (c *Conn) failed(nc *nats.Conn, what string, err error) {
 	c.mu.Lock()
 	first := c.lastError == nil || c.lastError.Error() != err.Error()
 	c.lastError = err
-	f := c.changed
 	c.mu.Unlock()
 	if first {
 		c.log.Warn("NATS: "+printable.Line(strings.TrimPrefix(what+": "+err.Error(), ": ")), "connected", nc.IsConnected())
-	}
-	if f != nil {
-		f()
 	}
 }
 
@@ -215,16 +201,52 @@ type Value struct {
 	Pending uint64
 }
 
+// bounded returns ctx with an end.
+func bounded(ctx context.Context) (context.Context, context.CancelFunc) {
+	if _, ok := ctx.Deadline(); ok {
+		return context.WithCancel(ctx)
+	}
+	return context.WithTimeout(ctx, callTime)
+}
+
+// often calls try until it succeeds, its error is final, or ctx ends. While the servers
+// elect a leader a request is lost.
+func (b *Bucket) often(ctx context.Context, try func(context.Context) (final bool, err error)) error {
+	for {
+		limited, cancel := context.WithTimeout(ctx, tryTime)
+		final, err := try(limited)
+		cancel()
+		if err == nil || final || ctx.Err() != nil || b.conn.Up() != nil {
+			return err
+		}
+		select { // where an error comes at once
+		case <-ctx.Done():
+		case <-time.After(tryTime / 10):
+		}
+	}
+}
+
 // Get reads a key from the leader of the bucket's stream.
-func (b *Bucket) Get(ctx context.Context, key string) (Value, error) {
-	ctx, cancel := context.WithTimeout(ctx, callTime)
+func (b *Bucket) Get(ctx context.Context, key string) (v Value, err error) {
+	ctx, cancel := bounded(ctx)
 	defer cancel()
+	err = b.often(ctx, func(ctx context.Context) (bool, error) {
+		v, err = b.get(ctx, key)
+		return false, err
+	})
+	if err != nil {
+		return Value{}, b.fail("reading", key, err)
+	}
+	return v, nil
+}
+
+func (b *Bucket) get(ctx context.Context, key string) (Value, error) {
 	e, err := b.kv.Get(ctx, key)
 	switch {
 	case errors.Is(err, jetstream.ErrKeyNotFound):
 		return Value{}, nil
 	case err != nil:
-		return Value{}, b.fail("reading", key, err)
+		return Value{}, err
 	}
 	return Value{Data: e.Value(), Revision: e.Revision(), Created: e.Created()}, nil
 }
@@ -240,49 +262,62 @@ func (b *Bucket) fail(what, key string, err error) error {
 // exist. It returns the new revision. With ErrConflict another write was first. After
 // another error it is unknown whether the write was or will be done; it was not if the
 // key is read later with another value.
-func (b *Bucket) Put(ctx context.Context, key string, data []byte, expected uint64) (uint64, error) {
-	limited, cancel := context.WithTimeout(ctx, callTime)
+func (b *Bucket) Put(ctx context.Context, key string, data []byte, expected uint64) (revision uint64, err error) {
+	ctx, cancel := bounded(ctx)
 	defer cancel()
-	var revision uint64
-	var err error
-	if expected == 0 {
-		revision, err = b.kv.Create(limited, key, data)
-	} else {
-		revision, err = b.kv.Update(limited, key, data, expected)
-	}
-	if err == nil {
-		return revision, nil
-	}
-	conflict := errors.Is(err, jetstream.ErrKeyExists) || errors.Is(err, jetstream.ErrKeyRevisionMismatch)
-	if !conflict && b.conn.Up() != nil {
+	err = b.often(ctx, func(limited context.Context) (bool, error) {
+		var err error
+		if expected == 0 {
+			revision, err = b.kv.Create(limited, key, data)
+		} else {
+			revision, err = b.kv.Update(limited, key, data, expected)
+		}
+		if err == nil {
+			return true, nil
+		}
+		conflict := errors.Is(err, jetstream.ErrKeyExists) || errors.Is(err, jetstream.ErrKeyRevisionMismatch)
+		// An acknowledgement may be lost, and a conflict be one with this very write. To
+		// write once more is safe: of two writes that expect one revision, one is done.
+		limited, cancel := context.WithTimeout(ctx, tryTime)
+		defer cancel()
+		switch v, read := b.get(limited, key); {
+		case read == nil && v.Revision > expected && bytes.Equal(v.Data, data):
+			revision = v.Revision
+			return true, nil
+		case conflict:
+			return true, ErrConflict
+		}
+		return false, err
+	})
+	if err != nil {
 		return 0, b.fail("writing", key, err)
 	}
-	// An acknowledgement that was lost, or a conflict with this very write, which the
-	// client or the server did twice.
-	switch v, read := b.Get(ctx, key); {
-	case read == nil && v.Revision > expected && bytes.Equal(v.Data, data):
-		return v.Revision, nil
-	case conflict:
-		return 0, b.fail("writing", key, ErrConflict)
-	}
-	return 0, b.fail("writing", key, err)
+	return revision, nil
 }
 
 // Delete deletes a key that has that revision. A key without a value is no error.
 func (b *Bucket) Delete(ctx context.Context, key string, expected uint64) error {
-	limited, cancel := context.WithTimeout(ctx, callTime)
+	ctx, cancel := bounded(ctx)
 	defer cancel()
-	err := b.kv.Delete(limited, key, jetstream.LastRevision(expected))
-	if err == nil {
-		return nil
+	err := b.often(ctx, func(limited context.Context) (bool, error) {
+		err := b.kv.Delete(limited, key, jetstream.LastRevision(expected))
+		if err == nil {
+			return true, nil
+		}
+		limited, cancel := context.WithTimeout(ctx, tryTime)
+		defer cancel()
+		switch v, read := b.get(limited, key); {
+		case read == nil && v.Revision == 0:
+			return true, nil
+		case errors.Is(err, jetstream.ErrKeyRevisionMismatch):
+			return true, ErrConflict
+		}
+		return false, err
+	})
+	if err != nil {
+		return b.fail("deleting", key, err)
 	}
-	if v, read := b.Get(ctx, key); read == nil && v.Revision == 0 {
-		return nil
-	}
-	if errors.Is(err, jetstream.ErrKeyRevisionMismatch) {
-		err = ErrConflict
-	}
-	return b.fail("deleting", key, err)
+	return nil
 }
 
 // Watcher gets what a watch shows. Its methods are called by one goroutine.

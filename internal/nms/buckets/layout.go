@@ -81,13 +81,12 @@ func (c *Conn) Create(ctx context.Context, l Layout) (names []string, err error)
 func (c *Conn) AwaitUp(ctx context.Context) error {
 	for {
 		renewed := c.renewal()
-		err := c.Up()
-		if err == nil {
+		if c.Up() == nil {
 			return nil
 		}
 		select {
 		case <-ctx.Done():
-			return err
+			return c.Up() // with the cause of the last attempt
 		case <-renewed:
 		}
 	}
