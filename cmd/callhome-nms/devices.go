@@ -439,7 +439,11 @@ func status(c *cli.Context) error {
 			return err
 		}
 		return cmdline.Show(c, s, func(w io.Writer) {
-			fmt.Fprintf(w, "callhome-nms %s, PID %d, running for %s, listening on %s\n", s.Version, s.PID, cmdline.Age(s.Since), strings.Join(s.Listening, ", "))
+			calls := "listening on " + strings.Join(s.Listening, ", ")
+			if s.Drain != nil {
+				calls = "accepting no call homes"
+			}
+			fmt.Fprintf(w, "callhome-nms %s, PID %d, running for %s, %s\n", s.Version, s.PID, cmdline.Age(s.Since), calls)
 			fmt.Fprintf(w, "%s connected, %d lost, %d never seen; %s\n", cmdline.Count(s.Devices[nmsproto.Connected], "device"), s.Devices[nmsproto.Lost], s.Devices[nmsproto.NeverSeen], cmdline.Count(s.Sessions, "session"))
 			fmt.Fprintf(w, "%s, %d unauthenticated, %s\n", cmdline.Count(int(s.Calls), "call"), s.Unauthenticated, cmdline.Count(s.Unknown, "unknown host key"))
 			stationTable(w, s)

@@ -61,14 +61,14 @@ func NewStream(program string, open func(after uint64) Lines, log hclog.Logger) 
 	return &Stream{program: program, open: open, log: log, output: ratelimit.Limit{Burst: 20}, pause: firstPause, last: lastTime}, nil
 }
 
-// Run runs the program until ctx ends. It has then passed on what there was, and the
+// Run runs the program until ctx or the events end. It has then passed on what there was, and the
 // program has ended or was killed.
 func (s *Stream) Run(ctx context.Context) {
 	pause := s.pause
 	for {
 		begun := time.Now()
-		err := s.once(ctx)
-		if ctx.Err() != nil {
+		ended, err := s.once(ctx)
+		if ended || ctx.Err() != nil {
 			return
 		}
 		took := time.Since(begun)
@@ -85,14 +85,14 @@ func (s *Stream) Run(ctx context.Context) {
 	}
 }
 
-// once runs the program once.
-func (s *Stream) once(ctx context.Context) error {
+// once runs the program once, and reports whether the events have ended.
+func (s *Stream) once(ctx context.Context) (ended bool, err error) {
 	// As in run, this thread must outlive the child.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	theirs, ours, err := os.Pipe()
 	if err != nil {
-		return fmt.Errorf("creating a pipe: %w", err)
+		return false, fmt.Errorf("creating a pipe: %w", err)
 	}
 	defer ours.Close()
 	cmd := exec.Command(s.program)
@@ -106,7 +106,7 @@ func (s *Stream) once(ctx context.Context) error {
 	err = cmd.Start()
 	theirs.Close()
 	if err != nil {
-		return err
+		return false, err
 	}
 	pid := cmd.Process.Pid
 	running, exited := context.WithCancel(ctx)
@@ -119,7 +119,7 @@ func (s *Stream) once(ctx context.Context) error {
 	fed := make(chan struct{})
 	go func() {
 		defer close(fed)
-		s.feed(running, gone, ours)
+		ended = s.feed(running, gone, ours)
 		ours.Close() // the program reads the end of its input
 	}()
 	// The program ends by itself, or has lastTime from the end of ctx or of its input.
@@ -142,22 +142,22 @@ func (s *Stream) once(ctx context.Context) error {
 	if errors.Is(err, exec.ErrWaitDelay) {
 		err = nil
 	}
-	return err
+	return ended, err
 }
 
 // feed writes lines until the program is gone, does not read any more, or none is left
-// after running has ended.
-func (s *Stream) feed(running context.Context, gone <-chan struct{}, to *os.File) {
+// after running has ended. It reports whether none will come.
+func (s *Stream) feed(running context.Context, gone <-chan struct{}, to *os.File) (ended bool) {
 	lines := s.open(s.handled.Load())
 	defer lines.Close()
 	for {
 		value, missed, ok := lines.Next(running)
 		if !ok {
-			return
+			return running.Err() == nil
 		}
 		select {
 		case <-gone:
-			return
+			return false
 		default:
 		}
 		if missed {
@@ -172,7 +172,7 @@ func (s *Stream) feed(running context.Context, gone <-chan struct{}, to *os.File
 		_, err = to.Write(append(line, '\n'))
 		stuck.Stop()
 		if err != nil {
-			return
+			return false
 		}
 	}
 }

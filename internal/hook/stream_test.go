@@ -21,6 +21,7 @@ type numbers struct {
 	more   chan struct{}
 	opened []uint64 // after which sequences
 	open   int
+	ended  bool // none will come
 }
 
 func newNumbers() *numbers { return &numbers{more: make(chan struct{}, 1)} }
@@ -51,12 +52,12 @@ type numberLines struct {
 func (n *numberLines) Next(ctx context.Context) (any, bool, bool) {
 	for {
 		n.mu.Lock()
-		found := n.at < n.to
+		found, ended := n.at < n.to, n.ended
 		if found {
 			n.at++
 		}
 		n.mu.Unlock()
-		if found || ctx.Err() != nil {
+		if found || ended || ctx.Err() != nil {
 			return n.at, false, found
 		}
 		select {
@@ -206,4 +207,26 @@ func TestLinesOfOutputAreBounded(t *testing.T) {
 	if want := []string{"12", "", "3", long[:maxPrinted], "4"}; strings.Join(got, ",") != strings.Join(want, ",") {
 		t.Errorf("got %q", got)
 	}
+}
+
+// At the end of a daemon its events end before the stream's context.
+func TestAStreamEndsWithItsEvents(t *testing.T) {
+	n := newNumbers()
+	n.publish(3)
+	n.ended = true
+	dir := t.TempDir()
+	program := filepath.Join(dir, "program")
+	if err := os.WriteFile(program, []byte("#!/bin/sh\ncat > "+dir+"/out\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	var text bytes.Buffer
+	s, err := NewStream(program, n.after, hclog.New(&hclog.LoggerOptions{Output: &text}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Run(t.Context())
+	if text.Len() > 0 {
+		t.Errorf("the log has %s", &text)
+	}
+	awaitFile(t, dir+"/out", sequence(1, 3))
 }

@@ -45,7 +45,7 @@ func TestADrainedStationsDevicesMove(t *testing.T) {
 	session.MustExit(0)
 	drain.MustExit(0)
 	contains(t, "drain", drain.Stdout(), "no device is connected any more")
-	first.AwaitEvent(nmsproto.EventDrained, "1 devices were ended")
+	first.AwaitEvent(nmsproto.EventDrained, "ended devices: 1,")
 	second.AwaitState("edge7", nmsproto.Connected)
 	lost := k.AwaitPublished(patience, "nms", proto.EventLost, 1)
 	contains(t, "the device's cause", lost.Session.Cause, "the station is being drained")

@@ -52,9 +52,10 @@ type Options struct {
 // Conn is a connection to NATS, which is restored for ever. Its methods may be called by
 // several goroutines.
 type Conn struct {
-	nc  *nats.Conn
-	js  jetstream.JetStream
-	log hclog.Logger
+	nc      *nats.Conn
+	js      jetstream.JetStream
+	log     hclog.Logger
+	servers string // host and port of each
 
 	mu        sync.Mutex // guards the fields that follow
 	renewed   chan struct{}
@@ -64,7 +65,7 @@ type Conn struct {
 // Connect returns a connection, perhaps one that is not made yet. An error is one of the
 // options.
 func Connect(o Options, log hclog.Logger) (*Conn, error) {
-	c := &Conn{log: log, renewed: make(chan struct{})}
+	c := &Conn{log: log, servers: hosts(o.URLs), renewed: make(chan struct{})}
 	options := []nats.Option{
 		nats.Name("callhome-nms " + o.Name), nats.CustomInboxPrefix("_INBOX." + o.Name),
 		nats.MaxReconnects(-1), nats.RetryOnFailedConnect(true), nats.ReconnectWait(time.Second), nats.ReconnectJitter(time.Second, time.Second),
@@ -94,6 +95,19 @@ func Connect(o Options, log hclog.Logger) (*Conn, error) {
 		return nil, fmt.Errorf("connecting to NATS: %w", err)
 	}
 	return c, nil
+}
+
+// hosts are the servers of URLs, without a user and password.
+func hosts(urls []string) string {
+	names := make([]string, 0, len(urls))
+	for _, one := range urls {
+		_, name, found := strings.Cut(one, "://")
+		if !found {
+			name = one
+		}
+		names = append(names, printable.Line(name[strings.LastIndex(name, "@")+1:]))
+	}
+	return strings.Join(names, ", ")
 }
 
 // Close closes the connection.
@@ -129,9 +143,9 @@ func (c *Conn) Up() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.lastError != nil {
-		return fmt.Errorf("NATS cannot be reached: %w", c.lastError)
+		return fmt.Errorf("NATS cannot be reached at %s: %w", c.servers, c.lastError)
 	}
-	return errors.New("NATS cannot be reached")
+	return fmt.Errorf("NATS cannot be reached at %s", c.servers)
 }
 
 // renewal returns a channel that is closed with the next reconnection.

@@ -263,3 +263,10 @@ func TestMeasure(t *testing.T) {
 		}
 	}
 }
+
+func TestServersAreNamedWithoutPassword(t *testing.T) {
+	got := hosts([]string{"nats://ann:s3@cret@192.0.2.1:4222", "192.0.2.2", "tls://[2001:db8::1]:4222"})
+	if want := "192.0.2.1:4222, 192.0.2.2, [2001:db8::1]:4222"; got != want {
+		t.Errorf("servers are %q, want %q", got, want)
+	}
+}

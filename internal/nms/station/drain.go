@@ -51,7 +51,7 @@ func (s *Station) Drain(p nmsproto.DrainParams) (nmsproto.Drain, error) {
 		leave()
 	}
 	wake.Up(s.freed)
-	s.events.publish(nmsproto.Event{Event: nmsproto.EventDraining, Cause: fmt.Sprintf("%d devices are connected; %d of them are ended a second", len(held), p.Rate)})
+	s.events.publish(nmsproto.Event{Event: nmsproto.EventDraining, Cause: fmt.Sprintf("connected devices: %d; ended a second: %d", len(held), p.Rate)})
 	if !s.stopping {
 		s.wg.Go(func() { s.endAll(held) })
 	}
@@ -125,7 +125,7 @@ func (s *Station) endAll(held []*connection) {
 		s.mu.Lock()
 		left := s.drained().Left
 		if left == 0 || s.stopping {
-			s.events.publish(nmsproto.Event{Event: nmsproto.EventDrained, Cause: fmt.Sprintf("%d devices were ended in %v", len(held)-left, time.Since(s.drain.since).Round(100*time.Millisecond))})
+			s.events.publish(nmsproto.Event{Event: nmsproto.EventDrained, Cause: fmt.Sprintf("ended devices: %d, in %v", len(held)-left, time.Since(s.drain.since).Round(100*time.Millisecond))})
 			s.mu.Unlock()
 			return
 		}

@@ -106,7 +106,7 @@ func (f *Feed) resync(cause string, missed uint64) {
 		}
 		f.states = append(f.states, e)
 	}
-	f.states = append(f.states, nmsproto.Event{Time: now, Event: nmsproto.EventInSync, Station: p.station, Sequence: f.last, Cause: fmt.Sprintf("%d devices", len(f.states)-1)})
+	f.states = append(f.states, nmsproto.Event{Time: now, Event: nmsproto.EventInSync, Station: p.station, Sequence: f.last, Cause: fmt.Sprintf("devices: %d", len(f.states)-1)})
 }
 
 // Subscribe returns the last events and a channel of those that follow, as Feed passes

@@ -105,7 +105,7 @@ func TestAFollowerThatFellBehindIsResynced(t *testing.T) {
 			t.Fatalf("got %+v", got)
 		}
 		begin, states, end := got[0], got[1:4], got[4]
-		if begin.Event != nmsproto.EventResync || begin.Missed != 4+more || begin.Sequence != 0 || end.Event != nmsproto.EventInSync || end.Sequence != s.Station.events.sequence || end.Cause != "3 devices" {
+		if begin.Event != nmsproto.EventResync || begin.Missed != 4+more || begin.Sequence != 0 || end.Event != nmsproto.EventInSync || end.Sequence != s.Station.events.sequence || end.Cause != "devices: 3" {
 			t.Errorf("it begins with %+v and ends with %+v", begin, end)
 		}
 		want := map[string]string{ids[0]: nmsproto.EventUp, ids[1]: nmsproto.EventDown, ids[2]: nmsproto.EventUp}

@@ -135,5 +135,5 @@ func noDevice(id string) error {
 }
 
 func notCalled(hostKey string) error {
-	return proto.NewError(proto.CodeNoExists, fmt.Sprintf("no unknown device has called with the host key %.80s; `callhome-nms devices` lists them", printable.Line(hostKey)))
+	return proto.NewError(proto.CodeNoExists, fmt.Sprintf("no unknown device has called with the host key %.80s", printable.Line(hostKey)))
 }
