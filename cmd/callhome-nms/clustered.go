@@ -26,6 +26,7 @@ import (
 	"callhome/internal/ratelimit"
 	"callhome/internal/sysexits"
 
+	"github.com/hashicorp/go-hclog"
 	"github.com/urfave/cli/v2"
 )
 
@@ -102,8 +103,27 @@ type member struct {
 	name     string
 }
 
-// expiresSoon is how long before the expiry of its certificate a station warns.
+// expiresSoon is how long before the expiry of its certificate a station warns, daily.
 const expiresSoon = 30 * 24 * time.Hour
+
+// watchExpiry warns of a certificate that expires soon, or has expired, until ctx ends.
+func watchExpiry(ctx context.Context, expires func() time.Time, log hclog.Logger) {
+	tick := time.NewTicker(24 * time.Hour)
+	defer tick.Stop()
+	for {
+		switch left := time.Until(expires()); {
+		case left <= 0:
+			log.Error("the station's certificate has expired, and other stations refuse it: callhome-nms cluster init --renew makes another", "expired", day(expires()))
+		case left < expiresSoon:
+			log.Warn("the station's certificate expires soon: callhome-nms cluster init --renew makes another", "expires", day(expires()))
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
 
 // joinCluster prepares what the command line says about a cluster; nil without one. The
 // caller runs it.
@@ -123,9 +143,6 @@ func joinCluster(c *cli.Context, r *registry.Registry, log *logging.Logger) (*me
 	})
 	if err != nil {
 		return nil, sysexits.New(sysexits.NoInput, "callhome-nms cluster init makes the files of --peer-directory", err)
-	}
-	if expires := m.identity.Expires(); time.Until(expires) < expiresSoon {
-		log.Warn("the station's certificate expires soon: callhome-nms cluster init --renew makes another", "expires", day(expires))
 	}
 	if m.listener, err = peering.Listen(c.Context, c.String("peer-listen")); err != nil {
 		return nil, sysexits.New(sysexits.Unavailable, "free the address, or name another with --peer-listen", fmt.Errorf("listening for other stations: %w", err))

@@ -186,6 +186,7 @@ func (d *backend) run(ctx context.Context, socket *net.UnixListener, access rpc.
 	}
 	if d.cluster != nil {
 		wg.Go(func() { d.cluster.Run(ctx) })
+		wg.Go(func() { watchExpiry(ctx, d.cluster.identity.Expires, d.log) })
 		attempt(func() error { return d.cluster.peers.Serve(ctx, d.cluster.listener) })
 	}
 	hup := make(chan os.Signal, 1)

@@ -86,6 +86,7 @@ type Cluster struct {
 	beats    uint64
 	echo     claims.Instant            // of the last own heartbeat that came back; 0 once all is known up to it
 	known    map[string]heartbeat      // stations
+	allKnown bool                      // once the heartbeats were read from NATS
 	heard    map[string]claims.Instant // when the last heartbeat of a station was received
 	claimed  map[string]claims.Claim
 	snapshot map[string]bool // ids since the claims' watch began anew; nil once it is complete
@@ -288,12 +289,13 @@ func (c *Cluster) stationsNow() []nmsproto.Station {
 	return out
 }
 
-// Knows reports whether a station of that name takes part in the cluster.
+// Knows reports whether a station of that name takes part in the cluster. Each may until
+// NATS was reached: a station that starts without NATS holds devices, too.
 func (c *Cluster) Knows(name string) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	_, ok := c.known[name]
-	return ok
+	return ok || !c.allKnown
 }
 
 func compare(a, b string) int {

@@ -154,7 +154,11 @@ func (w *stationsWatch) Begin() {
 }
 
 // Complete implements buckets.Watcher.
-func (w *stationsWatch) Complete() {}
+func (w *stationsWatch) Complete() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.allKnown = true
+}
 
 // Value implements buckets.Watcher.
 func (w *stationsWatch) Value(key string, v buckets.Value) {

@@ -38,9 +38,16 @@ func TestAWatchThatCatchesUpBuriesNoLivingStation(t *testing.T) {
 		c.sent[beat] = sent
 		shown("a", c.lease.Incarnation(), beat, pending)
 	}
+	if !c.Knows("b") {
+		t.Fatal("a station that has not reached NATS refuses the others")
+	}
 	w.Begin()
 	own(1, 0, 0)
 	shown("b", "b/1.0", 1, 0)
+	w.Complete()
+	if !c.Knows("b") || c.Knows("operator") {
+		t.Fatal("b is a station, and operator is none")
+	}
 	now = 15 * time.Second // the watch has stalled
 	own(5, 12*time.Second, 1)
 	if !c.peers.Alive("b/1.0") {
