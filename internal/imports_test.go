@@ -262,6 +262,7 @@ var arrows = []struct{ from, to, reason string }{
 	{"internal/nms/mirror", "internal/nms/buckets", "copies a bucket and changes it"},
 	{"internal/nms/mirror", "internal/nms/registry", "the form of entries and of the list of revoked keys"},
 	{"internal/nms/mirror", "internal/printable", "names from a bucket in errors"},
+	{"internal/nms/mirror", "internal/ratelimit", "warnings that each entry of the bucket can cause"},
 
 	{"internal/nms/registry", "internal/atomicfile", "writes the list of revoked keys"},
 	{"internal/nms/registry", "internal/lazyregexp", "form of an id"},

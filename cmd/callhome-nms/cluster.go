@@ -18,7 +18,7 @@ func clusterCommand() *cli.Command {
 		{Name: "init", Usage: "make a CA, and a certificate for each station", ArgsUsage: "STATION[,HOST...]...", Action: clusterInit, Flags: []cli.Flag{
 			&cli.StringFlag{Name: "directory", Value: "callhome-cluster", Usage: "keep the CA in `DIR`, and the files of a station in DIR/STATION"},
 			&cli.IntFlag{Name: "days", Value: 365, Usage: "make certificates of stations that are valid for `NUMBER` days"},
-			&cli.BoolFlag{Name: "renew", Usage: "make a new certificate also for a station that has one"},
+			&cli.BoolFlag{Name: "renew", Usage: "make a new certificate also for a station that has one, with the same hosts unless others are given"},
 		}},
 		bucketsCommand(),
 	}}
@@ -49,9 +49,13 @@ func clusterInit(c *cli.Context) error {
 	for _, arg := range c.Args().Slice() {
 		station, hosts := stationHosts(arg)
 		files := filepath.Join(dir, station)
-		if expires, ok := peering.Issued(files); ok && !c.Bool("renew") {
+		former, expires, ok := peering.Issued(files)
+		if ok && !c.Bool("renew") {
 			fmt.Printf("station %s: the certificate in %s is kept, valid until %s\n", station, files, day(expires))
 			continue
+		}
+		if len(hosts) == 0 {
+			hosts = former // NATS servers of the station need them as before
 		}
 		expires, err := ca.Issue(files, station, hosts, time.Duration(days)*24*time.Hour)
 		if err != nil {

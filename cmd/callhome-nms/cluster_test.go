@@ -44,6 +44,7 @@ func TestClusterInitKeepsWhatIsThere(t *testing.T) {
 		{[]string{"north", "south"}, []string{"ca.crt made", "station north: certificate and key in ", "station south: "}, false},
 		{[]string{"north", "west,west.example.net,192.0.2.1"}, []string{"ca.crt is there", "station north: the certificate in ", " is kept", "station west: certificate"}, true},
 		{[]string{"--renew", "--days", "1", "north"}, []string{"station north: certificate and key in "}, false},
+		{[]string{"--renew", "west"}, []string{"station west: certificate and key in "}, true},
 	} {
 		code, out := clusterOutput(t, append([]string{"--directory", dir}, step.args...)...)
 		if code != sysexits.OK {
@@ -67,6 +68,9 @@ func TestClusterInitKeepsWhatIsThere(t *testing.T) {
 	}
 	if _, err := peering.Load("west", filepath.Join(dir, "west"), nil); err != nil {
 		t.Error(err)
+	}
+	if hosts, _, ok := peering.Issued(filepath.Join(dir, "west")); !ok || strings.Join(hosts, ",") != "west.example.net,192.0.2.1" {
+		t.Errorf("a renewed certificate has the hosts %v", hosts)
 	}
 	for _, wrong := range []string{"", "a.b", "a,b", "--days 0 a"} {
 		if code, out := clusterOutput(t, strings.Fields("--directory "+dir+" "+wrong)...); code != sysexits.Usage {

@@ -21,6 +21,7 @@ import (
 	"callhome/internal/nms/buckets"
 	"callhome/internal/nms/registry"
 	"callhome/internal/printable"
+	"callhome/internal/ratelimit"
 
 	"github.com/hashicorp/go-hclog"
 )
@@ -47,6 +48,7 @@ type Mirror struct {
 	dir      string
 	registry *registry.Registry
 	log      hclog.Logger
+	warn     *ratelimit.Warnings // of what each entry of the bucket can cause
 	// changed is called with each change of another station that was brought in force.
 	changed func(registry.Change, error)
 
@@ -72,7 +74,7 @@ func New(dir string, r *registry.Registry, changed func(registry.Change, error),
 	if err != nil {
 		return nil, fmt.Errorf("reading which files of the registry are copies: %w", err)
 	}
-	return &Mirror{dir: dir, registry: r, changed: changed, log: log, state: state, revisions: make(map[string]uint64)}, nil
+	return &Mirror{dir: dir, registry: r, changed: changed, log: log, warn: ratelimit.NewWarnings(log), state: state, revisions: make(map[string]uint64)}, nil
 }
 
 // Run copies the bucket until ctx ends. keys has who has which host key.
@@ -86,6 +88,7 @@ func (m *Mirror) Run(ctx context.Context, entries, keys *buckets.Bucket) {
 		}
 	}
 	m.mu.Unlock()
+	defer m.warn.Rest()
 	entries.Watch(ctx, ">", (*follower)(m))
 }
 
@@ -104,7 +107,7 @@ func (f *follower) Value(key string, v buckets.Value) {
 	m := (*Mirror)(f)
 	name, ok := fileOf(key)
 	if !ok {
-		m.log.Warn("the bucket of the registry has a key that no device can have", "key", printable.Line(key))
+		m.warn.Warn("the bucket of the registry has a key that no device can have", "key", printable.Line(key))
 		return
 	}
 	m.mu.Lock()
@@ -253,7 +256,7 @@ func (m *Mirror) apply(name string, v buckets.Value, sync bool) {
 	if name == registry.RevokedFile {
 		// No list would accept each key, and one that cannot be read would refuse each.
 		if _, err := registry.AddRevoked(v.Data); err != nil || v.Deleted {
-			m.log.Error("the cluster's list of revoked keys cannot be used; the copy of this station stays in force", "removed", v.Deleted, "error", err)
+			m.warn.Warn("the cluster's list of revoked keys cannot be used; the copy of this station stays in force", "removed", v.Deleted, "error", err)
 			m.revisions[name] = v.Revision
 			return
 		}
@@ -277,7 +280,7 @@ func (m *Mirror) apply(name string, v buckets.Value, sync bool) {
 		}
 	}
 	if err != nil {
-		m.log.Error("cannot write the copy of the registry", "file", name, "error", err)
+		m.warn.Warn("cannot write the copy of the registry", "file", name, "error", err)
 		return
 	}
 	m.revisions[name] = v.Revision

@@ -123,22 +123,30 @@ func CheckNames(station string, hosts []string) error {
 
 var hostForm = lazyregexp.New(`^([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z]([a-z0-9-]{0,61}[a-z0-9])?$`)
 
-// Issued returns when the certificate in a station's directory expires; ok is false
-// without one.
-func Issued(dir string) (expires time.Time, ok bool) {
+// Issued returns the hosts in the certificate in a station's directory, and when it
+// expires; ok is false without one.
+func Issued(dir string) (hosts []string, expires time.Time, ok bool) {
 	text, err := os.ReadFile(filepath.Join(dir, CertificateFile))
 	if err != nil {
-		return expires, false
+		return nil, expires, false
 	}
 	block, _ := pem.Decode(text)
 	if block == nil {
-		return expires, false
+		return nil, expires, false
 	}
 	c, err := x509.ParseCertificate(block.Bytes)
 	if err != nil {
-		return expires, false
+		return nil, expires, false
 	}
-	return c.NotAfter, true
+	for _, name := range c.DNSNames {
+		if CheckStation(name) != nil {
+			hosts = append(hosts, name)
+		}
+	}
+	for _, ip := range c.IPAddresses {
+		hosts = append(hosts, ip.String())
+	}
+	return hosts, c.NotAfter, true
 }
 
 // Issue writes the files of a station to dir, which it creates: the CA's certificate, and

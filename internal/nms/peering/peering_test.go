@@ -13,6 +13,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -634,7 +635,7 @@ func TestAnAuthorityStays(t *testing.T) {
 	if err := errors.Join(leaf.VerifyHostname("a.example.net"), leaf.VerifyHostname("192.0.2.1")); err != nil {
 		t.Error(err)
 	}
-	if got, ok := Issued(dir); !ok || !got.Equal(leaf.NotAfter) {
+	if hosts, got, ok := Issued(dir); !ok || !got.Equal(leaf.NotAfter) || !slices.Equal(hosts, []string{"a.example.net", "192.0.2.1"}) {
 		t.Errorf("it expires %v, %v", got, ok)
 	}
 	for path, want := range map[string]os.FileMode{filepath.Join(c.dir, CAKeyFile): 0o600, filepath.Join(dir, KeyFile): 0o600, dir: 0o700 | os.ModeDir} {
