@@ -33,18 +33,6 @@ type Client struct {
 // NewClient returns a client.
 func NewClient(i *Identity) *Client { return &Client{i, stalledTime} }
 
-// Connect opens a session with a device at the station that holds it, and relays between
-// it and sock, which it owns, until one of them ends or ctx does. Errors are
-// *proto.Error.
-func (c *Client) Connect(ctx context.Context, p Peer, device string, who Caller, sock station.Duplex) (nmsproto.ConnectResult, error) {
-	s, err := c.Open(ctx, p, device, who)
-	if err != nil {
-		sock.Close()
-		return nmsproto.ConnectResult{}, err
-	}
-	return s.Relay(ctx, sock)
-}
-
 // Settle asks a station about the connection of a device that has called this one.
 // Errors are *proto.Error.
 func (c *Client) Settle(ctx context.Context, p Peer, device string) (kept bool, cause string, err error) {

@@ -605,6 +605,16 @@ func TestAStationWithAnExpiredCertificateStarts(t *testing.T) {
 	}
 }
 
+// Connect opens a session and relays it, as package cluster does.
+func (c *Client) Connect(ctx context.Context, p Peer, device string, who Caller, sock station.Duplex) (nmsproto.ConnectResult, error) {
+	s, err := c.Open(ctx, p, device, who)
+	if err != nil {
+		sock.Close()
+		return nmsproto.ConnectResult{}, err
+	}
+	return s.Relay(ctx, sock)
+}
+
 // writeFile writes a file whose time of change differs from the former one's.
 func writeFile(t *testing.T, path string, data []byte) {
 	t.Helper()
