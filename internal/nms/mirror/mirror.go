@@ -138,7 +138,11 @@ func (f *follower) Complete() {
 		return
 	}
 	m.complete = true
-	m.revoke()
+	if v, ok := m.snapshot[registry.RevokedFile]; !ok || v.Deleted {
+		if v, ok = m.revoke(v); ok {
+			m.snapshot[registry.RevokedFile] = v
+		}
+	}
 	entries := 0
 	var behind []string
 	for name, v := range m.snapshot {
@@ -182,38 +186,39 @@ func (m *Mirror) applyLeaders(names []string) {
 	}
 }
 
-// revoke adds the revoked keys that only this station has to the bucket's: a revocation
-// is never lost because a station joins. The caller holds mu.
-func (m *Mirror) revoke() {
-	v, ok := m.snapshot[registry.RevokedFile]
-	if ok && !v.Deleted && m.state.has(registry.RevokedFile) {
-		return
-	}
+// revoke adds the revoked keys that this station has and the bucket's list v has not to
+// the latter, and returns the list as it is then: a revocation is never lost because a
+// station joins. ok is false where the bucket has no list. The caller holds mu.
+func (m *Mirror) revoke(v buckets.Value) (list buckets.Value, ok bool) {
 	text, err := os.ReadFile(filepath.Join(m.dir, registry.RevokedFile))
-	if err != nil {
-		return // there is none, or the registry reports it
+	if err != nil { // there is none, or the registry reports it
+		return v, v.Revision != 0 && !v.Deleted
 	}
-	expected := v.Revision
-	if v.Deleted {
-		v.Data, expected = nil, 0
+	for {
+		if v.Deleted {
+			v = buckets.Value{}
+		}
+		merged, err := registry.AddRevoked(v.Data, lines(text)...)
+		switch {
+		case err != nil:
+		case bytes.Equal(merged, v.Data):
+			return v, v.Revision != 0
+		case len(merged) > maxList:
+			err = fmt.Errorf("the list would have %d bytes, the maximum is %d", len(merged), maxList)
+		default:
+			var revision uint64
+			if revision, err = m.entries.Put(context.Background(), revokedKey, merged, v.Revision); err == nil {
+				return buckets.Value{Data: merged, Revision: revision}, true
+			}
+			if errors.Is(err, buckets.ErrConflict) {
+				if v, err = m.entries.Get(context.Background(), revokedKey); err == nil {
+					continue
+				}
+			}
+		}
+		m.warn.Warn("cannot add this station's revoked keys to the cluster's; they stay in force here", "error", err)
+		return v, false
 	}
-	merged, err := registry.AddRevoked(v.Data, lines(text)...)
-	if err == nil && bytes.Equal(merged, v.Data) {
-		return
-	}
-	if err == nil && len(merged) > maxList {
-		err = fmt.Errorf("the list would have %d bytes, the maximum is %d", len(merged), maxList)
-	}
-	var revision uint64
-	if err == nil {
-		revision, err = m.entries.Put(context.Background(), revokedKey, merged, expected)
-	}
-	if err != nil {
-		m.log.Error("cannot add this station's revoked keys to the cluster's", "error", err)
-		delete(m.snapshot, registry.RevokedFile) // the local list stays
-		return
-	}
-	m.snapshot[registry.RevokedFile] = buckets.Value{Data: merged, Revision: revision}
 }
 
 func lines(text []byte) (out []string) {
@@ -259,6 +264,12 @@ func (m *Mirror) apply(name string, v buckets.Value, sync bool) {
 			m.warn.Warn("the cluster's list of revoked keys cannot be used; the copy of this station stays in force", "removed", v.Deleted, "error", err)
 			m.revisions[name] = v.Revision
 			return
+		}
+		if !m.state.has(name) {
+			var ok bool
+			if v, ok = m.revoke(v); !ok {
+				return
+			}
 		}
 	}
 	if v.Deleted {

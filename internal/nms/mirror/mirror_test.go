@@ -339,6 +339,30 @@ func TestNoRevocationIsLost(t *testing.T) {
 	}
 }
 
+// TestARevocationByHandIsNotLost: the list is made while the station runs, and another
+// station's revocation comes then.
+func TestARevocationByHandIsNotLost(t *testing.T) {
+	servers := natstest.Start(t, 1)
+	a, b := join(t, servers, t.TempDir()), join(t, servers, t.TempDir())
+	key, later := newKey(t), newKey(t)
+	write(t, filepath.Join(a.dir, registry.RevokedFile), ssh.MarshalAuthorizedKey(key))
+	if _, err := b.Revoke(ssh.FingerprintSHA256(later)); err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range []*station{a, b} {
+		await(t, "each station has both revocations", func() bool { return s.revoked(key) && s.revoked(later) })
+	}
+	// Another station was first with its list: this one knows of none yet.
+	third := newKey(t)
+	write(t, filepath.Join(a.dir, registry.RevokedFile), ssh.MarshalAuthorizedKey(third))
+	a.mu.Lock()
+	v, ok := a.revoke(buckets.Value{})
+	a.mu.Unlock()
+	if text := string(v.Data); !ok || !strings.Contains(text, ssh.FingerprintSHA256(later)) || !strings.Contains(text, strings.TrimSpace(string(ssh.MarshalAuthorizedKey(third)))) {
+		t.Errorf("the list of both is %q, %v", text, ok)
+	}
+}
+
 // TestTheSameDeviceTwice: of two stations that register one device at the same time, the
 // one that fails leaves the host key to the other.
 func TestTheSameDeviceTwice(t *testing.T) {
