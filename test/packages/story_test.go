@@ -250,13 +250,14 @@ func TestTheSmallOneTakesTheOthersPlace(t *testing.T) {
 	if out, err := d.command("dpkg --auto-deconfigure -B -i --force-confold /tmp/small.deb").CombinedOutput(); err != nil {
 		t.Fatalf("installing callhome-small in place of callhome: %v\n%s", err, out)
 	}
+	d.run(t, "echo '{}' > /etc/callhome/callhome.json; dpkg -P callhome; test -e /etc/callhome/callhome.json; grep ^callhome: /etc/group")
 	d.run(t, "grep CALLHOME_DSCP=16 /etc/callhome/trigger.conf")
 	out, err := d.command("callhome-mgr run --metrics 127.0.0.1:9434").CombinedOutput()
 	if err == nil {
 		t.Error("callhome-small serves metrics")
 	}
 	expect(t, "callhome-mgr of callhome-small", string(out), "built without them")
-	d.run(t, "dpkg -P callhome-small callhome; rm /tmp/*.deb")
+	d.run(t, "dpkg -P callhome-small; rm /tmp/*.deb")
 	for _, change := range d.changes(t) {
 		t.Errorf("left of the packages: %s", change)
 	}
