@@ -4,6 +4,7 @@ package integration
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net"
@@ -35,8 +36,9 @@ type callers struct {
 	endpoints []string
 	from      string // what their addresses begin with
 
-	mu     sync.Mutex // guards spells
-	spells [][]spell  // of each; the last one's end is zero while it is connected
+	mu     sync.Mutex     // guards the fields that follow
+	spells [][]spell      // of each; the last one's end is zero while it is connected
+	failed map[string]int // calls without a login, by why
 }
 
 func (s *standIns) id(i int) string { return fmt.Sprintf("d%d", i) }
@@ -44,11 +46,14 @@ func (s *standIns) id(i int) string { return fmt.Sprintf("d%d", i) }
 // KeepConnected has each stand-in call as a persistent client of callhome-mgr does, their
 // begin spread over a time, until the story ends.
 func (c *stations) KeepConnected(s *standIns, over time.Duration, policy schedule.Policy, endpoints ...string) *callers {
-	d := &callers{standIns: s, policy: policy, endpoints: endpoints, from: c.devices, spells: make([][]spell, len(s.servers))}
+	d := &callers{standIns: s, policy: policy, endpoints: endpoints, from: c.devices, spells: make([][]spell, len(s.servers)), failed: make(map[string]int)}
 	d.policy.Endpoints, d.policy.Pause = len(endpoints), schedule.DefaultPause
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
 	s.t.Cleanup(func() {
+		if s.t.Failed() {
+			s.t.Logf("%d devices are connected; calls that failed: %v", d.connected(""), d.failed)
+		}
 		cancel()
 		wg.Wait()
 	})
@@ -128,6 +133,7 @@ func (d *callers) call(ctx context.Context, i int, to string, happened func(sche
 	keepAlive := net.KeepAliveConfig{Enable: true, Idle: notice / 2, Interval: notice / 8, Count: 4}
 	conn, err := (&net.Dialer{LocalAddr: from, Timeout: 5 * time.Second, KeepAliveConfig: keepAlive}).DialContext(ctx, "tcp", to)
 	if err != nil {
+		d.fails(err)
 		happened(schedule.Event{Kind: schedule.Failed, Stage: proto.StageTCP})
 		return
 	}
@@ -139,6 +145,8 @@ func (d *callers) call(ctx context.Context, i int, to string, happened func(sche
 	defer context.AfterFunc(ctx, func() { conn.Close() })()
 	happened(schedule.Event{Kind: schedule.Connected})
 	server := *d.servers[i]
+	why := make(chan error, 1)
+	server.Ended = func(err error) { why <- err }
 	in, done := make(chan struct{}), make(chan struct{})
 	server.LoggedIn = func(ssh.Conn) { close(in) }
 	go func() {
@@ -154,6 +162,7 @@ func (d *callers) call(ctx context.Context, i int, to string, happened func(sche
 		<-done
 		d.ended(i)
 	case <-done:
+		d.fails(<-why)
 	}
 	happened(schedule.Event{Kind: schedule.Ended, Stage: stage})
 }
@@ -168,6 +177,17 @@ func (d *callers) ended(i int) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.spells[i][len(d.spells[i])-1].to = time.Now()
+}
+
+// fails counts a call without a login.
+func (d *callers) fails(err error) {
+	var op *net.OpError
+	if errors.As(err, &op) {
+		err = op.Err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.failed[fmt.Sprint(err)]++
 }
 
 // connected is how many are, at that address; "" for any.

@@ -60,11 +60,29 @@ func newFleet(t *testing.T) *fleet {
 	all := newStandIns(t, f.many, f.nms)
 	f.StartAll(all)
 	t.Logf("three stations and servers, %d entries imported and known everywhere: %v", f.many, since(begin))
+	t.Cleanup(func() {
+		for _, m := range f.members {
+			if t.Failed() && m.served != nil {
+				t.Logf("events of %s: %v", m.name, m.causes())
+			}
+		}
+	})
 	begin = time.Now()
 	f.callers = f.KeepConnected(all, time.Duration(f.many)*3*time.Millisecond, spreadOut, f.everywhere()...)
 	spread := f.AwaitHeld(6*patience, f.many)
 	t.Logf("%d devices have called and are known everywhere: %v; %v", f.many, since(begin), spread)
 	return f
+}
+
+// causes counts the events that a station has published, by kind and cause.
+func (m *member) causes() map[string]int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	out := make(map[string]int)
+	for _, e := range m.seen {
+		out[e.Event+" "+strings.ReplaceAll(e.Cause, e.Address, "…")] += 1 + e.Unsaid
+	}
+	return out
 }
 
 func since(t time.Time) time.Duration { return time.Since(t).Round(10 * time.Millisecond) }
