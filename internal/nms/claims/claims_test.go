@@ -101,6 +101,15 @@ func TestSilenceNeedsAnEcho(t *testing.T) {
 		t.Fatal("dead after the watch began anew, without an echo")
 	}
 	p.Echo(15 * time.Second)
+	p.Echo(40 * time.Second)
+	p.Noticed("d.1", 39*time.Second) // its claim came before its first heartbeat
+	if !p.Alive("d.1") {
+		t.Fatal("an incarnation is dead that was noticed just now")
+	}
+	p.Echo(49 * time.Second)
+	if p.Alive("d.1") {
+		t.Fatal("alive though it was never heard for 10 s")
+	}
 	p.Over("c.0")
 	if p.Alive("c.0") {
 		t.Fatal("alive after it said that it ends")

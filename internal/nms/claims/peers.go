@@ -25,6 +25,14 @@ func (p *Peers) Restart() { p.started = false }
 // Heard records the receipt of a heartbeat.
 func (p *Peers) Heard(incarnation string, now Instant) { p.heard[incarnation] = now }
 
+// Noticed records that there is a claim of an incarnation. Its first heartbeat was written
+// before that, and the watch of heartbeats may be behind that of claims.
+func (p *Peers) Noticed(incarnation string, now Instant) {
+	if _, ok := p.heard[incarnation]; !ok && !p.over[incarnation] {
+		p.heard[incarnation] = now
+	}
+}
+
 // Over records that an incarnation has ended, or was found dead.
 func (p *Peers) Over(incarnation string) {
 	delete(p.heard, incarnation)
@@ -45,8 +53,8 @@ func (p *Peers) Echo(sent Instant) {
 	}
 }
 
-// Alive reports whether an incarnation may still believe its claims. One that was never
-// heard may, until the watch has shown a lease's time without it.
+// Alive reports whether an incarnation may still believe its claims. One that was noticed
+// and never heard may, until the watch has shown a lease's time without it.
 func (p *Peers) Alive(incarnation string) bool {
 	return !p.over[incarnation] && (!p.started || p.echo-max(p.heard[incarnation], p.first) < p.lease)
 }

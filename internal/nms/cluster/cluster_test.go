@@ -188,8 +188,8 @@ func TestASecondProcessWithTheNameIsNoticed(t *testing.T) {
 
 // TestNeverTwoHolders plays random events at three stations: devices call, vanish and
 // hang up, stations lose NATS or each other, are killed and started again, servers are
-// stopped. At no time do two stations believe that they hold a device, with three servers
-// none longer than a lease, and at the end each connected device has exactly one. With three servers each station knows one of them.
+// stopped. At no time do two stations believe that they hold a device, and at the end each
+// connected device has exactly one. With three servers each station knows one of them.
 func TestNeverTwoHolders(t *testing.T) {
 	for _, servers := range []int{1, 3} {
 		t.Run(fmt.Sprint(servers, " servers"), func(t *testing.T) { neverTwoHolders(t, servers) })
@@ -222,13 +222,6 @@ func neverTwoHolders(t *testing.T, servers int) {
 	var counts [9]int
 	stop := make(chan struct{})
 	var samples, believed atomic.Int64
-	// With three servers that are stopped one after the other, a claim was overwritten that
-	// its station still saw as the last one: an acknowledged write was lost, or one passed
-	// that expected a former revision. The station learns of it by its watch.
-	allowed, both, longest := time.Duration(0), make(map[string]time.Time), time.Duration(0)
-	if servers > 1 {
-		allowed = 10 * time.Second // the lease that stations have; this test's is shorter
-	}
 	var sampling sync.WaitGroup
 	sampling.Go(func() {
 		for {
@@ -242,23 +235,12 @@ func neverTwoHolders(t *testing.T, servers int) {
 				for i, n := range names {
 					x := station(n)
 					if !x.Believes(id) {
-						for _, m := range names {
-							delete(both, n+m+id)
-						}
 						continue
 					}
 					believed.Add(1)
 					for _, m := range names[i+1:] {
 						// Both at one moment: x before and after y.
-						y, pair := station(m), n+m+id
-						if !y.Believes(id) || !x.Believes(id) {
-							delete(both, pair)
-							continue
-						}
-						if both[pair].IsZero() {
-							both[pair] = time.Now()
-						}
-						if longest = max(longest, time.Since(both[pair])); time.Since(both[pair]) >= allowed {
+						if y := station(m); y.Believes(id) && x.Believes(id) {
 							t.Errorf("%s and %s both believe that they hold %s: %s, %s", n, m, id, x.sees(id, y), y.sees(id, x))
 						}
 					}
@@ -366,7 +348,7 @@ func neverTwoHolders(t *testing.T, servers int) {
 	}
 	close(stop)
 	sampling.Wait()
-	t.Logf("events %v, %d samples, %d with a holder, two holders for at most %v", counts[:7], samples.Load(), believed.Load(), longest)
+	t.Logf("events %v, %d samples, %d with a holder", counts[:7], samples.Load(), believed.Load())
 }
 
 // TestOnlyWhatStationsWriteIsTaken: another station's account may have written it.

@@ -246,6 +246,9 @@ func (c *Cluster) bury() {
 // note records a claim as it is known now. The caller holds mu.
 func (c *Cluster) note(id string, claim claims.Claim) {
 	c.claimed[id] = claim
+	if claim.Incarnation != "" {
+		c.peers.Noticed(claim.Incarnation, c.now())
+	}
 	if _, ok := c.living[claim.Incarnation]; !ok {
 		c.living[claim.Incarnation] = c.peers.Alive(claim.Incarnation) || process(claim.Incarnation) == c.lease.Process
 	}
