@@ -131,7 +131,7 @@ func (d *callers) call(ctx context.Context, i int, to string, happened func(sche
 	// Each has an address of its own, as the devices of a fleet.
 	from := &net.TCPAddr{IP: net.ParseIP(d.address(i))}
 	keepAlive := net.KeepAliveConfig{Enable: true, Idle: notice / 2, Interval: notice / 8, Count: 4}
-	conn, err := (&net.Dialer{LocalAddr: from, Timeout: 5 * time.Second, KeepAliveConfig: keepAlive}).DialContext(ctx, "tcp", to)
+	conn, err := d.nms.Dial(ctx, &net.Dialer{LocalAddr: from, Timeout: 5 * time.Second, KeepAliveConfig: keepAlive}, to)
 	if err != nil {
 		d.fails(err)
 		happened(schedule.Event{Kind: schedule.Failed, Stage: proto.StageTCP})

@@ -3,7 +3,9 @@
 package integration
 
 import (
+	"context"
 	"fmt"
+	"net"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -91,6 +93,22 @@ func (n *nms) here(argv ...string) *exec.Cmd {
 		argv = append([]string{"/usr/bin/nsenter", "--net=" + n.netns, "--"}, argv...)
 	}
 	return exec.Command(argv[0], argv[1:]...)
+}
+
+// Dial connects from the station's network.
+func (n *nms) Dial(ctx context.Context, d *net.Dialer, to string) (net.Conn, error) {
+	if n.netns == "" {
+		return d.DialContext(ctx, "tcp", to)
+	}
+	type result struct {
+		conn net.Conn
+		err  error
+	}
+	r := atNetns(n.t, n.netns, func() result {
+		conn, err := d.DialContext(ctx, "tcp", to)
+		return result{conn, err}
+	})
+	return r.conn, r.err
 }
 
 // SshCommand is the stock ssh behind a listener of ours that passes it the

@@ -27,6 +27,7 @@ import (
 type stations struct {
 	t       *testing.T
 	nms     *nms
+	outside string // network namespace of the switch between them, of devices and commands
 	prefix  string // of their addresses
 	devices string // what the addresses of stand-ins begin with
 	ca      string // what `cluster init` made
@@ -59,23 +60,26 @@ func newStations(t *testing.T, names ...string) *stations {
 	sandbox.Need(t, "ip", "nft", "nats-server")
 	id := lastCluster.Add(1)
 	c := &stations{t: t, nms: newNMS(t), prefix: fmt.Sprintf("10.77.%d.", id), devices: fmt.Sprintf("10.%d.", 100+id), lease: 10 * time.Second}
-	bridge := fmt.Sprintf("br%d", id)
-	ip(t, "link add "+bridge+" type bridge")
-	t.Cleanup(func() { _ = exec.Command("ip", "link", "del", bridge).Run() })
-	ip(t, "addr add "+c.prefix+"254/24 dev "+bridge)
-	ip(t, "link set "+bridge+" up")
+	// This machine's own network does not change: other stories' daemons call at once
+	// where it does.
+	c.outside = newNetns(t, fmt.Sprintf("outside%d", id))
+	c.nms.netns = c.outside
+	in := "-n " + filepath.Base(c.outside) + " "
+	ip(t, in+"link add bridge type bridge")
+	ip(t, in+"addr add "+c.prefix+"254/24 dev bridge")
+	ip(t, in+"link set bridge up")
 	// Each stand-in has an address of its own.
-	ip(t, "route add local "+c.devices+"0.0/16 dev lo")
+	ip(t, in+"route add local "+c.devices+"0.0/16 dev lo")
 	dir := tempDir(t)
 	c.ca = filepath.Join(dir, "ca")
 	argv := []string{"cluster", "init", "--directory", c.ca, "operator"}
 	for i, name := range names {
 		m := &member{of: c, name: name, ip: fmt.Sprintf("%s%d", c.prefix, i+1), netns: newNetns(t, fmt.Sprintf("%s%d", name, id)), store: filepath.Join(dir, "js-"+name)}
 		c.members = append(c.members, m)
-		short, cable := filepath.Base(m.netns), fmt.Sprintf("c%d-%d", id, i)
-		ip(t, "link add "+cable+" type veth peer name cable netns "+short)
-		ip(t, "link set "+cable+" master "+bridge)
-		ip(t, "link set "+cable+" up")
+		short, port := filepath.Base(m.netns), fmt.Sprintf("port%d", i)
+		ip(t, in+"link add "+port+" type veth peer name cable netns "+short)
+		ip(t, in+"link set "+port+" master bridge")
+		ip(t, in+"link set "+port+" up")
 		ip(t, "-n "+short+" addr add "+m.ip+"/24 dev cable")
 		ip(t, "-n "+short+" link set cable up")
 		ip(t, "-n "+short+" route add default via "+c.prefix+"254")
@@ -332,7 +336,7 @@ func (c *stations) CreateBuckets() {
 	c.t.Helper()
 	argv := append([]string{"cluster", "buckets", "--replicas", fmt.Sprint(len(c.members)), "--lease", c.lease.String()}, c.natsOptions("operator")...)
 	sandbox.Await(c.t, 3*patience, "the buckets", func() error {
-		out, err := exec.Command(binDir+"/callhome-nms", argv...).CombinedOutput()
+		out, err := c.nms.here(append([]string{binDir + "/callhome-nms"}, argv...)...).CombinedOutput()
 		if err != nil {
 			return fmt.Errorf("%w: %s", err, out)
 		}

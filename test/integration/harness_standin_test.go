@@ -17,6 +17,7 @@ import (
 // process. Their subsystem sends back what it gets.
 type standIns struct {
 	t       *testing.T
+	nms     *nms // whose network they call from
 	servers []*sshtest.Server
 	keys    []string // public host keys
 }
@@ -28,7 +29,7 @@ func newStandIns(t *testing.T, many int, n *nms) *standIns {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &standIns{t: t}
+	s := &standIns{t: t, nms: n}
 	for range many {
 		host := sshtest.NewSigner(t)
 		s.servers = append(s.servers, &sshtest.Server{Config: sshtest.LetIn(host, user), Netconf: sshtest.Echo})
@@ -54,7 +55,7 @@ func (s *standIns) keepCalling(ctx context.Context, addr string) {
 					return
 				case <-time.After(wait):
 				}
-				if conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", addr); err == nil {
+				if conn, err := s.nms.Dial(ctx, &net.Dialer{}, addr); err == nil {
 					stop := context.AfterFunc(ctx, func() { conn.Close() })
 					server.Serve(conn)
 					stop()

@@ -5,7 +5,6 @@ package integration
 import (
 	"fmt"
 	"net"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -41,7 +40,7 @@ func (c *stations) StartHAProxy() *balancer {
 	for i, m := range c.members {
 		replace(fmt.Sprintf("server %s 192.0.2.%d:", m.name, i+1), fmt.Sprintf("server %s %s:", m.name, m.ip))
 	}
-	b.process = start(c.t, "haproxy", exec.Command("haproxy", "-db", "-f", writeFile(c.t, filepath.Join(dir, "haproxy.cfg"), config, 0o644)))
+	b.process = start(c.t, "haproxy", c.nms.here("haproxy", "-db", "-f", writeFile(c.t, filepath.Join(dir, "haproxy.cfg"), config, 0o644)))
 	sandbox.Await(c.t, patience, "HAProxy", func() error {
 		if b.over(0) {
 			c.t.Fatalf("haproxy has ended: %v\n%s", b.state, b.Stderr())

@@ -3,6 +3,7 @@
 package integration
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -303,7 +304,10 @@ func (f *fleet) strangers() {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, _, err = peering.NewClient(operator).Settle(t.Context(), peering.Peer{Station: "north", Address: net.JoinHostPort(f.of("north").ip, peerPort)}, "d0")
+	err = atNetns(t, f.outside, func() error {
+		_, _, err := peering.NewClient(operator).Settle(t.Context(), peering.Peer{Station: "north", Address: net.JoinHostPort(f.of("north").ip, peerPort)}, "d0")
+		return err
+	})
 	if err == nil || !strings.Contains(err.Error(), `station north knows no station "operator"`) {
 		t.Errorf("the operator's certificate: %v", err)
 	}
@@ -368,7 +372,10 @@ func (f *fleet) sessionTimes() {
 func (f *fleet) loginTimes() {
 	t := f.t
 	const times = 100
-	alone := startStation(f.nms, "--log-level", "info")
+	here := *f.nms
+	here.netns = ""
+	alone := startStation(&here, "--log-level", "info")
+	networks := map[string]*nms{alone.addr: &here}
 	callers := newStandIns(t, times, f.nms)
 	dir := tempDir(t)
 	for i, key := range callers.keys {
@@ -394,7 +401,7 @@ func (f *fleet) loginTimes() {
 			server, in := *one, make(chan time.Time, 1)
 			server.LoggedIn = func(ssh.Conn) { in <- time.Now() }
 			begin := time.Now()
-			conn, err := net.Dial("tcp", addr)
+			conn, err := cmp.Or(networks[addr], f.nms).Dial(t.Context(), &net.Dialer{}, addr)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -486,6 +493,7 @@ func (f *fleet) realDevices() {
 	t := f.t
 	server := startNetconfd(t)
 	d := newDevice(t, server.Subsystem())
+	d.netns = f.outside
 	d.options = append(d.options, "--ssh-connection-port", yumaPort)
 	d.LetIn(f.nms)
 	s := &site{d, f.nms, newHostKey(t, d.dir())}
@@ -701,7 +709,7 @@ func TestADeviceCallsAnotherStation(t *testing.T) {
 	id := f.heldBy("north")[0]
 	i := atoi(t, strings.TrimPrefix(id, "d"))
 	// A second device with its key: it calls south while the first one is at north.
-	twin := &standIns{t: t, servers: []*sshtest.Server{f.servers[i]}, keys: []string{f.keys[i]}}
+	twin := &standIns{t: t, nms: f.nms, servers: []*sshtest.Server{f.servers[i]}, keys: []string{f.keys[i]}}
 	calls, stop := context.WithCancel(context.Background())
 	defer stop()
 	twin.keepCalling(calls, f.of("south").addr)

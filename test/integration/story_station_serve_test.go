@@ -596,7 +596,7 @@ func TestServePublishesToHookAndPrometheus(t *testing.T) {
 // A station without descriptors left holds what it can, and its commands work.
 func TestTheLastDescriptorsAreForCommands(t *testing.T) {
 	t.Parallel()
-	const devices, limit, kept = 60, 160, 64
+	const devices, limit, kept = 120, 160, 64 // more connections than descriptors, without a socket for each
 	n := newNMS(t)
 	s := startStation(n)
 	s.Stop()
@@ -606,7 +606,7 @@ func TestTheLastDescriptorsAreForCommands(t *testing.T) {
 	}
 	s.limit = limit
 	s.begin()
-	contains(t, "the log", s.Stderr(), "too few file descriptors for all registered devices", "limit=160", "needed=1208")
+	contains(t, "the log", s.Stderr(), "too few file descriptors for all registered devices", "limit=160", "needed=1328")
 	standIns.KeepCalling(s.addr)
 	contains(t, "the refusal", s.AwaitEvent("refused", "no file descriptor").Cause, "raise the limit")
 	connected := ""
