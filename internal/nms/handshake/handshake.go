@@ -245,7 +245,7 @@ func firstRun(r *recording, o Options) (claimed ssh.PublicKey, failed *Error) {
 	config.HostKeyCallback = func(string, net.Addr, ssh.PublicKey) error { return errClaimed } // it is not called
 	_, _, _, err := ssh.NewClientConn(r, "", config)
 	switch {
-	case r.packets.replied && r.begun:
+	case r.isAnswered():
 		// A key shares the bytes that it is parsed from. The second run has the error.
 		claimed, _ = ssh.ParsePublicKey(bytes.Clone(r.packets.hostKey))
 		return claimed, nil
@@ -287,7 +287,9 @@ type recording struct {
 	in, out []byte
 	packets packets
 	begun   bool // KEX_INIT was sent
-	closed  bool
+	// answered is set when the reply has come after KEX_INIT: nothing is written any more.
+	answered bool
+	closed   bool
 }
 
 func (r *recording) Read(p []byte) (int, error) {
@@ -305,6 +307,7 @@ func (r *recording) Read(p []byte) (int, error) {
 	}
 	switch {
 	case r.packets.replied && r.begun:
+		r.answered = true
 		return 0, errClaimed
 	case r.packets.replied:
 		return 0, errEarly
@@ -322,6 +325,12 @@ func (r *recording) Write(p []byte) (int, error) {
 	r.out = append(r.out, p[:n]...)
 	r.begun = r.begun || n > 5 && p[5] == msgKexInit
 	return n, err
+}
+
+func (r *recording) isAnswered() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.answered
 }
 
 func (r *recording) isClosed() bool {
