@@ -62,7 +62,7 @@ func TestTheAddressOfThePage(t *testing.T) {
 	}
 }
 
-// The header of a proxy is trusted, so that nobody else may connect.
+// The header of a proxy is trusted, so no other user may connect.
 func TestOnlyTheProxyIsServed(t *testing.T) {
 	for name, served := range map[string]bool{"the proxy": true, "another user": false} {
 		t.Run(name, func(t *testing.T) {

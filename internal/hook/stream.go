@@ -32,8 +32,9 @@ const (
 
 // Lines are the events that the program gets, each as a line of JSON.
 type Lines interface {
-	// Next returns the next one, and waits for it until ctx ends. ok is false when there
-	// is none and ctx has ended or none will come. missed reports that some are missing.
+	// Next returns the next line, and waits for it until ctx ends. ok is false when no
+	// line is left and ctx has ended or the source is closed. missed reports that lines
+	// before it are missing.
 	Next(ctx context.Context) (line any, missed, ok bool)
 	Close()
 }

@@ -155,8 +155,8 @@ type Subscription[E any] struct {
 	more chan struct{}
 }
 
-// Next returns the next event, and waits for it until ctx ends. ok is false when there
-// is none and ctx has ended or the Hub is closed. missed reports that events before it
+// Next returns the next event, and waits for it until ctx ends. ok is false when no
+// event is left and ctx has ended or the Hub is closed. missed reports that events before it
 // are no longer kept that cannot be spared.
 func (s *Subscription[E]) Next(ctx context.Context) (e E, missed, ok bool) {
 	for {

@@ -54,16 +54,8 @@ func fleet(f *fixture) error {
 		return err
 	}
 	defer st.end()
-	if err := st.crowd(0, "devices", 0, heldBefore); err != nil {
+	if err := st.hold(); err != nil {
 		return err
-	}
-	if _, err := st.await(heldBefore, time.Minute); err != nil {
-		return err
-	}
-	for i := range heldBefore {
-		if err := st.open(i); err != nil {
-			return err
-		}
 	}
 	g, err := st.fleet(heldBefore, n)
 	if err != nil {

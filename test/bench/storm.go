@@ -65,22 +65,30 @@ func stormyStation(f *fixture) error {
 	return nil
 }
 
+// hold has heldBefore devices call, and opens a session on each, before what is measured.
+func (s *stormStation) hold() error {
+	if err := s.crowd(0, "devices", 0, heldBefore); err != nil {
+		return err
+	}
+	if _, err := s.await(heldBefore, time.Minute); err != nil {
+		return err
+	}
+	for i := range heldBefore {
+		if err := s.open(i); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 func (f *fixture) storm(dir, name string, others []string, devices int, limit time.Duration) error {
 	st, err := f.startStation(dir, "127.0.0.1:0", true)
 	if err != nil {
 		return err
 	}
 	defer st.end()
-	if err := st.crowd(0, "devices", 0, heldBefore); err != nil {
+	if err := st.hold(); err != nil {
 		return err
-	}
-	if _, err := st.await(heldBefore, time.Minute); err != nil {
-		return err
-	}
-	for i := range heldBefore {
-		if err := st.open(i); err != nil {
-			return err
-		}
 	}
 	for _, o := range others {
 		var kind string

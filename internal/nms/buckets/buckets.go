@@ -207,7 +207,7 @@ func IDOf(key string) string { return strings.ReplaceAll(key, "/", ".") }
 // Value is what a bucket has for a key.
 type Value struct {
 	Data     []byte
-	Revision uint64 // 0: there is none
+	Revision uint64 // 0: the key has no value
 	Deleted  bool
 	Created  time.Time
 	// Pending is how many further values a watch has for its Watcher: 0 where this one

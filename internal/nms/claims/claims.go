@@ -32,7 +32,7 @@ import (
 	"callhome/internal/nms/nmsproto"
 )
 
-// Instant is a time of the machine's clock since its boot, which nobody sets.
+// Instant is a time since the machine's boot: no program can set that clock.
 type Instant = time.Duration
 
 // Claim is what the bucket of claims has of a device: which station holds it, or held it
@@ -45,7 +45,7 @@ type Claim struct {
 	// Device is Connected with the fields of its connection, or Lost.
 	Device nmsproto.Device `json:"device"`
 
-	// Revision is the claim's in its bucket; 0 where there is none.
+	// Revision is the claim's in its bucket; 0 where the device has no claim.
 	Revision uint64 `json:"-"`
 }
 
@@ -79,7 +79,7 @@ func (a Action) String() string { return [...]string{"nothing", "write", "releas
 type whose int
 
 const (
-	nobody  whose = iota // none, released, of a dead station
+	vacant  whose = iota // no claim, a released one, or one of a dead station
 	mine                 // of this incarnation
 	formers              // of a former incarnation of this station
 	theirs               // of another station that is not dead
@@ -90,20 +90,20 @@ const (
 func (s Self) of(c Claim, alive func(incarnation string) bool) whose {
 	switch {
 	case c.Revision == 0 || c.Device.State != nmsproto.Connected:
-		return nobody
+		return vacant
 	case c.Station == s.Station && c.Incarnation == s.Incarnation:
 		return mine
 	case c.Station == s.Station && c.Address == s.Address:
 		return formers
 	case !alive(c.Incarnation):
-		return nobody
+		return vacant
 	}
 	return theirs
 }
 
 // table is what a station does about a device that is connected to it, or is not.
 var table = [...]struct{ connected, not Action }{
-	nobody:  {Write, Nothing},
+	vacant:  {Write, Nothing},
 	mine:    {Nothing, Release},
 	formers: {Write, Release},
 	theirs:  {Ask, Nothing},

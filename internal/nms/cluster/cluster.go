@@ -125,7 +125,7 @@ func New(c Config) (*Cluster, error) {
 	return out, nil
 }
 
-// sinceBoot is a clock that nobody sets, and that goes on while the machine is suspended.
+// sinceBoot is a clock that no program can set, and that goes on while the machine is suspended.
 func sinceBoot() claims.Instant {
 	var t unix.Timespec
 	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &t); err != nil {

@@ -267,8 +267,8 @@ func (c *Cluster) drop(ctx context.Context, id string, expected uint64) error {
 	return nil
 }
 
-// parseClaim returns the claim of a value; one that cannot be understood is one of
-// nobody, which is overwritten.
+// parseClaim returns the claim of a value; one that cannot be understood counts as
+// released, so it is overwritten.
 func parseClaim(v buckets.Value) (claim claims.Claim) {
 	broken := v.Deleted || json.Unmarshal(v.Data, &claim) != nil
 	if s := claim.Device.State; broken || s != nmsproto.Lost && (s != nmsproto.Connected || claim.Device.Since == nil) {

@@ -59,8 +59,8 @@ func (s *Station) FollowAfter(sequence uint64) *Feed {
 	return f
 }
 
-// Next returns the next event, and waits for it until ctx ends. ok is false when there
-// is none and ctx has ended or the station has stopped. No event is missing: what is
+// Next returns the next event, and waits for it until ctx ends. ok is false when no
+// event is left and ctx has ended or the station has stopped. No event is missing: what is
 // says a resync, or Missed.
 func (f *Feed) Next(ctx context.Context) (e nmsproto.Event, missed, ok bool) {
 	if len(f.states) > 0 {
