@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -9,13 +8,10 @@ import (
 	"io"
 	"maps"
 	"os"
-	"os/user"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
-	"callhome/internal/atomicfile"
 	"callhome/internal/cmdline"
 	"callhome/internal/nms/control"
 	"callhome/internal/nms/nmsproto"
@@ -51,18 +47,6 @@ func devicesCommand() *cli.Command {
 			}},
 		}, transferCommands()...),
 	}
-}
-
-func eventsCommand() *cli.Command {
-	return &cli.Command{Name: "events", Usage: "print the last events", Action: events, Flags: append(cmdline.EventFlags(),
-		&cli.Uint64Flag{Name: "after", Usage: "begin after the event with this `SEQUENCE`, or with the state of each device where that is no longer kept", DefaultText: "with the last events"},
-		socketFlag())}
-}
-
-func statusCommand() *cli.Command {
-	return &cli.Command{Name: "status", Usage: "show the daemon's status", Action: status, Flags: []cli.Flag{
-		socketFlag(), cmdline.JSONFlag(),
-	}}
 }
 
 // ask connects to the daemon and calls f. Its error carries an exit status.
@@ -297,159 +281,5 @@ func forget(c *cli.Context) error {
 	}
 	return ask(c, func(m *control.Client) error {
 		return m.Call(c.Context, nmsproto.MethodForget, nmsproto.ForgetParams{HostKey: c.Args().First()}, nil)
-	})
-}
-
-// accounts prints a user for each device: sshd refuses a user name without an
-// account, and ForceCommand reads the device's id from the name.
-func accounts(c *cli.Context) error {
-	prefix := c.String("prefix")
-	if strings.ContainsAny(prefix, ":\n") {
-		return program.Usage(fmt.Errorf("--prefix %q: expected the beginning of a user name", prefix))
-	}
-	u, err := accountOf(c.String("account"))
-	if err != nil {
-		return err
-	}
-	return ask(c, func(m *control.Client) error {
-		var l nmsproto.DeviceList
-		var s nmsproto.Status
-		if err := errors.Join(m.Call(c.Context, nmsproto.MethodDevices, nil, &l), m.Call(c.Context, nmsproto.MethodStatus, nil, &s)); err != nil {
-			return err
-		}
-		// Without an account, sshd runs without root's rights and keeps its own groups.
-		uid, gid := strconv.Itoa(os.Getuid()), strconv.Itoa(os.Getgid())
-		if u != nil {
-			var doubt string
-			uid = u.Uid
-			if gid, doubt = groupOf(u, s.Group); doubt != "" {
-				fmt.Fprintf(os.Stderr, "callhome-nms: warning: %s: logins of these users will end with %d\n", doubt, sysexits.NoPerm)
-			}
-		}
-		var lines bytes.Buffer
-		for _, d := range l.Devices {
-			// "NP" matches no password, and unlike "!" does not lock the account.
-			fmt.Fprintf(&lines, "%s%s:NP:%s:%s:NETCONF of %s:/:/bin/sh\n", prefix, d.ID, uid, gid, d.ID)
-		}
-		if file := c.String("output"); file != "" {
-			return atomicfile.Write(file, lines.Bytes(), atomicfile.Options{Mode: 0o644})
-		}
-		_, err := os.Stdout.Write(lines.Bytes())
-		return err
-	})
-}
-
-// accountOf looks up an account; nil is this process's. Root's is that of every user
-// only where the command line says so.
-func accountOf(account string) (*user.User, error) {
-	switch {
-	case account == "" && os.Getuid() == 0:
-		return nil, program.Usage(errors.New("run as root without --account: every device would be root; name an account"))
-	case account == "":
-		return nil, nil
-	}
-	u, err := user.Lookup(account)
-	if err != nil {
-		return nil, sysexits.New(sysexits.NoInput, "create the account, or name another with --account", fmt.Errorf("looking up the account %q: %w", account, err))
-	}
-	return u, nil
-}
-
-// groupOf returns the group to give users with the uid of u, so that they may use
-// devices, and why they may not. No line of group(5) names these users, so sshd gives
-// them the group of passwd(5) alone: where u is only a supplementary member of the
-// daemon's group, that is the group to give.
-func groupOf(u *user.User, name string) (gid, doubt string) {
-	if u.Uid == "0" {
-		return u.Gid, ""
-	}
-	if name == "" {
-		return u.Gid, "the daemon has no group that may use devices"
-	}
-	group, err := user.LookupGroup(name)
-	if err != nil {
-		return u.Gid, fmt.Sprintf("looking up the daemon's group %q: %v", name, err)
-	}
-	all, err := u.GroupIds()
-	switch {
-	case u.Gid == group.Gid || slices.Contains(all, group.Gid):
-		return group.Gid, ""
-	case err != nil:
-		return u.Gid, fmt.Sprintf("looking up the groups of the account %q: %v", u.Username, err)
-	}
-	return u.Gid, fmt.Sprintf("the account %q is not in the group %q", u.Username, name)
-}
-
-func events(c *cli.Context) error {
-	return ask(c, func(m *control.Client) error {
-		var last nmsproto.EventList
-		if err := m.Call(c.Context, nmsproto.MethodSubscribe, nmsproto.SubscribeParams{After: c.Uint64("after")}, &last); err != nil {
-			return err
-		}
-		return cmdline.Events(c, "callhome-nms serve", last.Events, m.Events(), printEvent)
-	})
-}
-
-func printEvent(w io.Writer, e nmsproto.Event) {
-	fmt.Fprintf(w, "%s %s", cmdline.Time(e.Time), e.Event)
-	for _, text := range []string{e.Station, e.Device, e.Address, e.Software, e.HostKey, e.Certificate} {
-		if text != "" {
-			fmt.Fprint(w, " ", printable.Quoted(text))
-		}
-	}
-	if e.Cause != "" {
-		fmt.Fprintf(w, ": %s", printable.Quoted(e.Cause))
-	}
-	if e.Unsaid > 0 {
-		fmt.Fprintf(w, " (%d more like this before)", e.Unsaid)
-	}
-	fmt.Fprintln(w)
-}
-
-// stationTable prints the stations of a cluster, if there is one.
-func stationTable(w io.Writer, s nmsproto.Status) {
-	if s.Station == "" {
-		return
-	}
-	if s.ClusterError != "" {
-		fmt.Fprintf(w, "station %s is not part of its cluster now: %s\n", s.Station, printable.Quoted(s.ClusterError))
-	}
-	t := cmdline.NewTable(cmdline.Column{Title: "STATION"}, cmdline.Column{Title: "STATE", Whole: true}, cmdline.Column{Title: "SEEN", Whole: true},
-		cmdline.Column{Title: "DEVICES"}, cmdline.Column{Title: "SESSIONS"}, cmdline.Column{Title: "ADDRESS"}, cmdline.Column{Title: "VERSION", Rank: 1})
-	for _, m := range s.Stations {
-		name, state, held, sessions := m.Name, "silent", "", ""
-		if m.Name == s.Station {
-			name += " (this one)"
-		}
-		if m.Alive {
-			state, held, sessions = "alive", strconv.Itoa(m.Connected), strconv.Itoa(m.Sessions)
-		}
-		t.Row(printable.Quoted(name), state, cmdline.Age(m.Seen)+" ago", held, sessions, printable.Quoted(m.Address), printable.Quoted(m.Version))
-	}
-	if len(s.Stations) > 0 {
-		fmt.Fprintln(w)
-		t.Print(w, 0)
-	}
-}
-
-func status(c *cli.Context) error {
-	return ask(c, func(m *control.Client) error {
-		var s nmsproto.Status
-		if err := within(c.Context, statusTime, func(ctx context.Context) error { return m.Call(ctx, nmsproto.MethodStatus, nil, &s) }); err != nil {
-			return err
-		}
-		return cmdline.Show(c, s, func(w io.Writer) {
-			calls := "listening on " + strings.Join(s.Listening, ", ")
-			if s.Drain != nil {
-				calls = "accepting no call homes"
-			}
-			fmt.Fprintf(w, "callhome-nms %s, PID %d, running for %s, %s\n", s.Version, s.PID, cmdline.Age(s.Since), calls)
-			fmt.Fprintf(w, "%s connected, %d lost, %d never seen; %s\n", cmdline.Count(s.Devices[nmsproto.Connected], "device"), s.Devices[nmsproto.Lost], s.Devices[nmsproto.NeverSeen], cmdline.Count(s.Sessions, "session"))
-			fmt.Fprintf(w, "%s, %d unauthenticated, %s\n", cmdline.Count(int(s.Calls), "call"), s.Unauthenticated, cmdline.Count(s.Unknown, "unknown host key"))
-			stationTable(w, s)
-			if s.Drain != nil {
-				fmt.Fprintf(w, "draining for %s: %s\n", cmdline.Age(s.Drain.Since), left(s.Drain))
-			}
-		})
 	})
 }
