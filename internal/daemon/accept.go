@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"errors"
+	"net"
 	"slices"
 	"time"
 
@@ -28,3 +29,14 @@ func Accept[C any](accept func() (C, error), failed func(error)) (C, error) {
 		time.Sleep(acceptPause)
 	}
 }
+
+// Patient returns l with an Accept that tries again after a temporary error, which it
+// reports to failed.
+func Patient(l net.Listener, failed func(error)) net.Listener { return patient{l, failed} }
+
+type patient struct {
+	net.Listener
+	failed func(error)
+}
+
+func (p patient) Accept() (net.Conn, error) { return Accept(p.Listener.Accept, p.failed) }

@@ -50,7 +50,10 @@ func Serve(ctx context.Context, l net.Listener, h http.Handler, log hclog.Logger
 			server.Close()
 		}
 	})
-	err := server.Serve(netutil.LimitListener(patient{l, ratelimit.NewWarnings(log)}, maxConns))
+	warnings := ratelimit.NewWarnings(log)
+	err := server.Serve(netutil.LimitListener(daemon.Patient(l, func(err error) {
+		warnings.Warn("connections cannot be accepted, retrying", "error", err)
+	}), maxConns))
 	if errors.Is(err, http.ErrServerClosed) {
 		<-ended
 		return nil
@@ -65,17 +68,4 @@ func Run(ctx context.Context, l net.Listener, h http.Handler, log hclog.Logger) 
 	if err := Serve(ctx, l, h, log); err != nil {
 		log.Error("metrics are no longer served", "error", err)
 	}
-}
-
-// patient is a listener that retries when descriptors or memory are used up.
-type patient struct {
-	net.Listener
-	warnings *ratelimit.Warnings
-}
-
-// Accept implements net.Listener.
-func (p patient) Accept() (net.Conn, error) {
-	return daemon.Accept(p.Listener.Accept, func(err error) {
-		p.warnings.Warn("connections cannot be accepted, retrying", "error", err)
-	})
 }

@@ -8,7 +8,6 @@ import (
 	"callhome/internal/nms/nmsproto"
 	"callhome/internal/nms/wire"
 	"callhome/internal/proto"
-	"callhome/internal/wake"
 )
 
 // drain is the end of all connections at a rate. The station's mu guards it.
@@ -41,16 +40,7 @@ func (s *Station) Drain(p nmsproto.DrainParams) (nmsproto.Drain, error) {
 		return *s.drained(), nil
 	}
 	s.drain = &drain{p, time.Now().UTC()}
-	var held []*connection
-	for _, d := range s.devices {
-		if d.connection != nil {
-			held = append(held, d.connection)
-		}
-	}
-	for leave := range s.unauthenticated.All() {
-		leave()
-	}
-	wake.Up(s.freed)
+	held := s.dismiss()
 	s.events.publish(nmsproto.Event{Event: nmsproto.EventDraining, Cause: fmt.Sprintf("connected devices: %d; ended a second: %d", len(held), p.Rate)})
 	if !s.stopping {
 		s.wg.Go(func() { s.endAll(held) })

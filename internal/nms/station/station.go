@@ -173,16 +173,7 @@ func (s *Station) Serve(ctx context.Context, calls Calls) error {
 func (s *Station) stop() {
 	s.mu.Lock()
 	s.stopping = true
-	var all []*connection
-	for _, d := range s.devices {
-		if d.connection != nil {
-			all = append(all, d.connection)
-		}
-	}
-	for leave := range s.unauthenticated.All() {
-		leave()
-	}
-	wake.Up(s.freed)
+	all := s.dismiss()
 	s.mu.Unlock()
 	for _, h := range all {
 		h.end(stopping, wire.NotAvailable)
@@ -191,6 +182,21 @@ func (s *Station) stop() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.events.close()
+}
+
+// dismiss ends the unauthenticated connections and returns those of devices. The caller
+// holds mu.
+func (s *Station) dismiss() (held []*connection) {
+	for _, d := range s.devices {
+		if d.connection != nil {
+			held = append(held, d.connection)
+		}
+	}
+	for leave := range s.unauthenticated.All() {
+		leave()
+	}
+	wake.Up(s.freed)
+	return held
 }
 
 // Take takes a connection, which the station owns from here on. While there is no place

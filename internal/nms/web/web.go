@@ -115,26 +115,15 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 			server.Close()
 		}
 	})
-	err := server.Serve(netutil.LimitListener(patient{l, s.warnings}, maxConns))
+	err := server.Serve(netutil.LimitListener(daemon.Patient(l, func(err error) {
+		s.warnings.Warn("connections cannot be accepted, retrying", "error", err)
+	}), maxConns))
 	if errors.Is(err, http.ErrServerClosed) {
 		<-ended
 		return nil
 	}
 	stop()
 	return err
-}
-
-// patient is a listener that retries when descriptors or memory are used up.
-type patient struct {
-	net.Listener
-	warnings *ratelimit.Warnings
-}
-
-// Accept implements net.Listener.
-func (p patient) Accept() (net.Conn, error) {
-	return daemon.Accept(p.Listener.Accept, func(err error) {
-		p.warnings.Warn("connections cannot be accepted, retrying", "error", err)
-	})
 }
 
 // policy lets a page load its own style, script and icon, and nothing else.
