@@ -21,9 +21,7 @@ import (
 func TestADevicesHolderIsKnownEverywhere(t *testing.T) {
 	w := newWorld(t, 1, 2*time.Second)
 	a, b := w.start("a", 0), w.start("b", 0)
-	if !a.call("edge7.example.net") {
-		t.Fatal("the device is refused")
-	}
+	a.mustCall("edge7.example.net")
 	await(t, "a believes", func() bool { return a.Believes("edge7.example.net") })
 	await(t, "b knows the holder", func() bool {
 		d, _ := b.Cluster.Device("edge7.example.net")
@@ -33,9 +31,7 @@ func TestADevicesHolderIsKnownEverywhere(t *testing.T) {
 		t.Fatal("a duplicate was taken while the first connection answers")
 	}
 	a.vanish("edge7.example.net")
-	if !b.call("edge7.example.net") {
-		t.Fatal("the device is refused at another station though its connection is dead")
-	}
+	b.mustCall("edge7.example.net")
 	await(t, "b believes", func() bool { return b.Believes("edge7.example.net") })
 	await(t, "a knows the holder", func() bool {
 		d, _ := a.Cluster.Device("edge7.example.net")
@@ -67,16 +63,14 @@ func TestClaimsFallWithTheLease(t *testing.T) {
 		})
 	}
 	for _, id := range []string{"1", "2", "3"} {
-		a.call(id)
+		a.mustCall(id)
 		await(t, "a believes", func() bool { return a.Believes(id) })
 	}
 	await(t, "b knows them", func() bool { d, _ := b.Cluster.Device("3"); return d.State == nmsproto.Connected })
 	counted(3, 0, a, b, c)
 	a.kill()
 	killed := time.Now()
-	if !b.call("1") {
-		t.Fatal("a device of a dead station is refused")
-	}
+	b.mustCall("1")
 	await(t, "b believes", func() bool { return b.Believes("1") })
 	if took := time.Since(killed); took < w.lease/2 || took > 3*w.lease {
 		t.Errorf("the claim fell after %v, the lease is %v", took, w.lease)
@@ -86,14 +80,13 @@ func TestClaimsFallWithTheLease(t *testing.T) {
 	// Another process of a takes the former one's place at once.
 	a = w.start("a", 0)
 	begun := time.Now()
-	a.call("3")
+	a.mustCall("3")
 	await(t, "a believes again", func() bool { return a.Believes("3") })
 	t.Logf("after a restart the station believed after %v", time.Since(begun))
 	// An orderly end gives the lease up.
 	begun = time.Now()
-	b.cancel()
-	<-b.done
-	c.call("1")
+	b.end()
+	c.mustCall("1")
 	await(t, "c believes", func() bool { return c.Believes("1") })
 	if took := time.Since(begun); took > w.lease/2 {
 		t.Errorf("the claims of a station that ended fell after %v", took)
@@ -105,7 +98,7 @@ func TestClaimsFallWithTheLease(t *testing.T) {
 func TestASilentHoldersDevicesAreSoughtElsewhere(t *testing.T) {
 	w := newWorld(t, 1, 4*time.Second)
 	a, b, c := w.start("a", 0), w.start("b", 0), w.start("c", 0)
-	a.call("1")
+	a.mustCall("1")
 	ways := func(s *standIn) (names []string) {
 		s.Cluster.mu.Lock()
 		defer s.Cluster.mu.Unlock()
@@ -117,7 +110,7 @@ func TestASilentHoldersDevicesAreSoughtElsewhere(t *testing.T) {
 	await(t, "c knows the way", func() bool { return slices.Equal(ways(c), []string{"a"}) })
 	await(t, "all know each other", func() bool { return len(b.Stations()) == 3 && len(c.Stations()) == 3 })
 	a.kill()
-	b.call("1")
+	b.mustCall("1")
 	await(t, "c looks elsewhere first", func() bool { return slices.Equal(ways(c), []string{"b", "a"}) })
 	await(t, "b believes, and c knows the way", func() bool { return b.Believes("1") && slices.Equal(ways(c), []string{"b"}) })
 	b.hangUp("1")
@@ -130,7 +123,7 @@ func TestTheClaimOfARemovedDeviceIsRemoved(t *testing.T) {
 	w := newWorld(t, 1, 2*time.Second)
 	a, b := w.start("a", 0), w.start("b", 0)
 	for _, id := range []string{"connected", "lost"} {
-		a.call(id)
+		a.mustCall(id)
 		await(t, "a believes", func() bool { return a.Believes(id) })
 	}
 	a.hangUp("lost")

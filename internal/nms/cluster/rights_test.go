@@ -63,13 +63,13 @@ func TestTheExamplesRightsAreEnoughAndNoMore(t *testing.T) {
 		t.Fatal(err)
 	}
 	north, south := w.start("north", 0), w.start("south", 0)
-	north.call("edge7.example.net")
+	north.mustCall("edge7.example.net")
 	await(t, "south knows the holder", func() bool {
 		d, _ := south.Cluster.Device("edge7.example.net")
 		return d.Station == "north" && d.State == nmsproto.Connected
 	})
 	north.hangUp("edge7.example.net")
-	south.call("edge7.example.net")
+	south.mustCall("edge7.example.net")
 	await(t, "south believes", func() bool { return south.Believes("edge7.example.net") })
 	south.mu.Lock()
 	south.calls = []nmsproto.Unknown{{HostKey: "SHA256:x", Calls: 1, Last: time.Now()}}

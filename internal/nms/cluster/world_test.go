@@ -125,11 +125,16 @@ func (w *world) start(name string, i int) *standIn {
 
 // kill is the end of a process that could not prepare for it.
 func (s *standIn) kill() {
+	s.conn.Close()
+	s.end()
+}
+
+// end is the orderly end of a process, which its connections do not outlive.
+func (s *standIn) end() {
 	s.mu.Lock()
 	s.dead = true
 	clear(s.devices)
 	s.mu.Unlock()
-	s.conn.Close()
 	s.changes.Close()
 	s.events.Close()
 	s.cancel()
@@ -175,6 +180,14 @@ func (s *standIn) drop(id string) {
 	delete(s.devices, id)
 	s.lost[id] = nmsproto.Device{State: nmsproto.Lost, Since: &now}
 	s.changes.Publish(id)
+}
+
+// mustCall is a call home that is taken.
+func (s *standIn) mustCall(id string) {
+	s.world.t.Helper()
+	if !s.call(id) {
+		s.world.t.Fatalf("station %s refuses the call of device %s", s.name, id)
+	}
 }
 
 // call is a call home of a device that gets a connection here unless it has one that
