@@ -129,6 +129,7 @@ var arrows = []struct{ from, to, reason string }{
 	{"internal/device/preflight", "internal/sshdexec", "asks sshd with the arguments it would get"},
 	{"internal/device/preflight", "internal/sysexits", "the exit status that a call home would end with"},
 
+	{"internal/device/process", "internal/poller", "waits for the ends of processes"},
 	{"internal/device/provision", "internal/atomicfile", "replaces sshd's files"},
 	{"internal/device/provision", "internal/device/config", "what a file is"},
 
@@ -226,6 +227,7 @@ var arrows = []struct{ from, to, reason string }{
 	{"internal/nms/devsock", "internal/daemon", "accepts connections"},
 	{"internal/nms/devsock", "internal/nms/nmsproto", "a device's state"},
 	{"internal/nms/devsock", "internal/nms/station", "passes a session's socket to it"},
+	{"internal/nms/devsock", "internal/poller", "waits for clients at all device sockets"},
 	{"internal/nms/devsock", "internal/ratelimit", "rate-limits warnings of accept(2)"},
 	{"internal/nms/devsock", "internal/rpc", "peer credentials and access"},
 
@@ -337,7 +339,7 @@ type thirdParty struct {
 
 // modules are all that others wrote, with who may use them and what for.
 var modules = []thirdParty{
-	{"golang.org/x/sys", "system calls", []string{"cmd/callhome-mgr", "cmd/callhome-nms", "internal/atomicfile", "internal/daemon", "internal/device/connect", "internal/device/dial", "internal/device/preflight", "internal/device/process", "internal/device/resolve", "internal/device/session", "internal/device/settings", "internal/device/subsystem", "internal/device/sysevents", "internal/device/trigger", "internal/device/triggercmd", "internal/fdpass", "internal/hook", "internal/inotify", "internal/nms/announce", "internal/nms/cluster", "internal/nms/control", "internal/nms/devsock", "internal/nms/knownhosts", "internal/nms/listen", "internal/nms/mirror", "internal/nms/peering", "internal/nms/registry", "internal/rpc", "internal/sshdexec"}},
+	{"golang.org/x/sys", "system calls", []string{"cmd/callhome-mgr", "cmd/callhome-nms", "internal/atomicfile", "internal/daemon", "internal/device/connect", "internal/device/dial", "internal/device/preflight", "internal/device/process", "internal/device/resolve", "internal/device/session", "internal/device/settings", "internal/device/subsystem", "internal/device/sysevents", "internal/device/trigger", "internal/device/triggercmd", "internal/fdpass", "internal/hook", "internal/inotify", "internal/nms/announce", "internal/nms/cluster", "internal/nms/control", "internal/nms/devsock", "internal/nms/knownhosts", "internal/nms/listen", "internal/nms/mirror", "internal/nms/peering", "internal/nms/registry", "internal/poller", "internal/rpc", "internal/sshdexec"}},
 	{"golang.org/x/net", "SOCKS5, and a bound on connections", []string{"internal/device/proxy", "internal/nms/web", "internal/scrape"}},
 	{"golang.org/x/crypto", "SSH's forms of keys and certificates; and the SSH client of the management side: on a device SSH is sshd's", []string{"internal/device/config", "internal/device/session", "internal/nms/handshake", "internal/nms/hostkey", "internal/nms/knownhosts", "internal/nms/login", "internal/nms/mirror", "internal/nms/registry", "internal/nms/sshtest", "internal/nms/station", "internal/nms/wire"}},
 	{"github.com/urfave/cli/v2", "describes commands and options; nothing below main knows them", []string{"cmd/callhome-mgr", "cmd/callhome-nms", "internal/cmdline", "internal/device/triggercmd"}},

@@ -4,8 +4,8 @@ import (
 	"fmt"
 	"os"
 	"sync"
-	"syscall"
-	"time"
+
+	"callhome/internal/poller"
 
 	"golang.org/x/sys/unix"
 )
@@ -13,46 +13,30 @@ import (
 // Exits waits for the ends of any number of processes with one goroutine: each
 // goroutine that waited by itself would keep a stack, and each wait4(2) a thread.
 type Exits struct {
-	epoll *os.File
-	raw   syscall.RawConn
+	poller *poller.Poller
 
 	mu    sync.Mutex
-	ended map[int32]func() // by pidfd, which Exits owns; guarded by mu
+	ended map[int]func() // by pidfd, which Exits owns; guarded by mu
 }
 
 // NewExits returns an Exits that waits for no process yet. Its owner closes it.
 func NewExits() (*Exits, error) {
-	fd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
-	if err == nil {
-		err = unix.SetNonblock(fd, true)
-	}
+	p, err := poller.New()
 	if err != nil {
 		return nil, fmt.Errorf("preparing to wait for processes: %w", err)
 	}
-	e := &Exits{epoll: os.NewFile(uintptr(fd), "epoll"), ended: make(map[int32]func())}
-	if err = e.epoll.SetReadDeadline(time.Time{}); err == nil { // the runtime can wait for it
-		e.raw, err = e.epoll.SyscallConn()
-	}
-	if err != nil {
-		e.epoll.Close()
-		return nil, fmt.Errorf("preparing to wait for processes: %w", err)
-	}
-	go func() {
-		_ = e.raw.Read(func(uintptr) bool {
-			e.drain()
-			return false // wait for more, until Close
-		})
-	}()
+	e := &Exits{poller: p, ended: make(map[int]func())}
+	go p.Wait(e.exited)
 	return e, nil
 }
 
 // Close ends all waits. ended is called for no process after it.
 func (e *Exits) Close() error {
-	err := e.epoll.Close()
+	err := e.poller.Close()
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	for fd := range e.ended {
-		unix.Close(int(fd))
+		unix.Close(fd)
 	}
 	e.ended = nil
 	return err
@@ -69,44 +53,27 @@ func (e *Exits) Await(id Identity, ended func()) error {
 	defer e.mu.Unlock()
 	if e.ended == nil {
 		err = os.ErrClosed
-	} else if ctlErr := e.raw.Control(func(epoll uintptr) {
-		err = unix.EpollCtl(int(epoll), unix.EPOLL_CTL_ADD, pidfd, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(pidfd)})
-	}); ctlErr != nil {
-		err = ctlErr
+	} else {
+		err = e.poller.Add(pidfd)
 	}
 	if err != nil {
 		unix.Close(pidfd)
 		return fmt.Errorf("waiting for process %d: %w", id.PID, err)
 	}
-	e.ended[int32(pidfd)] = ended
+	e.ended[pidfd] = ended
 	return nil
 }
 
-// drain calls ended of the processes that have ended by now.
-func (e *Exits) drain() {
+// exited calls ended of the process of a pidfd.
+func (e *Exits) exited(pidfd int) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	_ = e.raw.Control(func(epoll uintptr) {
-		var events [16]unix.EpollEvent
-		for {
-			n, err := unix.EpollWait(int(epoll), events[:], 0)
-			if err == unix.EINTR {
-				continue
-			}
-			if n <= 0 {
-				return
-			}
-			for _, event := range events[:n] {
-				ended := e.ended[event.Fd]
-				delete(e.ended, event.Fd)
-				// A child that is between fork and exec has a copy, with which a closed
-				// pidfd would stay in epoll.
-				_ = unix.EpollCtl(int(epoll), unix.EPOLL_CTL_DEL, int(event.Fd), nil)
-				unix.Close(int(event.Fd))
-				if ended != nil {
-					go ended()
-				}
-			}
-		}
-	})
+	ended := e.ended[pidfd]
+	if ended == nil {
+		return // closed meanwhile
+	}
+	delete(e.ended, pidfd)
+	_ = e.poller.Remove(pidfd)
+	unix.Close(pidfd)
+	go ended()
 }

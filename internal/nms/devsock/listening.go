@@ -7,9 +7,9 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
-	"syscall"
 
 	"callhome/internal/daemon"
+	"callhome/internal/poller"
 
 	"golang.org/x/sys/unix"
 )
@@ -18,9 +18,7 @@ import (
 // a fleet several KiB a device. The path of a Unix socket is all that tells which device
 // a client wants, so each device has a socket, and a descriptor, of its own.
 type listening struct {
-	epoll *os.File
-	fd    int // of epoll
-	raw   syscall.RawConn
+	poller *poller.Poller
 
 	mu      sync.Mutex // guards the fields that follow; held while one is opened, closed or asked
 	sockets map[string]*socket
@@ -41,21 +39,11 @@ const backlog = 128
 var errKept = errors.New("no file descriptor is left for it")
 
 func newListening() (*listening, error) {
-	fd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	p, err := poller.New()
 	if err != nil {
-		return nil, os.NewSyscallError("epoll_create1", err)
-	}
-	// A descriptor that does not block gets into the runtime's poller: no thread waits.
-	if err := unix.SetNonblock(fd, true); err != nil {
-		unix.Close(fd)
-		return nil, os.NewSyscallError("fcntl", err)
-	}
-	l := &listening{epoll: os.NewFile(uintptr(fd), "epoll"), fd: fd, sockets: make(map[string]*socket), byFD: make(map[int]*socket)}
-	if l.raw, err = l.epoll.SyscallConn(); err != nil {
-		l.epoll.Close()
 		return nil, err
 	}
-	return l, nil
+	return &listening{poller: p, sockets: make(map[string]*socket), byFD: make(map[int]*socket)}, nil
 }
 
 // open opens the socket of a device in dir.
@@ -67,9 +55,9 @@ func (l *listening) open(dir, id string) error {
 	if s.fd, err = listen(s.path); err != nil {
 		return err
 	}
-	if err := unix.EpollCtl(l.fd, unix.EPOLL_CTL_ADD, s.fd, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(s.fd)}); err != nil {
+	if err := l.poller.Add(s.fd); err != nil {
 		s.close()
-		return os.NewSyscallError("epoll_ctl", err)
+		return err
 	}
 	l.sockets[id], l.byFD[s.fd] = s, s
 	return nil
@@ -138,32 +126,20 @@ func (l *listening) end() {
 	for _, id := range l.ids() {
 		l.shut(id)
 	}
-	l.epoll.Close()
+	l.poller.Close()
 }
 
 // serve passes each connection to take, which owns it, until end. If accept(2) fails, it
 // calls failed and tries again when that returns.
 func (l *listening) serve(take func(*socket, *net.UnixConn), failed func(*socket, error)) {
-	_ = l.raw.Read(func(epoll uintptr) bool {
-		var events [64]unix.EpollEvent
-		for {
-			n, err := unix.EpollWait(int(epoll), events[:], 0)
-			if err == unix.EINTR {
-				continue
-			}
-			if n <= 0 {
-				return false // wait for more
-			}
-			for _, e := range events[:n] {
-				s, conn, err := l.accept(int(e.Fd))
-				switch {
-				case err == unix.EAGAIN || err == unix.EINTR || err == unix.ECONNABORTED || s == nil:
-				case err != nil:
-					failed(s, err)
-				default:
-					take(s, conn)
-				}
-			}
+	l.poller.Wait(func(fd int) {
+		s, conn, err := l.accept(fd)
+		switch {
+		case err == unix.EAGAIN || err == unix.EINTR || err == unix.ECONNABORTED || s == nil:
+		case err != nil:
+			failed(s, err)
+		default:
+			take(s, conn)
 		}
 	})
 }
