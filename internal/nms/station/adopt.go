@@ -107,7 +107,7 @@ func (s *Station) RegistryRead(c registry.Change, err error) {
 		s.recheck(c)
 		s.mu.Lock()
 		for _, id := range c.Removed {
-			delete(s.history.devices, id)
+			s.forgetRemoved(id)
 		}
 		s.mu.Unlock()
 	}

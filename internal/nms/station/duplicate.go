@@ -18,6 +18,18 @@ func (s *Station) noteError(id, cause string) {
 	defer s.mu.Unlock()
 	d := s.deviceOf(id)
 	d.seen.LastError, d.seen.ErrorTime = cause, &now
+	s.forgetRemoved(id)
+}
+
+// forgetRemoved drops the state of a device that is not in the registry and not connected
+// any more: a registry whose devices come and go would fill the memory. The caller holds mu.
+func (s *Station) forgetRemoved(id string) {
+	if d := s.devices[id]; s.config.Registry.Entry(id) != nil || d != nil && d.connection != nil {
+		return
+	}
+	delete(s.devices, id)
+	delete(s.history.devices, id)
+	s.events.forget(id)
 }
 
 // deviceOf returns the state of a device, new if need be. The caller holds mu.
@@ -146,7 +158,7 @@ func (s *Station) lost(h *connection) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	d := s.devices[h.id]
-	if d.connection != h {
+	if d == nil || d.connection != h { // Settle and End call this, too
 		return
 	}
 	d.connection = nil
@@ -154,4 +166,5 @@ func (s *Station) lost(h *connection) {
 	d.seen.State, d.seen.Since = nmsproto.Lost, &now
 	d.seen.LastError, d.seen.ErrorTime = cause, &now
 	s.events.publish(nmsproto.Event{Event: nmsproto.EventDown, Device: h.id, Address: d.seen.Address, Software: d.seen.Software, HostKey: d.seen.HostKey, Certificate: d.seen.Certificate, Cause: cause})
+	s.forgetRemoved(h.id)
 }

@@ -48,6 +48,8 @@ type deviceEvents struct {
 	limit ratelimit.Limit
 	last  *nmsproto.Event // held back; nil if none is
 	later *time.Timer     // publishes last; nil if no event is held back
+	// forgotten is set when the device was removed while an event was held back.
+	forgotten bool
 }
 
 func newPublisher(mu sync.Locker, station string, note func(nmsproto.Event)) *publisher {
@@ -98,6 +100,7 @@ func (p *publisher) publishState(e nmsproto.Event, now time.Time) {
 		d = &deviceEvents{limit: stateLimit}
 		p.devices[e.Device] = d
 	}
+	d.forgotten = false
 	var ok bool
 	if e.Unsaid, ok = d.limit.Allow(now); ok {
 		d.last = nil
@@ -113,7 +116,21 @@ func (p *publisher) publishState(e nmsproto.Event, now time.Time) {
 			if d.last != nil {
 				p.publishLast(d)
 			}
+			if d.forgotten {
+				delete(p.devices, e.Device)
+			}
 		})
+	}
+}
+
+// forget drops the rate limit of a device, after the event that is held back.
+func (p *publisher) forget(device string) {
+	switch d := p.devices[device]; {
+	case d == nil:
+	case d.later == nil:
+		delete(p.devices, device)
+	default:
+		d.forgotten = true
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"callhome/internal/nms/nmsproto"
 	"callhome/internal/nms/registry"
@@ -55,11 +56,43 @@ func TestARemovedDeviceIsUnknown(t *testing.T) {
 		if _, err := os.Stat(filepath.Join(s.dir, "edge7.json")); !errors.Is(err, os.ErrNotExist) {
 			t.Errorf("its file: %v", err)
 		}
-		if n := len(s.history.devices); n != 0 {
-			t.Errorf("%d devices have a history", n)
-		}
 		s.call("192.0.2.1:2", d.serve)
 		s.await(nmsproto.EventUnknown)
+	})
+}
+
+// Nothing is left of a device that was removed: connected, lost, after a failed call, or
+// while its last event was held back.
+func TestARemovedDeviceLeavesNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t, nil)
+		remove := func(id string) {
+			t.Helper()
+			if err := s.Remove(nmsproto.RemoveParams{Device: id}); err != nil {
+				t.Fatal(err)
+			}
+			synctest.Wait()
+		}
+		// d0 is connected, d1 lost, and d2 has more events than are published at once.
+		all := s.many(3)
+		for range stateLimit.Burst {
+			s.End("d2", *s.mustBe("d2", nmsproto.Connected, "").Since, "for a test")
+			s.call("192.0.4.1:1", all[2].serve)
+			synctest.Wait()
+		}
+		s.End("d1", *s.mustBe("d1", nmsproto.Connected, "").Since, "for a test")
+		synctest.Wait()
+		s.noteError("never", "refused while its entry was removed")
+		for _, id := range []string{"d0", "d1", "d2"} {
+			remove(id)
+		}
+		time.Sleep(stateLimit.Window)
+		synctest.Wait()
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if len(s.devices)+len(s.history.devices)+len(s.Station.events.devices) > 0 {
+			t.Errorf("left are states %v, histories %v, rate limits %v", s.devices, s.history.devices, s.Station.events.devices)
+		}
 	})
 }
 
