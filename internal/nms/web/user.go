@@ -193,7 +193,9 @@ func (s *Server) authenticated(handle func(http.ResponseWriter, *http.Request, *
 		case u == nil:
 			s.refused(w, http.StatusUnauthorized, "Open the link that callhome-nms web printed. Each link works once, and a session ends after 12 hours. "+anotherLink)
 			return
-		case r.Method == http.MethodPost && subtle.ConstantTimeCompare([]byte(r.PostFormValue(tokenField)), []byte(u.Token)) != 1:
+		}
+		retainConn(r)
+		if r.Method == http.MethodPost && subtle.ConstantTimeCompare([]byte(r.PostFormValue(tokenField)), []byte(u.Token)) != 1 {
 			s.refused(w, http.StatusForbidden, "The form is not of this session. Load the page again, and retry.")
 			return
 		}
@@ -247,6 +249,7 @@ func (s *Server) login(w http.ResponseWriter, r *http.Request) {
 		s.refused(w, http.StatusForbidden, "This link was used or has expired. Each link works once. "+anotherLink)
 		return
 	}
+	retainConn(r)
 	s.options.Log.Info("a session of a browser begins", "address", r.RemoteAddr)
 	s.users.setCookie(w, cookie, sessionTime)
 	render(w, http.StatusOK, document(view{Title: "Logged in", Lead: true, Before: list{el("h1", plain("Logged in")), el("p", link("/", "Continue to the overview"))}}))

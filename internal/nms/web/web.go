@@ -22,7 +22,6 @@ import (
 	"callhome/internal/ratelimit"
 
 	"github.com/hashicorp/go-hclog"
-	"golang.org/x/net/netutil"
 )
 
 // Options are how the page is served.
@@ -102,7 +101,7 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	go s.fleet.run(s.ctx)
 	server := &http.Server{
 		Handler: s.handler, ReadHeaderTimeout: headerTime, ReadTimeout: readTime, WriteTimeout: answerTime, IdleTimeout: idleTime,
-		MaxHeaderBytes: maxHeader, DisableGeneralOptionsHandler: true,
+		MaxHeaderBytes: maxHeader, DisableGeneralOptionsHandler: true, ConnContext: withConn,
 		ErrorLog: s.options.Log.StandardLogger(&hclog.StandardLoggerOptions{ForceLevel: hclog.Debug}),
 	}
 	ended := make(chan struct{})
@@ -115,7 +114,7 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 			server.Close()
 		}
 	})
-	err := server.Serve(netutil.LimitListener(daemon.Patient(l, func(err error) {
+	err := server.Serve(newConns(daemon.Patient(l, func(err error) {
 		s.warnings.Warn("connections cannot be accepted, retrying", "error", err)
 	}), maxConns))
 	if errors.Is(err, http.ErrServerClosed) {
