@@ -49,7 +49,8 @@
     if (loading) { again = true; return; }
     if (selecting()) { schedule(); return; }
     loading = true;
-    fetch(region.dataset.part, { headers: { "X-Part": "live" }, credentials: "same-origin", redirect: "error" }).then(function (r) {
+    // By origin: a browser refuses to fetch where the page's own URL has a user, https://USER@NAME/.
+    fetch(location.origin + region.dataset.part, { headers: { "X-Part": "live" }, credentials: "same-origin", redirect: "error" }).then(function (r) {
       if (r.status === 401 || r.status === 403) { stop(); throw new Error("logged out"); }
       if (!r.ok) throw new Error(r.status);
       return r.text();
@@ -69,7 +70,7 @@
 
   function start() {
     if (source) return;
-    source = new EventSource("/live");
+    source = new EventSource(location.origin + "/live");
     source.onmessage = function (e) {
       if (poll) { clearInterval(poll); poll = null; }
       say("Live: follows the station.");
