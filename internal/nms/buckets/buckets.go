@@ -34,8 +34,10 @@ const (
 var ErrConflict = errors.New("another station has changed it meanwhile")
 
 const (
-	callTime = 5 * time.Second // bounds what a caller without a limit of its own waits
-	tryTime  = time.Second     // bounds one request to NATS
+	// callTime bounds what a caller without a limit of its own waits. Servers that have
+	// lost the leader of a bucket elect another within 10 s.
+	callTime = 12 * time.Second
+	tryTime  = time.Second // bounds one request to NATS
 )
 
 // Options say how NATS is reached.
@@ -159,6 +161,8 @@ type Bucket struct {
 	conn *Conn
 	name string
 	kv   jetstream.KeyValue
+	// stream is the bucket's.
+	stream jetstream.Stream
 	// TTL is how long the bucket keeps a value; 0 for ever.
 	TTL time.Duration
 	// Created is different for another bucket of the same name.
@@ -178,19 +182,16 @@ func (c *Conn) Open(ctx context.Context, name string) (*Bucket, error) {
 	if err != nil {
 		return fail(err)
 	}
-	status, err := kv.Status(ctx)
+	stream, err := c.js.Stream(ctx, "KV_"+name)
 	if err != nil {
 		return fail(err)
 	}
-	s, ok := status.(*jetstream.KeyValueBucketStatus)
-	switch {
-	case !ok:
-		return fail(fmt.Errorf("its status has the type %T", status))
-	case s.StreamInfo().Config.AllowDirect:
+	info := stream.CachedInfo()
+	if info.Config.AllowDirect {
 		// A read would be answered by any server, with a value that may be old.
 		return fail(errors.New("it allows direct reads: set allow_direct of its stream to false"))
 	}
-	return &Bucket{conn: c, name: name, kv: kv, TTL: status.TTL(), Created: s.StreamInfo().Created}, nil
+	return &Bucket{conn: c, name: name, kv: kv, stream: stream, TTL: info.Config.MaxAge, Created: info.Created}, nil
 }
 
 // Up returns why NATS cannot be used now, nil if it can.
@@ -285,22 +286,22 @@ func (b *Bucket) Put(ctx context.Context, key string, data []byte, expected uint
 		} else {
 			revision, err = b.kv.Update(limited, key, data, expected)
 		}
-		if err == nil {
-			return true, nil
+		if err == nil || !errors.Is(err, jetstream.ErrKeyExists) && !errors.Is(err, jetstream.ErrKeyRevisionMismatch) {
+			return false, err
 		}
-		conflict := errors.Is(err, jetstream.ErrKeyExists) || errors.Is(err, jetstream.ErrKeyRevisionMismatch)
 		// An acknowledgement may be lost, and a conflict be one with this very write. To
 		// write once more is safe: of two writes that expect one revision, one is done.
 		limited, cancel := context.WithTimeout(ctx, tryTime)
 		defer cancel()
-		switch v, read := b.get(limited, key); {
-		case read == nil && v.Revision > expected && bytes.Equal(v.Data, data):
+		v, err := b.get(limited, key)
+		switch {
+		case err != nil:
+			return false, err
+		case v.Revision > expected && bytes.Equal(v.Data, data):
 			revision = v.Revision
 			return true, nil
-		case conflict:
-			return true, ErrConflict
 		}
-		return false, err
+		return true, ErrConflict
 	})
 	if err != nil {
 		return 0, b.fail("writing", key, err)
@@ -314,15 +315,13 @@ func (b *Bucket) Delete(ctx context.Context, key string, expected uint64) error 
 	defer cancel()
 	err := b.often(ctx, func(limited context.Context) (bool, error) {
 		err := b.kv.Delete(limited, key, jetstream.LastRevision(expected))
-		if err == nil {
-			return true, nil
+		if err == nil || !errors.Is(err, jetstream.ErrKeyRevisionMismatch) {
+			return false, err
 		}
 		limited, cancel := context.WithTimeout(ctx, tryTime)
 		defer cancel()
-		switch v, read := b.get(limited, key); {
-		case read == nil && v.Revision == 0:
-			return true, nil
-		case errors.Is(err, jetstream.ErrKeyRevisionMismatch):
+		v, err := b.get(limited, key)
+		if err == nil && v.Revision != 0 {
 			return true, ErrConflict
 		}
 		return false, err
@@ -332,20 +331,6 @@ func (b *Bucket) Delete(ctx context.Context, key string, expected uint64) error 
 	}
 	return nil
 }
-
-const (
-	// rewatch is how often a watch begins anew without a reason.
-	rewatch = 10 * time.Minute
-	// probeTime is how often a watch is compared with its bucket. A server that is lost
-	// takes the watches along that it served, also those of clients of other servers.
-	probeTime = 2 * time.Second
-	// beginTime is for the beginning of a watch. It has no answer where the servers
-	// place it on one that is lost, so the next attempt comes soon.
-	beginTime = time.Second
-)
-
-// errStalled is the error of a watch that shows less than its bucket has.
-var errStalled = errors.New("the watch has stalled, as after the loss of a server; it begins anew")
 
 // Publish adds a message to the stream of events. An id makes it one, should it be sent
 // twice; it may be "".

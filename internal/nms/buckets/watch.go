@@ -3,7 +3,6 @@ package buckets
 import (
 	"context"
 	"errors"
-	"fmt"
 	"math/rand/v2"
 	"time"
 
@@ -21,103 +20,239 @@ type Watcher interface {
 	Complete()
 }
 
+const (
+	// rewatch is how often a watch begins anew without a reason.
+	rewatch = 10 * time.Minute
+	// askEvery is how often the leader of a bucket's stream is asked for what a watch has
+	// not shown. A server that is lost takes the consumers along that it had, also those
+	// of clients of other servers; and while the servers elect a leader of JetStream,
+	// which takes them 4 to 10 s, there are no new ones.
+	askEvery = 250 * time.Millisecond
+	// stallTime is how long a consumer may be behind the leader before another is made.
+	stallTime = 2 * time.Second
+	// beginTime is for the creation of a consumer, and what it shows first. There is no
+	// answer where the servers place it on one that is lost, so the next attempt comes soon.
+	beginTime = 2 * time.Second
+)
+
+// errStalled is the error of a watch whose consumer shows less than its bucket has.
+var errStalled = errors.New("the watch has stalled, as after the loss of a server; it begins anew")
+
 // Watch watches keys until ctx ends. A watch begins anew after each reconnection:
 // messages may be missing, and a bucket may be another one.
 func (b *Bucket) Watch(ctx context.Context, keys string, w Watcher) {
-	for ctx.Err() == nil {
-		renewed := b.conn.renewal()
-		err := b.watch(ctx, keys, w, renewed)
-		if err == nil {
-			continue
-		}
-		b.conn.failed(b.conn.nc, "", b.fail("watching", keys, err))
-		pause := rand.N(beginTime / 2)
-		if b.conn.Up() != nil {
-			pause = time.Minute // it is renewed before
-		}
-		select {
-		case <-ctx.Done():
-		case <-renewed:
-		case <-time.After(pause):
-		}
-	}
-}
-
-func (b *Bucket) watch(ctx context.Context, keys string, w Watcher, renewed <-chan struct{}) error {
-	if err := b.conn.Up(); err != nil {
-		return err
-	}
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	base, err := b.last(ctx)
-	if err != nil {
-		return err
-	}
-	limit := time.AfterFunc(beginTime, cancel)
-	watch, err := b.kv.Watch(ctx, keys)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = watch.Stop() }()
-	if !limit.Stop() {
-		return context.DeadlineExceeded
-	}
-	w.Begin()
-	again, probe := time.NewTimer(rewatch), time.NewTicker(probeTime)
+	f := &follower{bucket: b, keys: keys, to: w, begun: make(chan consumer)}
+	defer func() { f.of.end() }()
+	renewed := b.conn.renewal()
+	f.anew(ctx)
+	again, ask := time.NewTicker(rewatch), time.NewTicker(askEvery)
 	defer again.Stop()
-	defer probe.Stop()
-	probed := make(chan uint64, 1)
-	var seen, due uint64 // last revision shown, and what the bucket had at the last probe
+	defer ask.Stop()
 	for {
 		select {
 		case <-ctx.Done():
-			return nil
+			return
 		case <-renewed:
-			return nil
+			renewed = b.conn.renewal()
+			f.anew(ctx)
 		case <-again.C:
-			return nil
-		case <-probe.C:
-			go func() {
-				if last, err := b.last(ctx); err == nil {
-					select {
-					case probed <- last:
-					default:
-					}
-				}
-			}()
-		case last := <-probed:
-			if due > seen {
-				return errStalled // what was due a probe ago was not shown
-			}
-			due = last
-		case e, ok := <-watch.Updates():
-			switch {
-			case !ok:
-				return errors.New("the watch has ended")
-			case e == nil:
-				seen = max(seen, base)
-				w.Complete()
-			default:
-				seen = e.Revision()
-				w.Value(e.Key(), Value{
-					Data: e.Value(), Revision: e.Revision(), Deleted: e.Operation() != jetstream.KeyValuePut, Created: e.Created(), Pending: e.Delta(),
-				})
-			}
+			f.anew(ctx)
+		case next := <-f.begun:
+			renewed = next.renewed // perhaps it is by now
+			f.begin(ctx, next)
+		case e, ok := <-f.updates:
+			f.update(ctx, e, ok)
+		case v := <-f.answers:
+			f.answer(ctx, v)
+		case <-ask.C:
+			f.ask(ctx)
 		}
 	}
 }
 
-// last returns the revision of the last write to the bucket.
-func (b *Bucket) last(ctx context.Context) (uint64, error) {
-	ctx, cancel := context.WithTimeout(ctx, beginTime)
-	defer cancel()
-	status, err := b.kv.Status(ctx)
+// follower is a watch. What its consumer is late with, it reads from the leader of the
+// stream.
+type follower struct {
+	bucket *Bucket
+	keys   string
+	to     Watcher
+
+	begun     chan consumer                  // passes one that has begun
+	beginning bool                           // one is being made
+	of        consumer                       // which is followed; none at first
+	updates   <-chan jetstream.KeyValueEntry // its; nil once it has ended
+	answers   chan read                      // of the leader, since this consumer has begun
+	complete  bool
+	seen      uint64    // the last revision that was shown
+	overtaken uint64    // the first revision that the leader had and the consumer has not shown; 0 if none
+	moved     time.Time // when the consumer showed something, or was overtaken
+}
+
+// read is a value that the leader has.
+type read struct {
+	key string
+	Value
+}
+
+// anew has another consumer made, unless one is being made. Until it has begun, the
+// watch goes on.
+func (f *follower) anew(ctx context.Context) {
+	if f.beginning {
+		return
+	}
+	f.beginning = true
+	go func() {
+		for {
+			renewed := f.bucket.conn.renewal()
+			next, err := f.bucket.consume(ctx, f.keys)
+			next.renewed = renewed
+			if err == nil {
+				select {
+				case f.begun <- next:
+				case <-ctx.Done():
+					next.end()
+				}
+				return
+			}
+			if ctx.Err() != nil {
+				return
+			}
+			f.failed(err)
+			pause := rand.N(beginTime / 2)
+			if f.bucket.conn.Up() != nil {
+				pause = time.Minute // it is renewed before
+			}
+			select {
+			case <-ctx.Done():
+			case <-renewed:
+			case <-time.After(pause):
+			}
+		}
+	}()
+}
+
+func (f *follower) failed(err error) {
+	f.bucket.conn.failed(f.bucket.conn.nc, "", f.bucket.fail("watching", f.keys, err))
+}
+
+// consumer is what the servers made of a watch.
+type consumer struct {
+	updates <-chan jetstream.KeyValueEntry
+	stop    context.CancelFunc
+	first   jetstream.KeyValueEntry
+	renewed <-chan struct{} // closed with the first reconnection after its making began
+}
+
+// end has the servers remove the consumer. It does not wait for them.
+func (c consumer) end() {
+	if c.stop == nil {
+		return // there was none
+	}
+	c.stop()
+	go func() {
+		for range c.updates { // nats.go waits until what it has is taken
+		}
+	}()
+}
+
+// consume makes a consumer of all values, and of those that follow. It has shown the
+// first one: until then the former consumer and the leader are as good.
+func (b *Bucket) consume(ctx context.Context, keys string) (consumer, error) {
+	if err := b.conn.Up(); err != nil {
+		return consumer{}, err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	limit := time.AfterFunc(beginTime, cancel)
+	watch, err := b.kv.Watch(ctx, keys)
 	if err != nil {
-		return 0, err
+		cancel()
+		return consumer{}, err
 	}
-	s, ok := status.(*jetstream.KeyValueBucketStatus)
-	if !ok {
-		return 0, fmt.Errorf("its status has the type %T", status)
+	made := consumer{updates: watch.Updates(), stop: cancel}
+	select {
+	case e, ok := <-made.updates:
+		if made.first = e; ok && limit.Stop() {
+			return made, nil
+		}
+	case <-ctx.Done():
 	}
-	return s.StreamInfo().State.LastSeq, nil
+	made.end()
+	return consumer{}, errors.New("a new consumer shows nothing")
+}
+
+// begin follows another consumer.
+func (f *follower) begin(ctx context.Context, next consumer) {
+	f.of.end()
+	f.of, f.updates, f.answers, f.beginning = next, next.updates, make(chan read), false
+	f.complete, f.seen, f.overtaken, f.moved = false, 0, 0, time.Now()
+	f.to.Begin()
+	f.update(ctx, next.first, true)
+}
+
+// update is called with what the consumer shows; nil once all values were shown, and not
+// ok where it has ended.
+func (f *follower) update(ctx context.Context, e jetstream.KeyValueEntry, ok bool) {
+	f.moved = time.Now()
+	switch {
+	case !ok:
+		f.updates = nil
+		f.failed(errors.New("the watch has ended"))
+		f.anew(ctx)
+	case e == nil:
+		f.complete = true
+		f.to.Complete()
+	default:
+		if e.Revision() >= f.overtaken {
+			f.overtaken = 0
+		}
+		if e.Revision() < f.seen {
+			return // the leader has shown it
+		}
+		f.seen = e.Revision()
+		f.to.Value(e.Key(), Value{
+			Data: e.Value(), Revision: e.Revision(), Deleted: e.Operation() != jetstream.KeyValuePut, Created: e.Created(), Pending: e.Delta(),
+		})
+	}
+}
+
+// ask asks the leader for the next value after those that were shown.
+func (f *follower) ask(ctx context.Context) {
+	if late := f.overtaken != 0 || !f.complete && f.updates != nil; late && time.Since(f.moved) > stallTime && !f.beginning {
+		f.failed(errStalled)
+		f.anew(ctx)
+	}
+	if f.complete {
+		go f.read(ctx, f.seen+1, f.answers)
+	}
+}
+
+// answer is called with a value that the leader has.
+func (f *follower) answer(ctx context.Context, v read) {
+	if v.Revision <= f.seen {
+		return // the consumer has shown it meanwhile
+	}
+	if f.overtaken == 0 {
+		f.overtaken, f.moved = v.Revision, time.Now()
+	}
+	f.seen = v.Revision
+	f.to.Value(v.key, v.Value)
+	go f.read(ctx, f.seen+1, f.answers)
+}
+
+// read passes on the first value of the stream from that revision on, if there is one.
+func (f *follower) read(ctx context.Context, from uint64, to chan<- read) {
+	ctx, cancel := context.WithTimeout(ctx, tryTime)
+	defer cancel()
+	prefix := "$KV." + f.bucket.name + "."
+	m, err := f.bucket.stream.GetMsg(ctx, from, jetstream.WithGetMsgSubject(prefix+f.keys))
+	if err != nil {
+		return // none, or no leader: it is asked again
+	}
+	select {
+	case to <- read{m.Subject[len(prefix):], Value{
+		Data: m.Data, Revision: m.Sequence, Deleted: m.Header.Get("KV-Operation") != "", Created: m.Time,
+		Pending: 1, // perhaps
+	}}:
+	case <-ctx.Done():
+	}
 }

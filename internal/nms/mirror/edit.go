@@ -18,8 +18,8 @@ import (
 	"golang.org/x/crypto/ssh"
 )
 
-// editTime bounds a change of the registry.
-const editTime = 10 * time.Second
+// editTime bounds a change of the registry: longer than servers elect a leader.
+const editTime = 15 * time.Second
 
 // begin returns the buckets for a change, or why there cannot be one now.
 func (m *Mirror) begin() (entries, keys *buckets.Bucket, ctx context.Context, cancel func(), err error) {

@@ -1,0 +1,87 @@
+package buckets
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"callhome/internal/nms/natstest"
+
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// loseConsumers removes the consumers of a bucket, and lets none be made until the
+// function that it returns is called: as where the server that had them is lost, and
+// with it the leader of JetStream. The stream has room for one consumer.
+func loseConsumers(t *testing.T, b *Bucket) (restore func()) {
+	t.Helper()
+	const mine = "in-the-way"
+	for {
+		for info := range b.stream.ListConsumers(t.Context()).Info() {
+			_ = b.stream.DeleteConsumer(t.Context(), info.Name)
+		}
+		if _, err := b.stream.CreateConsumer(t.Context(), jetstream.ConsumerConfig{Durable: mine, AckPolicy: jetstream.AckNonePolicy}); err == nil {
+			return func() { _ = b.stream.DeleteConsumer(t.Context(), mine) }
+		}
+	}
+}
+
+// openWithOneConsumer opens a bucket whose stream can have one consumer.
+func openWithOneConsumer(t *testing.T, c *Conn, name string) *Bucket {
+	t.Helper()
+	for _, s := range (Layout{Replicas: 1, Lease: time.Minute}).streams() {
+		if s.Name != "KV_"+name {
+			continue
+		}
+		s.MaxConsumers = 1
+		if err := c.js.DeleteStream(t.Context(), s.Name); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := c.js.CreateStream(t.Context(), s); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return open(t, c, name)
+}
+
+// TestAWatchGoesOnWithoutItsConsumer: the leader of the stream is asked for what the
+// consumer does not show, each value and deletion once and in order.
+func TestAWatchGoesOnWithoutItsConsumer(t *testing.T) {
+	c := connect(t, natstest.Start(t, 1), time.Minute, 1)
+	b := openWithOneConsumer(t, c, Claims)
+	revision, err := b.Put(t.Context(), "a", []byte("first"), 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := newRecorder()
+	go b.Watch(t.Context(), "*", r)
+	if n := <-r.complete; n != 1 {
+		t.Fatalf("%d values, want 1", n)
+	}
+	restore := loseConsumers(t, b)
+	for i := range 50 {
+		if _, err := b.Put(t.Context(), fmt.Sprint("key-", i), []byte("x"), 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := b.Delete(t.Context(), "a", revision); err != nil {
+		t.Fatal(err)
+	}
+	for !r.get("a").Deleted {
+		<-r.changed
+	}
+	for i := range 50 { // what was written before was shown before
+		if key := fmt.Sprint("key-", i); string(r.get(key).Data) != "x" {
+			t.Errorf("%s was not shown", key)
+		}
+	}
+	select {
+	case <-r.complete:
+		t.Fatal("the watch began anew without a consumer")
+	default:
+	}
+	restore()
+	if n := <-r.complete; n != 51 {
+		t.Errorf("the watch that began anew showed %d values, want 51", n)
+	}
+}
