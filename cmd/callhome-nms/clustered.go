@@ -63,6 +63,7 @@ func bucketsCommand() *cli.Command {
 		natsFlags("create them in the NATS servers at `URLS`, nats://HOST[:PORT] with commas between"),
 		&cli.IntFlag{Name: "replicas", Value: 1, Usage: "keep each on `NUMBER` servers: 1, 3 or 5"},
 		cmdline.DurationFlag("lease", 10*time.Second, "count a station as dead when it was silent for `TIME`"),
+		&cli.IntFlag{Name: "devices", Value: buckets.DefaultDevices, Usage: "reserve space for `NUMBER` devices"},
 	)}
 }
 
@@ -70,8 +71,8 @@ func createBuckets(c *cli.Context) error {
 	if c.String("cluster") == "" || c.NArg() > 0 {
 		return program.Usage(errors.New("expected --cluster and no argument"))
 	}
-	if c.Duration("lease") < time.Second || c.Int("replicas") < 1 {
-		return program.Usage(errors.New("expected a --lease of 1s or more, and --replicas above 0"))
+	if c.Duration("lease") < time.Second || c.Int("replicas") < 1 || c.Int("devices") < 1 {
+		return program.Usage(errors.New("expected a --lease of 1s or more, and --replicas and --devices above 0"))
 	}
 	log, err := logging.New(logging.Options{Name: "callhome-nms", Level: "error"})
 	if err != nil {
@@ -87,7 +88,7 @@ func createBuckets(c *cli.Context) error {
 	if err := conn.AwaitUp(ctx); err != nil {
 		return sysexits.New(sysexits.Unavailable, "", err)
 	}
-	names, err := conn.Create(ctx, buckets.Layout{Replicas: c.Int("replicas"), Lease: c.Duration("lease")})
+	names, err := conn.Create(ctx, buckets.Layout{Replicas: c.Int("replicas"), Lease: c.Duration("lease"), Devices: c.Int("devices")})
 	for _, n := range names {
 		fmt.Println(n)
 	}

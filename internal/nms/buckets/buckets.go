@@ -33,6 +33,9 @@ const (
 // ErrConflict is the error for a write whose key has another revision than expected.
 var ErrConflict = errors.New("another station has changed it meanwhile")
 
+// errFull is the error for a write that a bucket has no space for.
+var errFull = errors.New("the bucket is full: `callhome-nms cluster buckets` with more --devices gives it more space")
+
 const (
 	// callTime bounds what a caller without a limit of its own waits. Servers that have
 	// lost the leader of a bucket elect another within 10 s.
@@ -191,6 +194,9 @@ func (c *Conn) Open(ctx context.Context, name string) (*Bucket, error) {
 		// A read would be answered by any server, with a value that may be old.
 		return fail(errors.New("it allows direct reads: set allow_direct of its stream to false"))
 	}
+	if info.Config.MaxBytes <= 0 {
+		c.log.Warn("a bucket has no bound, a station may fill the servers' disks: `callhome-nms cluster buckets` gives it one", "bucket", name)
+	}
 	return &Bucket{conn: c, name: name, kv: kv, stream: stream, TTL: info.Config.MaxAge, Created: info.Created}, nil
 }
 
@@ -272,6 +278,19 @@ func (b *Bucket) fail(what, key string, err error) error {
 	return fmt.Errorf("%s %q in the bucket %s: %w", what, key, b.name, err)
 }
 
+// refused returns why NATS will never take a write, nil where it may.
+func refused(err error) error {
+	const storeFailed = 10077 // and why, as text
+	var api *jetstream.APIError
+	switch {
+	case errors.Is(err, jetstream.ErrStreamMessageExceedsMaximum):
+		return errors.New("the value is too large for the bucket")
+	case errors.As(err, &api) && api.ErrorCode == storeFailed && strings.Contains(api.Description, "maximum bytes"):
+		return errFull
+	}
+	return nil
+}
+
 // Put writes a key whose revision is expected to be that; 0 for a key that does not
 // exist. It returns the new revision. With ErrConflict another write was first. After
 // another error it is unknown whether the write was or will be done; it was not if the
@@ -285,6 +304,9 @@ func (b *Bucket) Put(ctx context.Context, key string, data []byte, expected uint
 			revision, err = b.kv.Create(limited, key, data)
 		} else {
 			revision, err = b.kv.Update(limited, key, data, expected)
+		}
+		if why := refused(err); why != nil {
+			return true, why
 		}
 		if err == nil || !errors.Is(err, jetstream.ErrKeyExists) && !errors.Is(err, jetstream.ErrKeyRevisionMismatch) {
 			return false, err
@@ -315,6 +337,9 @@ func (b *Bucket) Delete(ctx context.Context, key string, expected uint64) error 
 	defer cancel()
 	err := b.often(ctx, func(limited context.Context) (bool, error) {
 		err := b.kv.Delete(limited, key, jetstream.LastRevision(expected))
+		if why := refused(err); why != nil {
+			return true, why
+		}
 		if err == nil || !errors.Is(err, jetstream.ErrKeyRevisionMismatch) {
 			return false, err
 		}

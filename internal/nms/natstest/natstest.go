@@ -35,6 +35,7 @@ func StartWith(t testing.TB, n int, change func(*server.Options)) *Servers {
 	for i := range n {
 		o := &server.Options{
 			Host: "127.0.0.1", Port: freePort(t), ServerName: fmt.Sprint("nats-", i), JetStream: true, StoreDir: filepath.Join(dir, fmt.Sprint(i)), NoLog: true, NoSigs: true,
+			JetStreamMaxStore: 16 << 30, // streams reserve space, whatever the disk of a test has
 		}
 		if n > 1 {
 			// A client knows the servers that it was given, and no other.

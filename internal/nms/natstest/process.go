@@ -70,24 +70,23 @@ func (p *Processes) Kill(i int) {
 	}
 }
 
-// PID returns the process of a server.
-func (p *Processes) PID(i int) int { return p.running[i].Process.Pid }
-
-// Leader returns the name of the server that leads JetStream, as server i knows it.
-func (p *Processes) Leader(i int) string {
+// Leader returns the name of the server that leads JetStream, as server i knows it, and
+// how many consumers that server has.
+func (p *Processes) Leader(i int) (name string, consumers int) {
 	client := http.Client{Timeout: time.Second}
 	answer, err := client.Get(fmt.Sprintf("http://127.0.0.1:%d/jsz", p.monitor[i]))
 	if err != nil {
-		return ""
+		return "", 0
 	}
 	defer answer.Body.Close()
 	var is struct {
-		Meta struct {
+		Consumers int `json:"consumers"`
+		Meta      struct {
 			Leader string `json:"leader"`
 		} `json:"meta_cluster"`
 	}
 	_ = json.NewDecoder(answer.Body).Decode(&is)
-	return is.Meta.Leader
+	return is.Meta.Leader, is.Consumers
 }
 
 // URLs are the servers' addresses.
