@@ -273,6 +273,8 @@ var arrows = []struct{ from, to, reason string }{
 	{"internal/nms/registry", "internal/printable", "a certificate's text in its errors"},
 	{"internal/nms/registry", "internal/wake", "merges changes of the directory"},
 
+	{"internal/nms/natstest", "internal/porttest", "its servers keep their ports while they are stopped"},
+
 	{"internal/nms/sshtest", "internal/nms/wire", "sends packets that the SSH library does not know"},
 
 	{"internal/nms/station", "internal/nms/admission", "decides which unauthenticated connections it keeps"},
@@ -339,7 +341,7 @@ type thirdParty struct {
 
 // modules are all that others wrote, with who may use them and what for.
 var modules = []thirdParty{
-	{"golang.org/x/sys", "system calls", []string{"cmd/callhome-mgr", "cmd/callhome-nms", "internal/atomicfile", "internal/daemon", "internal/device/connect", "internal/device/dial", "internal/device/preflight", "internal/device/process", "internal/device/resolve", "internal/device/session", "internal/device/settings", "internal/device/subsystem", "internal/device/sysevents", "internal/device/trigger", "internal/device/triggercmd", "internal/fdpass", "internal/hook", "internal/inotify", "internal/nms/announce", "internal/nms/cluster", "internal/nms/control", "internal/nms/devsock", "internal/nms/knownhosts", "internal/nms/listen", "internal/nms/mirror", "internal/nms/peering", "internal/nms/registry", "internal/poller", "internal/rpc", "internal/sshdexec"}},
+	{"golang.org/x/sys", "system calls", []string{"cmd/callhome-mgr", "cmd/callhome-nms", "internal/atomicfile", "internal/daemon", "internal/device/connect", "internal/device/dial", "internal/device/preflight", "internal/device/process", "internal/device/resolve", "internal/device/session", "internal/device/settings", "internal/device/subsystem", "internal/device/sysevents", "internal/device/trigger", "internal/device/triggercmd", "internal/fdpass", "internal/hook", "internal/inotify", "internal/nms/announce", "internal/nms/cluster", "internal/nms/control", "internal/nms/devsock", "internal/nms/knownhosts", "internal/nms/listen", "internal/nms/mirror", "internal/nms/peering", "internal/nms/registry", "internal/poller", "internal/porttest", "internal/rpc", "internal/sshdexec"}},
 	{"golang.org/x/net", "SOCKS5, and a bound on connections", []string{"internal/device/proxy", "internal/scrape"}},
 	{"golang.org/x/crypto", "SSH's forms of keys and certificates; and the SSH client of the management side: on a device SSH is sshd's", []string{"internal/device/config", "internal/device/session", "internal/nms/handshake", "internal/nms/hostkey", "internal/nms/knownhosts", "internal/nms/login", "internal/nms/mirror", "internal/nms/registry", "internal/nms/sshtest", "internal/nms/station", "internal/nms/wire"}},
 	{"github.com/urfave/cli/v2", "describes commands and options; nothing below main knows them", []string{"cmd/callhome-mgr", "cmd/callhome-nms", "internal/cmdline", "internal/device/triggercmd"}},

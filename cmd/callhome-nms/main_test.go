@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"callhome/internal/fdpass"
+	"callhome/internal/porttest"
 	"callhome/internal/sysexits"
 
 	"golang.org/x/sys/unix"
@@ -99,17 +100,6 @@ func ssh(t *testing.T) (*net.UnixConn, *os.File) {
 	return conn.(*net.UnixConn), theirs
 }
 
-// freeAddr returns an address that no program listened on just now.
-func freeAddr(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
-}
-
 // dialUntil dials until a program listens.
 func dialUntil(t *testing.T, addr string) net.Conn {
 	t.Helper()
@@ -129,7 +119,7 @@ func dialUntil(t *testing.T, addr string) net.Conn {
 func TestAcceptPassesTheSocket(t *testing.T) {
 	for _, device := range []string{"", "edge7"} {
 		conn, stdout := ssh(t)
-		addr := freeAddr(t)
+		addr := porttest.Reserve(t, "127.0.0.1").String()
 		args := []string{"accept", "--listen", addr, "--timeout", "10s"}
 		if device != "" {
 			args = append(args, "--device", device)
@@ -180,13 +170,13 @@ func TestAcceptPassesTheSocket(t *testing.T) {
 
 func TestAcceptReportsWhyItFailed(t *testing.T) {
 	_, stdout := ssh(t)
-	code, stderr := command(t, stdout, "accept", "--listen", freeAddr(t), "--timeout", "10ms", "--device", "edge7")
+	code, stderr := command(t, stdout, "accept", "--listen", porttest.Reserve(t, "127.0.0.1").String(), "--timeout", "10ms", "--device", "edge7")
 	if code != sysexits.Unavailable || !strings.Contains(stderr, "waiting for a call home of edge7: no call in time") {
 		t.Errorf("status %d\n%s", code, stderr)
 	}
 	conn, stdout := ssh(t)
 	conn.Close()
-	if code, stderr = command(t, stdout, "accept", "--listen", freeAddr(t)); code != sysexits.Unavailable || !strings.Contains(stderr, "ssh has ended") {
+	if code, stderr = command(t, stdout, "accept", "--listen", porttest.Reserve(t, "127.0.0.1").String()); code != sysexits.Unavailable || !strings.Contains(stderr, "ssh has ended") {
 		t.Errorf("status %d\n%s", code, stderr)
 	}
 	l, err := net.Listen("tcp", "127.0.0.1:0")

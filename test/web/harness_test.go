@@ -27,6 +27,7 @@ import (
 	"callhome/internal/nms/control"
 	"callhome/internal/nms/nmsproto"
 	"callhome/internal/nms/sshtest"
+	"callhome/internal/porttest"
 	"callhome/test/sandbox"
 	"callhome/test/skips"
 
@@ -90,7 +91,7 @@ type station struct {
 func newStation(t *testing.T, fill func(registry string), args ...string) *station {
 	t.Helper()
 	dir := t.TempDir()
-	s := &station{t: t, socket: filepath.Join(dir, "s"), registry: filepath.Join(dir, "devices"), addr: freeAddr(t)}
+	s := &station{t: t, socket: filepath.Join(dir, "s"), registry: filepath.Join(dir, "devices"), addr: porttest.Reserve(t, "127.0.0.1").String()}
 	if err := os.Mkdir(s.registry, 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -150,16 +151,6 @@ func startAs(t *testing.T, user *syscall.Credential, args ...string) (pid int, o
 		}
 	})
 	return cmd.Process.Pid, out
-}
-
-func freeAddr(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
 }
 
 func (s *station) call(method string, params, result any) error {

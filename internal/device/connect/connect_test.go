@@ -14,6 +14,7 @@ import (
 
 	"callhome/internal/device/dial"
 	"callhome/internal/device/settings"
+	"callhome/internal/porttest"
 	"callhome/internal/sysexits"
 
 	"golang.org/x/sys/unix"
@@ -32,9 +33,8 @@ func listen(t *testing.T) (net.Listener, settings.Target) {
 
 func refused(t *testing.T) settings.Target {
 	t.Helper()
-	l, target := listen(t)
-	l.Close()
-	return target
+	addr := porttest.Reserve(t, "127.0.0.1")
+	return settings.Target{Host: addr.Addr().String(), Port: addr.Port()}
 }
 
 func openDescriptors(t *testing.T) int {

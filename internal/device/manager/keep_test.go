@@ -10,6 +10,7 @@ import (
 
 	"callhome/internal/device/session"
 	"callhome/internal/device/settings"
+	"callhome/internal/porttest"
 	"callhome/internal/proto"
 )
 
@@ -101,8 +102,8 @@ func TestKeptSessionsAreRestoredWithTheirOwner(t *testing.T) {
 // Keep returns before the connection is made; the session has the failure.
 func TestAKeptCallThatIsRefused(t *testing.T) {
 	m := newManager(t)
-	with, l := station(t, m)
-	l.Close()
+	with, _ := station(t, m)
+	with.Port = porttest.Reserve(t, "127.0.0.1").Port()
 	made, err := m.Keep(with, owner)
 	if err != nil {
 		t.Fatal(err)

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"io"
 	"io/fs"
-	"math/rand/v2"
 	"net"
 	"net/netip"
 	"os"
@@ -15,6 +14,7 @@ import (
 	"time"
 
 	"callhome/internal/device/settings"
+	"callhome/internal/porttest"
 	"callhome/internal/sshdexec"
 	"callhome/internal/sysexits"
 
@@ -48,20 +48,11 @@ func listen(t *testing.T) (net.Listener, settings.Target) {
 	return l, settings.Target{Host: "127.0.0.1", Port: netip.MustParseAddrPort(l.Addr().String()).Port()}
 }
 
-// refused returns an address without a listener. Its port is below those that Linux gives
-// to connections of other tests (ip_local_port_range), so it stays free.
+// refused returns an address without a listener.
 func refused(t *testing.T) settings.Target {
 	t.Helper()
-	for range 100 {
-		port := uint16(20000 + rand.IntN(12000))
-		l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(int(port))))
-		if err == nil {
-			l.Close()
-			return settings.Target{Host: "127.0.0.1", Port: port}
-		}
-	}
-	t.Fatal("no port is free")
-	return settings.Target{}
+	addr := porttest.Reserve(t, "127.0.0.1")
+	return settings.Target{Host: addr.Addr().String(), Port: addr.Port()}
 }
 
 func accept(t *testing.T, l net.Listener) net.Conn {
@@ -279,7 +270,7 @@ func TestAFailedCheckPreventsTheDial(t *testing.T) {
 			}
 			// The manager of the test closes its end when it has seen ours closed.
 			open := openDescriptors(t)
-			for end := time.Now().Add(5 * time.Second); open > before && time.Now().Before(end); open = openDescriptors(t) {
+			for end := time.Now().Add(time.Minute); open > before && time.Now().Before(end); open = openDescriptors(t) {
 				time.Sleep(time.Millisecond)
 			}
 			if open > before {

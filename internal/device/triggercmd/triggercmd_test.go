@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"callhome/internal/device/settings"
+	"callhome/internal/porttest"
 	"callhome/internal/sysexits"
 
 	"golang.org/x/sys/unix"
@@ -141,8 +142,7 @@ func device(t *testing.T, script string) string {
 // A failure is one line on stderr with a documented exit status; nothing is on
 // stdout.
 func TestFailures(t *testing.T) {
-	l, dead := listen(t)
-	l.Close()
+	dead := fmt.Sprint(porttest.Reserve(t, "127.0.0.1").Port())
 	usage := "; callhome-trigger --help lists the options"
 	for _, tt := range []struct {
 		name  string
@@ -185,8 +185,7 @@ func TestFailures(t *testing.T) {
 }
 
 func TestFailuresAsJSON(t *testing.T) {
-	l, dead := listen(t)
-	l.Close()
+	dead := fmt.Sprint(porttest.Reserve(t, "127.0.0.1").Port())
 	for _, tt := range []struct {
 		name  string
 		words []string

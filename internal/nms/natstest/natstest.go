@@ -4,11 +4,12 @@ package natstest
 
 import (
 	"fmt"
-	"net"
 	"net/url"
 	"path/filepath"
 	"testing"
 	"time"
+
+	"callhome/internal/porttest"
 
 	"github.com/nats-io/nats-server/v2/server"
 )
@@ -34,12 +35,12 @@ func StartWith(t testing.TB, n int, change func(*server.Options)) *Servers {
 	dir := t.TempDir()
 	for i := range n {
 		o := &server.Options{
-			Host: "127.0.0.1", Port: freePort(t), ServerName: fmt.Sprint("nats-", i), JetStream: true, StoreDir: filepath.Join(dir, fmt.Sprint(i)), NoLog: true, NoSigs: true,
+			Host: "127.0.0.1", Port: reserve(t), ServerName: fmt.Sprint("nats-", i), JetStream: true, StoreDir: filepath.Join(dir, fmt.Sprint(i)), NoLog: true, NoSigs: true,
 			JetStreamMaxStore: 16 << 30, // streams reserve space, whatever the disk of a test has
 		}
 		if n > 1 {
 			// A client knows the servers that it was given, and no other.
-			o.Cluster = server.ClusterOpts{Name: "test", Host: "127.0.0.1", Port: freePort(t), NoAdvertise: true}
+			o.Cluster = server.ClusterOpts{Name: "test", Host: "127.0.0.1", Port: reserve(t), NoAdvertise: true}
 			routes = append(routes, &url.URL{Scheme: "nats", Host: fmt.Sprintf("127.0.0.1:%d", o.Cluster.Port)})
 		}
 		change(o)
@@ -58,16 +59,8 @@ func StartWith(t testing.TB, n int, change func(*server.Options)) *Servers {
 	return s
 }
 
-// freePort returns a port that nothing listens on now.
-func freePort(t testing.TB) int {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
-}
+// reserve returns a port that a server has whenever it is started.
+func reserve(t testing.TB) int { return int(porttest.Reserve(t, "127.0.0.1").Port()) }
 
 func portText(port int) string { return fmt.Sprint(port) }
 

@@ -30,8 +30,8 @@ func StartProcesses(t testing.TB, binary string) *Processes {
 	p := &Processes{t: t, binary: binary, dir: t.TempDir(), running: make([]*exec.Cmd, n)}
 	var routes []string
 	for range n {
-		p.clients, p.monitor = append(p.clients, freePort(t)), append(p.monitor, freePort(t))
-		routes = append(routes, fmt.Sprintf("nats://127.0.0.1:%d", freePort(t)))
+		p.clients, p.monitor = append(p.clients, reserve(t)), append(p.monitor, reserve(t))
+		routes = append(routes, fmt.Sprintf("nats://127.0.0.1:%d", reserve(t)))
 	}
 	for i := range n {
 		text := fmt.Sprintf("server_name: nats-%d\nlisten: 127.0.0.1:%d\nhttp: 127.0.0.1:%d\njetstream { store_dir: %q }\nping_interval: 5\nping_max: 2\n"+
