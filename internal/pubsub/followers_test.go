@@ -8,13 +8,20 @@ import (
 	"testing/synctest"
 )
 
-// following returns what a follower of h gets, and the names that are lost.
-func following(h *Hub[int]) (w *Followers[int], got, lost *[]string) {
+// following returns what a follower of h gets, and the names that are lost. It calls
+// begin before it handles an event, and end after it.
+func following(h *Hub[int], begin, end func()) (w *Followers[int], got, lost *[]string) {
 	lost, got = new([]string), new([]string)
 	w = NewFollowers(func() Source[int] { return h.Follow() }, func(follower string) { *lost = append(*lost, follower) })
-	w.Follow("test", func() { *got = append(*got, "missed") }, func(e int) { *got = append(*got, fmt.Sprint(e)) })
+	w.Follow("test", func() { *got = append(*got, "missed") }, func(e int) {
+		begin()
+		*got = append(*got, fmt.Sprint(e))
+		end()
+	})
 	return w, got, lost
 }
+
+func nothing() {}
 
 func TestFollow(t *testing.T) {
 	for _, tt := range []struct {
@@ -24,20 +31,25 @@ func TestFollow(t *testing.T) {
 	}{
 		{"the manager stops", []int{1, 2}, []string{"1", "2"}},
 		{"the manager stops before anything happens", nil, nil},
-		{"too slow once", []int{1, 0, 2, 3, 4, 5, 6, 0, 7}, []string{"1", "missed", "5", "6", "7"}},
-		{"too slow twice", []int{1, 2, 3, 0, 4, 5, 6}, []string{"missed", "2", "3", "missed", "5", "6"}},
+		{"too slow once", []int{1, 0, 2, 3, 4, 5, 6, 0, 7}, []string{"1", "2", "missed", "5", "6", "7"}},
+		{"too slow twice", []int{1, 2, 3, 4, 0, 5, 6, 7, 8}, []string{"1", "missed", "3", "4", "5", "missed", "7", "8"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				h := &Hub[int]{Backlog: func() int { return 2 }}
-				w, got, lost := following(h)
+				time := make(chan struct{}, 1) // the follower has some while a value is here
+				w, got, lost := following(h, func() { <-time }, func() { time <- struct{}{} })
 				for _, n := range tt.events {
-					if n == 0 {
-						synctest.Wait()
-					} else {
+					if n != 0 {
 						h.Publish(n)
+						synctest.Wait() // it has begun with the first
+						continue
 					}
+					time <- struct{}{}
+					synctest.Wait()
+					<-time
 				}
+				time <- struct{}{}
 				h.Close()
 				w.wg.Wait() // by itself
 				if !slices.Equal(*got, tt.want) {
@@ -56,7 +68,7 @@ func TestFollow(t *testing.T) {
 func TestFollowersEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := new(Hub[int])
-		w, got, lost := following(h)
+		w, got, lost := following(h, nothing, nothing)
 		ended := false
 		w.Run(func(ctx context.Context) {
 			<-ctx.Done()
@@ -75,7 +87,7 @@ func TestFollowersEnd(t *testing.T) {
 func TestTheHookGetsTheLastEvents(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := new(Hub[int])
-		w, got, _ := following(h)
+		w, got, _ := following(h, nothing, nothing)
 		var seen []string
 		w.fed.Go(func() {
 			<-w.served.Done()
