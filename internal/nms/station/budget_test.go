@@ -58,7 +58,7 @@ func TestADeviceThatFloodsIsEnded(t *testing.T) {
 		}, "120 requests on a channel a minute"},
 		{"packets that the library drops", func(d *standIn) {
 			d.loggedIn = func(c ssh.Conn) {
-				until(func() error { return wire.Send(c, append([]byte{2}, make([]byte, 8)...)) }) // SSH_MSG_IGNORE
+				until(func() error { return wire.Send(c, append([]byte{2}, make([]byte, 16<<10)...)) }) // SSH_MSG_IGNORE
 			}
 		}, "4096 KiB without a session a minute"},
 		{"key exchanges", func(d *standIn) {
