@@ -19,7 +19,7 @@ import (
 )
 
 func TestADevicesHolderIsKnownEverywhere(t *testing.T) {
-	w := newWorld(t, 1, 2*time.Second)
+	w := newWorld(t, 1, endless)
 	a, b := w.start("a", 0), w.start("b", 0)
 	a.mustCall("edge7.example.net")
 	await(t, "a believes", func() bool { return a.Believes("edge7.example.net") })
@@ -44,8 +44,8 @@ func TestADevicesHolderIsKnownEverywhere(t *testing.T) {
 	})
 }
 
-// TestClaimsFallWithTheLease: a station that was killed, one that ends, and one that is
-// started again at once.
+// TestClaimsFallWithTheLease: a station that was killed, and one that is started again at
+// once.
 func TestClaimsFallWithTheLease(t *testing.T) {
 	w := newWorld(t, 1, 2*time.Second)
 	w.registered = []string{"1", "2", "3", "never"}
@@ -68,35 +68,43 @@ func TestClaimsFallWithTheLease(t *testing.T) {
 	}
 	await(t, "b knows them", func() bool { d, _ := b.Cluster.Device("3"); return d.State == nmsproto.Connected })
 	counted(3, 0, a, b, c)
+	a.Cluster.mu.Lock()
+	lease := a.lease
+	a.Cluster.mu.Unlock()
 	a.kill()
-	killed := time.Now()
 	b.mustCall("1")
-	await(t, "b believes", func() bool { return b.Believes("1") })
-	if took := time.Since(killed); took < w.lease/2 || took > 3*w.lease {
-		t.Errorf("the claim fell after %v, the lease is %v", took, w.lease)
-	}
+	await(t, "b believes", func() bool {
+		believes := b.Believes("1")
+		if believes && lease.Valid(b.now()) {
+			t.Error("the claim fell before the lease")
+		}
+		return believes
+	})
 	await(t, "c knows that the others are lost", func() bool { d, _ := c.Cluster.Device("2"); return d.State == nmsproto.Lost })
 	counted(1, 2, b, c)
 	// Another process of a takes the former one's place at once.
 	a = w.start("a", 0)
-	begun := time.Now()
 	a.mustCall("3")
 	await(t, "a believes again", func() bool { return a.Believes("3") })
-	t.Logf("after a restart the station believed after %v", time.Since(begun))
-	// An orderly end gives the lease up.
-	begun = time.Now()
+}
+
+// TestAnOrderlyEndGivesTheLeaseUp: claims fall long before the lease would end.
+func TestAnOrderlyEndGivesTheLeaseUp(t *testing.T) {
+	w := newWorld(t, 1, endless)
+	b, c := w.start("b", 0), w.start("c", 0)
+	b.mustCall("1")
+	await(t, "b believes", func() bool { return b.Believes("1") })
+	await(t, "c knows the holder", func() bool { d, _ := c.Cluster.Device("1"); return d.State == nmsproto.Connected })
 	b.end()
 	c.mustCall("1")
 	await(t, "c believes", func() bool { return c.Believes("1") })
-	if took := time.Since(begun); took > w.lease/2 {
-		t.Errorf("the claims of a station that ended fell after %v", took)
-	}
 }
 
 // TestASilentHoldersDevicesAreSoughtElsewhere: until a killed station's claims fall, its
 // devices are at other stations already.
 func TestASilentHoldersDevicesAreSoughtElsewhere(t *testing.T) {
-	w := newWorld(t, 1, 4*time.Second)
+	// c must see b while a is silent but not dead, for the half of a lease.
+	w := newWorld(t, 1, 8*time.Second)
 	a, b, c := w.start("a", 0), w.start("b", 0), w.start("c", 0)
 	a.mustCall("1")
 	ways := func(s *standIn) (names []string) {
@@ -120,7 +128,7 @@ func TestASilentHoldersDevicesAreSoughtElsewhere(t *testing.T) {
 // TestTheClaimOfARemovedDeviceIsRemoved: a device that is registered again under that id
 // is no known one.
 func TestTheClaimOfARemovedDeviceIsRemoved(t *testing.T) {
-	w := newWorld(t, 1, 2*time.Second)
+	w := newWorld(t, 1, endless)
 	a, b := w.start("a", 0), w.start("b", 0)
 	for _, id := range []string{"connected", "lost"} {
 		a.mustCall(id)
@@ -151,7 +159,7 @@ func TestTheClaimOfARemovedDeviceIsRemoved(t *testing.T) {
 }
 
 func TestUnknownDevicesAreListedEverywhere(t *testing.T) {
-	w := newWorld(t, 1, 2*time.Second)
+	w := newWorld(t, 1, endless)
 	a, b := w.start("a", 0), w.start("b", 0)
 	a.mu.Lock()
 	a.calls = []nmsproto.Unknown{{HostKey: "SHA256:x", Calls: 1, Last: time.Now()}}
@@ -169,7 +177,7 @@ func TestUnknownDevicesAreListedEverywhere(t *testing.T) {
 // TestASecondProcessWithTheNameIsNoticed: the one that begins later has the name, and the
 // other stops believing.
 func TestASecondProcessWithTheNameIsNoticed(t *testing.T) {
-	w := newWorld(t, 1, time.Second)
+	w := newWorld(t, 1, 2*time.Second)
 	first := w.start("a", 0)
 	await(t, "the first has its lease", func() bool { return first.Problem() == nil })
 	second := w.start("a", 0)
@@ -331,7 +339,7 @@ func neverTwoHolders(t *testing.T, servers int) {
 		s.mu.Unlock()
 	}
 	var why string
-	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(2 * time.Minute); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
 		if why = agree(); why == "" {
 			break
 		}

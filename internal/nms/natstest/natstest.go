@@ -73,7 +73,7 @@ func (s *Servers) Start(i int) {
 		s.t.Fatal(err)
 	}
 	srv.Start()
-	if !srv.ReadyForConnections(20 * time.Second) {
+	if !srv.ReadyForConnections(time.Minute) {
 		s.t.Fatal("a NATS server does not start")
 	}
 	s.running[i] = srv
@@ -94,7 +94,7 @@ func (s *Servers) AwaitLeader() {
 	if len(s.running) == 1 {
 		return
 	}
-	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
 		for _, r := range s.running {
 			if r != nil && r.JetStreamIsLeader() && len(r.JetStreamClusterPeers()) == len(s.running) {
 				return
