@@ -12,11 +12,13 @@ import (
 	"testing"
 	"time"
 
+	"callhome/internal/porttest"
+
 	"golang.org/x/sys/unix"
 )
 
 // patience is longer than anything on the loopback takes.
-const patience = 10 * time.Second
+const patience = time.Minute
 
 func soon() time.Time { return time.Now().Add(patience) }
 
@@ -37,9 +39,7 @@ func listen(t *testing.T, addr string) (net.Listener, netip.AddrPort) {
 // refused returns an address without a listener.
 func refused(t *testing.T) netip.AddrPort {
 	t.Helper()
-	l, addr := listen(t, "127.0.0.1")
-	l.Close()
-	return addr
+	return porttest.Reserve(t, "127.0.0.1")
 }
 
 // swallowing returns an address that does not answer: its listener accepts no
@@ -205,7 +205,7 @@ func TestDialFromALocalPortAgain(t *testing.T) {
 	for _, host := range []string{"127.0.0.1", "::1"} {
 		t.Run(host, func(t *testing.T) {
 			l, addr := listen(t, host)
-			o := Options{LocalPort: refused(t).Port()} // a free one
+			o := Options{LocalPort: porttest.Reserve(t, host).Port()}
 			for range 2 {
 				c := mustDial(t, o, addr)
 				if c.Local.Port() != o.LocalPort {
@@ -224,8 +224,7 @@ func TestDialFromALocalPortAgain(t *testing.T) {
 func TestDialDoesNotTakeItselfForTheClient(t *testing.T) {
 	for _, host := range []string{"127.0.0.1", "::1"} {
 		t.Run(host, func(t *testing.T) {
-			l, self := listen(t, host)
-			l.Close()
+			self := porttest.Reserve(t, host)
 			before := openDescriptors(t)
 			for range 2 {
 				c, err := Dial([]netip.AddrPort{self}, nil, Options{LocalPort: self.Port(), LocalAddress: self.Addr()}, soon())
@@ -242,8 +241,7 @@ func TestDialDoesNotTakeItselfForTheClient(t *testing.T) {
 
 // Another address of the host may be the client's.
 func TestDialGoesOnWhenItMetItself(t *testing.T) {
-	l, self := listen(t, "127.0.0.1")
-	l.Close()
+	self := porttest.Reserve(t, "127.0.0.1")
 	_, live := listen(t, "127.0.0.1")
 	c, err := Dial([]netip.AddrPort{self, live}, nil, Options{LocalPort: self.Port()}, soon())
 	if err != nil {
@@ -282,19 +280,29 @@ func TestAddrPortSpeaksIPv4(t *testing.T) {
 func TestDialTakesTheAddressThatAnswers(t *testing.T) {
 	_, live := listen(t, "127.0.0.1")
 	for _, tt := range []struct {
-		name     string
-		dead     netip.AddrPort
-		min, max time.Duration
+		name string
+		dead netip.AddrPort
+		min  time.Duration
 	}{
-		{"one that refuses costs no time", refused(t), 0, attemptDelay},
-		{"one that swallows packets costs the attempt delay", swallowing(t), attemptDelay, patience / 2},
+		{"one that refuses costs no time", refused(t), 0},
+		{"one that swallows packets costs the attempt delay", swallowing(t), attemptDelay},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			before := openDescriptors(t)
 			start := time.Now()
 			c := mustDial(t, Options{}, tt.dead, live)
-			if took := time.Since(start); took < tt.min || took >= tt.max {
-				t.Errorf("took %v, want %v to %v", took, tt.min, tt.max)
+			took := time.Since(start)
+			if took < tt.min || took >= patience/2 {
+				t.Errorf("took %v, want %v", took, tt.min)
+			}
+			// A busy machine can take that long for one call, but not for each.
+			for n := 0; tt.min == 0 && took >= attemptDelay; n++ {
+				if n == 20 {
+					t.Fatalf("%d calls took %v each or more", n, attemptDelay)
+				}
+				start := time.Now()
+				mustDial(t, Options{}, tt.dead, live).File.Close()
+				took = time.Since(start)
 			}
 			if c.Remote != live {
 				t.Errorf("connected to %v, want %v", c.Remote, live)
@@ -317,8 +325,8 @@ func TestDialTellsWhyNobodyAnswered(t *testing.T) {
 		want  []Failure
 	}{
 		{"refused", []netip.AddrPort{dead}, "", patience, []Failure{{dead, unix.ECONNREFUSED}}},
-		{"no answer by the deadline", []netip.AddrPort{silent}, "", 20 * time.Millisecond, []Failure{{silent, ErrTimeout}}},
-		{"the deadline comes before the second address", []netip.AddrPort{silent, dead}, "", 20 * time.Millisecond, []Failure{{silent, ErrTimeout}, {dead, ErrNotTried}}},
+		{"no answer by the deadline", []netip.AddrPort{silent}, "", attemptDelay / 2, []Failure{{silent, ErrTimeout}}},
+		{"the deadline comes before the second address", []netip.AddrPort{silent, dead}, "", attemptDelay / 2, []Failure{{silent, ErrTimeout}, {dead, ErrNotTried}}},
 		{"the deadline has passed", []netip.AddrPort{dead}, "", -time.Second, []Failure{{dead, ErrNotTried}}},
 		{"of the other family", []netip.AddrPort{dead}, "::1", patience, []Failure{{dead, ErrFamily}}},
 		{"no addresses", nil, "", patience, nil},
@@ -373,7 +381,7 @@ func TestDialTakesLateAddresses(t *testing.T) {
 	if c.Remote != live || asked != 5 {
 		t.Errorf("connected to %v after asking %d times, want %v after 5", c.Remote, asked, live)
 	}
-	_, err = Dial([]netip.AddrPort{refused(t)}, func() ([]netip.AddrPort, bool) { return nil, true }, Options{}, time.Now().Add(50*time.Millisecond))
+	_, err = Dial([]netip.AddrPort{refused(t)}, func() ([]netip.AddrPort, bool) { return nil, true }, Options{}, time.Now().Add(attemptDelay))
 	if !errors.Is(err, unix.ECONNREFUSED) {
 		t.Errorf("without a late address: %v", err)
 	}

@@ -106,7 +106,7 @@ func awaitDone(t *testing.T, s *Session) proto.SessionInfo {
 	t.Helper()
 	select {
 	case <-s.Done():
-	case <-time.After(20 * time.Second):
+	case <-time.After(time.Minute):
 		t.Fatalf("the session does not end: %+v", s.Info())
 	}
 	return s.Info()

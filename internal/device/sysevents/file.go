@@ -32,18 +32,23 @@ func File(done <-chan struct{}, path string, notify func()) error {
 	})
 	go func() {
 		defer d.Close()
-		settled := time.NewTimer(quiet)
-		settled.Stop()
-		for {
-			select {
-			case <-done:
-				return
-			case <-changed:
-				settled.Reset(quiet)
-			case <-settled.C:
-				notify()
-			}
-		}
+		awaitQuiet(done, changed, notify)
 	}()
 	return nil
+}
+
+// awaitQuiet calls notify quiet after the last of several changes, until done is closed.
+func awaitQuiet(done, changed <-chan struct{}, notify func()) {
+	settled := time.NewTimer(quiet)
+	settled.Stop()
+	for {
+		select {
+		case <-done:
+			return
+		case <-changed:
+			settled.Reset(quiet)
+		case <-settled.C:
+			notify()
+		}
+	}
 }

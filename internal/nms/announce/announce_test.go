@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-const patience = 10 * time.Second
+const patience = time.Minute
 
 // call returns both ends of a connection, the accepted one first.
 func call(t *testing.T) (*net.TCPConn, net.Conn) {

@@ -16,7 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-const patience = 10 * time.Second
+const patience = time.Minute
 
 func open(t *testing.T, addrs ...string) *Listener {
 	t.Helper()

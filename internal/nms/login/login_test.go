@@ -14,9 +14,11 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"callhome/internal/nms/knownhosts"
+	"callhome/internal/nms/sshtest"
 	"callhome/internal/nms/wire"
 	"callhome/internal/sysexits"
 
@@ -24,7 +26,7 @@ import (
 	"golang.org/x/crypto/ssh/agent"
 )
 
-const patience = 10 * time.Second
+const patience = time.Minute
 
 type key struct {
 	ssh.Signer
@@ -170,16 +172,15 @@ func methods(t *testing.T, c Credentials) []wire.Method {
 	return m
 }
 
-func try(t *testing.T, serve func(net.Conn), d *knownhosts.Device, c Credentials, limit time.Duration) (*Client, net.Conn, error) {
+func try(t *testing.T, serve func(net.Conn), d *knownhosts.Device, c Credentials) (*Client, error) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), limit)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	conn := call(t, serve)
-	client, err := Do(ctx, conn, d, "op", methods(t, c))
+	client, err := Do(ctx, call(t, serve), d, "op", methods(t, c))
 	if err == nil {
 		t.Cleanup(func() { client.Close() })
 	}
-	return client, conn, err
+	return client, err
 }
 
 // agentSocket returns the socket of an ssh-agent that has one key.
@@ -239,7 +240,7 @@ func TestEachWayToLogInLeadsToANetconfChannel(t *testing.T) {
 		"password after a wrong key":  {KeyFiles: []string{newKey(t).file(t, 0o600)}, PasswordFile: write(t, password, 0o600)},
 	} {
 		t.Run(name, func(t *testing.T) {
-			client, _, err := try(t, device{host, []ssh.PublicKey{user.PublicKey(), lockedKey.PublicKey()}}.serve, know(t, host.PublicKey()), c, patience)
+			client, err := try(t, device{host, []ssh.PublicKey{user.PublicKey(), lockedKey.PublicKey()}}.serve, know(t, host.PublicKey()), c)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -273,33 +274,60 @@ func TestAFailureNamesItsStageAndClosesTheConnection(t *testing.T) {
 		serve func(net.Conn)
 		known key
 		creds Credentials
-		limit time.Duration
 		code  int
 		text  string
 	}{
-		{"another host key", device{host, []ssh.PublicKey{user.PublicKey()}}.serve, newKey(t), good, patience, sysexits.NoPerm, "this is not device edge7"},
-		{"wrong user key", device{host, []ssh.PublicKey{user.PublicKey()}}.serve, host, Credentials{KeyFiles: []string{newKey(t).file(t, 0o600)}}, patience, sysexits.NoPerm, "logging in: unable to authenticate"},
-		{"wrong password", device{host, nil}.serve, host, Credentials{PasswordFile: write(t, "wrong", 0o600)}, patience, sysexits.NoPerm, "logging in: "},
-		{"garbage", sends("HTTP/1.0 400 \x1b[2J\r\n\r\n"), host, good, patience, sysexits.Protocol, `version string: it began with "HTTP/1.0 400 \x1b[2J"`},
-		{"garbage without end", func(c net.Conn) { _, _ = io.WriteString(c, strings.Repeat("x", 1<<14)); silent(c) }, host, good, patience, sysexits.Protocol, `it began with "xxx`},
-		{"a line without end", func(c net.Conn) { _, _ = io.WriteString(c, "hello"); silent(c) }, host, good, 50 * time.Millisecond, sysexits.Protocol, `it began with "hello", and no version string came in time`},
-		{"hanging up", sends(""), host, good, patience, sysexits.Protocol, "version string: it closed the connection"},
-		{"silent", silent, host, good, 50 * time.Millisecond, sysexits.Protocol, "version string: it did not answer in time"},
-		{"version and no more", func(c net.Conn) { _, _ = io.WriteString(c, "X: y\r\nSSH-2.0-x\r\n"); silent(c) }, host, good, 50 * time.Millisecond, sysexits.Protocol, "exchanging keys: it did not answer"},
-		{"hanging up after the version", sends("SSH-2.0-x\r\n"), host, good, patience, sysexits.Protocol, "exchanging keys: "},
+		{"another host key", device{host, []ssh.PublicKey{user.PublicKey()}}.serve, newKey(t), good, sysexits.NoPerm, "this is not device edge7"},
+		{"wrong user key", device{host, []ssh.PublicKey{user.PublicKey()}}.serve, host, Credentials{KeyFiles: []string{newKey(t).file(t, 0o600)}}, sysexits.NoPerm, "logging in: unable to authenticate"},
+		{"wrong password", device{host, nil}.serve, host, Credentials{PasswordFile: write(t, "wrong", 0o600)}, sysexits.NoPerm, "logging in: "},
+		{"garbage", sends("HTTP/1.0 400 \x1b[2J\r\n\r\n"), host, good, sysexits.Protocol, `version string: it began with "HTTP/1.0 400 \x1b[2J"`},
+		{"garbage without end", func(c net.Conn) { _, _ = io.WriteString(c, strings.Repeat("x", 1<<14)); silent(c) }, host, good, sysexits.Protocol, `it began with "xxx`},
+		{"hanging up", sends(""), host, good, sysexits.Protocol, "version string: it closed the connection"},
+		{"hanging up after the version", sends("SSH-2.0-x\r\n"), host, good, sysexits.Protocol, "exchanging keys: "},
 	} {
 		t.Run(row.name, func(t *testing.T) {
-			_, conn, err := try(t, row.serve, know(t, row.known.PublicKey()), row.creds, row.limit)
-			if err == nil || sysexits.Code(err) != row.code || !strings.Contains(err.Error(), row.text) {
-				t.Errorf("%v (status %d)\nwant %q (%d)", err, sysexits.Code(err), row.text, row.code)
-			}
-			var final *Error
-			if errors.As(err, &final) != strings.HasPrefix(row.text, "logging in") {
-				t.Errorf("%v: final is %v", err, final)
-			}
-			if _, err := conn.Write([]byte("x")); err == nil {
-				t.Error("the connection is still open")
-			}
+			mustFail(t, call(t, row.serve), know(t, row.known.PublicKey()), row.creds, row.code, row.text)
+		})
+	}
+}
+
+func mustFail(t *testing.T, conn net.Conn, known *knownhosts.Device, creds Credentials, code int, text string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	_, err := Do(ctx, conn, known, "op", methods(t, creds))
+	if err == nil || sysexits.Code(err) != code || !strings.Contains(err.Error(), text) {
+		t.Errorf("%v (status %d)\nwant %q (%d)", err, sysexits.Code(err), text, code)
+	}
+	var final *Error
+	if errors.As(err, &final) != strings.HasPrefix(text, "logging in") {
+		t.Errorf("%v: final is %v", err, final)
+	}
+	if _, err := conn.Write([]byte("x")); err == nil {
+		t.Error("the connection is still open")
+	}
+}
+
+// In the bubble the time limit comes when all is read that the peer has sent.
+func TestALoginThatDoesNotGoOnFailsAtItsLimit(t *testing.T) {
+	known, creds := know(t, newKey(t).PublicKey()), Credentials{KeyFiles: []string{newKey(t).file(t, 0o600)}}
+	for sent, text := range map[string]string{
+		"":                      "version string: it did not answer in time",
+		"hello":                 `it began with "hello", and no version string came in time`,
+		"X: y\r\nSSH-2.0-x\r\n": "exchanging keys: it did not answer",
+	} {
+		t.Run(sent, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				conn, theirs := sshtest.Pipe()
+				go func() {
+					if sent != "" {
+						_, _ = io.WriteString(theirs, sent)
+					}
+					_, _ = io.Copy(io.Discard, theirs)
+					theirs.Close()
+				}()
+				mustFail(t, conn, known, creds, sysexits.Protocol, text)
+			})
 		})
 	}
 }
@@ -320,7 +348,7 @@ func TestADeviceWithoutTheSubsystemIsAnError(t *testing.T) {
 			}
 		}
 	}
-	client, _, err := try(t, serve, know(t, host.PublicKey()), Credentials{KeyFiles: []string{user.file(t, 0o600)}}, patience)
+	client, err := try(t, serve, know(t, host.PublicKey()), Credentials{KeyFiles: []string{user.file(t, 0o600)}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -353,7 +381,7 @@ func TestCloseDoesNotWait(t *testing.T) {
 			}
 		}
 	}
-	client, _, err := try(t, serve, know(t, host.PublicKey()), Credentials{KeyFiles: []string{user.file(t, 0o600)}}, patience)
+	client, err := try(t, serve, know(t, host.PublicKey()), Credentials{KeyFiles: []string{user.file(t, 0o600)}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -406,7 +434,7 @@ func TestKeepAliveClosesAConnectionWithoutAnAnswer(t *testing.T) {
 		}
 		<-silent
 	}
-	client, _, err := try(t, serve, know(t, host.PublicKey()), Credentials{KeyFiles: []string{user.file(t, 0o600)}}, patience)
+	client, err := try(t, serve, know(t, host.PublicKey()), Credentials{KeyFiles: []string{user.file(t, 0o600)}})
 	if err != nil {
 		t.Fatal(err)
 	}
