@@ -27,6 +27,7 @@ import (
 	"testing"
 	"time"
 
+	"callhome/internal/porttest"
 	"callhome/test/docs/markdown"
 	"callhome/test/sandbox"
 
@@ -93,7 +94,7 @@ func startNginx(t *testing.T, location, user string) *nginx {
 	t.Helper()
 	sandbox.Need(t, "nginx", "openssl")
 	dir := t.TempDir()
-	n := &nginx{t, freeAddr(t)}
+	n := &nginx{t, porttest.Reserve(t, "127.0.0.1").String()}
 	users := ""
 	for _, name := range []string{"ann", "bob"} {
 		out, err := exec.Command("openssl", "passwd", "-6", name+"-secret").Output()
