@@ -188,13 +188,18 @@ func (d *backend) Connect(ctx context.Context, id string, sock station.Duplex) (
 	return d.see().Connect(ctx, id, sock)
 }
 
-// Detail is a device as the cluster knows it, with its history at this station.
-func (d *backend) Detail(id string) (nmsproto.DeviceDetail, error) {
+// DetailFor is a device as the cluster knows it, with its history at this station and at
+// the one that has it.
+func (d *backend) DetailFor(ctx context.Context, id string) (nmsproto.DeviceDetail, error) {
 	out, err := d.Station.Detail(id)
-	if err == nil {
-		out.Device, _ = d.see().Device(id)
+	if err != nil {
+		return out, err
 	}
-	return out, err
+	out.Device, _ = d.see().Device(id)
+	if d.cluster != nil {
+		d.cluster.Complete(ctx, &out)
+	}
+	return out, nil
 }
 
 // counted is what the metrics show.

@@ -66,6 +66,7 @@ func deviceText(w io.Writer, d nmsproto.DeviceDetail, width int) {
 	row("logins", fmt.Sprint(d.Calls))
 	row("labels", labels(d.Labels))
 	row("last error", d.LastError)
+	row("history lacks", d.HistoryError)
 	if len(d.History) > 0 {
 		fmt.Fprintln(w)
 		t := cmdline.NewTable(cmdline.Column{Title: "TIME", Whole: true}, cmdline.Column{Title: "EVENT", Whole: true}, cmdline.Column{Title: "TIMES", Rank: 3},

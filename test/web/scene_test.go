@@ -144,7 +144,7 @@ func (s *scene) History() nmsproto.History {
 	return out
 }
 
-func (s *scene) Detail(id string) (out nmsproto.DeviceDetail, err error) {
+func (s *scene) DetailFor(_ context.Context, id string) (out nmsproto.DeviceDetail, err error) {
 	for _, d := range s.list.Devices {
 		if d.ID == id {
 			out.Device = d

@@ -45,6 +45,8 @@ type Config struct {
 type Peers interface {
 	// Open opens a session with a device at the station that holds it.
 	Open(ctx context.Context, p peering.Peer, device string, who peering.Caller) (*peering.Session, error)
+	// Detail returns a device with its history at another station.
+	Detail(ctx context.Context, p peering.Peer, device string) (nmsproto.DeviceDetail, error)
 	// Settle has the holder decide about the connection of a device that called here.
 	Settle(ctx context.Context, p peering.Peer, device string) (kept bool, cause string, err error)
 }

@@ -37,6 +37,17 @@ func TestADevicesHolderIsKnownEverywhere(t *testing.T) {
 		d, _ := a.Cluster.Device("edge7.example.net")
 		return d.State == nmsproto.Connected && d.Station == "b" && !a.Believes("edge7.example.net")
 	})
+	here, _ := a.Cluster.Device("edge7.example.net")
+	d := nmsproto.DeviceDetail{Device: here, History: []nmsproto.Record{{Time: time.Unix(1e9, 0), Event: nmsproto.EventDown}}}
+	a.Complete(t.Context(), &d)
+	if d.Sessions != 3 || d.RoundTrip != time.Millisecond || len(d.History) != 2 || d.History[0].Event != nmsproto.EventUp || d.History[0].Cause != "?[2J" || d.SessionLog[0].Error != "?" {
+		t.Errorf("with what b knows it is %+v", d)
+	}
+	d = nmsproto.DeviceDetail{Device: here}
+	b.Complete(t.Context(), &d)
+	if len(d.History) > 0 || d.HistoryError != "" {
+		t.Errorf("the holder asks another: %+v", d)
+	}
 	b.hangUp("edge7.example.net")
 	await(t, "a knows that it is lost", func() bool {
 		d, _ := a.Cluster.Device("edge7.example.net")
@@ -162,9 +173,10 @@ func TestUnknownDevicesAreListedEverywhere(t *testing.T) {
 	w := newWorld(t, 1, endless)
 	a, b := w.start("a", 0), w.start("b", 0)
 	a.mu.Lock()
-	a.calls = []nmsproto.Unknown{{HostKey: "SHA256:x", Calls: 1, Last: time.Now()}}
+	key := "SHA256:" + strings.Repeat("x", 43)
+	a.calls = []nmsproto.Unknown{{HostKey: key, Calls: 1, Last: time.Now()}}
 	a.mu.Unlock()
-	await(t, "b lists it", func() bool { u := b.Cluster.Unknown("SHA256:x"); return u != nil && u.Station == "a" })
+	await(t, "b lists it", func() bool { u := b.Cluster.Unknown(key); return u != nil && u.Station == "a" })
 	if all := b.Callers(); len(all) != 1 || all[0].Station != "a" {
 		t.Errorf("b lists %+v", all)
 	}
@@ -172,6 +184,12 @@ func TestUnknownDevicesAreListedEverywhere(t *testing.T) {
 		s := b.Stations()
 		return len(s) == 2 && s[0].Alive && s[1].Alive && s[0].Name == "a"
 	})
+	if _, err := b.config.Registry.Revoke(key); err != nil {
+		t.Fatal(err)
+	}
+	if all := b.Callers(); len(all) > 0 {
+		t.Errorf("a revoked key is listed: %+v", all)
+	}
 }
 
 // TestASecondProcessWithTheNameIsNoticed: the one that begins later has the name, and the

@@ -242,7 +242,7 @@ func (c *Cluster) others() (out []nmsproto.Unknown) {
 		}
 		for _, u := range list {
 			u.Station = name
-			if c.config.Registry.Owner(u.HostKey) == "" { // their station will drop it soon
+			if r := c.config.Registry; r.Owner(u.HostKey) == "" && !r.IsRevoked(u.HostKey) { // else their station will drop it soon
 				out = append(out, u)
 			}
 		}

@@ -154,6 +154,18 @@ func (l *link) Open(context.Context, peering.Peer, string, peering.Caller) (*pee
 	return nil, errors.New("not in this test")
 }
 
+func (l *link) Detail(_ context.Context, p peering.Peer, device string) (nmsproto.DeviceDetail, error) {
+	if p.Station != "b" {
+		return nmsproto.DeviceDetail{}, fmt.Errorf("station %s is out of reach", p.Station)
+	}
+	at := time.Unix(2e9, 0)
+	return nmsproto.DeviceDetail{
+		Device: nmsproto.Device{ID: device, Sessions: 3}, RoundTrip: time.Millisecond,
+		History:    []nmsproto.Record{{Time: at, Event: nmsproto.EventUp, Cause: "\x1b[2J"}},
+		SessionLog: []nmsproto.SessionRecord{{Begin: at, Error: "\u202e"}},
+	}, nil
+}
+
 func (l *link) Settle(_ context.Context, p peering.Peer, device string) (bool, string, error) {
 	l.world.mu.Lock()
 	s := l.world.stations[p.Address]

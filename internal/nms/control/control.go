@@ -27,7 +27,8 @@ import (
 // Backend is what the methods do.
 type Backend interface {
 	List() nmsproto.DeviceList
-	Detail(device string) (nmsproto.DeviceDetail, error)
+	// DetailFor returns a device with its history, of the whole cluster if it can.
+	DetailFor(ctx context.Context, device string) (nmsproto.DeviceDetail, error)
 	History() nmsproto.History
 	Adopt(p nmsproto.AdoptParams, root bool) (nmsproto.Adopted, error)
 	Remove(nmsproto.RemoveParams) error
@@ -57,8 +58,8 @@ func methods(b Backend, c *rpc.Conn) map[string]rpc.Method {
 	return map[string]rpc.Method{
 		nmsproto.MethodDevices: {Reading: true, Handle: rpc.Plain(func(context.Context) (nmsproto.DeviceList, error) { return b.List(), nil })},
 		nmsproto.MethodHistory: {Reading: true, Handle: rpc.Plain(func(context.Context) (nmsproto.History, error) { return b.History(), nil })},
-		nmsproto.MethodDevice: {Reading: true, Handle: rpc.Typed(func(_ context.Context, p nmsproto.DeviceParams) (nmsproto.DeviceDetail, error) {
-			return b.Detail(p.Device)
+		nmsproto.MethodDevice: {Reading: true, Handle: rpc.Typed(func(ctx context.Context, p nmsproto.DeviceParams) (nmsproto.DeviceDetail, error) {
+			return b.DetailFor(ctx, p.Device)
 		})},
 		nmsproto.MethodStatus: {Reading: true, Handle: rpc.Plain(func(context.Context) (nmsproto.Status, error) {
 			s := b.Status()

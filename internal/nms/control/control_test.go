@@ -96,7 +96,7 @@ func (*backend) Subscribe() ([]nmsproto.Event, <-chan nmsproto.Event, func()) {
 	return []nmsproto.Event{{Event: "before"}}, c, func() {}
 }
 
-func (*backend) Detail(device string) (nmsproto.DeviceDetail, error) {
+func (*backend) DetailFor(_ context.Context, device string) (nmsproto.DeviceDetail, error) {
 	return nmsproto.DeviceDetail{Device: nmsproto.Device{ID: device}}, nil
 }
 

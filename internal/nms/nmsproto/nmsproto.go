@@ -92,6 +92,8 @@ type DeviceDetail struct {
 	CAs        []string        `json:"cas"`
 	History    []Record        `json:"history"`     // the newest first
 	SessionLog []SessionRecord `json:"session-log"` // sessions that have ended, the newest first
+	// HistoryError says why the part of another station is missing, which has the device.
+	HistoryError string `json:"history-error,omitempty"`
 }
 
 // Record is an event of a device. Equal events in a row are one record.

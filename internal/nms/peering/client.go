@@ -36,23 +36,37 @@ func NewClient(i *Identity) *Client { return &Client{i, stalledTime} }
 // Settle asks a station about the connection of a device that has called this one.
 // Errors are *proto.Error.
 func (c *Client) Settle(ctx context.Context, p Peer, device string) (kept bool, cause string, err error) {
-	f, err := c.ask(ctx, p, request{Version: version, Request: requestSettle, Device: device, Caller: Caller{Station: c.identity.Station()}})
-	if err != nil {
+	var out settled
+	if err := c.call(ctx, p, requestSettle, device, &out); err != nil {
 		return false, "", err
 	}
+	return out.Kept, printable.Line(out.Cause), nil
+}
+
+// Detail returns a device with its history at a station. Errors are *proto.Error.
+func (c *Client) Detail(ctx context.Context, p Peer, device string) (out nmsproto.DeviceDetail, err error) {
+	err = c.call(ctx, p, requestDetail, device, &out)
+	return out, err
+}
+
+// call sends a request that is answered with a result.
+func (c *Client) call(ctx context.Context, p Peer, kind, device string, out any) error {
+	f, err := c.ask(ctx, p, request{Version: version, Request: kind, Device: device, Caller: Caller{Station: c.identity.Station()}})
+	if err != nil {
+		return err
+	}
 	defer f.Close()
-	var out settled
 	k, err := f.next(maxFrame)
 	if err == nil && k != frameResult {
 		err = fmt.Errorf("%w: a frame of kind %d in place of a result", errFrame, k)
 	}
 	if err != nil {
-		return false, "", lost(ctx, p, device, err)
+		return lost(ctx, p, device, err)
 	}
-	if err := f.result(&out); err != nil {
-		return false, "", failed(p, device, err)
+	if err := f.result(out); err != nil {
+		return failed(p, device, err)
 	}
-	return out.Kept, printable.Line(out.Cause), nil
+	return nil
 }
 
 // Session is a stream to a device's open channel, which Relay uses and closes.

@@ -42,8 +42,11 @@ const version = 1
 // The requests.
 const (
 	requestConnect = "connect" // a session with a device
+	requestDetail  = "detail"  // a device with its history
 	requestSettle  = "settle"  // is the connection of a device alive, which called elsewhere?
 )
+
+var requests = []string{requestConnect, requestDetail, requestSettle}
 
 // request is the first frame of a connection.
 type request struct {

@@ -82,6 +82,13 @@ func (b backend) Connect(ctx context.Context, device string, sock station.Duplex
 	return b.connect(ctx, sock)
 }
 
+func (backend) Detail(device string) (nmsproto.DeviceDetail, error) {
+	if device != "d" {
+		return nmsproto.DeviceDetail{}, proto.NewError(proto.CodeNoExists, "there is no device "+device)
+	}
+	return nmsproto.DeviceDetail{Device: nmsproto.Device{ID: device}, RoundTrip: time.Millisecond}, nil
+}
+
 func (b backend) Settle(_ context.Context, device string) (bool, string) {
 	return b.kept, device + " is settled"
 }
@@ -266,6 +273,23 @@ func TestSettle(t *testing.T) {
 		if _, _, err := client.Settle(t.Context(), h.Peer, "d"); err == nil || !strings.Contains(err.Error(), "device d is connected to station b: it cannot be reached at 127.0.0.1:") {
 			t.Errorf("from a station that is gone: %v", err)
 		}
+	}
+}
+
+func TestDetail(t *testing.T) {
+	c := newCluster(t)
+	client := NewClient(c.identity("a"))
+	h := serve(t, c.identity("b"), backend{}, nil)
+	if got, err := client.Detail(t.Context(), h.Peer, "d"); err != nil || got.ID != "d" || got.RoundTrip != time.Millisecond {
+		t.Errorf("got %+v, %v", got, err)
+	}
+	var refused *proto.Error
+	if _, err := client.Detail(t.Context(), h.Peer, "e"); !errors.As(err, &refused) || refused.Code != proto.CodeNoExists {
+		t.Errorf("another device: %v", err)
+	}
+	h.stop()
+	if _, err := client.Detail(t.Context(), h.Peer, "d"); err == nil {
+		t.Error("a station that is gone answers")
 	}
 }
 

@@ -45,6 +45,8 @@ type Backend interface {
 	// Connect opens a session with a device that this station holds. It owns sock, and
 	// reads it only once the device's channel is open. Errors are *proto.Error.
 	Connect(ctx context.Context, device string, sock station.Duplex) (nmsproto.ConnectResult, error)
+	// Detail returns a device with its history. Errors are *proto.Error.
+	Detail(device string) (nmsproto.DeviceDetail, error)
 	// Settle decides about the connection of a device that has called another station:
 	// it is kept, or ended for a cause.
 	Settle(ctx context.Context, device string) (kept bool, cause string)
@@ -144,13 +146,16 @@ func (s *Server) serve(ctx context.Context, raw net.Conn) {
 		return
 	}
 	defer s.end(conn)
-	if q.Request == requestSettle {
+	switch q.Request {
+	case requestDetail:
+		_ = f.finish(outcomeOf(s.backend.Detail(q.Device)), finishTime)
+	case requestSettle:
 		kept, cause := s.backend.Settle(ctx, q.Device)
 		s.log.Info("a device called another station", "device", q.Device, "station", q.Caller.Station, "kept", kept, "cause", cause)
 		_ = f.finish(outcomeOf(settled{kept, cause}, nil), finishTime)
-		return
+	default:
+		s.session(ctx, q, f)
 	}
-	s.session(ctx, q, f)
 }
 
 // session is one session, to its end. The station hangs up when the caller's connection
@@ -206,7 +211,7 @@ func (s *Server) greet(ctx context.Context, conn *tls.Conn) (request, error) {
 	switch {
 	case q.Version != version:
 		return q, proto.NewError(proto.CodeBadType, fmt.Sprintf("station %s speaks version %d of the stations' protocol, and got a request of version %d", s.identity.Station(), version, q.Version))
-	case q.Request != requestConnect && q.Request != requestSettle:
+	case !slices.Contains(requests, q.Request):
 		return q, proto.NewError(proto.CodeBadType, fmt.Sprintf("station %s has no request %.20q", s.identity.Station(), q.Request))
 	case !names(conn.ConnectionState().PeerCertificates[0], from):
 		return q, proto.NewError(proto.CodeAccessDenied, fmt.Sprintf("station %s got a request of station %.80q with the certificate of another", s.identity.Station(), from))

@@ -47,6 +47,13 @@ func (r *Registry) Owner(fingerprint string) string {
 	return r.byKey[fingerprint]
 }
 
+// IsRevoked reports whether the key of that fingerprint is revoked.
+func (r *Registry) IsRevoked(fingerprint string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.revoked[fingerprint]
+}
+
 func (r *Registry) certified(cert *ssh.Certificate, now time.Time) (*Entry, error) {
 	ca := string(cert.SignatureKey.Marshal())
 	if r.cas[ca] == 0 {

@@ -96,7 +96,7 @@ func deviceFacts(f *snapshot, d nmsproto.DeviceDetail) node {
 			fact{"Logged in as", ifText(d.User)}, fact{"Round trip", roundTrip}, fact{"Sessions", plain(strconv.Itoa(d.Sessions) + " open")},
 			fact{"Logins", plain(number(d.Calls) + " since the station's start")}, fact{"Labels", ifLabels(d.Labels)}, fact{"Last error", lastError},
 		),
-		historyOf(d.History), sessionsOf(d.SessionLog),
+		historyOf(d), sessionsOf(d.SessionLog),
 	}
 }
 
@@ -114,13 +114,14 @@ func ifLabels(l map[string]string) node {
 	return labelList(l)
 }
 
-func historyOf(records []nmsproto.Record) node {
-	if len(records) == 0 {
-		return section("history", "History", empty("Nothing has happened since the station's start."))
+func historyOf(d nmsproto.DeviceDetail) node {
+	missing := when(d.HistoryError != "", el("p", class("notice"), plain("The history at station "+d.Station+" is missing: "+d.HistoryError)))
+	if len(d.History) == 0 {
+		return section("history", "History", missing, when(missing == nil, empty("Nothing has happened since the station's start.")))
 	}
 	changed := func(is bool) node { return when(is, el("strong", class("new"), plain(" changed"))) }
 	var rows list
-	for _, c := range changes(records) {
+	for _, c := range changes(d.History) {
 		var times node
 		if c.Times > 1 {
 			times = note(fmt.Sprintf("%d times since %s", c.Times, date(c.First)))
@@ -128,7 +129,7 @@ func historyOf(records []nmsproto.Record) node {
 		rows = append(rows, el("tr", el("td", class("time"), moment(c.Time)), el("td", plain(eventName(c.Event)), times), cell("", c.Address), cell("wide", c.Cause),
 			el("td", plain(strings.TrimPrefix(c.Software, sshPrefix)), changed(c.NewSoftware)), el("td", code(short(c.HostKey)), changed(c.NewKey))))
 	}
-	return section("history", "History", table("", "history", []column{{name: "Time"}, {name: "Event"}, {name: "From"}, {name: "Cause", class: "wide"}, {name: "Software"}, {name: "Host key"}}, rows))
+	return section("history", "History", missing, table("", "history", []column{{name: "Time"}, {name: "Event"}, {name: "From"}, {name: "Cause", class: "wide"}, {name: "Software"}, {name: "Host key"}}, rows))
 }
 
 func sessionsOf(all []nmsproto.SessionRecord) node {

@@ -19,13 +19,15 @@ import (
 const (
 	leastPause = 250 * time.Millisecond // between two reads when events come
 	mostPause  = 10 * time.Second       // also without events
-	restShare  = 20
-	watchTime  = time.Minute // after a request the copy is kept current that long
-	retryPause = 2 * time.Second
-	freshTime  = 5 * time.Second // for a read that a request waits for
-	callTime   = 20 * time.Second
-	maxEvents  = 50
-	maxChoices = 200 // of a list of values to choose from
+	// The events are those of one station: changes at others of its cluster come with none.
+	clusterPause = 2 * time.Second
+	restShare    = 20
+	watchTime    = time.Minute // after a request the copy is kept current that long
+	retryPause   = 2 * time.Second
+	freshTime    = 5 * time.Second // for a read that a request waits for
+	callTime     = 20 * time.Second
+	maxEvents    = 50
+	maxChoices   = 200 // of a list of values to choose from
 )
 
 // daemonClient is the daemon's control socket.
@@ -236,6 +238,9 @@ func (f *fleet) wait(ctx context.Context, took time.Duration, ended <-chan struc
 	read := time.Now()
 	least := max(leastPause, restShare*took)
 	most := max(mostPause, least)
+	if last, _ := f.next(); last.Status.Station != "" {
+		most = max(clusterPause, least)
+	}
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {

@@ -24,22 +24,22 @@ func (s *Server) overview(w http.ResponseWriter, r *http.Request, u *user) {
 func overview(f *snapshot) node {
 	hour := newChart("hour", "Last hour, by minute", f.History.Minutes, f.History.End, time.Minute, 10*time.Minute)
 	day := newChart("day", "Last day, by quarter of an hour", f.History.Quarters, f.History.End.Add(quarter-1).Truncate(quarter), quarter, 4*time.Hour)
-	lines := "Logins and losses"
+	at := "" // what the cluster does not share
 	if f.Status.Station != "" {
-		lines += " at " + f.Status.Station
+		at = " at " + f.Status.Station
 	}
 	var tiles list
 	for _, state := range []nmsproto.State{nmsproto.Connected, nmsproto.Lost, nmsproto.NeverSeen} {
 		tiles = append(tiles, tile(string(state), query{State: string(state), Sort: "id"}.URL(), marks[state], stateName(state), f.Status.Devices[state]))
 	}
-	tiles = append(tiles, tile("unknown", "/unknown", "?", "unknown", len(f.Unknown)), tile("refused", "#events", "✕", "calls refused, last hour", hour.Refused))
+	tiles = append(tiles, tile("unknown", "/unknown", "?", "unknown", len(f.Unknown)), tile("refused", "#events", "✕", "calls refused"+at+", last hour", hour.Refused))
 	return list{
 		el("h1", plain("Overview")), trouble(f),
 		el("ul", class("tiles"), tiles),
-		section("lines", lines,
+		section("lines", "Logins and losses"+at,
 			el("p", class("legend"), el("span", class("key logins")), plain(" logins, above the line"), el("span", class("key losses")), plain(" losses, below the line")),
 			el("div", class("charts"), hour.node(), day.node())),
-		stations(f.Status.Stations), longestLost(f), lastEvents(f), problems(f.Problems),
+		stations(f.Status.Stations), longestLost(f), lastEvents(f, at), problems(f.Problems),
 	}
 }
 
@@ -79,9 +79,9 @@ func longestLost(f *snapshot) node {
 		el("p", class("more"), link(query{State: string(nmsproto.Lost), Sort: "since"}.URL(), "All lost devices")))
 }
 
-func lastEvents(f *snapshot) node {
+func lastEvents(f *snapshot, at string) node {
 	if len(f.Events) == 0 {
-		return section("events", "Last events", empty("No event yet."))
+		return section("events", "Last events"+at, empty("No event yet."))
 	}
 	var rows list
 	for _, e := range f.Events[:min(len(f.Events), overviewEvents)] {
@@ -91,7 +91,7 @@ func lastEvents(f *snapshot) node {
 		}
 		rows = append(rows, el("tr", el("td", class("time"), moment(e.Time)), cell("time", eventName(e.Event)), el("td", deviceLink(e.Device)), cell("", e.Address), cell("wide", cause)))
 	}
-	return section("events", "Last events", table("", "events", []column{{name: "Time"}, {name: "Event"}, {name: "Device"}, {name: "Address"}, {name: "Cause", class: "wide"}}, rows))
+	return section("events", "Last events"+at, table("", "events", []column{{name: "Time"}, {name: "Event"}, {name: "Device"}, {name: "Address"}, {name: "Cause", class: "wide"}}, rows))
 }
 
 func problems(all []nmsproto.Problem) node {

@@ -51,7 +51,7 @@ func (b *daemonStub) List() nmsproto.DeviceList {
 	return b.list
 }
 
-func (b *daemonStub) Detail(id string) (nmsproto.DeviceDetail, error) {
+func (b *daemonStub) DetailFor(_ context.Context, id string) (nmsproto.DeviceDetail, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.detail.ID != id {

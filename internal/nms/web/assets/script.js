@@ -8,7 +8,7 @@
 
   var least = 500; // milliseconds between two loads
   var pollEvery = 15000;
-  var source = null, timer = null, poll = null, seen = "", loaded = 0, loading = false, again = false;
+  var source = null, timer = null, poll = null, seen = "", shown = "", loaded = 0, loading = false, again = false;
 
   function say(text) { if (stream.textContent !== text) stream.textContent = text; }
 
@@ -21,10 +21,12 @@
     var open = Array.from(region.querySelectorAll("details[open][id]"), function (d) { return d.id; });
     var active = document.activeElement;
     var within = active && region.contains(active);
+    if (text === shown) return;
     if (within && /^(INPUT|TEXTAREA|SELECT)$/.test(active.tagName)) return;
     var focus = within ? path(active) : null;
     var scrolled = Array.from(region.querySelectorAll(".scroll"), function (s) { return [s.scrollLeft, s.scrollTop]; });
     var part = new DOMParser().parseFromString(text, "text/html");
+    shown = text;
     region.replaceChildren.apply(region, Array.from(part.body.childNodes));
     open.forEach(function (id) { var d = document.getElementById(id); if (d) d.open = true; });
     Array.from(region.querySelectorAll(".scroll")).forEach(function (s, i) {
