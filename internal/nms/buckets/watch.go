@@ -30,8 +30,9 @@ const (
 	askEvery = 250 * time.Millisecond
 	// stallTime is how long a consumer may be behind the leader before another is made.
 	stallTime = 2 * time.Second
-	// beginTime is for the creation of a consumer, and what it shows first. There is no
-	// answer where the servers place it on one that is lost, so the next attempt comes soon.
+	// beginTime is for the creation of a consumer, and for each value that it shows. There
+	// is no answer where the servers place it on one that is lost, so the next attempt
+	// comes soon.
 	beginTime = 2 * time.Second
 )
 
@@ -60,7 +61,7 @@ func (b *Bucket) Watch(ctx context.Context, keys string, w Watcher) {
 		case next := <-f.begun:
 			renewed = next.renewed // perhaps it is by now
 			f.begin(ctx, next)
-		case e, ok := <-f.updates:
+		case e, ok := <-f.of.updates:
 			f.update(ctx, e, ok)
 		case v := <-f.answers:
 			f.answer(ctx, v)
@@ -77,19 +78,17 @@ type follower struct {
 	keys   string
 	to     Watcher
 
-	begun     chan consumer                  // passes one that has begun
-	beginning bool                           // one is being made
-	of        consumer                       // which is followed; none at first
-	updates   <-chan jetstream.KeyValueEntry // its; nil once it has ended
-	answers   chan read                      // of the leader, since this consumer has begun
-	complete  bool
-	seen      uint64    // the last revision that was shown
-	overtaken uint64    // the first revision that the leader had and the consumer has not shown; 0 if none
-	moved     time.Time // when the consumer showed something, or was overtaken
+	begun     chan consumer // passes one that has begun
+	beginning bool          // one is being made
+	of        consumer      // which is followed; none at first
+	answers   chan shown    // of the leader, since this consumer has begun
+	seen      uint64        // the last revision that was shown
+	overtaken uint64        // the first revision that the leader had and the consumer has not shown; 0 if none
+	moved     time.Time     // when the consumer showed something, or was overtaken
 }
 
-// read is a value that the leader has.
-type read struct {
+// shown is a value with its key.
+type shown struct {
 	key string
 	Value
 }
@@ -137,9 +136,9 @@ func (f *follower) failed(err error) {
 
 // consumer is what the servers made of a watch.
 type consumer struct {
+	values  []shown // that there were at the beginning
 	updates <-chan jetstream.KeyValueEntry
 	stop    context.CancelFunc
-	first   jetstream.KeyValueEntry
 	renewed <-chan struct{} // closed with the first reconnection after its making began
 }
 
@@ -156,7 +155,8 @@ func (c consumer) end() {
 }
 
 // consume makes a consumer of all values, and of those that follow. It has shown the
-// first one: until then the former consumer and the leader are as good.
+// former: as long as that takes, and where it ends half-way, the consumer before and the
+// leader serve the watch.
 func (b *Bucket) consume(ctx context.Context, keys string) (consumer, error) {
 	if err := b.conn.Up(); err != nil {
 		return consumer{}, err
@@ -169,78 +169,93 @@ func (b *Bucket) consume(ctx context.Context, keys string) (consumer, error) {
 		return consumer{}, err
 	}
 	made := consumer{updates: watch.Updates(), stop: cancel}
-	select {
-	case e, ok := <-made.updates:
-		if made.first = e; ok && limit.Stop() {
-			return made, nil
+	for {
+		select {
+		case e, ok := <-made.updates:
+			if ok && e != nil {
+				made.values = append(made.values, shownBy(e))
+				limit.Reset(beginTime)
+				continue
+			}
+			if ok && limit.Stop() {
+				return made, nil
+			}
+		case <-ctx.Done():
 		}
-	case <-ctx.Done():
+		made.end()
+		return consumer{}, errStalled
 	}
-	made.end()
-	return consumer{}, errors.New("a new consumer shows nothing")
+}
+
+func shownBy(e jetstream.KeyValueEntry) shown {
+	return shown{e.Key(), Value{
+		Data: e.Value(), Revision: e.Revision(), Deleted: e.Operation() != jetstream.KeyValuePut, Created: e.Created(), Pending: e.Delta(),
+	}}
 }
 
 // begin follows another consumer.
 func (f *follower) begin(ctx context.Context, next consumer) {
 	f.of.end()
-	f.of, f.updates, f.answers, f.beginning = next, next.updates, make(chan read), false
-	f.complete, f.seen, f.overtaken, f.moved = false, 0, 0, time.Now()
 	f.to.Begin()
-	f.update(ctx, next.first, true)
+	f.seen = 0
+	for _, v := range next.values {
+		f.show(v)
+	}
+	f.to.Complete()
+	next.values = nil
+	f.of, f.answers, f.beginning, f.overtaken = next, make(chan shown), false, 0
+	f.ask(ctx) // its server may be behind
 }
 
-// update is called with what the consumer shows; nil once all values were shown, and not
-// ok where it has ended.
+func (f *follower) show(v shown) {
+	f.seen = v.Revision
+	f.to.Value(v.key, v.Value)
+}
+
+// update is called with what the consumer shows; not ok where it has ended.
 func (f *follower) update(ctx context.Context, e jetstream.KeyValueEntry, ok bool) {
-	f.moved = time.Now()
 	switch {
 	case !ok:
-		f.updates = nil
+		f.of.end()
+		f.of = consumer{}
 		f.failed(errors.New("the watch has ended"))
 		f.anew(ctx)
-	case e == nil:
-		f.complete = true
-		f.to.Complete()
-	default:
+	case e != nil:
+		f.moved = time.Now()
 		if e.Revision() >= f.overtaken {
 			f.overtaken = 0
 		}
-		if e.Revision() < f.seen {
-			return // the leader has shown it
+		if e.Revision() >= f.seen { // else the leader has shown it
+			f.show(shownBy(e))
 		}
-		f.seen = e.Revision()
-		f.to.Value(e.Key(), Value{
-			Data: e.Value(), Revision: e.Revision(), Deleted: e.Operation() != jetstream.KeyValuePut, Created: e.Created(), Pending: e.Delta(),
-		})
 	}
 }
 
 // ask asks the leader for the next value after those that were shown.
 func (f *follower) ask(ctx context.Context) {
-	if late := f.overtaken != 0 || !f.complete && f.updates != nil; late && time.Since(f.moved) > stallTime && !f.beginning {
+	if f.overtaken != 0 && time.Since(f.moved) > stallTime && !f.beginning {
 		f.failed(errStalled)
 		f.anew(ctx)
 	}
-	if f.complete {
+	if f.answers != nil {
 		go f.read(ctx, f.seen+1, f.answers)
 	}
 }
 
 // answer is called with a value that the leader has.
-func (f *follower) answer(ctx context.Context, v read) {
+func (f *follower) answer(ctx context.Context, v shown) {
 	if v.Revision <= f.seen {
 		return // the consumer has shown it meanwhile
 	}
 	if f.overtaken == 0 {
 		f.overtaken, f.moved = v.Revision, time.Now()
 	}
-	f.seen = v.Revision
-	f.to.Value(v.key, v.Value)
+	f.show(v)
 	go f.read(ctx, f.seen+1, f.answers)
 }
 
 // read passes on the first value of the stream from that revision on, if there is one.
-func (f *follower) read(ctx context.Context, from uint64, to chan<- read) {
+func (f *follower) read(ctx context.Context, from uint64, to chan<- shown) {
 	ctx, cancel := context.WithTimeout(ctx, tryTime)
 	defer cancel()
 	prefix := "$KV." + f.bucket.name + "."
@@ -249,7 +264,7 @@ func (f *follower) read(ctx context.Context, from uint64, to chan<- read) {
 		return // none, or no leader: it is asked again
 	}
 	select {
-	case to <- read{m.Subject[len(prefix):], Value{
+	case to <- shown{m.Subject[len(prefix):], Value{
 		Data: m.Data, Revision: m.Sequence, Deleted: m.Header.Get("KV-Operation") != "", Created: m.Time,
 		Pending: 1, // perhaps
 	}}:

@@ -34,7 +34,7 @@ func StartProcesses(t testing.TB, binary string) *Processes {
 		routes = append(routes, fmt.Sprintf("nats://127.0.0.1:%d", reserve(t)))
 	}
 	for i := range n {
-		text := fmt.Sprintf("server_name: nats-%d\nlisten: 127.0.0.1:%d\nhttp: 127.0.0.1:%d\njetstream { store_dir: %q }\nping_interval: 5\nping_max: 2\n"+
+		text := fmt.Sprintf("server_name: nats-%d\nlisten: 127.0.0.1:%d\nhttp: 127.0.0.1:%d\njetstream { store_dir: %q }\n"+
 			"cluster { name: test, no_advertise: true, listen: %q, routes: [%s] }\n",
 			i, p.clients[i], p.monitor[i], filepath.Join(p.dir, fmt.Sprint(i)), strings.TrimPrefix(routes[i], "nats://"), strings.Join(routes, ","))
 		if err := os.WriteFile(p.config(i), []byte(text), 0o600); err != nil {
