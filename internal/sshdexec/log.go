@@ -169,17 +169,29 @@ func lock(f *os.File, how int) error {
 	}
 }
 
-// isFilled reports whether a file system has less than a quarter of its space left.
-func isFilled(dir string) bool {
+// contents returns how many files a file system has, with its root (0: it does not
+// count them), and whether it has less than a quarter of its space left.
+func contents(dir string) (files uint64, isFilled bool) {
 	var st unix.Statfs_t
-	return unix.Statfs(dir, &st) == nil && st.Bavail < st.Blocks/4
+	if unix.Statfs(dir, &st) != nil {
+		return 0, false
+	}
+	return st.Files - st.Ffree, st.Bavail < st.Blocks/4
 }
 
 // prune bounds the directory: the number of its files, and what they hold of
 // LogDir's own file system. It is best effort: a log that cannot be removed must
 // not keep a device from calling home.
 func prune(dir string) {
-	full := func() bool { return dir == LogDir && isMount(dir) && isFilled(dir) }
+	own := dir == LogDir && isMount(dir)
+	full := func() bool {
+		_, isFilled := contents(dir)
+		return own && isFilled
+	}
+	// To read the directory takes 0.04 ms of a call home.
+	if files, isFilled := contents(dir); own && files > 0 && files <= keepMost && !isFilled {
+		return
+	}
 	d, err := Open(dir, os.O_RDONLY, 0)
 	if err != nil {
 		return

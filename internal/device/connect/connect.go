@@ -69,17 +69,19 @@ func attempt(s *settings.Call, auth *proxy.Auth) (*dial.Conn, error) {
 	if s.Proxy.Scheme != "" {
 		next = s.Proxy.Target
 	}
-	if _, ok := next.Addr(); !ok {
+	addr, ok := next.Addr()
+	addrs, late := withPort([]netip.Addr{addr}, next.Port), dial.Late(nil)
+	if !ok {
 		// A missing interface or namespace must not be reported as a wrong name.
 		if err := dial.Try(dial.Options{Netns: s.Dial.Netns, Interface: s.Dial.Interface}); err != nil {
 			return nil, dialError(s, err)
 		}
-	}
-	ctx, cancel := context.WithDeadline(context.Background(), deadline)
-	defer cancel()
-	addrs, late, err := addresses(ctx, next, s.Dial)
-	if err != nil {
-		return nil, err
+		ctx, cancel := context.WithDeadline(context.Background(), deadline)
+		defer cancel()
+		var err error
+		if addrs, late, err = lookup(ctx, next, s.Dial); err != nil {
+			return nil, err
+		}
 	}
 	conn, err := dial.Dial(addrs, late, s.Dial, deadline)
 	if err != nil {
@@ -95,12 +97,8 @@ func attempt(s *settings.Call, auth *proxy.Auth) (*dial.Conn, error) {
 	return conn, nil
 }
 
-// addresses returns the addresses of t, and those that a name server may still
-// send; nil: none.
-func addresses(ctx context.Context, t settings.Target, o dial.Options) ([]netip.AddrPort, dial.Late, error) {
-	if addr, ok := t.Addr(); ok {
-		return withPort([]netip.Addr{addr}, t.Port), nil, nil
-	}
+// lookup returns the addresses of a name, and those that a name server may still send.
+func lookup(ctx context.Context, t settings.Target, o dial.Options) ([]netip.AddrPort, dial.Late, error) {
 	first, late, err := resolve.Lookup(ctx, t.Host, o)
 	if err != nil {
 		return nil, nil, err

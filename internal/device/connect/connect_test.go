@@ -1,7 +1,6 @@
 package connect
 
 import (
-	"context"
 	"io"
 	"io/fs"
 	"net"
@@ -199,24 +198,8 @@ func TestToTellsWhatFailed(t *testing.T) {
 	}
 }
 
-func TestAddresses(t *testing.T) {
-	done, cancel := context.WithCancel(t.Context())
-	cancel()
-	for _, tt := range []struct {
-		host string
-		want string
-	}{
-		{"192.0.2.1", "192.0.2.1:830"},
-		{"fe80::1%eth0", "[fe80::1%eth0]:830"},
-		{"::ffff:192.0.2.1", "192.0.2.1:830"},
-	} {
-		// The time has passed: an address needs no resolver.
-		got, late, err := addresses(done, settings.Target{Host: tt.host, Port: 830}, dial.Options{})
-		if err != nil || late != nil || len(got) != 1 || got[0].String() != tt.want {
-			t.Errorf("%s: %v, %v, want %s", tt.host, got, err, tt.want)
-		}
-	}
-	got, late, err := addresses(t.Context(), settings.Target{Host: "localhost", Port: 830}, dial.Options{})
+func TestLookup(t *testing.T) {
+	got, late, err := lookup(t.Context(), settings.Target{Host: "localhost", Port: 830}, dial.Options{})
 	if err != nil || len(got) == 0 {
 		t.Fatalf("localhost: %v, %v", got, err)
 	}

@@ -96,7 +96,7 @@ func Load(flags Given, args []string, getenv func(string) (string, bool)) (*Sett
 	}
 	from := sources{flags, given, getenv, file}
 	s := &Settings{}
-	var effective []Effective
+	effective := make([]Effective, 0, len(options))
 	var host found // may have the port too, as HOST:PORT
 	for i := range options {
 		o := &options[i]
@@ -179,10 +179,11 @@ func (from sources) lookup(o *Option) (found, error) {
 	if arg != nil {
 		return found{arg, "word", rankCommandLine}, nil
 	}
-	if v, ok := from.getenv(o.Env()); ok && v != "" {
+	key := o.Env()
+	if v, ok := from.getenv(key); ok && v != "" {
 		return found{o.split(v), "environment", rankEnvironment}, nil
 	}
-	if e, ok := from.file.entries[o.Env()]; ok && e.value != "" {
+	if e, ok := from.file.entries[key]; ok && e.value != "" {
 		return found{o.split(e.value), from.file.path + ":" + strconv.Itoa(e.line), rankFile}, nil
 	}
 	if o.Default == "" {
