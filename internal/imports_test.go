@@ -328,8 +328,9 @@ var arrows = []struct{ from, to, reason string }{
 	{"internal/scrape", "internal/daemon", "accepts connections, opens the Unix socket"},
 	{"internal/scrape", "internal/ratelimit", "rate-limits warnings about connections"},
 	{"internal/scrape", "internal/sysexits", "an address in use has an exit status"},
-	{"internal/sshdexec", "internal/lazyregexp", "the version"},
 
+	{"internal/sshdexec", "internal/atomicfile", "replaces what was found in sshd"},
+	{"internal/sshdexec", "internal/lazyregexp", "the version"},
 	{"internal/sshdexec", "packaging", "the sshd configuration that is built in"},
 }
 

@@ -3,10 +3,15 @@ package sshdexec
 import (
 	"bytes"
 	"encoding/binary"
+	"fmt"
 	"io"
 	"os"
 	"sync"
 	"syscall"
+
+	"callhome/internal/atomicfile"
+
+	"golang.org/x/sys/unix"
 )
 
 // pamKeyword is in the constants of each sshd that has the option PAMServiceName. The
@@ -30,7 +35,7 @@ type binaryID struct {
 }
 
 // inspect reports whether a file is a program, and whether it has the keyword
-// PAMServiceName. It reads the file once for all calls, until the file changes.
+// PAMServiceName. It searches the file once for all calls, until the file changes.
 func inspect(path string) (byOption, isProgram bool) {
 	var st syscall.Stat_t
 	if syscall.Stat(path, &st) != nil {
@@ -40,14 +45,56 @@ func inspect(path string) (byOption, isProgram bool) {
 	inspected.mu.Lock()
 	defer inspected.mu.Unlock()
 	if inspected.file != id {
-		inspected.byOption, inspected.isProgram = inspectBinary(path)
+		inspected.byOption, inspected.isProgram = recall(id)
 		inspected.file = id
 	}
 	return inspected.byOption, inspected.isProgram
 }
 
+// foundFile has what inspectBinary found last in this machine's sshd: callhome-trigger is
+// a new process at each call, and to read it takes 0.02 ms. Tests replace it.
+var foundFile = "/run/callhome/sshd-found"
+
+// recall returns what foundFile has of a file, else what inspectBinary finds, which it
+// writes there.
+func recall(id binaryID) (byOption, isProgram bool) {
+	line := func(how PAM) string { return fmt.Sprintln(id, how) }
+	switch readOwn(foundFile) {
+	case line(PAMByName):
+		return false, true
+	case line(PAMByOption):
+		return true, true
+	}
+	byOption, isProgram = inspectBinary(id.path)
+	how := PAMByName
+	if byOption {
+		how = PAMByOption
+	}
+	if isProgram {
+		// Without it the next call searches again.
+		_ = atomicfile.Write(foundFile, []byte(line(how)), atomicfile.Options{Mode: 0o644})
+	}
+	return byOption, isProgram
+}
+
+// readOwn returns the start of a file that root or this user owns, or "".
+func readOwn(path string) string {
+	f, err := Open(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return ""
+	}
+	defer f.Close()
+	var st unix.Stat_t
+	if unix.Fstat(int(f.Fd()), &st) != nil || st.Uid != 0 && int(st.Uid) != os.Geteuid() {
+		return ""
+	}
+	buf := make([]byte, 4<<10)
+	n, _ := io.ReadFull(f, buf)
+	return string(buf[:n])
+}
+
 // inspectBinary is inspect without memory. To ask the program (-T) takes 5 ms, and to
-// search the whole file 0.4 ms: it searches the constants only (measured: 0.1 ms).
+// search the whole file 0.4 ms: it searches the constants only (measured: 0.2 ms).
 func inspectBinary(path string) (byOption, isProgram bool) {
 	f, err := Open(path, os.O_RDONLY, 0)
 	if err != nil {

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"testing/iotest"
 )
@@ -95,4 +96,47 @@ func FuzzConstants(f *testing.F) {
 	f.Add(program(true, binary.LittleEndian, segment{4, "x"}))
 	f.Add(program(false, binary.BigEndian, segment{4, "x"}, segment{5, "y"}))
 	f.Fuzz(func(_ *testing.T, head []byte) { constants(head) })
+}
+
+// What was found is remembered for later processes, by the file's identity.
+func TestInspectRemembersWhatItFound(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "sshd")
+	inspectAgain := func() bool {
+		inspected.file = binaryID{} // as in a new process
+		found, isProgram := inspect(path)
+		if !isProgram {
+			t.Error("not a program")
+		}
+		return found
+	}
+	for _, tt := range []struct {
+		text string
+		want bool
+	}{{"\x7fELF ... usepam", false}, {"\x7fELF ... pamservicename", true}} {
+		if err := os.WriteFile(path, []byte(tt.text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if got := inspectAgain(); got != tt.want {
+			t.Fatalf("%q: %v", tt.text, got)
+		}
+		was, err := os.ReadFile(foundFile)
+		if err != nil {
+			t.Fatal(err)
+		}
+		other := map[bool]string{true: string(PAMByName), false: string(PAMByOption)}[tt.want]
+		fields := strings.Fields(string(was))
+		changed := strings.Join(append(fields[:len(fields)-1], other), " ") + "\n"
+		if err := os.WriteFile(foundFile, []byte(changed), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if got := inspectAgain(); got == tt.want {
+			t.Errorf("%q: searched again", tt.text)
+		}
+		if err := os.WriteFile(foundFile, []byte("half a li"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if got := inspectAgain(); got != tt.want {
+			t.Errorf("%q beside an unreadable memory: %v", tt.text, got)
+		}
+	}
 }

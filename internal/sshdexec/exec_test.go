@@ -34,7 +34,15 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(0)
 	}
-	os.Exit(m.Run())
+	dir, err := os.MkdirTemp("", "sshdexec-")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(9)
+	}
+	foundFile = filepath.Join(dir, "found") // not this machine's
+	status := m.Run()
+	os.RemoveAll(dir)
+	os.Exit(status)
 }
 
 func play(act string) error {

@@ -3,6 +3,7 @@ package sshdexec
 import (
 	"os"
 	"strings"
+	"unicode"
 )
 
 // PAMService is the PAM service of call homes, where PAMFile is installed. It runs no
@@ -70,7 +71,7 @@ func setting(options []string, config, keyword string) string {
 		}
 	}
 	for line := range strings.Lines(config) {
-		fields := strings.Fields(strings.Replace(line, "=", " ", 1))
+		fields := strings.FieldsFunc(line, func(r rune) bool { return r == '=' || unicode.IsSpace(r) })
 		switch {
 		case len(fields) < 2:
 		case strings.EqualFold(fields[0], "Match"):
