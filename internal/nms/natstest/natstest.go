@@ -94,7 +94,7 @@ func (s *Servers) AwaitLeader() {
 	if len(s.running) == 1 {
 		return
 	}
-	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(2 * time.Minute); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
 		for _, r := range s.running {
 			if r != nil && r.JetStreamIsLeader() && len(r.JetStreamClusterPeers()) == len(s.running) {
 				return
