@@ -20,8 +20,13 @@ import (
 // command runs the program's main function with its outputs in files.
 func command(t *testing.T, stdout *os.File, args ...string) (int, string) {
 	t.Helper()
-	dir := t.TempDir()
-	stderr, err := os.Create(filepath.Join(dir, "stderr"))
+	return commandTo(t, filepath.Join(t.TempDir(), "stderr"), stdout, args...)
+}
+
+// commandTo is command with the name of the file for standard error.
+func commandTo(t *testing.T, name string, stdout *os.File, args ...string) (int, string) {
+	t.Helper()
+	stderr, err := os.Create(name)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -33,7 +38,7 @@ func command(t *testing.T, stdout *os.File, args ...string) (int, string) {
 	}
 	defer func() { os.Stdout, os.Stderr = oldOut, oldErr }()
 	code := run(t.Context(), append([]string{"callhome-nms"}, args...))
-	text, err := os.ReadFile(stderr.Name())
+	text, err := os.ReadFile(name)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -103,7 +108,7 @@ func ssh(t *testing.T) (*net.UnixConn, *os.File) {
 // dialUntil dials until a program listens.
 func dialUntil(t *testing.T, addr string) net.Conn {
 	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); ; {
+	for deadline := time.Now().Add(time.Minute); ; {
 		c, err := net.Dial("tcp", addr)
 		if err == nil {
 			t.Cleanup(func() { c.Close() })
@@ -120,7 +125,7 @@ func TestAcceptPassesTheSocket(t *testing.T) {
 	for _, device := range []string{"", "edge7"} {
 		conn, stdout := ssh(t)
 		addr := porttest.Reserve(t, "127.0.0.1").String()
-		args := []string{"accept", "--listen", addr, "--timeout", "10s"}
+		args := []string{"accept", "--listen", addr, "--timeout", "1m"}
 		if device != "" {
 			args = append(args, "--device", device)
 		}
@@ -128,18 +133,28 @@ func TestAcceptPassesTheSocket(t *testing.T) {
 			code   int
 			stderr string
 		}
-		done := make(chan result, 1)
-		go func() { code, stderr := command(t, stdout, args...); done <- result{code, stderr} }()
+		done, output := make(chan result, 1), filepath.Join(t.TempDir(), "stderr")
+		go func() { code, stderr := commandTo(t, output, stdout, args...); done <- result{code, stderr} }()
 		if device != "" {
 			if _, err := io.WriteString(dialUntil(t, addr), "SSH-2.0-x edge8\r\n"); err != nil {
 				t.Fatal(err)
+			}
+			// Reported before the command ends, as standard error is another one then.
+			for deadline := time.Now().Add(time.Minute); ; time.Sleep(time.Millisecond) {
+				text, err := os.ReadFile(output)
+				if strings.Contains(string(text), `announces "edge8"`) {
+					break
+				}
+				if time.Now().After(deadline) {
+					t.Fatalf("the other device is not reported: %q, %v", text, err)
+				}
 			}
 		}
 		const banner = "DEVICE-ID: edge7\r\nSSH-2.0-x\r\n"
 		if _, err := io.WriteString(dialUntil(t, addr), banner); err != nil {
 			t.Fatal(err)
 		}
-		_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
+		_ = conn.SetDeadline(time.Now().Add(time.Minute))
 		n, f, err := fdpass.Recv(conn, make([]byte, 1))
 		if err != nil || n != 1 {
 			t.Fatal(n, err)
