@@ -323,7 +323,7 @@ func (d *backend) List() nmsproto.DeviceList {
 		out.Unknown = d.Unknown()
 	} else {
 		out.Unknown = d.cluster.Callers()
-		problems = append(problems, d.cluster.Editor().Foreign()...)
+		problems = append(problems, d.cluster.Editor().Problems()...)
 	}
 	for _, p := range problems {
 		out.Problems = append(out.Problems, nmsproto.Problem(p))

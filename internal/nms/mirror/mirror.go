@@ -60,7 +60,10 @@ type Mirror struct {
 	snapshot      map[string]buckets.Value
 	complete      bool
 	foreign       []registry.Problem
-	last          time.Time // of the last change by another station
+	failed        map[string]failure // of files, the changes that could not be written
+	retry         *time.Timer
+	pause         time.Duration // before retry
+	last          time.Time     // of the last change by another station
 	flush         *time.Timer
 }
 
@@ -74,7 +77,7 @@ func New(dir string, r *registry.Registry, changed func(registry.Change, error),
 	if err != nil {
 		return nil, fmt.Errorf("reading which files of the registry are copies: %w", err)
 	}
-	return &Mirror{dir: dir, registry: r, changed: changed, log: log, warn: ratelimit.NewWarnings(log), state: state, revisions: make(map[string]uint64)}, nil
+	return &Mirror{dir: dir, registry: r, changed: changed, log: log, warn: ratelimit.NewWarnings(log), state: state, revisions: make(map[string]uint64), failed: make(map[string]failure)}, nil
 }
 
 // Run copies the bucket until ctx ends. keys has who has which host key.
@@ -89,6 +92,13 @@ func (m *Mirror) Run(ctx context.Context, entries, keys *buckets.Bucket) {
 	}
 	m.mu.Unlock()
 	defer m.warn.Rest()
+	defer func() {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		if m.retry != nil {
+			m.retry.Stop()
+		}
+	}()
 	entries.Watch(ctx, ">", (*follower)(m))
 }
 
@@ -291,9 +301,10 @@ func (m *Mirror) apply(name string, v buckets.Value, sync bool) {
 		}
 	}
 	if err != nil {
-		m.warn.Warn("cannot write the copy of the registry", "file", name, "error", err)
+		m.fail(name, v, err)
 		return
 	}
+	delete(m.failed, name)
 	m.revisions[name] = v.Revision
 }
 
@@ -317,11 +328,12 @@ func (m *Mirror) findForeign() {
 	}
 }
 
-// Foreign returns the files of the registry that the cluster does not have.
-func (m *Mirror) Foreign() []registry.Problem {
+// Problems returns the files of the registry that the cluster does not have, and those
+// whose copy could not be written.
+func (m *Mirror) Problems() []registry.Problem {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return slices.Clone(m.foreign)
+	return append(slices.Clone(m.foreign), m.failures()...)
 }
 
 // own brings a change of this station in force at once, before the watch shows it.

@@ -191,7 +191,7 @@ func TestLocalFilesStay(t *testing.T) {
 	write(t, filepath.Join(dir, registry.RevokedFile), ssh.MarshalAuthorizedKey(revoked))
 	a := join(t, servers, dir)
 	b := join(t, servers, t.TempDir())
-	if f := a.Foreign(); len(f) != 1 || f[0].File != "local.json" || b.has("local") {
+	if f := a.Problems(); len(f) != 1 || f[0].File != "local.json" || b.has("local") {
 		t.Fatalf("files that only a has: %v", f)
 	}
 	if o, err := a.Import(local); err != nil || o != Added {
@@ -201,7 +201,7 @@ func TestLocalFilesStay(t *testing.T) {
 		t.Fatalf("importing it again: %v, %v", o, err)
 	}
 	await(t, "it is at the other station", func() bool { return b.has("local") })
-	if f := a.Foreign(); len(f) != 0 {
+	if f := a.Problems(); len(f) != 0 {
 		t.Fatalf("files that only a has: %v", f)
 	}
 	// The first revocation in the cluster takes this station's list along.
@@ -224,7 +224,7 @@ func TestLocalFilesStay(t *testing.T) {
 	a.leave()
 	fresh := natstest.Start(t, 1)
 	a = join(t, fresh, dir)
-	if f := a.Foreign(); len(f) != 1 || !a.has("local") {
+	if f := a.Problems(); len(f) != 1 || !a.has("local") {
 		t.Fatalf("with a new bucket, files that only a has: %v", f)
 	}
 }
@@ -411,6 +411,37 @@ func TestAWatchThatIsBehindRemovesNothing(t *testing.T) {
 	if !a.has("two") {
 		t.Error("two is removed")
 	}
+}
+
+// TestAChangeThatCannotBeWrittenIsTriedAgain, and listed until then: a full disk must not
+// keep a revocation out for long.
+func TestAChangeThatCannotBeWrittenIsTriedAgain(t *testing.T) {
+	servers := natstest.Start(t, 1)
+	a, b := join(t, servers, t.TempDir()), join(t, servers, t.TempDir())
+	for _, name := range []string{"edge7.json", registry.RevokedFile} { // no file replaces a directory
+		if err := os.MkdirAll(filepath.Join(b.dir, name, "in the way"), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	key := newKey(t)
+	if _, err := a.Add(entry("edge7", newKey(t))); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := a.Revoke(ssh.FingerprintSHA256(key)); err != nil {
+		t.Fatal(err)
+	}
+	await(t, "both are listed", func() bool {
+		p := b.Problems()
+		return len(p) == 2 && p[0].File == "edge7.json" && p[1].File == registry.RevokedFile && strings.Contains(p[0].Error, "cannot be written")
+	})
+	for _, p := range b.Problems() {
+		if err := os.RemoveAll(filepath.Join(b.dir, p.File)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	await(t, "both are in force", func() bool {
+		return len(b.Problems()) == 0 && b.registry.Entry("edge7") != nil && len(b.registry.Revoked()) == 1
+	})
 }
 
 // TestTheStateSurvivesAFullDisk: a line of the state could not be written, or only a part.

@@ -62,7 +62,9 @@ func (s *stateFile) compact() error {
 // reset begins the state of another bucket, of which no file came.
 func (s *stateFile) reset(bucket string) error {
 	s.bucket, s.copies = bucket, make(map[string]bool)
-	return s.compact()
+	err := s.compact()
+	s.torn = err != nil // the next append writes all
+	return err
 }
 
 func (s *stateFile) has(name string) bool { return s.copies[name] }
