@@ -165,6 +165,36 @@ func TestWatchSurvivesServers(t *testing.T) {
 	}
 }
 
+// TestAWatchEndsWithoutAServersAnswer: else a station whose servers have no leader stops
+// seconds late.
+func TestAWatchEndsWithoutAServersAnswer(t *testing.T) {
+	s := natstest.Start(t, 3)
+	c, err := Connect(Options{URLs: s.URLs()[:1], Name: "test"}, hclog.NewNullLogger())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if err := c.AwaitUp(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Create(t.Context(), Layout{Replicas: 3, Lease: time.Second}); err != nil {
+		t.Fatal(err)
+	}
+	b, r := open(t, c, Claims), newRecorder()
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan struct{})
+	go func() { defer close(ended); b.Watch(ctx, ">", r) }()
+	<-r.complete
+	s.Stop(1)
+	s.Stop(2)
+	cancel()
+	select {
+	case <-ended:
+	case <-time.After(callTime - time.Second):
+		t.Fatal("the watch waits for the answer")
+	}
+}
+
 func TestMissingBucketsAreNamed(t *testing.T) {
 	s := natstest.Start(t, 1)
 	c, err := Connect(Options{URLs: s.URLs(), Name: "test"}, hclog.NewNullLogger())

@@ -176,7 +176,7 @@ func (c *Cluster) Run(ctx context.Context) {
 
 // join opens the buckets as soon as there are any.
 func (c *Cluster) join(ctx context.Context) (entries, keys *buckets.Bucket, ok bool) {
-	for pause := time.Second; ; pause = min(2*pause, 30*time.Second) {
+	for pause := firstJoin; ; pause = c.awaitJoin(ctx, pause) {
 		all, err := c.open(ctx)
 		if err == nil {
 			c.mu.Lock()
@@ -190,14 +190,28 @@ func (c *Cluster) join(ctx context.Context) (entries, keys *buckets.Bucket, ok b
 		}
 		c.setProblem(err)
 		c.warn.Warn("the station cannot join its cluster; temporary, retry", "error", err)
-		wait, cancel := context.WithTimeout(ctx, pause)
-		if c.conn.Up() != nil {
-			_ = c.conn.AwaitUp(wait)
-		} else {
-			<-wait.Done()
-		}
-		cancel()
 	}
+}
+
+// The pauses between two attempts to join.
+const (
+	firstJoin = time.Second
+	lastJoin  = 30 * time.Second
+)
+
+// awaitJoin waits for pause or a connection, and returns the next pause. Servers that are
+// back have no leader for some seconds, so the pauses begin anew.
+func (c *Cluster) awaitJoin(ctx context.Context, pause time.Duration) time.Duration {
+	wait, cancel := context.WithTimeout(ctx, pause)
+	defer cancel()
+	if c.conn.Up() != nil {
+		if c.conn.AwaitUp(wait) == nil {
+			return firstJoin
+		}
+	} else {
+		<-wait.Done()
+	}
+	return min(2*pause, lastJoin)
 }
 
 func (c *Cluster) open(ctx context.Context) (all []*buckets.Bucket, err error) {

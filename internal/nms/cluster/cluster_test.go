@@ -15,7 +15,10 @@ import (
 
 	"callhome/internal/nms/buckets"
 	"callhome/internal/nms/claims"
+	"callhome/internal/nms/natstest"
 	"callhome/internal/nms/nmsproto"
+
+	"github.com/hashicorp/go-hclog"
 )
 
 func TestADevicesHolderIsKnownEverywhere(t *testing.T) {
@@ -400,5 +403,30 @@ func TestOnlyWhatStationsWriteIsTaken(t *testing.T) {
 	}
 	if text := callersText(nil); text != "[]" {
 		t.Errorf("none is %q", text)
+	}
+}
+
+// TestAStationJoinsSoonAfterNATSIsBack: servers that are started again have no leader at
+// first, and the station must not wait as long as while they were away.
+func TestAStationJoinsSoonAfterNATSIsBack(t *testing.T) {
+	servers := natstest.Start(t, 1)
+	servers.Stop(0)
+	conn, err := buckets.Connect(buckets.Options{URLs: servers.URLs(), Name: "north"}, hclog.NewNullLogger())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	c := &Cluster{conn: conn}
+	if next := c.awaitJoin(t.Context(), time.Millisecond); next != 2*time.Millisecond {
+		t.Errorf("without a connection the next pause is %v", next)
+	}
+	next := make(chan time.Duration)
+	go func() { next <- c.awaitJoin(t.Context(), time.Hour) }()
+	servers.Start(0)
+	if got := <-next; got != firstJoin {
+		t.Errorf("once NATS is back the next pause is %v", got)
+	}
+	if next := c.awaitJoin(t.Context(), time.Millisecond); next != 2*time.Millisecond {
+		t.Errorf("with a connection the next pause is %v", next)
 	}
 }
