@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -50,11 +52,30 @@ func clusterFlags() []cli.Flag {
 	)
 }
 
-func natsOptions(c *cli.Context, name string) buckets.Options {
-	return buckets.Options{
+// natsOptions are the options for NATS, whose files exist.
+func natsOptions(c *cli.Context, name string) (buckets.Options, error) {
+	o := buckets.Options{
 		URLs: strings.Split(c.String("cluster"), ","), Credentials: c.String("cluster-credentials"), CA: c.String("cluster-ca"),
 		Certificate: c.String("cluster-cert"), Key: c.String("cluster-key"), Name: name,
 	}
+	for _, text := range o.URLs {
+		// The address may have a password, so no message has it.
+		if u, err := url.Parse(text); err != nil || u.Host == "" || !slices.Contains([]string{"nats", "tls"}, u.Scheme) {
+			return o, program.Usage(errors.New("--cluster: expected nats://HOST[:PORT] or tls://HOST[:PORT], with commas between"))
+		}
+	}
+	if (o.Certificate == "") != (o.Key == "") {
+		return o, program.Usage(errors.New("--cluster-cert and --cluster-key: expected both or none"))
+	}
+	for _, file := range []string{o.Credentials, o.CA, o.Certificate, o.Key} {
+		if file == "" {
+			continue
+		}
+		if _, err := os.Stat(file); err != nil {
+			return o, sysexits.New(sysexits.NoInput, "", fmt.Errorf("reading what NATS is shown: %w", err))
+		}
+	}
+	return o, nil
 }
 
 // bucketsCommand creates what stations write to: their own accounts need not.
@@ -71,14 +92,18 @@ func createBuckets(c *cli.Context) error {
 	if c.String("cluster") == "" || c.NArg() > 0 {
 		return program.Usage(errors.New("expected --cluster and no argument"))
 	}
-	if c.Duration("lease") < time.Second || c.Int("replicas") < 1 || c.Int("devices") < 1 {
-		return program.Usage(errors.New("expected a --lease of 1s or more, and --replicas and --devices above 0"))
+	if c.Duration("lease") < time.Second || !slices.Contains([]int{1, 3, 5}, c.Int("replicas")) || c.Int("devices") < 1 {
+		return program.Usage(errors.New("expected a --lease of 1s or more, 1, 3 or 5 --replicas, and --devices above 0"))
+	}
+	options, err := natsOptions(c, "operator")
+	if err != nil {
+		return err
 	}
 	log, err := logging.New(logging.Options{Name: "callhome-nms", Level: "error"})
 	if err != nil {
 		return err
 	}
-	conn, err := buckets.Connect(natsOptions(c, "operator"), log)
+	conn, err := buckets.Connect(options, log)
 	if err != nil {
 		return program.Usage(err)
 	}
@@ -129,7 +154,7 @@ func watchExpiry(ctx context.Context, expires func() time.Time, log hclog.Logger
 // joinCluster prepares what the command line says about a cluster; nil without one. The
 // caller runs it.
 func joinCluster(c *cli.Context, r *registry.Registry, log *logging.Logger) (*member, error) {
-	if c.String("cluster") == "" {
+	if !c.IsSet("cluster") {
 		return nil, nil
 	}
 	host, err := os.Hostname()
@@ -138,6 +163,18 @@ func joinCluster(c *cli.Context, r *registry.Registry, log *logging.Logger) (*me
 	}
 	label, _, _ := strings.Cut(strings.ToLower(host), ".")
 	m := &member{name: cmp.Or(c.String("station"), label)}
+	options, err := natsOptions(c, m.name)
+	if err != nil {
+		return nil, err
+	}
+	if err := peering.CheckNames(m.name, nil); err != nil {
+		return nil, program.Usage(fmt.Errorf("--station: %w", err))
+	}
+	if address := c.String("peer-address"); address != "" {
+		if h, port, err := net.SplitHostPort(address); err != nil || h == "" || !isPort(port) {
+			return nil, program.Usage(fmt.Errorf("--peer-address %q: expected HOST:PORT", address))
+		}
+	}
 	warnings := ratelimit.NewWarnings(log)
 	m.identity, err = peering.Load(m.name, c.String("peer-directory"), func(err error) {
 		warnings.Warn("the station's certificate cannot be renewed; the former one is used", "error", err)
@@ -157,7 +194,7 @@ func joinCluster(c *cli.Context, r *registry.Registry, log *logging.Logger) (*me
 		return nil, err
 	}
 	m.Cluster, err = cluster.New(cluster.Config{
-		NATS: natsOptions(c, m.name), Address: cmp.Or(c.String("peer-address"), net.JoinHostPort(host, port)), Version: version,
+		NATS: options, Address: cmp.Or(c.String("peer-address"), net.JoinHostPort(host, port)), Version: version,
 		Registry: r, Dir: dir, Peers: peering.NewClient(m.identity), Log: log.Named("cluster"),
 	})
 	if err != nil {
@@ -165,6 +202,11 @@ func joinCluster(c *cli.Context, r *registry.Registry, log *logging.Logger) (*me
 		return nil, program.Usage(err)
 	}
 	return m, nil
+}
+
+func isPort(text string) bool {
+	n, err := strconv.ParseUint(text, 10, 16)
+	return err == nil && n > 0
 }
 
 // view is how devices are seen and used: by a station alone, or by its cluster.
@@ -236,7 +278,8 @@ func (d *backend) Import(p nmsproto.ImportParams, root bool) (out nmsproto.Impor
 		return out, proto.NewError(proto.CodeUnavailable, "the station has no cluster: its registry is its directory, put the files there")
 	}
 	out.Errors = make(map[int]string)
-	var mu sync.Mutex // guards out
+	var mu sync.Mutex // guards out and away
+	var away error    // NATS is
 	var wg sync.WaitGroup
 	places := make(chan struct{}, importing)
 	for i, text := range p.Entries {
@@ -251,6 +294,8 @@ func (d *backend) Import(p nmsproto.ImportParams, root bool) (out nmsproto.Impor
 			mu.Lock()
 			defer mu.Unlock()
 			switch {
+			case errors.Is(err, registry.ErrNotNow):
+				away = err
 			case err != nil:
 				out.Errors[i] = err.Error()
 			case o == mirror.Added:
@@ -263,12 +308,19 @@ func (d *backend) Import(p nmsproto.ImportParams, root bool) (out nmsproto.Impor
 		})
 	}
 	wg.Wait()
-	if len(p.Revoked) > 0 {
+	if len(p.Revoked) > 0 && away == nil {
 		change, err := d.cluster.Editor().Revoke(p.Revoked...)
-		if err != nil {
+		switch {
+		case errors.Is(err, registry.ErrNotNow):
+			away = err
+		case err != nil:
 			return out, proto.NewError(proto.CodeOS, err.Error())
+		default:
+			d.RegistryRead(change, nil)
 		}
-		d.RegistryRead(change, nil)
+	}
+	if away != nil {
+		return out, proto.NewError(proto.CodeBusy, away.Error())
 	}
 	return out, nil
 }

@@ -3,12 +3,17 @@ package main
 import (
 	"bytes"
 	"context"
+	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"callhome/internal/sysexits"
 
 	"github.com/hashicorp/go-hclog"
 )
@@ -42,4 +47,41 @@ func TestAStationWarnsBeforeItsCertificateExpires(t *testing.T) {
 		said(30, 1)
 		cancel()
 	})
+}
+
+// TestAWrongClusterStartsNothing: an empty --cluster, as of a unit's variable that is not
+// set, must not make a station that is alone.
+func TestAWrongClusterStartsNothing(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	serve := []string{"serve", "--registry", dir, "--device-sockets", "", "--listen", "127.0.0.1:0", "--peer-listen", "127.0.0.1:0", "--peer-directory", dir}
+	buckets := []string{"cluster", "buckets"}
+	missing := filepath.Join(dir, "missing")
+	for _, tt := range []struct {
+		command []string
+		options []string
+		code    int
+		want    string
+	}{
+		{serve, []string{"--cluster", ""}, sysexits.Usage, "--cluster: expected nats://HOST"},
+		{serve, []string{"--cluster", "nats://a,"}, sysexits.Usage, "--cluster: expected nats://HOST"},
+		{serve, []string{"--cluster", "nats://a", "--station", "a.b"}, sysexits.Usage, `--station: station "a.b": expected`},
+		{serve, []string{"--cluster", "nats://a", "--station", "a", "--peer-address", "host"}, sysexits.Usage, `--peer-address "host": expected HOST:PORT`},
+		{serve, []string{"--cluster", "nats://a", "--station", "a", "--peer-address", "host:99999"}, sysexits.Usage, `--peer-address "host:99999": expected HOST:PORT`},
+		{serve, []string{"--cluster", "nats://a", "--station", "a", "--cluster-credentials", missing}, sysexits.NoInput, "no such file"},
+		{buckets, []string{"--cluster", "http://a"}, sysexits.Usage, "--cluster: expected nats://HOST"},
+		{buckets, []string{"--cluster", "nats://a:x:y"}, sysexits.Usage, "--cluster: expected nats://HOST"},
+		{buckets, []string{"--cluster", "nats://a", "--replicas", "2"}, sysexits.Usage, "1, 3 or 5 --replicas"},
+		{buckets, []string{"--cluster", "nats://a", "--cluster-cert", file}, sysexits.Usage, "expected both or none"},
+		{buckets, []string{"--cluster", "nats://a", "--cluster-key", file}, sysexits.Usage, "expected both or none"},
+		{buckets, []string{"--cluster", "nats://a", "--cluster-ca", missing}, sysexits.NoInput, "no such file"},
+	} {
+		t.Setenv("CALLHOME_NMS_SOCKET", filepath.Join(t.TempDir(), "s")) // locked until the process ends
+		if code, stderr := command(t, nil, slices.Concat(tt.command, tt.options)...); code != tt.code || !strings.Contains(stderr, tt.want) {
+			t.Errorf("%v: status %d, want %d\n%swant %q", tt.options, code, tt.code, stderr, tt.want)
+		}
+	}
 }

@@ -216,10 +216,18 @@ func adopt(c *cli.Context) error {
 			return err
 		}
 		return cmdline.Show(c, d, func(w io.Writer) {
-			fmt.Fprintf(w, "registered %q, its next call home is accepted; if it has further host keys, add them to its file\n", d.ID)
+			fmt.Fprintf(w, "registered %q, its next call home is accepted; if it has further host keys, add them to its %s\n", d.ID, entryOf(d))
 			fmt.Fprintln(w, whenBack(d.Called, time.Now()))
 		})
 	})
+}
+
+// entryOf is where a device's entry is changed: an edited copy of a cluster's is replaced.
+func entryOf(d nmsproto.Adopted) string {
+	if d.Called.Station == "" {
+		return "file"
+	}
+	return "entry: export it, edit the file, import it"
 }
 
 // whenBack says when a device that was registered will call home again, as far as its

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"time"
 
 	"callhome/internal/cmdline"
@@ -42,8 +41,7 @@ func drain(c *cli.Context) error {
 			}
 			select {
 			case <-c.Context.Done():
-				fmt.Fprintln(os.Stderr, "callhome-nms: the drain continues; `callhome-nms status` shows it")
-				return c.Context.Err()
+				return errors.New("interrupted, and the drain continues; `callhome-nms status` shows it")
 			case <-time.After(drainEvery):
 			}
 			var s nmsproto.Status

@@ -466,6 +466,20 @@ func TestTheStateSurvivesAFullDisk(t *testing.T) {
 	if err := s.add("two.json"); err != nil {
 		t.Fatal(err)
 	}
+	inTheWay := filepath.Join(dir, ".new-"+stateName) // so that the file is not written anew
+	if err := os.Mkdir(inTheWay, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	start, err := openState(path)
+	if err != nil || !start.has("two.json") {
+		t.Fatalf("a station does not start: %v", err)
+	}
+	if err := start.add("three.json"); err == nil {
+		t.Fatal("a line was added to a file that may be torn")
+	}
+	if err := os.Remove(inTheWay); err != nil {
+		t.Fatal(err)
+	}
 	again, err := openState(path)
 	if err != nil || !again.has("one.json") || !again.has("two.json") || len(again.names()) != 2 {
 		t.Fatalf("read again, the copies are %v, %v", again.names(), err)

@@ -43,7 +43,8 @@ func openState(path string) (*stateFile, error) {
 			delete(s.copies, line[1:])
 		}
 	}
-	return s, s.compact()
+	s.torn = s.compact() != nil // on a full disk a station starts all the same; the next append writes all
+	return s, nil
 }
 
 // compact writes the file without lines that later ones have undone.

@@ -1,6 +1,7 @@
 package station
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"maps"
@@ -65,6 +66,7 @@ func (s *Station) Adopt(p nmsproto.AdoptParams, root bool) (nmsproto.Adopted, er
 	s.mu.Unlock()
 	s.Publish(nmsproto.Event{Event: nmsproto.EventAdopted, Device: p.ID, HostKey: p.HostKey, Address: u.Address})
 	info, _ := s.Device(p.ID)
+	u.Station = cmp.Or(u.Station, s.config.Name)
 	return nmsproto.Adopted{Device: info, Called: *u}, nil
 }
 
