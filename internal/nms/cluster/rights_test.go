@@ -21,36 +21,7 @@ import (
 // TestTheExamplesRightsAreEnoughAndNoMore runs two stations with the users of
 // examples/cluster/nats.conf, and has one of them try what it must not be able to do.
 func TestTheExamplesRightsAreEnoughAndNoMore(t *testing.T) {
-	text, err := os.ReadFile("../../../examples/cluster/nats.conf")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, users, ok := strings.Cut(string(text), "\nauthorization {")
-	if !ok {
-		t.Fatal("the example has no block authorization")
-	}
-	file := t.TempDir() + "/nats.conf"
-	if err := os.WriteFile(file, []byte("authorization {"+users), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	example, err := server.ProcessConfigFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, u := range example.Users {
-		u.Password = "secret" // in place of the certificate
-	}
-	w := &world{t: t, lease: endless, stations: make(map[string]*standIn), severed: make(map[[2]string]bool)}
-	w.servers = natstest.StartWith(t, 1, func(o *server.Options) { o.Users = example.Users })
-	as := func(name, address string) string {
-		u, err := url.Parse(address)
-		if err != nil {
-			t.Fatal(err)
-		}
-		u.User = url.UserPassword(name, "secret")
-		return u.String()
-	}
-	w.login = as
+	w, as := exampleWorld(t)
 	operator, err := buckets.Connect(buckets.Options{URLs: []string{as("operator", w.servers.URLs()[0])}, Name: "operator"}, hclog.NewNullLogger())
 	if err != nil {
 		t.Fatal(err)
@@ -161,4 +132,96 @@ func operatorStream(ctx context.Context, address, name string) (jetstream.Stream
 	}
 	context.AfterFunc(ctx, nc.Close)
 	return js.Stream(ctx, name)
+}
+
+// exampleWorld is a server with the users of examples/cluster/nats.conf, and its address
+// for one of them.
+func exampleWorld(t *testing.T) (w *world, as func(name, address string) string) {
+	t.Helper()
+	text, err := os.ReadFile("../../../examples/cluster/nats.conf")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, users, ok := strings.Cut(string(text), "\nauthorization {")
+	if !ok {
+		t.Fatal("the example has no block authorization")
+	}
+	file := t.TempDir() + "/nats.conf"
+	if err := os.WriteFile(file, []byte("authorization {"+users), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	example, err := server.ProcessConfigFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, u := range example.Users {
+		u.Password = "secret" // in place of the certificate
+	}
+	w = &world{t: t, lease: endless, stations: make(map[string]*standIn), severed: make(map[[2]string]bool)}
+	w.servers = natstest.StartWith(t, 1, func(o *server.Options) { o.Users = example.Users })
+	as = func(name, address string) string {
+		u, err := url.Parse(address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		u.User = url.UserPassword(name, "secret")
+		return u.String()
+	}
+	w.login = as
+	return w, as
+}
+
+// TestAnotherSystemReadsEvents: the user "events" of the example reads the stream with a
+// durable consumer, and no bucket.
+func TestAnotherSystemReadsEvents(t *testing.T) {
+	w, as := exampleWorld(t)
+	address := w.servers.URLs()[0]
+	operator, err := buckets.Connect(buckets.Options{URLs: []string{as("operator", address)}, Name: "operator"}, hclog.NewNullLogger())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer operator.Close()
+	if err := operator.AwaitUp(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := operator.Create(t.Context(), buckets.Layout{Replicas: 1, Lease: w.lease}); err != nil {
+		t.Fatal(err)
+	}
+	if err := operator.Publish(t.Context(), buckets.EventSubject+".north", "north-1", []byte(`{"event":"up"}`)); err != nil {
+		t.Fatal(err)
+	}
+	nc, err := nats.Connect(as("events", address), nats.CustomInboxPrefix("_INBOX.events"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	js, err := jetstream.New(nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	consumer, err := js.CreateOrUpdateConsumer(t.Context(), buckets.Events, jetstream.ConsumerConfig{Durable: "siem", AckPolicy: jetstream.AckExplicitPolicy})
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := consumer.Next()
+	if err != nil || m.Subject() != buckets.EventSubject+".north" || m.DoubleAck(t.Context()) != nil {
+		t.Fatalf("the event was not read: %v", err)
+	}
+	for what, try := range map[string]func(context.Context) error{
+		"read the registry": func(ctx context.Context) error {
+			_, err := js.CreateConsumer(ctx, "KV_"+buckets.Registry, jetstream.ConsumerConfig{})
+			return err
+		},
+		"publish an event": func(ctx context.Context) error {
+			_, err := js.Publish(ctx, buckets.EventSubject+".north", nil)
+			return err
+		},
+		"delete the stream": func(ctx context.Context) error { return js.DeleteStream(ctx, buckets.Events) },
+	} {
+		short, cancel := context.WithTimeout(t.Context(), time.Second)
+		if err := try(short); err == nil {
+			t.Errorf("another system may %s", what)
+		}
+		cancel()
+	}
 }

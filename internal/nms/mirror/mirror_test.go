@@ -413,6 +413,31 @@ func TestAWatchThatIsBehindRemovesNothing(t *testing.T) {
 	}
 }
 
+// TestARevocationIsUndoneInTheBucket, as docs/cluster.md has it.
+func TestARevocationIsUndoneInTheBucket(t *testing.T) {
+	servers := natstest.Start(t, 1)
+	a, b := join(t, servers, t.TempDir()), join(t, servers, t.TempDir())
+	if _, err := a.Revoke(ssh.FingerprintSHA256(newKey(t))); err != nil {
+		t.Fatal(err)
+	}
+	both := func(n int) func() bool {
+		has := func(s *station) int {
+			text, _ := os.ReadFile(filepath.Join(s.dir, registry.RevokedFile))
+			return strings.Count(string(text), "SHA256:")
+		}
+		return func() bool { return has(a) == n && has(b) == n }
+	}
+	await(t, "the key is revoked", both(1))
+	v, err := a.entries.Get(t.Context(), revokedKey)
+	if err == nil {
+		_, err = a.entries.Put(t.Context(), revokedKey, []byte("# none\n"), v.Revision)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	await(t, "it is not any more", both(0))
+}
+
 // TestAChangeThatCannotBeWrittenIsTriedAgain, and listed until then: a full disk must not
 // keep a revocation out for long.
 func TestAChangeThatCannotBeWrittenIsTriedAgain(t *testing.T) {
