@@ -92,8 +92,8 @@ func createBuckets(c *cli.Context) error {
 	if c.String("cluster") == "" || c.NArg() > 0 {
 		return program.Usage(errors.New("expected --cluster and no argument"))
 	}
-	if c.Duration("lease") < time.Second || !slices.Contains([]int{1, 3, 5}, c.Int("replicas")) || c.Int("devices") < 1 {
-		return program.Usage(errors.New("expected a --lease of 1s or more, 1, 3 or 5 --replicas, and --devices above 0"))
+	if c.Duration("lease") < time.Second || c.Int("replicas") < 1 || c.Int("replicas") > 5 || c.Int("devices") < 1 {
+		return program.Usage(errors.New("expected a --lease of 1s or more, 1 to 5 --replicas, and --devices above 0"))
 	}
 	options, err := natsOptions(c, "operator")
 	if err != nil {

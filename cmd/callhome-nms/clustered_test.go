@@ -74,7 +74,7 @@ func TestAWrongClusterStartsNothing(t *testing.T) {
 		{serve, []string{"--cluster", "nats://a", "--station", "a", "--cluster-credentials", missing}, sysexits.NoInput, "no such file"},
 		{buckets, []string{"--cluster", "http://a"}, sysexits.Usage, "--cluster: expected nats://HOST"},
 		{buckets, []string{"--cluster", "nats://a:x:y"}, sysexits.Usage, "--cluster: expected nats://HOST"},
-		{buckets, []string{"--cluster", "nats://a", "--replicas", "2"}, sysexits.Usage, "1, 3 or 5 --replicas"},
+		{buckets, []string{"--cluster", "nats://a", "--replicas", "6"}, sysexits.Usage, "1 to 5 --replicas"},
 		{buckets, []string{"--cluster", "nats://a", "--cluster-cert", file}, sysexits.Usage, "expected both or none"},
 		{buckets, []string{"--cluster", "nats://a", "--cluster-key", file}, sysexits.Usage, "expected both or none"},
 		{buckets, []string{"--cluster", "nats://a", "--cluster-ca", missing}, sysexits.NoInput, "no such file"},
