@@ -16,6 +16,7 @@ import (
 func drainCommand() *cli.Command {
 	return &cli.Command{Name: "drain", Usage: "accept no more call homes, and end the connections of all devices at a rate", Action: drain, Flags: []cli.Flag{
 		socketFlag(), cmdline.JSONFlag(),
+		&cli.IntFlag{Name: "down-to", Usage: "end connections until `NUMBER` devices are left, and go on accepting call homes"},
 		&cli.IntFlag{Name: "rate", Value: 100, Usage: "end `NUMBER` connections a second"},
 		cmdline.DurationFlag("session-time", time.Minute, "end devices with open sessions last, `TIME` after all others at the latest"),
 	}}
@@ -29,13 +30,13 @@ func drain(c *cli.Context) error {
 	if c.NArg() != 0 {
 		return program.Usage(fmt.Errorf("unexpected argument %q", c.Args().First()))
 	}
-	p := nmsproto.DrainParams{Rate: c.Int("rate"), SessionTime: c.Duration("session-time")}
+	p := nmsproto.DrainParams{DownTo: c.Int("down-to"), Rate: c.Int("rate"), SessionTime: c.Duration("session-time")}
 	return ask(c, func(m *control.Client) error {
 		var d nmsproto.Drain
 		if err := m.Call(c.Context, nmsproto.MethodDrain, p, &d); err != nil {
 			return err
 		}
-		for d.Left > 0 {
+		for d.Left > p.DownTo {
 			if !c.Bool("json") {
 				fmt.Println(left(&d))
 			}
@@ -48,10 +49,14 @@ func drain(c *cli.Context) error {
 			if err := m.Call(c.Context, nmsproto.MethodStatus, nil, &s); err != nil {
 				return err
 			}
-			if s.Drain == nil {
+			switch {
+			case s.Drain != nil:
+				d = *s.Drain
+			case p.DownTo == 0:
 				return errors.New("the daemon was started again during the drain")
+			default:
+				return cmdline.Show(c, d, func(w io.Writer) { fmt.Fprintln(w, "the drain has ended") })
 			}
-			d = *s.Drain
 		}
 		return cmdline.Show(c, d, func(w io.Writer) { fmt.Fprintln(w, left(&d)) })
 	})

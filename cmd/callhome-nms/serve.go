@@ -306,10 +306,10 @@ func (d *backend) Reload() error {
 
 // Drain closes the sockets for call homes, so that devices call another station: the
 // kernel refuses their calls. Those that systemd has open, too, stay open, and the station
-// refuses each call.
+// refuses each call. A drain down to a number of devices refuses none.
 func (d *backend) Drain(p nmsproto.DrainParams) (nmsproto.Drain, error) {
 	out, err := d.Station.Drain(p)
-	if err == nil && !d.calls.Shared {
+	if err == nil && !d.calls.Shared && p.DownTo == 0 {
 		d.calls.Close()
 	}
 	return out, err

@@ -55,7 +55,7 @@ func status(c *cli.Context) error {
 		}
 		return cmdline.Show(c, s, func(w io.Writer) {
 			calls := "listening on " + strings.Join(s.Listening, ", ")
-			if s.Drain != nil {
+			if s.Drain != nil && s.Drain.DownTo == 0 {
 				calls = "accepting no call homes"
 			}
 			fmt.Fprintf(w, "callhome-nms %s, PID %d, running for %s, %s\n", s.Version, s.PID, cmdline.Age(s.Since), calls)

@@ -235,10 +235,13 @@ type ForgetParams struct {
 	HostKey string `json:"host-key"`
 }
 
-// DrainParams say how the connections of all devices are to be ended. A second call
-// replaces those of the first.
+// DrainParams say how the connections of devices are to be ended. A second call replaces
+// those of the first.
 type DrainParams struct {
-	Rate int `json:"rate"` // devices a second, at least 1
+	// DownTo is how many devices may stay; the station goes on accepting call homes. With
+	// 0 it accepts none until it is started again.
+	DownTo int `json:"down-to,omitempty"`
+	Rate   int `json:"rate"` // devices a second, at least 1
 	// SessionTime is how long devices with open sessions are left connected after all
 	// others were ended.
 	SessionTime time.Duration `json:"session-time-ns"`

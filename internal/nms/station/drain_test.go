@@ -135,9 +135,67 @@ func TestADrainCanBeHurriedAndStopped(t *testing.T) {
 	})
 }
 
+// A drain down to a number of devices leaves these connected, those with sessions among
+// them, and refuses no call. It ends each connection once, also where devices come back.
+func TestADrainDownToANumber(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t, nil)
+		all := s.many(12)
+		ctx, cancel := context.WithCancel(t.Context())
+		a, b := net.Pipe()
+		var session sync.WaitGroup
+		session.Go(func() {
+			defer a.Close()
+			_, _ = s.Connect(ctx, "d0", duplexPipe{b})
+		})
+		synctest.Wait()
+		p := nmsproto.DrainParams{DownTo: 4, Rate: 2}
+		if d, err := s.Drain(p); err != nil || d.Left != 12 || d.Busy != 1 {
+			t.Fatalf("got %+v, %v", d, err)
+		}
+		s.await(nmsproto.EventDrained)
+		synctest.Wait()
+		st := s.Stats()
+		if st.Drain != nil || st.Devices[nmsproto.Connected] != 4 || st.SessionsNow != 1 {
+			t.Errorf("it is over: %+v", st)
+		}
+		if d, err := s.Drain(p); err != nil || d.Left != 4 || s.Stats().Drain != nil {
+			t.Errorf("again: %+v, %v", d, err)
+		}
+		cancel()
+		session.Wait()
+
+		// All come back at once, as devices with one endpoint do.
+		back := func() {
+			for i, d := range all {
+				if info, _ := s.Device(fmt.Sprintf("d%d", i)); info.State == nmsproto.Lost {
+					s.call(fmt.Sprintf("192.0.4.%d:1", i), d.serve)
+				}
+			}
+			synctest.Wait()
+		}
+		back()
+		if _, err := s.Drain(p); err != nil {
+			t.Fatal(err)
+		}
+		_, err := s.Drain(nmsproto.DrainParams{Rate: 1})
+		s.mustFail(err, proto.CodeBusy, "another drain is under way")
+		for s.Stats().Drain != nil {
+			time.Sleep(drainStep)
+			back()
+		}
+		if e := s.await(nmsproto.EventDrained); e.Cause != "ended devices: 12, in 5.5s" {
+			t.Errorf("got %+v", e)
+		}
+		if n := s.Stats().Devices[nmsproto.Connected]; n != 12 {
+			t.Errorf("%d devices are connected", n)
+		}
+	})
+}
+
 func TestADrainNeedsARate(t *testing.T) {
 	s := newSite(t, nil)
-	for _, p := range []nmsproto.DrainParams{{}, {Rate: -1}, {Rate: maxDrainRate + 1}, {Rate: 1, SessionTime: -1}} {
+	for _, p := range []nmsproto.DrainParams{{}, {Rate: -1}, {Rate: maxDrainRate + 1}, {Rate: 1, SessionTime: -1}, {Rate: 1, DownTo: -1}} {
 		var e *proto.Error
 		if _, err := s.Drain(p); !errors.As(err, &e) || e.Code != proto.CodeBadType {
 			t.Errorf("%+v: got %v", p, err)

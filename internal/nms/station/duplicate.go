@@ -118,7 +118,7 @@ func (s *Station) replace(h, old *connection) (*connection, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	d := s.deviceOf(h.id)
-	if s.stopping || s.drain != nil {
+	if s.stopping || s.drainsAll() {
 		return nil, false
 	}
 	if d.connection != old {

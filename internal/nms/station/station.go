@@ -173,7 +173,8 @@ func (s *Station) Serve(ctx context.Context, calls Calls) error {
 func (s *Station) stop() {
 	s.mu.Lock()
 	s.stopping = true
-	all := s.dismiss()
+	all := s.held()
+	s.dismiss()
 	s.mu.Unlock()
 	for _, h := range all {
 		h.end(stopping, wire.NotAvailable)
@@ -184,19 +185,22 @@ func (s *Station) stop() {
 	s.events.close()
 }
 
-// dismiss ends the unauthenticated connections and returns those of devices. The caller
-// holds mu.
-func (s *Station) dismiss() (held []*connection) {
+// held returns the connections of devices. The caller holds mu.
+func (s *Station) held() (held []*connection) {
 	for _, d := range s.devices {
 		if d.connection != nil {
 			held = append(held, d.connection)
 		}
 	}
+	return held
+}
+
+// dismiss ends the unauthenticated connections. The caller holds mu.
+func (s *Station) dismiss() {
 	for leave := range s.unauthenticated.All() {
 		leave()
 	}
 	wake.Up(s.freed)
-	return held
 }
 
 // Take takes a connection, which the station owns from here on. While there is no place
@@ -273,7 +277,7 @@ func (s *Station) admit(ctx context.Context, c *call) (outcome Outcome, refused 
 			s.mu.Unlock()
 			return "", ""
 		}
-		if s.drain != nil {
+		if s.drainsAll() {
 			s.mu.Unlock()
 			return Draining, draining
 		}
