@@ -5,7 +5,6 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
 	"os"
@@ -14,15 +13,10 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"time"
 
-	"callhome/internal/device/schedule"
 	"callhome/internal/nms/sshtest"
-	"callhome/internal/proto"
 
-	"golang.org/x/crypto/ssh"
 	"golang.org/x/sys/unix"
 )
 
@@ -33,6 +27,10 @@ const (
 	hostileFloods   = 4
 )
 
+// ownFiles is how many descriptors a station has that are of no device: those that it
+// keeps (daemon.Kept), and its own files.
+const ownFiles = 200
+
 // fleetSettles is how long a fleet is left alone before the idle station is measured,
 // for idleTime: one round of keepalives.
 const fleetSettles, idleTime = 20 * time.Second, 30 * time.Second
@@ -41,10 +39,11 @@ const fleetSettles, idleTime = 20 * time.Second, 30 * time.Second
 // its restart, its kill in a hostile crowd, and a drain.
 func fleet(f *fixture) error {
 	n := *devices
-	if err := enoughDescriptors(uint64(n + 500)); err != nil {
+	const others = heldBefore + ownFiles
+	if err := enoughDescriptors(uint64(n + others)); err != nil {
 		return err
 	}
-	doors := enoughDescriptors(uint64(2*n+500)) == nil
+	doors := enoughDescriptors(uint64(2*n+others+heldBefore)) == nil
 	dir := f.path("fleet")
 	if err := writeRegistry(dir, heldBefore+n+hostileFloods); err != nil {
 		return err
@@ -167,8 +166,10 @@ func writeRegistry(dir string, n int) error {
 	return nil
 }
 
-// phaseLimit bounds how long all devices may take to log in.
-const phaseLimit = 90 * time.Second
+// phaseLimit bounds how long n devices may take to log in.
+func phaseLimit(n int) time.Duration {
+	return max(90*time.Second, time.Duration(n)*10*time.Millisecond)
+}
 
 // phase does something that makes n devices log in, and prints a row.
 func (s *stormStation) phase(name string, g *generator, n int, do func() error) error {
@@ -187,7 +188,7 @@ func (s *stormStation) phase(name string, g *generator, n int, do func() error) 
 		after   time.Duration
 	}{{n / 2, 0}, {n * 99 / 100, 0}, {n, 0}}
 	all := &marks[len(marks)-1].after
-	for *all == 0 && time.Since(begun) < phaseLimit {
+	for *all == 0 && time.Since(begun) < phaseLimit(n) {
 		time.Sleep(20 * time.Millisecond)
 		now, _ := g.counts()
 		for i, m := range marks {
@@ -260,158 +261,4 @@ func (s *stormStation) metrics() (map[string]float64, error) {
 		}
 	}
 	return out, nil
-}
-
-// fleetNice is the niceness of the devices. On other machines they would take no processor
-// time from the station; but devices that get none for seconds are evicted.
-const fleetNice = 5
-
-// perProcess bounds the devices of one process.
-const perProcess = 5000
-
-// generator is the devices of a fleet, in processes of their own as on other machines.
-type generator struct {
-	start []io.Writer
-
-	mu             sync.Mutex // guards the fields that follow
-	logins, failed []int      // of each process, so far
-}
-
-// fleet makes devices first to first+n. They call from begin on.
-func (s *stormStation) fleet(first, n int) (*generator, error) {
-	g := &generator{}
-	for ; n > 0; first, n = first+perProcess, n-perProcess {
-		c, err := s.crowdCommand(fleetNice, "fleet", first, min(n, perProcess))
-		if err != nil {
-			return nil, err
-		}
-		start, err := c.StdinPipe()
-		if err != nil {
-			return nil, err
-		}
-		out, err := c.StdoutPipe()
-		if err != nil {
-			return nil, err
-		}
-		if err := s.startCrowd(c); err != nil {
-			return nil, err
-		}
-		lines := bufio.NewScanner(out)
-		if !lines.Scan() || lines.Text() != "ready" {
-			return nil, fmt.Errorf("the devices were not made: %q", lines.Text())
-		}
-		i := len(g.start)
-		g.start, g.logins, g.failed = append(g.start, start), append(g.logins, 0), append(g.failed, 0)
-		defer func() { go g.read(i, lines) }()
-	}
-	return g, nil
-}
-
-// read takes the counts of process i from its output.
-func (g *generator) read(i int, lines *bufio.Scanner) {
-	for lines.Scan() {
-		var logins, failed int
-		if _, err := fmt.Sscan(lines.Text(), &logins, &failed); err == nil {
-			g.mu.Lock()
-			g.logins[i], g.failed[i] = logins, failed
-			g.mu.Unlock()
-		}
-	}
-}
-
-func (g *generator) begin() error {
-	for _, w := range g.start {
-		if _, err := io.WriteString(w, "begin\n"); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// counts are the logins so far, and the calls that were connected and did not log in.
-func (g *generator) counts() (logins, failed int) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	for i := range g.logins {
-		logins, failed = logins+g.logins[i], failed+g.failed[i]
-	}
-	return logins, failed
-}
-
-// fleet is devices with callhome-mgr's own schedule. They begin with a line on standard
-// input, and report their counts on standard output.
-func (c crowd) fleet() error {
-	hosts := make([]ssh.Signer, c.n)
-	for i := range hosts {
-		var err error
-		if hosts[i], err = hostKey(c.first + i); err != nil {
-			return err
-		}
-	}
-	fmt.Println("ready")
-	if _, err := bufio.NewReader(os.Stdin).ReadString('\n'); err != nil {
-		return err
-	}
-	var logins, failed atomic.Int64
-	for i, host := range hosts {
-		d := &fleetDevice{crowd: c, i: c.first + i, host: host, logins: &logins, failed: &failed}
-		go d.run()
-	}
-	for {
-		time.Sleep(20 * time.Millisecond)
-		fmt.Println(logins.Load(), failed.Load())
-	}
-}
-
-// fleetDevice is one device of a fleet.
-type fleetDevice struct {
-	crowd
-	i              int
-	host           ssh.Signer
-	logins, failed *atomic.Int64
-	state          schedule.State
-}
-
-// policy is that of a client without options.
-var policy = &schedule.Policy{Endpoints: 1, MaxAttempts: 3, Pause: schedule.DefaultPause}
-
-// run calls home for ever.
-func (d *fleetDevice) run() {
-	do := d.step(schedule.Event{Kind: schedule.Begin}, time.Now())
-	for {
-		for !do.Call {
-			time.Sleep(time.Until(d.state.At))
-			do = d.step(schedule.Event{Kind: schedule.Tick}, time.Now())
-		}
-		do = d.step(d.call(), time.Now())
-	}
-}
-
-func (d *fleetDevice) step(e schedule.Event, now time.Time) (do schedule.Do) {
-	d.state, do = policy.Step(d.state, e, now, randFloat())
-	return do
-}
-
-// call makes one call home and returns how it ended.
-func (d *fleetDevice) call() schedule.Event {
-	conn, err := d.dial(d.i, false)
-	if err != nil {
-		return schedule.Event{Kind: schedule.Failed, Stage: proto.StageTCP}
-	}
-	d.step(schedule.Event{Kind: schedule.Connected}, time.Now())
-	at := make(chan time.Time, 1)
-	config := sshtest.LetIn(d.host, d.user)
-	config.ServerVersion = "SSH-2.0-OpenSSH_9.2" // so it is sent the keepalives of such a device
-	(&sshtest.Server{Config: config, Netconf: greet, LoggedIn: func(ssh.Conn) {
-		d.logins.Add(1)
-		at <- time.Now()
-	}}).Serve(conn)
-	select {
-	case login := <-at:
-		d.step(schedule.Event{Kind: schedule.LoggedIn}, login)
-		return schedule.Event{Kind: schedule.Ended, Stage: proto.StageSession}
-	default:
-		d.failed.Add(1)
-		return schedule.Event{Kind: schedule.Ended, Stage: proto.StageSSH}
-	}
 }

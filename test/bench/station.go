@@ -148,7 +148,7 @@ func (f *fixture) withServe(n int) error {
 // serveStatus connects to the daemon once it answers.
 func serveStatus(socket string) (func() (nmsproto.Status, error), error) {
 	var err error
-	for end := time.Now().Add(5 * time.Second); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
 		var c *control.Client
 		if c, err = control.Dial(socket); err == nil {
 			return func() (st nmsproto.Status, err error) {
