@@ -8,6 +8,7 @@ import (
 	"crypto/ed25519"
 	"crypto/rand"
 	"encoding/pem"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -85,6 +86,8 @@ type station struct {
 	user     ssh.PublicKey       // whose key it logs in with
 	web      int                 // the PID of its page
 	as       *syscall.Credential // of the page; nil: the test's
+	args     []string
+	pid      int
 }
 
 // newStation starts a daemon whose registry is filled before.
@@ -113,9 +116,32 @@ func newStation(t *testing.T, fill func(registry string), args ...string) *stati
 	if s.user, err = ssh.NewPublicKey(public); err != nil {
 		t.Fatal(err)
 	}
-	start(t, append([]string{"serve", "--listen", s.addr, "--registry", s.registry, "--socket", s.socket, "--device-sockets", "", "--group", "", "--user", "netconf", "--key-file", key}, args...)...)
-	sandbox.Await(t, patience, "the daemon", func() error { return s.call(nmsproto.MethodStatus, nil, nil) })
+	s.args = append([]string{"serve", "--listen", s.addr, "--registry", s.registry, "--socket", s.socket, "--device-sockets", "", "--group", "", "--user", "netconf", "--key-file", key}, args...)
+	s.begin()
 	return s
+}
+
+// begin starts the daemon.
+func (s *station) begin() {
+	s.t.Helper()
+	s.pid, _ = start(s.t, s.args...)
+	sandbox.Await(s.t, patience, "the daemon", func() error { return s.call(nmsproto.MethodStatus, nil, nil) })
+}
+
+// end ends the daemon, for another begin.
+func (s *station) end() {
+	s.t.Helper()
+	if err := unix.Kill(s.pid, unix.SIGTERM); err != nil {
+		s.t.Fatal(err)
+	}
+	sandbox.Await(s.t, patience, "the daemon's end", func() error {
+		conn, err := net.Dial("tcp", s.addr)
+		if err != nil {
+			return nil
+		}
+		conn.Close()
+		return errors.New("it listens")
+	})
 }
 
 // start starts callhome-nms, and ends it with the test. It returns its PID and output.

@@ -37,7 +37,7 @@ func filter(f *snapshot, q query) node {
 		el("div", class("field grow"), el("label", attr("for", "q"), plain("Search")),
 			el("input", anchor("q"), attr("type", "search"), attr("name", "q"), attr("value", q.Text), attr("placeholder", "id, address, label, software, key, error"), attr("autocomplete", "off"))),
 		choice("state", "State", q.State, states, func(s string) string { return stateName(nmsproto.State(s)) }),
-		field("label", "Label", el("input", anchor("label"), attr("name", "label"), attr("value", q.Label), attr("list", "labels"), attr("placeholder", "name or name=value"), attr("autocomplete", "off")), el("datalist", anchor("labels"), known)),
+		field("label", "Label", el("input", anchor("label"), attr("name", "label"), attr("value", q.Label), attr("list", "labels"), attr("placeholder", "name[=value]"), attr("autocomplete", "off")), el("datalist", anchor("labels"), known)),
 		choice("software", "Software", q.Software, f.Software, version),
 		when(len(f.Stations) > 0, choice("station", "Station", q.Station, f.Stations, same)),
 		when(q.Sort != "id", hidden("sort", q.Sort)), when(q.Down, hidden("order", "down")),

@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"html"
 	"slices"
+	"strconv"
 	"strings"
+	"unicode"
 )
 
 // node is a part of a page. nil is nothing.
@@ -49,9 +51,31 @@ func attr(name, value string) node       { return attribute{name, value} }
 func class(name string) node             { return attribute{"class", name} }
 func anchor(value string) node           { return attribute{"id", value} }
 func aria(name, value string) node       { return attribute{"aria-" + name, value} }
-func (p plain) write(out *bytes.Buffer)  { out.WriteString(html.EscapeString(string(p))) }
+func (p plain) write(out *bytes.Buffer)  { out.WriteString(html.EscapeString(visible(string(p)))) }
 func (m markup) write(out *bytes.Buffer) { out.WriteString(string(m)) }
 func (attribute) write(*bytes.Buffer)    {} // its element writes it
+
+// visible returns a text with characters that change how others are shown as Go escapes
+// them: control characters, and those that turn the direction of text, by which a device
+// could have a part of a configuration read in another order.
+func visible(s string) string {
+	if !strings.ContainsFunc(s, deceives) {
+		return s
+	}
+	var out strings.Builder
+	for _, c := range s {
+		if deceives(c) {
+			out.WriteString(strings.Trim(strconv.QuoteRuneToASCII(c), "'"))
+		} else {
+			out.WriteRune(c)
+		}
+	}
+	return out.String()
+}
+
+func deceives(c rune) bool {
+	return unicode.IsControl(c) && !strings.ContainsRune("\t\n\r", c) || c >= '\u202a' && c <= '\u202e' || c >= '\u2066' && c <= '\u2069'
+}
 
 func (l list) write(out *bytes.Buffer) {
 	for _, n := range l {

@@ -60,10 +60,14 @@ func render(w http.ResponseWriter, status int, n node) {
 // changed.
 const partHeader = "X-Part"
 
+// unknownHeader has the number of unknown devices, for the navigation.
+const unknownHeader = "X-Unknown"
+
 // show answers with a page, or with its part for the script.
 func (s *Server) show(w http.ResponseWriter, r *http.Request, v view) {
 	w.Header().Set("Vary", partHeader)
 	if v.Part != "" && r.Header.Get(partHeader) == "live" {
+		w.Header().Set(unknownHeader, strconv.Itoa(len(v.User.fleet.Unknown)))
 		render(w, http.StatusOK, v.Live)
 		return
 	}
@@ -125,7 +129,7 @@ func document(v view) node {
 			el("meta", attr("name", "viewport"), attr("content", "width=device-width, initial-scale=1")),
 			el("meta", attr("name", "color-scheme"), attr("content", "light dark")),
 			when(v.Lead, el("meta", attr("http-equiv", "refresh"), attr("content", "0;url=/"))),
-			el("title", plain(v.Title+" – callhome-nms")),
+			el("title", plain(v.title())),
 			el("link", attr("rel", "icon"), attr("type", "image/svg+xml"), attr("href", staticPath()+"icon.svg")),
 			el("link", attr("rel", "stylesheet"), attr("href", staticPath()+"style.css")),
 			el("script", attr("src", staticPath()+"script.js"), attr("defer", "defer")),
@@ -134,8 +138,8 @@ func document(v view) node {
 			el("a", class("skip"), attr("href", "#main"), plain("Skip to the content")),
 			top(v),
 			el("main", anchor("main"), attr("tabindex", "-1"),
-				when(v.Notice != "", el("p", class("notice"), attr("role", "status"), plain(v.Notice))),
-				when(v.Problem != "", problem("Failed:", v.Problem)),
+				when(v.Notice != "", el("p", class("notice"), attr("role", "status"), attr("tabindex", "-1"), attr("autofocus", "autofocus"), plain(v.Notice))),
+				when(v.Problem != "", el("div", class("focus"), attr("tabindex", "-1"), attr("autofocus", "autofocus"), problem("Failed:", v.Problem))),
 				v.Before,
 				when(v.Live != nil, el("div", anchor("live"), attr("data-part", v.Part), v.Live)),
 				v.After,
@@ -143,6 +147,15 @@ func document(v view) node {
 			foot(v),
 		),
 	)}
+}
+
+// title is that of the window. It names the station: a user can have the pages of several.
+func (v view) title() string {
+	out := v.Title
+	if v.User != nil && v.User.fleet.Status.Station != "" {
+		out += " – " + v.User.fleet.Status.Station
+	}
+	return out + " – callhome-nms"
 }
 
 func top(v view) node {
@@ -156,10 +169,10 @@ func top(v view) node {
 	var nav list
 	for _, n := range []struct {
 		path, name string
-		count      int
-	}{{"/", "Overview", 0}, {"/devices", "Devices", 0}, {"/unknown", "Unknown", len(u.fleet.Unknown)}} {
+		count      int // -1: none
+	}{{"/", "Overview", -1}, {"/devices", "Devices", -1}, {"/unknown", "Unknown", len(u.fleet.Unknown)}} {
 		nav = append(nav, el("a", attr("href", n.path), when(v.Active == n.path, aria("current", "page")), plain(n.name),
-			when(n.count > 0, el("span", class("count"), plain(strconv.Itoa(n.count))))))
+			when(n.count >= 0, plain(" ")), when(n.count >= 0, el("span", anchor("unknown-count"), class("count"), when(n.count == 0, attr("hidden", "hidden")), plain(strconv.Itoa(n.count))))))
 	}
 	return el("header", class("top"), items, el("nav", aria("label", "Pages"), nav),
 		el("div", class("user"),

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"time"
 
 	"callhome/internal/nms/control"
 	"callhome/internal/nms/nmsproto"
@@ -50,11 +51,12 @@ const keygen = "ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub"
 
 // called is what the calls of an unknown device were like.
 func called(d nmsproto.Unknown) node {
-	calls := fmt.Sprintf("%s, the last %s, the first %s", number(d.Calls), ago(d.Last), ago(d.First))
+	at := func(t time.Time) node { return list{moment(t), plain(", " + ago(t))} }
+	var pause node
 	if d.Pause > 0 {
-		calls += "; the last two " + age(d.Pause) + " apart"
+		pause = plain(age(d.Pause) + " between the last two")
 	}
-	return facts(fact{"Address", plain(d.Address)}, fact{"Software", ifText(d.Software)}, fact{"Certificate", ifText(d.Certificate)}, fact{"Station", ifText(d.Station)}, fact{"Calls", plain(calls)})
+	return facts(fact{"Address", plain(d.Address)}, fact{"Software", ifText(d.Software)}, fact{"Certificate", ifText(d.Certificate)}, fact{"Station", ifText(d.Station)}, fact{"Calls", plain(number(d.Calls))}, fact{"First call", at(d.First)}, fact{"Last call", at(d.Last)}, fact{"Pause", pause})
 }
 
 // decisions are what an operator can do with an unknown device.

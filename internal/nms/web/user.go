@@ -191,7 +191,7 @@ func (s *Server) authenticated(handle func(http.ResponseWriter, *http.Request, *
 			s.refused(w, http.StatusForbidden, "The reverse proxy named no user in the header "+s.options.Header+".")
 			return
 		case u == nil:
-			s.refused(w, http.StatusUnauthorized, "Open the link that callhome-nms web printed. Each link works once, and a session ends after 12 hours. "+anotherLink)
+			s.loggedOut(w, r)
 			return
 		}
 		retainConn(r)
@@ -205,7 +205,21 @@ func (s *Server) authenticated(handle func(http.ResponseWriter, *http.Request, *
 	}
 }
 
-const anotherLink = "Send SIGUSR1 to the command for another link."
+// loggedOut answers a request without a session. A browser sends no cookie where a link of
+// another site led here: it does when the page links to itself.
+func (s *Server) loggedOut(w http.ResponseWriter, r *http.Request) {
+	again := "/"
+	if r.Method == http.MethodGet {
+		again = r.URL.RequestURI()
+	}
+	render(w, http.StatusUnauthorized, document(view{Title: "Not logged in", Before: list{
+		el("h1", plain("Not logged in")),
+		el("p", plain("Open the link that callhome-nms web printed. Each link works once, and a session ends after 12 hours. "+anotherLink)),
+		el("p", plain("Logged in, and led here by another site? "), link(again, "Load this page")),
+	}}))
+}
+
+const anotherLink = "For another link, send SIGUSR1 to the command: it printed its PID below the link."
 
 // operator refuses users who may only read.
 func (s *Server) operator(handle func(http.ResponseWriter, *http.Request, *user)) func(http.ResponseWriter, *http.Request, *user) {

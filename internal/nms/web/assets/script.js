@@ -12,6 +12,14 @@
 
   function say(text) { if (stream.textContent !== text) stream.textContent = text; }
 
+  // count shows how many unknown devices there are, in the navigation.
+  function count(n) {
+    var e = document.getElementById("unknown-count");
+    if (!e || n === null || e.textContent === n) return;
+    e.textContent = n;
+    e.hidden = n === "0";
+  }
+
   function selecting() {
     var s = window.getSelection();
     return s && !s.isCollapsed && region.contains(s.anchorNode);
@@ -55,6 +63,7 @@
     fetch(location.origin + region.dataset.part, { headers: { "X-Part": "live" }, credentials: "same-origin", redirect: "error" }).then(function (r) {
       if (r.status === 401 || r.status === 403) { stop(); throw new Error("logged out"); }
       if (!r.ok) throw new Error(r.status);
+      count(r.headers.get("X-Unknown"));
       return r.text();
     }).then(function (text) {
       swap(text);
