@@ -10,7 +10,8 @@ import (
 )
 
 // fixedPauseMedian is the median with which clients are back that call every
-// five seconds: half of that, by arithmetic. Growing pauses must not be slower.
+// five seconds: half of that, by arithmetic. Growing pauses must not be slower. What the
+// machine needs for so many sessions comes on top: what it took at the start.
 const fixedPauseMedian = 2500 * time.Millisecond
 
 // Two hundred clients are kept connected with one NMS. It is restarted and all
@@ -62,10 +63,10 @@ func TestTwoHundredClients(t *testing.T) {
 	row("NMS restarted at once", restarted)
 	row(fmt.Sprintf("NMS there again after %v", begin.Sub(down).Round(time.Second)), back)
 	t.Logf("attempts of one client meanwhile: %.1f", float64(attempts)/crowd)
-	if m := median(back); m >= fixedPauseMedian {
-		t.Errorf("back in a median of %v, expected less than %v", m, fixedPauseMedian)
+	if m, most := median(back), fixedPauseMedian+median(first); m >= most {
+		t.Errorf("back in a median of %v, expected less than %v", m, most)
 	}
-	if last := restarted[crowd-1]; last > 10*time.Second {
+	if last := restarted[crowd-1]; last > 10*time.Second+first[crowd-1] {
 		t.Errorf("after the restart the last one was back in %v", last)
 	}
 	if calls := len(nms.Calls()); calls != 3*crowd {

@@ -14,6 +14,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 	"unicode/utf8"
 
@@ -330,23 +331,25 @@ func TestNotificationsArePrintedToTheirEnd(t *testing.T) {
 	if err := c.Run(t.Context(), s, must(t, "--create-subscription", "--stop-time", "2026-01-31T14:00:00Z")); err != nil || !strings.Contains(out.String(), complete) {
 		t.Errorf("%v\n%s", err, out.String())
 	}
-	c = New(&output{}, Plain)
-	c.Timeout = 20 * time.Millisecond
-	s, server := meet(t, c, nil)
-	if err := c.Run(t.Context(), s, must(t, "--create-subscription")); err != nil || server.received() != "create-subscription close-session" {
-		t.Errorf("%v, received %s", err, server.received())
-	}
+	synctest.Test(t, func(t *testing.T) { // where the timeout is longer than a reply takes
+		c := New(&output{}, Plain)
+		c.Timeout = 20 * time.Millisecond
+		s, server := meet(t, c, nil)
+		if err := c.Run(t.Context(), s, must(t, "--create-subscription")); err != nil || server.received() != "create-subscription close-session" {
+			t.Errorf("%v, received %s", err, server.received())
+		}
+	})
 	ctx, cancel := context.WithCancel(t.Context())
-	shown := ""
+	out = &output{}
 	c = New(writer(func(p []byte) {
-		if shown += string(p); strings.Contains(shown, "<x/>") {
+		if _, _ = out.Write(p); strings.Contains(out.String(), "<x/>") {
 			cancel() // the user interrupts
 		}
 	}), Plain)
 	s, _ = meet(t, c, map[string]string{"create-subscription notes": "<x/>"})
 	// A notification can come before the reply to the subscription.
-	if err := c.Run(ctx, s, must(t, "--create-subscription")); err != nil && !strings.Contains(err.Error(), "interrupted") || !strings.Contains(shown, "<x/>") {
-		t.Errorf("%v\n%s", err, shown)
+	if err := c.Run(ctx, s, must(t, "--create-subscription")); err != nil && !strings.Contains(err.Error(), "interrupted") || !strings.Contains(out.String(), "<x/>") {
+		t.Errorf("%v\n%s", err, out.String())
 	}
 }
 
