@@ -413,7 +413,7 @@ func TestACallerThatReadsNothingIsLeft(t *testing.T) {
 		return nmsproto.ConnectResult{Received: window}, nil
 	}}, nil)
 	client := NewClient(c.identity("a"))
-	client.stalled = 20 * time.Millisecond
+	client.stalled = 500 * time.Millisecond
 	ours, theirs := socket(t)
 	if err := theirs.SetWriteBuffer(4 << 10); err != nil {
 		t.Fatal(err)
