@@ -277,7 +277,9 @@ func TestNginxNamesTheUsers(t *testing.T) {
 	}
 
 	// Events come at once, not when nginx has a buffer full of them.
-	live := n.ask("bob", http.MethodGet, "/live", nil, nil)
+	limited, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	live := n.ask("bob", http.MethodGet, "/live", nil, func(r *http.Request) { *r = *r.WithContext(limited) })
 	lines := bufio.NewScanner(live.Body)
 	next := func() string {
 		t.Helper()
