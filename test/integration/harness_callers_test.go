@@ -4,10 +4,13 @@ package integration
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"net"
+	"os"
 	"slices"
 	"sync"
 	"testing"
@@ -16,6 +19,7 @@ import (
 	"callhome/test/sandbox"
 
 	"callhome/internal/device/schedule"
+	"callhome/internal/nms/sshtest"
 	"callhome/internal/proto"
 
 	"golang.org/x/crypto/ssh"
@@ -32,87 +36,207 @@ type spell struct {
 // endpoints, and record when they were.
 type callers struct {
 	*standIns
-	policy    schedule.Policy
-	endpoints []string
-	from      string // what their addresses begin with
+	from      string          // what their addresses begin with
+	processes []*json.Encoder // to their standard inputs
 
 	mu     sync.Mutex     // guards the fields that follow
 	spells [][]spell      // of each; the last one's end is zero while it is connected
 	failed map[string]int // calls without a login, by why
+	marks  map[int]int    // that came back, how often
 }
 
 func (s *standIns) id(i int) string { return fmt.Sprintf("d%d", i) }
 
+// perProcess bounds the stand-ins of one process: each takes a file descriptor.
+const perProcess = 10_000
+
+// devicesJob is what a process with stand-ins gets on its standard input, as JSON. It ends
+// when its input ends.
+type devicesJob struct {
+	First     int // of all
+	Seeds     [][]byte
+	User      string
+	Begin     time.Duration // between the first calls of two
+	Policy    schedule.Policy
+	Endpoints []string
+	From      string // what their addresses begin with
+}
+
 // KeepConnected has each stand-in call as a persistent client of callhome-mgr does, their
 // begin spread over a time, until the story ends.
 func (c *stations) KeepConnected(s *standIns, over time.Duration, policy schedule.Policy, endpoints ...string) *callers {
-	d := &callers{standIns: s, policy: policy, endpoints: endpoints, from: c.devices, spells: make([][]spell, len(s.servers)), failed: make(map[string]int)}
-	d.policy.Endpoints, d.policy.Pause = len(endpoints), schedule.DefaultPause
-	ctx, cancel := context.WithCancel(context.Background())
-	var wg sync.WaitGroup
+	d := &callers{standIns: s, from: c.devices, spells: make([][]spell, len(s.servers)), failed: make(map[string]int), marks: make(map[int]int)}
+	policy.Endpoints, policy.Pause = len(endpoints), schedule.DefaultPause
 	s.t.Cleanup(func() {
 		if s.t.Failed() {
-			s.t.Logf("%d devices are connected; calls that failed: %v", d.connected(""), d.failed)
+			n := d.connected("")
+			d.mu.Lock()
+			defer d.mu.Unlock()
+			s.t.Logf("%d devices are connected; calls that failed: %v", n, d.failed)
 		}
-		cancel()
-		wg.Wait()
 	})
-	for i := range s.servers {
-		wg.Go(func() {
-			begin := time.NewTimer(over * time.Duration(i) / time.Duration(len(s.servers)))
-			defer begin.Stop()
-			select {
-			case <-begin.C:
-				d.keep(ctx, i)
-			case <-ctx.Done():
-			}
-		})
+	for first, seeds := range slices.Collect(slices.Chunk(s.seeds, perProcess)) {
+		d.start(devicesJob{First: first * perProcess, Seeds: seeds, User: s.user, Begin: over / time.Duration(len(s.seeds)),
+			Policy: policy, Endpoints: endpoints, From: c.devices})
 	}
 	return d
 }
 
+// start starts a process with stand-ins, in their network.
+func (d *callers) start(job devicesJob) {
+	d.t.Helper()
+	cmd := d.nms.here(fmt.Sprintf("/proc/%d/exe", os.Getpid()))
+	cmd.Env = append(os.Environ(), stageEnv+"="+stageDevices)
+	cmd.Stderr = os.Stderr
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		d.t.Fatal(err)
+	}
+	read := make(chan struct{})
+	go func() {
+		defer close(read)
+		d.read(out)
+	}()
+	d.t.Cleanup(func() {
+		in.Close()
+		<-read
+		if err := cmd.Wait(); err != nil {
+			d.t.Errorf("the process with stand-ins: %v", err)
+		}
+	})
+	to := json.NewEncoder(in)
+	if err := to.Encode(job); err != nil {
+		d.t.Error(err)
+	}
+	d.processes = append(d.processes, to)
+}
+
+// catchUp returns when all that the stand-ins have reported so far is taken in. A station
+// that knows a device's new connection knows it after the report of the old one's end.
+func (d *callers) catchUp() {
+	d.t.Helper()
+	d.mu.Lock()
+	mark := len(d.marks) + 1
+	d.marks[mark] = 0
+	d.mu.Unlock()
+	for _, p := range d.processes {
+		if err := p.Encode(mark); err != nil {
+			d.t.Fatal(err)
+		}
+	}
+	sandbox.Await(d.t, patience, "what the stand-ins have reported", func() error {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		if n := d.marks[mark]; n < len(d.processes) {
+			return fmt.Errorf("%d of %d processes have answered", n, len(d.processes))
+		}
+		return nil
+	})
+}
+
+// report is one line of a process with stand-ins.
+type report struct {
+	Device int
+	At     string    // the station's address after a login
+	Time   time.Time // of the login, or of the connection's end
+	Failed string    // why a call had no login
+	Mark   int       // of catchUp; 0 for none
+}
+
+// read takes in what a process with stand-ins reports.
+func (d *callers) read(out io.Reader) {
+	lines := json.NewDecoder(out)
+	for {
+		var r report
+		if lines.Decode(&r) != nil {
+			return
+		}
+		d.mu.Lock()
+		switch of := &d.spells[r.Device]; {
+		case r.Mark != 0:
+			d.marks[r.Mark]++
+		case r.Failed != "":
+			d.failed[r.Failed]++
+		case r.At != "":
+			*of = append(*of, spell{at: r.At, from: r.Time})
+		default:
+			(*of)[len(*of)-1].to = r.Time
+		}
+		d.mu.Unlock()
+	}
+}
+
+// devicesMain is a process with stand-ins.
+func devicesMain() int {
+	var job devicesJob
+	in := json.NewDecoder(os.Stdin)
+	if err := in.Decode(&job); err != nil {
+		fmt.Fprintln(os.Stderr, "reading what the stand-ins are:", err)
+		return 1
+	}
+	p := &devices{devicesJob: job, out: json.NewEncoder(os.Stdout)}
+	for _, seed := range job.Seeds {
+		server, _, err := standIn(seed, job.User)
+		if err != nil {
+			fmt.Fprintln(os.Stderr, "making a stand-in:", err)
+			return 1
+		}
+		p.servers = append(p.servers, server)
+	}
+	for i := range p.servers {
+		time.AfterFunc(job.Begin*time.Duration(job.First+i), func() { p.keep(i) })
+	}
+	for mark := 0; in.Decode(&mark) == nil; {
+		p.report(0, report{Mark: mark})
+	}
+	return 0
+}
+
+// devices are the stand-ins of one process.
+type devices struct {
+	devicesJob
+	servers []*sshtest.Server
+
+	mu  sync.Mutex // guards out
+	out *json.Encoder
+}
+
+func (d *devices) report(i int, r report) {
+	r.Device, r.Time = d.First+i, time.Now()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	_ = d.out.Encode(r)
+}
+
 // keep plays the schedule of one.
-func (d *callers) keep(ctx context.Context, i int) {
+func (d *devices) keep(i int) {
 	events := make(chan schedule.Event)
-	var calls sync.WaitGroup
-	defer calls.Wait()
-	var state schedule.State
 	e := schedule.Event{Kind: schedule.Begin}
-	var drop chan struct{}
+	var state schedule.State
+	var end func()
 	for {
 		var do schedule.Do
-		state, do = d.policy.Step(state, e, time.Now(), rand.Float64())
+		state, do = d.Policy.Step(state, e, time.Now(), rand.Float64())
 		switch {
 		case do.Call:
-			drop = make(chan struct{})
-			drop, at := drop, d.endpoints[state.Endpoint]
-			calls.Go(func() {
-				call, end := context.WithCancel(ctx)
-				defer end()
-				go func() {
-					select {
-					case <-drop:
-						end()
-					case <-call.Done():
-					}
-				}()
-				d.call(call, i, at, func(e schedule.Event) {
-					select {
-					case events <- e:
-					case <-ctx.Done():
-					}
-				})
-			})
+			var call context.Context
+			call, end = context.WithCancel(context.Background())
+			go d.call(call, i, d.Endpoints[state.Endpoint], func(e schedule.Event) { events <- e })
 		case do.Drop:
-			close(drop)
+			end()
 		}
 		var tick <-chan time.Time
 		if !state.At.IsZero() {
 			tick = time.After(time.Until(state.At))
 		}
 		select {
-		case <-ctx.Done():
-			return
 		case e = <-events:
 		case <-tick:
 			e = schedule.Event{Kind: schedule.Tick}
@@ -121,19 +245,22 @@ func (d *callers) keep(ctx context.Context, i int) {
 }
 
 // address is where a stand-in calls from.
-func (d *callers) address(i int) string { return fmt.Sprintf("%s%d.%d", d.from, 1+i/250, 1+i%250) }
+func (d *callers) address(i int) string { return address(d.from, i) }
+
+func address(from string, i int) string { return fmt.Sprintf("%s%d.%d", from, 1+i/250, 1+i%250) }
 
 // notice is how long a stand-in takes to find that its station is silent.
 const notice = 8 * time.Second
 
 // call is one call home to its end.
-func (d *callers) call(ctx context.Context, i int, to string, happened func(schedule.Event)) {
+func (d *devices) call(ctx context.Context, i int, to string, happened func(schedule.Event)) {
 	// Each has an address of its own, as the devices of a fleet.
-	from := &net.TCPAddr{IP: net.ParseIP(d.address(i))}
+	from := &net.TCPAddr{IP: net.ParseIP(address(d.From, d.First+i))}
 	keepAlive := net.KeepAliveConfig{Enable: true, Idle: notice / 2, Interval: notice / 8, Count: 4}
-	conn, err := d.nms.Dial(ctx, &net.Dialer{LocalAddr: from, Timeout: 5 * time.Second, KeepAliveConfig: keepAlive}, to)
+	dialer := net.Dialer{LocalAddr: from, Timeout: 5 * time.Second, KeepAliveConfig: keepAlive}
+	conn, err := dialer.DialContext(ctx, "tcp", to)
 	if err != nil {
-		d.fails(err)
+		d.fails(i, err)
 		happened(schedule.Event{Kind: schedule.Failed, Stage: proto.StageTCP})
 		return
 	}
@@ -157,37 +284,23 @@ func (d *callers) call(ctx context.Context, i int, to string, happened func(sche
 	select {
 	case <-in:
 		stage = proto.StageSession
-		d.begun(i, to)
+		d.report(i, report{At: to})
 		happened(schedule.Event{Kind: schedule.LoggedIn})
 		<-done
-		d.ended(i)
+		d.report(i, report{})
 	case <-done:
-		d.fails(<-why)
+		d.fails(i, <-why)
 	}
 	happened(schedule.Event{Kind: schedule.Ended, Stage: stage})
 }
 
-func (d *callers) begun(i int, at string) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.spells[i] = append(d.spells[i], spell{at: at, from: time.Now()})
-}
-
-func (d *callers) ended(i int) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.spells[i][len(d.spells[i])-1].to = time.Now()
-}
-
-// fails counts a call without a login.
-func (d *callers) fails(err error) {
+// fails reports a call without a login.
+func (d *devices) fails(i int, err error) {
 	var op *net.OpError
 	if errors.As(err, &op) {
 		err = op.Err
 	}
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.failed[fmt.Sprint(err)]++
+	d.report(i, report{Failed: fmt.Sprint(err)})
 }
 
 // connected is how many are, at that address; "" for any.
@@ -203,8 +316,18 @@ func (d *callers) connected(at string) (n int) {
 }
 
 // Away returns how long each gap between two connections was that ended after since,
-// sorted, and which devices have one that is still open.
+// sorted, and which devices have one that does not end soon.
 func (d *callers) Away(since time.Time) (gaps []time.Duration, open []string) {
+	d.t.Helper()
+	d.catchUp()
+	for end := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) { // a station knows a login before the device does
+		if gaps, open = d.away(since); len(open) == 0 || time.Now().After(end) {
+			return gaps, open
+		}
+	}
+}
+
+func (d *callers) away(since time.Time) (gaps []time.Duration, open []string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for i, s := range d.spells {
@@ -226,6 +349,7 @@ func (d *callers) Away(since time.Time) (gaps []time.Duration, open []string) {
 // addresses.
 func (d *callers) Undisturbed(t *testing.T, since time.Time, addresses ...string) {
 	t.Helper()
+	d.catchUp()
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	n := 0

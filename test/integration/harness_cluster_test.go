@@ -34,6 +34,7 @@ type stations struct {
 	lease   time.Duration
 	members []*member
 	args    []string // of each, further ones
+	large   bool     // more devices than descriptors suffice for with device sockets
 }
 
 // member is a station; served is its callhome-nms.
@@ -172,6 +173,10 @@ func (m *member) Start() {
 		if err := os.Mkdir(m.registry, 0o755); err != nil {
 			t.Fatal(err)
 		}
+		if m.of.large {
+			m.sockets = ""
+			readToTheEnd(t, m.served.nms.here("sysctl", "-q", "-w", "net.core.somaxconn=32768", "net.ipv4.tcp_max_syn_backlog=32768"))
+		}
 	}
 	m.begin()
 	p := m.process
@@ -224,12 +229,17 @@ func (m *member) held() (map[string]string, error) {
 	return out, nil
 }
 
+// perDevice is how long is waited between two looks at each device of a station, which
+// take processor time.
+const perDevice = 20 * time.Microsecond
+
 // AwaitHeld waits until each running member knows that all of n devices are connected, at
 // a station that runs, and returns how many each station holds.
 func (c *stations) AwaitHeld(limit time.Duration, n int) map[string]int {
 	c.t.Helper()
 	var count map[string]int
 	sandbox.Await(c.t, limit, fmt.Sprintf("%d devices at the stations", n), func() error {
+		time.Sleep(perDevice * time.Duration(n))
 		for _, m := range c.members {
 			if m.served == nil || m.over(0) {
 				continue
@@ -325,7 +335,10 @@ func (c *stations) StartAll(s *standIns) {
 		c.t.Fatal(err)
 	}
 	c.Write(dir, s)
-	c.members[0].Run("devices", "import", dir)
+	imported := start(c.t, "callhome-nms devices import", c.members[0].Command("devices", "import", dir))
+	if status := imported.Exit(patience + time.Duration(len(s.keys))*perEntry); status != 0 {
+		c.t.Fatalf("importing the devices: exit status %d: %s", status, imported.Stderr())
+	}
 	for _, m := range c.members {
 		m.AwaitKnown(len(s.keys))
 	}
@@ -344,10 +357,14 @@ func (c *stations) CreateBuckets() {
 	})
 }
 
+// perEntry is how long the import of an entry may take.
+const perEntry = 5 * time.Millisecond
+
 // AwaitKnown waits until a member's registry has so many devices.
 func (m *member) AwaitKnown(n int) {
 	m.of.t.Helper()
-	sandbox.Await(m.of.t, 3*patience, "the registry of "+m.name, func() error {
+	sandbox.Await(m.of.t, 3*patience+time.Duration(n)*perEntry, "the registry of "+m.name, func() error {
+		time.Sleep(perDevice * time.Duration(n))
 		if got := len(m.List().Devices); got != n {
 			return fmt.Errorf("it has %d devices", got)
 		}

@@ -4,6 +4,8 @@ package integration
 
 import (
 	"context"
+	"crypto/ed25519"
+	"crypto/rand"
 	"net"
 	"testing"
 	"time"
@@ -20,22 +22,38 @@ type standIns struct {
 	nms     *nms // whose network they call from
 	servers []*sshtest.Server
 	keys    []string // public host keys
+	seeds   [][]byte // of the private ones
+	user    string   // public key that they let in
 }
 
 // newStandIns makes devices that let the station's key in.
 func newStandIns(t *testing.T, many int, n *nms) *standIns {
 	t.Helper()
-	user, _, _, _, err := ssh.ParseAuthorizedKey([]byte(publicKey(t, n.key)))
-	if err != nil {
-		t.Fatal(err)
-	}
-	s := &standIns{t: t, nms: n}
+	s := &standIns{t: t, nms: n, user: publicKey(t, n.key)}
 	for range many {
-		host := sshtest.NewSigner(t)
-		s.servers = append(s.servers, &sshtest.Server{Config: sshtest.LetIn(host, user), Netconf: sshtest.Echo})
-		s.keys = append(s.keys, sshtest.Line(host.PublicKey()))
+		seed := make([]byte, ed25519.SeedSize)
+		_, _ = rand.Read(seed)
+		server, key, err := standIn(seed, s.user)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.servers, s.keys, s.seeds = append(s.servers, server), append(s.keys, sshtest.Line(key)), append(s.seeds, seed)
 	}
 	return s
+}
+
+// standIn makes the server of one from the seed of its host key, which is the same in
+// each process.
+func standIn(seed []byte, user string) (*sshtest.Server, ssh.PublicKey, error) {
+	in, _, _, _, err := ssh.ParseAuthorizedKey([]byte(user))
+	if err != nil {
+		return nil, nil, err
+	}
+	host, err := ssh.NewSignerFromKey(ed25519.NewKeyFromSeed(seed))
+	if err != nil {
+		return nil, nil, err
+	}
+	return &sshtest.Server{Config: sshtest.LetIn(host, in), Netconf: sshtest.Echo}, host.PublicKey(), nil
 }
 
 // KeepCalling has each of them call, and call again whenever its connection is

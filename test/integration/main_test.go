@@ -19,10 +19,11 @@ import (
 // first on the machine itself, to build what is tested; then as process 1 of
 // namespaces of its own, to furnish them; then there, to run the stories.
 const (
-	stageEnv    = "CALLHOME_TEST_STAGE"
-	stageInit   = "init"
-	stageTests  = "tests"
-	workshopEnv = "CALLHOME_TEST_DIR" // what the first stage made for the others
+	stageEnv     = "CALLHOME_TEST_STAGE"
+	stageInit    = "init"
+	stageTests   = "tests"
+	stageDevices = "devices"           // a process with stand-ins, which a story starts
+	workshopEnv  = "CALLHOME_TEST_DIR" // what the first stage made for the others
 )
 
 func TestMain(m *testing.M) {
@@ -35,6 +36,8 @@ func TestMain(m *testing.M) {
 		os.Exit(initMain())
 	case stageTests:
 		os.Exit(testsMain(m))
+	case stageDevices:
+		os.Exit(devicesMain())
 	}
 	if os.Geteuid() != 0 {
 		os.Exit(skips.All("the whole integration suite: it needs root for namespaces, users and sshd"))
