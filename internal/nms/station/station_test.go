@@ -631,34 +631,37 @@ func TestFailedAttemptsAreLimited(t *testing.T) {
 	}
 }
 
+// The bubble's clock stands still while they log in: the machine may be slow.
 func TestManyDevicesAtOnce(t *testing.T) {
 	const many = 100
-	s := newSite(t, func(c *Config) { c.MaxPerSource = 2 * many })
-	for n := range many {
-		d := newStandIn(t)
-		s.know(fmt.Sprintf("d%d", n), d, "")
-		go s.call(fmt.Sprintf("192.0.2.1:%d", 1000+n), d.serve)
-	}
-	for range many {
-		s.await(nmsproto.EventUp)
-	}
-	var wg sync.WaitGroup
-	for n := range many {
-		wg.Go(func() {
-			c := s.dial(fmt.Sprintf("d%d", n))
-			text := fmt.Sprintf("hello %d", n)
-			if got := c.exchange(text); got != text {
-				t.Errorf("device %d sent %q", n, got)
-			}
-			if r, err := c.end(); err != nil || r.ExitStatus == nil || *r.ExitStatus != 0 {
-				t.Errorf("device %d: %+v, %v", n, r, err)
-			}
-		})
-	}
-	wg.Wait()
-	if st := s.Stats(); st.Sessions != many || st.SessionsNow != 0 {
-		t.Errorf("stats %+v", st)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t, func(c *Config) { c.MaxPerSource = 2 * many })
+		for n := range many {
+			d := newStandIn(t)
+			s.know(fmt.Sprintf("d%d", n), d, "")
+			go s.call(fmt.Sprintf("192.0.2.1:%d", 1000+n), d.serve)
+		}
+		for range many {
+			s.await(nmsproto.EventUp)
+		}
+		var wg sync.WaitGroup
+		for n := range many {
+			wg.Go(func() {
+				c := s.dial(fmt.Sprintf("d%d", n))
+				text := fmt.Sprintf("hello %d", n)
+				if got := c.exchange(text); got != text {
+					t.Errorf("device %d sent %q", n, got)
+				}
+				if r, err := c.end(); err != nil || r.ExitStatus == nil || *r.ExitStatus != 0 {
+					t.Errorf("device %d: %+v, %v", n, r, err)
+				}
+			})
+		}
+		wg.Wait()
+		if st := s.Stats(); st.Sessions != many || st.SessionsNow != 0 {
+			t.Errorf("stats %+v", st)
+		}
+	})
 }
 
 // peer is a peer with a session.
