@@ -236,6 +236,9 @@ func (b *Bucket) often(ctx context.Context, try func(context.Context) (final boo
 		limited, cancel := context.WithTimeout(ctx, tryTime)
 		final, err := try(limited)
 		cancel()
+		if why := refused(err); why != nil {
+			return why
+		}
 		if err == nil || final || ctx.Err() != nil || b.conn.Up() != nil {
 			return err
 		}
@@ -300,15 +303,8 @@ func (b *Bucket) Put(ctx context.Context, key string, data []byte, expected uint
 	defer cancel()
 	err = b.often(ctx, func(limited context.Context) (bool, error) {
 		var err error
-		if expected == 0 {
-			revision, err = b.kv.Create(limited, key, data)
-		} else {
-			revision, err = b.kv.Update(limited, key, data, expected)
-		}
-		if why := refused(err); why != nil {
-			return true, why
-		}
-		if err == nil || !errors.Is(err, jetstream.ErrKeyExists) && !errors.Is(err, jetstream.ErrKeyRevisionMismatch) {
+		revision, err = b.kv.Update(limited, key, data, expected)
+		if err == nil || !errors.Is(err, jetstream.ErrKeyRevisionMismatch) {
 			return false, err
 		}
 		// An acknowledgement may be lost, and a conflict be one with this very write. To
@@ -322,6 +318,9 @@ func (b *Bucket) Put(ctx context.Context, key string, data []byte, expected uint
 		case v.Revision > expected && bytes.Equal(v.Data, data):
 			revision = v.Revision
 			return true, nil
+		case v.Revision == 0 && expected == 0: // it was deleted, which has a revision
+			revision, err = b.kv.Create(limited, key, data)
+			return false, err
 		}
 		return true, ErrConflict
 	})
@@ -337,9 +336,6 @@ func (b *Bucket) Delete(ctx context.Context, key string, expected uint64) error 
 	defer cancel()
 	err := b.often(ctx, func(limited context.Context) (bool, error) {
 		err := b.kv.Delete(limited, key, jetstream.LastRevision(expected))
-		if why := refused(err); why != nil {
-			return true, why
-		}
 		if err == nil || !errors.Is(err, jetstream.ErrKeyRevisionMismatch) {
 			return false, err
 		}
