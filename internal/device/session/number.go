@@ -10,6 +10,8 @@ import (
 	"strings"
 	"sync"
 
+	"callhome/internal/sshdexec"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -23,7 +25,7 @@ func Next(dir string) (int, error) {
 	numbering.Lock()
 	defer numbering.Unlock()
 	path := filepath.Join(dir, "last")
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	f, err := sshdexec.Open(path, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return 0, fmt.Errorf("numbering the session: %w", err)
 	}

@@ -105,11 +105,7 @@ func checksum(data []byte) string { return fmt.Sprintf("%x", sha256.Sum256(data)
 // maxRecord bounds a state file, in bytes: claims and lines of the log, escaped.
 const maxRecord = 1 << 20
 
-// errNotStarted says that a state file was written before the process started.
-var errNotStarted = errors.New("the record has no process")
-
-// parseRecord parses the state file of session id. Any doubt is an error; with
-// errNotStarted the other fields are valid.
+// parseRecord parses the state file of session id. Any doubt is an error.
 func parseRecord(data []byte, id int) (*record, error) {
 	if len(data) > maxRecord {
 		return nil, errors.New("the file is too large")
@@ -128,8 +124,6 @@ func parseRecord(data []byte, id int) (*record, error) {
 		return nil, fmt.Errorf("version %d, expected %d", r.Version, recordVersion)
 	case r.Session != id:
 		return nil, fmt.Errorf("session %d in the file of session %d", r.Session, id)
-	case r.Process == (process.Identity{}) && r.PID == 0:
-		return &r, errNotStarted
 	case r.Process.PID <= 1 || r.Process.StartTime == 0 || r.Offset < 0:
 		return nil, errors.New("the record's process or offset is invalid")
 	}

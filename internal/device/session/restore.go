@@ -62,18 +62,11 @@ func restore(env *Env, id int) (s *Session, known bool, err error) {
 		return nil, false, err
 	}
 	if err != nil || rec == nil {
-		found, lost := rediscover(env.Dir, id)
-		if lost != nil {
+		var lost error
+		if rec, lost = rediscover(env.Dir, id); lost != nil {
 			return nil, false, errors.Join(err, lost)
 		}
-		if errors.Is(err, errNotStarted) {
-			err = nil // the manager ended between sshd's start and writing its process
-			if found != nil {
-				rec.Process, rec.PID, rec.State = found.Process, found.PID, found.State
-				found = rec
-			}
-		}
-		if rec = found; rec == nil {
+		if rec == nil {
 			// No process has this log: the session ended, and its record is lost.
 			return nil, true, errors.Join(err, env.remove(id))
 		}

@@ -32,13 +32,6 @@ func (s *Session) Start(cmd sshdexec.Command, conn *dial.Conn) error {
 	}
 	starts <- struct{}{}
 	defer func() { <-starts }()
-	log, err := s.openLog()
-	if err != nil {
-		conn.File.Close()
-		s.Fail(proto.StageHandover, err.Error())
-		return err
-	}
-	defer log.Close()
 	s.mu.Lock()
 	s.rec.Remote, s.rec.Local = conn.Remote.String(), conn.Local.String()
 	if info := tcpInfo(conn.File); info != nil {
@@ -50,11 +43,14 @@ func (s *Session) Start(cmd sshdexec.Command, conn *dial.Conn) error {
 		cmd.Report = []string{s.env.Helper, subsystem.Flag, s.env.ReportSocket, s.rec.Nonce}
 	}
 	s.mu.Unlock()
+	log, err := s.openLog()
+	if err != nil {
+		conn.File.Close()
+		s.Fail(proto.StageHandover, err.Error())
+		return err
+	}
+	defer log.Close()
 	quick := dial.QuickenAcks(conn.File)
-	// The owner must be on disk before sshd starts: a manager killed here would
-	// otherwise leave a session without owner, and the next one would call the
-	// client a second time.
-	s.save()
 	p, err := cmd.Start(conn.File, log)
 	if err != nil {
 		conn.File.Close()
@@ -104,12 +100,13 @@ func (s *Session) Execute(program string) error {
 }
 
 // openLog opens a new log for sshd. The first line is the session's record: it
-// replaces a lost or damaged state file. The line is written before sshd starts, and
-// sshd only appends. On a full file system it cannot be written, and a peer's text
+// replaces a lost or damaged state file, and one that a manager killed at sshd's start
+// did not write: without the owner the next manager would call the client a second
+// time. The line is written before sshd starts, and sshd only appends. On a full file system it cannot be written, and a peer's text
 // could be the first line: so the log gets headMode when it has a head.
 func (s *Session) openLog() (*os.File, error) {
 	s.env.removeRemains()
-	f, err := os.OpenFile(logPath(s.env.Dir, s.id()), os.O_RDWR|os.O_APPEND|os.O_CREATE|os.O_EXCL, 0o400)
+	f, err := sshdexec.Open(logPath(s.env.Dir, s.id()), os.O_RDWR|os.O_APPEND|os.O_CREATE|os.O_EXCL, 0o400)
 	if err != nil {
 		return nil, fmt.Errorf("opening a log for sshd: %w", err)
 	}
