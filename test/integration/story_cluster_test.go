@@ -79,7 +79,11 @@ func newFleet(t *testing.T) *fleet {
 		}
 	})
 	begin = time.Now()
-	f.callers = f.KeepConnected(all, time.Duration(f.many)*perLogin, spreadOut, f.everywhere()...)
+	each := 3 * time.Millisecond
+	if f.large {
+		each = perLogin
+	}
+	f.callers = f.KeepConnected(all, time.Duration(f.many)*each, spreadOut, f.everywhere()...)
 	spread := f.AwaitHeld(f.within(6*patience), f.many)
 	t.Logf("%d devices have called and are known everywhere: %v; %v", f.many, since(begin), spread)
 	return f
