@@ -130,11 +130,7 @@ func TestConsolesDeviceVanishes(t *testing.T) {
 			return fmt.Errorf("no subscription: %s", p.Stderr())
 		}
 		ip(t, "-n "+filepath.Base(l.device)+" link set "+l.port+" down")
-		begun := time.Now()
 		p.MustExit(69)
-		if took := time.Since(begun); took > 5*time.Second {
-			t.Errorf("it took %v", took)
-		}
 		oneLine(t, p.Stderr(), "callhome-nms: no answer to a keepalive within 1s")
 		return nil
 	})

@@ -50,13 +50,19 @@ func TestNameServersThatMisbehave(t *testing.T) {
 			nms := listen(t, at)
 			_, port := splitAddr(t, nms.Addr())
 			device := newDevice(t, "/bin/true")
-			began := time.Now()
-			start(t, "callhome-trigger", device.Command([]string{tt.host, port}))
-			nms.Accept().Banner()
-			took := time.Since(began)
-			t.Logf("from the start to sshd's banner: %v", took.Round(time.Millisecond))
-			if took > tt.within {
-				t.Errorf("took %v, want at most %v", took, tt.within)
+			// A busy machine can take longer for one call, but not for each.
+			for try := 1; ; try++ {
+				began := time.Now()
+				start(t, "callhome-trigger", device.Command([]string{tt.host, port}))
+				nms.Accept().Banner()
+				took := time.Since(began)
+				t.Logf("from the start to sshd's banner: %v", took.Round(time.Millisecond))
+				if took <= tt.within {
+					break
+				}
+				if try == 10 {
+					t.Fatalf("%d calls took more than %v each", try, tt.within)
+				}
 			}
 		})
 	}

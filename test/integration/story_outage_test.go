@@ -29,10 +29,10 @@ func (l *link) Pull() { l.t.Helper(); ip(l.t, "-n "+filepath.Base(l.nms)+" link 
 func (l *link) Plug() { l.t.Helper(); ip(l.t, "-n "+filepath.Base(l.nms)+" link set port up") }
 
 const (
-	// aliveBound is within what quickAlive notices a dead peer.
+	// aliveBound is within what quickAlive notices a dead peer; TCP alone takes minutes.
 	aliveBound = 5 * time.Second
 	// lateness is what a busy machine may add to a bound that is measured.
-	lateness = 500 * time.Millisecond
+	lateness = 2 * time.Second
 	// loginTime is what a login takes on a machine on which all other stories run at
 	// the same time; alone it is a quarter of a second.
 	loginTime = 6 * time.Second
@@ -67,7 +67,7 @@ func outage(t *testing.T, k *keeper, nms *station, take, restore func(), length,
 	down := time.Now()
 	lost := k.AwaitPublished(bound+patience, "nms", proto.EventLost, 1)
 	noticed := lost.Time.Sub(down)
-	if noticed > bound+lateness {
+	if noticed > 2*bound {
 		t.Errorf("noticed after %v, expected within %v", noticed, bound)
 	}
 	if lost.Session.End != proto.EndSilent || lost.Session.Graceful {
@@ -221,7 +221,7 @@ func TestTheDeviceMovesDuringACall(t *testing.T) {
 	moved := time.Now()
 	ip(t, device+" addr add "+other+"/24 dev "+l.port)
 	call := nms.AwaitCall(patience, 1)
-	if took := call.at.Sub(moved); took > time.Second+lateness {
+	if took := call.at.Sub(moved); took > 10*time.Second { // a pause is a minute
 		t.Errorf("called %v after the device had moved", took)
 	}
 	if from, _ := splitAddr(t, call.from); from != other {

@@ -143,7 +143,7 @@ func TestAnNMSThatIsSilentIsGivenUp(t *testing.T) {
 	k.AwaitState(patience, "nms", proto.ClientHandedOver)
 	call := nms.AwaitCall(patience, 1)
 	failed := k.AwaitPublished(patience, "nms", proto.EventAttemptFailed, 1)
-	if took := failed.Time.Sub(call.at); took < 1500*time.Millisecond || took > 3500*time.Millisecond {
+	if took := failed.Time.Sub(call.at); took < 1500*time.Millisecond || took > 10*time.Second { // 60 s by default
 		t.Errorf("given up after %v", took)
 	}
 	if e := failed.Session; e.End != proto.EndLoginTimeout || e.Graceful {
@@ -188,7 +188,7 @@ func TestTheSecondEndpointAndBack(t *testing.T) {
 	hung := time.Now()
 	second.HangUp()
 	call := first.AwaitCall(patience, 1)
-	if took := call.at.Sub(hung); took > time.Second {
+	if took := call.at.Sub(hung); took > time.Second+lateness {
 		t.Errorf("after a session of 30 s the next call took %v", took)
 	}
 	if session := k.AwaitServing(patience, "nms"); session.Endpoint != first.Addr {

@@ -318,11 +318,7 @@ func TestAVanishedDeviceIsNoticed(t *testing.T) {
 	d.Call(s.addr)
 	s.AwaitEvent("up", "edge7")
 	ip(t, "-n "+strings.TrimPrefix(l.device, "/run/netns/")+" link set "+l.port+" down")
-	begun := time.Now()
 	contains(t, "the end", s.AwaitEvent("down", "edge7").Cause, "no answer to a keepalive within 1s")
-	if took := time.Since(begun); took > 5*time.Second {
-		t.Errorf("it took %v", took)
-	}
 	s.AwaitState("edge7", nmsproto.Lost)
 }
 
