@@ -38,6 +38,7 @@ func devicesCommand() *cli.Command {
 			}},
 			{Name: "remove", Usage: "remove a device from the registry", ArgsUsage: "DEVICE", Action: remove, Flags: []cli.Flag{socketFlag()}},
 			{Name: "revoke", Usage: "revoke a host key, or those of a device", ArgsUsage: "DEVICE-OR-KEY", Action: revoke, Flags: []cli.Flag{socketFlag(), jsonFlag}},
+			{Name: "unrevoke", Usage: "undo the revocation of a host key", ArgsUsage: "REVOKED-KEY", Action: unrevoke, Flags: []cli.Flag{socketFlag(), jsonFlag}},
 			{Name: "forget", Usage: "remove an unknown device from the list", ArgsUsage: "HOST-KEY", Action: forget, Flags: []cli.Flag{socketFlag()}},
 			{Name: "accounts", Usage: "print passwd(5) lines with a user for each device, for sshd", Action: accounts, Flags: []cli.Flag{
 				socketFlag(),
@@ -174,17 +175,30 @@ func revocable(line cmdline.Line) []string {
 	return out
 }
 
+// revokedKeys come with the first part of the registry.
+func revokedKeys(line cmdline.Line) []string {
+	var part nmsproto.Exported
+	answer(line, nmsproto.MethodExport, nmsproto.ExportParams{}, &part)
+	return part.Revoked
+}
+
 // listed asks the daemon of an incomplete line for its devices.
 func listed(line cmdline.Line) (l nmsproto.DeviceList) {
+	answer(line, nmsproto.MethodDevices, nil, &l)
+	return l
+}
+
+// answer gets what the daemon of an incomplete line answers; a completion has no place for
+// an error.
+func answer(line cmdline.Line, method string, params, result any) {
 	client, err := control.Dial(line.Option("socket", cmp.Or(os.Getenv("CALLHOME_NMS_SOCKET"), nmsproto.DefaultSocket)))
 	if err != nil {
-		return l
+		return
 	}
 	defer client.Close()
 	ctx, cancel := context.WithTimeout(context.Background(), cmdline.CompletionTime)
 	defer cancel()
-	_ = client.Call(ctx, nmsproto.MethodDevices, nil, &l) // a completion has no place for an error
-	return l
+	_ = client.Call(ctx, method, params, result)
 }
 
 func labels(l map[string]string) string {
@@ -280,6 +294,20 @@ func revoke(c *cli.Context) error {
 				fmt.Fprintf(w, "closed the connection of %q\n", id)
 			}
 		})
+	})
+}
+
+func unrevoke(c *cli.Context) error {
+	key := strings.Join(c.Args().Slice(), " ") // the parts of a public key without quotes
+	if key == "" {
+		return program.Usage(errors.New("expected one key: a fingerprint as SHA256:..., or a public key"))
+	}
+	return ask(c, func(m *control.Client) error {
+		var u nmsproto.Unrevoked
+		if err := m.Call(c.Context, nmsproto.MethodUnrevoke, nmsproto.UnrevokeParams{Key: key}, &u); err != nil {
+			return err
+		}
+		return cmdline.Show(c, u, func(w io.Writer) { fmt.Fprintf(w, "%s is not revoked any more\n", u.HostKey) })
 	})
 }
 

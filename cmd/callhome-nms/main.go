@@ -41,7 +41,7 @@ func endings(args []string) []os.Signal {
 var program = cmdline.Program{
 	Hint: "callhome-nms COMMAND --help lists the options",
 	Nouns: map[string]func(cmdline.Line) []string{
-		"DEVICE": deviceIDs, "HOST-KEY": unknownKeys, "DEVICE-OR-KEY": revocable, "DB": func(cmdline.Line) []string { return console.Datastores },
+		"DEVICE": deviceIDs, "HOST-KEY": unknownKeys, "DEVICE-OR-KEY": revocable, "REVOKED-KEY": revokedKeys, "DB": func(cmdline.Line) []string { return console.Datastores },
 		"EVENT": func(cmdline.Line) []string { return nmsproto.Events },
 	},
 }

@@ -274,6 +274,10 @@ func TestAnUnknownDeviceIsAdopted(t *testing.T) {
 	contains(t, "the list", readFile(t, filepath.Join(s.registry, "revoked_keys")), publicKey(t, d.hostKey)+" edge7\n")
 	d.Call(s.addr)
 	contains(t, "the refusal", s.AwaitEvent("refused", "").Cause, "is revoked")
+	contains(t, "unrevoke", s.Run("devices", "unrevoke", e.HostKey), e.HostKey+" is not revoked any more")
+	contains(t, "unrevoke once more", s.Fails(68, "devices", "unrevoke", e.HostKey), "no revoked key has the fingerprint")
+	d.Call(s.addr)
+	s.AwaitEvent("up", "edge7")
 }
 
 // A device that calls again while its old connection hangs gets in; one that

@@ -33,6 +33,7 @@ type Backend interface {
 	Adopt(p nmsproto.AdoptParams, root bool) (nmsproto.Adopted, error)
 	Remove(nmsproto.RemoveParams) error
 	Revoke(nmsproto.RevokeParams) (nmsproto.Revoked, error)
+	Unrevoke(nmsproto.UnrevokeParams) (nmsproto.Unrevoked, error)
 	Forget(nmsproto.ForgetParams) error
 	Import(p nmsproto.ImportParams, root bool) (nmsproto.Imported, error)
 	Export(nmsproto.ExportParams) nmsproto.Exported
@@ -85,6 +86,9 @@ func methods(b Backend, c *rpc.Conn) map[string]rpc.Method {
 		})},
 		nmsproto.MethodRevoke: {Handle: rpc.Typed(func(_ context.Context, p nmsproto.RevokeParams) (nmsproto.Revoked, error) {
 			return b.Revoke(p)
+		})},
+		nmsproto.MethodUnrevoke: {Handle: rpc.Typed(func(_ context.Context, p nmsproto.UnrevokeParams) (nmsproto.Unrevoked, error) {
+			return b.Unrevoke(p)
 		})},
 		nmsproto.MethodForget: {Handle: rpc.Typed(func(_ context.Context, p nmsproto.ForgetParams) (nmsproto.Nothing, error) {
 			return nmsproto.Nothing{}, b.Forget(p)

@@ -38,6 +38,10 @@ func (*backend) Adopt(p nmsproto.AdoptParams, byRoot bool) (nmsproto.Adopted, er
 
 func (*backend) Remove(p nmsproto.RemoveParams) error { return missing(p.Device) }
 
+func (*backend) Unrevoke(p nmsproto.UnrevokeParams) (nmsproto.Unrevoked, error) {
+	return nmsproto.Unrevoked{HostKey: p.Key}, nil
+}
+
 func (*backend) Revoke(p nmsproto.RevokeParams) (nmsproto.Revoked, error) {
 	return nmsproto.Revoked{HostKeys: []string{p.Key}}, nil
 }
@@ -301,6 +305,7 @@ func TestEachMethodReachesTheBackend(t *testing.T) {
 	var device nmsproto.Device
 	var last nmsproto.EventList
 	var revoked nmsproto.Revoked
+	var unrevoked nmsproto.Unrevoked
 	var detail nmsproto.DeviceDetail
 	var history nmsproto.History
 	var drain nmsproto.Drain
@@ -310,6 +315,7 @@ func TestEachMethodReachesTheBackend(t *testing.T) {
 		nmsproto.MethodAdopt:     {nmsproto.AdoptParams{ID: "edge9"}, &device},
 		nmsproto.MethodRemove:    {nmsproto.RemoveParams{Device: "edge9"}, nil},
 		nmsproto.MethodRevoke:    {nmsproto.RevokeParams{Key: "edge9"}, &revoked},
+		nmsproto.MethodUnrevoke:  {nmsproto.UnrevokeParams{Key: "SHA256:x"}, &unrevoked},
 		nmsproto.MethodForget:    {nmsproto.ForgetParams{HostKey: "SHA256:x"}, nil},
 		nmsproto.MethodReload:    {nil, nil},
 		nmsproto.MethodDevice:    {nmsproto.DeviceParams{Device: "edge8"}, &detail},
@@ -327,8 +333,8 @@ func TestEachMethodReachesTheBackend(t *testing.T) {
 			t.Errorf("%s: %v", method, err)
 		}
 	}
-	if len(revoked.HostKeys) != 1 || revoked.HostKeys[0] != "edge9" {
-		t.Errorf("got %+v", revoked)
+	if len(revoked.HostKeys) != 1 || revoked.HostKeys[0] != "edge9" || unrevoked.HostKey != "SHA256:x" {
+		t.Errorf("got %+v, %+v", revoked, unrevoked)
 	}
 	if drain.Rate != 7 || drain.SessionTime != time.Second || drain.Left != 2 {
 		t.Errorf("got %+v", drain)

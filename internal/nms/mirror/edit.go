@@ -260,8 +260,19 @@ func (m *Mirror) Import(e *registry.Entry) (Outcome, error) {
 
 // Revoke adds lines to the cluster's list of revoked keys, less those whose key is on it.
 func (m *Mirror) Revoke(add ...string) (registry.Change, error) {
+	return m.editRevoked("adding to", func(text []byte) ([]byte, error) { return registry.AddRevoked(text, add...) })
+}
+
+// Unrevoke removes a key from the cluster's list of revoked keys. The list stays in the
+// bucket even if it is empty, so a station that was away takes it for its own copy, which
+// has the key yet. The error is registry.ErrNotRevoked where the list does not have the key.
+func (m *Mirror) Unrevoke(fingerprint string) (registry.Change, error) {
+	return m.editRevoked("removing from", func(text []byte) ([]byte, error) { return registry.WithoutRevoked(text, fingerprint) })
+}
+
+func (m *Mirror) editRevoked(what string, edit func([]byte) ([]byte, error)) (registry.Change, error) {
 	fail := func(err error) (registry.Change, error) {
-		return registry.Change{}, fmt.Errorf("adding to %s: %w", registry.RevokedFile, err)
+		return registry.Change{}, fmt.Errorf("%s %s: %w", what, registry.RevokedFile, err)
 	}
 	entries, _, ctx, cancel, err := m.begin()
 	if err != nil {
@@ -279,7 +290,7 @@ func (m *Mirror) Revoke(add ...string) (registry.Change, error) {
 				return fail(err)
 			}
 		}
-		text, err = registry.AddRevoked(text, add...)
+		text, err = edit(text)
 		switch {
 		case err != nil:
 			return fail(err)
@@ -290,7 +301,7 @@ func (m *Mirror) Revoke(add ...string) (registry.Change, error) {
 		}
 		revision, err := entries.Put(ctx, revokedKey, text, v.Revision)
 		if errors.Is(err, buckets.ErrConflict) {
-			continue // another station has revoked one
+			continue // another station has changed the list
 		}
 		if err != nil {
 			return fail(err)

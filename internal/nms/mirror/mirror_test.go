@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -413,29 +414,41 @@ func TestAWatchThatIsBehindRemovesNothing(t *testing.T) {
 	}
 }
 
-// TestARevocationIsUndoneInTheBucket, as docs/cluster.md has it.
-func TestARevocationIsUndoneInTheBucket(t *testing.T) {
+// TestAnUndoneRevocationStaysUndone: a station that was away has the key in its copy, and
+// does not bring it back. A list that is no copy may have a revocation of its own: it does.
+func TestAnUndoneRevocationStaysUndone(t *testing.T) {
 	servers := natstest.Start(t, 1)
-	a, b := join(t, servers, t.TempDir()), join(t, servers, t.TempDir())
-	if _, err := a.Revoke(ssh.FingerprintSHA256(newKey(t))); err != nil {
-		t.Fatal(err)
-	}
-	both := func(n int) func() bool {
-		has := func(s *station) int {
-			text, _ := os.ReadFile(filepath.Join(s.dir, registry.RevokedFile))
-			return strings.Count(string(text), "SHA256:")
+	dir, key, other := t.TempDir(), newKey(t), newKey(t)
+	a, b := join(t, servers, t.TempDir()), join(t, servers, dir)
+	for _, k := range []ssh.PublicKey{key, other} {
+		if _, err := a.Revoke(ssh.FingerprintSHA256(k)); err != nil {
+			t.Fatal(err)
 		}
-		return func() bool { return has(a) == n && has(b) == n }
 	}
-	await(t, "the key is revoked", both(1))
-	v, err := a.entries.Get(t.Context(), revokedKey)
-	if err == nil {
-		_, err = a.entries.Put(t.Context(), revokedKey, []byte("# none\n"), v.Revision)
+	await(t, "the keys are revoked at the other station", func() bool { return b.revoked(key) && b.revoked(other) })
+	b.leave()
+	c := join(t, servers, t.TempDir())
+	for _, k := range []ssh.PublicKey{key, other} { // at last the list is empty, and no less a list
+		if _, err := a.Unrevoke(ssh.FingerprintSHA256(k)); err != nil {
+			t.Fatal(err)
+		}
+		if slices.Contains(a.registry.Revoked(), ssh.FingerprintSHA256(k)) {
+			t.Error("the revocation is in force where it was undone")
+		}
 	}
-	if err != nil {
-		t.Fatal(err)
+	if _, err := a.Unrevoke(ssh.FingerprintSHA256(key)); !errors.Is(err, registry.ErrNotRevoked) {
+		t.Errorf("undoing it again: %v", err)
 	}
-	await(t, "it is not any more", both(0))
+	await(t, "it is undone at a station that runs", func() bool { return !c.revoked(key) && !c.revoked(other) })
+	b = join(t, servers, dir)
+	await(t, "it is undone at the station that was away", func() bool { return !b.revoked(key) && !b.revoked(other) })
+	if v, err := a.entries.Get(t.Context(), revokedKey); err != nil || v.Revision == 0 || len(v.Data) != 0 {
+		t.Errorf("the cluster's list is %q, revision %d, %v", v.Data, v.Revision, err)
+	}
+	fresh := t.TempDir()
+	write(t, filepath.Join(fresh, registry.RevokedFile), ssh.MarshalAuthorizedKey(key))
+	join(t, servers, fresh)
+	await(t, "a list that is no copy is added", func() bool { return a.revoked(key) && b.revoked(key) })
 }
 
 // TestAChangeThatCannotBeWrittenIsTriedAgain, and listed until then: a full disk must not

@@ -28,6 +28,7 @@ const (
 	MethodAdopt     = "adopt"     // AdoptParams -> Adopted
 	MethodRemove    = "remove"    // RemoveParams -> Nothing
 	MethodRevoke    = "revoke"    // RevokeParams -> Revoked
+	MethodUnrevoke  = "unrevoke"  // UnrevokeParams -> Unrevoked
 	MethodForget    = "forget"    // ForgetParams -> Nothing
 	MethodImport    = "import"    // ImportParams -> Imported
 	MethodExport    = "export"    // ExportParams -> Exported
@@ -195,6 +196,16 @@ type Revoked struct {
 	// Devices are the ids of the devices that were connected with one of the keys.
 	// Their connections are ended.
 	Devices []string `json:"devices"`
+}
+
+// UnrevokeParams name a revoked host key, as in a .pub file, or its fingerprint.
+type UnrevokeParams struct {
+	Key string `json:"key"`
+}
+
+// Unrevoked is the key that is not revoked any more.
+type Unrevoked struct {
+	HostKey string `json:"host-key"` // fingerprint
 }
 
 // ImportParams are entries and revoked keys for the registry of a cluster.
@@ -367,6 +378,7 @@ const (
 	EventAdopted   = "adopted"   // an unknown device was registered
 	EventRemoved   = "removed"   // an operator has removed a device's entry
 	EventRevoked   = "revoked"   // an operator has revoked a host key
+	EventUnrevoked = "unrevoked" // an operator has undone a revocation
 	EventRegistry  = "registry"  // a file of the registry cannot be used
 	EventDraining  = "draining"  // the station takes no more call homes, and ends its connections
 	EventDrained   = "drained"   // the last of these connections has ended
@@ -381,4 +393,4 @@ const (
 )
 
 // Events are all events.
-var Events = []string{EventUp, EventDown, EventReplaced, EventDuplicate, EventRefused, EventUnknown, EventAdopted, EventRemoved, EventRevoked, EventRegistry, EventDraining, EventDrained, EventResync, EventInSync}
+var Events = []string{EventUp, EventDown, EventReplaced, EventDuplicate, EventRefused, EventUnknown, EventAdopted, EventRemoved, EventRevoked, EventUnrevoked, EventRegistry, EventDraining, EventDrained, EventResync, EventInSync}

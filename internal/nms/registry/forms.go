@@ -5,11 +5,16 @@ import (
 	"errors"
 	"maps"
 	"slices"
+	"strings"
 )
 
 // ErrNotNow is the error for a change of a cluster's registry while its buckets are out
 // of reach.
 var ErrNotNow = errors.New("the cluster's registry cannot be changed now")
+
+// ErrNotRevoked is the error for a key that is to be removed from a list of revoked keys
+// that does not have it.
+var ErrNotRevoked = errors.New("the key is not revoked")
 
 // FileName returns the name of the file of an entry.
 func FileName(id string) string { return id + suffix }
@@ -19,6 +24,25 @@ func (r *Registry) Revoked() []string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return slices.Sorted(maps.Keys(r.revoked))
+}
+
+// WithoutRevoked returns a list of revoked keys without the lines of a key; other lines
+// stay as they are. The error is ErrNotRevoked where no line has the key. A list that is
+// not valid is an error: any of its lines may be the key's.
+func WithoutRevoked(text []byte, fingerprint string) (rest []byte, err error) {
+	listed, err := parseRevoked(text)
+	switch {
+	case err != nil:
+		return nil, err
+	case !listed[fingerprint]:
+		return nil, ErrNotRevoked
+	}
+	for line := range bytes.Lines(text) {
+		if f, err := Fingerprint(strings.TrimSpace(string(line))); err != nil || f != fingerprint {
+			rest = append(rest, line...)
+		}
+	}
+	return rest, nil
 }
 
 // AddRevoked returns a list of revoked keys with those lines added, less those whose key

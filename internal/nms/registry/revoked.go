@@ -54,15 +54,25 @@ func Fingerprint(line string) (string, error) {
 // brings it in force. A list that is not valid stays as it is: a new line in it would
 // have no effect.
 func (r *Registry) Revoke(lines ...string) (Change, error) {
+	return r.editRevoked("adding to", func(text []byte) ([]byte, error) { return AddRevoked(text, lines...) })
+}
+
+// Unrevoke removes a key from the list of revoked keys, and brings the list in force. The
+// error is ErrNotRevoked where the list does not have it.
+func (r *Registry) Unrevoke(fingerprint string) (Change, error) {
+	return r.editRevoked("removing from", func(text []byte) ([]byte, error) { return WithoutRevoked(text, fingerprint) })
+}
+
+func (r *Registry) editRevoked(what string, edit func([]byte) ([]byte, error)) (Change, error) {
 	r.reading.Lock()
 	defer r.reading.Unlock()
-	if err := revoke(filepath.Join(r.dir, RevokedFile), lines); err != nil {
-		return Change{}, fmt.Errorf("adding to %s: %w", RevokedFile, err)
+	if err := editList(filepath.Join(r.dir, RevokedFile), edit); err != nil {
+		return Change{}, fmt.Errorf("%s %s: %w", what, RevokedFile, err)
 	}
 	return r.update([]string{RevokedFile}, true)
 }
 
-func revoke(path string, lines []string) error {
+func editList(path string, edit func([]byte) ([]byte, error)) error {
 	text, err := os.ReadFile(path)
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
@@ -71,8 +81,10 @@ func revoke(path string, lines []string) error {
 	if info, err := os.Stat(path); err == nil {
 		mode = info.Mode().Perm()
 	}
-	next, err := AddRevoked(text, lines...)
+	next, err := edit(text)
 	switch {
+	case errors.Is(err, ErrNotRevoked):
+		return err
 	case err != nil:
 		return fmt.Errorf("%w; correct that line first", err)
 	case bytes.Equal(next, text):

@@ -26,6 +26,7 @@ type Editor interface {
 	Add(*registry.Entry) (registry.Change, error)
 	Remove(id string) (registry.Change, error)
 	Revoke(lines ...string) (registry.Change, error)
+	Unrevoke(fingerprint string) (registry.Change, error)
 }
 
 // notChanged is the error of the API for a change of the registry that failed.

@@ -65,6 +65,28 @@ func (s *Station) Revoke(p nmsproto.RevokeParams) (nmsproto.Revoked, error) {
 	return out, nil
 }
 
+// Unrevoke removes one key from the list of revoked keys. Errors are *proto.Error.
+func (s *Station) Unrevoke(p nmsproto.UnrevokeParams) (nmsproto.Unrevoked, error) {
+	key := strings.TrimSpace(p.Key)
+	if registry.CheckID(key) == nil { // which of its keys were revoked for another reason is not known
+		return nmsproto.Unrevoked{}, proto.NewError(proto.CodeBadType, fmt.Sprintf("%.80q is no key: name the fingerprint that was revoked, as the device's last error and %s have it", key, registry.RevokedFile))
+	}
+	fingerprint, err := registry.Fingerprint(key)
+	if err != nil {
+		return nmsproto.Unrevoked{}, proto.NewError(proto.CodeBadType, fmt.Sprintf("%s, nor a fingerprint", err))
+	}
+	change, err := s.config.Editor.Unrevoke(fingerprint)
+	switch {
+	case errors.Is(err, registry.ErrNotRevoked):
+		return nmsproto.Unrevoked{}, proto.NewError(proto.CodeNoExists, "no revoked key has the fingerprint "+fingerprint)
+	case err != nil:
+		return nmsproto.Unrevoked{}, notChanged(err, proto.CodeOS)
+	}
+	s.RegistryRead(change, nil)
+	s.Publish(nmsproto.Event{Event: nmsproto.EventUnrevoked, HostKey: fingerprint})
+	return nmsproto.Unrevoked{HostKey: fingerprint}, nil
+}
+
 // keysOf returns the lines of the list of revoked keys for a device's id, a key or a
 // fingerprint. The keys of a device are those of its entry, and that of its last
 // connection: a device with a certificate has no key in its entry.

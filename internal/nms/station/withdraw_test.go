@@ -211,6 +211,52 @@ func TestRevokeRefusesWhatItCannotBringInForce(t *testing.T) {
 	})
 }
 
+func TestADeviceWhoseRevocationIsUndoneIsAccepted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, d := newSite(t, nil), newStandIn(t)
+		s.know("edge7", d, "")
+		other, own := ssh.FingerprintSHA256(sshtest.NewSigner(t).PublicKey()), ssh.FingerprintSHA256(d.host.PublicKey())
+		list := filepath.Join(s.dir, registry.RevokedFile)
+		if err := os.WriteFile(list, []byte("# ours\n"+other+" edge8\n"+own+"\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		// The same key once more, as the key itself.
+		if _, err := s.Revoke(nmsproto.RevokeParams{Key: "edge7"}); err != nil {
+			t.Fatal(err)
+		}
+		s.call("192.0.2.1:1", d.serve)
+		s.await(nmsproto.EventRefused)
+		for key, want := range map[string]struct {
+			code proto.Code
+			text string
+		}{
+			"edge7":        {proto.CodeBadType, "is no key: name the fingerprint"},
+			"SHA256:short": {proto.CodeBadType, "is not a public key, nor a fingerprint"},
+			ssh.FingerprintSHA256(sshtest.NewSigner(t).PublicKey()): {proto.CodeNoExists, "no revoked key has the fingerprint SHA256:"},
+		} {
+			_, err := s.Unrevoke(nmsproto.UnrevokeParams{Key: key})
+			s.mustFail(err, want.code, want.text)
+		}
+		got, err := s.Unrevoke(nmsproto.UnrevokeParams{Key: sshtest.Line(d.host.PublicKey())})
+		if err != nil || got.HostKey != own {
+			t.Fatalf("got %+v, %v", got, err)
+		}
+		if e := s.await(nmsproto.EventUnrevoked); e.HostKey != own {
+			t.Errorf("got %+v", e)
+		}
+		if got := s.revokedKeys(); got != "# ours\n"+other+" edge8\n" {
+			t.Errorf("the list is %q", got)
+		}
+		s.call("192.0.2.1:1", d.serve)
+		s.await(nmsproto.EventUp)
+		if err := os.WriteFile(list, []byte("hello\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		_, err = s.Unrevoke(nmsproto.UnrevokeParams{Key: other})
+		s.mustFail(err, proto.CodeOS, "removing from revoked_keys: line 1: \"hello\" is not a public key, nor a fingerprint; correct that line first")
+	})
+}
+
 func TestAForgottenCallerIsListedAgainWhenItCalls(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, d := newSite(t, nil), newStandIn(t)

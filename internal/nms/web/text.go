@@ -20,6 +20,7 @@ var eventNames = map[string]string{
 	nmsproto.EventUp: "connected", nmsproto.EventDown: "lost", nmsproto.EventReplaced: "connected again", nmsproto.EventDuplicate: "duplicate refused",
 	nmsproto.EventRefused: "call refused", nmsproto.EventUnknown: "unknown device called", nmsproto.EventAdopted: "registered",
 	nmsproto.EventRegistry: "file not in force", nmsproto.EventRemoved: "removed", nmsproto.EventRevoked: "key revoked",
+	nmsproto.EventUnrevoked: "key's revocation undone",
 }
 
 // date returns a time as the pages show it, clock its time of the day.

@@ -67,7 +67,7 @@ func decisions(u *user, d nmsproto.Unknown) node {
 	}
 	return el("div", class("actions"),
 		el("a", class("button"), attr("href", "/unknown/adopt?"+url.Values{"key": {key}}.Encode()), plain("Adopt…")),
-		decide("refuse", "Refuse…", "Revokes the host key. Every call with it is refused until an administrator removes its line from revoked_keys.", "Refuse this host key", "danger"),
+		decide("refuse", "Refuse…", "Revokes the host key. Every call with it is refused until an administrator undoes it with callhome-nms devices unrevoke.", "Refuse this host key", "danger"),
 		// Each station has its own list.
 		when(d.Station == u.fleet.Status.Station, decide("forget", "Forget…", "Takes it off this list. If it calls again, it is back on it.", "Forget these calls", "")))
 }
