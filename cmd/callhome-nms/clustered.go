@@ -105,7 +105,7 @@ func createBuckets(c *cli.Context) error {
 	}
 	conn, err := buckets.Connect(options, log)
 	if err != nil {
-		return program.Usage(err)
+		return unusable(err)
 	}
 	defer conn.Close()
 	ctx, cancel := context.WithTimeout(c.Context, 30*time.Second)
@@ -151,11 +151,30 @@ func watchExpiry(ctx context.Context, expires func() time.Time, log hclog.Logger
 	}
 }
 
+// aloneWith refuses options of a cluster without --cluster: the station would be alone.
+func aloneWith(c *cli.Context) error {
+	for _, f := range clusterFlags() {
+		if name := f.Names()[0]; c.IsSet(name) {
+			return program.Usage(fmt.Errorf("--%s: expected --cluster too, without it the station has no cluster", name))
+		}
+	}
+	return nil
+}
+
+// unusable is the error for files that a station needs for its cluster.
+func unusable(err error) error {
+	var file *os.PathError
+	if errors.As(err, &file) {
+		return sysexits.New(sysexits.NoInput, "", err)
+	}
+	return sysexits.New(sysexits.Config, "", err)
+}
+
 // joinCluster prepares what the command line says about a cluster; nil without one. The
 // caller runs it.
 func joinCluster(c *cli.Context, r *registry.Registry, log *logging.Logger) (*member, error) {
 	if !c.IsSet("cluster") {
-		return nil, nil
+		return nil, aloneWith(c)
 	}
 	host, err := os.Hostname()
 	if err != nil {
@@ -199,7 +218,7 @@ func joinCluster(c *cli.Context, r *registry.Registry, log *logging.Logger) (*me
 	})
 	if err != nil {
 		m.listener.Close()
-		return nil, program.Usage(err)
+		return nil, unusable(err)
 	}
 	return m, nil
 }

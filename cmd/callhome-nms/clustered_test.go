@@ -57,7 +57,16 @@ func TestAWrongClusterStartsNothing(t *testing.T) {
 	if err := os.WriteFile(file, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	serve := []string{"serve", "--registry", dir, "--device-sockets", "", "--listen", "127.0.0.1:0", "--peer-listen", "127.0.0.1:0", "--peer-directory", dir}
+	ca := filepath.Join(dir, "ca")
+	if code, out := clusterOutput(t, "--directory", ca, "a"); code != sysexits.OK {
+		t.Fatalf("cluster init: %d\n%s", code, out)
+	}
+	alone := []string{"serve", "--registry", dir, "--device-sockets", "", "--listen", "127.0.0.1:0"}
+	serve := slices.Concat(alone, []string{"--peer-listen", "127.0.0.1:0", "--peer-directory", filepath.Join(ca, "a")})
+	unreadable := t.TempDir()
+	if err := os.Mkdir(filepath.Join(unreadable, ".cluster"), 0o700); err != nil {
+		t.Fatal(err)
+	}
 	buckets := []string{"cluster", "buckets"}
 	missing := filepath.Join(dir, "missing")
 	for _, tt := range []struct {
@@ -72,6 +81,17 @@ func TestAWrongClusterStartsNothing(t *testing.T) {
 		{serve, []string{"--cluster", "nats://a", "--station", "a", "--peer-address", "host"}, sysexits.Usage, `--peer-address "host": expected HOST:PORT`},
 		{serve, []string{"--cluster", "nats://a", "--station", "a", "--peer-address", "host:99999"}, sysexits.Usage, `--peer-address "host:99999": expected HOST:PORT`},
 		{serve, []string{"--cluster", "nats://a", "--station", "a", "--cluster-credentials", missing}, sysexits.NoInput, "no such file"},
+		{serve, []string{"--cluster", "nats://a", "--station", "a", "--cluster-ca", file}, sysexits.Config, "failed to parse root certificate"},
+		{serve, []string{"--cluster", "nats://a", "--station", "a", "--registry", unreadable}, sysexits.NoInput, "reading which files of the registry are copies"},
+		{alone, []string{"--station", "a"}, sysexits.Usage, "--station: expected --cluster too"},
+		{alone, []string{"--peer-listen", ":0"}, sysexits.Usage, "--peer-listen: expected --cluster too"},
+		{alone, []string{"--peer-address", "a:1"}, sysexits.Usage, "--peer-address: expected --cluster too"},
+		{alone, []string{"--peer-directory", dir}, sysexits.Usage, "--peer-directory: expected --cluster too"},
+		{alone, []string{"--cluster-credentials", file}, sysexits.Usage, "--cluster-credentials: expected --cluster too"},
+		{alone, []string{"--cluster-ca", file}, sysexits.Usage, "--cluster-ca: expected --cluster too"},
+		{alone, []string{"--cluster-cert", file}, sysexits.Usage, "--cluster-cert: expected --cluster too"},
+		{alone, []string{"--cluster-key", file}, sysexits.Usage, "--cluster-key: expected --cluster too"},
+		{buckets, []string{"--cluster", "nats://a", "--cluster-cert", file, "--cluster-key", file}, sysexits.Config, "loading client certificate"},
 		{buckets, []string{"--cluster", "http://a"}, sysexits.Usage, "--cluster: expected nats://HOST"},
 		{buckets, []string{"--cluster", "nats://a:x:y"}, sysexits.Usage, "--cluster: expected nats://HOST"},
 		{buckets, []string{"--cluster", "nats://a", "--replicas", "6"}, sysexits.Usage, "1 to 5 --replicas"},
