@@ -83,20 +83,26 @@ var exits = map[proto.Code]struct {
 	code int
 	hint string
 }{
-	proto.CodeUnavailable: {sysexits.Unavailable, "callhome-nms devices shows when it was last connected"}, proto.CodeSubsystem: {sysexits.Config, ""},
+	proto.CodeUnavailable: {sysexits.Unavailable, ""}, proto.CodeSubsystem: {sysexits.Config, ""},
 	proto.CodeNoExists: {sysexits.NoHost, "callhome-nms devices lists the devices"}, proto.CodeAccessDenied: {sysexits.NoPerm, ""},
 	proto.CodeBadType: {sysexits.Usage, ""}, proto.CodeBusy: {sysexits.Unavailable, ""}, proto.CodeShutdown: {sysexits.Unavailable, ""},
 }
 
+// withExit returns the daemon's error with its exit status and hint, unless it has them.
 func withExit(err error) error {
 	var e *proto.Error
-	if !errors.As(err, &e) {
+	var done *sysexits.Error
+	if errors.As(err, &done) || !errors.As(err, &e) {
 		return err
 	}
-	if x, ok := exits[e.Code]; ok {
-		return sysexits.New(x.code, x.hint, err)
+	x, ok := exits[e.Code]
+	if !ok {
+		return err
 	}
-	return err
+	if e.Data.Stage == proto.StageSession { // other things than a device are unavailable, too
+		x.hint = "callhome-nms devices shows when it was last connected"
+	}
+	return sysexits.New(x.code, x.hint, err)
 }
 
 func devices(c *cli.Context) error {
@@ -304,7 +310,12 @@ func unrevoke(c *cli.Context) error {
 	}
 	return ask(c, func(m *control.Client) error {
 		var u nmsproto.Unrevoked
-		if err := m.Call(c.Context, nmsproto.MethodUnrevoke, nmsproto.UnrevokeParams{Key: key}, &u); err != nil {
+		err := m.Call(c.Context, nmsproto.MethodUnrevoke, nmsproto.UnrevokeParams{Key: key}, &u)
+		var e *proto.Error
+		switch {
+		case errors.As(err, &e) && e.Code == proto.CodeNoExists:
+			return sysexits.New(sysexits.NoHost, "callhome-nms devices export writes the list revoked_keys", err)
+		case err != nil:
 			return err
 		}
 		return cmdline.Show(c, u, func(w io.Writer) { fmt.Fprintf(w, "%s is not revoked any more\n", u.HostKey) })

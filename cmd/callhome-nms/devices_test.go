@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"callhome/internal/nms/nmsproto"
+	"callhome/internal/proto"
+	"callhome/internal/sysexits"
 )
 
 // What adopt says of the next call is no more than the calls have shown.
@@ -52,6 +54,25 @@ func TestTheGroupOfADevicesUsers(t *testing.T) {
 		gid, doubt := groupOf(&user.User{Uid: tt.uid, Gid: tt.gid, Username: "someone"}, tt.group)
 		if gid != tt.want || !strings.HasPrefix(doubt, tt.doubt) || tt.doubt == "" && doubt != "" {
 			t.Errorf("%+v: got %s, %q", tt, gid, doubt)
+		}
+	}
+}
+
+// TestAHintIsAboutWhatFailed: "unavailable" is a device's session, or the whole command.
+func TestAHintIsAboutWhatFailed(t *testing.T) {
+	for _, tt := range []struct {
+		err  error
+		code int
+		hint string
+	}{
+		{proto.StageError(proto.StageSession, "device edge7 is not connected", proto.ErrorData{}), sysexits.Unavailable, "last connected"},
+		{proto.NewError(proto.CodeUnavailable, "the station has no cluster"), sysexits.Unavailable, ""},
+		{proto.NewError(proto.CodeNoExists, "there is no device"), sysexits.NoHost, "lists the devices"},
+		{sysexits.New(sysexits.NoHost, "another", proto.NewError(proto.CodeNoExists, "no revoked key")), sysexits.NoHost, "another"},
+	} {
+		got := withExit(tt.err)
+		if hint := sysexits.Hint(got); sysexits.Code(got) != tt.code || !strings.Contains(hint, tt.hint) || (hint == "") != (tt.hint == "") {
+			t.Errorf("%v: status %d, hint %q", tt.err, sysexits.Code(got), hint)
 		}
 	}
 }
