@@ -88,12 +88,14 @@ func (s *Station) drained() *nmsproto.Drain {
 
 func (s *Station) left(d *drain) *nmsproto.Drain {
 	out := &nmsproto.Drain{DrainParams: d.DrainParams, Since: d.since}
-	for _, d := range s.devices {
-		if d.connection == nil {
+	for _, one := range s.devices {
+		h := one.connection
+		// One that was ended closes up to a second later: no other is to be ended for it.
+		if h == nil || d.DownTo > 0 && h.ended() {
 			continue
 		}
 		out.Left++
-		if d.connection.busy() {
+		if h.busy() {
 			out.Busy++
 		}
 	}

@@ -193,6 +193,46 @@ func TestADrainDownToANumber(t *testing.T) {
 	})
 }
 
+// slowToClose is the connection of a device that is far away, until the test is over.
+type slowToClose struct {
+	net.Conn
+	over <-chan struct{}
+}
+
+const wireTime = 500 * time.Millisecond
+
+func (c slowToClose) Close() error {
+	select {
+	case <-c.over:
+	case <-time.After(wireTime):
+	}
+	return c.Conn.Close()
+}
+
+// A drain down to a number of devices ends no further ones while connections that it has
+// ended are still open.
+func TestADrainDownToANumberEndsNoMore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t, nil)
+		over := make(chan struct{})
+		for i := range 12 {
+			d := newStandIn(t)
+			s.know(fmt.Sprintf("d%d", i), d, "")
+			s.call(fmt.Sprintf("192.0.2.%d:1", i), func(c net.Conn) { d.serve(slowToClose{c, over}) })
+			s.await(nmsproto.EventUp)
+		}
+		if _, err := s.Drain(nmsproto.DrainParams{DownTo: 4, Rate: 100}); err != nil {
+			t.Fatal(err)
+		}
+		s.await(nmsproto.EventDrained)
+		time.Sleep(2 * wireTime)
+		if n := s.Stats().Devices[nmsproto.Connected]; n != 4 {
+			t.Errorf("%d devices are left, want 4", n)
+		}
+		close(over)
+	})
+}
+
 func TestADrainNeedsARate(t *testing.T) {
 	s := newSite(t, nil)
 	for _, p := range []nmsproto.DrainParams{{}, {Rate: -1}, {Rate: maxDrainRate + 1}, {Rate: 1, SessionTime: -1}, {Rate: 1, DownTo: -1}} {
