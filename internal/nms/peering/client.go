@@ -43,7 +43,7 @@ func (c *Client) Settle(ctx context.Context, p Peer, device string) (kept bool, 
 	return out.Kept, printable.Line(out.Cause), nil
 }
 
-// Detail returns a device with its history at a station. Errors are *proto.Error.
+// Detail returns a device with its history at a station, less what its entry has. Errors are *proto.Error.
 func (c *Client) Detail(ctx context.Context, p Peer, device string) (out nmsproto.DeviceDetail, err error) {
 	err = c.call(ctx, p, requestDetail, device, &out)
 	return out, err

@@ -86,7 +86,11 @@ func (backend) Detail(device string) (nmsproto.DeviceDetail, error) {
 	if device != "d" {
 		return nmsproto.DeviceDetail{}, proto.NewError(proto.CodeNoExists, "there is no device "+device)
 	}
-	return nmsproto.DeviceDetail{Device: nmsproto.Device{ID: device}, RoundTrip: time.Millisecond}, nil
+	labels := make(map[string]string)
+	for i := range 64 {
+		labels[fmt.Sprint(i)] = strings.Repeat("x", 1024) // as an entry may have
+	}
+	return nmsproto.DeviceDetail{Device: nmsproto.Device{ID: device, Labels: labels}, RoundTrip: time.Millisecond}, nil
 }
 
 func (b backend) Settle(_ context.Context, device string) (bool, string) {

@@ -148,7 +148,9 @@ func (s *Server) serve(ctx context.Context, raw net.Conn) {
 	defer s.end(conn)
 	switch q.Request {
 	case requestDetail:
-		_ = f.finish(outcomeOf(s.backend.Detail(q.Device)), finishTime)
+		d, err := s.backend.Detail(q.Device)
+		d.Labels, d.HostKeys, d.CAs = nil, nil, nil // each station has the entry, which may fill a frame
+		_ = f.finish(outcomeOf(d, err), finishTime)
 	case requestSettle:
 		kept, cause := s.backend.Settle(ctx, q.Device)
 		s.log.Info("a device called another station", "device", q.Device, "station", q.Caller.Station, "kept", kept, "cause", cause)
