@@ -2,6 +2,7 @@ package preflight
 
 import (
 	"cmp"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -20,6 +21,7 @@ type pamSetup struct {
 	modules []string
 	missing string   // the first file that it includes and that does not exist
 	motd    []string // the scripts that pam_motd runs
+	other   otherPAM
 }
 
 // The directories of services and of the scripts that Debian's pam_motd runs.
@@ -38,12 +40,34 @@ func (m *machine) findPAM() pamSetup {
 		}
 	}
 	p.modules, p.missing = pamModules(pamDir, p.service, "", 0)
+	p.other = pamOther(pamDir, p.service)
 	p.motd, _ = filepath.Glob(motdDir + "/*")
 	p.motd = slices.DeleteFunc(p.motd, func(script string) bool {
 		info, err := os.Stat(script)
 		return err != nil || info.Mode()&0o111 == 0
 	})
 	return p
+}
+
+// otherPAM is what PAM takes from the service "other": the kinds that a service's file has
+// no line of (pam.d(5)).
+type otherPAM struct {
+	kinds, modules []string
+	refuses        bool // "other" has no line of one of them either, or only pam_deny's
+}
+
+// pamOther returns it for the kinds without which sshd lets in no user, not even one with
+// a key. Measured with Linux-PAM 1.5 and OpenSSH 9.2.
+func pamOther(dir, service string) (out otherPAM) {
+	for _, kind := range []string{"account", "session"} {
+		if own, _ := pamModules(dir, service, kind, 0); len(own) > 0 {
+			continue
+		}
+		more, _ := pamModules(dir, "other", kind, 0)
+		out.kinds, out.modules = append(out.kinds, kind), append(out.modules, more...)
+		out.refuses = out.refuses || !slices.ContainsFunc(more, func(m string) bool { return m != "pam_deny" && m != "pam_warn" })
+	}
+	return out
 }
 
 // pamModules returns the modules that a service's file names (pam.d(5)) for a kind, as
@@ -103,13 +127,19 @@ func checkPAM(m *machine) []Finding {
 	if p == nil || !m.pam() {
 		return nil
 	}
-	runs := "service " + p.service
+	runs, file := "service "+p.service, filepath.Join(pamDir, p.service)
 	if p.how == sshdexec.PAMDefault {
 		runs += ", because " + p.why
 	}
 	switch {
 	case p.missing != "":
-		return []Finding{lacking(sysexits.Config, "create that file, or remove "+filepath.Join(pamDir, p.service)+" if it is callhome's", "%s; its file %s does not exist, so no user can log in", runs, p.missing)}
+		return []Finding{lacking(sysexits.Config, "create that file, or remove "+file+" if it is callhome's", "%s; its file %s does not exist, so no user can log in", runs, p.missing)}
+	case len(p.other.kinds) > 0:
+		what, repair := fmt.Sprintf("%s; its file has no line for %s, and the service other", runs, strings.Join(p.other.kinds, " and for ")), "write these lines into "+file+", as packaging/pam.d has them"
+		if p.other.refuses {
+			return []Finding{lacking(sysexits.Config, repair, "%s refuses each user", what)}
+		}
+		return []Finding{warn(repair, "%s takes its place, which runs %s", what, strings.Join(p.other.modules, ", "))}
 	case slices.Contains(p.modules, "pam_motd") && len(p.motd) > 0:
 		return []Finding{warn("install "+sshdexec.PAMFile+" as packaging/pam.d has it", "%s; pam_motd runs the %d scripts of %s as root at each login, and the client waits", runs, len(p.motd), motdDir)}
 	}

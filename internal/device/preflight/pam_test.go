@@ -3,6 +3,7 @@ package preflight
 import (
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -42,6 +43,31 @@ func TestModulesOfAPAMService(t *testing.T) {
 		}
 		if !slices.Equal(modules, tt.modules) || missing != tt.missing {
 			t.Errorf("%s: %q with %q missing, want %q with %q", tt.service, modules, missing, tt.modules, tt.missing)
+		}
+	}
+}
+
+// What a service's file leaves out is what the service "other" has.
+func TestWhatAServiceLeavesOut(t *testing.T) {
+	for _, tt := range []struct {
+		name, service, other string
+		want                 otherPAM
+	}{
+		{"whole", "account required pam_unix.so\nsession required pam_env.so\n", "", otherPAM{}},
+		{"no line, a strict other", "# none\ngarbage\n", "account required pam_warn.so\naccount required pam_deny.so\nsession required pam_deny.so\n",
+			otherPAM{[]string{"account", "session"}, []string{"pam_warn", "pam_deny", "pam_deny"}, true}},
+		{"no line, Debian's other", "", "account requisite pam_deny.so\naccount required pam_permit.so\nsession required pam_unix.so\n",
+			otherPAM{[]string{"account", "session"}, []string{"pam_deny", "pam_permit", "pam_unix"}, false}},
+		{"no session, no other", "account required pam_unix.so\n", "", otherPAM{[]string{"session"}, nil, true}},
+	} {
+		dir := t.TempDir()
+		for name, text := range map[string]string{"callhome": tt.service, "other": tt.other} {
+			if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if got := pamOther(dir, "callhome"); !reflect.DeepEqual(got, tt.want) {
+			t.Errorf("%s: got %+v, want %+v", tt.name, got, tt.want)
 		}
 	}
 }
@@ -87,6 +113,10 @@ func TestPAMFindings(t *testing.T) {
 			[]Finding{{Good, "service sshd, because W, which runs pam_unix, pam_motd", "", 0}}},
 		{"a service that is not whole", &pamSetup{how: sshdexec.PAMByOption, service: "callhome", missing: "/etc/pam.d/common-session"}, "yes",
 			[]Finding{{Missing, "service callhome; its file /etc/pam.d/common-session does not exist, so no user can log in", "create that file, or remove /etc/pam.d/callhome if it is callhome's", sysexits.Config}}},
+		{"a service without a line", &pamSetup{how: sshdexec.PAMByName, service: "callhome", other: otherPAM{kinds: []string{"account", "session"}, refuses: true}}, "yes",
+			[]Finding{{Missing, "service callhome; its file has no line for account and for session, and the service other refuses each user", "write these lines into /etc/pam.d/callhome, as packaging/pam.d has them", sysexits.Config}}},
+		{"a service without a session", &pamSetup{how: sshdexec.PAMByName, service: "callhome", modules: []string{"pam_unix"}, other: otherPAM{kinds: []string{"session"}, modules: []string{"pam_env"}}}, "yes",
+			[]Finding{{Warning, "service callhome; its file has no line for session, and the service other takes its place, which runs pam_env", "write these lines into /etc/pam.d/callhome, as packaging/pam.d has them", 0}}},
 	} {
 		m := machine{pamSetup: tt.p, config: map[string][]string{"usepam": {tt.pam}}}
 		if got := checkPAM(&m); !slices.Equal(got, tt.want) {
