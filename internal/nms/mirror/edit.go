@@ -297,7 +297,7 @@ func (m *Mirror) editRevoked(what string, edit func([]byte) ([]byte, error)) (re
 		case len(text) > maxList:
 			return fail(fmt.Errorf("it would have %d bytes, the maximum is %d", len(text), maxList))
 		case v.Revision != 0 && bytes.Equal(text, v.Data):
-			return registry.Change{}, nil
+			return registry.Change{}, m.unwritten(registry.RevokedFile)
 		}
 		revision, err := entries.Put(ctx, revokedKey, text, v.Revision)
 		if errors.Is(err, buckets.ErrConflict) {

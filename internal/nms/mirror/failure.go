@@ -1,6 +1,7 @@
 package mirror
 
 import (
+	"fmt"
 	"maps"
 	"slices"
 	"time"
@@ -26,6 +27,11 @@ const (
 func (m *Mirror) fail(name string, v buckets.Value, err error) {
 	m.failed[name] = failure{v, err}
 	m.warn.Warn("cannot write the copy of the registry; temporary, retry", "file", name, "error", err)
+	m.tryLater()
+}
+
+// tryLater has what could not be written tried again. The caller holds mu.
+func (m *Mirror) tryLater() {
 	if m.retry == nil {
 		m.pause = min(max(2*m.pause, firstPause), lastPause)
 		m.retry = time.AfterFunc(m.pause, m.again)
@@ -45,6 +51,8 @@ func (m *Mirror) again() {
 	}
 	if len(m.failed) == 0 {
 		m.pause = 0
+	} else {
+		m.tryLater() // also where the list of revoked keys waits for NATS
 	}
 	m.mu.Unlock()
 	for _, name := range written {
@@ -60,4 +68,17 @@ func (m *Mirror) failures() (out []registry.Problem) {
 		out = append(out, registry.Problem{File: name, Error: "the cluster's change cannot be written here: " + m.failed[name].err.Error()})
 	}
 	return out
+}
+
+// unwritten returns why the cluster's file of that name is not in force at this station,
+// nil where it is: an operator who revokes a key must not believe that it is refused here.
+func (m *Mirror) unwritten(name string) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	f, failed := m.failed[name]
+	if !failed {
+		return nil
+	}
+	// Not wrapped: a file that is missing is no device that is missing.
+	return fmt.Errorf("the cluster has the change of %s, which this station cannot write; temporary, retried: %v", name, f.err)
 }

@@ -126,7 +126,8 @@ func (f *follower) Value(key string, v buckets.Value) {
 		m.mu.Unlock()
 		return
 	}
-	one := time.Since(m.last) > alone
+	_, failed := m.failed[name] // and is in force late enough
+	one := failed || time.Since(m.last) > alone
 	m.last = time.Now()
 	written := m.update(name, v, one)
 	m.mu.Unlock()
@@ -339,6 +340,9 @@ func (m *Mirror) Problems() []registry.Problem {
 // own brings a change of this station in force at once, before the watch shows it.
 func (m *Mirror) own(name string, v buckets.Value) (registry.Change, error) {
 	m.write(name, v, true)
+	if err := m.unwritten(name); err != nil {
+		return registry.Change{}, err
+	}
 	return m.registry.Read(name)
 }
 

@@ -472,13 +472,18 @@ func TestAChangeThatCannotBeWrittenIsTriedAgain(t *testing.T) {
 		p := b.Problems()
 		return len(p) == 2 && p[0].File == "edge7.json" && p[1].File == registry.RevokedFile && strings.Contains(p[0].Error, "cannot be written")
 	})
+	for what, again := range map[string]string{"the same key": ssh.FingerprintSHA256(key), "another key": ssh.FingerprintSHA256(newKey(t))} {
+		if _, err := b.Revoke(again); err == nil || !strings.Contains(err.Error(), "this station cannot write") {
+			t.Errorf("revoking %s where it is not in force: %v", what, err)
+		}
+	}
 	for _, p := range b.Problems() {
 		if err := os.RemoveAll(filepath.Join(b.dir, p.File)); err != nil {
 			t.Fatal(err)
 		}
 	}
 	await(t, "both are in force", func() bool {
-		return len(b.Problems()) == 0 && b.registry.Entry("edge7") != nil && len(b.registry.Revoked()) == 1
+		return len(b.Problems()) == 0 && b.registry.Entry("edge7") != nil && len(b.registry.Revoked()) == 2
 	})
 }
 
