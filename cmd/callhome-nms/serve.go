@@ -337,6 +337,7 @@ func (d *backend) Status() nmsproto.Status {
 	out := nmsproto.Status{
 		Version: version, PID: os.Getpid(), Since: d.begun, Listening: d.listening, Group: d.group, Devices: s.Devices, Sessions: s.SessionsNow,
 		Unauthenticated: s.Unauthenticated, Unknown: s.Unknown, Calls: s.Calls, Drain: s.Drain,
+		RegistryError: d.registry.Lost(),
 	}
 	if d.cluster != nil {
 		d.cluster.status(&out, d.see().Devices())

@@ -61,6 +61,9 @@ func status(c *cli.Context) error {
 			fmt.Fprintf(w, "callhome-nms %s, PID %d, running for %s, %s\n", s.Version, s.PID, cmdline.Age(s.Since), calls)
 			fmt.Fprintf(w, "%s connected, %d lost, %d never seen; %s\n", cmdline.Count(s.Devices[nmsproto.Connected], "device"), s.Devices[nmsproto.Lost], s.Devices[nmsproto.NeverSeen], cmdline.Count(s.Sessions, "session"))
 			fmt.Fprintf(w, "%s, %d unauthenticated, %s\n", cmdline.Count(int(s.Calls), "call"), s.Unauthenticated, cmdline.Count(s.Unknown, "unknown host key"))
+			if s.RegistryError != "" {
+				fmt.Fprintf(w, "the registry cannot be read, and stays in force as it was: %s\n", printable.Quoted(s.RegistryError))
+			}
 			stationTable(w, s)
 			if s.Drain != nil {
 				fmt.Fprintf(w, "draining for %s: %s\n", cmdline.Age(s.Drain.Since), left(s.Drain))

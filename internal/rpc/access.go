@@ -37,21 +37,24 @@ func anyOf(have, wanted []uint32) bool {
 }
 
 // AccessOf looks up the group that may call every method, and the group that may
-// call those that change nothing; "" names no group. A group that does not exist
-// counts as one without members.
+// call those that change nothing, as the options --group and --read-group name them; ""
+// names no group. A group that does not exist counts as one without members.
 func AccessOf(full, read string, log hclog.Logger) (Access, error) {
 	a := Access{Group: full}
 	for _, g := range []struct {
-		name string
-		to   *[]uint32
-	}{{full, &a.Full}, {read, &a.Read}} {
+		option, name, without string
+		to                    *[]uint32
+	}{
+		{"--group", full, "no such group, so only root may call what changes something", &a.Full},
+		{"--read-group", read, "no such group, so no further user may list and read", &a.Read},
+	} {
 		if g.name == "" {
 			continue
 		}
 		found, err := user.LookupGroup(g.name)
 		var unknown user.UnknownGroupError
 		if errors.As(err, &unknown) {
-			log.Warn("no such group, so only root may call", "group", g.name)
+			log.Warn(g.without, "group", g.name, "option", g.option)
 			continue
 		}
 		if err != nil {

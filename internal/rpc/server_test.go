@@ -2,6 +2,7 @@ package rpc
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -218,9 +219,21 @@ func TestAccessDecidesWhichMethodsAPeerMayCall(t *testing.T) {
 }
 
 func TestAccessOf(t *testing.T) {
-	a, err := AccessOf("root", "no-such-group-here", hclog.NewNullLogger())
+	var out bytes.Buffer
+	log := hclog.New(&hclog.LoggerOptions{Output: &out})
+	a, err := AccessOf("root", "no-such-group-here", log)
 	if err != nil || len(a.Full) != 1 || a.Full[0] != 0 || a.Read != nil {
 		t.Errorf("got %+v, %v", a, err)
+	}
+	if got := out.String(); !strings.Contains(got, "so no further user may list and read: group=no-such-group-here option=--read-group") || strings.Contains(got, "root") {
+		t.Errorf("the log is %q", got)
+	}
+	out.Reset()
+	if a, err := AccessOf("no-such-group-here", "root", log); err != nil || a.Full != nil || len(a.Read) != 1 {
+		t.Errorf("got %+v, %v", a, err)
+	}
+	if got := out.String(); !strings.Contains(got, "so only root may call what changes something: group=no-such-group-here option=--group") {
+		t.Errorf("the log is %q", got)
 	}
 	if a, err := AccessOf("", "", hclog.NewNullLogger()); err != nil || a.Full != nil {
 		t.Errorf("without names: %+v, %v", a, err)

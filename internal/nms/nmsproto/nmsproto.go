@@ -303,6 +303,8 @@ type Status struct {
 	Stations     []Station `json:"stations,omitempty"`
 	ClusterError string    `json:"cluster-error,omitempty"`
 	Drain        *Drain    `json:"drain,omitempty"` // since the method drain was called
+	// RegistryError is why the registry cannot be read; it stays in force as it was.
+	RegistryError string `json:"registry-error,omitempty"`
 }
 
 // Station is one station of a cluster.

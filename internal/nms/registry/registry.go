@@ -60,6 +60,7 @@ type Registry struct {
 	cas      map[string]int    // a CA's wire form -> how many names it has in byName
 	revoked  map[string]bool   // fingerprints; nil: the list has never been readable
 	problems map[string]string // file name -> error
+	lost     string            // why the directory cannot be read
 }
 
 // caName is a principal of a CA, the latter in wire form.
@@ -90,15 +91,33 @@ func (r *Registry) Reload() (Change, error) {
 	r.reading.Lock()
 	defer r.reading.Unlock()
 	found, err := names(r.dir)
+	r.mu.Lock()
+	r.lost = ""
+	r.mu.Unlock()
 	if err != nil {
-		wake.Up(r.unread)
-		return Change{}, fmt.Errorf("reading the registry: %w", err)
+		return Change{}, r.lose("reading", err)
 	}
 	look := append(found, RevokedFile)
 	for name := range r.files {
 		look = append(look, name) // it may be gone
 	}
 	return r.update(look, false)
+}
+
+// lose notes why the directory cannot be read, and has that tried again.
+func (r *Registry) lose(what string, err error) error {
+	wake.Up(r.unread)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.lost = err.Error()
+	return fmt.Errorf("%s the registry: %w", what, err)
+}
+
+// Lost returns why the directory cannot be read, "" if it can. All stays in force then.
+func (r *Registry) Lost() string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.lost
 }
 
 // names returns the names in a directory, in any order.
@@ -147,11 +166,15 @@ func (r *Registry) Entries() []*Entry {
 	return out
 }
 
-// Problems returns the files that cannot be used, sorted by name.
+// Problems returns the files that cannot be used, sorted by name, after the directory if
+// it cannot be read.
 func (r *Registry) Problems() []Problem {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	out := []Problem{}
+	if r.lost != "" {
+		out = append(out, Problem{r.dir, "the registry cannot be read, and stays in force as it was: " + r.lost})
+	}
 	for _, name := range slices.Sorted(maps.Keys(r.problems)) {
 		out = append(out, Problem{name, r.problems[name]})
 	}

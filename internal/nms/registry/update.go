@@ -1,7 +1,6 @@
 package registry
 
 import (
-	"fmt"
 	"iter"
 	"maps"
 	"os"
@@ -82,8 +81,7 @@ func (r *Registry) update(names []string, all bool) (Change, error) {
 	}
 	// Files that are gone with their directory were not removed by an operator.
 	if _, err := os.Stat(r.dir); gone && err != nil {
-		wake.Up(r.unread)
-		return Change{}, fmt.Errorf("reading the registry: %w", err)
+		return Change{}, r.lose("reading", err)
 	}
 	if unread {
 		wake.Up(r.unread)

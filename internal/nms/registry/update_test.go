@@ -403,6 +403,9 @@ func TestAReplacedDirectoryIsWatched(t *testing.T) {
 	if n := r.Len(); n != 2 {
 		t.Errorf("%d entries are in force, want 2", n)
 	}
+	if p := r.Problems(); len(p) == 0 || p[0].File != dir || !strings.Contains(p[0].Error, "no such file") || r.Lost() == "" {
+		t.Errorf("the problems are %+v, lost %q", p, r.Lost())
+	}
 	if err := os.Mkdir(dir+".new", 0o700); err != nil {
 		t.Fatal(err)
 	}
@@ -413,6 +416,9 @@ func TestAReplacedDirectoryIsWatched(t *testing.T) {
 	w.await("the new directory", func(c Change) bool { return len(c.Removed) == 2 && slices.Equal(c.Added, []string{"a"}) })
 	write(t, dir, "b.json", pinned("b", sshtest.NewSigner(t).PublicKey()))
 	w.await("a change in it", func(c Change) bool { return slices.Equal(c.Added, []string{"b"}) })
+	if p := r.Problems(); len(p) != 0 || r.Lost() != "" {
+		t.Errorf("the problems are %+v, lost %q", p, r.Lost())
+	}
 }
 
 // synced waits until the directory is watched.

@@ -67,8 +67,7 @@ func (r *Registry) Watch(ctx context.Context, report func(Change, error)) error 
 			next, err := n.watch(r.dir)
 			if err != nil {
 				n.lose()
-				wake.Up(r.unread)
-				report(Change{}, fmt.Errorf("watching the registry: %w", err))
+				report(Change{}, r.lose("watching", err))
 				continue
 			}
 			d.Close()
