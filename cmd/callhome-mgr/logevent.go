@@ -42,7 +42,7 @@ func logEvent(log hclog.Logger, e proto.Event) {
 		fields = append(fields, "outage", e.Outage.Round(time.Millisecond).String())
 	}
 	for _, f := range []struct{ name, value string }{
-		{"client", client}, {"endpoint", endpoint}, {"next-attempt-in", next}, {"remote", s.Remote}, {"user", s.User}, {"stage", string(s.Stage)}, {"cause", s.Cause}, {"opaque", s.Opaque}, {"words", e.Text},
+		{"client", client}, {"endpoint", endpoint}, {"next-attempt-in", next}, {"remote", s.Remote}, {"user", s.User}, {"stage", string(s.Stage)}, {"cause", s.Cause}, {"opaque", s.Opaque}, {"details", e.Text},
 	} {
 		if f.value != "" {
 			fields = append(fields, f.name, printable.Quoted(f.value))

@@ -20,7 +20,7 @@ func TestLogEvent(t *testing.T) {
 	}{
 		{proto.Event{Event: proto.EventRefused, Text: "Failed none for a\nb", Session: proto.SessionInfo{
 			Session: 7, Host: "nms.example", Port: 4334, User: "x\x1b[2J", Stage: proto.StageAuth,
-		}}, `[WARN]  login-refused: session=7 host=nms.example port=4334 user=x\x1b[2J stage=authentication words="Failed none for a\nb"`},
+		}}, `[WARN]  login-refused: session=7 host=nms.example port=4334 user=x\x1b[2J stage=authentication details="Failed none for a\nb"`},
 		{proto.Event{Event: proto.EventAttemptFailed, Client: nms, Session: ended},
 			`[WARN]  attempt-failed: session=7 host=nms.example port=4334 client=n\nms endpoint=a next-attempt-in=1h0m0s stage=tcp cause=refused`},
 		{proto.Event{Event: proto.EventFailed, Session: ended}, ""}, // attempt-failed says it
@@ -30,8 +30,8 @@ func TestLogEvent(t *testing.T) {
 		{proto.Event{Event: proto.EventLost, Client: &proto.ClientStatus{Client: "b"}}, `[WARN]  lost: client=b`},
 		{proto.Event{Event: proto.EventGivenUp, Client: &proto.ClientStatus{Client: "b"}}, `[ERROR] given-up: client=b`},
 		{proto.Event{Event: proto.EventAllExhausted, Client: &proto.ClientStatus{Client: "b"}}, `[WARN]  all-endpoints-exhausted: client=b`},
-		{proto.Event{Event: proto.EventConfigApplied, Text: "2 clients"}, `[INFO]  configuration-applied: words="2 clients"`},
-		{proto.Event{Event: proto.EventConfigRefused, Text: "line 1: x\nline 2: y"}, `[ERROR] configuration-refused: words="line 1: x\nline 2: y"`},
+		{proto.Event{Event: proto.EventConfigApplied, Text: "2 clients"}, `[INFO]  configuration-applied: details="2 clients"`},
+		{proto.Event{Event: proto.EventConfigRefused, Text: "line 1: x\nline 2: y"}, `[ERROR] configuration-refused: details="line 1: x\nline 2: y"`},
 		{proto.Event{Event: proto.EventLog, Session: proto.SessionInfo{Session: 7}, Text: "x"}, ""},
 	} {
 		var log bytes.Buffer
