@@ -200,6 +200,24 @@ func (c *Conn) Open(ctx context.Context, name string) (*Bucket, error) {
 	return &Bucket{conn: c, name: name, kv: kv, stream: stream, TTL: info.Config.MaxAge, Created: info.Created}, nil
 }
 
+// CreatedNow returns Created of the bucket that has the name now: it may have been created
+// anew since this one was opened.
+func (b *Bucket) CreatedNow(ctx context.Context) (created time.Time, err error) {
+	ctx, cancel := bounded(ctx)
+	defer cancel()
+	err = b.often(ctx, func(ctx context.Context) (bool, error) {
+		info, err := b.stream.Info(ctx)
+		if err == nil {
+			created = info.Created
+		}
+		return false, err
+	})
+	if err != nil {
+		return created, fmt.Errorf("asking when the bucket %s was created: %w", b.name, err)
+	}
+	return created, nil
+}
+
 // Up returns why NATS cannot be used now, nil if it can.
 func (b *Bucket) Up() error { return b.conn.Up() }
 

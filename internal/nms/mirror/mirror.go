@@ -84,12 +84,7 @@ func New(dir string, r *registry.Registry, changed func(registry.Change, error),
 func (m *Mirror) Run(ctx context.Context, entries, keys *buckets.Bucket) {
 	m.mu.Lock()
 	m.entries, m.keys = entries, keys
-	if identity := entries.Created.UTC().Format("2006-01-02T15:04:05.000000000Z"); identity != m.state.bucket {
-		// No file came from this bucket. What it does not have is not removed.
-		if err := m.state.reset(identity); err != nil {
-			m.log.Error("cannot record which files of the registry are copies", "error", err)
-		}
-	}
+	m.identify(entries.Created)
 	m.mu.Unlock()
 	defer m.warn.Rest()
 	defer func() {
@@ -100,6 +95,19 @@ func (m *Mirror) Run(ctx context.Context, entries, keys *buckets.Bucket) {
 		}
 	}()
 	entries.Watch(ctx, ">", (*follower)(m))
+}
+
+// identify begins the state anew where the bucket is not the one that files came from:
+// what it does not have is not removed. The caller holds mu.
+func (m *Mirror) identify(created time.Time) {
+	identity := created.UTC().Format("2006-01-02T15:04:05.000000000Z")
+	if identity == m.state.bucket {
+		return
+	}
+	clear(m.revisions)
+	if err := m.state.reset(identity); err != nil {
+		m.log.Error("cannot record which files of the registry are copies", "error", err)
+	}
 }
 
 // follower is the mirror as a buckets.Watcher.
@@ -149,6 +157,12 @@ func (f *follower) Complete() {
 		return
 	}
 	m.complete = true
+	created, unidentified := m.entries.CreatedNow(context.Background())
+	if unidentified == nil {
+		m.identify(created)
+	} else {
+		m.log.Error("no file of the registry is removed until it is copied again", "error", unidentified)
+	}
 	if v, ok := m.snapshot[registry.RevokedFile]; !ok || v.Deleted {
 		if v, ok = m.revoke(v); ok {
 			m.snapshot[registry.RevokedFile] = v
@@ -168,7 +182,7 @@ func (f *follower) Complete() {
 		}
 	}
 	for _, name := range m.state.names() {
-		if _, ok := m.snapshot[name]; !ok && entries > 0 { // an empty bucket is not what an operator wants
+		if _, ok := m.snapshot[name]; !ok && entries > 0 && unidentified == nil { // an empty bucket is not what an operator wants
 			behind = append(behind, name)
 		}
 	}

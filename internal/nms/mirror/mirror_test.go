@@ -414,6 +414,49 @@ func TestAWatchThatIsBehindRemovesNothing(t *testing.T) {
 	}
 }
 
+// TestAnotherBucketRemovesNothing: a bucket is created anew while a station runs, and an
+// entry is written before the others are imported.
+func TestAnotherBucketRemovesNothing(t *testing.T) {
+	servers := natstest.Start(t, 1)
+	a := join(t, servers, t.TempDir())
+	for _, id := range []string{"one", "two"} {
+		if _, err := a.Add(entry(id, newKey(t))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	nc, err := nats.Connect(servers.URLs()[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	js, err := jetstream.New(nc)
+	if err == nil {
+		err = js.DeleteStream(t.Context(), "KV_"+buckets.Registry)
+	}
+	if err == nil {
+		_, err = a.conn.Create(t.Context(), buckets.Layout{Replicas: 1, Lease: 10 * time.Second})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	other := &registry.Entry{ID: "one", HostKeys: []ssh.PublicKey{newKey(t)}, User: "other"}
+	revision, err := a.entries.Put(t.Context(), buckets.KeyOf("one"), other.Format(), 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := (*follower)(a.Mirror) // as the watch does when it begins anew
+	f.Begin()
+	f.Value(buckets.KeyOf("one"), buckets.Value{Data: other.Format(), Revision: revision})
+	f.Complete()
+	text, _ := os.ReadFile(filepath.Join(a.dir, "one.json"))
+	if string(text) != string(other.Format()) {
+		t.Errorf("one is that of the former bucket:\n%s", text)
+	}
+	if p := a.Problems(); !a.has("two") || len(p) != 1 || p[0].File != "two.json" {
+		t.Errorf("two is removed, or not listed: %v", p)
+	}
+}
+
 // TestAnUndoneRevocationStaysUndone: a station that was away has the key in its copy, and
 // does not bring it back. A list that is no copy may have a revocation of its own: it does.
 func TestAnUndoneRevocationStaysUndone(t *testing.T) {
