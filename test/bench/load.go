@@ -29,7 +29,7 @@ echo 'Connection from 127.0.0.1 port 1 on 127.0.0.1 port 2' >&2
 const holds = `inode=$(readlink /proc/self/fd/0)
 port=
 while [ -z "$port" ]; do # a table that changes while it is read may lack a line
-	port=$(awk -v i="${inode//[!0-9]/}" '$10 == i { split($3, a, ":"); print a[2] }' /proc/net/tcp)
+	port=$(awk -v i="${inode//[!0-9]/}" '$10 == i { split($3, a, ":"); print a[2]; exit }' /proc/net/tcp)
 done
 from="127.0.0.1 port $((16#$port))"
 echo "Accepted publickey for root from $from ssh2: ED25519 SHA256:x" >&2

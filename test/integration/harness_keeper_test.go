@@ -60,8 +60,8 @@ exec 3>&1 >&2
 # The socket's peer: these stories call 127.0.0.1 only.
 inode=$(readlink /proc/self/fd/3)
 port=
-while [ -z "$port" ]; do # a table that changes while it is read may lack a line
-	port=$(awk -v i="${inode//[!0-9]/}" '$10 == i { split($3, a, ":"); print a[2] }' /proc/net/tcp)
+while [ -z "$port" ]; do # a table that changes while it is read may lack a line, or have it twice
+	port=$(awk -v i="${inode//[!0-9]/}" '$10 == i { split($3, a, ":"); print a[2]; exit }' /proc/net/tcp)
 done
 from="127.0.0.1 port $((16#$port))"
 echo "Connection from $from on 127.0.0.1 port 1 rdomain \"\""

@@ -245,7 +245,8 @@ func (k *keeper) awaitCrowd(n int) map[string]proto.SessionInfo {
 			time.Sleep(20 * time.Millisecond) // a long list is work for the daemon
 			for _, c := range k.Status().Clients {
 				if _, ok := by[c.Client]; !ok {
-					return fmt.Errorf("%d have, in %d sessions; one without is %+v", len(by), len(list), c)
+					text, _ := json.Marshal(c)
+					return fmt.Errorf("%d have, in %d sessions; one without is %s", len(by), len(list), text)
 				}
 			}
 			return fmt.Errorf("%d have, in %d sessions", len(by), len(list))
