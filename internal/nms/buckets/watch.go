@@ -23,6 +23,9 @@ type Watcher interface {
 const (
 	// rewatch is how often a watch begins anew without a reason.
 	rewatch = 10 * time.Minute
+	// identifyEvery is how often it is looked whether the bucket is another one of that
+	// name. Its revisions begin at 1, below those that were shown.
+	identifyEvery = 10 * time.Second
 	// askEvery is how often the leader of a bucket's stream is asked for what a watch has
 	// not shown. A server that is lost takes the consumers along that it had, also those
 	// of clients of other servers; and while the servers elect a leader of JetStream,
@@ -42,13 +45,14 @@ var errStalled = errors.New("the watch has stalled, as after the loss of a serve
 // Watch watches keys until ctx ends. A watch begins anew after each reconnection:
 // messages may be missing, and a bucket may be another one.
 func (b *Bucket) Watch(ctx context.Context, keys string, w Watcher) {
-	f := &follower{bucket: b, keys: keys, to: w, begun: make(chan consumer)}
+	f := &follower{bucket: b, keys: keys, to: w, begun: make(chan consumer), created: b.Created, identified: make(chan time.Time)}
 	defer func() { f.of.end() }()
 	renewed := b.conn.renewal()
 	f.anew(ctx)
-	again, ask := time.NewTicker(rewatch), time.NewTicker(askEvery)
+	again, ask, identify := time.NewTicker(rewatch), time.NewTicker(askEvery), time.NewTicker(identifyEvery)
 	defer again.Stop()
 	defer ask.Stop()
+	defer identify.Stop()
 	for {
 		select {
 		case <-ctx.Done():
@@ -67,6 +71,13 @@ func (b *Bucket) Watch(ctx context.Context, keys string, w Watcher) {
 			f.answer(ctx, v)
 		case <-ask.C:
 			f.ask(ctx)
+		case <-identify.C:
+			go f.identify(ctx)
+		case created := <-f.identified:
+			if !created.Equal(f.created) {
+				f.created = created
+				f.anew(ctx)
+			}
 		}
 	}
 }
@@ -85,6 +96,9 @@ type follower struct {
 	seen      uint64        // the last revision that was shown
 	overtaken uint64        // the first revision that the leader had and the consumer has not shown; 0 if none
 	moved     time.Time     // when the consumer showed something, or was overtaken
+
+	created    time.Time // of the bucket
+	identified chan time.Time
 }
 
 // shown is a value with its key.
@@ -228,6 +242,20 @@ func (f *follower) update(ctx context.Context, e jetstream.KeyValueEntry, ok boo
 		if e.Revision() >= f.seen { // else the leader has shown it
 			f.show(shownBy(e))
 		}
+	}
+}
+
+// identify passes on when the bucket was created that has the name now.
+func (f *follower) identify(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, identifyEvery)
+	defer cancel()
+	created, err := f.bucket.CreatedNow(ctx)
+	if err != nil {
+		return // it is looked again
+	}
+	select {
+	case f.identified <- created:
+	case <-ctx.Done():
 	}
 }
 

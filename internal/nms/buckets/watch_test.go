@@ -1,6 +1,7 @@
 package buckets
 
 import (
+	"context"
 	"fmt"
 	"testing"
 	"time"
@@ -10,30 +11,52 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
+// maxConsumers are how many the stream of a test's bucket has room for: nats.go can have
+// a watch's former consumer made again while another is made.
+const maxConsumers = 2
+
 // loseConsumers removes the consumers of a bucket, and lets none be made until the
 // function that it returns is called: as where the server that had them is lost, and
-// with it the leader of JetStream. The stream has room for one consumer.
+// with it the leader of JetStream.
 func loseConsumers(t *testing.T, b *Bucket) (restore func()) {
 	t.Helper()
-	const mine = "in-the-way"
-	for {
+	var mine []string
+	for i := range maxConsumers {
+		mine = append(mine, fmt.Sprint("in-the-way-", i))
+	}
+	restore = func() {
+		for _, name := range mine {
+			_ = b.stream.DeleteConsumer(context.WithoutCancel(t.Context()), name)
+		}
+	}
+	fill := func() error {
+		for _, name := range mine {
+			if _, err := b.stream.CreateConsumer(t.Context(), jetstream.ConsumerConfig{Durable: name, AckPolicy: jetstream.AckNonePolicy}); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	for t.Context().Err() == nil {
 		for info := range b.stream.ListConsumers(t.Context()).Info() {
 			_ = b.stream.DeleteConsumer(t.Context(), info.Name)
 		}
-		if _, err := b.stream.CreateConsumer(t.Context(), jetstream.ConsumerConfig{Durable: mine, AckPolicy: jetstream.AckNonePolicy}); err == nil {
-			return func() { _ = b.stream.DeleteConsumer(t.Context(), mine) }
+		if fill() == nil {
+			return restore
 		}
 	}
+	t.Fatal("the consumers' places cannot be taken")
+	return nil
 }
 
-// openWithOneConsumer opens a bucket whose stream can have one consumer.
-func openWithOneConsumer(t *testing.T, c *Conn, name string) *Bucket {
+// openWithFewConsumers opens a bucket whose stream has room for maxConsumers.
+func openWithFewConsumers(t *testing.T, c *Conn, name string) *Bucket {
 	t.Helper()
 	for _, s := range (Layout{Replicas: 1, Lease: time.Minute}).streams() {
 		if s.Name != "KV_"+name {
 			continue
 		}
-		s.MaxConsumers = 1
+		s.MaxConsumers = maxConsumers
 		if err := c.js.DeleteStream(t.Context(), s.Name); err != nil {
 			t.Fatal(err)
 		}
@@ -48,7 +71,7 @@ func openWithOneConsumer(t *testing.T, c *Conn, name string) *Bucket {
 // consumer does not show, each value and deletion once and in order.
 func TestAWatchGoesOnWithoutItsConsumer(t *testing.T) {
 	c := connect(t, natstest.Start(t, 1), time.Minute, 1)
-	b := openWithOneConsumer(t, c, Claims)
+	b := openWithFewConsumers(t, c, Claims)
 	revision, err := b.Put(t.Context(), "a", []byte("first"), 0)
 	if err != nil {
 		t.Fatal(err)
@@ -83,5 +106,37 @@ func TestAWatchGoesOnWithoutItsConsumer(t *testing.T) {
 	restore()
 	if n := <-r.complete; n != 51 {
 		t.Errorf("the watch that began anew showed %d values, want 51", n)
+	}
+}
+
+// TestAWatchFindsAnotherBucket: one that was created anew under its name, without a
+// reconnection. Its revisions are below those that were shown.
+func TestAWatchFindsAnotherBucket(t *testing.T) {
+	c := connect(t, natstest.Start(t, 1), time.Minute, 1)
+	b := open(t, c, Claims)
+	for i := range 5 {
+		if _, err := b.Put(t.Context(), fmt.Sprint("key-", i), []byte("x"), 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r := newRecorder()
+	go b.Watch(t.Context(), "*", r)
+	if n := <-r.complete; n != 5 {
+		t.Fatalf("%d values, want 5", n)
+	}
+	if err := c.js.DeleteStream(t.Context(), "KV_"+Claims); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Create(t.Context(), Layout{Replicas: 1, Lease: time.Minute}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := open(t, c, Claims).Put(t.Context(), "key", []byte("y"), 0); err != nil {
+		t.Fatal(err)
+	}
+	for n := -1; n != 1; {
+		n = <-r.complete
+	}
+	if v := r.get("key"); string(v.Data) != "y" {
+		t.Errorf("the watch shows %+v", v)
 	}
 }
