@@ -256,16 +256,23 @@ func entryOf(d nmsproto.Adopted) string {
 func whenBack(u nmsproto.Unknown, now time.Time) string {
 	const atOnce = "`callhome-mgr call --client CLIENT` on the device makes the call now"
 	last := max(0, now.Sub(u.Last)).Round(time.Second)
-	if u.Pause == 0 {
+	switch {
+	case u.Pause == 0 && u.Calls > 1:
+		return fmt.Sprintf("it called %d times, station %s once and %v ago, so its next call cannot be foreseen; %s", u.Calls, printable.Line(u.Station), last, atOnce)
+	case u.Pause == 0:
 		return fmt.Sprintf("it called once, %v ago, so its next call cannot be foreseen; %s", last, atOnce)
+	}
+	of := ""
+	if u.Station != "" {
+		of = " of station " + printable.Line(u.Station)
 	}
 	pause := min(2*u.Pause, max(5*time.Minute, u.Pause)).Round(time.Second)
 	next := "is due"
 	if left := pause - last; left > 0 {
 		next = fmt.Sprintf("comes in about %v", left)
 	}
-	return fmt.Sprintf("its last two calls were %v apart, the last one %v ago: the next one %s, if it doubles its pauses up to 5m as callhome-mgr does; %s",
-		u.Pause.Round(time.Second), last, next, atOnce)
+	return fmt.Sprintf("its last two calls%s were %v apart, the last one %v ago: the next one %s, if it doubles its pauses up to 5m as callhome-mgr does; %s",
+		of, u.Pause.Round(time.Second), last, next, atOnce)
 }
 
 func remove(c *cli.Context) error {

@@ -30,6 +30,11 @@ func TestWhenADeviceIsBack(t *testing.T) {
 			t.Errorf("got %q, want %q", got, tt.want)
 		}
 	}
+	for pause, want := range map[time.Duration]string{0: "it called 3 times, station north once and 5s ago,", time.Second: "its last two calls of station north were 1s apart,"} {
+		if got := whenBack(nmsproto.Unknown{Station: "north", Calls: 3, Pause: pause, Last: now.Add(-5 * time.Second)}, now); !strings.Contains(got, want) {
+			t.Errorf("got %q, want %q", got, want)
+		}
+	}
 }
 
 // The users of devices get the daemon's group where their account is in it, and a

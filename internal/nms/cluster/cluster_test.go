@@ -183,9 +183,14 @@ func TestUnknownDevicesAreListedEverywhere(t *testing.T) {
 	if all := b.Callers(); len(all) != 1 || all[0].Station != "a" {
 		t.Errorf("b lists %+v", all)
 	}
-	await(t, "both stations are alive", func() bool {
+	c := w.start("c", 0)
+	c.mu.Lock()
+	c.calls = []nmsproto.Unknown{{HostKey: key, Calls: 2, Last: time.Now()}}
+	c.mu.Unlock()
+	await(t, "b counts the calls of both", func() bool { u := b.Cluster.Unknown(key); return u != nil && u.Calls == 3 && u.Station == "c" })
+	await(t, "all stations are alive", func() bool {
 		s := b.Stations()
-		return len(s) == 2 && s[0].Alive && s[1].Alive && s[0].Name == "a"
+		return len(s) == 3 && s[0].Alive && s[1].Alive && s[2].Alive && s[0].Name == "a"
 	})
 	if _, err := b.config.Registry.Revoke(key); err != nil {
 		t.Fatal(err)

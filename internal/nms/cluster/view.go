@@ -223,13 +223,17 @@ func callerOf(ctx context.Context) (who peering.Caller) {
 }
 
 // Unknown implements station.Cluster.
-func (c *Cluster) Unknown(fingerprint string) *nmsproto.Unknown {
+func (c *Cluster) Unknown(fingerprint string) (out *nmsproto.Unknown) {
 	for _, u := range c.others() {
-		if u.HostKey == fingerprint {
-			return &u
+		if u.HostKey != fingerprint {
+			continue
 		}
+		if out != nil {
+			u = station.Merge(*out, u)
+		}
+		out = &u
 	}
-	return nil
+	return out
 }
 
 // others returns the unknown devices that called other stations.
@@ -260,12 +264,7 @@ func (c *Cluster) Callers() []nmsproto.Unknown {
 	}
 	for _, u := range append(own, c.others()...) {
 		if was, ok := byKey[u.HostKey]; ok {
-			u.Calls += was.Calls
-			if was.Last.After(u.Last) {
-				calls := u.Calls
-				u = was
-				u.Calls = calls
-			}
+			u = station.Merge(was, u)
 		}
 		byKey[u.HostKey] = u
 	}

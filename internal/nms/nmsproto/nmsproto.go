@@ -146,7 +146,7 @@ type Unknown struct {
 	Calls       uint64    `json:"calls"`
 	First       time.Time `json:"first"`
 	Last        time.Time `json:"last"`
-	// Pause is the time between its last two calls, 0 after the first one.
+	// Pause is the time between its last two calls of that station, 0 after the first one.
 	Pause time.Duration `json:"pause-ns,omitempty"`
 }
 

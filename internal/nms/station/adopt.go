@@ -66,24 +66,29 @@ func (s *Station) Adopt(p nmsproto.AdoptParams, root bool) (nmsproto.Adopted, er
 	s.mu.Unlock()
 	s.Publish(nmsproto.Event{Event: nmsproto.EventAdopted, Device: p.ID, HostKey: p.HostKey, Address: u.Address})
 	info, _ := s.Device(p.ID)
-	u.Station = cmp.Or(u.Station, s.config.Name)
 	return nmsproto.Adopted{Device: info, Called: *u}, nil
 }
 
-// caller returns an unknown device that called this station or another one of the
-// cluster, nil where none has.
+// caller returns an unknown device that called this station or others of the cluster, nil
+// where none has. The key is the one that it has shown here, if it has.
 func (s *Station) caller(fingerprint string) *nmsproto.Unknown {
+	var own, other *nmsproto.Unknown
 	s.mu.Lock()
 	if u := s.unknown[fingerprint]; u != nil {
-		out := u.Unknown
-		s.mu.Unlock()
-		return &out
+		here := u.Unknown
+		here.Station = s.config.Name
+		own = &here
 	}
 	s.mu.Unlock()
-	if s.config.Cluster == nil {
-		return nil
+	if s.config.Cluster != nil {
+		other = s.config.Cluster.Unknown(fingerprint)
 	}
-	return s.config.Cluster.Unknown(fingerprint)
+	if own == nil || other == nil {
+		return cmp.Or(own, other)
+	}
+	all := Merge(*own, *other)
+	all.Key = own.Key
+	return &all
 }
 
 // owner returns the device that has a key in its entry, or had it at its last login, as

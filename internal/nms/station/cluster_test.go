@@ -21,6 +21,30 @@ type others struct {
 func (o others) Elsewhere(string) string          { return o.holder }
 func (o others) Unknown(string) *nmsproto.Unknown { return o.unknown }
 
+// TestAdoptCountsTheCallsOfAllStations: the last one is that of the station that it called
+// last.
+func TestAdoptCountsTheCallsOfAllStations(t *testing.T) {
+	for later, want := range map[time.Duration]nmsproto.Unknown{
+		-time.Second: {Station: "a", Pause: 8 * time.Second}, time.Second: {Station: "b", Pause: 3 * time.Second},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			d, u := newStandIn(t), new(nmsproto.Unknown)
+			s := newSite(t, func(c *Config) { c.Name, c.Cluster = "a", others{"", u} })
+			s.call("192.0.2.1:1", d.serve)
+			s.await(nmsproto.EventUnknown)
+			time.Sleep(8 * time.Second)
+			s.call("192.0.2.1:1", d.serve)
+			key := s.await(nmsproto.EventUnknown).HostKey
+			first := time.Now().Add(-time.Hour)
+			*u = nmsproto.Unknown{HostKey: key, Key: "of another key", Station: "b", Calls: 5, First: first, Last: time.Now().Add(later), Pause: 3 * time.Second}
+			got, err := s.adopt(nmsproto.AdoptParams{HostKey: key, ID: "edge7"})
+			if c := got.Called; err != nil || c.Calls != 7 || !c.First.Equal(first) || c.Station != want.Station || c.Pause != want.Pause {
+				t.Errorf("got %+v, %v", got.Called, err)
+			}
+		})
+	}
+}
+
 // TestAnotherStationsUnknownDeviceHasTheKeyOfItsFingerprint: an operator compares the
 // fingerprint, and another station has written it.
 func TestAnotherStationsUnknownDeviceHasTheKeyOfItsFingerprint(t *testing.T) {

@@ -69,6 +69,20 @@ func (s unknownDevices) list() []nmsproto.Unknown {
 	return out
 }
 
+// Merge returns what two stations know of one unknown device: all its calls, and the last
+// one with the station that it called. The pause is between two calls of that station: a
+// device that is refused by one station may call the next at once.
+func Merge(a, b nmsproto.Unknown) nmsproto.Unknown {
+	if b.Last.After(a.Last) {
+		a, b = b, a
+	}
+	a.Calls += b.Calls
+	if b.First.Before(a.First) {
+		a.First = b.First
+	}
+	return a
+}
+
 // plainKey returns a certificate's key and key ID, or the key itself.
 func plainKey(key ssh.PublicKey) (plain ssh.PublicKey, certificate string) {
 	if c, ok := key.(*ssh.Certificate); ok {
