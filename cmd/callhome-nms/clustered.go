@@ -350,21 +350,23 @@ const importing = 16
 // exportPart bounds the entries of one answer.
 const exportPart = 500
 
-// Export is a part of the registry.
-func (d *backend) Export(p nmsproto.ExportParams) (out nmsproto.Exported) {
+// Export is a part of the registry. A copy without its revoked keys would be none.
+func (d *backend) Export(p nmsproto.ExportParams) (out nmsproto.Exported, err error) {
 	out.Entries = []nmsproto.EntryText{}
 	if p.After == "" {
-		out.Revoked = d.registry.Revoked()
+		if out.Revoked = d.registry.Revoked(); out.Revoked == nil {
+			return out, proto.NewError(proto.CodeOS, registry.RevokedFile+" cannot be read, so which keys are revoked is not known: `callhome-nms devices` says why")
+		}
 	}
 	for _, e := range d.registry.Entries() {
 		switch {
 		case e.ID <= p.After:
 		case len(out.Entries) == exportPart:
 			out.More = true
-			return out
+			return out, nil
 		default:
 			out.Entries = append(out.Entries, nmsproto.EntryText{ID: e.ID, Text: string(e.Format())})
 		}
 	}
-	return out
+	return out, nil
 }

@@ -12,9 +12,11 @@ import (
 	"strings"
 
 	"callhome/internal/atomicfile"
+	"callhome/internal/cmdline"
 	"callhome/internal/nms/control"
 	"callhome/internal/nms/nmsproto"
 	"callhome/internal/nms/registry"
+	"callhome/internal/printable"
 	"callhome/internal/sysexits"
 
 	"github.com/urfave/cli/v2"
@@ -23,7 +25,10 @@ import (
 func transferCommands() []*cli.Command {
 	return []*cli.Command{
 		{Name: "import", Usage: "put the entries in the files of a directory into the cluster's registry", ArgsUsage: "DIRECTORY", Action: importDevices, Flags: []cli.Flag{socketFlag()}},
-		{Name: "export", Usage: "write the registry to files in a directory", ArgsUsage: "DIRECTORY", Action: exportDevices, Flags: []cli.Flag{socketFlag()}},
+		{Name: "export", Usage: "write the registry to files in a directory", ArgsUsage: "DIRECTORY", Action: exportDevices, Flags: []cli.Flag{
+			socketFlag(),
+			&cli.BoolFlag{Name: "prune", Usage: "remove the files of devices that the registry does not have"},
+		}},
 	}
 }
 
@@ -149,7 +154,8 @@ func readForImport(path string) (entry json.RawMessage, revoked []string, err er
 	return compact.Bytes(), nil, nil
 }
 
-// exportDevices writes the files, and removes none.
+// exportDevices writes the files. Of those that were there it removes the ones of other
+// devices with --prune, and names them without.
 func exportDevices(c *cli.Context) error {
 	if c.NArg() != 1 {
 		return program.Usage(errors.New("expected one DIRECTORY"))
@@ -158,7 +164,8 @@ func exportDevices(c *cli.Context) error {
 	if err := os.MkdirAll(dir, 0o750); err != nil {
 		return sysexits.New(sysexits.NoPerm, "", err)
 	}
-	n := 0
+	written := make(map[string]bool) // by name
+	var revoked []string
 	err := ask(c, func(m *control.Client) error {
 		for after := ""; ; {
 			var part nmsproto.Exported
@@ -173,20 +180,65 @@ func exportDevices(c *cli.Context) error {
 					return err
 				}
 				after = e.ID
-				n++
+				written[registry.FileName(e.ID)] = true
 			}
-			if len(part.Revoked) > 0 {
-				if err := atomicfile.Write(filepath.Join(dir, registry.RevokedFile), []byte(strings.Join(part.Revoked, "\n")+"\n"), atomicfile.Options{Mode: 0o640}); err != nil {
-					return err
-				}
-			}
+			revoked = append(revoked, part.Revoked...)
 			if !part.More {
 				return nil
 			}
 		}
 	})
 	if err == nil {
-		fmt.Printf("%d entries written to %s\n", n, dir)
+		err = exportRevoked(filepath.Join(dir, registry.RevokedFile), revoked)
 	}
-	return err
+	if err != nil {
+		return err
+	}
+	fmt.Printf("%d entries written to %s\n", len(written), dir)
+	return prune(dir, written, c.Bool("prune"))
+}
+
+// exportRevoked writes the list of revoked keys. Without one, only a list that is there is
+// replaced: a revocation that was undone must not come back with an import.
+func exportRevoked(path string, revoked []string) error {
+	if _, err := os.Lstat(path); len(revoked) == 0 && errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	var text strings.Builder
+	for _, line := range revoked {
+		text.WriteString(line + "\n")
+	}
+	return atomicfile.Write(path, []byte(text.String()), atomicfile.Options{Mode: 0o640})
+}
+
+// prune removes, or names, the files that import would read as entries and that were not
+// written: those of devices that were removed since a former export to that directory.
+func prune(dir string, written map[string]bool, remove bool) error {
+	files, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	var others []string
+	for _, f := range files {
+		if written[f.Name()] || f.Name() == registry.RevokedFile {
+			continue
+		}
+		if entry, _, err := readForImport(filepath.Join(dir, f.Name())); err == nil && entry != nil {
+			others = append(others, f.Name())
+		}
+	}
+	if len(others) == 0 {
+		return nil
+	}
+	if !remove || len(written) == 0 { // an empty registry may be a lost one, and this its backup
+		fmt.Fprintf(os.Stderr, "callhome-nms: %s of devices that the registry does not have are in %s, and import would add them; --prune removes them, unless the registry is empty: %s\n", cmdline.Count(len(others), "file"), dir, printable.Quoted(strings.Join(others, " ")))
+		return nil
+	}
+	for _, name := range others {
+		if err := os.Remove(filepath.Join(dir, name)); err != nil {
+			return err
+		}
+	}
+	fmt.Printf("%s removed of devices that the registry does not have\n", cmdline.Count(len(others), "file"))
+	return nil
 }

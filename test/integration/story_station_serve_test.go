@@ -272,9 +272,17 @@ func TestAnUnknownDeviceIsAdopted(t *testing.T) {
 	contains(t, "revoke", s.Run("devices", "revoke", "edge7"), "revoked "+e.HostKey, `closed the connection of "edge7"`)
 	contains(t, "the end", s.AwaitEvent("down", "edge7").Cause, "is revoked")
 	contains(t, "the list", readFile(t, filepath.Join(s.registry, "revoked_keys")), publicKey(t, d.hostKey)+" edge7\n")
+	backup := tempDir(t)
+	contains(t, "export", s.Run("devices", "export", backup), "1 entries written")
+	contains(t, "its list", readFile(t, filepath.Join(backup, "revoked_keys")), e.HostKey)
 	d.Call(s.addr)
 	contains(t, "the refusal", s.AwaitEvent("refused", "").Cause, "is revoked")
 	contains(t, "unrevoke", s.Run("devices", "unrevoke", e.HostKey), e.HostKey+" is not revoked any more")
+	writeFile(t, filepath.Join(backup, "gone.json"), strings.Replace(readFile(t, filepath.Join(backup, "edge7.json")), "edge7", "gone", 1), 0o600)
+	contains(t, "export again", s.Run("devices", "export", "--prune", backup), "1 entries written", "1 file removed")
+	if list := readFile(t, filepath.Join(backup, "revoked_keys")); list != "" {
+		t.Errorf("the exported list of revoked keys is %q", list)
+	}
 	contains(t, "unrevoke once more", s.Fails(68, "devices", "unrevoke", e.HostKey), "no revoked key has the fingerprint")
 	d.Call(s.addr)
 	s.AwaitEvent("up", "edge7")

@@ -36,7 +36,7 @@ type Backend interface {
 	Unrevoke(nmsproto.UnrevokeParams) (nmsproto.Unrevoked, error)
 	Forget(nmsproto.ForgetParams) error
 	Import(p nmsproto.ImportParams, root bool) (nmsproto.Imported, error)
-	Export(nmsproto.ExportParams) nmsproto.Exported
+	Export(nmsproto.ExportParams) (nmsproto.Exported, error)
 	// Connect owns the socket; rpc.PeerFrom says for whom it is.
 	Connect(ctx context.Context, device string, sock station.Duplex) (nmsproto.ConnectResult, error)
 	Subscribe() (last []nmsproto.Event, events <-chan nmsproto.Event, cancel func())
@@ -97,7 +97,7 @@ func methods(b Backend, c *rpc.Conn) map[string]rpc.Method {
 			return b.Import(p, c.Peer.UID == 0)
 		})},
 		nmsproto.MethodExport: {Handle: rpc.Typed(func(_ context.Context, p nmsproto.ExportParams) (nmsproto.Exported, error) {
-			return b.Export(p), nil
+			return b.Export(p)
 		})},
 		nmsproto.MethodReload: {Handle: rpc.Plain(func(context.Context) (nmsproto.Nothing, error) {
 			return nmsproto.Nothing{}, b.Reload()

@@ -52,8 +52,8 @@ func (*backend) Import(p nmsproto.ImportParams, root bool) (nmsproto.Imported, e
 	return nmsproto.Imported{Added: len(p.Entries)}, nil
 }
 
-func (*backend) Export(p nmsproto.ExportParams) nmsproto.Exported {
-	return nmsproto.Exported{Entries: []nmsproto.EntryText{{ID: p.After}}}
+func (*backend) Export(p nmsproto.ExportParams) (nmsproto.Exported, error) {
+	return nmsproto.Exported{Entries: []nmsproto.EntryText{{ID: p.After}}}, nil
 }
 
 func missing(what string) error {

@@ -19,11 +19,15 @@ var ErrNotRevoked = errors.New("the key is not revoked")
 // FileName returns the name of the file of an entry.
 func FileName(id string) string { return id + suffix }
 
-// Revoked returns the fingerprints of the revoked keys.
+// Revoked returns the fingerprints of the revoked keys; nil where the list could never be
+// read, so that every key counts as revoked.
 func (r *Registry) Revoked() []string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return slices.Sorted(maps.Keys(r.revoked))
+	if r.revoked == nil {
+		return nil
+	}
+	return append([]string{}, slices.Sorted(maps.Keys(r.revoked))...)
 }
 
 // WithoutRevoked returns a list of revoked keys without the lines of a key; other lines
