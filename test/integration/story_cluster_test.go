@@ -335,7 +335,7 @@ func (f *fleet) strangers() {
 	out := readToTheEnd(t, exec.Command("openssl", "x509", "-noout", "-fingerprint", "-sha256", "-in", filepath.Join(f.ca, "north", "station.crt")))
 	denied := writeFile(t, filepath.Join(f.ca, "south", "denied"), out, 0o644)
 	f.of("south").Signal(unix.SIGHUP)
-	if _, err := k.Wait(); err == nil || !strings.Contains(err.Error(), "device "+id+" is connected to station south: it closed the stream before the result") {
+	if _, err := k.Wait(); err == nil || !strings.Contains(err.Error(), "device "+id+" of station south: it closed the stream before the result") {
 		t.Errorf("a session by a certificate that is denied: %v", err)
 	}
 	if _, err := f.of("north").open(id); err == nil || !strings.Contains(err.Error(), "it refuses the certificate of this station") {

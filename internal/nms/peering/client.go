@@ -150,7 +150,7 @@ func failed(p Peer, device string, err error) error {
 		return theirs
 	}
 	why := printable.Line(err.Error())
-	return proto.StageError(proto.StageSession, fmt.Sprintf("device %s is connected to station %s: %s", device, p.Station, why), proto.ErrorData{Reason: why})
+	return proto.StageError(proto.StageSession, fmt.Sprintf("device %s of station %s: %s", device, p.Station, why), proto.ErrorData{Reason: why})
 }
 
 // lost is the error for a stream that ended without a result.

@@ -274,7 +274,7 @@ func TestSettle(t *testing.T) {
 			t.Errorf("kept %v: got %v, %q, %v", kept, got, cause, err)
 		}
 		h.stop()
-		if _, _, err := client.Settle(t.Context(), h.Peer, "d"); err == nil || !strings.Contains(err.Error(), "device d is connected to station b: it cannot be reached at 127.0.0.1:") {
+		if _, _, err := client.Settle(t.Context(), h.Peer, "d"); err == nil || !strings.Contains(err.Error(), "device d of station b: it cannot be reached at 127.0.0.1:") {
 			t.Errorf("from a station that is gone: %v", err)
 		}
 	}
@@ -322,7 +322,7 @@ func TestWhoEndsASession(t *testing.T) {
 		"a denied certificate": {func(s session) {
 			deny(t, filepath.Join(c.dir, "b"), client.identity.now.certificate.Leaf.Raw)
 			s.holder.server.Recheck()
-		}, "device d is connected to station b: it closed the stream before the result"},
+		}, "device d of station b: it closed the stream before the result"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			over := make(chan error, 1)
