@@ -203,6 +203,11 @@ func (w *stationsWatch) Value(key string, v buckets.Value) {
 	if claims.Later(b.Incarnation, former.Incarnation) {
 		w.peers.Over(former.Incarnation)
 	}
+	for incarnation := range w.living { // known by claims: the watch shows the last heartbeat, not each
+		if claims.Later(b.Incarnation, incarnation) {
+			w.peers.Over(incarnation)
+		}
+	}
 	if former.Incarnation != b.Incarnation || b.Over {
 		w.config.Log.Info("a station of the cluster", "station", key, "address", printable.Line(b.Address), "incarnation", printable.Line(b.Incarnation), "devices", b.Connected)
 		w.bury()
@@ -246,7 +251,10 @@ func (c *Cluster) bury() {
 // note records a claim as it is known now. The caller holds mu.
 func (c *Cluster) note(id string, claim claims.Claim) {
 	c.claimed[id] = claim
-	if claim.Incarnation != "" {
+	switch {
+	case claims.Later(c.known[claim.Station].Incarnation, claim.Incarnation):
+		c.peers.Over(claim.Incarnation) // the watch of claims is behind that of heartbeats
+	case claim.Incarnation != "":
 		c.peers.Noticed(claim.Incarnation, c.now())
 	}
 	if _, ok := c.living[claim.Incarnation]; !ok {

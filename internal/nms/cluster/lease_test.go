@@ -73,3 +73,35 @@ func TestAWatchThatCatchesUpBuriesNoLivingStation(t *testing.T) {
 		t.Fatal("b lives after 13 s of silence")
 	}
 }
+
+// TestALastHeartbeatEndsWhatTheClaimsNamed: a station that ends has a new incarnation in its
+// last heartbeat, and the watch may show that one alone. The former one is known by claims.
+func TestALastHeartbeatEndsWhatTheClaimsNamed(t *testing.T) {
+	dir := t.TempDir()
+	r, _, err := registry.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := New(Config{NATS: buckets.Options{URLs: []string{"nats://127.0.0.1:1"}, Name: "a"}, Registry: r, Dir: dir, Log: hclog.NewNullLogger()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.conn.Close()
+	claim := func(id, incarnation string) {
+		c.note(id, claims.Claim{Station: "b", Incarnation: incarnation, Revision: 1, Device: nmsproto.Device{State: nmsproto.Connected}})
+	}
+	w := &stationsWatch{c}
+	w.Begin()
+	claim("before", "b/1.0")
+	w.Value("b", buckets.Value{Data: mustJSON(heartbeat{Station: nmsproto.Station{Name: "b"}, Incarnation: "b/1.2", Beat: 2, Over: true})})
+	claim("after", "b/1.1") // the watch of claims is behind
+	claim("another process", "b/2.0")
+	for incarnation, want := range map[string]bool{"b/1.0": false, "b/1.1": false, "b/1.2": false, "b/2.0": true} {
+		if c.peers.Alive(incarnation) != want {
+			t.Errorf("%s is alive: %v", incarnation, !want)
+		}
+	}
+	if c.living["b/1.0"] || c.living["b/1.1"] {
+		t.Errorf("the claims have not fallen: %v", c.living)
+	}
+}
