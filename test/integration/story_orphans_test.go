@@ -149,6 +149,8 @@ func holdManaged(t *testing.T, client int, root string, m **manager) {
 		case try == 3 || !server.Forgot():
 			t.Fatal(err)
 		}
+		t.Logf("netconfd forgot a request of %s's (%v); once more", c.name, err)
+		waiting.end()
 		(*m).AwaitNone()
 	}
 }
