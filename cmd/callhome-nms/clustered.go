@@ -258,7 +258,7 @@ func (d *backend) DetailFor(ctx context.Context, id string) (nmsproto.DeviceDeta
 	}
 	out.Device, _ = d.see().Device(id)
 	if d.cluster != nil {
-		d.cluster.Complete(ctx, &out)
+		d.cluster.AddHistory(ctx, &out)
 	}
 	return out, nil
 }

@@ -200,9 +200,9 @@ func (c *Conn) Open(ctx context.Context, name string) (*Bucket, error) {
 	return &Bucket{conn: c, name: name, kv: kv, stream: stream, TTL: info.Config.MaxAge, Created: info.Created}, nil
 }
 
-// CreatedNow returns Created of the bucket that has the name now: it may have been created
-// anew since this one was opened.
-func (b *Bucket) CreatedNow(ctx context.Context) (created time.Time, err error) {
+// createdNow returns when the bucket was created that has the name now: perhaps since this
+// one was opened.
+func (b *Bucket) createdNow(ctx context.Context) (created time.Time, err error) {
 	ctx, cancel := bounded(ctx)
 	defer cancel()
 	err = b.often(ctx, func(ctx context.Context) (bool, error) {

@@ -108,7 +108,7 @@ func newRecorder() *recorder {
 	return &recorder{complete: make(chan int, 64), changed: make(chan struct{}, 1)}
 }
 
-func (r *recorder) Begin() { r.mu.Lock(); r.values = make(map[string]Value); r.mu.Unlock() }
+func (r *recorder) Begin(time.Time) { r.mu.Lock(); r.values = make(map[string]Value); r.mu.Unlock() }
 
 func (r *recorder) Value(key string, v Value) {
 	r.mu.Lock()

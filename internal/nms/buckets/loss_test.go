@@ -24,8 +24,8 @@ type seen struct {
 	at map[string]time.Time
 }
 
-func (s *seen) Begin()    {}
-func (s *seen) Complete() {}
+func (s *seen) Begin(time.Time) {}
+func (s *seen) Complete()       {}
 
 func (s *seen) Value(key string, _ Value) {
 	s.mu.Lock()

@@ -11,8 +11,9 @@ import (
 
 // Watcher gets what a watch shows. Its methods are called by one goroutine.
 type Watcher interface {
-	// Begin is called when a watch begins, first or anew: all values follow.
-	Begin()
+	// Begin is called when a watch begins, first or anew: all values follow. created is
+	// when the bucket was created: another time is that of another bucket.
+	Begin(created time.Time)
 	// Value is called with each value, and with each deletion.
 	Value(key string, v Value)
 	// Complete is called when all values that there were at the beginning are known. A
@@ -45,7 +46,7 @@ var errStalled = errors.New("the watch has stalled, as after the loss of a serve
 // Watch watches keys until ctx ends. A watch begins anew after each reconnection:
 // messages may be missing, and a bucket may be another one.
 func (b *Bucket) Watch(ctx context.Context, keys string, w Watcher) {
-	f := &follower{bucket: b, keys: keys, to: w, begun: make(chan consumer), created: b.Created, identified: make(chan time.Time)}
+	f := &watch{bucket: b, keys: keys, to: w, begun: make(chan consumer), identified: make(chan time.Time)}
 	defer func() { f.of.end() }()
 	renewed := b.conn.renewal()
 	f.anew(ctx)
@@ -74,17 +75,16 @@ func (b *Bucket) Watch(ctx context.Context, keys string, w Watcher) {
 		case <-identify.C:
 			go f.identify(ctx)
 		case created := <-f.identified:
-			if !created.Equal(f.created) {
-				f.created = created
+			if !created.Equal(f.of.created) {
 				f.anew(ctx)
 			}
 		}
 	}
 }
 
-// follower is a watch. What its consumer is late with, it reads from the leader of the
+// watch is one of a Watcher. What its consumer is late with, it reads from the leader of the
 // stream.
-type follower struct {
+type watch struct {
 	bucket *Bucket
 	keys   string
 	to     Watcher
@@ -96,8 +96,7 @@ type follower struct {
 	seen      uint64        // the last revision that was shown
 	overtaken uint64        // the first revision that the leader had and the consumer has not shown; 0 if none
 	moved     time.Time     // when the consumer showed something, or was overtaken
-
-	created    time.Time // of the bucket
+	// identified passes when the bucket was created that has the name now.
 	identified chan time.Time
 }
 
@@ -109,7 +108,7 @@ type shown struct {
 
 // anew has another consumer made, unless one is being made. Until it has begun, the
 // watch goes on.
-func (f *follower) anew(ctx context.Context) {
+func (f *watch) anew(ctx context.Context) {
 	if f.beginning {
 		return
 	}
@@ -144,13 +143,14 @@ func (f *follower) anew(ctx context.Context) {
 	}()
 }
 
-func (f *follower) failed(err error) {
+func (f *watch) failed(err error) {
 	f.bucket.conn.failed(f.bucket.conn.nc, "", f.bucket.fail("watching", f.keys, err))
 }
 
 // consumer is what the servers made of a watch.
 type consumer struct {
-	values  []shown // that there were at the beginning
+	created time.Time // of the bucket
+	values  []shown   // that there were at the beginning
 	updates <-chan jetstream.KeyValueEntry
 	stop    context.CancelFunc
 	renewed <-chan struct{} // closed with the first reconnection after its making began
@@ -175,14 +175,18 @@ func (b *Bucket) consume(ctx context.Context, keys string) (consumer, error) {
 	if err := b.conn.Up(); err != nil {
 		return consumer{}, err
 	}
+	created, err := b.createdNow(ctx)
+	if err != nil {
+		return consumer{}, err
+	}
 	ctx, cancel := context.WithCancel(ctx)
 	limit := time.AfterFunc(beginTime, cancel)
-	watch, err := b.kv.Watch(ctx, keys)
+	values, err := b.kv.Watch(ctx, keys)
 	if err != nil {
 		cancel()
 		return consumer{}, err
 	}
-	made := consumer{updates: watch.Updates(), stop: cancel}
+	made := consumer{created: created, updates: values.Updates(), stop: cancel}
 	for {
 		select {
 		case e, ok := <-made.updates:
@@ -191,7 +195,8 @@ func (b *Bucket) consume(ctx context.Context, keys string) (consumer, error) {
 				limit.Reset(beginTime)
 				continue
 			}
-			if ok && limit.Stop() {
+			// The values must not be those of a bucket that was created meanwhile.
+			if now, err := b.createdNow(ctx); ok && err == nil && now.Equal(created) && limit.Stop() {
 				return made, nil
 			}
 		case <-ctx.Done():
@@ -208,9 +213,9 @@ func shownBy(e jetstream.KeyValueEntry) shown {
 }
 
 // begin follows another consumer.
-func (f *follower) begin(ctx context.Context, next consumer) {
+func (f *watch) begin(ctx context.Context, next consumer) {
 	f.of.end()
-	f.to.Begin()
+	f.to.Begin(next.created)
 	f.seen = 0
 	for _, v := range next.values {
 		f.show(v)
@@ -221,13 +226,13 @@ func (f *follower) begin(ctx context.Context, next consumer) {
 	f.ask(ctx) // its server may be behind
 }
 
-func (f *follower) show(v shown) {
+func (f *watch) show(v shown) {
 	f.seen = v.Revision
 	f.to.Value(v.key, v.Value)
 }
 
 // update is called with what the consumer shows; not ok where it has ended.
-func (f *follower) update(ctx context.Context, e jetstream.KeyValueEntry, ok bool) {
+func (f *watch) update(ctx context.Context, e jetstream.KeyValueEntry, ok bool) {
 	switch {
 	case !ok:
 		f.of.end()
@@ -246,10 +251,10 @@ func (f *follower) update(ctx context.Context, e jetstream.KeyValueEntry, ok boo
 }
 
 // identify passes on when the bucket was created that has the name now.
-func (f *follower) identify(ctx context.Context) {
+func (f *watch) identify(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, identifyEvery)
 	defer cancel()
-	created, err := f.bucket.CreatedNow(ctx)
+	created, err := f.bucket.createdNow(ctx)
 	if err != nil {
 		return // it is looked again
 	}
@@ -260,7 +265,7 @@ func (f *follower) identify(ctx context.Context) {
 }
 
 // ask asks the leader for the next value after those that were shown.
-func (f *follower) ask(ctx context.Context) {
+func (f *watch) ask(ctx context.Context) {
 	if f.overtaken != 0 && time.Since(f.moved) > stallTime && !f.beginning {
 		f.failed(errStalled)
 		f.anew(ctx)
@@ -271,7 +276,7 @@ func (f *follower) ask(ctx context.Context) {
 }
 
 // answer is called with a value that the leader has.
-func (f *follower) answer(ctx context.Context, v shown) {
+func (f *watch) answer(ctx context.Context, v shown) {
 	if v.Revision <= f.seen {
 		return // the consumer has shown it meanwhile
 	}
@@ -283,7 +288,7 @@ func (f *follower) answer(ctx context.Context, v shown) {
 }
 
 // read passes on the first value of the stream from that revision on, if there is one.
-func (f *follower) read(ctx context.Context, from uint64, to chan<- shown) {
+func (f *watch) read(ctx context.Context, from uint64, to chan<- shown) {
 	ctx, cancel := context.WithTimeout(ctx, tryTime)
 	defer cancel()
 	prefix := "$KV." + f.bucket.name + "."

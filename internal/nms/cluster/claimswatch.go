@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"encoding/json"
+	"time"
 
 	"callhome/internal/nms/buckets"
 	"callhome/internal/nms/claims"
@@ -36,7 +37,7 @@ func (c *Cluster) share(claim *claims.Claim) {
 type claimsWatch struct{ *Cluster }
 
 // Begin implements buckets.Watcher.
-func (w *claimsWatch) Begin() {
+func (w *claimsWatch) Begin(time.Time) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.snapshot = make(map[string]bool)

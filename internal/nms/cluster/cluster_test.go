@@ -42,12 +42,12 @@ func TestADevicesHolderIsKnownEverywhere(t *testing.T) {
 	})
 	here, _ := a.Cluster.Device("edge7.example.net")
 	d := nmsproto.DeviceDetail{Device: here, History: []nmsproto.Record{{Time: time.Unix(1e9, 0), Event: nmsproto.EventDown}}}
-	a.Complete(t.Context(), &d)
+	a.AddHistory(t.Context(), &d)
 	if d.Sessions != 3 || d.RoundTrip != time.Millisecond || len(d.History) != 2 || d.History[0].Event != nmsproto.EventUp || d.History[0].Cause != "?[2J" || d.SessionLog[0].Error != "?" {
 		t.Errorf("with what b knows it is %+v", d)
 	}
 	d = nmsproto.DeviceDetail{Device: here}
-	b.Complete(t.Context(), &d)
+	b.AddHistory(t.Context(), &d)
 	if len(d.History) > 0 || d.HistoryError != "" {
 		t.Errorf("the holder asks another: %+v", d)
 	}

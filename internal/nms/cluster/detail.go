@@ -15,9 +15,9 @@ import (
 // answer the one of this station is shown.
 const detailTime = 3 * time.Second
 
-// Complete adds to a device what only the station knows that has it, or had it last: its
+// AddHistory adds to a device what only the station knows that has it, or had it last: its
 // history there, sessions and round trip.
-func (c *Cluster) Complete(ctx context.Context, d *nmsproto.DeviceDetail) {
+func (c *Cluster) AddHistory(ctx context.Context, d *nmsproto.DeviceDetail) {
 	c.mu.Lock()
 	claim := c.claimed[d.ID]
 	elsewhere := claim.Revision != 0 && d.Station == claim.Station && c.reachable(claim.Station, claim.Incarnation)

@@ -146,7 +146,7 @@ func (c *Cluster) beat(ctx context.Context, expected uint64, over bool) (revisio
 type stationsWatch struct{ *Cluster }
 
 // Begin implements buckets.Watcher.
-func (w *stationsWatch) Begin() {
+func (w *stationsWatch) Begin(time.Time) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.peers.Restart()

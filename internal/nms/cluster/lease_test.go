@@ -12,10 +12,9 @@ import (
 	"github.com/hashicorp/go-hclog"
 )
 
-// TestAWatchThatCatchesUpBuriesNoLivingStation: after a stall it shows the last heartbeat
-// of each station in their order, and those before are gone. This station's own may be
-// older than another's, and is then no proof that the other was silent.
-func TestAWatchThatCatchesUpBuriesNoLivingStation(t *testing.T) {
+// withoutNATS returns the view of a station a that reaches no NATS.
+func withoutNATS(t *testing.T) *Cluster {
+	t.Helper()
 	dir := t.TempDir()
 	r, _, err := registry.Open(dir)
 	if err != nil {
@@ -25,7 +24,15 @@ func TestAWatchThatCatchesUpBuriesNoLivingStation(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer c.conn.Close()
+	t.Cleanup(c.conn.Close)
+	return c
+}
+
+// TestAWatchThatCatchesUpBuriesNoLivingStation: after a stall it shows the last heartbeat
+// of each station in their order, and those before are gone. This station's own may be
+// older than another's, and is then no proof that the other was silent.
+func TestAWatchThatCatchesUpBuriesNoLivingStation(t *testing.T) {
+	c := withoutNATS(t)
 	var now claims.Instant
 	c.now = func() claims.Instant { return now }
 	c.lease.Length, c.peers = 10*time.Second, claims.NewPeers(10*time.Second)
@@ -41,7 +48,7 @@ func TestAWatchThatCatchesUpBuriesNoLivingStation(t *testing.T) {
 	if !c.Knows("b") {
 		t.Fatal("a station that has not reached NATS refuses the others")
 	}
-	w.Begin()
+	w.Begin(time.Time{})
 	own(1, 0, 0)
 	shown("b", "b/1.0", 1, 0)
 	w.Complete()
@@ -77,21 +84,12 @@ func TestAWatchThatCatchesUpBuriesNoLivingStation(t *testing.T) {
 // TestALastHeartbeatEndsWhatTheClaimsNamed: a station that ends has a new incarnation in its
 // last heartbeat, and the watch may show that one alone. The former one is known by claims.
 func TestALastHeartbeatEndsWhatTheClaimsNamed(t *testing.T) {
-	dir := t.TempDir()
-	r, _, err := registry.Open(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	c, err := New(Config{NATS: buckets.Options{URLs: []string{"nats://127.0.0.1:1"}, Name: "a"}, Registry: r, Dir: dir, Log: hclog.NewNullLogger()})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.conn.Close()
+	c := withoutNATS(t)
 	claim := func(id, incarnation string) {
 		c.note(id, claims.Claim{Station: "b", Incarnation: incarnation, Revision: 1, Device: nmsproto.Device{State: nmsproto.Connected}})
 	}
 	w := &stationsWatch{c}
-	w.Begin()
+	w.Begin(time.Time{})
 	claim("before", "b/1.0")
 	w.Value("b", buckets.Value{Data: mustJSON(heartbeat{Station: nmsproto.Station{Name: "b"}, Incarnation: "b/1.2", Beat: 2, Over: true})})
 	claim("after", "b/1.1") // the watch of claims is behind

@@ -18,21 +18,28 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// TestTheExamplesRightsAreEnoughAndNoMore runs two stations with the users of
-// examples/cluster/nats.conf, and has one of them try what it must not be able to do.
-func TestTheExamplesRightsAreEnoughAndNoMore(t *testing.T) {
-	w, as := exampleWorld(t)
+// createBuckets creates the buckets as the user "operator", and returns that connection.
+func createBuckets(t *testing.T, w *world, as func(name, address string) string) *buckets.Conn {
+	t.Helper()
 	operator, err := buckets.Connect(buckets.Options{URLs: []string{as("operator", w.servers.URLs()[0])}, Name: "operator"}, hclog.NewNullLogger())
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer operator.Close()
+	t.Cleanup(operator.Close)
 	if err := operator.AwaitUp(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := operator.Create(t.Context(), buckets.Layout{Replicas: 1, Lease: w.lease}); err != nil {
 		t.Fatal(err)
 	}
+	return operator
+}
+
+// TestTheExamplesRightsAreEnoughAndNoMore runs two stations with the users of
+// examples/cluster/nats.conf, and has one of them try what it must not be able to do.
+func TestTheExamplesRightsAreEnoughAndNoMore(t *testing.T) {
+	w, as := exampleWorld(t)
+	createBuckets(t, w, as)
 	north, south := w.start("north", 0), w.start("south", 0)
 	north.mustCall("edge7.example.net")
 	await(t, "south knows the holder", func() bool {
@@ -176,17 +183,7 @@ func exampleWorld(t *testing.T) (w *world, as func(name, address string) string)
 func TestAnotherSystemReadsEvents(t *testing.T) {
 	w, as := exampleWorld(t)
 	address := w.servers.URLs()[0]
-	operator, err := buckets.Connect(buckets.Options{URLs: []string{as("operator", address)}, Name: "operator"}, hclog.NewNullLogger())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer operator.Close()
-	if err := operator.AwaitUp(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := operator.Create(t.Context(), buckets.Layout{Replicas: 1, Lease: w.lease}); err != nil {
-		t.Fatal(err)
-	}
+	operator := createBuckets(t, w, as)
 	if err := operator.Publish(t.Context(), buckets.EventSubject+".north", "north-1", []byte(`{"event":"up"}`)); err != nil {
 		t.Fatal(err)
 	}

@@ -343,7 +343,7 @@ func callersText(list []nmsproto.Unknown) string {
 type callersWatch struct{ *Cluster }
 
 // Begin implements buckets.Watcher.
-func (w *callersWatch) Begin() {
+func (w *callersWatch) Begin(time.Time) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	clear(w.unknown)

@@ -84,7 +84,6 @@ func New(dir string, r *registry.Registry, changed func(registry.Change, error),
 func (m *Mirror) Run(ctx context.Context, entries, keys *buckets.Bucket) {
 	m.mu.Lock()
 	m.entries, m.keys = entries, keys
-	m.identify(entries.Created)
 	m.mu.Unlock()
 	defer m.warn.Rest()
 	defer func() {
@@ -94,7 +93,7 @@ func (m *Mirror) Run(ctx context.Context, entries, keys *buckets.Bucket) {
 			m.retry.Stop()
 		}
 	}()
-	entries.Watch(ctx, ">", (*follower)(m))
+	entries.Watch(ctx, ">", (*entriesWatch)(m))
 }
 
 // identify begins the state anew where the bucket is not the one that files came from:
@@ -110,19 +109,21 @@ func (m *Mirror) identify(created time.Time) {
 	}
 }
 
-// follower is the mirror as a buckets.Watcher.
-type follower Mirror
+// entriesWatch is the mirror as a buckets.Watcher.
+type entriesWatch Mirror
 
 // Begin implements buckets.Watcher.
-func (f *follower) Begin() {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.snapshot, f.complete = make(map[string]buckets.Value), false
+func (w *entriesWatch) Begin(created time.Time) {
+	m := (*Mirror)(w)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.identify(created)
+	m.snapshot, m.complete = make(map[string]buckets.Value), false
 }
 
 // Value implements buckets.Watcher.
-func (f *follower) Value(key string, v buckets.Value) {
-	m := (*Mirror)(f)
+func (w *entriesWatch) Value(key string, v buckets.Value) {
+	m := (*Mirror)(w)
 	name, ok := fileOf(key)
 	if !ok {
 		m.warn.Warn("the bucket of the registry has a key that no device can have", "key", printable.Line(key))
@@ -149,20 +150,14 @@ func (f *follower) Value(key string, v buckets.Value) {
 }
 
 // Complete implements buckets.Watcher.
-func (f *follower) Complete() {
-	m := (*Mirror)(f)
+func (w *entriesWatch) Complete() {
+	m := (*Mirror)(w)
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.complete {
 		return
 	}
 	m.complete = true
-	created, unidentified := m.entries.CreatedNow(context.Background())
-	if unidentified == nil {
-		m.identify(created)
-	} else {
-		m.log.Error("no file of the registry is removed until it is copied again", "error", unidentified)
-	}
 	if v, ok := m.snapshot[registry.RevokedFile]; !ok || v.Deleted {
 		if v, ok = m.revoke(v); ok {
 			m.snapshot[registry.RevokedFile] = v
@@ -182,7 +177,7 @@ func (f *follower) Complete() {
 		}
 	}
 	for _, name := range m.state.names() {
-		if _, ok := m.snapshot[name]; !ok && entries > 0 && unidentified == nil { // an empty bucket is not what an operator wants
+		if _, ok := m.snapshot[name]; !ok && entries > 0 { // an empty bucket is not what an operator wants
 			behind = append(behind, name)
 		}
 	}

@@ -401,8 +401,8 @@ func TestAWatchThatIsBehindRemovesNothing(t *testing.T) {
 	if o, err := a.Import(changed); err != nil || o != Changed {
 		t.Fatalf("%v, %v", o, err)
 	}
-	f := (*follower)(a.Mirror)
-	f.Begin()
+	f := (*entriesWatch)(a.Mirror)
+	f.Begin(a.entries.Created)
 	f.Value(buckets.KeyOf("one"), v) // the former entry, and nothing of two
 	f.Complete()
 	text, _ := os.ReadFile(filepath.Join(a.dir, "one.json"))
@@ -444,8 +444,12 @@ func TestAnotherBucketRemovesNothing(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f := (*follower)(a.Mirror) // as the watch does when it begins anew
-	f.Begin()
+	is, err := js.Stream(t.Context(), "KV_"+buckets.Registry)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := (*entriesWatch)(a.Mirror) // as when the watch begins anew
+	f.Begin(is.CachedInfo().Created)
 	f.Value(buckets.KeyOf("one"), buckets.Value{Data: other.Format(), Revision: revision})
 	f.Complete()
 	text, _ := os.ReadFile(filepath.Join(a.dir, "one.json"))
