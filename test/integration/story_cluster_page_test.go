@@ -122,10 +122,10 @@ func TestAClusterHasOnePage(t *testing.T) {
 	contains(t, "its configuration", p.post("/devices/d0/netconf", url.Values{"ask": {"config"}, "datastore": {"running"}}), "<location></location>", "1 capability")
 	p.await("/devices/d0", "Last sessions")
 
-	strangers := newStandIns(t, 2, c.nms)
-	strangers.KeepCalling(south.addr)
+	unknown := newStandIns(t, 2, c.nms)
+	unknown.KeepCalling(south.addr)
 	for i, action := range []string{"adopt", "refuse"} {
-		key, err := ssh.ParsePublicKey(mustKey(t, strangers.keys[i]))
+		key, err := ssh.ParsePublicKey(mustKey(t, unknown.keys[i]))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -289,7 +289,7 @@ func TestAClusterIsOneStation(t *testing.T) {
 	}
 	f.of("south").AwaitStderr("session of another station begins: device=" + id + " station=north user=root uid=0")
 
-	f.strangers()
+	f.wrongCertificates()
 	f.sessionTimes()
 	f.loginTimes()
 	f.adoption()
@@ -310,9 +310,9 @@ func (f *fleet) Import(at, id, hostKey string) {
 	})
 }
 
-// strangers are a certificate of the CA that is of no station, and one of a station that
+// wrongCertificates are a certificate of the CA that is of no station, and one of a station that
 // is denied. The command is docs/cluster.md's.
-func (f *fleet) strangers() {
+func (f *fleet) wrongCertificates() {
 	t := f.t
 	operator, err := peering.Load("operator", filepath.Join(f.ca, "operator"), nil)
 	if err != nil {
@@ -592,7 +592,7 @@ func TestAClusterLosesNATS(t *testing.T) {
 	}
 	unknown := newStandIns(t, 1, f.nms)
 	unknown.KeepCalling(f.of("west").addr)
-	stranger := f.of("west").AwaitEvent("unknown", "").HostKey
+	key := f.of("west").AwaitEvent("unknown", "").HostKey
 	f.of("south").StopNATS()
 	f.of("west").StopNATS()
 	for _, m := range f.members {
@@ -605,7 +605,7 @@ func TestAClusterLosesNATS(t *testing.T) {
 		})
 		m.saysNATS("devices", "remove", "later")
 	}
-	f.of("west").saysNATS("devices", "adopt", stranger, "--id", "new")
+	f.of("west").saysNATS("devices", "adopt", key, "--id", "new")
 	for name, k := range sessions {
 		if err := k.say(); err != nil {
 			t.Errorf("without NATS a session has ended, %s: %v", name, err)

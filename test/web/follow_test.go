@@ -33,17 +33,17 @@ func TestThePageFollowsARestartedDaemon(t *testing.T) {
 	b.await("Live: follows the station.", true)
 	edge7.calls(s)
 	b.await("● connected", true)
-	stranger := newDevice(t)
-	stranger.calls(s)
+	unknown := newDevice(t)
+	unknown.calls(s)
 	b.await("Unknown 1", true)
 	if !evaluate[bool](b, `window.sameDocument === true`) {
 		t.Error("the page was loaded again")
 	}
 	// After an action, the focus is on what it did, and a screen reader reads that.
-	b.open(root(link) + "/unknown/adopt?key=" + strings.ReplaceAll(stranger.fingerprint(), "+", "%2B"))
+	b.open(root(link) + "/unknown/adopt?key=" + strings.ReplaceAll(unknown.fingerprint(), "+", "%2B"))
 	b.do(enter("#fingerprint", edge7.fingerprint()), enter("#id", "edge9"), chromedp.Submit(chromedp.CSS("#fingerprint")))
 	b.awaitFocus("The fingerprint is not that of this host key")
-	b.do(enter("#fingerprint", stranger.fingerprint()), chromedp.Submit(chromedp.CSS("#fingerprint")))
+	b.do(enter("#fingerprint", unknown.fingerprint()), chromedp.Submit(chromedp.CSS("#fingerprint")))
 	b.awaitFocus("The device is registered.")
 }
 

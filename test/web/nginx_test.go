@@ -246,8 +246,8 @@ func TestNginxNamesTheUsers(t *testing.T) {
 	edge7 := newDevice(t)
 	s := newStation(t, func(registry string) { entry(t, registry, "edge7", edge7.key.PublicKey(), "") })
 	edge7.calls(s)
-	stranger := newDevice(t)
-	stranger.calls(s)
+	unknown := newDevice(t)
+	unknown.calls(s)
 	s.awaitUnknown(1)
 	socket := filepath.Join(t.TempDir(), "web.sock")
 	start(t, append(proxiedArgs(t, socket), "--socket", s.socket)...)
@@ -272,7 +272,7 @@ func TestNginxNamesTheUsers(t *testing.T) {
 	if status, _ := n.answer("ann", http.MethodGet, "/", nil, func(r *http.Request) { r.Host = "evil.example" }); status != http.StatusMisdirectedRequest {
 		t.Errorf("by another name: %d", status)
 	}
-	if status, body := n.answer("bob", http.MethodPost, "/unknown/forget", url.Values{"key": {stranger.fingerprint()}}, nil); status != http.StatusForbidden {
+	if status, body := n.answer("bob", http.MethodPost, "/unknown/forget", url.Values{"key": {unknown.fingerprint()}}, nil); status != http.StatusForbidden {
 		t.Errorf("bob acts: %d\n%s", status, body)
 	}
 
@@ -303,7 +303,7 @@ func TestNginxNamesTheUsers(t *testing.T) {
 	if token == nil {
 		t.Fatalf("ann has no form:\n%s", body)
 	}
-	form := url.Values{"key": {stranger.fingerprint()}, "token": token[1:]}
+	form := url.Values{"key": {unknown.fingerprint()}, "token": token[1:]}
 	for name, change := range map[string]func(*http.Request){
 		"another origin": func(r *http.Request) { r.Header.Set("Origin", "https://evil.example") },
 		"http":           func(r *http.Request) { r.Header.Set("Origin", "http://"+proxyName+":8080") },
@@ -348,8 +348,8 @@ func TestNginxNamesTheUsers(t *testing.T) {
 // Without --trust-user-header users log in with the link, whose cookie is for https only.
 func TestNginxForwardsToThePageWithALink(t *testing.T) {
 	s := newStation(t, nil)
-	stranger := newDevice(t)
-	stranger.calls(s)
+	unknown := newDevice(t)
+	unknown.calls(s)
 	s.awaitUnknown(1)
 	socket := filepath.Join(t.TempDir(), "web.sock")
 	link := s.page("--listen", "unix:"+socket, "--proxy-user", "www-data", "--url", "https://"+proxyName+"/")
@@ -371,12 +371,12 @@ func TestNginxForwardsToThePageWithALink(t *testing.T) {
 		t.Errorf("the browser keeps %+v", kept.Cookies)
 	}
 	b.do(click(`a[href="/unknown"]`))
-	details := fmt.Sprintf(`document.getElementById("forget-%s")`, stranger.fingerprint())
-	b.await(stranger.fingerprint(), true)
+	details := fmt.Sprintf(`document.getElementById("forget-%s")`, unknown.fingerprint())
+	b.await(unknown.fingerprint(), true)
 	b.await("Live: follows the station.", true)
 	evaluate[chromedp.Void](b, details+`.querySelector("summary").click()`)
 	evaluate[chromedp.Void](b, details+`.querySelector("button").click()`)
-	b.await(stranger.fingerprint(), false)
+	b.await(unknown.fingerprint(), false)
 	sandbox.Await(t, patience, "the page", func() error {
 		if all := s.list().Unknown; len(all) > 0 {
 			return errors.New("the device is not forgotten")

@@ -81,25 +81,25 @@ func TestAnOperatorWatchesAndAdopts(t *testing.T) {
 	}
 
 	// An unknown device is adopted with the fingerprint of the device itself.
-	stranger := newDevice(t)
-	stranger.version = `SSH-2.0-<img/src=x/onerror=alert(1)>`
-	stranger.calls(s)
+	unknown := newDevice(t)
+	unknown.version = `SSH-2.0-<img/src=x/onerror=alert(1)>`
+	unknown.calls(s)
 	b.open(root(link) + "/unknown")
-	b.await(stranger.fingerprint(), true)
-	b.await(stranger.version, true)
+	b.await(unknown.fingerprint(), true)
+	b.await(unknown.version, true)
 	if evaluate[int](b, `document.images.length`) > 0 {
 		t.Error("the text of a device became an element")
 	}
 	b.do(click("a.button"), chromedp.WaitVisible(chromedp.CSS("#fingerprint")))
-	if strings.Contains(b.text(), stranger.fingerprint()) {
+	if strings.Contains(b.text(), unknown.fingerprint()) {
 		t.Error("the form shows the fingerprint that the operator has to bring")
 	}
 	b.do(enter("#fingerprint", edge7.fingerprint()), enter("#id", "edge9"), enter("#labels", "site=east"), chromedp.Submit(chromedp.CSS("#fingerprint")))
 	b.await("The fingerprint is not that of this host key", true)
-	b.do(enter("#fingerprint", "256 "+stranger.fingerprint()+" root@edge9 (ED25519)"), chromedp.Submit(chromedp.CSS("#fingerprint")))
+	b.do(enter("#fingerprint", "256 "+unknown.fingerprint()+" root@edge9 (ED25519)"), chromedp.Submit(chromedp.CSS("#fingerprint")))
 	b.await("The device is registered.", true)
 	b.await("never seen", true)
-	stranger.calls(s)
+	unknown.calls(s)
 	b.await("connected", true)
 
 	// What a device is asked is read only, and shown as text.
@@ -170,8 +170,8 @@ func TestUnknownDevicesAreRefusedAndForgotten(t *testing.T) {
 func TestAReaderHasNoButtons(t *testing.T) {
 	edge7 := newDevice(t)
 	s := newStation(t, func(registry string) { entry(t, registry, "edge7", edge7.key.PublicKey(), "") })
-	stranger := newDevice(t)
-	stranger.calls(s)
+	unknown := newDevice(t)
+	unknown.calls(s)
 	edge7.calls(s)
 	s.awaitUnknown(1)
 	reader, operator := s.proxied("bob"), s.proxied("ann", "--operator", "ann")
@@ -190,7 +190,7 @@ func TestAReaderHasNoButtons(t *testing.T) {
 	b.open(reader + "/unknown")
 	b.await("bob may only read", true)
 	status := evaluate[int](b, fmt.Sprintf(`fetch("/unknown/forget", {method: "POST", headers: {"Content-Type": "application/x-www-form-urlencoded"},
-		body: new URLSearchParams({token: "x", key: %q})}).then(r => r.status)`, stranger.fingerprint()))
+		body: new URLSearchParams({token: "x", key: %q})}).then(r => r.status)`, unknown.fingerprint()))
 	if status != http.StatusForbidden || len(s.list().Unknown) != 1 {
 		t.Errorf("the request is answered with %d, %d devices are left", status, len(s.list().Unknown))
 	}
@@ -216,20 +216,20 @@ func TestAMemberOfTheReadGroupMayOnlyRead(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	stranger := newDevice(t)
-	stranger.calls(s)
+	unknown := newDevice(t)
+	unknown.calls(s)
 	s.awaitUnknown(1)
 	b := newBrowser(t)
 	link := s.page()
 	b.open(link)
 	b.await("may only read", true)
 	b.open(root(link) + "/unknown")
-	b.await(stranger.fingerprint(), true)
+	b.await(unknown.fingerprint(), true)
 	if n := evaluate[int](b, `document.querySelectorAll("main button, main a.button").length`); n > 0 {
 		t.Errorf("the page has %d buttons", n)
 	}
 	status := evaluate[int](b, fmt.Sprintf(`fetch("/unknown/forget", {method: "POST", headers: {"Content-Type": "application/x-www-form-urlencoded"},
-		body: new URLSearchParams({token: document.querySelector("[name=token]").value, key: %q})}).then(r => r.status)`, stranger.fingerprint()))
+		body: new URLSearchParams({token: document.querySelector("[name=token]").value, key: %q})}).then(r => r.status)`, unknown.fingerprint()))
 	if status != http.StatusForbidden || len(s.list().Unknown) != 1 {
 		t.Errorf("the request is answered with %d, %d devices are left", status, len(s.list().Unknown))
 	}
@@ -237,8 +237,8 @@ func TestAMemberOfTheReadGroupMayOnlyRead(t *testing.T) {
 
 func TestARequestOfAnotherSiteIsRefused(t *testing.T) {
 	s := newStation(t, nil)
-	stranger := newDevice(t)
-	stranger.calls(s)
+	unknown := newDevice(t)
+	unknown.calls(s)
 	s.awaitUnknown(1)
 	link := s.page()
 	b := newBrowser(t)
@@ -251,7 +251,7 @@ func TestARequestOfAnotherSiteIsRefused(t *testing.T) {
 	for _, at := range []string{"127.0.0.1:0", host + ":0"} {
 		other := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Type", "text/html")
-			fmt.Fprintf(w, `<form method="post" action="%s/unknown/forget"><input name="key" value="%s"><button>x</button></form>`, root(link), stranger.fingerprint())
+			fmt.Fprintf(w, `<form method="post" action="%s/unknown/forget"><input name="key" value="%s"><button>x</button></form>`, root(link), unknown.fingerprint())
 		}))
 		l, err := net.Listen("tcp", at)
 		if err != nil {
@@ -287,8 +287,8 @@ func TestARequestOfAnotherSiteIsRefused(t *testing.T) {
 func TestItWorksWithoutScript(t *testing.T) {
 	edge7 := newDevice(t)
 	s := newStation(t, func(registry string) { entry(t, registry, "edge7", edge7.key.PublicKey(), "") })
-	stranger := newDevice(t)
-	stranger.calls(s)
+	unknown := newDevice(t)
+	unknown.calls(s)
 	s.awaitUnknown(1)
 	link := s.page()
 	b := newBrowser(t)
@@ -306,7 +306,7 @@ func TestItWorksWithoutScript(t *testing.T) {
 		return nil
 	})
 	b.open(root(link) + "/unknown")
-	b.do(click("a.button"), enter("#fingerprint", stranger.fingerprint()), enter("#id", "edge9"), click("form.form button"))
+	b.do(click("a.button"), enter("#fingerprint", unknown.fingerprint()), enter("#id", "edge9"), click("form.form button"))
 	b.await("The device is registered.", true)
 }
 

@@ -150,7 +150,7 @@ func TestAStationThatDisconnectsSeesGrowingPauses(t *testing.T) {
 		st, now := State{}, noon
 		st, _ = p.Step(st, Event{Kind: Begin}, now, 0)
 		var calls []time.Duration
-		for now.Sub(noon) < time.Hour {
+		for end := noon.Add(time.Hour); now.Before(end); {
 			calls = append(calls, now.Sub(noon))
 			for _, e := range events {
 				st, _ = p.Step(st, e, now, 0)

@@ -102,8 +102,9 @@ func (s *Session) Execute(program string) error {
 // openLog opens a new log for sshd. The first line is the session's record: it
 // replaces a lost or damaged state file, and one that a manager killed at sshd's start
 // did not write: without the owner the next manager would call the client a second
-// time. The line is written before sshd starts, and sshd only appends. On a full file system it cannot be written, and a peer's text
-// could be the first line: so the log gets headMode when it has a head.
+// time. The line is written before sshd starts, and sshd only appends. On a full file
+// system it cannot be written, and a peer's text could be the first line: so the log gets
+// headMode when it has a head.
 func (s *Session) openLog() (*os.File, error) {
 	s.env.removeRemains()
 	f, err := sshdexec.Open(logPath(s.env.Dir, s.id()), os.O_RDWR|os.O_APPEND|os.O_CREATE|os.O_EXCL, 0o400)

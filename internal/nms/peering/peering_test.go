@@ -477,7 +477,7 @@ func TestAStationThatDoesNotKeepToTheProtocol(t *testing.T) {
 
 func TestWhoGetsIn(t *testing.T) {
 	c, other := newCluster(t), newCluster(t)
-	h := serve(t, c.identity("b"), backend{connect: echo}, func(name string) bool { return name != "stranger" })
+	h := serve(t, c.identity("b"), backend{connect: echo}, func(name string) bool { return name != "unknown" })
 	denied := c.identity("denied")
 	deny(t, filepath.Join(c.dir, "b"), denied.now.certificate.Leaf.Raw)
 	two := c.identity("two")
@@ -490,7 +490,7 @@ func TestWhoGetsIn(t *testing.T) {
 		"another CA's":                  {NewClient(mixed(other.identity("mixed"), c.identity("mixed"))), h.Peer, "it refuses the certificate of this station"},
 		"a CA that is not the server's": {NewClient(other.identity("a")), h.Peer, "certificate signed by unknown authority"},
 		"a denied certificate":          {NewClient(denied), h.Peer, "it refuses the certificate of this station"},
-		"an unknown station":            {NewClient(c.identity("stranger")), h.Peer, `station b knows no station "stranger"`},
+		"an unknown station":            {NewClient(c.identity("unknown")), h.Peer, `station b knows no station "unknown"`},
 		"another's name":                {NewClient(&Identity{station: "a", dir: two.dir, seen: two.seen, now: two.now}), h.Peer, `station b got a request of station "a" with the certificate of another`},
 		"a station that is another":     {NewClient(c.identity("a")), Peer{"c", h.Address}, "it cannot be reached"},
 	} {
