@@ -47,7 +47,8 @@ func (r *Registry) Owner(fingerprint string) string {
 	return r.byKey[fingerprint]
 }
 
-// IsRevoked reports whether the key of that fingerprint is revoked.
+// IsRevoked reports whether the list of revoked keys has that fingerprint. Where the list
+// could never be read, Lookup refuses every key, and this reports false.
 func (r *Registry) IsRevoked(fingerprint string) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
