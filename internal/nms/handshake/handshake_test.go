@@ -264,6 +264,7 @@ func TestASecondRunThatDiffersIsRefused(t *testing.T) {
 func FuzzPeer(f *testing.F) {
 	f.Add([]byte("SSH-2.0-x\r\n"))
 	f.Add([]byte("SSH-2.0-OpenSSH_9.2\r\n\x00\x00\x00\x0c\x0a\x14aaaaaaaaaaaa"))
+	f.Add([]byte("\r\nSSH-2.0\r\n\x00\x00\x00\x00\x7f\x1f"))
 	f.Add([]byte("hello\r\nSSH-2.0-x\r\n\x00\x00\x00\x04\x01\x01\x01\x01"))
 	f.Fuzz(func(t *testing.T, input []byte) {
 		station, other := pair(t)
@@ -287,6 +288,9 @@ const ignore = "\x00\x00\x00\x0c\x0a\x02" + "\x00\x00\x00\x00" + "\x00\x00\x00\x
 func TestALargeExchangeIsRefusedAtOnce(t *testing.T) {
 	for _, tt := range []struct{ name, sends, text string }{
 		{"a packet that is announced", "SSH-2.0-x\r\n\x00\x03\xff\xff", "a packet of 262143 bytes, the maximum is 32768"},
+		{"a packet without a type", "SSH-2.0-x\r\n\x00\x00\x00\x00\x04\x1f", "a packet of 0 bytes, which has no type"},
+		{"a packet without a type, of one byte", "SSH-2.0-x\r\n\x00\x00\x00\x01\x04\x1f", "a packet of 1 bytes, which has no type"},
+		{"a reply that ends after its type", "SSH-2.0-x\r\n\x00\x00\x00\x02\x04\x1f", "came before its begin"},
 		{"after a line", "I am edge7\r\nSSH-2.0-x\r\n\x00\x03\xff\xff\x04", "a packet of 262143 bytes"},
 		{"the second one", "SSH-2.0-x\r\n" + kexInit(t) + "\xff\xff\xff\xff", "a packet of 4294967295 bytes"},
 		{"a reply before its question", "SSH-2.0-x\r\n" + string(packetOf(msgKexReply, 100)), "came before its begin"},

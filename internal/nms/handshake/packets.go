@@ -14,6 +14,9 @@ const (
 	msgKexReply = 31
 )
 
+// minPacket is the length of the length of padding and of the type.
+const minPacket = 2
+
 // packets finds the packets that a peer sends in the clear, and bounds their length.
 // The library allocates a whole packet, up to 256 KiB, as soon as it has read the
 // length; an unauthenticated peer must not cause that with a few bytes. It is pure, and
@@ -42,8 +45,11 @@ func (p *packets) check(in []byte) error {
 	for !p.encrypted && len(in)-p.next >= 4 {
 		rest := in[p.next:]
 		length := binary.BigEndian.Uint32(rest)
-		if length > maxExchange {
+		switch {
+		case length > maxExchange:
 			return fmt.Errorf("the key exchange has a packet of %d bytes, the maximum is %d", length, maxExchange)
+		case length < minPacket:
+			return fmt.Errorf("the key exchange has a packet of %d bytes, which has no type", length)
 		}
 		if len(rest) < 6 {
 			return nil
